@@ -1,0 +1,232 @@
+"""Bundles: an immutable directory (or one zip file) with a model, its manifest and golden samples; read and verified here.
+
+Layout: manifest.json, model.xml, model.bin, golden/*.png, optionally ignore_mask.png. The manifest lists the sha256 of every other file;
+the bundle's id is the sha256 of the manifest's bytes, so that one id names one exact model with one exact calibration.
+"""
+
+import hashlib
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from edge_runtime.errors import BundleError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Common to all tables of the manifest."""
+
+
+class InputSpec(_Record, frozen=True, kw_only=True):
+    """What the model takes, and how a frame becomes that (edge_runtime.preprocess)."""
+
+    height: Annotated[int, Meta(gt=0)]
+    width: Annotated[int, Meta(gt=0)]
+    channels: Annotated[int, Meta(ge=1, le=3)]
+    """Of the frames: 1 gray or 3 BGR. The model itself always gets three."""
+    bits: Annotated[int, Meta(ge=8, le=16)] = 8
+    """Significant bits of the frames' pixels: 8 for uint8; 10, 12, 14 or 16 for uint16."""
+    frame_wh: tuple[int, int] | None = None
+    """Size of the frames where all training images had one; None where sizes differ."""
+    roi: tuple[int, int, int, int] | None = None
+    """[x, y, width, height] in frame pixels; None is the whole frame."""
+    ignore_mask: str | None = None
+    """File in the bundle: uint8 PNG of the frame's size, non-zero = ignored."""
+
+
+class OutputSpec(_Record, frozen=True, kw_only=True):
+    """What the model gives: `score` (1,) and `map` (1, 1, height, width), both float32 and raw."""
+
+    map_height: Annotated[int, Meta(gt=0)]
+    map_width: Annotated[int, Meta(gt=0)]
+
+
+class Threshold(_Record, frozen=True, kw_only=True):
+    """Where good ends, in raw scores."""
+
+    value: Annotated[float, Meta(gt=0)]
+    """A part is rejected when its score is larger."""
+    map_value: Annotated[float, Meta(gt=0)]
+    """A place of the map belongs to a region when its value is larger; the same rule applied to the maps' maxima."""
+    rule: str
+    """A sentence: how the value came about."""
+    false_reject_rate: float | None
+    """The stated rate that the rule aims at."""
+    false_reject_upper: float | None
+    """Upper bound of the true rate at `confidence`, from `n_good` images."""
+    confidence: float = 0.95
+    n_good: int = 0
+    n_bad: int = 0
+    from_test_split: bool = False
+    """True when asked to calibrate on the images that it is evaluated on: the figures are then flattering."""
+
+
+class DisplayScale(_Record, frozen=True, kw_only=True):
+    """The product's fixed colour scale: raw map values painted as cold and as hot."""
+
+    low: float
+    """Median of the maps of good parts."""
+    high: Annotated[float, Meta(gt=0)]
+    """Twice the map's threshold, so that the threshold itself sits in the middle of the scale's warm half."""
+
+
+class Golden(_Record, frozen=True, kw_only=True):
+    """One sample that must score the same on every device."""
+
+    image: str
+    """File in the bundle: a frame as the camera gives it, lossless PNG."""
+    score: float
+    map_peak: float
+
+
+class Metrics(_Record, frozen=True, kw_only=True):
+    """Figures of one precision on the named data; None where the data cannot tell."""
+
+    image_auroc: float | None = None
+    image_ap: float | None = None
+    f1: float | None = None
+    false_reject_rate: float | None = None
+    false_accept_rate: float | None = None
+    pixel_auroc: float | None = None
+    aupro: float | None = None
+    threshold: float | None = None
+    n_good: int = 0
+    n_bad: int = 0
+
+
+class Dataset(_Record, frozen=True, kw_only=True):
+    """What the detector was taught on."""
+
+    name: str
+    fingerprint: str
+    """sha256 over the sorted sha256 of all training images."""
+    n_good: int
+
+
+class Manifest(_Record, frozen=True, kw_only=True):
+    """All that the device must know of a model. JSON in `manifest.json`."""
+
+    schema: int
+    name: str
+    version: str
+    created: str
+    method: str
+    backbone: str
+    params: dict[str, Any]
+    precision: str
+    """"int8" or "fp32": of the backbone; the head's is always float."""
+    input: InputSpec
+    output: OutputSpec
+    threshold: Threshold
+    display: DisplayScale
+    dataset: Dataset
+    metrics: dict[str, Metrics]
+    """By precision: torch, fp32, int8."""
+    golden: Annotated[list[Golden], Meta(min_length=4)]
+    golden_tolerance: Annotated[float, Meta(gt=0)]
+    """Relative: |score - expected| <= tolerance * expected (likewise the map's peak)."""
+    files: dict[str, str]
+    """Relative path -> sha256, of every file but the manifest."""
+    tools: dict[str, str]
+    """Versions of what built it."""
+
+
+class ModelBundle:
+    """A verified bundle on disk. Opening one checks every byte; what does not match is refused with the file named."""
+
+    def __init__(self, directory: Path, manifest: Manifest, bundle_id: str, scratch: "tempfile.TemporaryDirectory[str] | None") -> None:
+        """Use `ModelBundle.open`."""
+        self.directory = directory
+        self.manifest = manifest
+        self.id = bundle_id
+        self._scratch = scratch  # keeps an unzipped bundle alive as long as this object
+
+    @property
+    def model_xml(self) -> Path:
+        """The IR's topology; its weights lie beside it."""
+        return self.directory / "model.xml"
+
+    @classmethod
+    def open(cls, path: Path) -> "ModelBundle":
+        """Verify and open the directory or zip file at `path`. Raises BundleError."""
+        scratch: tempfile.TemporaryDirectory[str] | None = None
+        directory = path
+        if path.is_file():
+            scratch = tempfile.TemporaryDirectory(prefix="lineside-bundle-")
+            directory = Path(scratch.name)
+            _unzip(path, directory)
+        elif not path.is_dir():
+            raise BundleError(f"bundle: expected a directory or a zip file, found nothing at {path}")
+        manifest, bundle_id = read_manifest(directory)
+        _verify_files(directory, manifest)
+        return cls(directory, manifest, bundle_id, scratch)
+
+
+def read_manifest(directory: Path) -> tuple[Manifest, str]:
+    """The manifest of an unpacked bundle and the bundle's id, without verifying the files it lists. Raises BundleError."""
+    path = directory / MANIFEST
+    try:
+        raw = path.read_bytes()
+    except OSError as e:
+        raise BundleError(
+            f"bundle {directory}: {MANIFEST} is missing or unreadable ({e.strerror}): this is no bundle, or half of one"
+        ) from e
+    try:
+        schema = msgspec.json.decode(raw, type=dict[str, Any]).get("schema")
+        if schema != SCHEMA:
+            raise BundleError(f"{path}: expected schema {SCHEMA}, found {schema!r}: built by another version of Lineside; build it again")
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except msgspec.MsgspecError as e:
+        raise BundleError(f"{path}: is not a valid manifest: {e}") from e
+    return manifest, hashlib.sha256(raw).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, as hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _verify_files(directory: Path, manifest: Manifest) -> None:
+    needed = {"model.xml", "model.bin", *(g.image for g in manifest.golden)}
+    if manifest.input.ignore_mask:
+        needed.add(manifest.input.ignore_mask)
+    unlisted = sorted(needed - set(manifest.files))
+    if unlisted:
+        raise BundleError(f"bundle {directory}: the manifest lists no hash for {unlisted[0]}: it cannot be trusted; build it again")
+    for name, expected in sorted(manifest.files.items()):
+        if not _is_inside(name):
+            raise BundleError(f"bundle {directory}: the manifest names {name!r}, which is outside of the bundle; refused")
+        path = directory / name
+        if not path.is_file():
+            raise BundleError(f"bundle {directory}: {name} is missing; copy the bundle again")
+        found = file_sha256(path)
+        if found != expected:
+            raise BundleError(
+                f"bundle {directory}: {name} was altered: expected sha256 {expected[:16]}…, found {found[:16]}…; copy the bundle again"
+            )
+    extra = sorted({p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()} - set(manifest.files) - {MANIFEST})
+    if extra:
+        raise BundleError(f"bundle {directory}: {extra[0]} is not listed in the manifest; a bundle holds nothing else: remove it")
+
+
+def _is_inside(name: str) -> bool:
+    pure = PurePosixPath(name)
+    return not pure.is_absolute() and ".." not in pure.parts and "\\" not in name
+
+
+def _unzip(path: Path, directory: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = next((n for n in archive.namelist() if not _is_inside(n)), None)
+            if bad is not None:
+                raise BundleError(f"bundle {path}: holds {bad!r}, which would be unpacked outside of it; refused")
+            archive.extractall(directory)
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as e:
+        raise BundleError(f"bundle {path}: expected a directory or a zip file, could not unpack it: {e}") from e

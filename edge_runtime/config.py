@@ -1,0 +1,268 @@
+"""Station and recipe files: TOML in, checked and frozen settings out. Unknown keys are refused, errors carry the key's path.
+
+A *station* is this machine (camera, trigger, sockets, disks); a *recipe* is this product (region, thresholds, deadline) and names the
+bundle that judges it. Relative paths are relative to the file that holds them.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from edge_runtime.errors import ConfigError
+
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+PositiveInt = Annotated[int, Meta(gt=0)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Address = Annotated[int, Meta(ge=0, le=65535)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Endpoint = Annotated[str, Meta(pattern=r"^(tcp|ipc|inproc)://.+")]
+
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+
+class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Common to all tables of the two files."""
+
+
+# --- sources -----------------------------------------------------------------------------------------------------
+
+
+class FolderSource(_Settings, frozen=True, kw_only=True, tag="folder", tag_field="kind"):
+    """Images of a folder in sorted order, one a trigger."""
+
+    path: Path
+    loop: bool = False
+    """Begin again at the end; otherwise the end of the folder ends the station cleanly."""
+
+
+class VideoSource(_Settings, frozen=True, kw_only=True, tag="video", tag_field="kind"):
+    """Frames of a video file, one a trigger."""
+
+    path: Path
+    loop: bool = False
+    mono: bool = False
+
+
+class CameraSource(_Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
+    """A camera that OpenCV opens: a V4L2 index, or an RTSP/HTTP URL. Runs free; a trigger gets the first frame captured after it."""
+
+    device: int | str
+    width: PositiveInt | None = None
+    height: PositiveInt | None = None
+    fps: Positive | None = None
+    exposure: float | None = None
+    """In the driver's own unit (CAP_PROP_EXPOSURE); None leaves it."""
+    mono: bool = False
+    """Deliver one channel: for a gray camera whose driver hands out three equal ones."""
+    latency_ms: NonNegative = 0.0
+    """Time from exposure to arrival that the driver or network adds; a frame counts as that much older than its arrival."""
+    open_timeout_ms: Positive = 5000.0
+    read_timeout_ms: Positive = 2000.0
+
+
+class SyntheticSource(_Settings, frozen=True, kw_only=True, tag="synthetic", tag_field="kind"):
+    """Drawn parts with known defects (edge_runtime.sim): for trying a station without a camera."""
+
+    width: PositiveInt = 320
+    height: PositiveInt = 320
+    defect_rate: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    seed: int = 0
+
+
+Source = FolderSource | VideoSource | CameraSource | SyntheticSource
+
+# --- triggers ----------------------------------------------------------------------------------------------------
+
+
+class TimerTrigger(_Settings, frozen=True, kw_only=True, tag="timer", tag_field="kind"):
+    """A trigger every `period_ms`; for benches and demonstrations."""
+
+    period_ms: Positive = 1000.0
+    count: PositiveInt | None = None
+    """End the station cleanly after that many."""
+
+
+class ZeromqTrigger(_Settings, frozen=True, kw_only=True, tag="zeromq", tag_field="kind"):
+    """A PULL socket that binds; each message is JSON such as {"part_id": "A-17"}."""
+
+    endpoint: Endpoint = "tcp://127.0.0.1:5555"
+
+
+class ModbusTrigger(_Settings, frozen=True, kw_only=True, tag="modbus", tag_field="kind"):
+    """A coil of a PLC (the PLC is the Modbus TCP server); its rising edge is a trigger. Results are written back to the same PLC."""
+
+    host: str = "127.0.0.1"
+    port: Port = 502
+    unit: Annotated[int, Meta(ge=0, le=255)] = 1
+    poll_ms: Positive = 2.0
+    timeout_ms: Positive = 500.0
+    """Of one request; a PLC that does not answer for that long counts as lost and is reconnected to."""
+    trigger_coil: Address = 0
+    part_id_register: Address = 0
+    """First of two holding registers: an unsigned 32-bit part number, high word first."""
+    result_coil: Address = 16
+    """First of four coils written in one request: accept, reject, fault, result_valid."""
+    result_register: Address = 16
+    """First of five holding registers: part number (2), decision's seq modulo 65536, verdict (1 accept, 2 reject, 3 fault),
+    severity x 100 capped at 65535."""
+
+
+Trigger = TimerTrigger | ZeromqTrigger | ModbusTrigger
+
+# --- sinks -------------------------------------------------------------------------------------------------------
+
+
+class PublisherSettings(_Settings, frozen=True, kw_only=True):
+    """The ZeroMQ sockets of the station (see edge_runtime.wire)."""
+
+    endpoint: Endpoint = "tcp://127.0.0.1:5560"
+    """PUB, binds: topics `decision` and `health`."""
+    replay: Endpoint | None = "tcp://127.0.0.1:5561"
+    """ROUTER, binds: answers a subscriber's request for decisions that it missed, out of the journal."""
+
+
+class JournalSettings(_Settings, frozen=True, kw_only=True):
+    """The SQLite journal, one row a decision."""
+
+    path: Path = Path("journal.sqlite")
+    keep_days: Positive = 400.0
+    commit_timeout_ms: Positive = 50.0
+    """How long a decision waits for its row to be committed before it is told all the same and the journal is reported as late."""
+
+
+class ArchiveSettings(_Settings, frozen=True, kw_only=True):
+    """Images kept on disk, lossless, dropped oldest first beyond the quota."""
+
+    path: Path = Path("archive")
+    quota_mb: Positive = 10_000.0
+    every_nth_accept: Annotated[int, Meta(ge=0)] = 0
+    """Keep every N-th accepted part as well; 0 keeps none."""
+
+
+class PreviewSettings(_Settings, frozen=True, kw_only=True):
+    """A small picture of each decided part for the overlay window."""
+
+    endpoint: Endpoint = "tcp://127.0.0.1:5562"
+    """PUB, binds: topic `preview`."""
+    max_fps: Positive = 15.0
+    long_side_px: Annotated[int, Meta(ge=64, le=4096)] = 960
+
+
+class StationConfig(_Settings, frozen=True, kw_only=True):
+    """One station: this machine."""
+
+    name: Name
+    recipe: Path
+    source: Source
+    trigger: Trigger
+    device: str | list[str] = "CPU"
+    """An OpenVINO device (CPU, GPU, NPU), or a list in order of preference. A missing device is an error unless a later one is listed."""
+    threads: Annotated[int, Meta(ge=0)] = 0
+    """Inference threads; 0 leaves it to OpenVINO."""
+    queue: Annotated[int, Meta(ge=1, le=64)] = 8
+    """Triggers that may wait for their turn; one more is an overrun and becomes a FAULT."""
+    keep_warm_ms: NonNegative = 200.0
+    """Run the model on the last frame when no part came for that long, so that idle gaps do not slow the next verdict;
+    0 switches it off."""
+    publisher: PublisherSettings = PublisherSettings()
+    journal: JournalSettings = JournalSettings()
+    archive: ArchiveSettings | None = None
+    preview: PreviewSettings | None = None
+    golden_tolerance_scale: Annotated[float, Meta(ge=1, le=100)] = 1.0
+    """Multiplies the bundle's golden-sample tolerance on this device (another instruction set rounds differently);
+    echoed by `lineside check`."""
+
+
+class Recipe(_Settings, frozen=True, kw_only=True):
+    """One product: what is judged and how strictly."""
+
+    name: Name
+    bundle: Path
+    threshold: Positive | None = None
+    """Overrides the bundle's threshold on the raw score; the map's threshold follows in proportion."""
+    min_defect_px: Annotated[int, Meta(ge=0)] = 0
+    """Regions smaller than this many frame pixels are no defect; a part whose regions are all smaller is accepted."""
+    deadline_ms: Positive = 500.0
+    """From the trigger's edge to the decision's telling."""
+    roi: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=4, max_length=4)] | None = None
+    """[x, y, width, height] in this station's frames, where the camera is mounted otherwise than in training;
+    same aspect as the bundle's."""
+    golden: Annotated[int, Meta(ge=1)] | None = None
+    """How many of the bundle's golden samples to run at start; None runs them all."""
+
+
+def load_station(path: Path) -> StationConfig:
+    """Read a station file; relative paths in it come back absolute. Raises ConfigError."""
+    config = _load(path, StationConfig)
+    base = path.resolve().parent
+    changes: dict[str, Any] = {
+        "recipe": base / config.recipe,
+        "journal": msgspec.structs.replace(config.journal, path=base / config.journal.path),
+    }
+    if isinstance(config.source, FolderSource | VideoSource):
+        changes["source"] = msgspec.structs.replace(config.source, path=base / config.source.path)
+    if config.archive is not None:
+        changes["archive"] = msgspec.structs.replace(config.archive, path=base / config.archive.path)
+    if not config.device:
+        raise ConfigError(f'{path}: device: expected at least one device such as "CPU", found an empty list')
+    return msgspec.structs.replace(config, **changes)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe file; the bundle's path comes back absolute. Raises ConfigError."""
+    recipe = _load(path, Recipe)
+    return msgspec.structs.replace(recipe, bundle=path.resolve().parent / recipe.bundle)
+
+
+def _load(path: Path, kind: type[_T]) -> _T:
+    try:
+        text = path.read_bytes()
+    except OSError as e:
+        raise ConfigError(f"{path}: expected a {_noun(kind)} file, could not read it: {e.strerror}") from e
+    try:
+        return msgspec.toml.decode(text, type=kind, dec_hook=_decode_path)
+    except msgspec.ValidationError as e:
+        raise ConfigError(f"{path}: {_explain(str(e), kind)}") from e
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path}: is not valid TOML: {e}") from e
+
+
+def _noun(kind: type[msgspec.Struct]) -> str:
+    return "recipe" if kind is Recipe else "station"
+
+
+def _decode_path(wanted: type, value: Any) -> Any:
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"expected {wanted.__name__}, found {type(value).__name__}")
+
+
+def _explain(message: str, kind: type[msgspec.Struct]) -> str:
+    """msgspec's `... - at `$.source.path`` turned round: the key first, then what was expected and found."""
+    match = re.fullmatch(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?", message, re.DOTALL)
+    assert match is not None
+    what, where = match["what"], match["where"] or ""
+    unknown = re.search(r"unknown field `(.+?)`", what)
+    if unknown:
+        key = f"{where}.{unknown[1]}" if where else unknown[1]
+        near = difflib.get_close_matches(unknown[1], _all_keys(kind), n=1)
+        return f"{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+    missing = re.search(r"missing required field `(.+?)`", what)
+    if missing:
+        return f"{where}.{missing[1]}: missing" if where else f"{missing[1]}: missing"
+    return f"{where or 'file'}: {what[:1].lower()}{what[1:]}"
+
+
+def _all_keys(kind: type[msgspec.Struct]) -> list[str]:
+    """Every key that occurs anywhere in that file, for the "did you mean"."""
+    tables: list[type[msgspec.Struct]] = [kind]
+    if kind is StationConfig:
+        tables += [FolderSource, VideoSource, CameraSource, SyntheticSource, TimerTrigger, ZeromqTrigger, ModbusTrigger]
+        tables += [PublisherSettings, JournalSettings, ArchiveSettings, PreviewSettings]
+    return sorted({field.encode_name for table in tables for field in msgspec.structs.fields(table)})

@@ -1,0 +1,115 @@
+"""Every error that Lineside raises on purpose, and the exit code that each branch ends a process with.
+
+    LinesideError
+    ├── ConfigError        78  a station or recipe file, or a command's argument, says something impossible
+    ├── BundleError        65  a bundle is incomplete, altered, of another schema, or its golden samples disagree
+    │   └── GoldenMismatch 65  the model computes something else on this device than where it was built
+    ├── DataError          66  training or test images are missing, unreadable or do not fit together
+    ├── DeviceError        69  the inference device named in the station file is not there or cannot run the model
+    ├── SourceError        74  a camera, a video or an image folder cannot be opened or stopped delivering
+    ├── TriggerError       76  a trigger line (PLC, socket) cannot be opened or broke its protocol
+    ├── SinkError          73  a receiver of decisions cannot be opened: port in use, folder not writable
+    ├── CalibrationError   82  the images cannot support the threshold that was asked for
+    ├── ExportError        80  a model could not be converted, quantized, compiled or run
+    │   └── ParityError    81  it could, but its verdicts differ from the detector's
+    └── MissingExtra       83  an optional package is needed; the message holds the command that installs it
+
+0 is success, 1 a check that found something, 2 a usage error, 70 a bug in Lineside (an exception
+that is none of the above: the part in flight is published as FAULT first).
+
+A message says what was expected, what was found, where, and what to do. FrameError and HandoffFull never end
+a process: the loop turns them into a FAULT decision.
+"""
+
+EXIT_OK = 0
+EXIT_FINDINGS = 1
+EXIT_BUG = 70
+
+
+class LinesideError(Exception):
+    """An error that a user can act on; printed as one message, never as a traceback."""
+
+    exit_code: int = EXIT_BUG
+
+
+class ConfigError(LinesideError):
+    """A station or recipe file, or an argument, says something impossible."""
+
+    exit_code = 78
+
+
+class BundleError(LinesideError):
+    """A bundle is incomplete, altered, or of another schema."""
+
+    exit_code = 65
+
+
+class GoldenMismatch(BundleError):
+    """The model computes something else on this device than where it was built."""
+
+
+class DataError(LinesideError):
+    """Images are missing, unreadable, or do not fit together."""
+
+    exit_code = 66
+
+
+class DeviceError(LinesideError):
+    """The named inference device is not there or cannot run the model."""
+
+    exit_code = 69
+
+
+class SourceError(LinesideError):
+    """A camera, video or folder cannot be opened, or stopped delivering."""
+
+    exit_code = 74
+
+
+class TriggerError(LinesideError):
+    """A trigger line cannot be opened or broke its protocol."""
+
+    exit_code = 76
+
+
+class SinkError(LinesideError):
+    """A receiver of decisions cannot be opened."""
+
+    exit_code = 73
+
+
+class CalibrationError(LinesideError):
+    """The images cannot support the threshold that was asked for."""
+
+    exit_code = 82
+
+
+class ExportError(LinesideError):
+    """A model could not be converted, quantized, compiled or run."""
+
+    exit_code = 80
+
+
+class ParityError(ExportError):
+    """The exported model's verdicts differ from the detector's."""
+
+    exit_code = 81
+
+
+class MissingExtra(LinesideError):
+    """An optional package is needed for what was asked."""
+
+    exit_code = 83
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs packages that are not installed. Install them with: pip install 'lineside[{extra}]'")
+
+
+class FrameError(LinesideError):
+    """One frame cannot be judged (wrong size, type or channel count); that part becomes a FAULT."""
+
+    exit_code = 66
+
+
+class HandoffFull(LinesideError):
+    """A bounded lane between two threads is full; what did not fit becomes a FAULT."""

@@ -1,0 +1,163 @@
+"""Frame -> model input: crop, ignore, resize, 8 bits. Training, calibration, evaluation and the device all run this very code."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.bundle import InputSpec
+from edge_runtime.errors import ConfigError, DataError, FrameError
+from edge_runtime.records import Affine, Image
+
+Pixels = npt.NDArray[np.integer[Any] | np.floating[Any]]
+
+IGNORED_FILL = 127
+"""Value of ignored pixels in the model's input: the middle of the range, so that the border of the mask is the only edge."""
+
+
+class Preprocessor:
+    """Turns frames of one product into (height, width, 3) uint8 BGR."""
+
+    def __init__(
+        self, spec: InputSpec, ignore_mask: npt.NDArray[np.uint8] | None = None, roi: tuple[int, int, int, int] | None = None
+    ) -> None:
+        """Prepare for frames as `spec` describes them.
+
+        Args:
+            spec: from the manifest, or built by training.
+            ignore_mask: (H, W) of the frame's size, non-zero = ignored. Needs `spec.frame_wh`.
+            roi: (x, y, width, height), replaces the spec's (the recipe's override); must have its aspect within 2 %.
+
+        Raises:
+            ConfigError: a region outside of the frame, of another aspect, or a mask of another size.
+        """
+        self.spec = spec
+        if roi is not None:
+            old = spec.roi or (0, 0, *(spec.frame_wh or (roi[2], roi[3])))
+            if roi[2] < 1 or roi[3] < 1 or abs((roi[2] * old[3]) / (roi[3] * max(old[2], 1)) - 1) > 0.02:
+                raise ConfigError(f"roi: expected the aspect of the bundle's region {old[2]}x{old[3]}, found {roi[2]}x{roi[3]}")
+            if ignore_mask is not None:
+                raise ConfigError("roi: this bundle has an ignore mask in frame pixels, so its region cannot be moved; teach it again")
+        self.roi = roi or spec.roi
+        # With a moved region the frames may be of another size than in training; only the region must fit.
+        self._frame_wh = None if roi is not None else spec.frame_wh
+        if self.roi is not None and self._frame_wh is not None:
+            x, y, w, h = self.roi
+            if w < 1 or h < 1 or x + w > self._frame_wh[0] or y + h > self._frame_wh[1]:
+                raise ConfigError(f"roi: expected a region inside {self._frame_wh[0]}x{self._frame_wh[1]}, found x={x} y={y} {w}x{h}")
+        self._ignore: npt.NDArray[np.bool_] | None = None
+        if ignore_mask is not None:
+            wanted = self._frame_wh
+            if wanted is None or ignore_mask.shape != (wanted[1], wanted[0]):
+                found = f"{ignore_mask.shape[1]}x{ignore_mask.shape[0]}"
+                raise ConfigError(f"ignore mask: expected {_size(wanted)} as all images have, found {found}")
+            self._ignore = self._crop(ignore_mask) > 0
+
+    def __call__(self, image: Image) -> npt.NDArray[np.uint8]:
+        """(H, W) or (H, W, 3), uint8 or uint16 -> (height, width, 3) uint8 BGR, contiguous. Raises FrameError."""
+        self._check(image)
+        x = self._crop(image)
+        if self._ignore is not None:
+            x = x.copy()
+            x[self._ignore] = IGNORED_FILL << (self.spec.bits - 8)
+        out = _resize(x, self.spec.width, self.spec.height)
+        if out.dtype == np.uint16:
+            # Scale by the product's stated depth, never by the picture's own maximum: that would hide a dark part.
+            out = cv2.convertScaleAbs(np.minimum(out, (1 << self.spec.bits) - 1), alpha=255.0 / ((1 << self.spec.bits) - 1))
+        if out.ndim == 2:
+            out = cv2.cvtColor(out, cv2.COLOR_GRAY2BGR)
+        return np.ascontiguousarray(out, dtype=np.uint8)
+
+    def grid_to_frame(self, image: Image, map_hw: tuple[int, int]) -> Affine:
+        """(2, 3): from the map's grid to the frame's pixels."""
+        x, y, w, h = self.roi or (0, 0, image.shape[1], image.shape[0])
+        return np.array([[w / map_hw[1], 0.0, x], [0.0, h / map_hw[0], y]], dtype=np.float64)
+
+    def valid_cells(self, map_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        """(gh, gw): cells of the map of which less than half is ignored."""
+        if self._ignore is None:
+            return np.ones(map_hw, dtype=bool)
+        share = cv2.resize(self._ignore.astype(np.float32), (map_hw[1], map_hw[0]), interpolation=cv2.INTER_AREA)
+        return np.asarray(share < 0.5, dtype=bool)
+
+    def crop_mask(self, mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """A defect mask of the frame's size -> (height, width) bool in the model's input, nearest neighbour; ignored pixels are False."""
+        out = self._crop(mask) > 0
+        if self._ignore is not None:
+            out = out & ~self._ignore
+        small = cv2.resize(out.astype(np.uint8), (self.spec.width, self.spec.height), interpolation=cv2.INTER_NEAREST)
+        return np.asarray(small > 0, dtype=bool)
+
+    def _crop(self, image: Pixels) -> Pixels:
+        if self.roi is None:
+            return image
+        x, y, w, h = self.roi
+        return image[y : y + h, x : x + w]
+
+    def _check(self, image: Image) -> None:
+        spec = self.spec
+        channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
+        if channels != spec.channels:
+            hint = "; set mono = true in [source] if the camera is gray" if (spec.channels, channels) == (1, 3) else ""
+            raise FrameError(f"frame: this bundle was taught on {_kind(spec.channels)} images, found {_kind(channels)}{hint}")
+        wanted = np.uint8 if spec.bits == 8 else np.uint16
+        if image.dtype != wanted:
+            raise FrameError(
+                f"frame: this bundle was taught on {np.dtype(wanted).name} images of {spec.bits} bits, found {image.dtype.name}"
+            )
+        found = (image.shape[1], image.shape[0])
+        if self._frame_wh is not None and found != tuple(self._frame_wh):
+            raise FrameError(f"frame: this bundle was taught on {_size(self._frame_wh)} images, found {_size(found)}")
+        if min(found) < 1:
+            raise FrameError("frame: expected a picture, found an empty one")
+        if self.roi is not None and (self.roi[0] + self.roi[2] > found[0] or self.roi[1] + self.roi[3] > found[1]):
+            raise FrameError(f"frame: the region of interest {list(self.roi)} does not fit into a frame of {_size(found)}")
+
+
+def _resize(image: Pixels, width: int, height: int) -> Pixels:
+    """Area averaging when shrinking (no aliasing), linear when enlarging: one rule for the whole house (opencv#25620)."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = image.shape[0] * image.shape[1] > height * width
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
+
+
+def read_image(path: Path) -> Image:
+    """An image file as a camera would have given it: (H, W) gray or (H, W, 3) BGR, uint8 or uint16; alpha is dropped.
+
+    Raises DataError for a file that is empty, unreadable, or of another pixel type.
+    """
+    try:
+        raw = np.fromfile(path, dtype=np.uint8)
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read: {e.strerror}") from e
+    if raw.size == 0:
+        raise DataError(f"{path}: expected an image, found an empty file")
+    image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise DataError(f"{path}: expected an image (PNG, JPEG, BMP, TIFF …), could not decode it: truncated or of another format")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{path}: expected 8 or 16 bits a pixel, found {image.dtype}")
+    if image.ndim == 3:
+        if image.shape[2] == 4:
+            image = image[:, :, :3]
+        elif image.shape[2] in (1, 2):
+            image = image[:, :, 0]
+    return cast(Image, np.ascontiguousarray(image))
+
+
+def read_mask(path: Path) -> npt.NDArray[np.uint8]:
+    """A mask file as (H, W) uint8, 255 where it is non-zero. Raises DataError."""
+    image = read_image(path)
+    flat = image.max(axis=2) if image.ndim == 3 else image
+    return np.where(flat > 0, 255, 0).astype(np.uint8)
+
+
+def _size(wh: tuple[int, int] | None) -> str:
+    return "frames of one size" if wh is None else f"{wh[0]}x{wh[1]}"
+
+
+def _kind(channels: int) -> str:
+    return {1: "gray (1 channel)", 3: "colour (3 channels)"}.get(channels, f"{channels}-channel")

@@ -1,0 +1,52 @@
+"""What plugs into a station: four protocols, each one method beside the context manager.
+
+A context manager acquires on `__enter__` (opening a camera, binding a port) and raises the error of its branch
+there, so that a station that cannot work says so before it says READY.
+"""
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from edge_runtime.records import Decision, Frame, Prediction, Trigger
+
+
+class _Managed(Protocol):
+    def __enter__(self) -> Self: ...
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None: ...
+
+
+class TriggerLine(_Managed, Protocol):
+    """Announces parts."""
+
+    def wait(self, timeout_s: float) -> Trigger | None:
+        """The next trigger, or None when `timeout_s` passed without one. Raises TriggerError when the line is lost for good."""
+
+
+class Source(_Managed, Protocol):
+    """Delivers frames.
+
+    `on_demand` tells how it is driven: True (folder, software-triggered camera): each `grab` makes one new frame, so it is called
+    once a trigger. False (free run): `grab` is called all the time, and each trigger gets the first frame captured after it.
+    """
+
+    on_demand: bool
+
+    def grab(self, timeout_s: float) -> Frame:
+        """The next frame. Raises SourceError when none came within `timeout_s` or the source is lost; a later call may succeed."""
+
+
+class Predictor(_Managed, Protocol):
+    """Scores frames."""
+
+    def predict(self, frame: Frame) -> Prediction:
+        """Raw score and map. Raises FrameError for a frame that the model was not made for, DeviceError when inference fails."""
+
+
+class Sink(_Managed, Protocol):
+    """Receives decisions. Called in the loop's thread for what must be told, in the observer's thread for what may be dropped."""
+
+    def put(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> None:
+        """Take one decision. `frame` and `prediction` are None where there were none. Must not block; raises SinkError when it failed."""
+
+
+__all__ = ["Predictor", "Sink", "Source", "TriggerLine"]

@@ -1,0 +1,156 @@
+"""What flows through a station: frozen records, from the trigger to the decision.
+
+Times are CLOCK_MONOTONIC nanoseconds (`_ns`); wall time is kept beside them for people only.
+"""
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+"""(H, W) gray or (H, W, 3) BGR, uint8 or uint16, as the camera gives it."""
+
+ScoreMap = npt.NDArray[np.float32]
+"""(h, w) raw anomaly scores on the model's grid; larger is more anomalous; never normalised."""
+
+Affine = npt.NDArray[np.float64]
+"""(2, 3): [x_frame, y_frame] = A[:, :2] @ [x_grid, y_grid] + A[:, 2]; a cell (col, row) spans [col, col + 1) x [row, row + 1)."""
+
+
+class Verdict(enum.StrEnum):
+    """What the line does with a part. FAULT is not a verdict on the part and never means accept."""
+
+    ACCEPT = "ACCEPT"
+    """The part was judged and is within its threshold."""
+    REJECT = "REJECT"
+    """The part was judged and exceeds its threshold."""
+    FAULT = "FAULT"
+    """The part could not be judged: the reason says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One part was announced."""
+
+    seq: int
+    """Counts triggers of this station, 1 upwards, across restarts (the journal knows the last)."""
+    fired_ns: int
+    """When the edge was seen."""
+    part_id: str
+    """The line's own name of the part; empty when the line gives none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture."""
+
+    seq: int
+    """Counts frames of this source, 1 upwards."""
+    captured_ns: int
+    """When the exposure began, or the best lower bound that the source can give."""
+    source: str
+    """Where it comes from: a file's path, or the source's kind."""
+    image: Image
+    """Read-only array, (H, W) or (H, W, 3) BGR, uint8 or uint16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one frame: raw, unbounded, larger = more anomalous."""
+
+    score: float
+    """The image's score, never normalised or clipped. May be NaN if the model is broken: the judge refuses it."""
+    score_map: ScoreMap
+    """(h, w) float32 on the model's grid."""
+    grid_to_frame: Affine
+    """(2, 3) float64 from grid to frame pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One suspicious place, in frame pixels, half open: x0 <= x < x1."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    area_px: int
+    """Pixels of the frame above the map threshold (not the box's area)."""
+    peak: float
+    """Largest value of the raw map inside the region."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """Where the time went; 0 where a stage was never reached."""
+
+    fired_ns: int
+    captured_ns: int = 0
+    grabbed_ns: int = 0
+    """When the loop held the frame."""
+    predicted_ns: int = 0
+    decided_ns: int = 0
+    told_ns: int = 0
+    """When the first receiver was about to be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The one answer to one trigger."""
+
+    station: str
+    seq: int
+    part_id: str
+    verdict: Verdict
+    reason: str
+    """A sentence for the operator."""
+    score: float | None
+    """None when there was nothing to score (FAULT)."""
+    threshold: float
+    """The effective threshold on `score`, after the recipe's override."""
+    severity: float | None
+    """score / threshold: 1.0 is the border on every product. None for a FAULT."""
+    regions: tuple[Region, ...]
+    frame_wh: tuple[int, int]
+    """(0, 0) when no frame was had."""
+    bundle_id: str
+    recipe: str
+    stamps: Stamps
+    wall_time: str
+    """ISO 8601, UTC; for people, never for arithmetic."""
+
+
+class State(enum.StrEnum):
+    """What a station is doing."""
+
+    STARTING = "STARTING"
+    """Opening devices, running the golden samples; no part is judged yet."""
+    READY = "READY"
+    """Every trigger gets its verdict."""
+    DEGRADED = "DEGRADED"
+    """Triggers are answered, but something is wrong (camera lost, journal late, disk full): `problems` says what."""
+    STOPPING = "STOPPING"
+    """Finishing the part in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a station is, published once a second."""
+
+    station: str
+    state: State
+    problems: tuple[str, ...]
+    """One sentence each; empty when all is well."""
+    bundle_id: str
+    recipe: str
+    device: str
+    """The inference device that is really used, as read back."""
+    uptime_s: float
+    counts: dict[str, int]
+    """Since start, by verdict (ACCEPT, REJECT, FAULT), and `overruns`, `dropped_previews`, `dropped_archives`."""
+    stages_ms: dict[str, tuple[float, float]]
+    """Stage -> (median, p99) over the last 1,000 decisions: grab, predict, overhead, total."""
+    last_seq: int
+    wall_time: str

@@ -1,0 +1,193 @@
+"""PatchCore: distance of each patch to the nearest of a fixed number of good patches (Roth et al. 2022), shaped for a CPU at the line."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edge_runtime.errors import ConfigError, DataError
+from training.methods.base import Features, Head, LevelShape, Progress, silent
+from training.methods.coreset import greedy_coreset
+
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PatchcoreParams:
+    """What a user may choose; stored as JSON beside the weights."""
+
+    bank_size: int = 4000
+    """Patches in the memory bank: a budget fixed up front, whatever the number of images. Time on the device grows with it."""
+    dims: int | None = 128
+    """Principal components of the patch features in which distances are measured; None keeps all channels, as in the paper."""
+    whiten: bool = False
+    """Scale each kept component to unit variance, so that distances are Mahalanobis distances under the covariance of good patches."""
+    top_k: int = 1
+    """The image score is the mean over this many highest patch scores; 1 is the paper's maximum."""
+    neighbours: int = 9
+    """b in equation 7, the bank patches that the re-weighting looks at; 0 switches re-weighting off."""
+    projection: int | None = None
+    """Gaussian random projection to so many dimensions while the coreset is picked (section 3.2); None picks in the distances that score."""
+
+
+PRESETS: Mapping[str, tuple[tuple[int, ...], PatchcoreParams]] = {
+    "fast": ((16, 32), PatchcoreParams()),
+    "fine": ((8, 16, 32), PatchcoreParams()),
+}
+"""Name -> (strides of the backbone, parameters). At 256 px `fast` has a 16x16 grid and `fine` a 32x32 one."""
+
+
+class PatchcoreHead(Head):
+    """PatchCore with its bank as constants of the graph.
+
+    Edge form. All steps from features to patch vectors are linear (3x3 mean, bilinear resize, centring, principal components), so each level is
+    projected on its own grid and the levels are summed. Distances are |q|^2 + (|b|^2 - 2 q b), the bracket being one product with constants.
+    """
+
+    mean: Tensor
+    bank: Tensor
+    bank_square: Tensor
+    around: Tensor
+    valid: Tensor
+
+    def __init__(self, params: PatchcoreParams, level_shapes: Sequence[LevelShape]) -> None:
+        """Build an unfitted head. `level_shapes`: (C, h, w) a level, finest first. Raises ConfigError for impossible parameters."""
+        super().__init__()
+        channels = sum(c for c, _, _ in level_shapes)
+        self.params = params
+        self.level_shapes = tuple(level_shapes)
+        self.grid_hw = level_shapes[0][1:]
+        self.dims = min(params.dims or channels, channels)
+        patches = self.grid_hw[0] * self.grid_hw[1]
+        for name, value, low, high in (
+            ("bank_size", params.bank_size, 1, None),
+            ("dims", self.dims, 1, None),
+            ("top_k", params.top_k, 1, patches),
+            ("neighbours", params.neighbours, 0, params.bank_size),
+            ("projection", params.projection or 1, 1, None),
+        ):
+            if value < low or (high is not None and value > high):
+                raise ConfigError(f"patchcore: expected {name} to be {low}..{high or 'any'}, found {value}")
+        for i, (c, _, _) in enumerate(level_shapes):
+            self.register_buffer(f"project_{i}", torch.zeros(self.dims, c, 1, 1))
+        self.register_buffer("mean", torch.zeros(self.dims))
+        self.register_buffer("bank", torch.zeros(self.dims, params.bank_size))
+        self.register_buffer("bank_square", torch.zeros(params.bank_size))
+        self.register_buffer("around", torch.zeros(params.bank_size, params.neighbours, dtype=torch.int64))
+        self.register_buffer("valid", torch.zeros(patches))
+
+    def patches(self, levels: Sequence[Tensor]) -> Tensor:
+        """Locally aware patch features (section 3.1), projected: (N, dims, gh * gw)."""
+        total = -self.mean[:, None, None]
+        for i, level in enumerate(levels):
+            total = total + self._to_grid(F.conv2d(level, self.get_buffer(f"project_{i}")))
+        return total.flatten(2)
+
+    def _to_grid(self, level: Tensor) -> Tensor:
+        """Mean of each 3x3 neighbourhood (equation 2 with p = 3), brought to the finest level's grid. The border averages what exists."""
+        level = F.avg_pool2d(level, 3, 1, 1, count_include_pad=False)
+        if level.shape[2:] != self.grid_hw:
+            level = F.interpolate(level, size=self.grid_hw, mode="bilinear", align_corners=False)
+        return level
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """`levels`: (N, C, h, w) float32, finest first -> raw score (N,) and map (N, 1, gh, gw)."""
+        patches = self.patches(levels)
+        # One image at a time: batches meet torch only, and N x patches x bank numbers at once would not fit.
+        results = [self._judge(patches[i]) for i in range(patches.shape[0])]
+        grid = torch.stack([m for _, m in results]).view(-1, 1, *self.grid_hw)
+        return torch.stack([s for s, _ in results]), grid
+
+    def _judge(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """(dims, P) -> score () and distances (P,), 0 where not valid."""
+        query = patches.T
+        nearest = (self.bank_square + torch.matmul(query, self.bank)).amin(1)
+        distance = (nearest + patches.square().sum(0)).clamp(min=0).sqrt() * self.valid
+        top, where = torch.topk(distance, self.params.top_k)
+        if self.params.neighbours:
+            top = top * self._weight(query[where], top)
+        return top.mean(), distance
+
+    def _weight(self, query: Tensor, distance: Tensor) -> Tensor:
+        """Equation 7: 1 - exp(d(q, m*)) / sum over m in N_b(m*) of exp(d(q, m)), for each of the k highest patches (k, dims)."""
+        square = self.bank_square + torch.matmul(query, self.bank) + query.square().sum(1, keepdim=True)
+        around = self.around[square.argmin(1)]
+        gaps = square.gather(1, around).clamp(min=0).sqrt()
+        # m* belongs to its own neighbourhood, so the sum has at least its term and the weight stays in 0..1; the shift avoids overflow.
+        return 1 - 1 / torch.exp(gaps - distance[:, None]).sum(1)
+
+    def memory_bytes(self, n_images: int) -> int:
+        """Peak of a fit: the features, all patches projected, the covariance, one batch in flight and blocks of distances."""
+        channels = sum(c for c, _, _ in self.level_shapes)
+        cells = self.grid_hw[0] * self.grid_hw[1]
+        features = 4 * n_images * sum(c * h * w for c, h, w in self.level_shapes)
+        patches = 4 * n_images * cells * (self.dims + (self.params.projection or 0) + 4)
+        return features + patches + 3 * 8 * channels**2 + 4 * 4 * _BATCH * cells * channels + 100_000_000
+
+    def fit(self, features: Features, valid: npt.NDArray[np.bool_], seed: int, progress: Progress = silent) -> None:
+        """Find the principal components, gather all valid patches, keep a greedy k-centre coreset of them as the bank.
+
+        The coreset is the exact greedy one (see coreset.py). When there are fewer valid patches than `bank_size`, all are kept and the rest
+        of the bank repeats them, which changes no distance. Raises DataError without an image, without a valid position, or with fewer
+        patches than `neighbours` or `top_k` need.
+        """
+        usable = torch.from_numpy(np.ascontiguousarray(valid.reshape(-1)))
+        if usable.shape != self.valid.shape:
+            raise DataError(f"patchcore: expected a valid mask of {self.grid_hw}, found {valid.shape}")
+        cells = int(usable.sum())
+        count = cells * len(features)
+        if count <= max(self.params.neighbours, 1):
+            raise DataError(
+                f"patchcore: needs more than {max(self.params.neighbours, 1)} good patches, found {count} ({len(features)} images x {cells} positions"
+                " outside the ignore mask). Give more images of good parts or a smaller mask"
+            )
+        self.valid.copy_(usable)
+        self._find_components(features, usable, progress)
+        points = torch.empty(count, self.dims)
+        for i, batch in enumerate(features.batches(_BATCH)):
+            part = self.patches(batch)[:, :, usable].permute(0, 2, 1).reshape(-1, self.dims)
+            points[i * _BATCH * cells : i * _BATCH * cells + len(part)] = part
+            progress("patches", min((i + 1) * _BATCH, len(features)), len(features))
+        size = self.params.bank_size
+        kept = min(size, count)
+        space = points
+        if self.params.projection:
+            draw = torch.randn(self.dims, self.params.projection, generator=torch.Generator().manual_seed(seed))
+            space = points @ draw / self.params.projection**0.5
+        chosen = points[greedy_coreset(space, kept, seed, progress)]
+        if self.params.neighbours:
+            gaps = torch.cdist(chosen, chosen)
+            around = gaps.topk(min(self.params.neighbours, kept), largest=False).indices
+            self.around.copy_(around.repeat(size // kept + 1, 1)[:size])
+        chosen = chosen.repeat(size // kept + 1, 1)[:size]
+        self.bank.copy_(chosen.T * -2)
+        self.bank_square.copy_(chosen.square().sum(1))
+
+    def _find_components(self, features: Features, usable: Tensor, progress: Progress) -> None:
+        """Principal components of the patch features, in float64 around a first guess of the mean."""
+        total = square = None
+        shift: Tensor | None = None
+        count = 0
+        for i, batch in enumerate(features.batches(_BATCH)):
+            rows = torch.cat([self._to_grid(level) for level in batch], 1).flatten(2)[:, :, usable].permute(0, 2, 1).flatten(0, 1)
+            shift = rows.mean(0) if shift is None else shift
+            rows = rows - shift
+            total = rows.sum(0).double() + (0 if total is None else total)
+            square = (rows.T @ rows).double() + (0 if square is None else square)
+            count += len(rows)
+            progress("components", min((i + 1) * _BATCH, len(features)), len(features))
+        centre = total / count
+        variance, basis = torch.linalg.eigh(square / count - torch.outer(centre, centre))
+        variance, basis = variance.flip(0)[: self.dims], basis.flip(1)[:, : self.dims]
+        self.variance = variance
+        if self.params.whiten:
+            basis = basis / variance.clamp(min=1e-6 * float(variance[0])).sqrt()
+        start = 0
+        for i, (c, _, _) in enumerate(self.level_shapes):
+            self.get_buffer(f"project_{i}").copy_(basis.T[:, start : start + c, None, None])
+            start += c
+        self.mean.copy_((shift.double() + centre) @ basis)
