@@ -1,11 +1,14 @@
 """Bundles: an immutable directory (or one zip file) with a model, its manifest and golden samples; read and verified here.
 
-Layout: manifest.json, model.xml, model.bin, golden/*.png, optionally ignore_mask.png. The manifest lists the sha256 of every other file;
-the bundle's id is the sha256 of the manifest's bytes, so that one id names one exact model with one exact calibration.
+Layout: manifest.json, manifest.sha256, model.xml, model.bin, golden/*.png, optionally ignore_mask.png. The manifest lists the sha256 of
+every other file; the bundle's id is the sha256 of the manifest's bytes, so that one id names one exact model with one exact calibration.
+manifest.sha256 (`sha256sum -c` reads it) holds that id, so that damage to the manifest itself is seen too.
 """
 
 import hashlib
+import shutil
 import tempfile
+import weakref
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -17,6 +20,7 @@ from edge_runtime.errors import BundleError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+SEAL = "manifest.sha256"
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,12 +144,11 @@ class Manifest(_Record, frozen=True, kw_only=True):
 class ModelBundle:
     """A verified bundle on disk. Opening one checks every byte; what does not match is refused with the file named."""
 
-    def __init__(self, directory: Path, manifest: Manifest, bundle_id: str, scratch: "tempfile.TemporaryDirectory[str] | None") -> None:
+    def __init__(self, directory: Path, manifest: Manifest, bundle_id: str) -> None:
         """Use `ModelBundle.open`."""
         self.directory = directory
         self.manifest = manifest
         self.id = bundle_id
-        self._scratch = scratch  # keeps an unzipped bundle alive as long as this object
 
     @property
     def model_xml(self) -> Path:
@@ -155,17 +158,34 @@ class ModelBundle:
     @classmethod
     def open(cls, path: Path) -> "ModelBundle":
         """Verify and open the directory or zip file at `path`. Raises BundleError."""
-        scratch: tempfile.TemporaryDirectory[str] | None = None
-        directory = path
-        if path.is_file():
-            scratch = tempfile.TemporaryDirectory(prefix="lineside-bundle-")
-            directory = Path(scratch.name)
-            _unzip(path, directory)
-        elif not path.is_dir():
+        if path.is_dir():
+            return cls._verified(path)
+        if not path.is_file():
             raise BundleError(f"bundle: expected a directory or a zip file, found nothing at {path}")
+        scratch = Path(tempfile.mkdtemp(prefix="lineside-bundle-"))
+        try:
+            _unzip(path, scratch)
+            bundle = cls._verified(scratch)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        weakref.finalize(bundle, shutil.rmtree, scratch, ignore_errors=True)  # lives as long as the bundle's object
+        return bundle
+
+    @classmethod
+    def _verified(cls, directory: Path) -> "ModelBundle":
         manifest, bundle_id = read_manifest(directory)
         _verify_files(directory, manifest)
-        return cls(directory, manifest, bundle_id, scratch)
+        return cls(directory, manifest, bundle_id)
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> str:
+    """Write manifest.json and its seal into a bundle that holds all other files; returns the bundle's id."""
+    raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    bundle_id = hashlib.sha256(raw).hexdigest()
+    (directory / MANIFEST).write_bytes(raw)
+    (directory / SEAL).write_text(f"{bundle_id}  {MANIFEST}\n", encoding="ascii")
+    return bundle_id
 
 
 def read_manifest(directory: Path) -> tuple[Manifest, str]:
@@ -181,10 +201,22 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
         schema = msgspec.json.decode(raw, type=dict[str, Any]).get("schema")
         if schema != SCHEMA:
             raise BundleError(f"{path}: expected schema {SCHEMA}, found {schema!r}: built by another version of Lineside; build it again")
+        bundle_id = _check_seal(directory, raw)
         manifest = msgspec.json.decode(raw, type=Manifest)
     except msgspec.MsgspecError as e:
         raise BundleError(f"{path}: is not a valid manifest: {e}") from e
-    return manifest, hashlib.sha256(raw).hexdigest()
+    return manifest, bundle_id
+
+
+def _check_seal(directory: Path, manifest: bytes) -> str:
+    bundle_id = hashlib.sha256(manifest).hexdigest()
+    try:
+        seal = (directory / SEAL).read_bytes()
+    except OSError as e:
+        raise BundleError(f"bundle {directory}: {SEAL} is missing or unreadable ({e.strerror}); copy the bundle again") from e
+    if seal != f"{bundle_id}  {MANIFEST}\n".encode():
+        raise BundleError(f"bundle {directory}: {MANIFEST} or {SEAL} was altered: they do not belong together; copy the bundle again")
+    return bundle_id
 
 
 def file_sha256(path: Path) -> str:
@@ -211,7 +243,8 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
             raise BundleError(
                 f"bundle {directory}: {name} was altered: expected sha256 {expected[:16]}…, found {found[:16]}…; copy the bundle again"
             )
-    extra = sorted({p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()} - set(manifest.files) - {MANIFEST})
+    present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
+    extra = sorted(present - set(manifest.files) - {MANIFEST, SEAL})
     if extra:
         raise BundleError(f"bundle {directory}: {extra[0]} is not listed in the manifest; a bundle holds nothing else: remove it")
 

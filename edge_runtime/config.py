@@ -4,8 +4,7 @@ A *station* is this machine (camera, trigger, sockets, disks); a *recipe* is thi
 bundle that judges it. Relative paths are relative to the file that holds them.
 """
 
-import difflib
-import re
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.explain import explain, look_up, not_finite
 
 Positive = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
@@ -222,15 +222,18 @@ def load_recipe(path: Path) -> Recipe:
 
 def _load(path: Path, kind: type[_T]) -> _T:
     try:
-        text = path.read_bytes()
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise ConfigError(f"{path}: expected a {_noun(kind)} file, could not read it: {e.strerror}") from e
-    try:
-        return msgspec.toml.decode(text, type=kind, dec_hook=_decode_path)
-    except msgspec.ValidationError as e:
-        raise ConfigError(f"{path}: {_explain(str(e), kind)}") from e
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{path}: is not valid TOML: {e}") from e
+    bad = not_finite(raw)
+    if bad is not None:
+        raise ConfigError(f"{path}: {bad}: expected a finite number, found {look_up(raw, bad)}")
+    try:
+        return msgspec.convert(raw, type=kind, dec_hook=_decode_path)
+    except msgspec.ValidationError as e:
+        raise ConfigError(f"{path}: {explain(str(e), raw, kind)}") from e
 
 
 def _noun(kind: type[msgspec.Struct]) -> str:
@@ -240,29 +243,4 @@ def _noun(kind: type[msgspec.Struct]) -> str:
 def _decode_path(wanted: type, value: Any) -> Any:
     if wanted is Path and isinstance(value, str):
         return Path(value)
-    raise TypeError(f"expected {wanted.__name__}, found {type(value).__name__}")
-
-
-def _explain(message: str, kind: type[msgspec.Struct]) -> str:
-    """msgspec's `... - at `$.source.path`` turned round: the key first, then what was expected and found."""
-    match = re.fullmatch(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?", message, re.DOTALL)
-    assert match is not None
-    what, where = match["what"], match["where"] or ""
-    unknown = re.search(r"unknown field `(.+?)`", what)
-    if unknown:
-        key = f"{where}.{unknown[1]}" if where else unknown[1]
-        near = difflib.get_close_matches(unknown[1], _all_keys(kind), n=1)
-        return f"{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
-    missing = re.search(r"missing required field `(.+?)`", what)
-    if missing:
-        return f"{where}.{missing[1]}: missing" if where else f"{missing[1]}: missing"
-    return f"{where or 'file'}: {what[:1].lower()}{what[1:]}"
-
-
-def _all_keys(kind: type[msgspec.Struct]) -> list[str]:
-    """Every key that occurs anywhere in that file, for the "did you mean"."""
-    tables: list[type[msgspec.Struct]] = [kind]
-    if kind is StationConfig:
-        tables += [FolderSource, VideoSource, CameraSource, SyntheticSource, TimerTrigger, ZeromqTrigger, ModbusTrigger]
-        tables += [PublisherSettings, JournalSettings, ArchiveSettings, PreviewSettings]
-    return sorted({field.encode_name for table in tables for field in msgspec.structs.fields(table)})
+    raise TypeError("expected a path in quotes")

@@ -7,8 +7,11 @@
     ├── DataError          66  training or test images are missing, unreadable or do not fit together
     ├── DeviceError        69  the inference device named in the station file is not there or cannot run the model
     ├── SourceError        74  a camera, a video or an image folder cannot be opened or stopped delivering
+    │   └── SourceExhausted 74 a folder or video that does not loop has no more images; the station ends cleanly
     ├── TriggerError       76  a trigger line (PLC, socket) cannot be opened or broke its protocol
     ├── SinkError          73  a receiver of decisions cannot be opened: port in use, folder not writable
+    ├── WireError          84  a message from a station cannot be understood: another version, or no station at all
+    ├── DisplayError       85  the operator's window has no screen to open on, or no station gave it anything to draw
     ├── CalibrationError   82  the images cannot support the threshold that was asked for
     ├── ExportError        80  a model could not be converted, quantized, compiled or run
     │   └── ParityError    81  it could, but its verdicts differ from the detector's
@@ -66,6 +69,10 @@ class SourceError(LinesideError):
     exit_code = 74
 
 
+class SourceExhausted(SourceError):
+    """A folder or video that does not loop has no more images."""
+
+
 class TriggerError(LinesideError):
     """A trigger line cannot be opened or broke its protocol."""
 
@@ -76,6 +83,18 @@ class SinkError(LinesideError):
     """A receiver of decisions cannot be opened."""
 
     exit_code = 73
+
+
+class WireError(LinesideError):
+    """A message from a station cannot be understood."""
+
+    exit_code = 84
+
+
+class DisplayError(LinesideError):
+    """The operator's window has no screen to open on, or nothing to draw."""
+
+    exit_code = 85
 
 
 class CalibrationError(LinesideError):

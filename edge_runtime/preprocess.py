@@ -57,7 +57,7 @@ class Preprocessor:
 
     def __call__(self, image: Image) -> npt.NDArray[np.uint8]:
         """(H, W) or (H, W, 3), uint8 or uint16 -> (height, width, 3) uint8 BGR, contiguous. Raises FrameError."""
-        self._check(image)
+        self.check(image)
         x = self._crop(image)
         if self._ignore is not None:
             x = x.copy()
@@ -96,7 +96,8 @@ class Preprocessor:
         x, y, w, h = self.roi
         return image[y : y + h, x : x + w]
 
-    def _check(self, image: Image) -> None:
+    def check(self, image: Image) -> None:
+        """Raise FrameError for a frame of another size, type or channel count than `spec` states."""
         spec = self.spec
         channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
         if channels != spec.channels:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import msgspec
 import numpy as np
 import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
+import training  # noqa: F401  # before any test loads torch: it tells OpenMP not to spin
 from edge_runtime import bundle as b
 
 SIDE = 64
@@ -81,7 +81,7 @@ def write_bundle(
         display=b.DisplayScale(low=0.0, high=40.0), dataset=b.Dataset(name="drawn", fingerprint="0" * 64, n_good=4),
         metrics={}, golden=golden, golden_tolerance=1e-3, files=files, tools={"python": platform.python_version()},
     )  # fmt: skip
-    (directory / b.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+    b.write_manifest(directory, manifest)
     return directory
 
 

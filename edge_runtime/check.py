@@ -1,0 +1,207 @@
+"""Is this station ready for its line? One finding a device, in the order of the loop; the first failure does not hide the next."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import zmq
+
+from edge_runtime.bundle import ModelBundle
+from edge_runtime.config import Recipe, StationConfig, TimerTrigger, ZeromqTrigger, load_recipe, load_station
+from edge_runtime.errors import BundleError, ConfigError, LinesideError, SinkError, SourceError
+from edge_runtime.handoff import Helper
+from edge_runtime.predictor import OpenvinoPredictor
+from edge_runtime.records import Frame
+from edge_runtime.sinks import journal_file
+from edge_runtime.sources import open_source
+from edge_runtime.triggers import open_trigger
+
+JOURNAL_NEEDS_MB = 200
+"""Below this the journal of a fast line is full within a shift."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    what: str
+    ok: bool
+    sentence: str
+
+
+def check_station(path: Path) -> Iterator[Finding]:
+    """Check all that a station needs, and yield each finding as it is made; a bug's exception goes through.
+
+    Run it as the user that runs the station, while that station does not run: two processes cannot share a camera or a port. On disk
+    nothing changes; a PLC's result coils and registers are cleared, as they are when the station starts.
+    """
+    yield _try("packages", one_opencv)
+    try:
+        config, recipe = _load(path)
+    except ConfigError as e:
+        yield Finding("configuration", False, str(e))
+        return  # nothing else is known
+    yield Finding("configuration", True, f"station {config.name}, recipe {recipe.name}, deadline {recipe.deadline_ms:g} ms")
+    predictor: OpenvinoPredictor | None = None
+    try:
+        bundle = ModelBundle.open(recipe.bundle)
+        predictor = _predictor(bundle, config, recipe)
+        m = bundle.manifest
+        yield Finding("bundle", True, f"{m.name} {m.version} ({m.method}, {m.precision}), {len(m.files)} files intact, id {bundle.id[:12]}")
+    except (BundleError, ConfigError) as e:
+        yield Finding("bundle", False, str(e))
+    if predictor is not None:
+        with contextlib.ExitStack() as stack:
+            yield _try("device", lambda: f"{stack.enter_context(predictor).device_used}: the model runs")
+            if predictor.device_used:
+                yield _try("golden samples", lambda: _golden(predictor, config, recipe))
+    sockets = _try("sockets", lambda: bindable(endpoints_of(config)))
+    yield sockets
+    yield _try("source", lambda: _source(config, predictor))
+    if sockets.ok:
+        yield _try("trigger", lambda: _trigger(config))
+    else:
+        # Opening a PLC clears its result bits: not under a station that may be running.
+        yield Finding("trigger", False, "not tried, because the station's sockets are taken: it may be running")
+    yield _try("journal", lambda: _journal(config))
+    if config.archive is not None:
+        archive = config.archive
+        yield _try("archive", lambda: room(archive.path, archive.quota_mb, "archive.quota_mb"))
+
+
+def one_opencv() -> str:
+    """opencv-python and opencv-python-headless unpack into the same folder: with both, which one runs is chance. Raises ConfigError."""
+    here = [name for name in ("opencv-python", "opencv-python-headless") if _installed(name)]
+    if len(here) == 2:
+        raise ConfigError(
+            "expected opencv-python or opencv-python-headless, found both, and they overwrite each other's files. "
+            "Run: pip uninstall --yes opencv-python opencv-python-headless && pip install opencv-python"
+        )
+    return f"{here[0]} {metadata.version(here[0])}, openvino {metadata.version('openvino')}" if here else "OpenCV is not pip's"
+
+
+def endpoints_of(config: StationConfig) -> dict[str, str]:
+    """Every socket that the station binds, by its key in the station file."""
+    endpoints = {"publisher.endpoint": config.publisher.endpoint}
+    if config.publisher.replay is not None:
+        endpoints["publisher.replay"] = config.publisher.replay
+    if config.preview is not None:
+        endpoints["preview.endpoint"] = config.preview.endpoint
+    if isinstance(config.trigger, ZeromqTrigger):
+        endpoints["trigger.endpoint"] = config.trigger.endpoint
+    return endpoints
+
+
+def bindable(endpoints: dict[str, str]) -> str:
+    """Bind all of them at once, let go, and say so. Raises SinkError naming key and endpoint of the first that cannot be bound."""
+    with zmq.Context() as context, contextlib.ExitStack() as stack:
+        for key, endpoint in endpoints.items():
+            if endpoint.startswith("ipc://"):
+                _ipc_free(key, endpoint)  # binding would take the file away from a station that runs
+                continue
+            try:
+                stack.enter_context(context.socket(zmq.PUB)).bind(endpoint)
+            except zmq.ZMQError as e:
+                in_use = e.errno == zmq.EADDRINUSE
+                why = "is in use: does the station run already, or another one with the same port?" if in_use else f"cannot be bound: {e}"
+                raise SinkError(f"{key}: {endpoint} {why}") from e
+    return ", ".join(endpoints.values()) + " can be bound"
+
+
+def room(folder: Path, wanted_mb: float, key: str) -> str:
+    """Whether `folder` (or the nearest one above it that exists) may be written to and has `wanted_mb`, counting what it holds already.
+
+    Raises SinkError.
+    """
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise SinkError(f"{folder}: expected a folder that this user may write to, found {existing} is not; change its owner or the path")
+    held = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6 if folder.is_dir() else 0.0
+    free = shutil.disk_usage(existing).free / 1e6
+    if free + held < wanted_mb:
+        raise SinkError(f"{folder}: {key} wants {wanted_mb:,.0f} MB, found {free:,.0f} MB free beside {held:,.0f} MB in use; make room")
+    return f"{folder} may be written to, {free:,.0f} MB free"
+
+
+def _load(path: Path) -> tuple[StationConfig, Recipe]:
+    config = load_station(path)
+    return config, load_recipe(config.recipe)
+
+
+def _predictor(bundle: ModelBundle, config: StationConfig, recipe: Recipe) -> OpenvinoPredictor:
+    roi = None if recipe.roi is None else (recipe.roi[0], recipe.roi[1], recipe.roi[2], recipe.roi[3])
+    return OpenvinoPredictor(bundle, config.device, config.threads, roi)
+
+
+def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe) -> str:
+    results = predictor.run_golden(recipe.golden, config.golden_tolerance_scale)
+    worst = max(r.difference for r in results)
+    scale = "" if config.golden_tolerance_scale == 1 else f" (tolerance scaled by {config.golden_tolerance_scale:g})"
+    return f"{len(results)} score as where the bundle was built: largest difference {worst:.2g}, allowed {results[0].allowed:.2g}{scale}"
+
+
+def _source(config: StationConfig, predictor: OpenvinoPredictor | None) -> str:
+    grab_s = getattr(config.source, "read_timeout_ms", 2000.0) / 1e3
+    limit_s = grab_s + getattr(config.source, "open_timeout_ms", 5000.0) / 1e3 + 1
+
+    def one_frame(_: None) -> Frame:
+        with open_source(config.source) as source:
+            return source.grab(grab_s)
+
+    helper = Helper(one_frame, "check-source")  # a driver may hang in spite of its timeouts
+    try:
+        frame = helper.call(None).result(limit_s)
+    except TimeoutError:
+        raise SourceError(f"source: expected a frame within {limit_s:g} s, found none: the driver hangs") from None
+    finally:
+        helper.close(0)
+    kind = "x".join(map(str, frame.image.shape[1::-1])) + (" gray" if frame.image.ndim == 2 else " colour") + f" {frame.image.dtype}"
+    if predictor is None:
+        return f"{frame.source}: one frame, {kind}; no bundle to compare with"
+    predictor.preprocessor(frame.image)
+    return f"{frame.source}: one frame, {kind}, as the bundle was taught on"
+
+
+def _trigger(config: StationConfig) -> str:
+    settings = config.trigger
+    if isinstance(settings, TimerTrigger):
+        return f"timer, every {settings.period_ms:g} ms"
+    if isinstance(settings, ZeromqTrigger):
+        return f"messages to {settings.endpoint}, which can be bound"
+    with open_trigger(settings, 1):
+        return f"PLC {settings.host}:{settings.port} answers, and every coil and register of [trigger] is there"
+
+
+def _journal(config: StationConfig) -> str:
+    path = config.journal.path
+    sentence = room(path.parent, JOURNAL_NEEDS_MB, "the journal")
+    if not path.exists():
+        return f"{sentence}; {path.name} will be created"
+    if not os.access(path, os.W_OK):
+        raise SinkError(f"{path}: expected a journal that this user may write to; change its owner")
+    return f"{sentence}; {path.name} ends with decision {journal_file.last_seq(path)}"
+
+
+def _ipc_free(key: str, endpoint: str) -> None:
+    folder = Path(endpoint.removeprefix("ipc://")).parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise SinkError(f"{key}: {endpoint}: expected a folder {folder} that this user may write to")
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _try(what: str, do: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, do())
+    except LinesideError as e:
+        return Finding(what, False, str(e))

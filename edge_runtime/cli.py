@@ -1,0 +1,235 @@
+"""`lineside`: verbs -> calls -> exit codes, nothing else. Imports wait until a verb needs them: `--help` must be quick."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edge_runtime.console import run_app
+from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
+
+app = typer.Typer(
+    help="An inspection station: a trigger in, a frame, a verdict out. Start with: lineside check STATION.toml",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # it would take "[publisher]" for markup
+)
+sim = typer.Typer(help="Stand-ins for a line that is not there.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(sim, name="sim")
+
+StationFile = Annotated[Path, typer.Argument(metavar="STATION.toml", help="The station's file.", show_default=False)]
+MaybeStationFile = Annotated[
+    Path | None, typer.Argument(metavar="STATION.toml", help="Take the addresses from this file.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+Device = Annotated[list[str] | None, typer.Option("--device", help="CPU, GPU or NPU; repeat it for an order of preference. Default: CPU.")]
+
+
+def main() -> None:
+    """The console script."""
+    run_app(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit(EXIT_OK)
+
+
+@app.callback()
+def _lineside(
+    version_: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(station: StationFile) -> None:
+    """Run a station: one decision for every trigger.
+
+    Ends with SIGTERM, Ctrl-C or the last of its images; parts in flight are decided first.
+    """
+    from edge_runtime.launch import run_station
+
+    raise typer.Exit(run_station(station))
+
+
+@app.command()
+def check(station: StationFile) -> None:
+    """See whether all that a station needs is there.
+
+    A line each; exit code 1 when something is not. For the user that runs the station, while it does not run.
+    """
+    from edge_runtime.check import check_station
+
+    failed = 0
+    for finding in check_station(station):
+        failed += not finding.ok
+        typer.secho("✓ " if finding.ok else "✗ ", fg="green" if finding.ok else "red", bold=True, nl=False)
+        typer.echo(f"{finding.what:<15} {finding.sentence}")
+    raise typer.Exit(EXIT_FINDINGS if failed else EXIT_OK)
+
+
+@app.command()
+def tail(
+    station: MaybeStationFile = None,
+    endpoint: Annotated[str | None, typer.Option(help="The station's [publisher] endpoint.")] = None,
+    replay: Annotated[str | None, typer.Option(help="The station's [publisher] replay: fetches what was missed.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show decisions as they are made.
+
+    In order and without gaps; Ctrl-C ends it.
+    """
+    from rich.console import Console
+
+    from edge_runtime.client import DecisionClient
+    from edge_runtime.config import PublisherSettings, load_station
+    from edge_runtime.tail import json_of, line_of
+
+    publisher = load_station(station).publisher if station else PublisherSettings()
+    # An endpoint of one's own without a replay socket: the default one would be another station's.
+    replay = replay or (None if endpoint else publisher.replay)
+    console = Console(highlight=False)
+    try:
+        with DecisionClient(endpoint or publisher.endpoint, replay) as decisions:
+            for item in decisions:
+                if as_json:
+                    print(json_of(item), flush=True)
+                else:
+                    console.print(line_of(item), soft_wrap=True)
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_OK) from None
+
+
+@app.command()
+def replay(
+    folder: Annotated[Path, typer.Argument(help="Images, in sub-folders or not.", show_default=False)],
+    bundle: Annotated[Path, typer.Option(help="The model to judge them with.", show_default=False)],
+    recipe: Annotated[Path | None, typer.Option(help="Thresholds and region from this recipe; its bundle is not used.")] = None,
+    expect: Annotated[
+        Path | None,
+        typer.Option(help="CSV of path,verdict. Default: the archive's JSON beside the images, or sub-folders if one is called good."),
+    ] = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge stored images with the station's own loop.
+
+    Exit code 1 when a verdict is not as expected, or a FAULT.
+    """
+    from edge_runtime.bundle import ModelBundle
+    from edge_runtime.config import load_recipe
+    from edge_runtime.replay import replay as replay_images
+
+    report = replay_images(folder, ModelBundle.open(bundle), load_recipe(recipe) if recipe else None, expect, device or "CPU")
+    summary = report.summary()
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        for o in report.disagreements:
+            wanted = f"expected {o.expected}, found " if o.expected else ""
+            typer.secho(f"✗ {o.path}: {wanted}{o.decision.verdict}: {o.decision.reason}", fg="red")
+        typer.echo(
+            f"{summary['images']} images on {report.device}: {summary['accepts']} accepted, {summary['rejects']} rejected, "
+            f"{summary['faults']} faults; {summary['with_expectation']} with an expectation, {len(report.disagreements)} not as expected"
+        )
+    raise typer.Exit(EXIT_FINDINGS if report.disagreements else EXIT_OK)
+
+
+@app.command()
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="The model to measure.", show_default=False)],
+    frames: Annotated[Path | None, typer.Option(help="Measure on the images of this folder. Default: the golden samples.")] = None,
+    gap_ms: Annotated[float, typer.Option(min=0, help="Idle that long before each part, as a triggered line does.")] = 0.0,
+    count: Annotated[int, typer.Option(min=1, help="Measurements.")] = 200,
+    threads: Annotated[int, typer.Option(min=0, help="Inference threads; 0 leaves it to OpenVINO.")] = 0,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure each stage on this device.
+
+    Median and 99th percentile, one part in flight, after a warm-up.
+    """
+    from edge_runtime.bench import run_bench
+
+    report = run_bench(bundle, frames, device or "CPU", count, gap_ms, threads)
+    if as_json:
+        import msgspec
+
+        print(msgspec.json.encode(report).decode())
+        return
+    gap = f", {gap_ms:g} ms idle before each" if gap_ms else ""
+    typer.echo(f"{report.bundle} on {report.device}: {report.count} parts of {report.images} images{gap}")
+    typer.echo(f"{'':<12} {'median':>10} {'p99':>10}")
+    for stage, ms in report.stages_ms.items():
+        typer.echo(f"{stage:<12} {ms['median']:>7.2f} ms {ms['p99']:>7.2f} ms")
+
+
+@app.command()
+def overlay(
+    station: MaybeStationFile = None,
+    endpoint: Annotated[str | None, typer.Option(help="The station's [publisher] endpoint.")] = None,
+    preview: Annotated[str | None, typer.Option(help="The station's [preview] endpoint.")] = None,
+    fullscreen: Annotated[bool, typer.Option("--fullscreen", help="Fill the screen.")] = False,
+    snapshot: Annotated[Path | None, typer.Option(help="Write one picture to this file, without a screen, and end.")] = None,
+) -> None:
+    """Open the operator's window.
+
+    Picture, heat map, verdict, counts. Keys: f full screen, q quit.
+    """
+    from edge_runtime.config import PreviewSettings, PublisherSettings, load_station
+    from edge_runtime.overlay import window
+
+    config = load_station(station) if station else None
+    endpoint = endpoint or (config.publisher if config else PublisherSettings()).endpoint
+    preview = preview or ((config.preview if config else None) or PreviewSettings()).endpoint
+    if snapshot is not None:
+        window.snapshot(endpoint, preview, snapshot)
+    else:
+        window.show(endpoint, preview, fullscreen=fullscreen)
+
+
+@sim.command()
+def plc(
+    station: Annotated[
+        Path | None, typer.Argument(metavar="STATION.toml", help="Play the PLC of this station's [trigger].", show_default=False)
+    ] = None,
+    host: Annotated[str, typer.Option(help="Listen here; without a station file.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Listen here; without a station file.")] = 1502,
+    parts_per_minute: Annotated[float, typer.Option(min=0.1, help="The line's pace.")] = 60.0,
+    count: Annotated[int | None, typer.Option(min=1, help="End after that many parts. Default: go on.")] = None,
+) -> None:
+    """Play a line as a Modbus PLC.
+
+    Announces parts and reads the results; exit code 1 when a part got no answer.
+    """
+    from edge_runtime.config import ModbusTrigger, load_station
+    from edge_runtime.errors import ConfigError
+    from edge_runtime.sim.plc import run_sim_plc
+
+    layout: Any = load_station(station).trigger if station else ModbusTrigger(host=host, port=port)
+    if not isinstance(layout, ModbusTrigger):
+        raise ConfigError(f'{station}: trigger.kind: expected "modbus" to play a PLC for, found another kind of trigger')
+    results = run_sim_plc(layout, parts_per_minute=parts_per_minute, count=count, told=lambda r: print(_result_line(r), flush=True))
+    raise typer.Exit(EXIT_FINDINGS if any(r.verdict is None for r in results.values()) else EXIT_OK)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from edge_runtime import __version__
+
+    typer.echo(f"lineside {__version__}")
+
+
+def _result_line(result: Any) -> str:
+    if result.verdict is None:
+        return f"part {result.part}: no result in time"
+    severity = "" if result.severity is None else f", severity {result.severity:.2f}"
+    return f"part {result.part}: {result.verdict}{severity}, {result.latency_ms:.1f} ms"
+
+
+if __name__ == "__main__":
+    main()

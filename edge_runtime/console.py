@@ -1,0 +1,50 @@
+"""How the three commands end: an error of Lineside's own is one message on stderr and its exit code; a traceback is for --debug only."""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from edge_runtime.errors import EXIT_BUG, DeviceError, LinesideError
+
+EXIT_INTERRUPTED = 130
+"""As a shell reports a process that SIGINT ended."""
+
+
+def run_app(app: typer.Typer, argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and end the process.
+
+    `--debug` anywhere among the arguments prints the traceback of whatever ends the command. Usage errors end with 2, a reader that
+    closed our pipe (`| head`) with 1, without a word. `argv`: without the program's name; None takes the process's own.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    app.pretty_exceptions_enable = False  # typer would otherwise draw a traceback for users
+    try:
+        app(args=[a for a in arguments if a != "--debug"])
+    except LinesideError as e:
+        if debug:
+            raise
+        _say(f"error: {e}")
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as e:
+        if debug:
+            raise
+        if isinstance(e, ImportError) and "cannot open shared object file" in str(e):
+            library = str(e).partition(":")[0]
+            _say(f"error: OpenCV needs {library}, which this machine lacks. Run: sudo apt-get install libgl1 libglib2.0-0")
+            sys.exit(DeviceError.exit_code)
+        first = (str(e).strip().splitlines() or ["no message"])[0]
+        _say(f"internal error: {type(e).__name__}: {first}. This is a bug in Lineside; run again with --debug for its traceback")
+        sys.exit(EXIT_BUG)
+    sys.exit(0)
+
+
+def _say(message: str) -> None:
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        return  # nobody listens; the exit code still tells

@@ -1,0 +1,124 @@
+"""Says what is wrong with a settings file the way a person would: the key's path, what was expected, what was found."""
+
+import difflib
+import math
+import re
+import types
+import typing
+from typing import Any
+
+import msgspec
+
+_PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "a name of letters, digits, '.', '_' and '-' (64 at most)",
+    r"^(tcp|ipc|inproc)://.+": 'an endpoint such as "tcp://127.0.0.1:5560"',
+}
+_TYPES = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text in quotes",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+_BOUNDS = {">": "above", ">=": "of at least", "<": "below", "<=": "of at most"}
+_EXPECTED = re.compile(
+    r"Expected `(?P<type>[^`]+)`(?: matching regex '(?P<regex>.+)')?(?P<length> of length)?(?: (?P<op>[<>]=?) (?P<bound>\S+))?(?:, got .*)?"
+)
+
+
+def explain(message: str, raw: Any, kind: type[msgspec.Struct]) -> str:
+    """One line for a msgspec.ValidationError.
+
+    Args:
+        message: its text, such as "Expected `float` > 0.0 - at `$.trigger.period_ms`".
+        raw: the document as parsed, before validation: what was found is looked up there.
+        kind: the record that it was validated against: "did you mean" and the known kinds come from there.
+    """
+    match = re.fullmatch(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?", message, re.DOTALL)
+    assert match is not None
+    what, where = match["what"], match["where"] or ""
+    if unknown := re.search(r"unknown field `(.+?)`", what):
+        key = f"{where}.{unknown[1]}" if where else unknown[1]
+        return f"{key}: unknown key{_did_you_mean(where, unknown[1], kind)}"
+    if missing := re.search(r"missing required field `(.+?)`", what):
+        key = f"{where}.{missing[1]}" if where else missing[1]
+        return f"{key}: missing{_kinds_hint(key, kind, 'one of')}"
+    found = look_up(raw, where)
+    if what.startswith("Invalid value"):
+        return f"{where}: expected{_kinds_hint(where, kind, ' one of').lstrip(';')}, found {show(found)}"
+    if wanted := _EXPECTED.fullmatch(what):
+        return f"{where or 'file'}: expected {_wanted(wanted)}, found {show(found)}"
+    return f"{where or 'file'}: {what[:1].lower()}{what[1:]}" + ("" if ", found" in what else f", found {show(found)}")
+
+
+def not_finite(raw: Any, where: str = "") -> str | None:
+    """The path of the first number that is NaN or infinite, or None: TOML allows them, no setting does."""
+    if isinstance(raw, float):
+        return None if math.isfinite(raw) else where
+    items = raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ()
+    for key, value in items:
+        deeper = f"{where}[{key}]" if isinstance(raw, list) else f"{where}.{key}" if where else str(key)
+        if (bad := not_finite(value, deeper)) is not None:
+            return bad
+    return None
+
+
+def look_up(raw: Any, where: str) -> Any:
+    """The value at a path such as `trigger.period_ms` or `roi[2]`."""
+    for part in re.findall(r"[^.\[\]]+", where):
+        if isinstance(raw, dict):
+            raw = raw.get(part)
+        elif isinstance(raw, list) and part.isdigit():
+            raw = raw[int(part)]
+    return raw
+
+
+def show(value: Any) -> str:
+    """A value as it would stand in the file, shortened."""
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _wanted(match: re.Match[str]) -> str:
+    if match["regex"]:
+        return _PATTERNS.get(match["regex"], f"text like {match['regex']}")
+    text = " or ".join(_TYPES.get(t.strip(), t.strip()) for t in match["type"].split("|") if t.strip() != "null")
+    bound = f"{_BOUNDS[match['op']]} {match['bound']}" if match["op"] else ""
+    return f"{text} {bound}{' entries' if match['length'] else ''}".rstrip()
+
+
+def _did_you_mean(where: str, key: str, kind: type[msgspec.Struct]) -> str:
+    """Look in the same table first, then in the whole file: a key in the wrong table is a common slip."""
+    names = _all_keys(kind)
+    here = [n for n in names if n.rpartition(".")[0] == where]
+    near = difflib.get_close_matches(f"{where}.{key}" if where else key, here, n=1, cutoff=0.75)
+    if not near:
+        by_last = {n.rpartition(".")[2]: n for n in names}
+        near = [by_last[n] for n in difflib.get_close_matches(key, sorted(by_last), n=1, cutoff=0.75)]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _kinds_hint(where: str, kind: type[msgspec.Struct], lead: str) -> str:
+    """`; one of "folder", "video"` where `where` is the `kind` of a table that comes in several."""
+    tags = [t.__struct_config__.tag for t in _tables(kind, where.removesuffix(".kind")) if t.__struct_config__.tag is not None]
+    return f"; {lead.strip()} {', '.join(show(t) for t in sorted(map(str, tags)))}" if tags and where.endswith("kind") else ""
+
+
+def _structs_in(hint: Any) -> list[type[msgspec.Struct]]:
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return [hint]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType, typing.Annotated):
+        return [s for arg in typing.get_args(hint) for s in _structs_in(arg)]
+    return []
+
+
+def _tables(kind: type[msgspec.Struct], name: str) -> list[type[msgspec.Struct]]:
+    return next((_structs_in(f.type) for f in msgspec.structs.fields(kind) if f.encode_name == name), [])
+
+
+def _all_keys(kind: type[msgspec.Struct]) -> list[str]:
+    names = {f.encode_name for f in msgspec.structs.fields(kind)}
+    for top in sorted(names):
+        names |= {f"{top}.{f.encode_name}" for table in _tables(kind, top) for f in msgspec.structs.fields(table)}
+    return sorted(names)

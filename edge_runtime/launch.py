@@ -1,0 +1,167 @@
+"""`lineside run`: a station file -> open pieces in the right order, prove the bundle, say READY, run the loop, close everything."""
+
+import contextlib
+import gc
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import cast
+
+import numpy as np
+
+from edge_runtime.bundle import ModelBundle
+from edge_runtime.capture import Capture
+from edge_runtime.config import Recipe, StationConfig, load_recipe, load_station
+from edge_runtime.errors import LinesideError
+from edge_runtime.handoff import Helper
+from edge_runtime.health import Monitor, ServiceManager
+from edge_runtime.judge import limits_of
+from edge_runtime.observers import Observers
+from edge_runtime.predictor import OpenvinoPredictor
+from edge_runtime.protocols import Sink
+from edge_runtime.regions import find_regions
+from edge_runtime.sinks.archive import Archive
+from edge_runtime.sinks.journal import Journal
+from edge_runtime.sinks.preview import PreviewSink
+from edge_runtime.sinks.publisher import Publisher
+from edge_runtime.sources import Source, open_source
+from edge_runtime.station import Identity, Station
+from edge_runtime.triggers import ModbusLine, open_trigger
+
+log = logging.getLogger(__name__)
+
+_SWITCH_INTERVAL_S = 0.0005
+"""Python's own 5 ms is how long another thread may keep the loop waiting for its turn."""
+_ALIVE_WITHIN_S = 5.0
+_CLOSE_TIMEOUT_S = 3.0
+_OBSERVERS_TIMEOUT_S = 2.0
+
+
+def run_station(path: Path) -> int:
+    """Run the station of a file until SIGTERM, SIGINT, or the end of a finite trigger or source.
+
+    Returns 0, or 70 after an exception that is a bug (its traceback is in the log, the parts in flight were told FAULT).
+    Raises LinesideError for what a user can act on, with its exit code: before READY for anything that cannot be opened, or a bundle that
+    computes something else here (GoldenMismatch); afterwards for a trigger line that is lost for good.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        with _stopping_on_signals() as stop, contextlib.ExitStack() as stack:
+            config = load_station(path)
+            station, monitor = open_station(config, load_recipe(config.recipe), stack)
+            stop.station = station
+            if stop.asked:
+                station.stop()
+            stack.enter_context(_undisturbed())
+            monitor.ready()
+            return station.run()
+    except LinesideError as e:
+        ServiceManager().tell(f"STATUS={e}")
+        raise
+
+
+def open_station(config: StationConfig, recipe: Recipe, stack: contextlib.ExitStack) -> tuple[Station, Monitor]:
+    """Open every piece; `stack` closes them, the journal last. The bundle has proved itself on this device when this returns.
+
+    Raises ConfigError, BundleError, GoldenMismatch, DeviceError, SinkError, TriggerError, SourceError, MissingExtra.
+    """
+    bundle = ModelBundle.open(recipe.bundle)
+    manifest = bundle.manifest
+    roi = cast(tuple[int, int, int, int], tuple(recipe.roi)) if recipe.roi else None
+    predictor = stack.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, roi))
+    golden = predictor.run_golden(recipe.golden, config.golden_tolerance_scale)
+    find_regions(np.ones((4, 4), np.float32), np.eye(2, 3), (4, 4), 0.5)  # its first call takes milliseconds: not at the first reject
+    log.info("bundle %s %s: %d golden samples agree on %s", manifest.name, manifest.version, len(golden), predictor.device_used)
+
+    journal = stack.enter_context(Journal(config.journal, config.name))
+    publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path))
+    deadline_s = recipe.deadline_ms / 1e3
+    monitor = Monitor(
+        station=config.name, recipe=recipe.name, bundle_id=bundle.id, device=predictor.device_used, send=publisher.send_health,
+        # A PLC may be waited for, a part may take its whole deadline: neither is a thread that died.
+        alive_within_s=_ALIVE_WITHIN_S + deadline_s + getattr(config.trigger, "timeout_ms", 0.0) / 1e3,
+        last_seq=journal.last_seq(),
+    )  # fmt: skip
+    stack.enter_context(monitor)
+
+    line = stack.enter_context(open_trigger(config.trigger, first_seq=journal.last_seq() + 1))
+    # The journal first: what anybody was told is in it, whatever happens next.
+    tellers: list[Sink] = [journal, line, publisher] if isinstance(line, ModbusLine) else [journal, publisher]
+    watching: dict[str, PreviewSink | Archive] = {}
+    if config.preview is not None:
+        preview = PreviewSink(config.preview, config.name, manifest.display, manifest.input.bits, monitor.counts)
+        watching["previews"] = stack.enter_context(preview)
+    if config.archive is not None:
+        watching["archives"] = stack.enter_context(Archive(config.archive))
+    observers = Observers(watching, monitor)
+    stack.callback(observers.close, _OBSERVERS_TIMEOUT_S)
+
+    source = open_source(config.source)
+    source.__enter__()
+    capture = Capture(source, deadline_s)
+    stack.callback(_close_source, source, capture)
+    limits = limits_of(manifest, recipe)
+    station = Station(
+        Identity(config.name, recipe.name, bundle.id, limits, recipe.deadline_ms), line, capture, predictor, tellers, observers, monitor,
+        queue=config.queue, keep_warm_ms=config.keep_warm_ms, warm_frame=predictor.blank(),
+    )  # fmt: skip
+    monitor.watch([station, capture, line, journal, publisher, *watching.values()])
+    log.info("station %s: recipe %s, threshold %.6g, deadline %g ms", config.name, recipe.name, limits.threshold, recipe.deadline_ms)
+    return station, monitor
+
+
+@dataclass(slots=True)
+class _Stop:
+    asked: bool = False
+    station: Station | None = None
+
+
+@contextlib.contextmanager
+def _stopping_on_signals() -> Iterator[_Stop]:
+    """SIGTERM and SIGINT ask the station to stop, also while it still opens its pieces."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may set handlers; whoever runs a station elsewhere stops it himself
+        return
+
+    def ask(number: int, _: FrameType | None) -> None:
+        stop.asked = True
+        if stop.station is not None:
+            stop.station.stop()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Python's own interruptions of the loop, kept short."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    gc.collect()
+    gc.freeze()  # what lives now lives to the end: the collector need not walk it while a part waits
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(interval)
+
+
+def _close_source(source: Source, capture: Capture) -> None:
+    if capture.close():
+        closing: Helper[None, None] = Helper(lambda _: source.__exit__(None, None, None), "close")
+        try:
+            return closing.call(None).result(_CLOSE_TIMEOUT_S)
+        except TimeoutError:
+            pass
+    log.warning("the camera's driver does not answer; it is left behind")
+    return None

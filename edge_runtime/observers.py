@@ -1,0 +1,61 @@
+"""Whoever only looks on (archive, preview): told after the verdict, in a thread of their own, and never waited for."""
+
+import logging
+import threading
+from collections.abc import Mapping
+
+from edge_runtime.errors import HandoffFull, SinkError
+from edge_runtime.handoff import Lane
+from edge_runtime.health import Monitor
+from edge_runtime.protocols import Sink
+from edge_runtime.records import Decision, Frame, Prediction
+
+log = logging.getLogger(__name__)
+
+_WAITING = 8
+_Item = tuple[Decision, Frame | None, Prediction | None]
+
+
+class Observers:
+    """One thread, one bounded lane. What does not fit is dropped and counted as `dropped_<name>`."""
+
+    def __init__(self, sinks: Mapping[str, Sink], monitor: Monitor) -> None:
+        """`sinks` by the plural of what they keep: "archives", "previews"."""
+        self._sinks = dict(sinks)
+        self._monitor = monitor
+        self._lane: Lane[_Item] = Lane(_WAITING)
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="observers", daemon=True)
+        self._thread.start()
+
+    def show(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> None:
+        """Never waits."""
+        if not self._sinks:
+            return
+        try:
+            self._lane.put((decision, frame, prediction))
+        except HandoffFull:
+            for name in self._sinks:
+                self._monitor.count(f"dropped_{name}")
+
+    def close(self, timeout_s: float) -> None:
+        """Let what waits be kept, for so long at most."""
+        self._closing = True
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not (self._closing and not len(self._lane)):
+            item = self._lane.get(0.05)
+            if item is None:
+                continue
+            for name, sink in self._sinks.items():
+                try:
+                    sink.put(*item)
+                except SinkError as e:
+                    self._monitor.trouble(name, str(e))
+                except Exception as e:  # a bug in an observer must not cost a verdict; it is logged and stays in sight
+                    log.exception("%s failed", name)
+                    self._monitor.trouble(name, f"{name}: internal error: {e}")
+                else:
+                    self._monitor.trouble(name, None)
+            del item

@@ -1,0 +1,249 @@
+"""OpenVINO on one named device: open a bundle, prove it with its golden samples, Frame -> Prediction."""
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from edge_runtime.bundle import Manifest, ModelBundle
+from edge_runtime.errors import BundleError, DataError, DeviceError, GoldenMismatch
+from edge_runtime.preprocess import Preprocessor, read_image, read_mask
+from edge_runtime.records import Frame, Image, Prediction, ScoreMap
+
+log = logging.getLogger(__name__)
+
+WARM_UP_RUNS = 3
+"""The first inferences allocate memory and are several times slower."""
+
+_VIRTUAL = ("AUTO", "MULTI", "HETERO", "BATCH")
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenResult:
+    """One golden sample, run again on this device."""
+
+    image: str
+    expected_score: float
+    score: float
+    expected_peak: float
+    peak: float
+    allowed: float
+    """Relative difference that passes."""
+    difference: float
+    """The larger of the two relative differences."""
+
+    @property
+    def ok(self) -> bool:
+        """False for NaN as well."""
+        return self.difference <= self.allowed
+
+
+class OpenvinoPredictor:
+    """Scores frames with a bundle's model. Use it as a context manager: the model is compiled and warmed up on entry."""
+
+    device_used: str = ""
+    """What OpenVINO says it executes on (EXECUTION_DEVICES), read back after compiling."""
+
+    def __init__(
+        self, bundle: ModelBundle, device: str | list[str] = "CPU", threads: int = 0, roi: tuple[int, int, int, int] | None = None
+    ) -> None:
+        """Prepare; nothing is compiled yet.
+
+        Args:
+            bundle: verified and open.
+            device: CPU, GPU, GPU.1, NPU …, or a list in order of preference.
+            threads: inference threads on the CPU; 0 leaves it to OpenVINO.
+            roi: (x, y, width, height) in frame pixels, replaces the bundle's region.
+
+        Raises:
+            ConfigError: the region does not suit the bundle.
+        """
+        self.bundle = bundle
+        self._devices = [device] if isinstance(device, str) else list(device)
+        self._threads = threads
+        spec = bundle.manifest.input
+        try:
+            mask = read_mask(bundle.directory / spec.ignore_mask) if spec.ignore_mask else None
+        except DataError as e:
+            raise BundleError(f"bundle {bundle.directory}: {e}") from e
+        self.preprocessor = Preprocessor(spec, mask, roi)
+        # Golden samples are frames of the training camera: they keep the bundle's own region.
+        self._golden_preprocessor = Preprocessor(spec, mask) if roi is not None else self.preprocessor
+
+    def __enter__(self) -> Self:
+        """Compile on the first device of the list that is there, and warm up.
+
+        Raises:
+            DeviceError: none of the devices is there or can run the model.
+            BundleError: the model is unreadable or is not what its manifest says.
+        """
+        core = ov.Core()
+        try:
+            model = core.read_model(self.bundle.model_xml)
+        except RuntimeError as e:
+            raise BundleError(f"{self.bundle.model_xml}: expected an OpenVINO model, could not read it: {_first_line(e)}") from e
+        _check_model(model, self.bundle.manifest, str(self.bundle.model_xml))
+        compiled = self._compile(core, model)
+        self.device_used = ",".join(compiled.get_property("EXECUTION_DEVICES"))
+        self._request = compiled.create_infer_request()
+        for _ in range(WARM_UP_RUNS):
+            self.predict(self.blank())
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._request = None
+
+    def predict(self, frame: Frame) -> Prediction:
+        """Raw score and map of one frame. Raises FrameError for a frame of another kind, DeviceError when inference fails.
+
+        Not for two threads at once: there is one inference request.
+        """
+        return self._run(frame.image, self.preprocessor)
+
+    def blank(self) -> Frame:
+        """A black frame of the kind that the model takes, for warming up."""
+        spec = self.bundle.manifest.input
+        roi = self.preprocessor.roi
+        # Where the recipe moved the region, the frame's size is unknown: the smallest that holds the region will do.
+        w, h = (roi[0] + roi[2], roi[1] + roi[3]) if roi else (spec.width, spec.height)
+        if spec.frame_wh is not None and w <= spec.frame_wh[0] and h <= spec.frame_wh[1]:
+            w, h = spec.frame_wh
+        image = np.zeros((h, w) if spec.channels == 1 else (h, w, spec.channels), np.uint8 if spec.bits == 8 else np.uint16)
+        return Frame(seq=0, captured_ns=time.monotonic_ns(), source="blank", image=image)
+
+    def run_golden(self, count: int | None = None, tolerance_scale: float = 1.0) -> list[GoldenResult]:
+        """Score the bundle's golden samples (the first `count` of them) and compare with the recorded values.
+
+        Raises:
+            GoldenMismatch: a score or a map's peak differs by more than the manifest's tolerance times `tolerance_scale`.
+            BundleError: a golden sample is no readable image.
+        """
+        manifest = self.bundle.manifest
+        allowed = manifest.golden_tolerance * tolerance_scale
+        results = []
+        for golden in manifest.golden[:count]:
+            try:
+                image = read_image(self.bundle.directory / golden.image)
+            except DataError as e:
+                raise BundleError(f"bundle {self.bundle.directory}: golden sample: {e}") from e
+            found = self._run(image, self._golden_preprocessor)
+            peak = float(found.score_map.max())
+            stated = manifest.threshold
+            differences = (
+                _relative(found.score, golden.score, stated.value),
+                _relative(peak, golden.map_peak, stated.map_value),
+            )
+            difference = math.nan if any(map(math.isnan, differences)) else max(differences)
+            results.append(GoldenResult(golden.image, golden.score, found.score, golden.map_peak, peak, allowed, difference))
+        wrong = [r for r in results if not r.ok]
+        if wrong:
+            r = wrong[0]
+            raise GoldenMismatch(
+                f"bundle {manifest.name} {manifest.version} on {self.device_used}: {len(wrong)} of {len(results)} golden samples differ: "
+                f"{r.image} expected score {r.expected_score:.6g} and map peak {r.expected_peak:.6g}, found {r.score:.6g} and {r.peak:.6g} "
+                f"(relative difference {r.difference:.2g}, allowed {r.allowed:.2g}). Do not run this bundle on this device; "
+                "build it again here, or raise golden_tolerance_scale in the station file if this device is known to round differently"
+            )
+        return results
+
+    def infer(self, x: npt.NDArray[np.uint8]) -> tuple[float, ScoreMap]:
+        """(height, width, 3) uint8, as the preprocessor gives it -> raw score and (h, w) map. Raises DeviceError when inference fails."""
+        if self._request is None:
+            raise DeviceError("the predictor is not open: use it as a context manager")
+        try:
+            self._request.infer({0: x[None]}, share_inputs=True)
+            score = float(self._request.get_tensor("score").data[0])
+            score_map = self._request.get_tensor("map").data[0, 0].astype(np.float32)  # a copy: the tensor is used again
+        except RuntimeError as e:
+            raise DeviceError(f"inference failed on {self.device_used}: {_first_line(e)}") from e
+        score_map.flags.writeable = False
+        return score, score_map
+
+    def _run(self, image: Image, preprocessor: Preprocessor) -> Prediction:
+        score, score_map = self.infer(preprocessor(image))
+        return Prediction(score, score_map, preprocessor.grid_to_frame(image, (score_map.shape[0], score_map.shape[1])))
+
+    _request: Any = None
+
+    def _compile(self, core: Any, model: Any) -> Any:
+        failures: list[str] = []
+        for device in self._devices:
+            problem = _why_not(core, device)
+            if problem is None:
+                try:
+                    compiled = core.compile_model(model, device, _properties(device, self._threads))
+                except RuntimeError as e:
+                    problem = f"it is there but cannot run the model: {_first_line(e)}"
+                else:
+                    for failed in failures:
+                        log.warning("device %s; using %s instead", failed, device)
+                    return compiled
+            failures.append(f"{device}: {problem}")
+        present = ", ".join(core.available_devices) or "none"
+        raise DeviceError(
+            f"inference device {'; '.join(failures)}. Present here: {present}. Install the device's driver, or list one that is present "
+            '(device = ["GPU", "CPU"] prefers the first)'
+        )
+
+
+def _why_not(core: Any, device: str) -> str | None:
+    name = device.upper()
+    if name.startswith(_VIRTUAL):
+        return "chooses a device by itself and falls back silently; name the device or list several in order of preference"
+    present = core.available_devices
+    if device in present or any(p.split(".")[0] == device for p in present):
+        return None
+    return "not found on this machine"
+
+
+def _properties(device: str, threads: int) -> dict[str, Any]:
+    properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if not device.startswith("NPU"):  # an NPU has one precision of its own and refuses to be asked
+        properties["INFERENCE_PRECISION_HINT"] = "f32"
+    if device == "CPU":
+        properties["NUM_STREAMS"] = 1
+        if threads > 0:
+            properties["INFERENCE_NUM_THREADS"] = threads
+    return properties
+
+
+def _check_model(model: Any, manifest: Manifest, where: str) -> None:
+    """The model against its manifest. Raises BundleError naming both sides."""
+    spec, out = manifest.input, manifest.output
+    wanted = {
+        "input": ([1, spec.height, spec.width, 3], "u8"),
+        "score": ([1], "f32"),
+        "map": ([1, 1, out.map_height, out.map_width], "f32"),
+    }
+    if len(model.inputs) != 1:
+        raise BundleError(f"{where}: expected a model with one input, found {len(model.inputs)}; build the bundle again")
+    ports = {name: port for port in model.outputs for name in port.get_names()}
+    missing = [name for name in ("score", "map") if name not in ports]
+    if missing:
+        raise BundleError(f"{where}: expected outputs named score and map, found {sorted(ports) or 'none'}; build the bundle again")
+    ports["input"] = model.inputs[0]
+    for name, (shape, kind) in wanted.items():
+        port = ports[name]
+        found = (list(port.get_shape()) if port.get_partial_shape().is_static else None, port.get_element_type().get_type_name())
+        if found != (shape, kind):
+            seen = f"{port.get_partial_shape()} {found[1]}"
+            raise BundleError(f"{where}: {name}: the manifest says {shape} {kind}, the model has {seen}; build the bundle again")
+
+
+def _relative(found: float, expected: float, threshold: float) -> float:
+    """NaN for a value that is no number. Below a thousandth of the threshold, differences are rounding and cannot move a verdict."""
+    if not math.isfinite(found):
+        return math.nan
+    return abs(found - expected) / max(abs(expected), 1e-3 * threshold)
+
+
+def _first_line(e: BaseException) -> str:
+    """OpenVINO's messages are a stack of C++ source lines with the reason in the last one."""
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    return lines[-1] if lines else type(e).__name__

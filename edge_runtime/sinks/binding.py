@@ -1,0 +1,47 @@
+"""Binding a ZeroMQ socket so that a user is told in one sentence why it failed."""
+
+import errno
+import socket
+from typing import Any
+
+import zmq
+
+from edge_runtime.errors import SinkError
+
+_HINTS = {
+    errno.EADDRINUSE: "it is in use by another process: stop that one (another station?) or choose another port",
+    errno.EADDRNOTAVAIL: "this machine has no such address: use one of its own, or tcp://*:PORT for all of them",
+    errno.ENODEV: "this machine has no such network interface: use an address of its own, or tcp://*:PORT for all of them",
+    errno.EACCES: "permission denied: choose a port above 1023, or a folder that the station may write to",
+    errno.ENOENT: "its folder does not exist: create it",
+    errno.EINVAL: "it is not an address: write tcp://ADDRESS:PORT with a port from 1 to 65535",
+}
+
+
+def bind(sock: zmq.Socket[Any], endpoint: str, key: str) -> None:
+    """Bind, or raise SinkError naming the endpoint and the station file's `key` that holds it."""
+    try:
+        if endpoint.startswith("tcp://") and not _is_port(endpoint.rpartition(":")[2]):
+            # libzmq would take port 70000 for 4464, and * for any free one that no subscriber could guess.
+            raise zmq.ZMQError(errno.EINVAL)
+        if endpoint.startswith("ipc://") and _answers(endpoint.removeprefix("ipc://")):
+            # libzmq unlinks an existing ipc file before it binds, and would silently take a running station's subscribers away.
+            raise zmq.ZMQError(errno.EADDRINUSE)
+        sock.bind(endpoint)
+    except zmq.ZMQError as e:
+        hint = _HINTS.get(e.errno or 0, str(e))
+        raise SinkError(f"{key}: expected to bind {endpoint}, could not: {hint}") from e
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.5)
+        try:
+            probe.connect("\0" + path[1:] if path.startswith("@") else path)
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,243 @@
+"""The journal: one committed row a decision before anybody is told of it, and decisions go on when the disk does not."""
+
+import datetime
+import fcntl
+import itertools
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from edge_runtime.config import JournalSettings
+from edge_runtime.errors import SinkError
+from edge_runtime.records import Decision, Frame, Prediction
+from edge_runtime.sinks import journal_file
+from edge_runtime.sinks.journal_file import Row, read_decisions
+
+BACKLOG = 10_000
+"""Decisions kept in memory while the disk takes none (about 10 MB); beyond that the oldest are lost, and `problem` says how many."""
+RETRY_S = 1.0
+LATE_SHOWN_S = 10.0
+"""How long a late commit stays in `problem`: health goes out once a second and must not miss it."""
+CLOSE_S = 5.0
+_BATCH = 500
+_CHECKPOINT_ROWS = 500
+_PRUNE_ROWS = 200
+_PRUNE_EVERY_S = 3600.0
+
+_ROW_ERRORS = (
+    sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError, ValueError, OverflowError,
+)  # fmt: skip
+"""What one impossible row raises; every other sqlite3.Error is the file's or the disk's."""
+
+_log = logging.getLogger(__name__)
+
+
+class Journal:
+    """A Sink. `put` comes back when the row is committed, or after `commit_timeout_ms`, or at once while the disk is known to fail.
+
+    The decision is kept in memory in the last two cases and written as soon as that is possible; meanwhile `problem` says so.
+    """
+
+    def __init__(self, settings: JournalSettings, station: str) -> None:
+        self.path: Path = settings.path
+        self._timeout_s = settings.commit_timeout_ms / 1e3
+        self._keep = datetime.timedelta(days=settings.keep_days)
+        self._station = station
+        self._lock_file: IO[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        # All below is guarded by this one condition; put() and the writer wait on it for each other.
+        self._changed = threading.Condition()
+        self._waiting: deque[Row] = deque()
+        self._in_hand = 0
+        self._taken = 0
+        self._done = 0
+        self._failure: str | None = None
+        self._upkeep_failure: str | None = None
+        self._refused: str | None = None
+        self._lost = 0
+        self._late_until = 0.0
+        self._closing = False
+        self._last_seq = 0
+
+    def __enter__(self) -> Self:
+        """Open or create the file. Raises SinkError when it is damaged, not writable, of another schema, or another station's."""
+        connection = None
+        try:
+            self._lock()
+            connection = journal_file.open_for_writing(self.path)
+            self._last_seq = journal_file.last_seq(self.path)
+        except SinkError:
+            if connection is not None:
+                connection.close()
+            self._unlock()
+            raise
+        self._closing = False
+        self._thread = threading.Thread(target=self._write, args=(connection,), name="journal", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        """Write what waits (one more try on a failing disk), then close."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(CLOSE_S)
+            self._thread = None
+        if self._waiting or self._in_hand:
+            _log.error("%s; they are lost now", self.problem)
+        self._unlock()
+
+    def last_seq(self) -> int:
+        """The largest seq in the journal; 0 when it is empty."""
+        with self._changed:
+            return self._last_seq
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for health; None when every decision is on disk."""
+        with self._changed:
+            held = len(self._waiting) + self._in_hand
+            said = []
+            if self._failure is not None:
+                said.append(f"{self._failure}; {held} decisions wait in memory (at most {BACKLOG}) until it can be written again")
+            elif held and time.monotonic() < self._late_until:
+                said.append(f"{held} decisions are waiting for the disk")
+            elif time.monotonic() < self._late_until:
+                said.append(f"a decision was told before its row was committed: the disk took longer than {self._timeout_s * 1e3:g} ms")
+            if self._lost:
+                said.append(f"{self._lost} decisions were told but never written")
+            if self._thread is not None and not self._thread.is_alive():
+                said.append("its writer ended unexpectedly; restart the station")
+            said += [text for text in (self._refused, self._upkeep_failure) if text is not None]
+        return f"journal {self.path}: {'; '.join(said)}" if said else None
+
+    def put(self, decision: Decision, frame: Frame | None = None, prediction: Prediction | None = None) -> None:
+        """Commit one decision; `frame` and `prediction` are not kept."""
+        row = journal_file.row_of(decision)
+        with self._changed:
+            if self._closing or self._thread is None:
+                raise SinkError(f"journal {self.path}: is closed; decision {decision.seq} was not written")
+            if len(self._waiting) >= BACKLOG:
+                self._waiting.popleft()
+                self._lost += 1
+                self._done += 1
+            self._waiting.append(row)
+            self._taken += 1
+            ticket = self._taken
+            self._changed.notify_all()
+            if self._failure is None and not self._changed.wait_for(
+                lambda: self._done >= ticket or self._failure is not None, self._timeout_s
+            ):
+                self._late_until = time.monotonic() + LATE_SHOWN_S
+
+    # --- the writer's thread -------------------------------------------------------------------------------------
+
+    def _write(self, connection: sqlite3.Connection) -> None:
+        unmoved = 0  # rows since the last checkpoint
+        prune_at = time.monotonic()
+        while True:
+            batch = self._next_batch(until=prune_at)
+            if batch:
+                unmoved += self._commit(connection, batch)
+            if self._closing and not (batch and self._failure is None):
+                break
+            if self._waiting or self._failure is not None:
+                continue
+            # Nobody waits for what follows, and a part that comes meanwhile waits for one small step at most.
+            try:
+                if unmoved >= _CHECKPOINT_ROWS:
+                    journal_file.checkpoint(connection)
+                    unmoved = 0
+                elif time.monotonic() >= prune_at:
+                    before = (datetime.datetime.now(datetime.UTC) - self._keep).isoformat(timespec="milliseconds")
+                    pruned = journal_file.prune(connection, before, _PRUNE_ROWS)
+                    unmoved += pruned
+                    prune_at = time.monotonic() + (0.0 if pruned == _PRUNE_ROWS else _PRUNE_EVERY_S)
+                self._upkeep_failure = None
+            except sqlite3.Error as e:
+                self._upkeep_failure = f"upkeep failed: {e}"
+                unmoved, prune_at = 0, time.monotonic() + 60.0
+        connection.close()
+
+    def _next_batch(self, until: float) -> list[Row]:
+        """Rows to write, in order; empty when upkeep is due or the journal closes."""
+        with self._changed:
+            if self._failure is not None:
+                # Further parts do not hasten the next try: a failing disk is not to be hammered.
+                self._changed.wait_for(lambda: self._closing, RETRY_S)
+            else:
+                self._changed.wait_for(lambda: bool(self._waiting) or self._closing, max(until - time.monotonic(), 0.0))
+            batch = list(itertools.islice(self._waiting, _BATCH))
+            for _ in batch:
+                self._waiting.popleft()
+            self._in_hand = len(batch)
+            return batch
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[Row]) -> int:
+        """Write a batch or put it back; how many rows were written."""
+        failure = refused = None
+        handled = written = 0
+        try:
+            journal_file.insert(connection, batch)
+            handled = written = len(batch)
+        except _ROW_ERRORS:
+            # A row that SQLite will never take (a seq that is there already) must not stop all that follow.
+            for row in batch:
+                try:
+                    journal_file.insert(connection, [row])
+                    written += 1
+                except _ROW_ERRORS as e:
+                    refused = f"decision {row[0]} was refused: {e}"
+                except sqlite3.Error as e:
+                    failure = str(e)
+                    break
+                handled += 1
+        except sqlite3.Error as e:
+            failure = str(e)
+        if failure is not None and self._failure is None:
+            _log.error("journal %s: %s", self.path, failure)
+        if refused is not None:
+            _log.error("journal %s: %s", self.path, refused)
+        with self._changed:
+            self._waiting.extendleft(reversed(batch[handled:]))
+            self._in_hand = 0
+            self._done += handled
+            self._lost += handled - written
+            self._last_seq = max(self._last_seq, *(int(row[0] or 0) for row in batch[:handled]), 0)
+            self._failure = failure
+            self._refused = refused or self._refused
+            self._changed.notify_all()
+        return written
+
+    # --- one writer a file ---------------------------------------------------------------------------------------
+
+    def _lock(self) -> None:
+        # Beside the database, not on it: closing any handle on the database itself would drop SQLite's own locks.
+        path = self.path.with_name(self.path.name + ".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock_file = path.open("ab")
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise SinkError(
+                f"journal {self.path}: expected to be its only writer, found another station writing it; "
+                "stop that one or give [journal] another path"
+            ) from e
+        except OSError as e:
+            raise SinkError(
+                f"journal {self.path}: cannot be created or opened: {e.strerror}; give [journal] a path that the station may write to"
+            ) from e
+
+    def _unlock(self) -> None:
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
+
+__all__ = ["Journal", "read_decisions"]

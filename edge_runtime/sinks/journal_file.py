@@ -1,0 +1,188 @@
+"""The journal's file: its SQLite schema, and decisions to rows and back. Anybody may read it while a station writes.
+
+WAL with synchronous=NORMAL: a killed process loses nothing that was committed; a power cut may lose the last moments before it, never
+the file. Times of the stages stand in generated columns (`grab_ms`, `predict_ms`, `total_ms`), so that any SQLite tool shows them.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_runtime.errors import SinkError
+from edge_runtime.records import Decision, Region, Stamps, Verdict
+
+APPLICATION_ID = 0x4C534A31  # "LSJ1": tells a journal from any other SQLite file
+SCHEMA = 1
+
+_CREATE = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE decisions (
+    seq INTEGER PRIMARY KEY,
+    wall_time TEXT NOT NULL,
+    station TEXT NOT NULL,
+    part_id TEXT NOT NULL,
+    verdict TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    score REAL,
+    threshold REAL NOT NULL,
+    severity REAL,
+    regions TEXT NOT NULL,
+    frame_width INTEGER NOT NULL,
+    frame_height INTEGER NOT NULL,
+    bundle_id TEXT NOT NULL,
+    recipe TEXT NOT NULL,
+    fired_ns INTEGER NOT NULL,
+    captured_ns INTEGER NOT NULL,
+    grabbed_ns INTEGER NOT NULL,
+    predicted_ns INTEGER NOT NULL,
+    decided_ns INTEGER NOT NULL,
+    told_ns INTEGER NOT NULL,
+    grab_ms REAL AS ((nullif(grabbed_ns, 0) - fired_ns) / 1e6) VIRTUAL,
+    predict_ms REAL AS ((nullif(predicted_ns, 0) - nullif(grabbed_ns, 0)) / 1e6) VIRTUAL,
+    total_ms REAL AS ((nullif(told_ns, 0) - fired_ns) / 1e6) VIRTUAL
+) STRICT;
+CREATE TABLE upkeep (id INTEGER PRIMARY KEY CHECK (id = 1), checkpoints INTEGER NOT NULL) STRICT;
+INSERT INTO upkeep VALUES (1, 0);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA};
+COMMIT;
+"""
+
+_COLUMNS = (
+    "seq, wall_time, station, part_id, verdict, reason, score, threshold, severity, regions, frame_width, frame_height, "
+    "bundle_id, recipe, fired_ns, captured_ns, grabbed_ns, predicted_ns, decided_ns, told_ns"
+)
+_INSERT = f"INSERT INTO decisions ({_COLUMNS}) VALUES ({', '.join('?' * 20)})"
+_SELECT = f"SELECT {_COLUMNS} FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?"
+
+_Value = int | float | str | None
+_regions = msgspec.json.Decoder(tuple[Region, ...])
+
+Row = tuple[_Value, ...]
+"""One decision as the columns of the table."""
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """Create the journal or open it again. A file that is damaged, of a newer schema, or no journal at all is refused, never replaced.
+
+    The connection is in autocommit mode and may be used from another thread. Raises SinkError.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=0.5, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.Error) as e:
+        raise SinkError(f"journal {path}: cannot be created or opened: {e}; give [journal] a path that the station may write to") from e
+    try:
+        _check(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        connection.execute("PRAGMA synchronous = NORMAL")
+        # Checkpoints sync the disk: the writer runs them itself, when no decision is waiting.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        # Opened read-only or on a full disk it would fail at the first part: find out now.
+        connection.executescript("BEGIN IMMEDIATE; UPDATE upkeep SET checkpoints = checkpoints + 1; COMMIT;")
+    except sqlite3.Error as e:
+        connection.close()
+        raise SinkError(
+            f"journal {path}: expected a journal that can be read and written, found: {e}; "
+            "make room or give write permission; if it is damaged, move it aside (keep its -wal file with it) and start again"
+        ) from e
+    except SinkError:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if tables == 0 and application == 0:
+        connection.executescript(_CREATE)
+    elif application != APPLICATION_ID:
+        raise SinkError(f"journal {path}: expected a Lineside journal, found another SQLite database; give [journal] another path")
+    elif version != SCHEMA:
+        raise SinkError(
+            f"journal {path}: expected schema {SCHEMA}, found {version}: another version of Lineside wrote it; "
+            "install that version, or move the file aside and start a new journal"
+        )
+    # Both ends of the table: a whole check of a year's journal would keep the line waiting for a minute.
+    connection.execute(_SELECT, (0, 20)).fetchall()
+    connection.execute(f"SELECT {_COLUMNS} FROM decisions ORDER BY seq DESC LIMIT 200").fetchall()
+
+
+def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """One transaction: all of them are committed when this returns, none when it raises sqlite3.Error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.executemany(_INSERT, rows)
+        connection.execute("COMMIT")
+    except BaseException:
+        # After a full disk SQLite may have rolled back by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def prune(connection: sqlite3.Connection, before: str, at_most: int) -> int:
+    """Delete up to `at_most` of the oldest rows whose wall time is before the ISO 8601 text; how many were deleted."""
+    return connection.execute(
+        "DELETE FROM decisions WHERE wall_time < ? AND seq IN (SELECT seq FROM decisions ORDER BY seq LIMIT ?)", (before, at_most)
+    ).rowcount
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Move the WAL into the database."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    # The first write after a checkpoint syncs the WAL's new header: let it be this one, not a part's.
+    connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1")
+
+
+def last_seq(path: Path) -> int:
+    """The last decision's seq; 0 for an empty or a missing journal. Raises SinkError when it cannot be read."""
+    if not path.exists():
+        return 0
+    with _reading(path) as connection:
+        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM decisions").fetchone()[0])
+
+
+def read_decisions(path: Path, after_seq: int = 0, limit: int = 1000) -> list[Decision]:
+    """Up to `limit` decisions with a larger seq, oldest first; empty when there is no journal yet. Raises SinkError.
+
+    A NaN score was stored as NULL and comes back as None.
+    """
+    if not path.exists():
+        return []
+    with _reading(path) as connection:
+        return [_decision(row) for row in connection.execute(_SELECT, (after_seq, limit))]
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=0.5)) as connection:
+            yield connection
+    except (sqlite3.Error, msgspec.DecodeError, ValueError) as e:
+        raise SinkError(f"journal {path}: cannot be read: {e}") from e
+
+
+def row_of(d: Decision) -> Row:
+    """What `insert` takes."""
+    s = d.stamps
+    return (
+        d.seq, d.wall_time, d.station, d.part_id, d.verdict.value, d.reason, d.score, d.threshold, d.severity,
+        msgspec.json.encode(d.regions).decode(), *d.frame_wh, d.bundle_id, d.recipe,
+        s.fired_ns, s.captured_ns, s.grabbed_ns, s.predicted_ns, s.decided_ns, s.told_ns,
+    )  # fmt: skip
+
+
+def _decision(row: tuple[Any, ...]) -> Decision:
+    seq, wall_time, station, part_id, verdict, reason, score, threshold, severity, regions, width, height, bundle_id, recipe, *stamps = row
+    return Decision(
+        station=station, seq=seq, part_id=part_id, verdict=Verdict(verdict), reason=reason, score=score, threshold=threshold,
+        severity=severity, regions=_regions.decode(regions), frame_wh=(width, height), bundle_id=bundle_id, recipe=recipe,
+        stamps=Stamps(*stamps), wall_time=wall_time,
+    )  # fmt: skip

@@ -1,0 +1,155 @@
+"""The preview: a small picture of the latest part for the operator's window, made only while somebody looks."""
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import zmq
+
+from edge_runtime import wire
+from edge_runtime.bundle import DisplayScale
+from edge_runtime.config import PreviewSettings
+from edge_runtime.errors import SinkError
+from edge_runtime.handoff import Mailbox
+from edge_runtime.records import Decision, Frame, Image, Prediction
+from edge_runtime.sinks.binding import bind
+
+_JPEG_QUALITY = 85
+_POLL_S = 0.1
+_Part = tuple[Decision, Frame | None, Prediction | None]
+
+
+class PreviewSink:
+    """A Sink that never waits: `put` leaves the part in a mailbox (latest wins), a thread of its own reduces, encodes and publishes it.
+
+    Nothing is encoded while nobody subscribes. A new subscriber is shown the latest part at once.
+    """
+
+    def __init__(
+        self,
+        settings: PreviewSettings,
+        station: str,
+        display: DisplayScale,
+        bits: int = 16,
+        counts: Callable[[], dict[str, int]] = dict,
+    ) -> None:
+        """`bits`: significant ones of 16-bit frames (the bundle's `input.bits`). `counts`: verdicts so far, shown in the window."""
+        self._settings = settings
+        self._station = station
+        self._display = display
+        self._bits = bits
+        self._counts = counts
+        self._mailbox: Mailbox[_Part] = Mailbox()
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._failure: str | None = None
+
+    def __enter__(self) -> Self:
+        """Bind. Raises SinkError naming the endpoint."""
+        self._context = zmq.Context()
+        sock = self._context.socket(zmq.XPUB)  # as PUB, but it tells when somebody subscribes
+        sock.setsockopt(zmq.SNDHWM, 2)  # an operator wants the latest part, not a backlog
+        sock.setsockopt(zmq.SNDBUF, 256 * 1024)
+        sock.setsockopt(zmq.LINGER, 0)
+        sock.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        try:
+            bind(sock, self._settings.endpoint, "[preview] endpoint")
+        except SinkError:
+            sock.close()
+            self._context.term()
+            raise
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._run, args=(sock,), name="preview", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._context is not None:
+            self._context.term()
+            self._context = None
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for health."""
+        if self._thread is not None and not self._thread.is_alive():
+            return f"preview {self._settings.endpoint}: its thread ended unexpectedly; restart the station"
+        return self._failure
+
+    def put(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> None:
+        """Show one part, unless a later one comes before its turn."""
+        self._mailbox.put((decision, frame, prediction))
+
+    def _run(self, sock: "zmq.Socket[bytes]") -> None:
+        topics: set[bytes] = set()
+        latest: _Part | None = None
+        shown = False
+        next_at = 0.0
+        with sock:
+            while not self._stopping.is_set():
+                part = self._mailbox.get(_POLL_S)
+                if part is not None:
+                    latest, shown = part, False
+                if self._take_subscriptions(sock, topics):
+                    shown = False
+                if latest is None or shown or not any(wire.PREVIEW.startswith(topic) for topic in topics):
+                    continue
+                if self._stopping.wait(max(next_at - time.monotonic(), 0.0)):
+                    break
+                latest = self._mailbox.get(0.0) or latest
+                next_at = time.monotonic() + 1.0 / self._settings.max_fps
+                shown = True
+                try:
+                    sock.send_multipart(wire.encode_preview(self._preview(*latest)), flags=zmq.NOBLOCK)
+                    self._failure = None
+                except (cv2.error, zmq.ZMQError) as e:
+                    self._failure = f"preview {self._settings.endpoint}: decision {latest[0].seq} could not be shown: {e}"
+
+    @staticmethod
+    def _take_subscriptions(sock: "zmq.Socket[bytes]", topics: set[bytes]) -> bool:
+        """Read what subscribers said; True when one came."""
+        came = False
+        while sock.poll(0):
+            message = sock.recv()
+            if message[:1] == b"\x01":
+                topics.add(message[1:])
+                came = True
+            elif message[:1] == b"\x00":
+                topics.discard(message[1:])
+        return came
+
+    def _preview(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> wire.Preview:
+        return wire.Preview(
+            decision=decision,
+            image=b"" if frame is None else encode_small(frame.image, self._settings.long_side_px, self._bits),
+            score_map=b"" if prediction is None else wire.pack_map(prediction.score_map),
+            map_hw=(0, 0) if prediction is None else (prediction.score_map.shape[0], prediction.score_map.shape[1]),
+            grid_to_frame=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0) if prediction is None else wire.flat_affine(prediction.grid_to_frame),
+            display_low=self._display.low,
+            display_high=self._display.high,
+            counts=self._counts(),
+        )
+
+
+def encode_small(image: Image, long_side_px: int, bits: int = 16) -> bytes:
+    """(H, W) or (H, W, 3) -> JPEG of 8 bits whose longer side is `long_side_px` at most; 16-bit pixels are scaled by `bits`."""
+    small: npt.NDArray[Any] = image
+    scale = long_side_px / max(image.shape[:2])
+    if scale < 1:
+        wh = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+        small = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
+    if small.dtype == np.uint16:
+        # By the camera's stated depth, never by the picture's own maximum: a dark part must look dark.
+        full = (1 << bits) - 1
+        small = cv2.convertScaleAbs(np.minimum(small, full), alpha=255.0 / full)
+    return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()

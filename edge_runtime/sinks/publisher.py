@@ -1,0 +1,107 @@
+"""The publisher: tells every decision and the station's health on a PUB socket, and lets listeners fetch what they missed."""
+
+import dataclasses
+import threading
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import zmq
+
+from edge_runtime import wire
+from edge_runtime.config import PublisherSettings
+from edge_runtime.errors import SinkError
+from edge_runtime.records import Decision, Frame, Health, Prediction
+from edge_runtime.sinks import journal_file
+from edge_runtime.sinks.binding import bind
+from edge_runtime.sinks.replay_server import ReplayServer
+
+SNDHWM = 1000
+"""Messages (about 1 kB each) kept for one subscriber that does not read; then PUB drops the newest for that one alone, without a word.
+The sequence number shows the gap to it, and the replay socket fills it."""
+LINGER_MS = 250
+"""At the end: long enough for the last decision to leave, short enough for a subscriber that never reads."""
+
+
+class Publisher:
+    """A Sink that never blocks. Give it to the loop after the journal: what is published is then already in the journal."""
+
+    def __init__(self, settings: PublisherSettings, station: str, journal_path: Path | None) -> None:
+        self._settings = settings
+        self._station = station
+        self._journal_path = journal_path
+        self._run = uuid.uuid4().hex
+        self._first_seq = 1
+        self._told_seq = 0
+        self._lock = threading.Lock()  # decisions come from the loop, health may come from another thread
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._replay: ReplayServer | None = None
+
+    def __enter__(self) -> Self:
+        """Bind both sockets. Raises SinkError naming the endpoint that is in use or impossible, or a journal that cannot be read."""
+        if self._journal_path is not None:
+            self._told_seq = journal_file.last_seq(self._journal_path)
+            self._first_seq = self._told_seq + 1
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PUB)
+        self._socket.setsockopt(zmq.SNDHWM, SNDHWM)
+        self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+        # A subscriber whose cable was pulled is forgotten after seconds, not after TCP's quarter of an hour.
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        try:
+            bind(self._socket, self._settings.endpoint, "[publisher] endpoint")
+            if self._settings.replay is not None:
+                self._replay = ReplayServer(self._context, self._settings.replay, self._run, self._first_seq, self._journal_path)
+                self._replay.start()
+        except SinkError:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._close()
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for health."""
+        return self._replay.problem if self._replay is not None else None
+
+    def put(self, decision: Decision, frame: Frame | None = None, prediction: Prediction | None = None) -> None:
+        """Publish one decision. Raises SinkError when the socket is closed."""
+        if self._replay is not None:
+            self._replay.remember(decision)
+        with self._lock:
+            self._send(wire.encode_decision(decision, self._run, self._first_seq))
+            self._told_seq = decision.seq
+
+    def send_health(self, health: Health) -> None:
+        """Publish the station's health; from any thread. Raises SinkError when the socket is closed.
+
+        `last_seq` is set to the last decision that was published before it: a listener takes a larger one for a loss.
+        """
+        with self._lock:
+            health = dataclasses.replace(health, last_seq=self._told_seq)
+            self._send(wire.encode_health(health, self._run, self._first_seq))
+
+    def _send(self, parts: list[bytes]) -> None:
+        if self._socket is None:
+            raise SinkError(f"[publisher] endpoint: {self._settings.endpoint} is closed; nothing was published")
+        try:
+            self._socket.send_multipart(parts, flags=zmq.NOBLOCK)
+        except zmq.ZMQError as e:
+            raise SinkError(f"[publisher] endpoint: {self._settings.endpoint}: could not publish: {e}") from e
+
+    def _close(self) -> None:
+        if self._replay is not None:
+            self._replay.stop()
+            self._replay = None
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+        if self._context is not None:
+            self._context.term()  # waits for LINGER_MS at most
+            self._context = None

@@ -1,0 +1,110 @@
+"""The replay socket: gives listeners the decisions that they missed, out of the journal and the last ones in memory."""
+
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+import zmq
+
+from edge_runtime import wire
+from edge_runtime.errors import SinkError, WireError
+from edge_runtime.records import Decision
+from edge_runtime.sinks import journal_file
+from edge_runtime.sinks.binding import bind
+
+REMEMBERED = 10_000
+"""Decisions kept in memory, for a journal that is late or on a full disk (as many as the journal itself holds back)."""
+_POLL_MS = 50
+
+
+class ReplayServer:
+    """A ROUTER in a thread of its own; a listener that asks a lot costs the loop nothing but its share of the processor."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, run: str, first_seq: int, journal: Path | None) -> None:
+        self._context = context
+        self._endpoint = endpoint
+        self._run = run
+        self._first_seq = first_seq
+        self._journal = journal
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self._recent: deque[Decision] = deque(maxlen=REMEMBERED)
+        self._last_seq = first_seq - 1
+        self._problem: str | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Bind and serve. Raises SinkError naming the endpoint."""
+        sock = self._context.socket(zmq.ROUTER)
+        sock.setsockopt(zmq.LINGER, 0)
+        sock.setsockopt(zmq.SNDHWM, 20)  # replies to one that asks and never reads are dropped, for that one alone
+        sock.setsockopt(zmq.RCVHWM, 100)
+        sock.setsockopt(zmq.MAXMSGSIZE, 4096)
+        sock.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        try:
+            bind(sock, self._endpoint, "[publisher] replay")
+        except SinkError:
+            sock.close()
+            raise
+        self._thread = threading.Thread(target=self._serve, args=(sock,), name="replay", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and close the socket."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for health."""
+        if self._thread is not None and not self._thread.is_alive() and not self._stopping.is_set():
+            return f"replay {self._endpoint}: its thread ended unexpectedly; restart the station"
+        return self._problem
+
+    def remember(self, decision: Decision) -> None:
+        """Called in the loop, before the decision is published."""
+        with self._lock:
+            self._recent.append(decision)
+            self._last_seq = decision.seq
+
+    def _serve(self, sock: "zmq.Socket[bytes]") -> None:
+        with sock:
+            while not self._stopping.is_set():
+                if not sock.poll(_POLL_MS):
+                    continue
+                sender, *parts = sock.recv_multipart()
+                try:
+                    request = wire.decode_request(parts[-1] if len(parts) == 1 else b"")
+                except WireError:
+                    continue  # not a listener of ours; an answer would mean nothing to it
+                reply = wire.encode_replay(self._answer(request))
+                try:
+                    sock.send_multipart([sender, reply], flags=zmq.NOBLOCK)
+                except zmq.Again:
+                    continue  # it asks again when it wants it
+
+    def _answer(self, request: wire.ReplayRequest) -> wire.ReplayReply:
+        page: list[Decision] = []
+        found: dict[int, Decision] = {}
+        with self._lock:
+            # Taken before the journal is read: what is at most this is in one of the two, or lost.
+            last_seq = self._last_seq
+            recent = list(self._recent)
+        if request.after_seq is not None:
+            if self._journal is not None:
+                try:
+                    page = journal_file.read_decisions(self._journal, request.after_seq, wire.REPLAY_PAGE + 1)
+                    self._problem = None
+                except SinkError as e:
+                    self._problem = f"replay: {e}"
+            found = {d.seq: d for d in recent if d.seq > request.after_seq}
+            found.update((d.seq, d) for d in page)
+        chosen = [found[seq] for seq in sorted(found)]
+        return wire.ReplayReply(
+            run=self._run, first_seq=self._first_seq, request=request.request, uptime_s=time.monotonic() - self._started,
+            last_seq=last_seq, decisions=chosen[: wire.REPLAY_PAGE], more=len(chosen) > wire.REPLAY_PAGE, problem=self._problem or "",
+        )  # fmt: skip

@@ -1,0 +1,39 @@
+"""Cameras, and what stands in for one: a file a kind; `open_source` picks by the station file's `kind`."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from edge_runtime import config as c
+from edge_runtime import protocols
+from edge_runtime.sources.camera import Camera
+from edge_runtime.sources.folder import Folder
+from edge_runtime.sources.synthetic import Synthetic
+from edge_runtime.sources.video import Video
+
+
+class Source(protocols.Source, Protocol):
+    """What every source here also tells."""
+
+    @property
+    def remaining(self) -> int | None:
+        """Images left; 0 means that the next `grab` raises SourceExhausted. None: no end, or not known."""
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for the operator while the source is lost; None when all is well."""
+
+
+_KINDS: dict[type, Callable[[Any], Source]] = {
+    c.FolderSource: Folder,
+    c.VideoSource: Video,
+    c.CameraSource: Camera,
+    c.SyntheticSource: Synthetic,
+}
+
+
+def open_source(settings: c.Source) -> Source:
+    """The source that the station file describes; entering it opens the device. Raises ConfigError for settings that contradict."""
+    return _KINDS[type(settings)](settings)
+
+
+__all__ = ["Source", "open_source"]

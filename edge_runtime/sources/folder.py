@@ -1,0 +1,63 @@
+"""Image files of a folder in sorted order, one a trigger: for replays, demonstrations and tests."""
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from edge_runtime.config import FolderSource
+from edge_runtime.errors import DataError, SourceError, SourceExhausted
+from edge_runtime.preprocess import read_image
+from edge_runtime.records import Frame
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Its image files (not of subfolders, nothing hidden), sorted by name. Raises SourceError when there is none."""
+    try:
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+    except OSError as e:
+        raise SourceError(f"{folder}: expected a folder of images, could not read it: {e.strerror}. Check source.path") from e
+    if not files:
+        raise SourceError(f"{folder}: expected images ({', '.join(sorted(SUFFIXES))}), found none. Check source.path")
+    return files
+
+
+class Folder:
+    """Reads the next file at each `grab`. The list is taken on entering: files that come later are not seen."""
+
+    on_demand = True
+    problem: str | None = None
+
+    def __init__(self, settings: FolderSource) -> None:
+        self._settings = settings
+        self._files: list[Path] = []
+        self._taken = 0
+
+    def __enter__(self) -> Self:
+        self._files = list_images(self._settings.path)
+        self._taken = 0
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._files = []
+
+    @property
+    def remaining(self) -> int | None:
+        """Files not yet read; None when it loops."""
+        return None if self._settings.loop else max(len(self._files) - self._taken, 0)
+
+    def grab(self, timeout_s: float) -> Frame:
+        """The next file. One that cannot be read raises SourceError with its path, and costs its own trigger only."""
+        if self.remaining == 0:
+            raise SourceExhausted(f"{self._settings.path}: no more images, all {len(self._files)} were delivered")
+        began = time.monotonic_ns()
+        path = self._files[self._taken % len(self._files)]
+        self._taken += 1
+        try:
+            image = read_image(path)
+        except DataError as e:
+            raise SourceError(str(e)) from e
+        image.flags.writeable = False
+        return Frame(seq=self._taken, captured_ns=began, source=str(path), image=image)

@@ -1,0 +1,35 @@
+"""Drawn parts with known defects, one a trigger: for trying a station without a camera."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from edge_runtime.config import SyntheticSource
+from edge_runtime.records import Frame
+from edge_runtime.sim.line import Line
+
+
+class Synthetic:
+    """Part after part of `edge_runtime.sim.line`. The truth stands in the frame's source: "synthetic:good", "synthetic:scratch" …"""
+
+    on_demand = True
+    problem: str | None = None
+    remaining: int | None = None
+
+    def __init__(self, settings: SyntheticSource) -> None:
+        self._line = Line(settings.width, settings.height, settings.defect_rate, settings.seed)
+        self._seq = 0
+
+    def __enter__(self) -> Self:
+        self._seq = 0
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        pass
+
+    def grab(self, timeout_s: float) -> Frame:
+        """The next part; part n is the same for the same seed."""
+        began = time.monotonic_ns()
+        part = self._line.part(self._seq)
+        self._seq += 1
+        return Frame(seq=self._seq, captured_ns=began, source=f"synthetic:{part.kind}", image=part.image)

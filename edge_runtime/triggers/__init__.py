@@ -1,0 +1,40 @@
+"""What announces parts: a file a kind; `open_trigger` picks by the station file's `kind`."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from edge_runtime import config as c
+from edge_runtime import protocols
+from edge_runtime.triggers.modbus import ModbusLine
+from edge_runtime.triggers.timer import TimerLine
+from edge_runtime.triggers.zeromq import ZeromqLine
+
+
+class TriggerLine(protocols.TriggerLine, Protocol):
+    """What every trigger line here also tells."""
+
+    @property
+    def exhausted(self) -> bool:
+        """True when no trigger will ever come again: the station ends cleanly."""
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for the operator while the line is lost or misbehaves; None when all is well."""
+
+
+_KINDS: dict[type, Callable[[Any, int], TriggerLine]] = {
+    c.TimerTrigger: TimerLine,
+    c.ZeromqTrigger: ZeromqLine,
+    c.ModbusTrigger: ModbusLine,
+}
+
+
+def open_trigger(settings: c.Trigger, first_seq: int) -> TriggerLine:
+    """The trigger line that the station file describes; its triggers count from `first_seq`.
+
+    A ModbusLine is a Sink too: the same PLC gets the results. Raises MissingExtra.
+    """
+    return _KINDS[type(settings)](settings, first_seq)
+
+
+__all__ = ["ModbusLine", "TriggerLine", "open_trigger"]

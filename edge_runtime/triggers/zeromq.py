@@ -1,0 +1,90 @@
+"""Triggers over ZeroMQ: a PULL socket that binds, JSON in, one message a part."""
+
+import logging
+import time
+from types import TracebackType
+from typing import Annotated, Self
+
+import msgspec
+import zmq
+
+from edge_runtime.config import ZeromqTrigger
+from edge_runtime.errors import TriggerError
+from edge_runtime.records import Trigger
+
+_log = logging.getLogger(__name__)
+_SHOW_PROBLEM_S = 60.0
+_MAX_MESSAGE_BYTES = 65_536
+
+
+class _Message(msgspec.Struct):
+    """What a sender says of a part; further keys are its own business."""
+
+    part_id: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+
+class ZeromqLine:
+    """One trigger a message. A message that cannot be read announces nothing: it is counted and shown for a minute."""
+
+    exhausted = False
+
+    def __init__(self, settings: ZeromqTrigger, first_seq: int) -> None:
+        self._endpoint = settings.endpoint
+        self._seq = first_seq
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._decoder = msgspec.json.Decoder(_Message)
+        self._malformed = 0
+        self._malformed_at = 0.0
+        self._malformed_why = ""
+
+    def __enter__(self) -> Self:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PULL)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
+        try:
+            self._socket.bind(self._endpoint)
+        except zmq.ZMQError as e:
+            self._close()
+            why = zmq.strerror(e.errno) if e.errno else str(e)
+            raise TriggerError(f"trigger socket {self._endpoint}: cannot be bound: {why}. Change trigger.endpoint") from e
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Ends the context too: a socket alone is closed later, and the port would stay in use until then."""
+        if self._socket is not None and self._context is not None:
+            self._socket.close()
+            self._context.term()
+        self._socket = self._context = None
+
+    @property
+    def problem(self) -> str | None:
+        """Set for a minute after a message that could not be read."""
+        if not self._malformed or time.monotonic() - self._malformed_at > _SHOW_PROBLEM_S:
+            return None
+        return f"trigger socket {self._endpoint}: {self._malformed} messages could not be read; the last: {self._malformed_why}"
+
+    def wait(self, timeout_s: float) -> Trigger | None:
+        """The next readable message's part."""
+        assert self._socket is not None, "enter the trigger line first"
+        until = time.monotonic() + timeout_s
+        while self._socket.poll(max(round((until - time.monotonic()) * 1e3), 0), zmq.POLLIN):
+            fired = time.monotonic_ns()
+            parts = self._socket.recv_multipart(zmq.NOBLOCK)
+            try:
+                if len(parts) != 1:
+                    raise msgspec.DecodeError(f"expected one message part, found {len(parts)}")
+                message = self._decoder.decode(parts[0])
+            except (msgspec.DecodeError, UnicodeDecodeError) as e:
+                self._malformed += 1
+                self._malformed_at, self._malformed_why = time.monotonic(), str(e)
+                _log.warning('trigger socket %s: expected JSON such as {"part_id": "A-17"}, found %.80r: %s', self._endpoint, parts[0], e)
+                continue
+            trigger = Trigger(seq=self._seq, fired_ns=fired, part_id=message.part_id)
+            self._seq += 1
+            return trigger
+        return None

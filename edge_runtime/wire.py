@@ -1,0 +1,209 @@
+"""The ZeroMQ contract between a station and whoever listens: topics, schema, encoding.
+
+A published message has three parts: topic, the station's name, a msgpack payload. The payload is one of the `*Message` structs below; each
+begins with the schema's number, so that a listener of another version says so instead of misreading. `run` names one life of the station's
+process and `first_seq` the first decision that it would make: with both a listener tells a repeated number from a restarted station.
+
+The replay socket (ROUTER) takes one `ReplayRequest` a message from a DEALER and answers each with one `ReplayReply`.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from edge_runtime.errors import WireError
+from edge_runtime.records import Affine, Decision, Health, ScoreMap
+
+SCHEMA = 1
+DECISION = b"decision"
+HEALTH = b"health"
+PREVIEW = b"preview"
+
+REPLAY_PAGE = 100
+"""Decisions in one reply: small, because the station encodes it beside the loop."""
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True):
+    """Common to all payloads."""
+
+    schema: int = SCHEMA
+    run: str = ""
+    first_seq: int = 1
+
+
+class DecisionMessage(_Message, frozen=True, kw_only=True):
+    """Topic `decision`."""
+
+    decision: Decision
+
+
+class HealthMessage(_Message, frozen=True, kw_only=True):
+    """Topic `health`, once a second; `health.last_seq` lets a listener notice that the last decision was lost."""
+
+    health: Health
+
+
+class Preview(_Message, frozen=True, kw_only=True):
+    """Topic `preview`: what the operator's window draws. Reduced for looking at, never for judging."""
+
+    decision: Decision
+    image: bytes
+    """The frame, reduced, as JPEG (gray or BGR, 8 bits); empty when the part had no frame."""
+    score_map: bytes
+    """float16, C order, `map_hw`; raw scores (clipped to float16's range); empty when there was no prediction."""
+    map_hw: tuple[int, int]
+    grid_to_frame: tuple[float, float, float, float, float, float]
+    """The (2, 3) affine from the map's grid to pixels of the *full* frame, row by row; scale by the image's size / decision.frame_wh."""
+    display_low: float
+    display_high: float
+    """The product's fixed colour scale, in raw map values."""
+    counts: dict[str, int]
+    """Verdicts since the station's start, as in `Health.counts`; empty when the station gives none here."""
+
+
+class ReplayRequest(_Message, frozen=True, kw_only=True):
+    """DEALER -> ROUTER."""
+
+    request: int
+    """Chosen by the listener, echoed in the reply."""
+    after_seq: int | None
+    """Send decisions with a larger seq, oldest first; None asks only where the station is."""
+
+
+class ReplayReply(_Message, frozen=True, kw_only=True):
+    """ROUTER -> DEALER."""
+
+    request: int
+    uptime_s: float
+    last_seq: int
+    """Last decision that was told. What is at most this and not in the reply, and not beyond a cut page, cannot be had any more."""
+    decisions: list[Decision]
+    """At most REPLAY_PAGE, by seq."""
+    more: bool
+    """The page was cut: ask again after its last seq."""
+    problem: str = ""
+    """Why decisions are missing, where the station knows."""
+
+
+_Any = TypeVar("_Any", bound=_Message)
+_encoder = msgspec.msgpack.Encoder()
+
+
+class _Schema(msgspec.Struct):
+    schema: int
+
+
+def encode_decision(decision: Decision, run: str = "", first_seq: int = 1) -> list[bytes]:
+    """The three parts of a decision's message."""
+    return [DECISION, decision.station.encode(), _encoder.encode(DecisionMessage(run=run, first_seq=first_seq, decision=decision))]
+
+
+def encode_health(health: Health, run: str = "", first_seq: int = 1) -> list[bytes]:
+    """The three parts of a health message."""
+    return [HEALTH, health.station.encode(), _encoder.encode(HealthMessage(run=run, first_seq=first_seq, health=health))]
+
+
+def encode_preview(preview: Preview) -> list[bytes]:
+    """The three parts of a preview."""
+    return [PREVIEW, preview.decision.station.encode(), _encoder.encode(preview)]
+
+
+def encode_replay(message: ReplayRequest | ReplayReply) -> bytes:
+    """The one part of a request or a reply."""
+    return _encoder.encode(message)
+
+
+def decode(parts: Sequence[bytes]) -> DecisionMessage | HealthMessage | Preview:
+    """Any published message, told apart by its topic. Raises WireError."""
+    if len(parts) != 3:
+        raise WireError(f"expected a message of 3 parts (topic, station, payload), found {len(parts)}: this is not a station's PUB socket")
+    topic = bytes(parts[0])
+    if topic == DECISION:
+        return _payload(parts[2], DecisionMessage)
+    if topic == HEALTH:
+        return _payload(parts[2], HealthMessage)
+    if topic == PREVIEW:
+        return _payload(parts[2], Preview)
+    raise WireError(f"expected the topic decision, health or preview, found {topic[:40]!r}: this is not a station's PUB socket")
+
+
+def decode_decision(parts: Sequence[bytes]) -> Decision:
+    """The decision in a message of that topic. Raises WireError."""
+    message = decode(parts)
+    if not isinstance(message, DecisionMessage):
+        raise WireError(f"expected a decision, found a message of topic {bytes(parts[0]).decode()}")
+    return message.decision
+
+
+def decode_health(parts: Sequence[bytes]) -> Health:
+    """The health record in a message of that topic. Raises WireError."""
+    message = decode(parts)
+    if not isinstance(message, HealthMessage):
+        raise WireError(f"expected health, found a message of topic {bytes(parts[0]).decode()}")
+    return message.health
+
+
+def decode_preview(parts: Sequence[bytes]) -> Preview:
+    """A preview whose map has the bytes that its shape says. Raises WireError."""
+    message = decode(parts)
+    if not isinstance(message, Preview):
+        raise WireError(f"expected a preview, found a message of topic {bytes(parts[0]).decode()}")
+    height, width = message.map_hw
+    if min(height, width) < 0 or height * width * 2 != len(message.score_map):
+        raise WireError(f"expected {height}x{width} float16 in a preview's map, found {len(message.score_map)} bytes")
+    return message
+
+
+def decode_request(payload: bytes) -> ReplayRequest:
+    """Raises WireError."""
+    return _payload(payload, ReplayRequest)
+
+
+def decode_reply(payload: bytes) -> ReplayReply:
+    """Raises WireError."""
+    return _payload(payload, ReplayReply)
+
+
+def pack_map(score_map: ScoreMap) -> bytes:
+    """(h, w) float32 -> float16 bytes. Scores beyond float16's range are clipped: a preview is painted, never judged."""
+    limit = float(np.finfo(np.float16).max)
+    return np.clip(score_map, -limit, limit).astype(np.float16).tobytes()
+
+
+def map_of(preview: Preview) -> ScoreMap | None:
+    """(h, w) float32, or None when there was no prediction."""
+    if not preview.score_map:
+        return None
+    return np.frombuffer(preview.score_map, dtype=np.float16).reshape(preview.map_hw).astype(np.float32)
+
+
+def flat_affine(a: Affine) -> tuple[float, float, float, float, float, float]:
+    """(2, 3) -> its six numbers, row by row."""
+    return (float(a[0, 0]), float(a[0, 1]), float(a[0, 2]), float(a[1, 0]), float(a[1, 1]), float(a[1, 2]))
+
+
+def affine_of(preview: Preview) -> Affine:
+    """(2, 3) float64, grid to pixels of the full frame."""
+    return np.array(preview.grid_to_frame, dtype=np.float64).reshape(2, 3)
+
+
+def connectable(endpoint: str) -> str:
+    """The address to connect to for one that a station binds: `tcp://*:5560` is reached at `tcp://127.0.0.1:5560` from the same machine."""
+    for anywhere in ("tcp://*:", "tcp://0.0.0.0:"):
+        if endpoint.startswith(anywhere):
+            return "tcp://127.0.0.1:" + endpoint.removeprefix(anywhere)
+    return endpoint
+
+
+def _payload(payload: bytes, kind: type[_Any]) -> _Any:
+    try:
+        schema = msgspec.msgpack.decode(payload, type=_Schema).schema
+        if schema != SCHEMA:
+            raise WireError(
+                f"expected messages of schema {SCHEMA}, found {schema}: the station runs another version of Lineside; install the same here"
+            )
+        return msgspec.msgpack.decode(payload, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise WireError(f"expected a {kind.__name__} in msgpack, found {len(payload)} bytes that are none: {e}") from e

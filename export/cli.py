@@ -1,0 +1,151 @@
+"""`lineside-export`: build a bundle from a run, verify a bundle. Arguments in, sentences out; the work is done elsewhere.
+
+`verify` needs only what a device has; torch and NNCF are imported by `build` alone.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from edge_runtime.bundle import Metrics, ModelBundle
+from edge_runtime.console import run_app
+from edge_runtime.errors import BundleError, ConfigError, ExportError, MissingExtra
+from export.child import golden_in_child
+
+if TYPE_CHECKING:
+    from export.build import Report
+
+app = typer.Typer(
+    name="lineside-export", help="Turn a taught detector into a bundle for the device.", no_args_is_help=True, add_completion=False
+)
+
+
+class Precision(StrEnum):
+    """Of the backbone; the head's is always float."""
+
+    INT8 = "int8"
+    FP32 = "fp32"
+
+
+@app.command()
+def build(
+    run: Annotated[Path, typer.Argument(help="A run that lineside-train fit made.")],
+    out: Annotated[Path, typer.Option(help="The bundle to write: a folder that does not exist yet.")],
+    precision: Annotated[Precision, typer.Option(help="int8 is faster; fp32 computes what was taught.")] = Precision.INT8,
+    data: Annotated[Path | None, typer.Option(help="Where the run's images are now, if they moved.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write detector.onnx: the FP32 detector as it was taught.")] = False,
+    zipped: Annotated[bool, typer.Option("--zip", help="Also write the bundle as one file, BUNDLE.zip.")] = False,
+    band: Annotated[float | None, typer.Option(help="How far from 1.0 a severity may lie for its verdict to flip.")] = None,
+    budget: Annotated[float | None, typer.Option(help="How far AUROC may fall by quantization.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there already.")] = False,
+) -> None:
+    """Convert, quantize, refit, compare with the detector, and pack a bundle."""
+    for name, value in (("--band", band), ("--budget", budget)):
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"{name}: expected 0 to 1, found {value:g}")
+    try:
+        from export import build as builder
+        from export import parity
+        from training.run import load_run
+    except ModuleNotFoundError as e:
+        if (e.name or "").partition(".")[0] in ("edge_runtime", "training", "export"):
+            raise
+        raise MissingExtra("lineside-export build", "train") from e
+    if (precision is Precision.INT8 and find_spec("nncf") is None) or (onnx and find_spec("onnx") is None):
+        raise MissingExtra(f"lineside-export build --{'onnx' if onnx else 'precision int8'}", "train")
+    options = builder.Options(
+        precision=precision.value,
+        onnx=onnx,
+        zipped=zipped,
+        band=parity.DEFAULT_BAND if band is None else band,
+        budget=parity.DEFAULT_BUDGET if budget is None else budget,
+        force=force,
+    )
+    with _progress_bars() as bars:
+        report = builder.build(load_run(run), out, data, options, bars.update)
+    _show(report, Console(highlight=False, soft_wrap=True))
+
+
+@app.command()
+def verify(bundle: Annotated[Path, typer.Argument(help="A bundle: folder or zip.")]) -> None:
+    """Check every byte of a bundle, and run its golden samples with the device's own predictor. Ends with 0, or 65 and the reason."""
+    console = Console(highlight=False, soft_wrap=True)
+    opened = ModelBundle.open(bundle)
+    manifest = opened.manifest
+    console.print(f"manifest   ok  schema {manifest.schema}, {manifest.name} {manifest.version}, {manifest.method}, {manifest.precision}")
+    console.print(f"files      ok  {len(manifest.files)} files match their sha256")
+    try:
+        results = golden_in_child(opened.directory)
+    except ExportError as e:  # here a crash is a property of the bundle
+        raise BundleError(str(e)) from e
+    for r in results:
+        state = "ok" if r.ok else "DIFFERS"
+        console.print(
+            f"golden     {state}  {r.image}: score {r.score:.6g}, expected {r.expected_score:.6g}"
+            f" (within {r.difference:.1e} of {r.allowed:g})"
+        )
+    wrong = [r for r in results if not r.ok]
+    if wrong:
+        raise BundleError(
+            f"bundle {bundle}: {len(wrong)} of {len(results)} golden samples differ on this machine; do not run it here, build it again"
+        )
+    console.print(f"bundle     ok  id {opened.id}")
+
+
+class _Bars:
+    """Shows each step that a Progress names as one bar."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def update(self, what: str, done: int, total: int) -> None:
+        """A Progress, see training.methods.base."""
+        if what not in self._tasks or done < self._progress.tasks[self._tasks[what]].completed:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+
+
+@contextlib.contextmanager
+def _progress_bars() -> Iterator[_Bars]:
+    # On stderr, and only where a person looks: a log file wants no bars.
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bars(progress)
+
+
+def _show(report: "Report", console: Console) -> None:
+    console.print(f"[bold]{report.out}[/bold]  {report.bundle_id[:12]}…  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
+    for name, metrics in report.metrics.items():
+        speed = f"{report.latency_ms[name]:.1f} ms an image here" if name in report.latency_ms else ""
+        console.print(f"  {name:<6} {_figures(metrics)}  {speed}")
+    flips = (
+        ""
+        if report.flips_in_band is None
+        else f"; {report.flips_in_band} of {report.n_compared} verdicts flip from FP32 to INT8, all inside of the band"
+    )
+    console.print(f"  parity: torch and FP32 differ by {report.score_difference:.0e} at most{flips}")
+    console.print(f"  threshold {report.threshold.value:.4g}: {report.threshold.rule}")
+    for note in report.notes:
+        console.print(f"  note: {note}")
+
+
+def _figures(metrics: Metrics) -> str:
+    rows = (("image AUROC", metrics.image_auroc), ("pixel AUROC", metrics.pixel_auroc), ("false rejects", metrics.false_reject_rate))
+    return ", ".join(f"{name} {value:.4f}" for name, value in rows if value is not None)
+
+
+def main() -> None:
+    """The command."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

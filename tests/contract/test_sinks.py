@@ -1,0 +1,136 @@
+"""What every Sink promises: an error at start or none, every kind of decision taken quickly from any thread, its resource given back."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_runtime.bundle import DisplayScale
+from edge_runtime.config import ArchiveSettings, JournalSettings, PreviewSettings, PublisherSettings
+from edge_runtime.errors import SinkError
+from edge_runtime.records import Decision, Frame, Prediction, Region, Stamps, Verdict
+from edge_runtime.sinks.archive import Archive
+from edge_runtime.sinks.journal import Journal
+from edge_runtime.sinks.preview import PreviewSink
+from edge_runtime.sinks.publisher import Publisher
+
+AnySink = Any
+Make = Callable[[], AnySink]
+
+
+def a_decision(seq: int, verdict: Verdict) -> Decision:
+    fault = verdict is Verdict.FAULT
+    return Decision(
+        station="cell-3", seq=seq, part_id=f"Ä/{seq}", verdict=verdict, reason="why", score=None if fault else 3.0, threshold=2.0,
+        severity=None if fault else 1.5, regions=() if fault else (Region(0, 0, 4, 4, 9, 3.0),), frame_wh=(48, 32), bundle_id="b",
+        recipe="r", stamps=Stamps(1, 2, 3, 4, 5, 6), wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )  # fmt: skip
+
+
+FRAME = Frame(1, 1, "test", np.zeros((32, 48, 3), np.uint8))
+PREDICTION = Prediction(3.0, np.ones((4, 6), np.float32), np.array([[8.0, 0, 0], [0, 8.0, 0]]))
+PARTS = [
+    (a_decision(1, Verdict.ACCEPT), FRAME, PREDICTION),
+    (a_decision(2, Verdict.REJECT), FRAME, PREDICTION),
+    (a_decision(3, Verdict.FAULT), FRAME, None),
+    (a_decision(4, Verdict.FAULT), None, None),
+]
+
+
+def endpoint() -> str:
+    with contextlib.closing(socket.socket()) as s:
+        s.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{s.getsockname()[1]}"
+
+
+@pytest.fixture(params=["journal", "publisher", "archive", "preview"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    """Makes a sink, always on the same resource."""
+    ports = endpoint(), endpoint()
+    makers: dict[str, Make] = {
+        "journal": lambda: Journal(JournalSettings(path=tmp_path / "j.sqlite", commit_timeout_ms=5000), "cell-3"),
+        "publisher": lambda: Publisher(PublisherSettings(endpoint=ports[0], replay=ports[1]), "cell-3", tmp_path / "j.sqlite"),
+        "archive": lambda: Archive(ArchiveSettings(path=tmp_path / "archive", every_nth_accept=1)),
+        "preview": lambda: PreviewSink(PreviewSettings(endpoint=ports[0]), "cell-3", DisplayScale(low=0.0, high=4.0)),
+    }
+    return makers[request.param]
+
+
+def test_it_takes_every_kind_of_decision(make: Make) -> None:
+    with make() as sink:
+        for part in PARTS:
+            sink.put(*part)
+        assert sink.problem is None
+
+
+def test_it_may_be_told_from_another_thread_than_the_one_that_opened_it(make: Make) -> None:
+    raised: list[BaseException] = []
+
+    def tell(sink: AnySink) -> None:
+        try:
+            for part in PARTS:
+                sink.put(*part)
+        except BaseException as e:
+            raised.append(e)
+
+    with make() as sink:
+        thread = threading.Thread(target=tell, args=(sink,))
+        thread.start()
+        thread.join()
+        assert raised == []
+        assert sink.problem is None
+
+
+def test_it_does_not_keep_its_caller(make: Make) -> None:
+    """The median: a loaded test machine may stop any single call for long."""
+    with make() as sink:
+        times = []
+        for seq in range(100, 150):
+            began = time.perf_counter()
+            sink.put(a_decision(seq, Verdict.REJECT), FRAME, PREDICTION)
+            times.append(time.perf_counter() - began)
+    assert sorted(times)[25] < 0.05
+
+
+def test_what_it_held_is_free_again_after_it_was_left(make: Make) -> None:
+    for _ in range(3):
+        with make() as sink:
+            assert sink.problem is None
+    with pytest.raises(KeyError), make():
+        raise KeyError("what happens inside comes out")
+    with make():
+        pass
+
+
+def test_leaving_takes_a_moment_only(make: Make) -> None:
+    with make() as sink:
+        for part in PARTS:
+            sink.put(*part)
+        began = time.perf_counter()
+    assert time.perf_counter() - began < 2.0
+
+
+@pytest.mark.parametrize("kind", ["journal", "publisher", "replay", "archive", "preview"])
+def test_a_resource_that_is_not_to_be_had_is_a_sink_error_that_names_it(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "file").write_text("")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        sinks: dict[str, tuple[AnySink, str]] = {
+            "journal": (Journal(JournalSettings(path=tmp_path / "file" / "j"), "s"), str(tmp_path / "file" / "j")),
+            "publisher": (Publisher(PublisherSettings(endpoint=busy), "s", None), busy),
+            "replay": (Publisher(PublisherSettings(endpoint=endpoint(), replay=busy), "s", None), busy),
+            "archive": (Archive(ArchiveSettings(path=tmp_path / "file" / "a")), str(tmp_path / "file" / "a")),
+            "preview": (PreviewSink(PreviewSettings(endpoint=busy), "s", DisplayScale(low=0.0, high=4.0)), busy),
+        }
+        sink, name = sinks[kind]
+        with pytest.raises(SinkError) as e, sink:
+            pass
+    assert name in str(e.value)
+    assert "expected" in str(e.value) or "cannot" in str(e.value)

@@ -1,0 +1,371 @@
+"""What every source promises, tried on real folders, a real video file and a real HTTP camera."""
+
+import http.server
+import itertools
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_runtime import config as c
+from edge_runtime.errors import ConfigError, SourceError, SourceExhausted
+from edge_runtime.records import Frame
+from edge_runtime.sources import Source, open_source
+from edge_runtime.sources.camera import captured_ns
+
+SIZE = (48, 64)
+
+
+class MjpegCamera:
+    """A network camera: multipart JPEG over HTTP, a new gray level each frame; can hang and die."""
+
+    def __init__(self, port: int = 0, period_s: float = 0.02, backlog: int = 0) -> None:
+        """`backlog`: black frames that every new listener is sent at once, as if they had waited in a buffer."""
+        self.alive, self.hangs = True, False
+        camera = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=f")
+                self.end_headers()
+                try:
+                    self.send(0, backlog)
+                    level = 20
+                    while camera.alive:
+                        time.sleep(period_s)
+                        if camera.hangs:
+                            continue
+                        level = (level + 1) % 200
+                        self.send(level)
+                except OSError:
+                    pass
+
+            def send(self, level: int, times: int = 1) -> None:
+                jpeg = cv2.imencode(".jpg", np.full((*SIZE, 3), level, np.uint8))[1].tobytes()
+                head = b"--f\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
+                self.wfile.write((head + jpeg + b"\r\n") * times)
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = self.server.server_port
+        self.url = f"http://127.0.0.1:{self.port}/stream.mjpg"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def kill(self) -> None:
+        if self.alive:
+            self.alive = False
+            self.server.shutdown()
+            self.thread.join()
+            self.server.server_close()
+
+
+@pytest.fixture
+def camera() -> Iterator[MjpegCamera]:
+    server = MjpegCamera()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "parts"
+    path.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(path / f"{i}.png"), np.full(SIZE, 50 + i, np.uint8))
+    return path
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    path = tmp_path / "parts.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (SIZE[1], SIZE[0]))
+    for i in range(3):
+        writer.write(np.full((*SIZE, 3), 50 + 40 * i, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.fixture(params=["folder", "video", "camera", "synthetic"])
+def source(request: pytest.FixtureRequest) -> Source:
+    make: dict[str, Callable[[], c.Source]] = {
+        "folder": lambda: c.FolderSource(path=request.getfixturevalue("folder")),
+        "video": lambda: c.VideoSource(path=request.getfixturevalue("video")),
+        "camera": lambda: c.CameraSource(device=request.getfixturevalue("camera").url, open_timeout_ms=2000, read_timeout_ms=300),
+        "synthetic": lambda: c.SyntheticSource(width=SIZE[1], height=SIZE[0]),
+    }
+    return open_source(make[request.param]())
+
+
+def test_frames_are_numbered_stamped_and_read_only(source: Source) -> None:
+    with source:
+        entered = time.monotonic_ns()
+        frames = [source.grab(1.0) for _ in range(3)]
+        assert source.problem is None
+    assert [b.seq - a.seq for a, b in itertools.pairwise(frames)] == [1, 1] or not source.on_demand
+    assert frames[0].seq < frames[1].seq < frames[2].seq
+    for frame in frames:
+        assert entered - 200e6 < frame.captured_ns <= time.monotonic_ns()
+        assert frame.image.shape[:2] == SIZE and frame.image.dtype == np.uint8
+        with pytest.raises(ValueError, match="read-only"):
+            frame.image[0, 0] = 0
+
+
+def test_a_frame_made_on_demand_is_not_older_than_its_grab(source: Source) -> None:
+    with source:
+        if not source.on_demand:
+            pytest.skip("runs free: the station picks the first frame captured after the trigger")
+        source.grab(1.0)
+        time.sleep(0.02)
+        before = time.monotonic_ns()
+        assert source.grab(1.0).captured_ns >= before
+
+
+def test_a_source_can_be_opened_again(source: Source) -> None:
+    for _ in range(2):
+        with source:
+            assert source.grab(1.0).image.size > 0
+
+
+def test_a_folder_is_read_in_sorted_order_and_ends(folder: Path) -> None:
+    source = open_source(c.FolderSource(path=folder))
+    with source:
+        assert source.remaining == 3
+        assert [Path(source.grab(1).source).name for _ in range(3)] == ["0.png", "1.png", "2.png"]
+        assert source.remaining == 0
+        with pytest.raises(SourceExhausted, match="no more images"):
+            source.grab(1)
+
+
+def test_a_looping_folder_begins_again(folder: Path) -> None:
+    source = open_source(c.FolderSource(path=folder, loop=True))
+    with source:
+        assert source.remaining is None
+        assert [int(source.grab(1).image[0, 0]) for _ in range(5)] == [50, 51, 52, 50, 51]
+
+
+def test_a_corrupt_file_costs_its_own_trigger_only(folder: Path) -> None:
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:40])
+    (folder / "2.png").write_bytes(b"")
+    cv2.imwrite(str(folder / "3.png"), np.full(SIZE, 99, np.uint16))
+    with open_source(c.FolderSource(path=folder)) as source:
+        source.grab(1)
+        for name in ("1.png", "2.png"):
+            with pytest.raises(SourceError, match=name) as caught:
+                source.grab(1)
+            assert not isinstance(caught.value, SourceExhausted)
+        assert source.grab(1).image.dtype == np.uint16
+
+
+def test_a_folder_without_images_is_refused_on_entering(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    for path, found in ((tmp_path, "found none"), (tmp_path / "absent", "could not read")):
+        with pytest.raises(SourceError, match=found), open_source(c.FolderSource(path=path)):
+            pass
+
+
+def test_a_video_ends_and_loops(video: Path) -> None:
+    with open_source(c.VideoSource(path=video, mono=True)) as source:
+        assert source.remaining == 3
+        levels = [float(source.grab(1).image.mean()) for _ in range(3)]
+        assert source.remaining == 0
+        assert levels == pytest.approx([50, 90, 130], abs=2)
+        with pytest.raises(SourceExhausted):
+            source.grab(1)
+    with open_source(c.VideoSource(path=video, loop=True)) as source:
+        frames = [source.grab(1) for _ in range(7)]
+        assert frames[6].image.mean() == pytest.approx(50, abs=2)
+        assert [f.seq for f in frames] == list(range(1, 8))
+
+
+def test_a_missing_or_broken_video_is_refused_on_entering(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.avi"
+    broken.write_bytes(b"not a video" * 100)
+    for path, what in ((broken, "FFmpeg"), (tmp_path / "absent.mp4", "found none")):
+        with pytest.raises(SourceError, match=what), open_source(c.VideoSource(path=path)):
+            pass
+
+
+def test_mono_gives_one_channel_and_the_latency_makes_frames_older(camera: MjpegCamera) -> None:
+    with open_source(c.CameraSource(device=camera.url, mono=True, latency_ms=150)) as source:
+        frame = source.grab(1)
+        assert frame.image.shape == SIZE
+        assert time.monotonic_ns() - frame.captured_ns >= 150e6
+
+
+def test_nothing_old_waits_in_a_cameras_buffer(camera: MjpegCamera) -> None:
+    with open_source(c.CameraSource(device=camera.url)) as source:
+        source.grab(1)
+        time.sleep(0.5)  # up to 25 frames pass
+        first, second = source.grab(1), source.grab(1)
+        assert time.monotonic_ns() - first.captured_ns < 200e6
+        assert int(second.image.mean()) - int(first.image.mean()) in (1, 2, 3), "the second frame is the next one, not a backlog's"
+        assert first.seq > 5
+
+
+def test_what_was_buffered_while_the_stream_was_opened_is_thrown_away() -> None:
+    camera = MjpegCamera(backlog=30)
+    try:
+        with open_source(c.CameraSource(device=camera.url)) as source:
+            assert source.grab(1).image.mean() > 15, "the black frames were taken before the camera was opened"
+    finally:
+        camera.kill()
+
+
+def test_a_camera_that_hangs_raises_in_time_and_recovers(camera: MjpegCamera) -> None:
+    with open_source(c.CameraSource(device=camera.url, read_timeout_ms=300)) as source:
+        source.grab(1)
+        camera.hangs = True
+        time.sleep(0.1)
+        began = time.monotonic()
+        with pytest.raises(SourceError):
+            for _ in range(3):  # what was under way when it hung
+                source.grab(0.2)
+        assert time.monotonic() - began < 0.8
+        time.sleep(0.5)
+        assert source.problem is not None and "camera" in source.problem
+        camera.hangs = False
+        assert _eventually(source).image.shape[:2] == SIZE
+        assert source.problem is None
+
+
+def test_a_camera_that_dies_and_comes_back_delivers_without_a_restart(camera: MjpegCamera) -> None:
+    with open_source(c.CameraSource(device=camera.url, read_timeout_ms=300)) as source:
+        before = source.grab(1)
+        camera.kill()
+        time.sleep(0.6)
+        with pytest.raises(SourceError, match="does not answer"):
+            for _ in range(3):
+                source.grab(0.2)
+        assert source.problem is not None
+        again = MjpegCamera(port=camera.port)
+        try:
+            after = _eventually(source)
+        finally:
+            again.kill()
+        assert after.seq > before.seq and after.captured_ns > before.captured_ns
+        assert source.problem is None
+
+
+def test_a_camera_that_is_not_there_says_why_and_hides_the_password(free_port: int) -> None:
+    for device, why in (
+        (f"rtsp://user:secret@127.0.0.1:{free_port}/x", "refused"),
+        ("/dev/video-none", "plugged in"),
+        (63, "/dev/video63"),
+    ):
+        with pytest.raises(SourceError, match=why) as caught, open_source(c.CameraSource(device=device, open_timeout_ms=1000)):
+            pass
+        assert "secret" not in str(caught.value)
+
+
+def test_a_camera_of_another_size_is_refused(camera: MjpegCamera) -> None:
+    with pytest.raises(SourceError, match=r"expected 640x48.*delivers 64x48"), open_source(c.CameraSource(device=camera.url, width=640)):
+        pass
+
+
+def test_settings_that_a_stream_cannot_have_are_refused() -> None:
+    for settings in (
+        c.CameraSource(device="rtsp://127.0.0.1/x", fps=10),
+        c.CameraSource(device="front camera"),
+        c.CameraSource(device="gopher://x"),
+    ):
+        with pytest.raises(ConfigError, match="source"):
+            open_source(settings)
+
+
+def test_the_drivers_stamp_counts_when_it_is_of_our_clock() -> None:
+    arrival = 500_000_000_000
+    assert captured_ns(arrival, 499_960.0) == 499_960_000_000
+    assert captured_ns(arrival, 500_001.0) == arrival, "in the future"
+    assert captured_ns(arrival, 0.0) == arrival, "no stamp"
+
+
+def test_synthetic_frames_tell_the_truth_and_repeat() -> None:
+    settings = c.SyntheticSource(width=64, height=48, defect_rate=0.5, seed=7)
+    runs = []
+    for _ in range(2):
+        with open_source(settings) as source:
+            runs.append([source.grab(1) for _ in range(20)])
+    assert {f.source for f in runs[0]} == {"synthetic:good", "synthetic:scratch", "synthetic:spot", "synthetic:missing"}
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(*runs, strict=True))
+
+
+RTSP_SERVER = """
+import sys, gi
+gi.require_version("Gst", "1.0"); gi.require_version("GstRtspServer", "1.0")
+from gi.repository import Gst, GstRtspServer, GLib
+Gst.init(None)
+server = GstRtspServer.RTSPServer(); server.set_address("127.0.0.1"); server.set_service(sys.argv[1])
+factory = GstRtspServer.RTSPMediaFactory()
+factory.set_launch("( videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=25/1 ! "
+                   "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 pt=96 )")
+factory.set_shared(True)
+server.get_mount_points().add_factory("/cam", factory); server.attach(None)
+print("up", flush=True)
+GLib.MainLoop().run()
+"""
+
+
+def _rtsp_server(port: int) -> "subprocess.Popen[str]":
+    python = shutil.which("python3", path="/usr/bin")
+    needs = "needs Debian's gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly python3-gi"
+    if python is None:
+        pytest.skip(needs)
+    server = subprocess.Popen([python, "-c", RTSP_SERVER, str(port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert server.stdout is not None
+    if server.stdout.readline() != "up\n":
+        _kill(server)
+        pytest.skip(needs)
+    return server
+
+
+def _kill(server: "subprocess.Popen[str]") -> None:
+    server.kill()
+    server.wait()
+    if server.stdout is not None:
+        server.stdout.close()
+
+
+def test_an_rtsp_camera_survives_its_servers_death(free_port: int) -> None:
+    server = _rtsp_server(free_port)
+    try:
+        settings = c.CameraSource(device=f"rtsp://127.0.0.1:{free_port}/cam", width=320, height=240, read_timeout_ms=500)
+        with open_source(settings) as source:
+            before = source.grab(2)
+            _kill(server)
+            time.sleep(0.5)
+            with pytest.raises(SourceError):
+                for _ in range(3):
+                    source.grab(0.3)
+            server = _rtsp_server(free_port)
+            after = _eventually(source)
+            assert after.captured_ns > before.captured_ns and after.image.shape == (240, 320, 3)
+    finally:
+        _kill(server)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def _eventually(source: Source, within_s: float = 10.0) -> Frame:
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            return source.grab(0.2)
+        except SourceError:
+            if time.monotonic() > until:
+                raise

@@ -1,0 +1,167 @@
+"""What every trigger line promises: timer, ZeroMQ and a PLC (edge_runtime.sim)."""
+
+import itertools
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import zmq
+from pymodbus.client import ModbusTcpClient
+
+from edge_runtime import config as c
+from edge_runtime.errors import TriggerError
+from edge_runtime.records import Trigger
+from edge_runtime.sim.plc import SimulatedPlc
+from edge_runtime.triggers import TriggerLine, open_trigger
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@contextmanager
+def sender(port: int) -> Iterator["zmq.Socket[bytes]"]:
+    with zmq.Context() as context, context.socket(zmq.PUSH) as push:
+        push.setsockopt(zmq.LINGER, 0)
+        push.connect(f"tcp://127.0.0.1:{port}")
+        yield push
+
+
+@contextmanager
+def _timer(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
+    yield open_trigger(c.TimerTrigger(period_ms=5), 41), lambda part: None
+
+
+@contextmanager
+def _zeromq(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
+    with sender(port) as push:
+        line = open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{port}"), 41)
+        yield line, lambda part: push.send(json.dumps({"part_id": str(part)}).encode())
+
+
+@contextmanager
+def _modbus(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
+    settings = c.ModbusTrigger(port=port, timeout_ms=1000)
+    with SimulatedPlc(settings, count=0):
+        client = ModbusTcpClient("127.0.0.1", port=port)
+        timers: list[threading.Timer] = []
+
+        def rise(part: int) -> None:
+            client.write_registers(0, [part >> 16, part & 0xFFFF])
+            client.write_coil(0, True)
+
+        def announce(part: int) -> None:
+            client.write_coil(0, False)
+            later = threading.Timer(0.05, rise, (part,))  # the line must be polling to see the coil low
+            later.start()
+            timers.append(later)
+
+        try:
+            yield open_trigger(settings, 41), announce
+        finally:
+            for timer in timers:
+                timer.join()
+            client.close()
+
+
+KINDS = {"timer": _timer, "zeromq": _zeromq, "modbus": _modbus}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def _next(line: TriggerLine) -> Trigger:
+    for _ in range(20):
+        trigger = line.wait(0.1)
+        if trigger is not None:
+            return trigger
+    raise AssertionError(f"no trigger: {line.problem}")
+
+
+def test_triggers_count_from_the_given_number_and_carry_when_they_fired(kind: str, free_port: int) -> None:
+    with KINDS[kind](free_port) as (line, announce), line:
+        triggers = []
+        before = time.monotonic_ns()
+        for part in (70_001, 70_002, 70_003):
+            announce(part)
+            triggers.append(_next(line))
+        assert line.problem is None and not line.exhausted
+    assert [t.seq for t in triggers] == [41, 42, 43]
+    assert before < triggers[0].fired_ns < triggers[1].fired_ns < triggers[2].fired_ns <= time.monotonic_ns()
+    assert [t.part_id for t in triggers] == ([""] * 3 if kind == "timer" else ["70001", "70002", "70003"])
+
+
+def test_waiting_ends_in_time_when_nothing_comes(kind: str, free_port: int) -> None:
+    with KINDS[kind](free_port) as (line, _), line:
+        if kind == "timer":
+            line = open_trigger(c.TimerTrigger(period_ms=60_000), 1)
+        began = time.monotonic()
+        assert line.wait(0.1) is None
+        assert 0.09 < time.monotonic() - began < 0.3
+
+
+def test_a_line_can_be_opened_again(kind: str, free_port: int) -> None:
+    with KINDS[kind](free_port) as (line, announce):
+        for part in (1, 2):
+            with line:
+                announce(part)
+                assert _next(line).fired_ns > 0
+
+
+def test_the_timer_keeps_its_pace_however_late_it_is_asked() -> None:
+    with open_trigger(c.TimerTrigger(period_ms=10, count=8), 1) as line:
+        fired = []
+        while not line.exhausted:
+            trigger = line.wait(0.1)
+            assert trigger is not None
+            fired.append(trigger.fired_ns)
+            if len(fired) == 3:
+                time.sleep(0.035)
+        assert line.wait(0.01) is None
+    assert {b - a for a, b in itertools.pairwise(fired)} == {10_000_000}
+
+
+def test_a_malformed_message_is_reported_and_the_next_one_counts(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
+    with sender(free_port) as push, open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
+        bad: list[list[bytes]] = [
+            [b"not json"],
+            [b"\xff\xfe"],
+            [b'{"part_id": 5}'],
+            [b"[]"],
+            [b""],
+            [b"{}", b"{}"],
+            [b'{"part_id": "' + b"x" * 201 + b'"}'],
+        ]
+        for parts in bad:
+            push.send_multipart(parts)
+        push.send(b'{"part_id": "A-17", "shift": 2}')
+        push.send(b"{}")
+        first, second = _next(line), _next(line)
+        assert (first.seq, first.part_id, second.seq, second.part_id) == (1, "A-17", 2, "")
+        assert line.problem is not None and f"{len(bad)} messages" in line.problem
+        assert len(caplog.records) == len(bad)
+
+
+def test_a_port_in_use_is_named(free_port: int) -> None:
+    endpoint = f"tcp://127.0.0.1:{free_port}"
+    with (
+        open_trigger(c.ZeromqTrigger(endpoint=endpoint), 1),
+        pytest.raises(TriggerError, match=endpoint),
+        open_trigger(c.ZeromqTrigger(endpoint=endpoint), 1),
+    ):
+        pass
+
+
+def test_a_plc_that_is_not_there_is_an_error_on_entering(free_port: int) -> None:
+    line = open_trigger(c.ModbusTrigger(port=free_port, timeout_ms=200), 1)
+    with pytest.raises(TriggerError, match=f"127.0.0.1:{free_port}.*does not answer"), line:
+        pass

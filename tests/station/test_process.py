@@ -1,0 +1,259 @@
+"""A station as a process: signals, kill -9, exit codes, systemd, over real sockets and a real journal."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from edge_runtime import wire
+from edge_runtime.bundle import read_manifest, write_manifest
+from edge_runtime.errors import LinesideError, SinkError
+from edge_runtime.launch import run_station
+from edge_runtime.records import Decision, Health, State, Verdict
+from edge_runtime.sinks.journal import read_decisions
+
+RUN = [sys.executable, "-m", "edge_runtime.cli", "run"]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def write_station(folder: Path, trigger: str, *, port: int, loop: bool = True, more: str = "") -> Path:
+    path = folder / "station.toml"
+    path.write_text(
+        f'name = "st"\nrecipe = "recipe.toml"\n{more}\n[source]\nkind = "folder"\npath = "parts"\nloop = {json.dumps(loop)}\n'
+        f'[trigger]\n{trigger}\n[publisher]\nendpoint = "tcp://127.0.0.1:{port}"\nreplay = "tcp://127.0.0.1:{free_port()}"\n'
+    )
+    return path
+
+
+@dataclass
+class Subscriber:
+    """Collects what is published, in a thread."""
+
+    port: int
+    decisions: list[Decision] = field(default_factory=list)
+    health: list[Health] = field(default_factory=list)
+
+    def __enter__(self) -> "Subscriber":
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with zmq.Context() as context, context.socket(zmq.SUB) as sock:
+            sock.setsockopt(zmq.LINGER, 0)
+            sock.setsockopt(zmq.RECONNECT_IVL, 10)
+            sock.subscribe(b"")
+            sock.connect(f"tcp://127.0.0.1:{self.port}")
+            while not self._stop.is_set():
+                if not sock.poll(20):
+                    continue
+                message = wire.decode(sock.recv_multipart())
+                if isinstance(message, wire.DecisionMessage):
+                    self.decisions.append(message.decision)
+                elif isinstance(message, wire.HealthMessage):
+                    self.health.append(message.health)
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[list[str]]:
+    """Stands in for systemd: what it was told so far."""
+    messages: list[str] = []
+    stop = threading.Event()
+
+    def listen(sock: socket.socket) -> None:
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                messages.append(sock.recv(4096).decode())
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(0.02)
+        thread = threading.Thread(target=listen, args=(sock,))
+        thread.start()
+        yield messages
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def running(station: Path, command: list[str] | None = None, watchdog_s: float = 10.0) -> Iterator["subprocess.Popen[str]"]:
+    environment = {**os.environ, "NOTIFY_SOCKET": str(station.parent / "notify"), "WATCHDOG_USEC": str(round(watchdog_s * 1e6))}
+    process = subprocess.Popen([*(command or RUN), str(station)], stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, "did not happen in time"
+        time.sleep(0.01)
+
+
+def test_a_folder_is_judged_once_published_journalled_and_ends_with_0(station_dir: Path, told: list[str]) -> None:
+    port = free_port()
+    station = write_station(station_dir, 'kind = "timer"\nperiod_ms = 150', port=port, loop=False)
+    with Subscriber(port) as subscriber, running(station, watchdog_s=0.2) as process:
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 0, log
+        wait_for(lambda: len(subscriber.decisions) == 6)
+    a, r = Verdict.ACCEPT, Verdict.REJECT
+    assert [d.verdict for d in subscriber.decisions] == [a, a, r, a, a, r]
+    assert read_decisions(station_dir / "journal.sqlite", 0, 100) == subscriber.decisions
+    assert "READY=1" in told
+    assert told.count("WATCHDOG=1") >= 3
+    assert "STOPPING=1" in told
+    assert subscriber.health[-1].device == "CPU"
+    assert State.READY in {h.state for h in subscriber.health}
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_with_0_after_the_parts_announced_before_it(station_dir: Path, told: list[str], number: signal.Signals) -> None:
+    port, trigger_port = free_port(), free_port()
+    station = write_station(station_dir, f'kind = "zeromq"\nendpoint = "tcp://127.0.0.1:{trigger_port}"', port=port)
+    with Subscriber(port) as subscriber, running(station) as process, zmq.Context() as context, context.socket(zmq.PUSH) as push:
+        push.setsockopt(zmq.LINGER, 0)
+        push.connect(f"tcp://127.0.0.1:{trigger_port}")
+        wait_for(lambda: "READY=1" in told)
+        push.send_json({"part_id": "first"})
+        wait_for(lambda: subscriber.decisions)
+        for i in range(5):
+            push.send_json({"part_id": f"part-{i}"})
+        time.sleep(0.02)  # over the loopback; the parts are then waiting or in flight
+        process.send_signal(number)
+        _, log = process.communicate(timeout=10)
+        assert process.returncode == 0, log
+        wait_for(lambda: len(subscriber.decisions) == 6)
+        assert [d.part_id for d in subscriber.decisions] == ["first", *(f"part-{i}" for i in range(5))]
+    assert Verdict.FAULT not in {d.verdict for d in subscriber.decisions}
+    assert read_decisions(station_dir / "journal.sqlite", 0, 100) == subscriber.decisions
+
+
+def test_kill_9_loses_no_decision_that_anybody_was_told_and_numbers_go_on(station_dir: Path, told: list[str]) -> None:
+    port = free_port()
+    station = write_station(station_dir, 'kind = "timer"\nperiod_ms = 4', port=port)
+    with Subscriber(port) as subscriber:
+        for kill_after in (0.15, 0.31, 0.22):
+            before = len(subscriber.decisions)
+            told.clear()
+            with running(station) as process:
+                wait_for(lambda: "READY=1" in told)
+                wait_for(lambda before=before: len(subscriber.decisions) > before)
+                time.sleep(kill_after)
+                process.kill()
+                process.wait()
+            time.sleep(0.1)  # what was sent before the kill still arrives
+            kept = {d.seq: d for d in read_decisions(station_dir / "journal.sqlite", 0, 100_000)}
+            assert len(subscriber.decisions) > before + 10
+            assert [d for d in subscriber.decisions if kept.get(d.seq) != d] == []
+            assert sorted(kept) == list(range(1, len(kept) + 1))
+    seqs = [d.seq for d in subscriber.decisions]
+    assert seqs == sorted(set(seqs))
+
+
+def test_a_golden_sample_that_differs_stops_the_station_before_ready(station_dir: Path, tiny_bundle: Path, told: list[str]) -> None:
+    bundle = station_dir / "altered"
+    shutil.copytree(tiny_bundle, bundle)
+    manifest, _ = read_manifest(bundle)
+    wrong = msgspec.structs.replace(manifest.golden[3], score=manifest.golden[3].score * 1.01)
+    write_manifest(bundle, msgspec.structs.replace(manifest, golden=[*manifest.golden[:3], wrong]))
+    (station_dir / "recipe.toml").write_text('name = "tiny"\nbundle = "altered"\n')
+    station = write_station(station_dir, 'kind = "timer"\nperiod_ms = 5', port=free_port())
+    with running(station) as process:
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 65
+    assert "golden/003.png" in log
+    assert "Traceback" not in log
+    assert "READY=1" not in told
+    assert any(text.startswith("STATUS=") and "golden" in text for text in told)
+    assert read_decisions(station_dir / "journal.sqlite", 0, 10) == []
+
+
+def test_a_bug_is_published_as_a_fault_then_ends_with_70_and_its_traceback_is_in_the_log_only(station_dir: Path, told: list[str]) -> None:
+    """The bug: the judge's code raises at the third part."""
+    code = (
+        "import itertools, sys\nfrom pathlib import Path\nfrom edge_runtime import station\nfrom edge_runtime.launch import run_station\n"
+        "real, count = station.judge, itertools.count(1)\n"
+        "station.judge = lambda *a: real(*a) if next(count) < 3 else {}['a bug']\n"
+        "sys.exit(run_station(Path(sys.argv[1])))\n"
+    )
+    port = free_port()
+    station = write_station(station_dir, 'kind = "timer"\nperiod_ms = 100', port=port)
+    with Subscriber(port) as subscriber, running(station, [sys.executable, "-c", code]) as process:
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 70, log
+        wait_for(lambda: len(subscriber.decisions) == 3)
+    assert [d.verdict for d in subscriber.decisions] == [Verdict.ACCEPT, Verdict.ACCEPT, Verdict.FAULT]
+    assert "a bug" not in subscriber.decisions[-1].reason
+    assert "Traceback" in log
+    assert "KeyError: 'a bug'" in log
+    assert read_decisions(station_dir / "journal.sqlite", 0, 10) == subscriber.decisions
+
+
+@pytest.mark.parametrize(
+    ("more", "change", "code", "says"),
+    [
+        ('device = "NPU"', {}, 69, "Present here"),
+        ('device = "AUTO"', {}, 69, "silently"),
+        ("", {"parts": "nowhere"}, 74, "nowhere"),
+        ("", {"recipe.toml": "other.toml"}, 78, "other.toml"),
+        ("unknown_key = 1", {}, 78, "unknown_key"),
+    ],
+)
+def test_what_is_missing_ends_with_its_branchs_code_and_one_sentence(
+    station_dir: Path, more: str, change: dict[str, str], code: int, says: str
+) -> None:
+    station = write_station(station_dir, 'kind = "timer"\nperiod_ms = 5', port=free_port(), more=more)
+    for old, new in change.items():
+        station.write_text(station.read_text().replace(old, new))
+    with pytest.raises(LinesideError, match=says) as error:
+        run_station(station)
+    assert error.value.exit_code == code
+
+
+def test_a_port_in_use_is_named_and_ends_with_73(station_dir: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        station = write_station(station_dir, 'kind = "timer"\nperiod_ms = 5', port=port)
+        with pytest.raises(SinkError, match=str(port)):
+            run_station(station)
+
+
+def test_archive_and_preview_follow_the_verdicts(station_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    more = 'device = ["GPU", "CPU"]'
+    station = write_station(station_dir, 'kind = "timer"\nperiod_ms = 20', port=free_port(), loop=False, more=more)
+    with station.open("a") as f:
+        f.write(f'[archive]\npath = "kept"\n[preview]\nendpoint = "tcp://127.0.0.1:{free_port()}"\n')
+    assert run_station(station) == 0
+    assert "using CPU instead" in caplog.text
+    rejects = [d.seq for d in read_decisions(station_dir / "journal.sqlite", 0, 10) if d.verdict is Verdict.REJECT]
+    assert len(list((station_dir / "kept").rglob("*.png"))) == len(rejects) == 2

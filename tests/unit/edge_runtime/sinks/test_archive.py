@@ -1,0 +1,196 @@
+"""The archive: lossless, whole or not there, within its quota, and never in the way."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_runtime.config import ArchiveSettings
+from edge_runtime.errors import SinkError
+from edge_runtime.preprocess import read_image
+from edge_runtime.records import Decision, Frame, Image, Stamps, Verdict
+from edge_runtime.sinks.archive import Archive
+
+
+def a_decision(seq: int = 1, verdict: Verdict = Verdict.REJECT, part_id: str = "A-17", day: str = "2026-11-21") -> Decision:
+    return Decision(
+        station="cell-3", seq=seq, part_id=part_id, verdict=verdict, reason="1 place above the limit", score=31.25, threshold=20.0,
+        severity=1.5625, regions=(), frame_wh=(40, 30), bundle_id="a" * 64, recipe="cells", stamps=Stamps(1),
+        wall_time=f"{day}T10:00:00.000+00:00",
+    )  # fmt: skip
+
+
+def a_frame(seed: int = 0, dtype: Any = np.uint8, channels: int = 1) -> Frame:
+    shape = (30, 40) if channels == 1 else (30, 40, channels)
+    image = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+    return Frame(1, 1, "test", image)
+
+
+def files(root: Path) -> list[str]:
+    return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_comes_back_pixel_for_pixel(tmp_path: Path, dtype: Any, channels: int) -> None:
+    frame = a_frame(dtype=dtype, channels=channels)
+    with Archive(ArchiveSettings(path=tmp_path / "a")) as archive:
+        archive.put(a_decision(17), frame, None)
+    back: Image = read_image(tmp_path / "a" / "2026-11-21" / "000000017_A-17_REJECT.png")
+    assert back.dtype == frame.image.dtype
+    assert np.array_equal(back, frame.image)
+
+
+def test_the_decision_stands_beside_the_picture(tmp_path: Path) -> None:
+    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+        archive.put(a_decision(17, Verdict.FAULT), a_frame(), None)
+    about = json.loads((tmp_path / "2026-11-21" / "000000017_A-17_FAULT.json").read_text())
+    assert about["file"] == "000000017_A-17_FAULT.png"
+    assert about["decision"]["seq"] == 17
+    assert about["decision"]["verdict"] == "FAULT"
+
+
+def test_rejects_and_faults_are_kept_and_every_third_accept(tmp_path: Path) -> None:
+    with Archive(ArchiveSettings(path=tmp_path, every_nth_accept=3)) as archive:
+        for seq, letter in enumerate("AARAAAFAA", start=1):
+            archive.put(a_decision(seq, {"A": Verdict.ACCEPT, "R": Verdict.REJECT, "F": Verdict.FAULT}[letter]), a_frame(seq), None)
+        archive.put(a_decision(10, Verdict.FAULT), None, None)
+    assert [int(name.split("/")[1][:9]) for name in files(tmp_path) if name.endswith(".png")] == [3, 4, 7, 8]
+
+
+def test_no_accept_is_kept_unless_asked(tmp_path: Path) -> None:
+    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+        for seq in range(1, 10):
+            archive.put(a_decision(seq, Verdict.ACCEPT), a_frame(), None)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("part_id", "name"),
+    [
+        ("", "000000001_REJECT"),
+        ("../../etc/passwd", "000000001_etc-passwd_REJECT"),
+        ("a/b\\c:d\0e\n", "000000001_a-b-c-d-e_REJECT"),
+        ("..", "000000001_REJECT"),
+        ("Prüfling 7", "000000001_Pr-fling-7_REJECT"),
+        ("x" * 500, f"000000001_{'x' * 64}_REJECT"),
+    ],
+)
+def test_a_part_id_cannot_leave_the_folder(tmp_path: Path, part_id: str, name: str) -> None:
+    root = tmp_path / "archive"
+    with Archive(ArchiveSettings(path=root)) as archive:
+        archive.put(a_decision(part_id=part_id), a_frame(), None)
+        assert archive.problem is None
+    assert files(tmp_path) == [f"archive/2026-11-21/{name}.json", f"archive/2026-11-21/{name}.png"]
+    assert json.loads((root / "2026-11-21" / f"{name}.json").read_text())["decision"]["part_id"] == part_id
+
+
+def test_the_oldest_go_when_the_quota_is_reached_also_after_a_restart(tmp_path: Path) -> None:
+    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+        archive.put(a_decision(1, day="2026-11-20"), a_frame(1), None)
+    pair = sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
+    (tmp_path / "notes.txt").write_text("not ours " * 10_000)
+    (tmp_path / "2026-11-20" / "mine.png").write_bytes(bytes(100_000))
+    quota = ArchiveSettings(path=tmp_path, quota_mb=3.5 * pair / 1e6)
+    with Archive(quota) as archive:
+        for seq in range(2, 4):
+            archive.put(a_decision(seq), a_frame(seq), None)
+    with Archive(quota) as archive:
+        for seq in range(4, 7):
+            archive.put(a_decision(seq, day="2026-11-22"), a_frame(seq), None)
+            kept = [p for p in tmp_path.rglob("0000*") if p.is_file()]
+            assert sum(p.stat().st_size for p in kept) <= 3.5 * pair
+    kept_names = [name for name in files(tmp_path) if "/0000" in name]
+    assert kept_names == [f"2026-11-22/{seq:09d}_A-17_REJECT.{kind}" for seq in (4, 5, 6) for kind in ("json", "png")]
+    assert (tmp_path / "notes.txt").exists()
+    assert (tmp_path / "2026-11-20" / "mine.png").exists(), "a file that is not ours is never dropped"
+    assert not (tmp_path / "2026-11-21").exists(), "an empty day goes with its last picture"
+
+
+def test_a_smaller_quota_is_kept_from_the_start(tmp_path: Path) -> None:
+    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+        for seq in range(1, 6):
+            archive.put(a_decision(seq), a_frame(seq), None)
+    with Archive(ArchiveSettings(path=tmp_path, quota_mb=1e-6)):
+        assert [name[11:20] for name in files(tmp_path)] == ["000000005", "000000005"], "the latest is always kept"
+
+
+def test_what_a_killed_station_left_half_written_is_removed(tmp_path: Path) -> None:
+    day = tmp_path / "2026-11-21"
+    day.mkdir()
+    (day / ".000000007_A_REJECT.png.tmp").write_bytes(b"half")
+    (day / ".keep.tmp").write_bytes(b"somebody else's")
+    with Archive(ArchiveSettings(path=tmp_path)):
+        pass
+    assert files(tmp_path) == ["2026-11-21/.keep.tmp"]
+
+
+def test_numbers_that_begin_anew_replace_a_picture_and_are_counted_once(tmp_path: Path) -> None:
+    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+        archive.put(a_decision(1), a_frame(1), None)
+        archive.put(a_decision(1), a_frame(2), None)
+        assert archive._bytes == sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_at_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SinkError, match=r"archive .*file/sub: expected a folder"), Archive(ArchiveSettings(path=tmp_path / "file" / "sub")):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+def test_on_a_full_disk_nothing_half_written_stays_and_the_archive_recovers(tmp_path: Path) -> None:
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import test_archive as t
+from edge_runtime.config import ArchiveSettings
+from edge_runtime.sinks.archive import Archive
+disk = Path({str(mount)!r})
+with Archive(ArchiveSettings(path=disk / "a")) as archive:
+    archive.put(t.a_decision(1), t.a_frame(1), None)
+    assert archive.problem is None
+    ballast = (disk / "ballast").open("wb", buffering=0)
+    try:
+        while ballast.write(bytes(4096)): pass
+    except OSError: pass
+    for seq in range(2, 6):
+        archive.put(t.a_decision(seq), t.a_frame(seq), None)
+    print(archive.problem)
+    ballast.close()
+    (disk / "ballast").unlink()
+    archive.put(t.a_decision(6), t.a_frame(6), None)
+    assert archive.problem is None
+print(t.files(disk / "a"))
+"""
+    shell = f'mount -t tmpfs -o size=1m none {mount} || exit 97; exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", shell, "_", sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode in (1, 97) and ("unshare" in done.stderr or "mount" in done.stderr):
+        pytest.skip(f"a private file system cannot be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    problem, kept = done.stdout.splitlines()
+    assert "No space left on device; 4 pictures were not kept" in problem
+    assert kept.count("png") == 2
+    assert "tmp" not in kept
+
+
+def test_a_frame_that_png_cannot_hold_is_reported_and_the_next_is_kept(tmp_path: Path) -> None:
+    two_channels = Frame(1, 1, "test", np.zeros((30, 40, 2), np.uint8))
+    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+        archive.put(a_decision(1), two_channels, None)
+        assert archive.problem is not None
+        assert "1 pictures were not kept" in archive.problem
+        archive.put(a_decision(2), a_frame(), None)
+        assert archive.problem is None
+    assert cv2.imread(str(tmp_path / "2026-11-21" / "000000002_A-17_REJECT.png")) is not None

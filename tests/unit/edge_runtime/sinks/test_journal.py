@@ -1,0 +1,346 @@
+"""The journal: what was acknowledged is there after a kill, and a disk that takes nothing stops no decision."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_runtime.config import JournalSettings
+from edge_runtime.errors import SinkError
+from edge_runtime.records import Decision, Region, Stamps, Verdict
+from edge_runtime.sinks import journal as journal_module
+from edge_runtime.sinks import journal_file
+from edge_runtime.sinks.journal import Journal, read_decisions
+
+
+def a_decision(seq: int, **changes: Any) -> Decision:
+    values: dict[str, Any] = {
+        "station": "cell-3", "seq": seq, "part_id": f"A-{seq}", "verdict": Verdict.REJECT, "reason": "1 place above the limit",
+        "score": 31.25, "threshold": 20.0, "severity": 1.5625, "regions": (Region(1, 2, 30, 40, 500, 33.0),), "frame_wh": (640, 480),
+        "bundle_id": "a" * 64, "recipe": "cells", "wall_time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "stamps": Stamps(1_000_000, 2_000_000, 3_500_000, 9_000_000, 9_100_000, 9_200_000),
+    }  # fmt: skip
+    return Decision(**(values | changes))
+
+
+def settings(path: Path, **changes: Any) -> JournalSettings:
+    # A loaded test machine must not make a commit late where lateness is not the point.
+    return JournalSettings(**({"path": path, "commit_timeout_ms": 5000.0} | changes))
+
+
+def wait_until(true: Any, timeout_s: float = 5.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < until, "did not happen in time"
+        time.sleep(0.01)
+
+
+def test_every_decision_comes_back_equal_and_in_order(tmp_path: Path) -> None:
+    decisions = [
+        a_decision(1),
+        a_decision(2, verdict=Verdict.ACCEPT, score=1.5, severity=0.075, regions=()),
+        a_decision(3, verdict=Verdict.FAULT, score=None, severity=None, regions=(), frame_wh=(0, 0), stamps=Stamps(7), part_id=""),
+        a_decision(9, score=float("inf"), reason="Prüfling „Ä“ — zu hell"),
+    ]
+    with Journal(settings(tmp_path / "new folder" / "j.sqlite"), "cell-3") as journal:
+        for decision in decisions:
+            journal.put(decision, None, None)
+            assert read_decisions(journal.path, decision.seq - 1) == [decision], "committed when put() is back"
+        assert journal.problem is None
+        assert journal.last_seq() == 9
+        assert read_decisions(journal.path) == decisions
+        assert read_decisions(journal.path, after_seq=1, limit=2) == decisions[1:3]
+
+
+def test_the_last_number_survives_a_restart(tmp_path: Path) -> None:
+    with Journal(settings(tmp_path / "j.sqlite"), "s") as journal:
+        assert journal.last_seq() == 0
+        for seq in range(1, 21):
+            journal.put(a_decision(seq))
+    with Journal(settings(tmp_path / "j.sqlite"), "s") as journal:
+        assert journal.last_seq() == 20
+
+
+def test_a_person_with_any_sqlite_tool_sees_times_in_milliseconds(tmp_path: Path) -> None:
+    with Journal(settings(tmp_path / "j.sqlite"), "s") as journal:
+        journal.put(a_decision(1))
+        journal.put(a_decision(2, verdict=Verdict.FAULT, stamps=Stamps(1_000_000, told_ns=3_000_000)))
+    connection = sqlite3.connect(tmp_path / "j.sqlite")
+    rows = connection.execute("SELECT verdict, grab_ms, predict_ms, total_ms FROM decisions ORDER BY seq").fetchall()
+    connection.close()
+    assert rows == [("REJECT", 2.5, 5.5, 8.2), ("FAULT", None, None, 2.0)]
+
+
+def test_a_missing_journal_has_no_decisions(tmp_path: Path) -> None:
+    assert read_decisions(tmp_path / "none.sqlite") == []
+    assert journal_file.last_seq(tmp_path / "none.sqlite") == 0
+
+
+_WRITER = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from edge_runtime.config import JournalSettings
+from edge_runtime.records import Decision, Stamps, Verdict
+from edge_runtime.sinks.journal import Journal
+with Journal(JournalSettings(path=Path(sys.argv[1]), commit_timeout_ms=60_000), "s") as journal:
+    seq = journal.last_seq()
+    while True:
+        seq += 1
+        now = datetime.now(UTC).isoformat()
+        journal.put(Decision("s", seq, f"A-{seq}", Verdict.ACCEPT, "", 1.0, 2.0, 0.5, (), (4, 4), "b", "r", Stamps(1), now), None, None)
+        print(seq, flush=True)
+"""
+
+
+def test_kill_9_loses_no_acknowledged_decision(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    acknowledged = 0
+    for round_ in range(6):
+        with subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            # Another number of rows each time, once beyond the checkpoint, so that the kill comes at another place of the file.
+            for _ in range((1, 7, 40, 600, 3, 90)[round_]):
+                acknowledged = int(writer.stdout.readline())
+            writer.send_signal(signal.SIGKILL)
+            for line in writer.stdout:
+                acknowledged = int(line) if line.endswith("\n") else acknowledged
+        rows = read_decisions(path, 0, 10**6)
+        assert [d.seq for d in rows[:acknowledged]] == list(range(1, acknowledged + 1))
+        assert len(rows) - acknowledged in (0, 1), "at most the row that was not acknowledged yet"
+        acknowledged = len(rows)
+
+
+# --- a disk that takes nothing ---------------------------------------------------------------------------------------
+
+
+def in_small_disk(body: str, tmp_path: Path) -> str:
+    """Run Python code with `disk`, a folder on a tmpfs of 1 MB of its own, in a private mount namespace; its output."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    shell = f'mount -t tmpfs -o size=1m none {mount} || exit 97; exec "$@"'
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom pathlib import Path\ndisk = Path({str(mount)!r})\n{body}"
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", shell, "_", sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode in (1, 97) and ("unshare" in done.stderr or "mount" in done.stderr):
+        pytest.skip(f"a private file system cannot be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+_FULL = """
+import test_journal as t, time
+from edge_runtime.sinks.journal import Journal, read_decisions
+ballast = disk / "ballast"
+with Journal(t.settings(disk / "j.sqlite", commit_timeout_ms=50), "s") as journal:
+    journal.put(t.a_decision(1))
+    assert journal.problem is None
+    with ballast.open("wb", buffering=0) as f:
+        try:
+            while f.write(bytes(4096)): pass
+        except OSError: pass
+    slowest = 0.0
+    for seq in range(2, 302):
+        began = time.perf_counter()
+        journal.put(t.a_decision(seq))
+        slowest = max(slowest, time.perf_counter() - began)
+    assert slowest < 0.5, slowest
+    print(journal.problem)
+    assert "full" in journal.problem and "wait in memory" in journal.problem, journal.problem
+    assert [d.seq for d in read_decisions(journal.path)][0] == 1
+    ballast.unlink()
+    t.wait_until(lambda: journal.problem is None)
+    assert [d.seq for d in read_decisions(journal.path)] == list(range(1, 302))
+    journal.put(t.a_decision(302))
+assert len(read_decisions(disk / "j.sqlite")) == 302
+"""
+
+
+def test_on_a_full_disk_decisions_go_on_and_are_written_when_there_is_room_again(tmp_path: Path) -> None:
+    assert "full" in in_small_disk(_FULL, tmp_path)
+
+
+def test_a_full_disk_at_start_is_refused_and_named(tmp_path: Path) -> None:
+    body = """
+import test_journal as t
+from edge_runtime.errors import SinkError
+from edge_runtime.sinks.journal import Journal
+try:
+    (disk / "ballast").write_bytes(bytes(2_000_000))
+except OSError: pass
+try:
+    Journal(t.settings(disk / "j.sqlite"), "s").__enter__()
+except SinkError as e:
+    print(e)
+"""
+    out = in_small_disk(body, tmp_path)
+    assert "j.sqlite" in out
+    assert "full" in out or "No space" in out or "disk I/O" in out
+
+
+class Blocker:
+    """Another program in the middle of a write: the database is locked."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.execute("ROLLBACK")
+        self._connection.close()
+
+
+def test_a_disk_that_hangs_delays_a_decision_by_the_commit_timeout_only(tmp_path: Path) -> None:
+    with Journal(settings(tmp_path / "j.sqlite", commit_timeout_ms=40), "s") as journal:
+        with Blocker(journal.path):
+            began = time.perf_counter()
+            journal.put(a_decision(1))
+            took = time.perf_counter() - began
+            assert 0.035 < took < 0.3
+            assert journal.problem is not None
+            assert "1 decisions" in journal.problem
+        wait_until(lambda: journal.last_seq() == 1)
+        assert journal.problem is not None, "a late commit stays visible for a while"
+        assert "40 ms" in journal.problem
+        assert [d.seq for d in read_decisions(journal.path)] == [1]
+
+
+def test_what_memory_cannot_hold_is_counted_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "BACKLOG", 5)
+    with Journal(settings(tmp_path / "j.sqlite", commit_timeout_ms=1), "s") as journal:
+        with Blocker(journal.path):
+            wait_until(lambda: journal.put(a_decision(journal_module.BACKLOG)) or "locked" in (journal.problem or ""))
+            for seq in range(100, 120):
+                journal.put(a_decision(seq))
+        wait_until(lambda: journal.last_seq() == 119)
+        problem = journal.problem
+        assert problem is not None
+        assert "told but never written" in problem
+        kept = [d.seq for d in read_decisions(journal.path)]
+        assert kept[-4:] == [116, 117, 118, 119], "the latest are kept"
+
+
+def test_a_number_that_is_there_already_is_reported_and_stops_nothing(tmp_path: Path) -> None:
+    with Journal(settings(tmp_path / "j.sqlite"), "s") as journal:
+        journal.put(a_decision(1, reason="first"))
+        journal.put(a_decision(1, reason="second"))
+        journal.put(a_decision(2))
+        assert [(d.seq, d.reason) for d in read_decisions(journal.path)] == [(1, "first"), (2, "1 place above the limit")]
+        assert journal.problem is not None
+        assert "decision 1 was refused" in journal.problem
+
+
+def test_what_waits_is_written_when_the_journal_closes(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path, commit_timeout_ms=1), "s") as journal:
+        blocker = Blocker(path)
+        blocker.__enter__()
+        for seq in range(1, 11):
+            journal.put(a_decision(seq))
+        threading.Timer(0.2, blocker.__exit__).start()
+    assert [d.seq for d in read_decisions(path)] == list(range(1, 11))
+
+
+def test_a_closed_journal_says_so(tmp_path: Path) -> None:
+    journal = Journal(settings(tmp_path / "j.sqlite"), "s")
+    with pytest.raises(SinkError, match="closed"):
+        journal.put(a_decision(1))
+
+
+# --- files that are no journal ---------------------------------------------------------------------------------------
+
+
+def test_another_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE recipes (name TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(SinkError, match="another SQLite database"), Journal(settings(path), "s"):
+        pass
+    assert path.read_bytes() == before
+
+
+def test_a_journal_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s"):
+        pass
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with pytest.raises(SinkError, match=r"expected schema 1, found 2"), Journal(settings(path), "s"):
+        pass
+
+
+@pytest.mark.parametrize("damage", ["text", "end overwritten", "truncated"])
+def test_a_damaged_journal_is_refused_and_not_replaced(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as journal:
+        for seq in range(1, 301):
+            journal.put(a_decision(seq))
+    content = bytearray(path.read_bytes())
+    if damage == "text":
+        content = bytearray(b"seq;verdict\n1;ACCEPT\n" * 500)
+    elif damage == "truncated":
+        content = content[: len(content) // 2]
+    else:
+        content[-8192:] = b"\xa5" * 8192
+    path.write_bytes(content)
+    with pytest.raises(SinkError, match=r"journal .*j\.sqlite.*move it aside"), Journal(settings(path), "s"):
+        pass
+    assert path.read_bytes() == content
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SinkError, match=r"file/j\.sqlite"), Journal(settings(tmp_path / "file" / "j.sqlite"), "s"):
+        pass
+
+
+def test_two_stations_cannot_share_a_journal(tmp_path: Path) -> None:
+    with (
+        Journal(settings(tmp_path / "j.sqlite"), "one"),
+        pytest.raises(SinkError, match="another station"),
+        Journal(settings(tmp_path / "j.sqlite"), "two"),
+    ):
+        pass
+    with Journal(settings(tmp_path / "j.sqlite"), "two") as journal:
+        assert journal.last_seq() == 0
+
+
+# --- upkeep ----------------------------------------------------------------------------------------------------------
+
+
+def test_rows_older_than_keep_days_go_and_younger_ones_stay(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    old = (datetime.now(UTC) - timedelta(days=11)).isoformat(timespec="milliseconds")
+    young = (datetime.now(UTC) - timedelta(days=9)).isoformat(timespec="milliseconds")
+    with Journal(settings(path), "s") as journal:
+        for seq in range(1, 501):
+            journal.put(a_decision(seq, wall_time=old))
+        for seq in range(501, 511):
+            journal.put(a_decision(seq, wall_time=young))
+    with Journal(settings(path, keep_days=10), "s") as journal:
+        wait_until(lambda: len(read_decisions(path)) == 10)
+        journal.put(a_decision(511))
+        assert [d.seq for d in read_decisions(path)] == list(range(501, 512))
+        assert journal.last_seq() == 511
+
+
+def test_the_write_ahead_log_does_not_grow_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as journal:
+        for seq in range(1, 1601):
+            journal.put(a_decision(seq))
+        wal = Path(f"{path}-wal").stat().st_size
+    assert wal < 1100 * 4120, "1,600 rows of a page each were moved into the database on the way"

@@ -1,0 +1,158 @@
+"""The preview: made only for somebody who looks, the latest part only, and never a reason to wait."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+import zmq
+
+from edge_runtime import wire
+from edge_runtime.bundle import DisplayScale
+from edge_runtime.config import PreviewSettings
+from edge_runtime.errors import SinkError
+from edge_runtime.records import Decision, Frame, Image, Prediction, Stamps, Verdict
+from edge_runtime.sinks import preview as preview_module
+from edge_runtime.sinks.preview import PreviewSink, encode_small
+
+DISPLAY = DisplayScale(low=1.0, high=40.0)
+
+
+def a_part(seq: int, image: Image | None = None) -> tuple[Decision, Frame | None, Prediction | None]:
+    decision = Decision(
+        station="cell-3", seq=seq, part_id="A", verdict=Verdict.ACCEPT, reason="", score=1.0, threshold=2.0, severity=0.5, regions=(),
+        frame_wh=(0, 0) if image is None else (image.shape[1], image.shape[0]), bundle_id="b", recipe="r", stamps=Stamps(1),
+        wall_time="2026-11-21T10:00:00+00:00",
+    )  # fmt: skip
+    if image is None:
+        return decision, None, None
+    score_map = np.full((3, 4), 7.0, np.float32)
+    return decision, Frame(1, 1, "test", image), Prediction(1.0, score_map, np.array([[8.0, 0, 2], [0, 9.0, 3]]))
+
+
+@pytest.fixture
+def endpoint() -> str:
+    with contextlib.closing(socket.socket()) as s:
+        s.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{s.getsockname()[1]}"
+
+
+@pytest.fixture
+def looker(endpoint: str) -> Iterator["zmq.Socket[bytes]"]:
+    """Not subscribed yet."""
+    with zmq.Context() as context, context.socket(zmq.SUB) as sock:
+        sock.linger = 0
+        sock.connect(endpoint)
+        yield sock
+
+
+def next_preview(sock: "zmq.Socket[bytes]", timeout_ms: int = 5000) -> wire.Preview | None:
+    return wire.decode_preview(sock.recv_multipart()) if sock.poll(timeout_ms) else None
+
+
+def test_a_preview_shows_the_frame_reduced_and_the_raw_map(endpoint: str, looker: "zmq.Socket[bytes]") -> None:
+    image = np.full((480, 640, 3), (10, 120, 240), np.uint8)
+    looker.subscribe(wire.PREVIEW)
+    with PreviewSink(PreviewSettings(endpoint=endpoint, long_side_px=160), "cell-3", DISPLAY, counts=lambda: {"ACCEPT": 5}) as sink:
+        sink.put(*a_part(7, image))
+        preview = next_preview(looker)
+        assert preview is not None
+        assert preview.decision == a_part(7, image)[0]
+        shown = cv2.imdecode(np.frombuffer(preview.image, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert shown.shape == (120, 160, 3)
+        assert np.abs(shown.astype(int) - (10, 120, 240)).max() < 8
+        score_map = wire.map_of(preview)
+        assert score_map is not None
+        assert (score_map == 7.0).all()
+        assert wire.affine_of(preview).tolist() == [[8, 0, 2], [0, 9, 3]]
+        assert (preview.display_low, preview.display_high, preview.counts) == (1.0, 40.0, {"ACCEPT": 5})
+        assert sink.problem is None
+
+
+def test_a_part_without_a_frame_is_shown_as_well(endpoint: str, looker: "zmq.Socket[bytes]") -> None:
+    looker.subscribe(b"")
+    with PreviewSink(PreviewSettings(endpoint=endpoint), "cell-3", DISPLAY) as sink:
+        sink.put(*a_part(1))
+        preview = next_preview(looker)
+        assert preview is not None
+        assert preview.image == b""
+        assert wire.map_of(preview) is None
+
+
+def test_nothing_is_encoded_while_nobody_looks(endpoint: str, looker: "zmq.Socket[bytes]", monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+
+    def counted(image: Image, long_side_px: int, bits: int) -> bytes:
+        encoded.append(1)
+        return encode_small(image, long_side_px, bits)
+
+    monkeypatch.setattr(preview_module, "encode_small", counted)
+    with PreviewSink(PreviewSettings(endpoint=endpoint), "cell-3", DISPLAY) as sink:
+        looker.subscribe(wire.DECISION)
+        for seq in range(1, 6):
+            sink.put(*a_part(seq, np.zeros((64, 64), np.uint8)))
+            time.sleep(0.03)
+        assert encoded == []
+        looker.subscribe(wire.PREVIEW)
+        preview = next_preview(looker)
+        assert preview is not None, "who begins to look sees the latest part at once"
+        assert preview.decision.seq == 5
+        assert encoded == [1]
+        looker.unsubscribe(wire.PREVIEW)
+        time.sleep(0.3)
+        sink.put(*a_part(6, np.zeros((64, 64), np.uint8)))
+        time.sleep(0.3)
+        assert encoded == [1]
+
+
+def test_at_most_max_fps_and_the_last_part_is_always_shown(endpoint: str, looker: "zmq.Socket[bytes]") -> None:
+    looker.subscribe(wire.PREVIEW)
+    with PreviewSink(PreviewSettings(endpoint=endpoint, max_fps=10.0), "cell-3", DISPLAY) as sink:
+        sink.put(*a_part(1, np.zeros((64, 64), np.uint8)))
+        assert next_preview(looker) is not None
+        began = time.monotonic()
+        for seq in range(2, 102):
+            sink.put(*a_part(seq, np.zeros((64, 64), np.uint8)))
+            time.sleep(0.005)
+        shown = []
+        while not shown or shown[-1] != 101:
+            preview = next_preview(looker)
+            assert preview is not None
+            shown.append(preview.decision.seq)
+        seconds = time.monotonic() - began
+    assert 2 <= len(shown) <= seconds * 10 + 2
+    assert shown == sorted(shown)
+
+
+def test_a_dark_12_bit_picture_looks_dark() -> None:
+    shown = cv2.imdecode(np.frombuffer(encode_small(np.full((90, 120), 410, np.uint16), 64, 12), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert shown.shape == (48, 64)
+    assert abs(float(shown.mean()) - 410 / 4095 * 255) < 2
+
+
+def test_a_picture_that_cannot_be_encoded_is_reported_and_the_next_is_shown(endpoint: str, looker: "zmq.Socket[bytes]") -> None:
+    looker.subscribe(wire.PREVIEW)
+    with PreviewSink(PreviewSettings(endpoint=endpoint), "cell-3", DISPLAY) as sink:
+        sink.put(*a_part(1, np.zeros((64, 64, 2), np.uint8)))
+        until = time.monotonic() + 5
+        while sink.problem is None and time.monotonic() < until:
+            time.sleep(0.01)
+        assert sink.problem is not None
+        assert "decision 1 could not be shown" in sink.problem
+        sink.put(*a_part(2, np.zeros((64, 64), np.uint8)))
+        preview = next_preview(looker)
+        assert preview is not None
+        assert preview.decision.seq == 2
+
+
+def test_a_port_in_use_is_named(endpoint: str) -> None:
+    settings = PreviewSettings(endpoint=endpoint)
+    with (
+        PreviewSink(settings, "one", DISPLAY),
+        pytest.raises(SinkError, match=rf"\[preview\] endpoint: expected to bind {endpoint}"),
+        PreviewSink(settings, "two", DISPLAY),
+    ):
+        pass

@@ -1,0 +1,194 @@
+"""`lineside check`: every part of a station gets its line, and one failure does not hide the next."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import zmq
+
+from edge_runtime.check import Finding, bindable, check_station, one_opencv, room
+from edge_runtime.errors import ConfigError, SinkError
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture
+def endpoints() -> Iterator[tuple[str, str]]:
+    yield f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
+
+
+def write(
+    directory: Path,
+    endpoints: tuple[str, str],
+    source: str = 'kind = "folder"\npath = "parts"',
+    trigger: str = 'kind = "timer"',
+    more: str = "",
+) -> Path:
+    file = directory / "station.toml"
+    file.write_text(
+        f'name = "s"\nrecipe = "recipe.toml"\n{more}\n[source]\n{source}\n[trigger]\n{trigger}\n'
+        f'[publisher]\nendpoint = "{endpoints[0]}"\nreplay = "{endpoints[1]}"\n[archive]\nquota_mb = 1\n'
+    )
+    return file
+
+
+def findings(file: Path) -> dict[str, Finding]:
+    return {f.what: f for f in check_station(file)}
+
+
+def failed(file: Path) -> dict[str, str]:
+    return {f.what: f.sentence for f in findings(file).values() if not f.ok}
+
+
+def test_a_sound_station_passes_every_line(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    before = sorted(p.name for p in station_dir.iterdir())
+    found = findings(write(station_dir, endpoints))
+    assert list(found) == [
+        "packages", "configuration", "bundle", "device", "golden samples", "sockets", "source", "trigger", "journal", "archive",
+    ]  # fmt: skip
+    assert all(f.ok for f in found.values()), found
+    assert "CPU" in found["device"].sentence
+    assert "64x64 gray" in found["source"].sentence
+    assert sorted(p.name for p in station_dir.iterdir()) == sorted([*before, "station.toml"]), "a check leaves nothing behind"
+
+
+def test_a_broken_file_ends_the_check_at_once(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    found = findings(write(station_dir, endpoints, more="queu = 3"))
+    assert list(found) == ["packages", "configuration"]
+    assert "did you mean queue?" in found["configuration"].sentence
+
+
+def test_a_missing_recipe_is_part_of_the_configuration(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    (station_dir / "recipe.toml").unlink()
+    assert "recipe.toml" in failed(write(station_dir, endpoints))["configuration"]
+
+
+def test_a_damaged_bundle_does_not_hide_a_missing_folder(station_dir: Path, endpoints: tuple[str, str], tiny_bundle: Path) -> None:
+    copy = shutil.copytree(tiny_bundle, station_dir / "copy")
+    (copy / "model.bin").write_bytes(b"")
+    (station_dir / "recipe.toml").write_text('name = "tiny"\nbundle = "copy"\n')
+    bad = failed(write(station_dir, endpoints, source='kind = "folder"\npath = "nowhere"'))
+    assert set(bad) == {"bundle", "source"}
+    assert "model.bin was altered" in bad["bundle"]
+
+
+def test_a_device_that_is_not_there_is_named(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    bad = failed(write(station_dir, endpoints, more='device = "NPU.7"'))
+    assert set(bad) == {"device"}
+    assert "NPU.7" in bad["device"]
+
+
+def test_golden_samples_that_disagree_fail_the_check(station_dir: Path, endpoints: tuple[str, str], tiny_bundle: Path) -> None:
+    import msgspec
+
+    from edge_runtime.bundle import read_manifest, write_manifest
+
+    copy = shutil.copytree(tiny_bundle, station_dir / "copy")
+    manifest, _ = read_manifest(copy)
+    wrong = [msgspec.structs.replace(g, score=g.score * 1.01) for g in manifest.golden]
+    write_manifest(copy, msgspec.structs.replace(manifest, golden=wrong))
+    (station_dir / "recipe.toml").write_text('name = "tiny"\nbundle = "copy"\n')
+    assert set(failed(write(station_dir, endpoints))) == {"golden samples"}
+    assert failed(write(station_dir, endpoints, more="golden_tolerance_scale = 50.0")) == {}
+
+
+def test_a_camera_of_another_size_than_the_bundle_s_fails(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    for file in (station_dir / "parts").iterdir():
+        cv2.imwrite(str(file), np.zeros((32, 48), np.uint8))
+    bad = failed(write(station_dir, endpoints))
+    assert set(bad) == {"source"}
+    assert "taught on 64x64 images, found 48x32" in bad["source"]
+
+
+def test_a_camera_that_is_not_there_fails(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    assert set(failed(write(station_dir, endpoints, source='kind = "camera"\ndevice = 63\nopen_timeout_ms = 500'))) == {"source"}
+
+
+def test_a_plc_that_is_not_there_fails_with_its_address(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    port = free_port()
+    bad = failed(write(station_dir, endpoints, trigger=f'kind = "modbus"\nport = {port}\ntimeout_ms = 300'))
+    assert set(bad) == {"trigger"}
+    assert f"127.0.0.1:{port}" in bad["trigger"]
+
+
+def test_a_plc_that_answers_passes(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    from edge_runtime.config import ModbusTrigger
+    from edge_runtime.sim.plc import SimulatedPlc
+
+    port = free_port()
+    with SimulatedPlc(ModbusTrigger(port=port), count=0):
+        assert failed(write(station_dir, endpoints, trigger=f'kind = "modbus"\nport = {port}')) == {}
+
+
+def test_a_port_in_use_is_named_and_the_plc_is_then_left_alone(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    file = write(station_dir, endpoints, trigger=f'kind = "modbus"\nport = {free_port()}')
+    with socket.create_server(("127.0.0.1", int(endpoints[1].rpartition(":")[2]))):
+        bad = failed(file)
+    assert endpoints[1] in bad["sockets"]
+    assert "publisher.replay" in bad["sockets"]
+    assert "not tried" in bad["trigger"]
+
+
+def test_one_port_for_two_sockets_is_found(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    file = write(station_dir, endpoints, trigger=f'kind = "zeromq"\nendpoint = "{endpoints[0]}"')
+    assert "trigger.endpoint" in failed(file)["sockets"]
+
+
+def test_checking_an_ipc_endpoint_leaves_a_running_station_s_socket_alone(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/live"
+    with zmq.Context() as context, context.socket(zmq.PULL) as pull:
+        pull.bind(endpoint)
+        bindable({"publisher.endpoint": endpoint})
+        with context.socket(zmq.PUSH) as push:
+            push.setsockopt(zmq.LINGER, 0)
+            push.connect(endpoint)
+            push.send(b"x")
+            assert pull.poll(2000)
+    with pytest.raises(SinkError, match="expected a folder /nowhere"):
+        bindable({"publisher.endpoint": "ipc:///nowhere/live"})
+
+
+def test_a_disk_without_room_fails(tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match=r"archive\.quota_mb wants 1,000,000,000,000 MB"):
+        room(tmp_path / "archive", 1e12, "archive.quota_mb")
+    assert "may be written to" in room(tmp_path / "not" / "yet", 0.001, "archive.quota_mb")
+
+
+def test_a_file_where_a_folder_should_be_fails(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_text("")
+    with pytest.raises(SinkError, match="expected a folder"):
+        room(tmp_path / "archive", 0.001, "archive.quota_mb")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_of_somebody_else_fails(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(SinkError, match="this user may write to"):
+        room(tmp_path / "archive", 0.001, "archive.quota_mb")
+
+
+def test_a_file_that_is_no_journal_fails(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    (station_dir / "journal.sqlite").write_bytes(b"not a database" * 100)
+    bad = failed(write(station_dir, endpoints))
+    assert set(bad) == {"journal"}
+    assert (station_dir / "journal.sqlite").read_bytes().startswith(b"not a database"), "never replaced"
+
+
+def test_both_opencv_wheels_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "opencv-python" in one_opencv()
+    for name in ("opencv_python", "opencv_python_headless"):
+        info = tmp_path / f"{name}-4.10.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 4.10.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="found both"):
+        one_opencv()

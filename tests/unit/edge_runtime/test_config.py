@@ -1,0 +1,126 @@
+"""Station and recipe files: what is wrong in them is said with the key's path, what was expected and what was found."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.config import CameraSource, FolderSource, ModbusTrigger, load_recipe, load_station
+from edge_runtime.errors import ConfigError
+
+STATION = 'name = "a"\nrecipe = "r.toml"\n'
+FOLDER = '[source]\nkind = "folder"\npath = "parts"\n'
+TIMER = '[trigger]\nkind = "timer"\n'
+
+
+def station(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "station.toml"
+    file.write_text(text)
+    return file
+
+
+def refused(tmp_path: Path, text: str) -> str:
+    """The message, less the file's path, which must open it."""
+    file = station(tmp_path, text)
+    with pytest.raises(ConfigError) as e:
+        load_station(file)
+    assert str(e.value).startswith(f"{file}: ")
+    return str(e.value).removeprefix(f"{file}: ")
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    config = load_station(station(tmp_path, STATION + FOLDER + TIMER + '[archive]\npath = "/elsewhere"\n'))
+    assert isinstance(config.source, FolderSource)
+    assert config.source.path == tmp_path / "parts"
+    assert config.recipe == tmp_path / "r.toml"
+    assert config.journal.path == tmp_path / "journal.sqlite"
+    assert config.archive is not None
+    assert config.archive.path == Path("/elsewhere")
+
+
+def test_each_kind_brings_its_own_table(tmp_path: Path) -> None:
+    text = STATION + '[source]\nkind = "camera"\ndevice = "rtsp://c/1"\n[trigger]\nkind = "modbus"\nport = 1502\n'
+    config = load_station(station(tmp_path, text))
+    assert isinstance(config.source, CameraSource)
+    assert isinstance(config.trigger, ModbusTrigger)
+    assert config.trigger.port == 1502
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (STATION + FOLDER + "lop = true\n" + TIMER, "source.lop: unknown key; did you mean source.loop?"),
+        (STATION + FOLDER + TIMER + "[publischer]\n", "publischer: unknown key; did you mean publisher?"),
+        (STATION + "period_ms = 5\n" + FOLDER + TIMER, "period_ms: unknown key; did you mean trigger.period_ms?"),
+        (STATION + "xyzzy = 5\n" + FOLDER + TIMER, "xyzzy: unknown key"),
+        (STATION + '[source]\nkind = "folder"\npath = 3\n' + TIMER, "source.path: expected a path in quotes, found 3"),
+        (STATION + "queue = 5.5\n" + FOLDER + TIMER, "queue: expected a whole number, found 5.5"),
+        (STATION + "device = 4\n" + FOLDER + TIMER, "device: expected text in quotes or a list, found 4"),
+        (STATION + 'device = ["CPU", 3]\n' + FOLDER + TIMER, "device[1]: expected text in quotes, found 3"),
+        (STATION + "source = 3\n" + TIMER, "source: expected a table, found 3"),
+        (STATION + FOLDER + TIMER + "period_ms = -3\n", "trigger.period_ms: expected a number above 0.0, found -3"),
+        (STATION + FOLDER + TIMER + "period_ms = nan\n", "trigger.period_ms: expected a finite number, found nan"),
+        (STATION + FOLDER + '[trigger]\nkind = "modbus"\nport = 99999\n',
+            "trigger.port: expected a whole number of at most 65535, found 99999"),
+        (
+            STATION + FOLDER + TIMER + '[publisher]\nendpoint = "5560"\n',
+            'publisher.endpoint: expected an endpoint such as "tcp://127.0.0.1:5560", found "5560"',
+        ),
+        (
+            STATION + '[source]\nkind = "camra"\n' + TIMER,
+            'source.kind: expected one of "camera", "folder", "synthetic", "video", found "camra"',
+        ),
+        (STATION + FOLDER + "[trigger]\n", 'trigger.kind: missing; one of "modbus", "timer", "zeromq"'),
+        (STATION + TIMER, "source: missing"),
+        (STATION + '[source]\nkind = "camera"\n' + TIMER, "source.device: missing"),
+        (STATION + "device = []\n" + FOLDER + TIMER, 'device: expected at least one device such as "CPU", found an empty list'),
+        ('name = "a b"\nrecipe = "r"\n' + FOLDER + TIMER,
+            "name: expected a name of letters, digits, '.', '_' and '-' (64 at most), found \"a b\""),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_key_and_both_sides(tmp_path: Path, text: str, message: str) -> None:
+    assert refused(tmp_path, text) == message
+
+
+def test_broken_toml_names_the_line(tmp_path: Path) -> None:
+    assert "is not valid TOML" in (said := refused(tmp_path, STATION + "[source\n"))
+    assert "line 3" in said
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "station.toml"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        load_station(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: expected a station file, could not read it: No such file"):
+        load_station(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("deadline_ms = -1", "deadline_ms: expected a number above 0.0, found -1"),
+        ("threshold = inf", "threshold: expected a finite number, found inf"),
+        ("threshold = true", "threshold: expected a number, found true"),
+        ("roi = [1, 2, 3]", "roi: expected a list of at least 4 entries, found [1, 2, 3]"),
+        ("roi = [1, 2, 3, -4]", "roi[3]: expected a whole number of at least 0, found -4"),
+        ("golden = 0", "golden: expected a whole number of at least 1, found 0"),
+        ("treshold = 3.0", "treshold: unknown key; did you mean threshold?"),
+    ],
+)
+def test_a_recipe_is_checked_the_same_way(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(f'name = "p"\nbundle = "b"\n{line}\n')
+    with pytest.raises(ConfigError) as e:
+        load_recipe(file)
+    assert str(e.value) == f"{file}: {message}"
+
+
+def test_an_infinite_threshold_can_never_accept_everything(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    for number in ("inf", "+inf", "nan"):
+        file.write_text(f'name = "p"\nbundle = "b"\nthreshold = {number}\n')
+        with pytest.raises(ConfigError):
+            load_recipe(file)

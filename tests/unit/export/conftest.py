@@ -1,0 +1,59 @@
+"""A small real run: 24 drawn gray parts at 64x64, taught by PaDiM on the lite0 of the wheel. Costs a few seconds, so once a session."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+SIDE = 64
+
+
+def draw(seed: int, bad: bool = False, side: int = SIDE + 16) -> npt.NDArray[np.uint8]:
+    """A gray part with a ring and a little noise; a bad one has a dark scratch."""
+    rng = np.random.default_rng(seed)
+    image = np.full((side, side), 150, np.uint8)
+    cv2.circle(image, (side // 2, side // 2), side // 4, 90, 3)
+    if bad:
+        x, y = (int(v) for v in rng.integers(10, side - 30, 2))
+        cv2.line(image, (x, y), (x + 20, y + 14), 10, 4)
+    noise = rng.normal(0, 4, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def draw_mask(seed: int, side: int = SIDE + 16) -> npt.NDArray[np.uint8]:
+    """Where the scratch of `draw(seed, True)` lies."""
+    x, y = (int(v) for v in np.random.default_rng(seed).integers(10, side - 30, 2))
+    mask = np.zeros((side, side), np.uint8)
+    cv2.line(mask, (x, y), (x + 20, y + 14), 255, 4)
+    return mask
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MVTec's layout: 24 good to learn from, 8 good and 6 bad with masks to test on."""
+    root = tmp_path_factory.mktemp("data") / "rings"
+    for folder, seeds, bad in (
+        ("train/good", range(24), False),
+        ("test/good", range(100, 108), False),
+        ("test/scratch", range(200, 206), True),
+    ):
+        (root / folder).mkdir(parents=True)
+        for seed in seeds:
+            cv2.imwrite(str(root / folder / f"{seed:03d}.png"), draw(seed, bad))
+    (root / "ground_truth" / "scratch").mkdir(parents=True)
+    for seed in range(200, 206):
+        cv2.imwrite(str(root / "ground_truth" / "scratch" / f"{seed}_mask.png"), draw_mask(seed))
+    return root
+
+
+@pytest.fixture(scope="session")
+def run_dir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that `lineside-train fit` would have made."""
+    from training.data import load_dataset
+    from training.teach import Lesson, teach
+
+    out = tmp_path_factory.mktemp("runs") / "rings"
+    teach(load_dataset(data_dir, image_size=str(SIDE)), Lesson("padim"), out)
+    return out

@@ -1,0 +1,123 @@
+"""An export from end to end, on a small real detector; and what a refused one leaves behind."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_runtime.bundle import ModelBundle
+from edge_runtime.errors import ConfigError, DataError, ParityError
+from edge_runtime.predictor import OpenvinoPredictor
+from export import convert
+from export.build import Options, Report, build
+from training.data import load_frame
+from training.run import frame_of, load_run
+
+LENIENT = 0.2
+"""24 images of 64x64 pixels: quantization costs more here than on a real product, and these tests are not about how much."""
+
+
+@pytest.fixture(scope="module")
+def int8(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    out = tmp_path_factory.mktemp("bundles") / "rings"
+    return build(load_run(run_dir), out, None, Options("int8", onnx=True, zipped=True, band=LENIENT, budget=LENIENT))
+
+
+def test_an_int8_bundle_holds_what_a_device_needs(int8: Report, run_dir: Path) -> None:
+    info = load_run(run_dir).info
+    bundle = ModelBundle.open(int8.out)
+    manifest = bundle.manifest
+    assert (bundle.id, manifest.precision, manifest.method, manifest.input) == (int8.bundle_id, "int8", "padim", info.input)
+    assert manifest.metrics.keys() == {"torch", "fp32", "int8"}
+    assert manifest.metrics["torch"].image_auroc == pytest.approx(manifest.metrics["fp32"].image_auroc, abs=1e-9)
+    assert manifest.metrics["int8"].n_bad == 6
+    assert manifest.dataset == info.dataset
+    assert len(manifest.golden) == 6
+    assert manifest.threshold.value != info.threshold.value  # recalibrated on the refitted head
+    assert {"openvino", "nncf", "torch", "lineside"} <= manifest.tools.keys()
+    assert ModelBundle.open(int8.out.with_name("rings.zip")).id == int8.bundle_id
+    assert sorted(p.name for p in int8.out.parent.iterdir()) == ["rings", "rings.zip"]
+
+
+def test_the_int8_graph_is_quantized_and_its_head_is_not(int8: Report) -> None:
+    import openvino as ov
+
+    model = ov.Core().read_model(int8.out / "model.xml")
+    assert sum(op.get_type_name() == "FakeQuantize" for op in model.get_ops()) > 20
+    constants = convert.head_constants(model)
+    assert constants
+    assert all(value.dtype in (np.float32, np.int64) for value in constants.values())
+    (int8.out / "model.bin").rename(int8.out / "model.bin")  # nothing of this process holds the file open for itself
+
+
+def test_the_head_was_refitted_on_the_quantized_features(int8: Report, run_dir: Path) -> None:
+    import openvino as ov
+
+    before = dict(load_run(run_dir).detector().head.named_buffers())
+    after = convert.head_constants(ov.Core().read_model(int8.out / "model.xml"))
+    assert before.keys() == after.keys()
+    assert any(not np.allclose(before[name].numpy(), value, rtol=1e-2) for name, value in after.items())
+
+
+def test_the_devices_predictor_gives_the_recorded_scores(int8: Report) -> None:
+    bundle = ModelBundle.open(int8.out)
+    with OpenvinoPredictor(bundle) as predictor:
+        for golden in bundle.manifest.golden:
+            found = predictor.predict(frame_of(bundle.directory / golden.image, bundle.manifest.input))
+            assert found.score == pytest.approx(golden.score, rel=1e-5)
+            assert float(found.score_map.max()) == pytest.approx(golden.map_peak, rel=1e-5)
+
+
+def test_golden_samples_are_test_images_as_the_camera_gave_them(int8: Report, data_dir: Path) -> None:
+    spec = ModelBundle.open(int8.out).manifest.input
+    frames = {load_frame(p, spec).tobytes() for p in data_dir.rglob("test/*/*.png")}
+    assert all(load_frame(p, spec).tobytes() in frames for p in (int8.out / "golden").iterdir())
+
+
+def test_a_refused_export_leaves_nothing_behind(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = convert.stitch
+    # A conversion that goes wrong: the head's largest parameter comes out 5 % too large.
+    monkeypatch.setattr(convert, "stitch", lambda *parts: _distort(real(*parts)))
+    with pytest.raises(ParityError, match="expected the FP32 graph to give torch's scores"):
+        build(load_run(run_dir), tmp_path / "bundle", None, Options("fp32"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def _distort(model: object) -> object:
+    values = convert.head_constants(model)  # type: ignore[arg-type]
+    name = max(values, key=lambda n: values[n].size)
+    return convert.replace_head(model, {name: values[name] * np.float32(1.05)})  # type: ignore[arg-type]
+
+
+def test_fp32_with_good_images_only_keeps_the_runs_threshold_and_says_what_was_not_gated(
+    data_dir: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    good = tmp_path / "good"
+    (good / "train").mkdir(parents=True)
+    shutil.copytree(data_dir / "train" / "good", good / "train" / "good")
+    run = load_run(run_dir)
+    report = build(run, tmp_path / "bundle", good, Options("fp32"))
+    manifest = ModelBundle.open(report.out).manifest
+    assert manifest.threshold == run.info.threshold
+    assert manifest.metrics["fp32"].image_auroc is None
+    assert manifest.metrics["fp32"].n_good == 24
+    assert "AUROC could not be gated" in report.notes[0]
+
+
+def test_other_images_than_the_runs_are_refused(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(data_dir, other)
+    cv2.imwrite(str(other / "train" / "good" / "000.png"), np.full((80, 80), 7, np.uint8))
+    with pytest.raises(DataError, match=r"expected the 24 good images that the run was taught on .* found 24 in"):
+        build(load_run(run_dir), tmp_path / "bundle", other, Options())
+    with pytest.raises(DataError, match="no folder is now"):
+        build(load_run(run_dir), tmp_path / "bundle", tmp_path / "gone", Options())
+    assert [p.name for p in tmp_path.iterdir()] == ["other"]
+
+
+def test_an_existing_bundle_is_not_replaced_without_force(int8: Report, run_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="--force"):
+        build(load_run(run_dir), int8.out, None, Options())
+    assert ModelBundle.open(int8.out).id == int8.bundle_id

@@ -1,0 +1,217 @@
+"""Where good ends: thresholds from held-out scores of good parts, or from good and bad ones, each with what it is worth.
+
+Three rules (`Rule.kind`):
+
+false_reject_rate   The k-th smallest of n held-out good scores, k = ceil((n + 1)(1 - rate)), as in split conformal prediction: a new good
+                    part is rejected with at most the stated probability, whatever the scores' distribution. The true rate of that very
+                    threshold is below the Beta(n + 1 - k, k) quantile with the stated confidence (tolerance limits: Wilks 1941,
+                    "Determination of sample sizes for setting tolerance limits", section 3).
+max_f1              The threshold with the largest F1 over good and bad images, in the middle of its gap; of equals, the lowest.
+recall              The highest threshold that still rejects the stated share of the bad images, in the middle of its gap: the lowest
+                    false-reject rate at that recall.
+
+Each rule is applied twice: to the images' scores for `Threshold.value` and to the maxima of their maps for `Threshold.map_value`. So the
+promise holds for a whole picture there, too: with `false_reject_rate`, at most that share of good parts shows a region at all.
+
+Held-out scores come from heads that did not see the image (see fit.cross_fit), which know a little less than the detector that ships:
+the threshold errs on the side of accepting good parts.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import beta
+
+from edge_runtime.bundle import DisplayScale, Threshold
+from edge_runtime.errors import CalibrationError
+
+DEFAULT_RATE = 0.01
+_EPS = 1e-9  # keeps (n + 1)(1 - rate) from being rounded past a whole number
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a threshold is found; stored with the run, so that export can find the INT8 detector's threshold in the same way."""
+
+    kind: Literal["false_reject_rate", "max_f1", "recall"]
+    target: float | None = None
+    """The stated rate or recall, 0..1; None for max_f1."""
+    confidence: float = 0.95
+    bad: str | None = None
+    """Folder of the bad images (absolute path); None where none count or they are the test split's."""
+    from_test_split: bool = False
+    """True: good and bad images are those of the data's test split, because the user asked for it by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a detector says of N images."""
+
+    score: npt.NDArray[np.float64]
+    """(N,) raw image scores."""
+    map_peak: npt.NDArray[np.float64]
+    """(N,) largest value of each raw map."""
+    map_median: npt.NDArray[np.float64]
+    """(N,) median of each raw map, ignored places aside."""
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+class HeldOutImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One good image, scored by a head that was fitted without it."""
+
+    name: str
+    """Relative to the data's folder."""
+    sha256: str
+    """Of the file."""
+    score: float
+    map_peak: float
+    map_median: float
+
+
+class HeldOut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """held_out.json: every good image of the training set."""
+
+    images: list[HeldOutImage]
+
+    @classmethod
+    def of(cls, names: Sequence[str], sha256: Sequence[str], scores: Scores) -> "HeldOut":
+        """Names, hashes and scores in the same order."""
+        rows = zip(names, sha256, scores.score, scores.map_peak, scores.map_median, strict=True)
+        return cls(
+            images=[HeldOutImage(name=n, sha256=h, score=float(s), map_peak=float(p), map_median=float(m)) for n, h, s, p, m in rows]
+        )
+
+    @property
+    def scores(self) -> Scores:
+        """As arrays."""
+        rows = np.array([(i.score, i.map_peak, i.map_median) for i in self.images], dtype=np.float64).reshape(-1, 3)
+        return Scores(rows[:, 0], rows[:, 1], rows[:, 2])
+
+
+def default_rule(n_good: int) -> Rule:
+    """A false-reject rate of 1 %, or the lowest that so many images support."""
+    return Rule(kind="false_reject_rate", target=max(DEFAULT_RATE, 1 / (n_good + 1)))
+
+
+def check_rule(rule: Rule, n_good: int) -> None:
+    """Refuse what cannot work, before hours of work. Raises CalibrationError."""
+    target = rule.target
+    if rule.kind == "max_f1":
+        return
+    what = "false-reject rate" if rule.kind == "false_reject_rate" else "recall"
+    if target is None or not 0 < target <= (0.5 if rule.kind == "false_reject_rate" else 1):
+        top = "up to 0.5" if rule.kind == "false_reject_rate" else "up to 1"
+        raise CalibrationError(f"{what}: expected a share above 0 and {top} (0.01 is 1 %), found {target}")
+    if rule.kind == "false_reject_rate" and (n_good + 1) * target < 1 - _EPS:
+        needed = math.ceil(1 / target - _EPS) - 1
+        raise CalibrationError(
+            f"false-reject rate: {n_good} good images support {_percent(1 / (n_good + 1), up=True)} at the lowest,"
+            f" {_percent(target)} was asked for; that needs {needed} good images"
+        )
+
+
+def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None) -> tuple[Threshold, DisplayScale]:
+    """Threshold and colour scale.
+
+    Args:
+        rule: see the module's text.
+        good: held-out scores of good images (or the test split's, where the rule says so).
+        bad: scores of bad images; needed by max_f1 and recall.
+
+    Raises:
+        CalibrationError: too few images for the stated rate, no bad images, or scores that cannot carry a threshold.
+    """
+    n_bad = 0 if bad is None else len(bad)
+    if len(good) == 0:
+        raise CalibrationError("calibration: expected scores of good images, found none")
+    everything = [good.score, good.map_peak, *(() if bad is None else (bad.score, bad.map_peak))]
+    if not all(np.isfinite(a).all() for a in everything):
+        raise CalibrationError("calibration: some scores are not finite: the detector is broken; fit again")
+    check_rule(rule, len(good))
+    upper: float | None = None
+    if rule.kind == "false_reject_rate":
+        assert rule.target is not None
+        value, k = _order_statistic(good.score, rule.target)
+        map_value, _ = _order_statistic(good.map_peak, rule.target)
+        upper = upper_bound(len(good), k, rule.confidence)
+        sentence = (
+            f"false-reject rate {_percent(rule.target)}: at most {_percent(upper, up=True)} at {_percent(rule.confidence)} confidence"
+            f" from {len(good)} good images"
+        )
+        n_bad = 0
+    else:
+        if bad is None or n_bad == 0:
+            raise CalibrationError(f"calibration: the rule {rule.kind} needs bad images, found none: give them with --bad FOLDER")
+        pick = _max_f1 if rule.kind == "max_f1" else partial(_at_recall, rule.target or 1.0)
+        value, map_value = pick(good.score, bad.score), pick(good.map_peak, bad.map_peak)
+        rejected, missed = int((good.score > value).sum()), int((bad.score <= value).sum())
+        name = "maximum F1" if rule.kind == "max_f1" else f"lowest false-reject rate at a recall of {_percent(rule.target or 1.0)}"
+        sentence = f"{name}: rejects {rejected} of {len(good)} good and misses {missed} of {n_bad} bad images"
+        if rule.kind == "recall" and rejected < len(good):
+            # The threshold follows from the bad images alone, so the good ones may bound its rate (the same Beta quantile).
+            upper = upper_bound(len(good), len(good) - rejected, rule.confidence)
+            sentence += f"; false-reject rate at most {_percent(upper, up=True)} at {_percent(rule.confidence)} confidence"
+    if rule.from_test_split:
+        sentence += "; calibrated on the test split, so figures measured on it flatter"
+    if value <= 0 or map_value <= 0:
+        raise CalibrationError(
+            f"calibration: expected a threshold above 0, found {value:.3g} for scores and {map_value:.3g} for maps:"
+            " these images are all the same"
+        )
+    threshold = Threshold(
+        value=value,
+        map_value=map_value,
+        rule=sentence,
+        false_reject_rate=rule.target if rule.kind == "false_reject_rate" else None,
+        false_reject_upper=upper,
+        confidence=rule.confidence,
+        n_good=len(good),
+        n_bad=n_bad,
+        from_test_split=rule.from_test_split,
+    )
+    # The median map of a good part is cold; twice the threshold is hot, so that the threshold lies in the warm half.
+    return threshold, DisplayScale(low=min(float(np.median(good.map_median)), map_value), high=2 * map_value)
+
+
+def upper_bound(n: int, k: int, confidence: float) -> float:
+    """Upper confidence bound of the rate at which new scores exceed the k-th smallest of n: Beta(n + 1 - k, k) quantile (Wilks 1941)."""
+    return float(beta.ppf(confidence, n + 1 - k, k))
+
+
+def _order_statistic(values: npt.NDArray[np.float64], rate: float) -> tuple[float, int]:
+    k = max(1, math.ceil((len(values) + 1) * (1 - rate) - _EPS))
+    return float(np.partition(values, k - 1)[k - 1]), k
+
+
+def _max_f1(good: npt.NDArray[np.float64], bad: npt.NDArray[np.float64]) -> float:
+    levels = np.unique(np.concatenate([good, bad]))
+    if len(levels) < 2:
+        raise CalibrationError("calibration: all good and bad images have the same score; no threshold can part them")
+    below = levels[:-1]
+    caught = len(bad) - np.searchsorted(np.sort(bad), below, side="right")
+    rejected = len(good) - np.searchsorted(np.sort(good), below, side="right")
+    best = int(np.argmax(2 * caught / (caught + rejected + len(bad))))
+    return float((levels[best] + levels[best + 1]) / 2)
+
+
+def _at_recall(recall: float, good: npt.NDArray[np.float64], bad: npt.NDArray[np.float64]) -> float:
+    weakest = np.sort(bad)[::-1][math.ceil(recall * len(bad) - _EPS) - 1]
+    everything = np.concatenate([good, bad])
+    lower = everything[everything < weakest]
+    return float((lower.max() + weakest) / 2 if len(lower) else np.nextafter(weakest, -np.inf))
+
+
+def _percent(share: float, *, up: bool = False) -> str:
+    """Two figures; an upper bound is never rounded down."""
+    value = share * 100
+    if up and value > 0:
+        digits = 1 - math.floor(math.log10(value))
+        value = math.ceil(value * 10**digits - _EPS) / 10**digits
+    return f"{float(f'{value:.2g}' if value < 99 else f'{value:.4g}'):g} %"

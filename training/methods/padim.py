@@ -1,0 +1,281 @@
+"""PaDiM: one Gaussian a position, Mahalanobis distance, in the form that is cheapest to run.
+
+Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization", 2020 (arXiv 2011.08785).
+
+The joint Gaussian over all levels of a position is never stored as one matrix. With the coarser level repeated under the finer
+grid (section III-A), the chain rule splits the distance exactly,
+
+    d2(fine, coarse) = d2(coarse) + d2(fine | coarse),
+
+so that the coarse part is computed once a coarse cell instead of once a fine one. Each part is `sum((W (x - mean))^2)`, with W the
+eigenvectors of the part's covariance over the roots of their eigenvalues, run as one grouped convolution. Such a head is bound
+by the memory it reads: 8+16 on a 32x32 grid has 31.7 million weights as full matrices, 9.4 as this chain, 4.7 with half of the
+components.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from edge_runtime.errors import ConfigError, DataError
+from training.methods.base import Features, Head, LevelShape, Progress, silent
+
+FIT_CHUNK_BYTES = 64 << 20
+"""Working memory that one chunk of positions may take while fitting."""
+
+
+@dataclass(frozen=True, slots=True)
+class PadimParams:
+    """Plain values only: stored as JSON beside the weights."""
+
+    features: int | None = None
+    """Channels kept, picked at random as in section III-A, each level in proportion to its width; None keeps all."""
+    neighbourhood: int = 3
+    """Each level is averaged over this many cells squared first (odd, 1 for none), as PatchCore's locally aware patches are (Roth
+    2022, section 3.1): parts never lie exactly where the last one lay."""
+    components: float = 0.5
+    """Share of each Gaussian's components that is kept, those of *least* variance (Rippel 2021, section III-C): what varies much among good
+    parts tells little about bad ones. 1.0 is the paper's full Mahalanobis distance."""
+    shrinkage: str | float = "ledoit_wolf"
+    """What makes a covariance invertible: "ledoit_wolf" (Ledoit & Wolf 2004, each position its own intensity; right also with fewer
+    images than channels), or a number added to the diagonal (the paper's 0.01, section III-B)."""
+    top_k: int = 5
+    """The image's score is the mean of this many largest distances (1: the paper's maximum)."""
+    smooth: float = 0.0
+    """Standard deviation, in cells, of a Gaussian over the map, 0 for none (the paper's 4 pixels are one cell of its stride-4 grid).
+    The image's score comes from the map before smoothing: small defects would drown."""
+
+
+PRESETS: Mapping[str, tuple[tuple[int, ...], PadimParams]] = {
+    "fast": ((16,), PadimParams()),
+    "fine": ((8, 16), PadimParams(smooth=1.0)),
+}
+"""Preset -> (strides of the backbone's levels, parameters)."""
+
+
+class PadimHead(Head):
+    """PaDiM over the grid of the finest level; coarser levels are repeated onto it."""
+
+    valid_mask: Tensor
+    map_weight: Tensor
+    top_weight: Tensor
+
+    def __init__(self, params: PadimParams, level_shapes: Sequence[LevelShape]) -> None:
+        """`level_shapes`: (C, h, w) a level, finest first.
+
+        Raises ConfigError for parameters or shapes that do not fit together.
+        """
+        super().__init__()
+        _check(params, level_shapes)
+        self.params = params
+        self.level_shapes = [(int(c), int(h), int(w)) for c, h, w in level_shapes]
+        self.grid_hw = self.level_shapes[0][1:]
+        gh, gw = self.grid_hw
+        self.widths = _widths(params.features, [c for c, _, _ in self.level_shapes])
+        self.ranks = [max(1, round(params.components * c)) for c in self.widths]
+        for i, (_, h, w) in enumerate(self.level_shapes):
+            kept, seen = self.widths[i], sum(self.widths[i:])
+            if params.features is not None:
+                self.register_buffer(f"pick_{i}", torch.arange(kept))
+            # Minus the mean: an export folds a subtraction into an addition, and the constant should stay what the buffer is.
+            self.register_buffer(f"shift_{i}", torch.zeros(1, kept, h, w))
+            self.register_buffer(f"whiten_{i}", torch.zeros(h * w * self.ranks[i], seen, 1, 1))
+        self.register_buffer("valid_mask", torch.ones(1, 1, gh, gw))
+        self.register_buffer("map_weight", torch.ones(1, 1, gh, gw))
+        self.register_buffer("top_weight", torch.tensor(1.0 / min(params.top_k, gh * gw)))
+        self.kernel = _gaussian(params.smooth)
+
+    def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """(N, C, h, w) a level, finest first -> score (N,), map (N, 1, gh, gw)."""
+        coarser: Tensor | None = None  # centred features of the coarser levels
+        d2: Tensor | None = None
+        below = self.grid_hw
+        for i in reversed(range(len(self.level_shapes))):
+            _, h, w = self.level_shapes[i]
+            x = self._prepare(levels[i], i) + self.get_buffer(f"shift_{i}")
+            if coarser is not None:
+                x = torch.cat([x, _repeat(coarser, below, (h, w))], 1)
+            y = _each_position(x, self.get_buffer(f"whiten_{i}"), h * w, sum(self.widths[i:]), self.ranks[i])
+            part = (y * y).sum(-1).reshape(-1, 1, h, w)
+            d2 = part if d2 is None else part + _repeat(d2, below, (h, w))
+            coarser, below = x, (h, w)
+        assert d2 is not None
+        return self._score(torch.sqrt(d2))
+
+    def _prepare(self, x: Tensor, level: int) -> Tensor:
+        """Channel pick and local averaging of one level; `x` is (N, C, rows, w)."""
+        if self.params.features is not None:
+            x = x.index_select(1, self.get_buffer(f"pick_{level}"))
+        size = self.params.neighbourhood
+        return x if size == 1 else nn.functional.avg_pool2d(x, size, 1, size // 2, count_include_pad=False)
+
+    def _score(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """M(x) = sqrt((x - mu)^T S^-1 (x - mu)), equation 2; the image's score from its largest values, section III-C."""
+        score_map = distance * self.valid_mask
+        top = torch.topk(score_map.flatten(1), min(self.params.top_k, self.grid_hw[0] * self.grid_hw[1]), dim=1).values
+        return top.sum(1) * self.top_weight, self._blur(score_map) * self.map_weight
+
+    def _blur(self, score_map: Tensor) -> Tensor:
+        if self.kernel is None:
+            return score_map
+        return nn.functional.conv2d(score_map, self.kernel, padding=self.kernel.shape[-1] // 2)
+
+    def fit(self, features: Features, valid: npt.NDArray[np.bool_], seed: int, progress: Progress = silent) -> None:
+        """Mean and covariance of each position (equation 1) and from them the whitening factors. See `Head.fit`."""
+        n = len(features)
+        if n < 2:
+            raise DataError(f"padim: expected at least 2 good images to estimate a covariance, found {n}; add images")
+        if valid.shape != self.grid_hw or not valid.any():
+            raise DataError(
+                f"padim: expected a mask {self.grid_hw} with at least one valid position, found {valid.shape} with {int(valid.sum())}"
+            )
+        self._pick(seed)
+        chunks = [list(self._chunks(i, n)) for i in range(len(self.level_shapes))]
+        total, done = sum(map(len, chunks)), 0
+        for i in reversed(range(len(self.level_shapes))):
+            for rows in chunks[i]:
+                self._fit_rows(features, i, rows)
+                done += 1
+                progress("fitting Gaussians", done, total)
+        self.valid_mask.copy_(torch.from_numpy(valid)[None, None])
+        # Smoothing is renormalised at borders and beside ignored positions, whose zeros would pull their neighbours down.
+        self.map_weight.copy_(self.valid_mask / self._blur(self.valid_mask).clamp_min(1e-6))
+        self.top_weight.fill_(1.0 / min(self.params.top_k, int(valid.sum())))
+
+    def _pick(self, seed: int) -> None:
+        if self.params.features is None:
+            return
+        rng = np.random.default_rng(seed)
+        for i, (c, _, _) in enumerate(self.level_shapes):
+            picks = np.sort(rng.choice(c, self.widths[i], replace=False))
+            self.get_buffer(f"pick_{i}").copy_(torch.from_numpy(picks))
+
+    def _chunks(self, level: int, n: int) -> Iterator[slice]:
+        """Rows of a level's grid, few enough for FIT_CHUNK_BYTES of features and covariances."""
+        _, h, w = self.level_shapes[level]
+        seen = sum(self.widths[level:])
+        step = max(1, FIT_CHUNK_BYTES // (w * (2 * n * seen * 4 + 4 * seen * seen * 8)))
+        for start in range(0, h, step):
+            yield slice(start, min(start + step, h))
+
+    def _fit_rows(self, features: Features, level: int, rows: slice) -> None:
+        """Fit the positions in some rows of one level's grid, given all coarser levels below them."""
+        parts: list[Tensor] = []  # (N, c, rows, w) a level, this one first
+        _, h, w = self.level_shapes[level]
+        margin = self.params.neighbourhood // 2
+        for j in range(level, len(self.level_shapes)):
+            _, hj, wj = self.level_shapes[j]
+            at_h, at_w = _nearest(hj, h)[rows], _nearest(wj, w)
+            first, last = max(0, int(at_h[0]) - margin), min(hj, int(at_h[-1]) + 1 + margin)
+            block = np.ascontiguousarray(features.levels[j][features.rows, :, first:last])  # the only copy of the features
+            x = self._prepare(torch.from_numpy(block), j).index_select(2, at_h - first)
+            parts.append(x if wj == w else x.index_select(3, at_w))
+        x = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        n, seen = x.shape[:2]
+        x = x.permute(2, 3, 0, 1).reshape(-1, n, seen).contiguous()  # (P, N, C); the batched product is ten times slower on a view
+        mean = x.mean(1, keepdim=True)
+        kept, rank = self.widths[level], self.ranks[level]
+        factors = _whiten(x.sub_(mean), kept, rank, self.params.shrinkage)
+        self.get_buffer(f"shift_{level}")[0, :, rows] = -mean[:, 0, :kept].T.reshape(kept, -1, w)
+        self.get_buffer(f"whiten_{level}").view(h, w, rank, seen)[rows] = factors.view(-1, w, rank, seen)
+
+    def memory_bytes(self, n_images: int) -> int:
+        """Features, parameters, and one chunk's working memory."""
+        feats = sum(n_images * c * h * w * 4 for c, h, w in self.level_shapes)
+        state = sum(b.numel() * b.element_size() for b in self.buffers())
+        return feats + state + 3 * FIT_CHUNK_BYTES
+
+
+def _whiten(x: Tensor, kept: int, rank: int, shrinkage: str | float) -> Tensor:
+    """(P, N, C) centred samples -> (P, rank, C): `rank` components of least variance of the first `kept` channels given the others.
+
+    Own channels a, others b: the residual a - S_ab S_bb^-1 b has covariance S_aa - S_ab S_bb^-1 S_ba (the Schur complement).
+    """
+    n, c = x.shape[1:]
+    cov = torch.matmul(x.transpose(1, 2), x).double() / n
+    if isinstance(shrinkage, str):
+        # Ledoit & Wolf 2004, lemma 3.2-3.4: S* = (1 - rho) S + rho mu I
+        mu = cov.diagonal(dim1=1, dim2=2).mean(1)
+        fro2 = (cov * cov).sum((1, 2))
+        delta2 = (fro2 - c * mu**2).clamp_min(torch.finfo(torch.float64).tiny)
+        beta2 = ((x.double() ** 2).sum(2).pow(2).sum(1) / n - fro2) / n
+        rho = (beta2 / delta2).clamp(0, 1)
+        cov = cov * (1 - rho)[:, None, None]
+        ridge = rho * mu
+    else:
+        ridge = torch.full((len(cov),), float(shrinkage), dtype=torch.float64)
+    # A channel that never moves (a dead ReLU, a masked corner) has no variance: this floor keeps its distance finite.
+    floor = 1e-6 * cov.diagonal(dim1=1, dim2=2).mean(1) + 1e-12
+    cov.diagonal(dim1=1, dim2=2).add_(torch.maximum(ridge, floor)[:, None])
+    own, cross, others = cov[:, :kept, :kept], cov[:, :kept, kept:], cov[:, kept:, kept:]
+    residual = torch.eye(kept, dtype=torch.float64).expand(len(cov), -1, -1)
+    if c > kept:
+        slope = torch.cholesky_solve(cross.transpose(1, 2), torch.linalg.cholesky(others)).transpose(1, 2)
+        own = own - slope @ cross.transpose(1, 2)
+        residual = torch.cat([residual, -slope], 2)
+    variances, vectors = torch.linalg.eigh(own)  # ascending
+    directions = vectors[:, :, :rank].transpose(1, 2) / variances[:, :rank, None].sqrt()
+    whitening: Tensor = directions @ residual
+    return whitening.float()
+
+
+def _each_position(x: Tensor, weight: Tensor, positions: int, channels: int, rank: int) -> Tensor:
+    """(N, C, h, w), (P*rank, C, 1, 1) -> (N, P, rank): every position times its own matrix.
+
+    A grouped convolution rather than a batched product: OpenVINO packs its weights once, at load.
+    """
+    columns = x.permute(0, 2, 3, 1).reshape(-1, positions * channels, 1, 1)
+    return nn.functional.conv2d(columns, weight, groups=positions).reshape(-1, positions, rank)
+
+
+def _nearest(source: int, target: int) -> Tensor:
+    """For each of `target` cells, the one of `source` cells that lies under it."""
+    return torch.arange(target) * source // target
+
+
+def _repeat(x: Tensor, source_hw: tuple[int, int], target_hw: tuple[int, int]) -> Tensor:
+    """(N, C, *source_hw) -> (N, C, *target_hw), each cell repeated over the finer cells above it."""
+    (hs, ws), (ht, wt) = source_hw, target_hw
+    if source_hw == target_hw:
+        return x
+    if ht % hs == 0 and wt % ws == 0:
+        return nn.functional.interpolate(x, size=target_hw, mode="nearest")
+    return x.index_select(2, _nearest(hs, ht)).index_select(3, _nearest(ws, wt))
+
+
+def _gaussian(sigma: float) -> Tensor | None:
+    if sigma == 0:
+        return None
+    radius = max(1, round(2.5 * sigma))
+    weights = torch.exp(-(torch.arange(-radius, radius + 1).float() ** 2) / (2 * sigma * sigma))
+    weights = weights / weights.sum()
+    kernel: Tensor = torch.outer(weights, weights)[None, None]
+    return kernel
+
+
+def _widths(features: int | None, channels: Sequence[int]) -> list[int]:
+    """Channels kept a level: proportional, at least one each, `features` in all."""
+    if features is None:
+        return list(channels)
+    ends = [round(features * sum(channels[: i + 1]) / sum(channels)) for i in range(len(channels))]
+    return [max(1, b - a) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _check(params: PadimParams, shapes: Sequence[LevelShape]) -> None:
+    total = sum(c for c, _, _ in shapes)
+    if not shapes:
+        raise ConfigError("padim: expected at least one level of the backbone, found none")
+    if params.features is not None and not len(shapes) <= params.features <= total:
+        raise ConfigError(f"padim: features must be between {len(shapes)} and the backbone's {total} channels, found {params.features}")
+    if params.shrinkage != "ledoit_wolf" and (isinstance(params.shrinkage, str) or params.shrinkage < 0):
+        raise ConfigError(f'padim: shrinkage must be "ledoit_wolf" or a number from 0 up, found {params.shrinkage!r}')
+    if params.top_k < 1 or params.smooth < 0:
+        raise ConfigError(f"padim: top_k must be at least 1 and smooth at least 0, found {params.top_k} and {params.smooth}")
+    if params.neighbourhood < 1 or params.neighbourhood % 2 == 0 or not 0 < params.components <= 1:
+        raise ConfigError(
+            f"padim: neighbourhood must be odd and components in (0, 1], found {params.neighbourhood} and {params.components}"
+        )

@@ -1,0 +1,65 @@
+"""Another threshold for a detector that is already taught: gathers the scores that a rule asks for, and applies it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.bundle import InputSpec
+from edge_runtime.errors import DataError
+from edge_runtime.preprocess import Preprocessor
+from training.calibrate import Rule, Scores, apply_rule
+from training.data import Sample, inputs, load_bad, load_dataset
+from training.fit import extract_features, score_features, torch_backbone_fn
+from training.methods.base import Progress, silent
+from training.run import Detector, Run, rewrite_info
+
+
+def recalibrate(run: Run, rule: Rule, data: Path | None = None, progress: Progress = silent) -> Run:
+    """Another threshold for a run, by another rule; run.json is replaced at once.
+
+    `data`: where the data lies now, for a rule on the test split. Raises DataError, CalibrationError; the run is then as before.
+    """
+    good, bad = evidence(run, rule, data, progress)
+    threshold, display = apply_rule(rule, good, bad)
+    return rewrite_info(run, msgspec.structs.replace(run.info, rule=rule, threshold=threshold, display=display))
+
+
+def evidence(run: Run, rule: Rule, data: Path | None = None, progress: Progress = silent) -> tuple[Scores, Scores | None]:
+    """Scores that `rule` needs of the torch detector: of good images and, where it uses them, of bad ones."""
+    good_samples, bad_samples = rule_samples(rule, data or Path(run.info.data), run.info.input, run.ignore, progress)
+    if not good_samples and not bad_samples:
+        return run.held_out.scores, None
+    detector, prepare = run.detector(), run.preprocessor()
+    good = score_samples(detector, good_samples, prepare, progress) if good_samples else run.held_out.scores
+    return good, score_samples(detector, bad_samples, prepare, progress) if bad_samples else None
+
+
+def rule_samples(
+    rule: Rule, data: Path, spec: InputSpec, ignore: npt.NDArray[np.uint8] | None, progress: Progress = silent
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """(good, bad) images that a rule wants scored beside the held-out good ones; both empty for a rule that needs none.
+
+    Raises DataError when they are not there, or do not fit.
+    """
+    if rule.from_test_split:
+        test = load_dataset(data, spec=spec, ignore=ignore, progress=progress).test
+        good, bad = tuple(s for s in test if s.is_good), tuple(s for s in test if not s.is_good)
+        if not good or (not bad and rule.kind != "false_reject_rate"):
+            raise DataError(
+                f"calibrate: expected a test split with good and bad images in {data} (test/good, test/<defect>), found no such"
+            )
+        return good, bad if rule.kind != "false_reject_rate" else ()
+    if rule.bad is None:
+        return (), ()
+    return (), load_bad(Path(rule.bad), spec, ignore, progress=progress)
+
+
+def score_samples(detector: Detector, samples: Sequence[Sample], prepare: Preprocessor, progress: Progress = silent) -> Scores:
+    """Scores of images by the whole torch detector. Raises DataError."""
+    shapes = detector.backbone.level_shapes(prepare.spec.height, prepare.spec.width)
+    run_backbone = torch_backbone_fn(detector.backbone)
+    features = extract_features(run_backbone, inputs(samples, prepare), len(samples), shapes, progress=progress)
+    return score_features(detector.head, features, prepare.valid_cells(detector.head.grid_hw))

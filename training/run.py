@@ -1,0 +1,278 @@
+"""Run directories: one taught detector with everything that export, calibration and evaluation need of it.
+
+Layout: run.json (RunInfo), backbone.safetensors, head.safetensors, held_out.json, and ignore_mask.png where there is one. A run is
+written into a hidden folder beside its place and renamed at the end, so that a run that can be seen is whole.
+"""
+
+import dataclasses
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edge_runtime import bundle
+from edge_runtime.bundle import DisplayScale, InputSpec, Threshold
+from edge_runtime.errors import ConfigError, DataError
+from edge_runtime.preprocess import Preprocessor, read_mask
+from edge_runtime.records import Frame, Prediction
+from training.backbones import Backbone, BackboneSpec
+from training.calibrate import HeldOut, Rule
+from training.data import load_frame
+from training.methods import METHODS
+from training.methods.base import Head, LevelShape
+
+SCHEMA = 1
+_T = TypeVar("_T")
+INFO, HELD_OUT, BACKBONE, HEAD, IGNORE = "run.json", "held_out.json", "backbone.safetensors", "head.safetensors", "ignore_mask.png"
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Common to the tables of run.json."""
+
+
+class BackboneInfo(_Record, frozen=True, kw_only=True):
+    """Which features."""
+
+    name: str
+    """timm's name."""
+    strides: tuple[int, ...]
+    """Finest first."""
+    sha256: str
+    """Of backbone.safetensors."""
+
+
+class RunInfo(_Record, frozen=True, kw_only=True):
+    """run.json."""
+
+    schema: int
+    name: str
+    created: str
+    """ISO 8601, UTC."""
+    method: str
+    preset: str
+    params: dict[str, Any]
+    """Fields of the method's Params."""
+    seed: int
+    folds: int
+    backbone: BackboneInfo
+    head_sha256: str
+    input: InputSpec
+    data: str
+    """Absolute path of the folder that it was taught on."""
+    dataset: bundle.Dataset
+    rule: Rule
+    """How the threshold came about, so that export can apply the same rule to the scores of the INT8 detector."""
+    threshold: Threshold
+    display: DisplayScale
+    tools: dict[str, str]
+
+
+class Detector(nn.Module):
+    """Backbone and head as one module: image (N, H, W, 3) uint8 BGR -> score (N,) and map (N, 1, gh, gw), both raw float32."""
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Larger is more anomalous; nothing is normalised."""
+        score, score_map = self.head(self.backbone(image))
+        return score, score_map
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run directory, read."""
+
+    directory: Path
+    info: RunInfo
+    held_out: HeldOut
+    ignore: npt.NDArray[np.uint8] | None
+    """(H, W) of the frame's size, 255 = ignored."""
+
+    def preprocessor(self) -> Preprocessor:
+        """From frames to model inputs."""
+        return Preprocessor(self.info.input, self.ignore)
+
+    def backbone(self) -> Backbone:
+        """With its weights, in eval mode. Raises DataError."""
+        spec = BackboneSpec(self.info.backbone.name, self.info.backbone.strides)
+        module = Backbone(spec)
+        _load_into(module.body, self.directory / BACKBONE, self.info.backbone.sha256)
+        return module.eval().requires_grad_(False)
+
+    def new_head(self, level_shapes: list[LevelShape]) -> Head:
+        """An unfitted head of this run's method and parameters."""
+        return make_head(self.info.method, self.info.params, level_shapes)
+
+    def detector(self) -> Detector:
+        """In eval mode. Raises DataError."""
+        backbone = self.backbone()
+        head = self.new_head(backbone.level_shapes(self.info.input.height, self.info.input.width))
+        _load_into(head, self.directory / HEAD, self.info.head_sha256)
+        return Detector(backbone, head.eval()).eval()
+
+    def predictor(self) -> Callable[[Frame], Prediction]:
+        """The torch detector behind the signature of edge_runtime's Predictor.predict."""
+        detector, prepare = self.detector(), self.preprocessor()
+
+        def predict(frame: Frame) -> Prediction:
+            batch = torch.from_numpy(prepare(frame.image)[None])
+            with torch.inference_mode():
+                score, score_map = detector(batch)
+            grid = score_map[0, 0].numpy()
+            return Prediction(float(score[0]), grid, prepare.grid_to_frame(frame.image, grid.shape))
+
+        return predict
+
+
+def make_params(method: str, values: Mapping[str, Any]) -> Any:
+    """The method's Params from plain values. Raises ConfigError for an unknown method, key, or type."""
+    known = METHODS.get(method)
+    if known is None:
+        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
+    fields = {f.name for f in dataclasses.fields(known.params)}
+    unknown = sorted(set(values) - fields)
+    if unknown:
+        raise ConfigError(f"{method}: has no parameter {unknown[0]!r}; it has {', '.join(sorted(fields))}")
+    try:
+        return msgspec.convert(dict(values), known.params)
+    except msgspec.ValidationError as e:
+        raise ConfigError(f"{method}: {e}") from e
+
+
+def make_head(method: str, values: Mapping[str, Any], level_shapes: list[LevelShape]) -> Head:
+    """An unfitted head. Raises ConfigError."""
+    params = make_params(method, values)
+    return METHODS[method].head(params, level_shapes)
+
+
+def frame_of(path: Path, spec: InputSpec, seq: int = 1) -> Frame:
+    """An image file as a frame. Raises DataError."""
+    image = load_frame(path, spec)
+    image.flags.writeable = False
+    return Frame(seq, 0, str(path), image)
+
+
+def check_free(out: Path, force: bool) -> None:
+    """Refuse a place that is taken, before any work. Raises ConfigError."""
+    if not out.exists():
+        return
+    if not force:
+        raise ConfigError(f"out: {out} exists already; choose another place or add --force to replace it")
+    if not (out / INFO).is_file():
+        raise ConfigError(f"out: {out} exists and is no run ({INFO} is missing), so --force does not replace it; choose another place")
+
+
+def save_run(
+    out: Path,
+    info: RunInfo,
+    backbone: Backbone,
+    head: Head,
+    held_out: HeldOut,
+    ignore: npt.NDArray[np.uint8] | None,
+    *,
+    force: bool = False,
+) -> Run:
+    """Write a run directory, all or nothing. The hashes in `info` are filled in here. Raises ConfigError, DataError."""
+    check_free(out, force)
+    part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        part.mkdir(parents=True)
+        save_file({k: v.contiguous() for k, v in backbone.body.state_dict().items()}, part / BACKBONE)
+        save_file({k: v.contiguous() for k, v in head.state_dict().items()}, part / HEAD)
+        info = msgspec.structs.replace(
+            info,
+            backbone=msgspec.structs.replace(info.backbone, sha256=bundle.file_sha256(part / BACKBONE)),
+            head_sha256=bundle.file_sha256(part / HEAD),
+        )
+        if ignore is not None:
+            ok, png = cv2.imencode(".png", ignore)
+            if not ok:
+                raise DataError("ignore mask: cannot be written as PNG")
+            (part / IGNORE).write_bytes(png.tobytes())
+        (part / HELD_OUT).write_bytes(_pretty(held_out))
+        (part / INFO).write_bytes(_pretty(info))
+        old = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.old")
+        if out.exists():
+            out.rename(old)
+        part.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as e:
+        raise DataError(f"run {out}: cannot be written: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Run(out, info, held_out, ignore)
+
+
+def rewrite_info(run: Run, info: RunInfo) -> Run:
+    """Replace run.json at once: a reader sees the old or the new one. Raises DataError."""
+    part = run.directory / f".{INFO}.part"
+    try:
+        part.write_bytes(_pretty(info))
+        part.replace(run.directory / INFO)
+    except OSError as e:
+        raise DataError(f"run {run.directory}: cannot be written: {e.strerror or e}") from e
+    finally:
+        part.unlink(missing_ok=True)
+    return dataclasses.replace(run, info=info)
+
+
+def load_run(path: Path) -> Run:
+    """Read a run directory; weights are read and checked when asked for. Raises DataError naming the file."""
+    info = _read(path / INFO, path)
+    schema = info.get("schema") if isinstance(info, dict) else None
+    if schema != SCHEMA:
+        raise DataError(f"{path / INFO}: expected schema {SCHEMA}, found {schema!r}: written by another version of Lineside; fit again")
+    decoded = _convert(info, RunInfo, path / INFO)
+    held_out = _convert(_read(path / HELD_OUT, path), HeldOut, path / HELD_OUT)
+    for name in (BACKBONE, HEAD):
+        if not (path / name).is_file():
+            raise DataError(f"run {path}: {name} is missing; fit again")
+    ignore = read_mask(path / IGNORE) if decoded.input.ignore_mask else None
+    return Run(path, decoded, held_out, ignore)
+
+
+def _read(file: Path, directory: Path) -> Any:
+    try:
+        return msgspec.json.decode(file.read_bytes())
+    except OSError as e:
+        raise DataError(
+            f"run {directory}: {file.name} is missing or unreadable ({e.strerror}): expected a folder made by lineside-train fit"
+        ) from e
+    except msgspec.DecodeError as e:
+        raise DataError(f"{file}: is not valid JSON: {e}") from e
+
+
+def _convert(raw: Any, kind: type[_T], file: Path) -> _T:
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as e:
+        raise DataError(f"{file}: {e}") from e
+
+
+def _pretty(record: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+def _load_into(module: nn.Module, file: Path, sha256: str) -> None:
+    if not file.is_file():
+        raise DataError(f"{file}: is missing; fit again")
+    if bundle.file_sha256(file) != sha256:
+        raise DataError(f"{file}: was altered since it was fitted (its sha256 differs from run.json's); fit again")
+    try:
+        module.load_state_dict(load_file(file))
+    except (SafetensorError, RuntimeError) as e:
+        raise DataError(f"{file}: does not fit the run's method and parameters: {str(e).splitlines()[0]}") from e
