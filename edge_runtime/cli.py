@@ -1,6 +1,7 @@
 """`lineside`: verbs -> calls -> exit codes, nothing else. Imports wait until a verb needs them: `--help` must be quick."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,9 @@ def run(station: StationFile) -> None:
     """
     from edge_runtime.launch import run_station
 
+    # run_station takes both over and hands them back when it is done: one that comes while the process ends is no failure any more.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     raise typer.Exit(run_station(station))
 
 

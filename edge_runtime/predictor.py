@@ -237,10 +237,10 @@ def _check_model(model: Any, manifest: Manifest, where: str) -> None:
 
 
 def _relative(found: float, expected: float, threshold: float) -> float:
-    """NaN for a value that is no number. Below a thousandth of the threshold, differences are rounding and cannot move a verdict."""
+    """NaN for a value that is no number. Below a tenth of the threshold, differences are rounding and cannot move a verdict."""
     if not math.isfinite(found):
         return math.nan
-    return abs(found - expected) / max(abs(expected), 1e-3 * threshold)
+    return abs(found - expected) / max(abs(expected), 0.1 * threshold)
 
 
 def _first_line(e: BaseException) -> str:

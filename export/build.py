@@ -262,7 +262,7 @@ class _Export:
         return _Judged(scored, raw, peaks, latency_ms)
 
     def _onnx(self, detector: Detector, images: Path, expected: npt.NDArray[np.float64]) -> None:
-        """detector.onnx: the FP32 detector with the run's own head, whatever the bundle's precision; its threshold stands in its metadata."""
+        """detector.onnx: the FP32 detector with the run's own head, whatever the bundle's precision; its threshold is in its metadata."""
         info = self.run.info
         path, few, out = self.pack / "detector.onnx", self.work / "few.npy", self.work / "onnx"
         notes = {"lineside_threshold": repr(info.threshold.value), "lineside_map_threshold": repr(info.threshold.map_value)}

@@ -268,14 +268,16 @@ def say_goodbye(s: dict[str, Any], plc: dict[int, Any], out: Path, seconds: floa
     """What a person reads at the end."""
     seen_by_plc = [r.latency_ms for r in plc.values() if r.latency_ms is not None]
     bad = s["rejects"] - s["false_rejects"]
+    good = s["accepts"] - s["false_accepts"] + s["false_rejects"]
     console.print(
-        f"\n[bold green]{s['decisions']} of {s['triggers']} triggers decided[/], {s['faults']} faults; the PLC read the same verdicts.\n"
-        f"  {bad} of {bad + s['false_accepts']} defective cells rejected, {s['false_rejects']} good ones with them "
+        f"\n\n[bold green]{s['decisions']} of {s['triggers']} triggers decided[/], {s['faults']} faults; the PLC read the same verdicts.\n"
+        f"  {bad} of {bad + s['false_accepts']} defective cells rejected, and {s['false_rejects']} of {good} good ones "
         f"(image AUROC {s['image_auroc']:.3f}).\n"
-        f"  The model took {s['predict_ms_median']:.1f} ms (p99 {s['predict_ms_p99']:.1f}), "
+        f"  Model {s['predict_ms_median']:.1f} ms (p99 {s['predict_ms_p99']:.1f}); "
         f"trigger to decision {s['trigger_to_decision_ms_median']:.1f} ms (p99 {s['trigger_to_decision_ms_p99']:.1f}); "
-        f"the PLC waited {sorted(seen_by_plc)[len(seen_by_plc) // 2]:.0f} ms in the middle case.\n"
-        f"  Look at {shown(out / 'overlay.png')}, read {shown(out / 'summary.json')}. From nothing to here: {seconds:.0f} s.\n"
+        f"as the PLC saw it {sorted(seen_by_plc)[len(seen_by_plc) // 2]:.0f} ms.\n"
+        f"  Look at {shown(out / 'overlay.png')}, read {shown(out / 'summary.json')}. From nothing to here: {seconds:.0f} s.\n",
+        soft_wrap=True,
     )
 
 
@@ -293,7 +295,7 @@ def step(number: int, what: str) -> None:
 def command(name: str, *args: object) -> None:
     """Show a command and run it. Raises LinesideError when it fails."""
     words = [str(a) for a in args]
-    console.print(f"  [dim]$ {name} {' '.join(shown(w) for w in words)}[/]")
+    console.print(f"  [dim]$ {name} {' '.join(shown(w) for w in words)}[/]", soft_wrap=True)
     code = subprocess.run([tool(name), *words], check=False).returncode
     if code != 0:
         raise LinesideError(f"demo: {name} ended with exit code {code}")

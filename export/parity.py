@@ -16,7 +16,7 @@ NEGLIGIBLE = 0.1
 DEFAULT_BUDGET = 0.005
 """How far image AUROC, and pixel AUROC where there are masks, may fall from FP32 to INT8."""
 DEFAULT_BAND = 0.10
-"""Relative distance of the FP32 severity from 1.0 within which a verdict may flip: see deploy/decisions on parity."""
+"""Relative distance of the FP32 severity from 1.0 within which a verdict may flip."""
 NAMED = 5
 
 Severities = npt.NDArray[np.float64]
@@ -38,7 +38,7 @@ def flips(images: Sequence[str], reference: Severities, found: Severities, band:
     """Images whose verdict differs although their reference lies further than `band` from the border; furthest first. NaN never accepts."""
     differs = (reference > 1) != ~(found <= 1)
     outside = np.abs(reference - 1) > band
-    rows = [Flip(images[i], float(reference[i]), float(found[i])) for i in np.flatnonzero(differs & outside)]
+    rows = [Flip(images[int(i)], float(reference[i]), float(found[i])) for i in np.flatnonzero(differs & outside)]
     return sorted(rows, key=lambda f: -abs(f.reference - 1))
 
 

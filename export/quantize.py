@@ -39,6 +39,7 @@ def quantize_backbone(
     with quiet():
         import nncf
         from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         def walk() -> Iterator[npt.NDArray[np.uint8]]:
             for done, i in enumerate(picks, 1):
@@ -57,9 +58,14 @@ def quantize_backbone(
                 nncf.Dataset(Once()),
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=len(picks),
-                # CPUs without VNNI add products of 8 bits in 16 bits and saturate: the features of a lite0 then moved by 34 %. With weights
-                # of 7 bits in every layer (NNCF's default is the first only) they came out the same to the bit, as fast and as exact.
-                advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
+                advanced_parameters=AdvancedQuantizationParameters(
+                    # The ranges of good parts, whole: NNCF's default clips what is rare, and rare large activations are just what defects
+                    # make. PaDiM on lite0 at 256 px, magnetic tiles: image AUROC 0.971 against 0.944 with the default (FP32 0.971).
+                    activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+                    # CPUs without VNNI add products of 8 bits in 16 bits and saturate: a lite0's features then moved by a third of their
+                    # norm. With weights of 7 bits in every layer (NNCF's default is the first only) AVX2 and VNNI agree to the bit, as fast.
+                    overflow_fix=OverflowFix.ENABLE,
+                ),
             )
         except Exception as e:  # NNCF raises its own and OpenVINO's kinds; all of it means that this graph cannot be quantized
             raise ExportError(

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,8 +142,6 @@ def evaluate(
 
 def main() -> None:
     """Entry point of `lineside-train`."""
-    # timm and torch announce their own future changes; users cannot act on them.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(timm|torch)\b")
     run_app(app)
 
 

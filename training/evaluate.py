@@ -187,8 +187,8 @@ def _report(scored: Scored, threshold: Threshold, seen: int) -> Report:
         notes.append(f"{seen} of {metrics.n_good} good images were taught on: the figures flatter; give images that were held back")
     if scored.unmasked and scored.pixels.regions:
         notes.append(
-            f"{len(scored.unmasked)} defective images have no mask or an empty one (the first: {scored.unmasked[0].path}):"
-            " they count as images, not by their pixels"
+            f"{len(scored.unmasked)} defective images have no mask, or one that is empty at the model's size"
+            f" (the first: {scored.unmasked[0].path}): they count as images, not by their pixels"
         )
     return Report(metrics, by_kind(scored, threshold.value), tuple(notes))
 

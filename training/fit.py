@@ -43,7 +43,7 @@ def extract_features(
     n_images: int,
     level_shapes: Sequence[LevelShape],
     *,
-    batch: int = 8,
+    batch: int = 1,
     scratch: Path | None = None,
     progress: Progress = silent,
 ) -> Features:
@@ -54,7 +54,7 @@ def extract_features(
         images: (H, W, 3) uint8 BGR each, as data.inputs yields them.
         n_images: how many come.
         level_shapes: (C, h, w) a level.
-        batch: images a call; 1 for a graph of static shape.
+        batch: images a call. One is what a graph of static shape takes, and fastest on a CPU, whose caches then hold the activations.
         scratch: folder for features that do not fit into IN_MEMORY_BYTES (default: the system's); their file has no name, so nothing
             stays behind whatever happens.
         progress: told of each batch.

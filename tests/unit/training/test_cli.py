@@ -1,0 +1,132 @@
+"""`lineside-train` as a user meets it: exit codes, one message, one JSON object."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_runtime.console import run_app
+from edge_runtime.errors import DataError
+from training.cli import app
+
+KEYS = ["image_auroc", "image_ap", "f1", "false_reject_rate", "false_accept_rate", "pixel_auroc", "aupro", "threshold", "n_good", "n_bad"]
+
+
+def here(*args: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """In this process: loading torch once is enough. (exit code, stdout, stderr)"""
+    with pytest.raises(SystemExit) as e:
+        run_app(app, [str(a) for a in args])
+    out, err = capsys.readouterr()
+    return int(e.value.code or 0), out, err
+
+
+def lineside_train(*args: object, block: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """In its own process; `block` makes packages look as if they were not installed."""
+    code = f"import sys; sys.modules.update(dict.fromkeys({block!r})); from training.cli import main; main()"
+    root = Path(__file__).resolve().parents[3]
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, args)], capture_output=True, text=True, timeout=300, cwd=root
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for folder, seeds in (("train/good", range(10)), ("test/good", range(20, 23)), ("test/hole", range(30, 33))):
+        (root / folder).mkdir(parents=True)
+        for seed in seeds:
+            image = cv2.GaussianBlur(np.random.default_rng(seed).normal(120, 40, (64, 64)).astype(np.float32), (0, 0), 2)
+            if "hole" in folder:
+                image[20:40, 20:40] = 0
+                (root / "ground_truth/hole").mkdir(parents=True, exist_ok=True)
+                mask = np.zeros((64, 64), np.uint8)
+                mask[20:40, 20:40] = 255
+                cv2.imwrite(str(root / "ground_truth/hole" / f"{seed}_mask.png"), mask)
+            cv2.imwrite(str(root / folder / f"{seed}.png"), image.clip(0, 255).astype(np.uint8))
+    return root
+
+
+def test_fit_calibrate_evaluate(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    code, out, err = here("fit", data, "--method", "padim", "--out", run, "--image-size", 64, "--set", "top_k=1", capsys=capsys)
+    assert code == 0, err
+    assert "memory" in err and "95 % confidence from 10 good images" in err and out == ""
+    assert json.loads((run / "run.json").read_text())["params"]["top_k"] == 1
+
+    code, _, err = here("fit", data, "--method", "padim", "--out", run, capsys=capsys)
+    assert code == 78 and "--force" in err
+
+    code, _, err = here("calibrate", run, "--max-f1", "--from-test", capsys=capsys)
+    assert code == 0 and "test split" in err
+
+    # In its own process, with warnings as errors: whatever a library prints would show here.
+    evaluated = lineside_train("evaluate", run, data, "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    figures = json.loads(evaluated.stdout)
+    assert list(figures) == KEYS and evaluated.stdout.count("\n") == 1
+    assert (figures["n_good"], figures["n_bad"], figures["image_auroc"]) == (3, 3, 1.0)
+    assert figures["pixel_auroc"] > 0.5 and "flatter" in evaluated.stderr
+
+    code, out, err = here("evaluate", run, data / "train" / "good", capsys=capsys)
+    assert code == 0 and "taught on" in err and "image AUROC –" in out
+
+    code, _, err = here("calibrate", run, "--false-reject-rate", 0.01, capsys=capsys)
+    assert code == 82 and "99 good images" in err
+
+
+def test_without_torch_one_line_names_the_extra(data: Path, tmp_path: Path) -> None:
+    result = lineside_train("fit", data, "--method", "padim", "--out", tmp_path / "run", block=("torch",))
+    assert result.returncode == 83
+    assert result.stderr.strip().count("\n") == 0 and "pip install 'lineside[train]'" in result.stderr
+    assert lineside_train("--help", block=("torch", "timm", "sklearn", "scipy", "safetensors")).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("fit", "{data}/absent", "--method", "padim", "--out", "{tmp}/r"), 66, "absent"),
+        (("fit", "{data}", "--method", "magic", "--out", "{tmp}/r"), 78, "padim"),
+        (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--roi", "1,2,3"), 78, "X,Y,W,H"),
+        (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--roi", "0,0,65,64"), 78, "64x64"),
+        (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--set", "top_k"), 78, "key=value"),
+        (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--false-reject-rate", "0.001"), 82, "999"),
+        (("fit", "{data}", "--method", "padim"), 2, "--out"),
+        (("evaluate", "{tmp}", "{data}"), 65, "manifest.json"),
+        (("calibrate", "{tmp}", "--max-f1"), 78, "--bad"),
+        (("calibrate", "{tmp}", "--from-test"), 78, "exactly one"),
+        (("calibrate", "{tmp}", "--false-reject-rate", "0.1"), 66, "run.json"),
+    ],
+)
+def test_a_mistake_is_one_message_and_an_exit_code(
+    data: Path, tmp_path: Path, args: tuple[str, ...], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, out, err = here(*(a.format(data=data, tmp=tmp_path) for a in args), capsys=capsys)
+    assert found == code, err
+    assert message in err and "Traceback" not in err and out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        run_app(app, ["calibrate", str(tmp_path), "--false-reject-rate", "0.1", "--debug"])
+
+
+@pytest.mark.slow
+def test_padim_tells_defective_solar_cells_from_good_ones(tmp_path: Path) -> None:
+    elpv = pytest.importorskip("elpv_dataset.utils")
+    images, probabilities, types = elpv.load_dataset()
+    mono = np.flatnonzero(types == "mono")
+    order = np.random.default_rng(0).permutation(mono)
+    good, bad = order[probabilities[order] == 0][:220], order[probabilities[order] == 1][:60]
+    for folder, rows in (("train/good", good[:160]), ("test/good", good[160:]), ("test/defective", bad)):
+        (tmp_path / "d" / folder).mkdir(parents=True)
+        for row in rows:
+            cv2.imwrite(str(tmp_path / "d" / folder / f"{row}.png"), images[row])
+    fitted = lineside_train("fit", tmp_path / "d", "--method", "padim", "--out", tmp_path / "run")
+    assert fitted.returncode == 0, fitted.stderr
+    figures = json.loads(lineside_train("evaluate", tmp_path / "run", tmp_path / "d", "--json").stdout)
+    assert figures["image_auroc"] > 0.93 and figures["false_reject_rate"] < 0.08 and figures["pixel_auroc"] is None
