@@ -49,7 +49,7 @@ def check_station(path: Path) -> Iterator[Finding]:
     predictor: OpenvinoPredictor | None = None
     try:
         bundle = ModelBundle.open(recipe.bundle)
-        predictor = _predictor(bundle, config, recipe)
+        predictor = OpenvinoPredictor(bundle, config.device, config.threads, recipe.region)
         m = bundle.manifest
         yield Finding("bundle", True, f"{m.name} {m.version} ({m.method}, {m.precision}), {len(m.files)} files intact, id {bundle.id[:12]}")
     except (BundleError, ConfigError) as e:
@@ -130,11 +130,6 @@ def room(folder: Path, wanted_mb: float, key: str) -> str:
 def _load(path: Path) -> tuple[StationConfig, Recipe]:
     config = load_station(path)
     return config, load_recipe(config.recipe)
-
-
-def _predictor(bundle: ModelBundle, config: StationConfig, recipe: Recipe) -> OpenvinoPredictor:
-    roi = None if recipe.roi is None else (recipe.roi[0], recipe.roi[1], recipe.roi[2], recipe.roi[3])
-    return OpenvinoPredictor(bundle, config.device, config.threads, roi)
 
 
 def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe) -> str:

@@ -12,16 +12,15 @@ import msgspec
 from msgspec import Meta
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.explain import explain, look_up, not_finite
+from edge_runtime.explain import ENDPOINT, NAME, explain, look_up, not_finite
 
 Positive = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
 PositiveInt = Annotated[int, Meta(gt=0)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Address = Annotated[int, Meta(ge=0, le=65535)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Endpoint = Annotated[str, Meta(pattern=r"^(tcp|ipc|inproc)://.+")]
-
+Name = Annotated[str, Meta(pattern=NAME)]
+Endpoint = Annotated[str, Meta(pattern=ENDPOINT)]
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -134,6 +133,8 @@ class JournalSettings(_Settings, frozen=True, kw_only=True):
     keep_days: Positive = 400.0
     commit_timeout_ms: Positive = 50.0
     """How long a decision waits for its row to be committed before it is told all the same and the journal is reported as late."""
+    durable: bool = False
+    """Wait for the disk itself at each commit, so that a power cut loses no decision that was told; costs one disk sync a part."""
 
 
 class ArchiveSettings(_Settings, frozen=True, kw_only=True):
@@ -195,6 +196,11 @@ class Recipe(_Settings, frozen=True, kw_only=True):
     same aspect as the bundle's."""
     golden: Annotated[int, Meta(ge=1)] | None = None
     """How many of the bundle's golden samples to run at start; None runs them all."""
+
+    @property
+    def region(self) -> tuple[int, int, int, int] | None:
+        """`roi` as Preprocessor takes it: (x, y, width, height)."""
+        return None if self.roi is None else (self.roi[0], self.roi[1], self.roi[2], self.roi[3])
 
 
 def load_station(path: Path) -> StationConfig:

@@ -9,9 +9,13 @@ from typing import Any
 
 import msgspec
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+ENDPOINT = rf"^((ipc|inproc)://.+|tcp://.+:{_PORT})$"
+
 _PATTERNS = {
-    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "a name of letters, digits, '.', '_' and '-' (64 at most)",
-    r"^(tcp|ipc|inproc)://.+": 'an endpoint such as "tcp://127.0.0.1:5560"',
+    NAME: "a name of letters, digits, '.', '_' and '-' (64 at most)",
+    ENDPOINT: 'an endpoint such as "tcp://127.0.0.1:5560" (a port is 1 to 65535)',
 }
 _TYPES = {
     "float": "a number",

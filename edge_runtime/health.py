@@ -1,4 +1,4 @@
-"""How a station is: counts, latency quantiles and problems once a second, and the word to systemd that the loop is alive."""
+"""How a station is: counts, latency quantiles and problems, told once a second, and the word to systemd that the loop is alive."""
 
 import logging
 import os
@@ -76,7 +76,7 @@ class Monitor:
             recipe: its name.
             bundle_id: of the model.
             device: the inference device that is really used.
-            send: gets a Health record once a second, in the monitor's thread.
+            send: gets a Health record once a second, and at once when the state changes, in the monitor's thread.
             alive_within_s: a thread that called `beat` once and then not for so long counts as dead.
             last_seq: of the last decision before this start.
         """
@@ -93,7 +93,8 @@ class Monitor:
         self._watched: Sequence[HasProblem] = ()
         self._beats: dict[str, float] = {}
         self._manager = ServiceManager()
-        self._closing = threading.Event()
+        self._wake = threading.Event()
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
     def __enter__(self) -> Self:
@@ -101,7 +102,8 @@ class Monitor:
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._closing.set()
+        self._closing = True
+        self._wake.set()
         self._thread.join(timeout=2.0)
 
     def watch(self, parts: Sequence[HasProblem]) -> None:
@@ -112,11 +114,13 @@ class Monitor:
         """Every trigger gets its verdict from now on."""
         self._state = State.READY
         self._manager.tell("READY=1")
+        self._wake.set()
 
     def stopping(self) -> None:
         """No further trigger is taken."""
         self._state = State.STOPPING
         self._manager.tell("STOPPING=1")
+        self._wake.set()
 
     def beat(self, thread: str) -> None:
         """`thread` has come round."""
@@ -177,15 +181,19 @@ class Monitor:
     def _run(self) -> None:
         watchdog_s = self._manager.watchdog_s
         period_s = min(_PERIOD_S, watchdog_s / 2) if watchdog_s else _PERIOD_S
-        due = time.monotonic()
-        was_alive = True
-        while not self._closing.wait(period_s):
+        due = time.monotonic() + 0.9 * _PERIOD_S
+        was_alive, closing = True, False
+        while not closing:
+            changed = self._wake.wait(period_s)
+            self._wake.clear()
+            closing = self._closing
             if watchdog_s is not None and self.alive:
                 self._manager.tell("WATCHDOG=1")
             if was_alive and not self.alive:
                 log.critical("the loop or the trigger line has stopped coming round")
             was_alive = self.alive
-            if time.monotonic() >= due:
+            # A change of state is told at once: a run shorter than a period would never be seen, its end not told.
+            if changed or time.monotonic() >= due:
                 due = time.monotonic() + 0.9 * _PERIOD_S
                 self._publish()
 

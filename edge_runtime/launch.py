@@ -3,6 +3,8 @@
 import contextlib
 import gc
 import logging
+import logging.handlers
+import queue
 import signal
 import sys
 import threading
@@ -10,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import cast
 
 import numpy as np
 
@@ -40,6 +41,8 @@ _SWITCH_INTERVAL_S = 0.0005
 _ALIVE_WITHIN_S = 5.0
 _CLOSE_TIMEOUT_S = 3.0
 _OBSERVERS_TIMEOUT_S = 2.0
+_LOG_TIMEOUT_S = 1.0
+_LOG_LINES = 1000
 
 
 def run_station(path: Path) -> int:
@@ -49,9 +52,8 @@ def run_station(path: Path) -> int:
     Raises LinesideError for what a user can act on, with its exit code: before READY for anything that cannot be opened, or a bundle that
     computes something else here (GoldenMismatch); afterwards for a trigger line that is lost for good.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
-        with _stopping_on_signals() as stop, contextlib.ExitStack() as stack:
+        with _logging_aside(), _stopping_on_signals() as stop, contextlib.ExitStack() as stack:
             config = load_station(path)
             station, monitor = open_station(config, load_recipe(config.recipe), stack)
             stop.station = station
@@ -72,8 +74,7 @@ def open_station(config: StationConfig, recipe: Recipe, stack: contextlib.ExitSt
     """
     bundle = ModelBundle.open(recipe.bundle)
     manifest = bundle.manifest
-    roi = cast(tuple[int, int, int, int], tuple(recipe.roi)) if recipe.roi else None
-    predictor = stack.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, roi))
+    predictor = stack.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
     golden = predictor.run_golden(recipe.golden, config.golden_tolerance_scale)
     find_regions(np.ones((4, 4), np.float32), np.eye(2, 3), (4, 4), 0.5)  # its first call takes milliseconds: not at the first reject
     log.info("bundle %s %s: %d golden samples agree on %s", manifest.name, manifest.version, len(golden), predictor.device_used)
@@ -113,6 +114,40 @@ def open_station(config: StationConfig, recipe: Recipe, stack: contextlib.ExitSt
     monitor.watch([station, capture, line, journal, publisher, *watching.values()])
     log.info("station %s: recipe %s, threshold %.6g, deadline %g ms", config.name, recipe.name, limits.threshold, recipe.deadline_ms)
     return station, monitor
+
+
+class _DroppingHandler(logging.handlers.QueueHandler):
+    """A log that is not read any more costs lines, never memory nor time."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(queue.Full):
+            self.queue.put_nowait(record)
+
+
+@contextlib.contextmanager
+def _logging_aside() -> Iterator[None]:
+    """Log lines go to stderr in a thread of their own: where the service manager reads slowly, a fault must not delay the next part."""
+    root = logging.getLogger()
+    if root.handlers:
+        yield  # whoever runs a station inside a program of his own has set up his own logging
+        return
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(_LOG_LINES)
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    listener = logging.handlers.QueueListener(lines, stderr)
+    handler = _DroppingHandler(lines)
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    listener.start()
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        last_lines = threading.Thread(target=listener.stop, name="log", daemon=True)
+        last_lines.start()
+        last_lines.join(_LOG_TIMEOUT_S)
 
 
 @dataclass(slots=True)

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 WARM_UP_RUNS = 3
 """The first inferences allocate memory and are several times slower."""
 
+_FLOOR = 0.1
+"""Of the threshold: a golden value below it is compared as if it were that large. A difference so far down cannot move a verdict."""
+
 _VIRTUAL = ("AUTO", "MULTI", "HETERO", "BATCH")
 
 
@@ -34,7 +37,7 @@ class GoldenResult:
     expected_peak: float
     peak: float
     allowed: float
-    """Relative difference that passes."""
+    """Difference that passes, relative to the expected value, or to a tenth of the threshold where that is larger."""
     difference: float
     """The larger of the two relative differences."""
 
@@ -121,7 +124,8 @@ class OpenvinoPredictor:
         """Score the bundle's golden samples (the first `count` of them) and compare with the recorded values.
 
         Raises:
-            GoldenMismatch: a score or a map's peak differs by more than the manifest's tolerance times `tolerance_scale`.
+            GoldenMismatch: a score or a map's peak differs by more than the manifest's tolerance times `tolerance_scale`, relative to
+                the recorded value or to a tenth of its threshold, whichever is larger.
             BundleError: a golden sample is no readable image.
         """
         manifest = self.bundle.manifest
@@ -237,10 +241,10 @@ def _check_model(model: Any, manifest: Manifest, where: str) -> None:
 
 
 def _relative(found: float, expected: float, threshold: float) -> float:
-    """NaN for a value that is no number. Below a tenth of the threshold, differences are rounding and cannot move a verdict."""
+    """NaN for a value that is no number."""
     if not math.isfinite(found):
         return math.nan
-    return abs(found - expected) / max(abs(expected), 0.1 * threshold)
+    return abs(found - expected) / max(abs(expected), _FLOOR * threshold)
 
 
 def _first_line(e: BaseException) -> str:

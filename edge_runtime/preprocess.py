@@ -83,11 +83,17 @@ class Preprocessor:
         return np.asarray(share < 0.5, dtype=bool)
 
     def crop_mask(self, mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-        """A defect mask of the frame's size -> (height, width) bool in the model's input, nearest neighbour; ignored pixels are False."""
+        """A defect mask of the frame's size -> (height, width) bool in the model's input; ignored pixels are False.
+
+        A pixel that holds any of a defect is marked, so that no defect is too small to count.
+        """
         out = self._crop(mask) > 0
         if self._ignore is not None:
             out = out & ~self._ignore
-        small = cv2.resize(out.astype(np.uint8), (self.spec.width, self.spec.height), interpolation=cv2.INTER_NEAREST)
+        small = out.astype(np.float32)
+        for width, height in ((small.shape[1], self.spec.height), (self.spec.width, self.spec.height)):
+            shrinks = width < small.shape[1] or height < small.shape[0]
+            small = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST))
         return np.asarray(small > 0, dtype=bool)
 
     def _crop(self, image: Pixels) -> Pixels:

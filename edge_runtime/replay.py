@@ -112,7 +112,6 @@ def replay(
     paths = list_all(folder)
     expected = expectations(folder, paths, expect)
     recipe = recipe or Recipe(name="replay", bundle=bundle.directory)
-    roi = None if recipe.roi is None else (recipe.roi[0], recipe.roi[1], recipe.roi[2], recipe.roi[3])
     outcomes: list[Outcome] = []
 
     def decided(i: int, decision: Decision) -> None:
@@ -120,7 +119,7 @@ def replay(
         if told is not None:
             told(outcomes[-1])
 
-    with OpenvinoPredictor(bundle, device, roi=roi) as predictor, contextlib.ExitStack() as stack:
+    with OpenvinoPredictor(bundle, device, roi=recipe.region) as predictor, contextlib.ExitStack() as stack:
         predictor.run_golden(recipe.golden)
         line = stack.enter_context(_StoredLine(paths, folder, decided))
         capture = Capture(line, DEADLINE_MS / 1e3)

@@ -1,30 +1,30 @@
 """From a run to a bundle: the stages of an export in their order, each of which can refuse."""
 
-import dataclasses
 import datetime
 import importlib.metadata
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
+import timm
 import torch
 
 import edge_runtime
 from edge_runtime.bundle import SCHEMA, DisplayScale, Golden, Manifest, Metrics, OutputSpec, Threshold
 from edge_runtime.errors import DataError, ExportError, GoldenMismatch
-from edge_runtime.records import Frame, Prediction
 from export import convert, package, parity
-from export.child import ChildRun, golden_in_child, run_in_child
+from export.child import golden_in_child, run_in_child
+from export.gate import Gate, Judged
 from export.quantize import pick_images, quantize_backbone
-from training.calibrate import Scores, apply_rule
-from training.data import Dataset, Sample, inputs, load_dataset, load_frame
-from training.evaluate import Scored, measure, score_dataset
+from training.calibrate import apply_rule
+from training.data import Dataset, load_dataset, load_frame
+from training.evaluate import measure
 from training.fit import cross_fit, fit_head
 from training.methods.base import Features, Progress, silent
 from training.run import IGNORE, Detector, Run
@@ -67,24 +67,11 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
-    """One precision's detector on the images of the gate."""
-
-    scored: Scored
-    """On `samples` of the gate; where there is no test split, good images carry their held-out scores."""
-    raw: npt.NDArray[np.float64]
-    """(N,) scores of the very graph, held-out or not."""
-    peaks: npt.NDArray[np.float64]
-    """(N,) maxima of its maps."""
-    latency_ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Built:
     """An IR ready to be packed."""
 
     ir: Path
-    judged: _Judged
+    judged: Judged
     threshold: Threshold
     display: DisplayScale
 
@@ -130,6 +117,7 @@ def open_data(run: Run, data: Path | None, progress: Progress) -> Dataset:
         roi=info.input.roi,
         ignore_mask=run.directory / IGNORE if info.input.ignore_mask else None,
         bad=Path(info.rule.bad) if info.rule.bad else None,
+        masks=Path(info.rule.masks) if info.rule.masks else None,
         image_size=f"{info.input.height}x{info.input.width}",
         progress=progress,
     )
@@ -147,25 +135,23 @@ class _Export:
 
     def __init__(self, run: Run, dataset: Dataset, options: Options, place: Path, progress: Progress) -> None:
         self.run, self.dataset, self.options, self.progress = run, dataset, options, progress
-        self.prepare = run.preprocessor()
-        self.samples: tuple[Sample, ...] = dataset.scored
-        self.names = [_name(s.path, dataset.path) for s in self.samples]
         self.work, self.pack = place / "work", place / "bundle"
         self.work.mkdir()
         self.pack.mkdir()
+        self.gate = Gate(run, dataset, self.work, progress)
 
     def build(self, out: Path, began: float) -> Report:
         info, options = self.run.info, self.options
         detector = self.run.detector()
-        images = self._write_inputs("gate", self.samples)
-        scores, maps = _torch_outputs(detector, np.load(images, mmap_mode="r"), self.progress)
-        of_torch = self._judge(scores, maps, self.run.held_out.scores, 0.0)
+        images = self.gate.write_inputs("gate", self.gate.samples)
+        scores, maps = self.gate.run_torch(detector, np.load(images, mmap_mode="r"))
+        of_torch = self.gate.judge(scores, maps, self.run.held_out.scores, 0.0)
 
         backbone = convert.convert_backbone(detector.backbone, info.input.height, info.input.width)
         level_shapes = detector.backbone.level_shapes(info.input.height, info.input.width)
-        fp32 = self._run_ir("fp32", convert.stitch(backbone, convert.convert_head(detector.head, level_shapes)), images)
-        judged = self._judge(fp32.outputs["score"], fp32.outputs["map"][:, 0], self.run.held_out.scores, fp32.latency_ms)
-        difference = parity.check_same(self.names, of_torch.raw, judged.raw, info.threshold.value)
+        fp32 = self.gate.run_ir("fp32", convert.stitch(backbone, convert.convert_head(detector.head, level_shapes)), images)
+        judged = self.gate.judge(fp32.outputs["score"], fp32.outputs["map"][:, 0], self.run.held_out.scores, fp32.latency_ms)
+        difference = parity.check_same(self.gate.names, of_torch.raw, judged.raw, info.threshold.value)
         final = _Built(self.work / "fp32.xml", judged, info.threshold, info.display)
         metrics = {"torch": measure(of_torch.scored, info.threshold.value), "fp32": measure(judged.scored, info.threshold.value)}
         latency = {"fp32": fp32.latency_ms}
@@ -177,7 +163,7 @@ class _Export:
             parity.check_metrics("INT8 against FP32", metrics["fp32"], metrics["int8"], options.budget)
             before = judged.scored.scores.score / info.threshold.value
             after = final.judged.scored.scores.score / final.threshold.value
-            names = [_name(s.path, self.dataset.path) for s in judged.scored.samples]
+            names = self.gate.names_of(judged.scored.samples)
             flips = parity.check_verdicts("INT8 against FP32", names, before, after, options.band)
         if options.onnx:
             self._onnx(detector, images, of_torch.raw)
@@ -193,73 +179,25 @@ class _Export:
     def _int8(self, backbone: ov.Model, level_shapes: list[tuple[int, int, int]], images: Path) -> _Built:
         """Quantize, extract with the very graph that ships, refit, stitch, recalibrate."""
         info = self.run.info
-        taught = self._write_inputs("taught", self.dataset.train)
+        taught = self.gate.write_inputs("taught", self.dataset.train)
         array = np.load(taught, mmap_mode="r")
         quantized = quantize_backbone(backbone, array, pick_images(len(array), info.seed), self.progress)
-        levels = self._run_ir("int8_backbone", quantized, taught).outputs
+        levels = self.gate.run_ir("int8_backbone", quantized, taught).outputs
         features = Features.of([levels[f"level{i}"] for i in range(len(level_shapes))])
-        valid = self.prepare.valid_cells(self.run.new_head(level_shapes).grid_hw)
+        valid = self.gate.prepare.valid_cells(self.run.new_head(level_shapes).grid_hw)
         common = (info.method, info.params, level_shapes, features, valid, info.seed)
         held_out = cross_fit(*common, info.folds, self.progress)
         head = fit_head(*common, self.progress)
-        found = self._run_ir("int8", convert.stitch(quantized, convert.convert_head(head, level_shapes)), images)
+        found = self.gate.run_ir("int8", convert.stitch(quantized, convert.convert_head(head, level_shapes)), images)
         score, score_map = found.outputs["score"], found.outputs["map"][:, 0]
         if not (np.isfinite(score).all() and np.isfinite(score_map).all()):
             raise ExportError("INT8: the quantized detector gives scores that are no numbers; build with --precision fp32")
-        judged = self._judge(score, score_map, held_out, found.latency_ms)
+        judged = self.gate.judge(score, score_map, held_out, found.latency_ms)
         rule = info.rule
-        good = _of(judged.scored, "test", True) if rule.from_test_split else held_out
-        bad = _of(judged.scored, "test" if rule.from_test_split else "bad", False)
+        good = judged.scores_of("test", True) if rule.from_test_split else held_out
+        bad = judged.scores_of("test" if rule.from_test_split else "bad", False)
         threshold, display = apply_rule(rule, good, bad if len(bad) else None)
         return _Built(self.work / "int8.xml", judged, threshold, display)
-
-    def _run_ir(self, name: str, model: ov.Model, images: Path) -> ChildRun:
-        ir, out = self.work / f"{name}.xml", self.work / name
-        out.mkdir()
-        convert.save_ir(model, ir)
-        self.progress(f"running {name.replace('_', ' ')}", 0, 1)
-        found = run_in_child(ir, images, out)
-        self.progress(f"running {name.replace('_', ' ')}", 1, 1)
-        return found
-
-    def _write_inputs(self, name: str, samples: Sequence[Sample]) -> Path:
-        """Model inputs as (N, H, W, 3) uint8 in a file that processes can share."""
-        path = self.work / f"{name}.npy"
-        spec = self.run.info.input
-        array = np.lib.format.open_memmap(path, "w+", np.uint8, (len(samples), spec.height, spec.width, 3))
-        for i, image in enumerate(inputs(samples, self.prepare)):
-            array[i] = image
-            self.progress("preparing images", i + 1, len(samples))
-        array.flush()
-        return path
-
-    def _judge(self, scores: npt.NDArray[np.floating], maps: npt.NDArray[np.floating], held_out: Scores, latency_ms: float) -> _Judged:
-        """`scores` (N,) and `maps` (N, gh, gw) of all samples, counted as an evaluation counts them.
-
-        Without a test split the good images are those that were taught, which score too well: their held-out scores stand in, and only
-        bad images count by their pixels.
-        """
-        raw = np.asarray(scores, dtype=np.float64)
-        shown = {s.path: i for i, s in enumerate(self.samples)}
-        peaks = np.asarray(maps, dtype=np.float64).max(axis=(1, 2))
-
-        def predict(frame: Frame) -> Prediction:
-            i = shown[Path(frame.source)]
-            return Prediction(float(raw[i]), maps[i], self.prepare.grid_to_frame(frame.image, maps[i].shape))
-
-        if self.dataset.test:
-            return _Judged(score_dataset(predict, self.samples, self.prepare, progress=self.progress), raw, peaks, latency_ms)
-        bad = score_dataset(predict, self.dataset.bad, self.prepare, progress=self.progress)
-        good = len(self.dataset.train)
-        parts = (held_out, bad.scores)
-        scored = dataclasses.replace(
-            bad,
-            samples=(*self.dataset.train, *self.dataset.bad),
-            scores=Scores(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("score", "map_peak", "map_median"))),
-            regions=np.concatenate([np.zeros(good, np.intp), bad.regions]),
-            hits=np.concatenate([np.zeros(good, np.intp), bad.hits]),
-        )
-        return _Judged(scored, raw, peaks, latency_ms)
 
     def _onnx(self, detector: Detector, images: Path, expected: npt.NDArray[np.float64]) -> None:
         """detector.onnx: the FP32 detector with the run's own head, whatever the bundle's precision; its threshold is in its metadata."""
@@ -271,13 +209,13 @@ class _Export:
         out.mkdir()
         found = run_in_child(path, few, out)
         scores = np.asarray(found.outputs["score"], dtype=np.float64)
-        parity.check_same(self.names[:ONNX_CHECKED], expected[:ONNX_CHECKED], scores, info.threshold.value)
+        parity.check_same(self.gate.names[:ONNX_CHECKED], expected[:ONNX_CHECKED], scores, info.threshold.value)
 
     def _pack(self, built: _Built, metrics: dict[str, Metrics]) -> str:
         info, precision = self.run.info, self.options.precision
-        good = np.array([s.is_good for s in self.samples], dtype=bool)
+        good = np.array([s.is_good for s in self.gate.samples], dtype=bool)
         picks = package.choose_golden(built.judged.raw, good, built.threshold.value)
-        files = package.write_golden(self.pack, [load_frame(self.samples[i].path, info.input) for i in picks])
+        files = package.write_golden(self.pack, [load_frame(self.gate.samples[i].path, info.input) for i in picks])
         for suffix in (".xml", ".bin"):
             shutil.move(built.ir.with_suffix(suffix), self.pack / f"model{suffix}")
         if self.run.ignore is not None:
@@ -304,7 +242,7 @@ class _Export:
             ],
             golden_tolerance=package.GOLDEN_TOLERANCE[precision],
             files={},
-            tools=tool_versions(),
+            tools=tool_versions(precision),
         )
         bundle = package.seal(self.pack, manifest)
         wrong = [r for r in golden_in_child(self.pack) if not r.ok]
@@ -319,37 +257,20 @@ class _Export:
         return () if gate.pixel_auroc is not None else ("no masks were at hand: pixel AUROC could not be gated",)
 
 
-def tool_versions() -> dict[str, str]:
+def tool_versions(precision: str) -> dict[str, str]:
     """Of what takes part in an export."""
-    return {"lineside": edge_runtime.__version__} | {
-        name: importlib.metadata.version(name) for name in ("openvino", "nncf", "torch", "timm", "numpy", "opencv-python")
+    found = {
+        "lineside": edge_runtime.__version__,
+        "openvino": ov.__version__,
+        "torch": str(torch.__version__),
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
     }
-
-
-def _torch_outputs(
-    detector: Detector, images: npt.NDArray[np.uint8], progress: Progress, batch: int = 8
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """(N,) scores and (N, gh, gw) maps."""
-    scores, maps = [], []
-    with torch.inference_mode():
-        for start in range(0, len(images), batch):
-            score, score_map = detector(torch.from_numpy(np.array(images[start : start + batch])))
-            scores.append(score.numpy())
-            maps.append(score_map[:, 0].numpy())
-            progress("running torch", min(start + batch, len(images)), len(images))
-    return np.concatenate(scores), np.concatenate(maps)
-
-
-def _of(scored: Scored, split: str, good: bool) -> Scores:
-    """Scores of the good or bad images of one split."""
-    rows = np.array([s.split == split and s.is_good == good for s in scored.samples], dtype=bool)
-    return Scores(*(getattr(scored.scores, f)[rows] for f in ("score", "map_peak", "map_median")))
+    # NNCF is not imported where it took no part, and its own module is slow to load.
+    return found | ({"nncf": importlib.metadata.version("nncf")} if precision == "int8" else {})
 
 
 def _grid(folder: Path) -> tuple[int, int]:
     shape = np.load(folder / "map.npy", mmap_mode="r").shape
     return int(shape[-2]), int(shape[-1])
-
-
-def _name(path: Path, base: Path) -> str:
-    return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)

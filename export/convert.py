@@ -146,7 +146,7 @@ def export_onnx(backbone: Backbone, head: Head, height: int, width: int, path: P
     try:
         with quiet(), torch.inference_mode():
             # Shapes are static here, so a trace cannot generalise wrongly.
-            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
             torch.onnx.export(
                 whole, (example,), str(path), dynamo=False, opset_version=ONNX_OPSET, input_names=["image"], output_names=["score", "map"]
             )

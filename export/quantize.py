@@ -11,7 +11,7 @@ from export.quiet import quiet
 from training.methods.base import Progress, silent
 
 CALIBRATION_IMAGES = 300
-"""More changes nothing that could be measured; fewer are fine too (see pick_images)."""
+"""Up to this many: ranges are whole minima and maxima, so each image may widen them. Fewer are fine, too."""
 
 
 def pick_images(count: int, seed: int, limit: int = CALIBRATION_IMAGES) -> npt.NDArray[np.intp]:
@@ -62,8 +62,9 @@ def quantize_backbone(
                     # The ranges of good parts, whole: NNCF's default clips what is rare, and rare large activations are just what defects
                     # make. PaDiM on lite0 at 256 px, magnetic tiles: image AUROC 0.971 against 0.944 with the default (FP32 0.971).
                     activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
-                    # CPUs without VNNI add products of 8 bits in 16 bits and saturate: a lite0's features then moved by a third of their
-                    # norm. With weights of 7 bits in every layer (NNCF's default is the first only) AVX2 and VNNI agree to the bit, as fast.
+                    # CPUs without VNNI add products of 8 bits in 16 bits and saturate: a lite0's features then moved by a third of
+                    # their norm. With weights of 7 bits in every layer (NNCF's default is the first only) AVX2 and VNNI agree to the
+                    # bit, as fast.
                     overflow_fix=OverflowFix.ENABLE,
                 ),
             )

@@ -138,7 +138,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # a truncated or foreign file raises whatever its reader raises
-        reason = " ".join([type(e).__name__, *str(e).splitlines()[:1]])[:140]
+        reason = ": ".join([type(e).__name__, *str(e).splitlines()[:1]]).partition(". ")[0][:140]
         raise DataError(f"weights: {path} cannot be read as a state dict ({reason})") from e
     for key in ("state_dict", "model", "model_state"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):

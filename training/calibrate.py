@@ -26,7 +26,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from edge_runtime.bundle import DisplayScale, Threshold
 from edge_runtime.errors import CalibrationError
@@ -43,7 +43,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The stated rate or recall, 0..1; None for max_f1."""
     confidence: float = 0.95
     bad: str | None = None
-    """Folder of the bad images (absolute path); None where none count or they are the test split's."""
+    """Folder of the bad images (absolute path, as it was given); None where none count or they are the test split's."""
+    masks: str | None = None
+    """Folder of their masks (absolute path), which count when an export compares precisions."""
     from_test_split: bool = False
     """True: good and bad images are those of the data's test split, because the user asked for it by name."""
 
@@ -182,7 +184,7 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None) -> tuple[Thr
 
 def upper_bound(n: int, k: int, confidence: float) -> float:
     """Upper confidence bound of the rate at which new scores exceed the k-th smallest of n: Beta(n + 1 - k, k) quantile (Wilks 1941)."""
-    return float(beta.ppf(confidence, n + 1 - k, k))
+    return float(betaincinv(n + 1 - k, k, confidence))
 
 
 def _order_statistic(values: npt.NDArray[np.float64], rate: float) -> tuple[float, int]:

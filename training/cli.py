@@ -37,7 +37,7 @@ def fit(
         Path | None, typer.Option(help="State dict of the backbone (.safetensors, .pth); default: installed or downloaded.")
     ] = None,
     image_size: Annotated[str, typer.Option(help="Model input: N, HxW, or auto (keeps the parts' aspect).")] = "256",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same scores.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scores.")] = 0,
     roi: Annotated[str | None, typer.Option(help="Region of interest X,Y,W,H in image pixels.")] = None,
     ignore_mask: Annotated[Path | None, typer.Option(help="Image of the parts' size; what is not black is ignored.")] = None,
     preset: Annotated[str, typer.Option(help="fast or fine (finer map, slower).")] = "fast",
@@ -59,9 +59,11 @@ def fit(
     started = time.monotonic()
     rule = None
     if false_reject_rate is not None:
+        if bad is not None:
+            raise ConfigError("bad: these images play no part with --false-reject-rate; leave one of the two out")
         rule = Rule(kind="false_reject_rate", target=false_reject_rate)
     elif bad is not None:
-        rule = Rule(kind="max_f1", bad=str(bad.resolve()))
+        rule = Rule(kind="max_f1", bad=str(bad.resolve()), masks=str(masks.resolve()) if masks else None)
     lesson = Lesson(method, preset, _parameters(set_ or []), backbone, weights, seed, rule)
     check_free(out, force)
     resolve(lesson)
@@ -81,6 +83,7 @@ def calibrate(
     max_f1: Annotated[bool, typer.Option("--max-f1", help="Largest F1 over good and bad images.")] = False,
     recall: Annotated[float | None, typer.Option(help="Lowest false-reject rate that still rejects this share of the bad images.")] = None,
     bad: Annotated[Path | None, typer.Option(help="Folder of bad images.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Masks of the bad images; an export compares precisions by them.")] = None,
     from_test: Annotated[bool, typer.Option("--from-test", help="Use the data's test split. Figures measured on it then flatter.")] = False,
     data: Annotated[Path | None, typer.Option(help="Where the data lies now, for --from-test.")] = None,
 ) -> None:
@@ -98,7 +101,15 @@ def calibrate(
         raise ConfigError("calibrate: --max-f1 and --recall need bad images: --bad FOLDER (or --from-test)")
     kind = "max_f1" if max_f1 else "recall" if recall is not None else "false_reject_rate"
     target = recall if recall is not None else false_reject_rate
-    rule = Rule(kind=kind, target=target, bad=str(bad.resolve()) if bad else None, from_test_split=from_test)  # type: ignore[arg-type]
+    if masks is not None and bad is None:
+        raise ConfigError("masks: they belong to the images of --bad, which is not given")
+    rule = Rule(
+        kind=kind,  # type: ignore[arg-type]
+        target=target,
+        bad=str(bad.resolve()) if bad else None,
+        masks=str(masks.resolve()) if masks else None,
+        from_test_split=from_test,
+    )
     with _bars() as progress:
         run = recalibrate(load_run(run_path), rule, data, progress)
     _say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")

@@ -1,4 +1,4 @@
-"""Image folders: what is in them, whether every file can be used, and what a model needs to know of them."""
+"""Data sets: whether every image of a folder can be used, and what a model needs to know of them."""
 
 import hashlib
 import re
@@ -17,25 +17,10 @@ from edge_runtime.bundle import InputSpec
 from edge_runtime.errors import ConfigError, DataError, FrameError
 from edge_runtime.preprocess import Preprocessor, read_image, read_mask
 from edge_runtime.records import Image
+from training.layout import Sample, find, find_bad
 from training.methods.base import Progress, silent
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2"})
-GOOD = "good"
 _LISTED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One image file."""
-
-    path: Path
-    kind: str
-    """"good", or the name of the defect (MVTec's folder), or "bad" where the folder names no kind."""
-    is_good: bool
-    mask_path: Path | None
-    """Where the defect's mask lies; None for good images and where there is none."""
-    split: str
-    """"train", "test", or "bad" (given with --bad)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +104,7 @@ def load_dataset(
         DataError: nothing there, or images that cannot be read or do not fit together, up to five named by path.
         ConfigError: an impossible region, mask or size.
     """
-    train, test, extra = _find(path, bad, masks)
+    train, test, extra = find(path, bad, masks)
     wanted = test or train if spec is not None else (*train, *test)
     samples = (*wanted, *extra)
     facts = _inspect(samples, progress)
@@ -139,7 +124,7 @@ def load_bad(
     folder: Path, spec: InputSpec, ignore: npt.NDArray[np.uint8] | None, *, masks: Path | None = None, progress: Progress = silent
 ) -> tuple[Sample, ...]:
     """Find and check the defective images in `folder` against a run's input. Raises DataError."""
-    samples = _find_bad(folder, masks)
+    samples = find_bad(folder, masks)
     facts = _inspect(samples, progress)
     _check_fit(samples, facts, spec, ignore)
     _check_masks(samples, facts)
@@ -180,57 +165,6 @@ def parse_image_size(text: str, sizes_wh: Sequence[tuple[int, int]]) -> tuple[in
     if not (32 <= height <= 4096 and 32 <= width <= 4096):
         raise ConfigError(f"image size: expected 32 to 4096 pixels a side, found {height}x{width}")
     return height, width
-
-
-def _find(path: Path, bad: Path | None, masks: Path | None) -> tuple[tuple[Sample, ...], tuple[Sample, ...], tuple[Sample, ...]]:
-    if not path.is_dir():
-        raise DataError(f"data: expected a folder of images, found {'a file' if path.exists() else 'nothing'} at {path}")
-    if masks is not None and bad is None:
-        raise ConfigError("masks: they belong to the images of --bad, which is not given")
-    train_dir, test_dir = path / "train" / GOOD, path / "test"
-    test: list[Sample] = []
-    if train_dir.is_dir() or test_dir.is_dir():
-        train = [Sample(p, GOOD, True, None, "train") for p in _images(train_dir)] if train_dir.is_dir() else []
-        where = train_dir
-        for folder in sorted(p for p in test_dir.glob("*") if p.is_dir()):
-            is_good = folder.name == GOOD
-            mask_dir = None if is_good else path / "ground_truth" / folder.name
-            test += [Sample(p, folder.name, is_good, _mask_of(p, mask_dir), "test") for p in _images(folder)]
-    else:
-        train, where = [Sample(p, GOOD, True, None, "train") for p in _images(path)], path
-    if not train and not test:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise DataError(f"data: expected images ({kinds}) in {where}, or MVTec's layout (train/good, test/…); found none")
-    return tuple(train), tuple(test), tuple(_find_bad(bad, masks))
-
-
-def _find_bad(bad: Path | None, masks: Path | None) -> list[Sample]:
-    if bad is None:
-        return []
-    if not bad.is_dir():
-        raise DataError(f"bad images: expected a folder, found {'a file' if bad.exists() else 'nothing'} at {bad}")
-    if masks is not None and not masks.is_dir():
-        raise DataError(f"masks: expected a folder, found {'a file' if masks.exists() else 'nothing'} at {masks}")
-    found = [Sample(p, "bad", False, _mask_of(p, masks), "bad") for p in _images(bad)]
-    for folder in sorted(p for p in bad.iterdir() if p.is_dir() and p != masks):
-        inner = masks / folder.name if masks is not None and (masks / folder.name).is_dir() else masks
-        found += [Sample(p, folder.name, False, _mask_of(p, inner), "bad") for p in _images(folder)]
-    if not found:
-        raise DataError(f"bad images: expected images in {bad}, found none")
-    if masks is not None and all(s.mask_path is None for s in found):
-        raise DataError(f"masks: expected files such as {found[0].path.stem}_mask.png in {masks}, found none for any image of {bad}")
-    return found
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
-
-
-def _mask_of(image: Path, folder: Path | None) -> Path | None:
-    if folder is None:
-        return None
-    names = [f"{image.stem}{tail}{suffix}" for tail in ("_mask", "") for suffix in (".png", *sorted(SUFFIXES - {".png"}))]
-    return next((folder / n for n in names if (folder / n).is_file()), None)
 
 
 def _is_colourless(image: Image) -> bool:

@@ -1,7 +1,8 @@
 """How good a detector is: per image at its threshold, per pixel, per defect kind; of a run, or of a bundle through the device's own code.
 
-Pixels are judged at the model's input size: the map is enlarged bilinearly to it, the mask reduced to it by nearest neighbour, ignored
-places left out. A defective image whose mask is missing or empty counts as an image, not by its pixels, and the report says so.
+Pixels are judged at the model's input size: the map is enlarged bilinearly to it, the mask reduced so that a pixel with any of a defect is
+one (nearest neighbour loses small ones whole), ignored places left out. A defective image whose mask is missing or empty counts as an
+image, not by its pixels, and the report says so.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,8 @@ from edge_runtime.preprocess import Preprocessor, read_mask
 from edge_runtime.records import Frame, Prediction, Region
 from edge_runtime.regions import find_regions
 from training.calibrate import Scores
-from training.data import Dataset, Sample
+from training.data import Dataset
+from training.layout import Sample
 from training.methods.base import Progress, silent
 from training.pixels import PixelCounts, label_regions
 from training.run import Run, frame_of
@@ -187,7 +189,7 @@ def _report(scored: Scored, threshold: Threshold, seen: int) -> Report:
         notes.append(f"{seen} of {metrics.n_good} good images were taught on: the figures flatter; give images that were held back")
     if scored.unmasked and scored.pixels.regions:
         notes.append(
-            f"{len(scored.unmasked)} defective images have no mask, or one that is empty at the model's size"
+            f"{len(scored.unmasked)} defective images have no mask, or an empty one"
             f" (the first: {scored.unmasked[0].path}): they count as images, not by their pixels"
         )
     return Report(metrics, by_kind(scored, threshold.value), tuple(notes))

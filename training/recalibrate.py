@@ -11,8 +11,9 @@ from edge_runtime.bundle import InputSpec
 from edge_runtime.errors import DataError
 from edge_runtime.preprocess import Preprocessor
 from training.calibrate import Rule, Scores, apply_rule
-from training.data import Sample, inputs, load_bad, load_dataset
+from training.data import inputs, load_bad, load_dataset
 from training.fit import extract_features, score_features, torch_backbone_fn
+from training.layout import Sample
 from training.methods.base import Progress, silent
 from training.run import Detector, Run, rewrite_info
 
@@ -54,7 +55,7 @@ def rule_samples(
         return good, bad if rule.kind != "false_reject_rate" else ()
     if rule.bad is None:
         return (), ()
-    return (), load_bad(Path(rule.bad), spec, ignore, progress=progress)
+    return (), load_bad(Path(rule.bad), spec, ignore, masks=Path(rule.masks) if rule.masks else None, progress=progress)
 
 
 def score_samples(detector: Detector, samples: Sequence[Sample], prepare: Preprocessor, progress: Progress = silent) -> Scores:

@@ -5,6 +5,7 @@ written into a hidden folder beside its place and renamed at the end, so that a 
 """
 
 import dataclasses
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -166,8 +167,19 @@ def frame_of(path: Path, spec: InputSpec, seq: int = 1) -> Frame:
     return Frame(seq, 0, str(path), image)
 
 
+def nearest_folder(out: Path) -> Path:
+    """The closest folder above `out` that is there already. Raises ConfigError where nothing can be written below it."""
+    place = next(p for p in out.absolute().parents if p.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"out: expected a place that can be written, found {place}, which is {'read-only' if place.is_dir() else 'a file'}"
+        )
+    return place
+
+
 def check_free(out: Path, force: bool) -> None:
-    """Refuse a place that is taken, before any work. Raises ConfigError."""
+    """Refuse a place that is taken or cannot be written, before any work. Raises ConfigError."""
+    nearest_folder(out)
     if not out.exists():
         return
     if not force:

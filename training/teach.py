@@ -4,10 +4,15 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import timm
+import torch
+
+import edge_runtime
 from edge_runtime.errors import ConfigError
 from training.backbones import DEFAULT_BACKBONE, build_backbone
 from training.calibrate import HeldOut, Rule, apply_rule, check_rule, default_rule
@@ -16,7 +21,7 @@ from training.fit import check_memory, cross_fit, extract_features, fit_head, fo
 from training.methods import METHODS
 from training.methods.base import LevelShape, Progress, silent
 from training.recalibrate import score_samples
-from training.run import SCHEMA, BackboneInfo, Detector, Run, RunInfo, check_free, make_head, make_params, save_run
+from training.run import SCHEMA, BackboneInfo, Detector, Run, RunInfo, check_free, make_head, make_params, nearest_folder, save_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +57,8 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
     say(f"{n} good images, {lesson.method} ({lesson.preset}) on {backbone.spec.name}, {dataset.spec.height}x{dataset.spec.width},"
         f" map {blank.grid_hw[0]}x{blank.grid_hw[1]}; memory for the fit: about {needed / 1e6:.0f} MB")  # fmt: skip
     check_memory(needed)
-    out.parent.mkdir(parents=True, exist_ok=True)
     run_backbone = torch_backbone_fn(backbone)
-    features = extract_features(run_backbone, inputs(dataset.train, prepare), n, shapes, scratch=out.parent, progress=progress)
+    features = extract_features(run_backbone, inputs(dataset.train, prepare), n, shapes, scratch=nearest_folder(out), progress=progress)
     valid = prepare.valid_cells(blank.grid_hw)
     held_out = cross_fit(lesson.method, params, shapes, features, valid, lesson.seed, progress=progress)
     head = fit_head(lesson.method, params, shapes, features, valid, lesson.seed, progress)
@@ -97,12 +101,11 @@ def resolve(lesson: Lesson) -> tuple[tuple[int, ...], dict[str, Any]]:
 
 def tools() -> dict[str, str]:
     """Versions of what computes."""
-    names = ("lineside", "torch", "timm", "numpy", "opencv-python")
-    return {"python": platform.python_version(), **{n: _version(n) for n in names}}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except ImportError:
-        return "unknown"
+    return {
+        "python": platform.python_version(),
+        "lineside": edge_runtime.__version__,
+        "torch": str(torch.__version__),
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+    }

@@ -47,6 +47,7 @@ class Journal:
         self.path: Path = settings.path
         self._timeout_s = settings.commit_timeout_ms / 1e3
         self._keep = datetime.timedelta(days=settings.keep_days)
+        self._durable = settings.durable
         self._station = station
         self._lock_file: IO[bytes] | None = None
         self._thread: threading.Thread | None = None
@@ -69,7 +70,7 @@ class Journal:
         connection = None
         try:
             self._lock()
-            connection = journal_file.open_for_writing(self.path)
+            connection = journal_file.open_for_writing(self.path, self._durable)
             self._last_seq = journal_file.last_seq(self.path)
         except SinkError:
             if connection is not None:

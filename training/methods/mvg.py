@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from edge_runtime.errors import ConfigError, DataError
@@ -116,6 +115,8 @@ def least_variance_whitening(
     Covariance: Ledoit and Wolf 2004. Kept: the components of least variance that together hold at most `kept_variance` of it, at
     least one (NPCA, Rippel et al. 2021, section III-C). Rows of W that belong to dropped components are 0.
     """
+    from sklearn.covariance import ledoit_wolf  # slow to load, and other methods do without
+
     covariance, _ = ledoit_wolf(samples)
     variance, basis = np.linalg.eigh(covariance)
     variance = np.maximum(variance, np.finfo(np.float64).eps * variance[-1] + np.finfo(np.float32).tiny)

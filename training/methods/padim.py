@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from edge_runtime.errors import ConfigError, DataError
 from training.methods.base import Features, Head, LevelShape, Progress, silent
 
-FIT_CHUNK_BYTES = 64 << 20
+FIT_CHUNK_BYTES = 24 << 20
 """Working memory that one chunk of positions may take while fitting."""
 
 

@@ -177,7 +177,8 @@ def test_tail_shows_decisions_in_order_to_programs_and_people(station: Path, sta
     assert any(" REJECT " in line and "worst near" in line for line in shown)
     for tail in (programs, people):
         tail.send_signal(signal.SIGINT)
-        assert tail.wait(10) == 0
+        tail.communicate(timeout=20)  # reads on: a pipe that is full would keep it from ending
+        assert tail.returncode == 0
     running.send_signal(signal.SIGTERM)
     assert running.wait(15) == 0
 

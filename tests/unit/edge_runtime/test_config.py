@@ -63,8 +63,13 @@ def test_each_kind_brings_its_own_table(tmp_path: Path) -> None:
             "trigger.port: expected a whole number of at most 65535, found 99999"),
         (
             STATION + FOLDER + TIMER + '[publisher]\nendpoint = "5560"\n',
-            'publisher.endpoint: expected an endpoint such as "tcp://127.0.0.1:5560", found "5560"',
+            'publisher.endpoint: expected an endpoint such as "tcp://127.0.0.1:5560" (a port is 1 to 65535), found "5560"',
         ),
+        (
+            STATION + FOLDER + TIMER + '[preview]\nendpoint = "tcp://127.0.0.1:65536"\n',
+            'preview.endpoint: expected an endpoint such as "tcp://127.0.0.1:5560" (a port is 1 to 65535), found "tcp://127.0.0.1:65536"',
+        ),
+        (STATION + FOLDER + TIMER + "[journal]\ndurable = 1\n", "journal.durable: expected true or false, found 1"),
         (
             STATION + '[source]\nkind = "camra"\n' + TIMER,
             'source.kind: expected one of "camera", "folder", "synthetic", "video", found "camra"',
@@ -96,6 +101,17 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml: expected a station file, could not read it: No such file"):
         load_station(tmp_path / "nowhere.toml")
+
+
+def test_every_port_and_a_socket_s_path_are_endpoints(tmp_path: Path) -> None:
+    file = tmp_path / "station.toml"
+    for endpoint in ("tcp://*:1", "tcp://127.0.0.1:65535", "tcp://[::1]:9999", "ipc:///run/lineside/a"):
+        file.write_text(STATION + FOLDER + TIMER + f'[publisher]\nendpoint = "{endpoint}"\n')
+        assert load_station(file).publisher.endpoint == endpoint
+    for endpoint in ("tcp://127.0.0.1:0", "tcp://127.0.0.1:99999", "tcp://127.0.0.1", "udp://127.0.0.1:5560"):
+        assert "publisher.endpoint: expected an endpoint" in refused(
+            tmp_path, STATION + FOLDER + TIMER + f'[publisher]\nendpoint = "{endpoint}"\n'
+        )
 
 
 @pytest.mark.parametrize(

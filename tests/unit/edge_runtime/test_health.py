@@ -88,38 +88,55 @@ def test_health_is_sent_once_a_second_and_a_publisher_that_fails_shows() -> None
         raise SinkError("the port is gone")
 
     with monitor(send=send):
-        time.sleep(2.3)
-    assert len(sent) == 2
+        time.sleep(2.5)
+        in_time = list(sent)
+    assert 1 <= len(in_time) <= 2
     assert sent[1].problems == ("the port is gone",)
+    assert in_time[0].uptime_s >= 0.9
+
+
+def test_a_change_of_state_is_sent_at_once_and_the_last_word_at_the_end() -> None:
+    """A run shorter than a second shows that it was ready, and its last counts."""
+    sent: list[Health] = []
+    with monitor(send=sent.append) as m:
+        m.ready()
+        until = time.monotonic() + 0.8
+        while not sent and time.monotonic() < until:
+            time.sleep(0.002)
+        assert [h.state for h in sent] == [State.READY]
+        m.stopping()
+        m.decided(decision(1, Verdict.REJECT), 0, 0, 0)
+    assert (sent[-1].state, sent[-1].counts["REJECT"]) == (State.STOPPING, 1)
 
 
 def test_systemd_hears_ready_status_and_stopping(manager: socket.socket) -> None:
     with monitor() as m:
         m.ready()
         m.decided(decision(1, Verdict.REJECT), 0, 0, 0)
-        messages = drain(manager, 1.3)
+        messages = drain(manager, 2.5)
         m.stopping()
-        assert manager.recv(4096) == b"STOPPING=1"
+        messages += drain(manager, 0.2)
     assert messages[0] == "READY=1"
     assert "STATUS=READY: 0 accepted, 1 rejected, 0 faults" in messages
+    assert "STOPPING=1" in messages
 
 
 def test_the_watchdog_is_fed_only_while_every_thread_that_matters_comes_round(manager: socket.socket) -> None:
-    with monitor(alive_within_s=0.5) as m:
+    with monitor(alive_within_s=0.8) as m:
         m.beat("loop")
         m.beat("trigger line")
-        assert drain(manager, 0.4).count("WATCHDOG=1") >= 2
-        until = time.monotonic() + 0.8
+        assert "WATCHDOG=1" in drain(manager, 0.4)
+        until = time.monotonic() + 1.2
         while time.monotonic() < until:  # one thread goes on, the other hangs
             m.beat("trigger line")
             time.sleep(0.02)
         assert not m.alive
         drain(manager, 0.01)
         m.beat("trigger line")
-        assert "WATCHDOG=1" not in drain(manager, 0.15)
+        assert "WATCHDOG=1" not in drain(manager, 0.2)
         m.beat("loop")
         m.beat("trigger line")
-        assert "WATCHDOG=1" in drain(manager, 0.15)
+        assert "WATCHDOG=1" in drain(manager, 0.4)
 
 
 def test_without_systemd_nothing_is_sent_and_nothing_breaks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ def prediction(score: float, peak: float = 0.0) -> Prediction:
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
 def test_a_score_that_is_no_number_is_a_fault(score: float) -> None:
+    """Law 2: `nan > threshold` is False and would accept."""
     found = judge(prediction(score), LIMITS, (64, 64))
     assert (found.verdict, found.severity, found.regions) == (Verdict.FAULT, None, ())
 

@@ -89,6 +89,18 @@ def test_a_golden_value_that_differs_is_a_mismatch_unless_the_tolerance_is_scale
         assert len(predictor.run_golden(tolerance_scale=20)) == 4
 
 
+def test_a_golden_value_far_below_the_threshold_is_compared_to_a_tenth_of_it(make_bundle: Callable[..., Path]) -> None:
+    """The good samples score 1.0 of a threshold of 20; allowed are 1e-3 of 2, so 1.0019 passes and 1.0021 does not."""
+
+    def shifted(by: float) -> Callable[[dict[str, Any]], None]:
+        return lambda manifest: manifest["golden"][0].__setitem__("score", 1.0 + by)
+
+    with OpenvinoPredictor(alter(make_bundle(), shifted(0.0019))) as predictor:
+        assert all(r.ok for r in predictor.run_golden())
+    with OpenvinoPredictor(alter(make_bundle(), shifted(0.0021))) as predictor, pytest.raises(GoldenMismatch):
+        predictor.run_golden()
+
+
 def test_a_golden_sample_that_scores_nan_is_a_mismatch_at_any_tolerance(make_bundle: Callable[..., Path]) -> None:
     white = np.full((64, 64), 255, np.uint8)
     bundle = make_bundle(broken="nan")

@@ -4,15 +4,18 @@ import shutil
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
 from edge_runtime.bundle import ModelBundle
 from edge_runtime.errors import ConfigError, DataError, ParityError
 from edge_runtime.predictor import OpenvinoPredictor
+from export import build as builder
 from export import convert
 from export.build import Options, Report, build
-from training.data import load_frame
+from training.data import load_dataset, load_frame
+from training.evaluate import evaluate_bundle
 from training.run import frame_of, load_run
 
 LENIENT = 0.2
@@ -49,7 +52,6 @@ def test_the_int8_graph_is_quantized_and_its_head_is_not(int8: Report) -> None:
     constants = convert.head_constants(model)
     assert constants
     assert all(value.dtype in (np.float32, np.int64) for value in constants.values())
-    (int8.out / "model.bin").rename(int8.out / "model.bin")  # nothing of this process holds the file open for itself
 
 
 def test_the_head_was_refitted_on_the_quantized_features(int8: Report, run_dir: Path) -> None:
@@ -70,6 +72,13 @@ def test_the_devices_predictor_gives_the_recorded_scores(int8: Report) -> None:
             assert float(found.score_map.max()) == pytest.approx(golden.map_peak, rel=1e-5)
 
 
+def test_the_manifest_states_what_an_evaluation_of_the_bundle_finds(int8: Report, data_dir: Path) -> None:
+    bundle = ModelBundle.open(int8.out)
+    found = evaluate_bundle(bundle, load_dataset(data_dir, spec=bundle.manifest.input)).metrics
+    expected = bundle.manifest.metrics["int8"]
+    assert msgspec.structs.asdict(found) == pytest.approx(msgspec.structs.asdict(expected), abs=1e-5)
+
+
 def test_golden_samples_are_test_images_as_the_camera_gave_them(int8: Report, data_dir: Path) -> None:
     spec = ModelBundle.open(int8.out).manifest.input
     frames = {load_frame(p, spec).tobytes() for p in data_dir.rglob("test/*/*.png")}
@@ -82,6 +91,17 @@ def test_a_refused_export_leaves_nothing_behind(run_dir: Path, tmp_path: Path, m
     monkeypatch.setattr(convert, "stitch", lambda *parts: _distort(real(*parts)))
     with pytest.raises(ParityError, match="expected the FP32 graph to give torch's scores"):
         build(load_run(run_dir), tmp_path / "bundle", None, Options("fp32"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quantization_that_went_wrong_does_not_pass_the_default_gate(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builder.quantize_backbone
+    # Ranges taken from black pictures: what real ones make of a layer is cut off.
+    monkeypatch.setattr(builder, "quantize_backbone", lambda model, images, *rest: real(model, np.zeros_like(images), *rest))
+    with pytest.raises(ParityError, match="INT8 against FP32"):
+        build(load_run(run_dir), tmp_path / "bundle", None, Options("int8"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -47,6 +47,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 mask[20:40, 20:40] = 255
                 cv2.imwrite(str(root / "ground_truth/hole" / f"{seed}_mask.png"), mask)
             cv2.imwrite(str(root / folder / f"{seed}.png"), image.clip(0, 255).astype(np.uint8))
+    (root / "none").mkdir()
+    (root / "one").mkdir()
+    (root / "one" / "0.png").write_bytes((root / "train/good/0.png").read_bytes())
+    (root / "broken").mkdir()
+    (root / "broken" / "run.json").write_text("{bad")
     return root
 
 
@@ -94,6 +99,17 @@ def test_without_torch_one_line_names_the_extra(data: Path, tmp_path: Path) -> N
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--roi", "0,0,65,64"), 78, "64x64"),
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--set", "top_k"), 78, "key=value"),
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--false-reject-rate", "0.001"), 82, "999"),
+        (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--false-reject-rate", "nan"), 82, "found nan"),
+        (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--image-size", "255x"), 78, "'255x'"),
+        (("fit", "{data}/none", "--method", "padim", "--out", "{tmp}/a/b"), 66, "expected images"),
+        (("fit", "{data}/one", "--method", "padim", "--out", "{tmp}/a/b", "--image-size", "64"), 66, "at least 2 good images"),
+        (("fit", "{data}", "--method", "padim", "--out", "{data}/one/0.png/r"), 78, "0.png, which is a file"),
+        (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--seed", "-1"), 2, "--seed"),
+        (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--bad", "{data}/one", "--false-reject-rate", "0.2"), 78, "no part"),
+        (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--weights", "{data}/one/0.png"), 66, "0.png cannot be read"),
+        (("calibrate", "{data}/broken", "--false-reject-rate", "0.1"), 66, "run.json: is not valid JSON"),
+        (("calibrate", "{tmp}", "--false-reject-rate", "0.1", "--masks", "{data}"), 78, "--bad"),
+        (("evaluate", "{data}/broken", "{data}"), 66, "run.json: is not valid JSON"),
         (("fit", "{data}", "--method", "padim"), 2, "--out"),
         (("evaluate", "{tmp}", "{data}"), 65, "manifest.json"),
         (("calibrate", "{tmp}", "--max-f1"), 78, "--bad"),

@@ -12,8 +12,9 @@ from edge_runtime.bundle import InputSpec, ModelBundle
 from edge_runtime.errors import DataError
 from edge_runtime.preprocess import Preprocessor
 from edge_runtime.records import Frame, Prediction
-from training.data import Sample, load_dataset
+from training.data import load_dataset
 from training.evaluate import by_kind, evaluate_bundle, measure, score_dataset
+from training.layout import Sample
 from training.pixels import PixelCounts, bins_of, label_regions
 
 
@@ -146,6 +147,19 @@ def test_bad_images_with_an_empty_or_no_mask_count_as_images_only(folder: list[S
     dot, line = by_kind(scored, 35.0)
     assert (dot.kind, dot.n, dot.rejected, dot.regions, dot.hits) == ("dot", 2, 1, 1, 1)
     assert (line.kind, line.n, line.rejected, line.regions, line.auroc) == ("line", 1, 1, 0, 1.0)
+
+
+def test_a_defect_of_one_pixel_counts_however_much_smaller_the_models_input_is(tmp_path: Path) -> None:
+    samples = []
+    for i, (x, y) in enumerate(((0, 0), (151, 150), (299, 299), (77, 213))):
+        mask = np.zeros((300, 300), np.uint8)
+        mask[y, x] = 255
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((300, 300), 10, np.uint8))
+        cv2.imwrite(str(tmp_path / f"{i}_mask.png"), mask)
+        samples.append(Sample(tmp_path / f"{i}.png", "dot", False, tmp_path / f"{i}_mask.png", "test"))
+    for height, width in ((32, 32), (64, 256), (32, 320)):
+        scored = score_dataset(brightness, samples, Preprocessor(InputSpec(height=height, width=width, channels=1)))
+        assert scored.unmasked == () and scored.regions.tolist() == [1, 1, 1, 1]
 
 
 def test_figures_that_the_data_cannot_tell_are_none(folder: list[Sample]) -> None:

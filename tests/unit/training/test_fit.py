@@ -81,6 +81,22 @@ def test_the_same_seed_gives_the_same_scores(method: str) -> None:
     assert np.array_equal(first.score, second.score) and np.array_equal(first.map_peak, second.map_peak)
 
 
+def test_two_runs_of_one_seed_are_the_same_detector(taught: Run, parts: Path, tmp_path: Path) -> None:
+    data = load_dataset(parts, image_size="64")
+    again = teach(data, Lesson("padim"), tmp_path / "again")
+    assert again.info.head_sha256 == taught.info.head_sha256
+    assert again.held_out == taught.held_out and again.info.threshold == taught.info.threshold
+    # Another seed deals the images to other folds.
+    assert teach(data, Lesson("padim", seed=1), tmp_path / "other").held_out != taught.held_out
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_the_fit(parts: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"file, which is a file"):
+        teach(load_dataset(parts, image_size="64"), Lesson("padim"), tmp_path / "file" / "deeper" / "run")
+    assert teach(load_dataset(parts, image_size="64"), Lesson("padim"), tmp_path / "new" / "deeper" / "run").info.seed == 0
+
+
 def test_one_image_cannot_be_held_out() -> None:
     with pytest.raises(DataError, match="at least 2"):
         cross_fit("padim", {}, [(6, 4, 4)], Features.of([np.zeros((1, 6, 4, 4), np.float32)]), np.ones((4, 4), bool), 0)

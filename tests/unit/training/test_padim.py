@@ -88,12 +88,13 @@ def test_the_components_of_least_variance_are_kept() -> None:
 
 
 @pytest.mark.parametrize("shrinkage", ["ledoit_wolf", 0.01])
-def test_fewer_images_than_features_still_tell_good_from_bad(shrinkage: str | float) -> None:
-    shapes: list[LevelShape] = [(40, 3, 4), (80, 2, 2)]
-    head = fitted(PadimParams(shrinkage=shrinkage), shapes, n=50)
+@pytest.mark.parametrize(("channels", "n"), [((40, 80), 50), ((64, 112), 160)])
+def test_fewer_images_than_features_still_tell_good_from_bad(shrinkage: str | float, channels: tuple[int, int], n: int) -> None:
+    shapes: list[LevelShape] = [(channels[0], 3, 4), (channels[1], 2, 2)]
+    head = fitted(PadimParams(shrinkage=shrinkage), shapes, n=n)
     good = images(8, shapes, seed=1)
     bad = [level.copy() for level in good]
-    bad[0][:, :, 1, 2] += 30 * np.random.default_rng(3).normal(size=40).astype(np.float32)
+    bad[0][:, :, 1, 2] += 30 * np.random.default_rng(3).normal(size=channels[0]).astype(np.float32)
     good_scores, bad_scores = run(head, good)[0], run(head, bad)[0]
     assert np.isfinite(good_scores).all() and (good_scores > 0).all()
     assert bad_scores.min() > good_scores.max()

@@ -104,6 +104,15 @@ def test_the_mean_of_the_highest_patches_can_be_the_score() -> None:
     torch.testing.assert_close(score, grid.flatten(1).topk(6).values.mean(1))
 
 
+@pytest.mark.parametrize("neighbours", [0, 5])
+def test_the_mean_runs_over_no_more_patches_than_are_valid(neighbours: int) -> None:
+    valid = np.zeros((8, 8), dtype=bool)
+    valid[2, 2:5] = True
+    few = fitted(PatchcoreParams(bank_size=50, top_k=3, neighbours=neighbours), valid=valid)
+    many = fitted(PatchcoreParams(bank_size=50, top_k=100, neighbours=neighbours), valid=valid)
+    torch.testing.assert_close(many(batch(2))[0], few(batch(2))[0])
+
+
 def test_ignored_positions_are_zero_and_change_neither_score_nor_bank() -> None:
     valid = EVERYWHERE.copy()
     valid[:, 5:] = False
@@ -150,7 +159,9 @@ def test_too_few_patches_are_named() -> None:
 
 def test_impossible_parameters_are_refused() -> None:
     with pytest.raises(ConfigError, match="top_k"):
-        PatchcoreHead(PatchcoreParams(top_k=65), SHAPES)
+        PatchcoreHead(PatchcoreParams(top_k=0), SHAPES)
+    with pytest.raises(ConfigError, match="dims"):
+        PatchcoreHead(PatchcoreParams(dims=0), SHAPES)
     with pytest.raises(ConfigError, match="bank_size"):
         PatchcoreHead(PatchcoreParams(bank_size=0), SHAPES)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,15 @@ def test_a_person_with_any_sqlite_tool_sees_times_in_milliseconds(tmp_path: Path
     rows = connection.execute("SELECT verdict, grab_ms, predict_ms, total_ms FROM decisions ORDER BY seq").fetchall()
     connection.close()
     assert rows == [("REJECT", 2.5, 5.5, 8.2), ("FAULT", None, None, 2.0)]
+
+
+@pytest.mark.parametrize(("durable", "synchronous"), [(False, 1), (True, 2)])
+def test_a_durable_journal_syncs_the_disk_at_each_commit(tmp_path: Path, durable: bool, synchronous: int) -> None:
+    with closing(journal_file.open_for_writing(tmp_path / "k.sqlite", durable)) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (synchronous,)
+    with Journal(settings(tmp_path / "j.sqlite", durable=durable), "s") as journal:
+        journal.put(a_decision(1))
+        assert [d.seq for d in read_decisions(journal.path)] == [1]
 
 
 def test_a_missing_journal_has_no_decisions(tmp_path: Path) -> None:
@@ -206,7 +216,7 @@ def test_a_disk_that_hangs_delays_a_decision_by_the_commit_timeout_only(tmp_path
             began = time.perf_counter()
             journal.put(a_decision(1))
             took = time.perf_counter() - began
-            assert 0.035 < took < 0.3
+            assert 0.035 < took < 0.45, "less than SQLite itself waits for a lock"
             assert journal.problem is not None
             assert "1 decisions" in journal.problem
         wait_until(lambda: journal.last_seq() == 1)
