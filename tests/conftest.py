@@ -3,7 +3,8 @@
 import hashlib
 import json
 import platform
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -83,6 +84,15 @@ def write_bundle(
     )  # fmt: skip
     b.write_manifest(directory, manifest)
     return directory
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """`lineside run` leaves SIGINT and SIGTERM ignored, as its process is about to end; children of the tests would inherit that."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
