@@ -88,7 +88,12 @@ def write_bundle(
 
 @pytest.fixture(autouse=True)
 def _own_signals() -> Iterator[None]:
-    """`lineside run` leaves SIGINT and SIGTERM ignored, as its process is about to end; children of the tests would inherit that."""
+    """`lineside run` leaves SIGINT and SIGTERM ignored, as its process is about to end; children of the tests would inherit that.
+
+    So they would from a shell that started the tests in the background, where Ctrl-C is ignored from the beginning.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():

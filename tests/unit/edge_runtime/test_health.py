@@ -144,9 +144,13 @@ def test_without_systemd_nothing_is_sent_and_nothing_breaks(monkeypatch: pytest.
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
     with monitor() as m:
         m.ready()
+        assert m.snapshot().state is State.READY
         m.stopping()
+        assert m.snapshot().state is State.STOPPING
 
 
 def test_a_manager_that_is_gone_does_not_stop_the_station(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    monitor().ready()
+    m = monitor()
+    m.ready()
+    assert m.snapshot().state is State.READY
