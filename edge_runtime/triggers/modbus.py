@@ -139,7 +139,7 @@ class ModbusLine:
         with self._lock:
             self._client.comm_params.timeout_connect = self._timeout_s
             if not self._client.connect():
-                raise _PlcLost("does not answer: is it on, and is this its address?")
+                raise _PlcLost("does not answer; it may be off, or at another address")
             self._coil_was_high = bool(self._coils(time.monotonic() + self._timeout_s)[0])
             self._valid_may_be_high = True  # whatever a lost connection left there
         if self.problem is not None:
