@@ -20,9 +20,8 @@ from edge_runtime.health import Monitor
 from edge_runtime.judge import limits_of
 from edge_runtime.observers import Observers
 from edge_runtime.predictor import OpenvinoPredictor
-from edge_runtime.preprocess import read_image
 from edge_runtime.records import Decision, Frame, Prediction, Trigger, Verdict
-from edge_runtime.sources.folder import SUFFIXES
+from edge_runtime.sources.folder import SUFFIXES, read_frame
 from edge_runtime.station import Identity, Station
 
 DEADLINE_MS = 30_000.0
@@ -229,15 +228,9 @@ class _StoredLine:
     def grab(self, timeout_s: float) -> Frame:
         if self._taken >= len(self._paths):
             raise SourceExhausted("no more images")
-        began = time.monotonic_ns()
         path = self._paths[self._taken]
         self._taken += 1
-        try:
-            image = read_image(path)
-        except DataError as e:
-            raise SourceError(str(e)) from e
-        image.flags.writeable = False
-        return Frame(self._taken, began, str(path), image)
+        return read_frame(path, self._taken)
 
     def put(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> None:
         self._decided(decision.seq - 1, decision)

@@ -275,15 +275,18 @@ class Station:
             log.critical("the station ends: a bug in Lineside", exc_info=why)
         self.stop()
         self._monitor.stopping()
-        self._line_over.wait(4 * _ROUND_S)
-        parts = [self._in_flight] if self._in_flight else []
-        while (part := self._lane.get(0)) is not None:
-            parts.append(part)
-        for part in parts:
-            try:
-                self._tell(part.trigger, _fault(_INTERNAL_ERROR), _Seen(), time.monotonic_ns())
-            except Exception:
-                log.exception("part %d: not everybody could be told", part.trigger.seq)
+        waiting = [self._in_flight] if self._in_flight else []
+        # Those that wait are told at once, then whoever a slow line still announces.
+        for patience_s in (0.0, _LINE_TIMEOUT_S):
+            self._line_over.wait(patience_s)
+            while (part := self._lane.get(0)) is not None:
+                waiting.append(part)
+            for part in waiting:
+                try:
+                    self._tell(part.trigger, _fault(_INTERNAL_ERROR), _Seen(), time.monotonic_ns())
+                except Exception:
+                    log.exception("part %d: not everybody could be told", part.trigger.seq)
+            waiting.clear()
 
 
 def _fault(reason: str) -> Judgement:

@@ -24,6 +24,17 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
+def read_frame(path: Path, seq: int) -> Frame:
+    """An image file as a frame captured now. Raises SourceError with its path."""
+    began = time.monotonic_ns()
+    try:
+        image = read_image(path)
+    except DataError as e:
+        raise SourceError(str(e)) from e
+    image.flags.writeable = False
+    return Frame(seq=seq, captured_ns=began, source=str(path), image=image)
+
+
 class Folder:
     """Reads the next file at each `grab`. The list is taken on entering: files that come later are not seen."""
 
@@ -52,12 +63,6 @@ class Folder:
         """The next file. One that cannot be read raises SourceError with its path, and costs its own trigger only."""
         if self.remaining == 0:
             raise SourceExhausted(f"{self._settings.path}: no more images, all {len(self._files)} were delivered")
-        began = time.monotonic_ns()
         path = self._files[self._taken % len(self._files)]
         self._taken += 1
-        try:
-            image = read_image(path)
-        except DataError as e:
-            raise SourceError(str(e)) from e
-        image.flags.writeable = False
-        return Frame(seq=self._taken, captured_ns=began, source=str(path), image=image)
+        return read_frame(path, self._taken)

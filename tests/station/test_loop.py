@@ -16,7 +16,7 @@ from edge_runtime.errors import DeviceError, SinkError, TriggerError
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.records import Frame, State, Trigger
 from edge_runtime.sources.folder import Folder
-from tests.station.rig import A, F, Failing, Line, Parts, R, Wrapped, every, rig
+from tests.station.rig import BUSY_MS, A, F, Failing, Line, Parts, R, Wrapped, every, rig
 
 
 def test_six_parts_get_six_verdicts_in_order_with_their_own_timing(station_dir: Path, model: OpenvinoPredictor) -> None:
@@ -125,6 +125,25 @@ def test_a_bug_is_told_as_a_fault_to_the_part_in_flight_and_all_that_wait_then_e
         assert "Traceback" in caplog.text
         assert "ZeroDivisionError" in caplog.text
         assert "ZeroDivision" not in "".join(d.reason for d in r.heard.decisions)
+
+
+def test_a_part_that_a_slow_line_announces_while_a_bug_ends_the_station_is_told_too(model: OpenvinoPredictor) -> None:
+    """Law 1: a PLC's request may take longer than the station needs to give up."""
+
+    class Slow(Line):
+        def wait(self, timeout_s: float) -> Trigger | None:
+            if self._fired == 1:
+                time.sleep(0.8)
+            return super().wait(timeout_s)
+
+    def bug(n: int) -> None:
+        raise ZeroDivisionError("a bug")
+
+    with rig(Slow([0.0, 0.0], endless=True), Parts(), Wrapped(model, bug)) as r:
+        assert r.station.run() == 70
+        assert r.heard.seqs == [1, 2]
+        assert r.heard.verdicts == [F, F]
+        assert r.heard.late_ms[0] < 500 + BUSY_MS, "the part in flight does not wait for the slow line"
 
 
 def test_a_bug_in_the_camera_thread_ends_the_station_even_when_no_part_comes(model: OpenvinoPredictor) -> None:
