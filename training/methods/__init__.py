@@ -1,8 +1,9 @@
 """The methods that can be taught, one file each."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from training.learn import Network
 from training.methods import mvg, padim, patchcore
 from training.methods.base import Head
 
@@ -13,9 +14,15 @@ class Method(NamedTuple):
     params: type[Any]
     """A frozen dataclass: what a user may choose."""
     head: type[Head]
-    """Built as head(params, level_shapes)."""
+    """Built as head(params, level_shapes). A `TrainedHead` learns by gradient steps."""
     presets: Mapping[str, tuple[tuple[int, ...], Any]]
     """Name -> (strides of the backbone, params)."""
+    network: type[Network] | None = None
+    """What learns on images, built as network(params, backbone_spec, (height, width)); None: a frozen backbone gives the levels."""
+    outliers: Literal["none", "optional", "required"] = "none"
+    """Whether it learns from bad images: "optional" paints synthetic ones where none are given."""
+    least_images: int = 8
+    """Good images below which it is refused."""
 
 
 METHODS: Mapping[str, Method] = {

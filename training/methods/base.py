@@ -27,19 +27,34 @@ class Features:
     levels: tuple[npt.NDArray[np.float32], ...]
     """One (N, C, h, w) array a level, finest first."""
     rows: npt.NDArray[np.intp]
-    """Which of the N images count; all methods go through this, so that a fold copies nothing."""
+    """Which of the N pictures count; all methods go through this, so that a fold copies nothing."""
+    views: int = 1
+    """Consecutive pictures that one image was cut into (tiles)."""
+    copies: int = 0
+    """Further pictures of each image, after its own: random variations, learnt from but never scored."""
 
     @classmethod
-    def of(cls, levels: Sequence[npt.NDArray[np.float32]]) -> "Features":
-        """All images of `levels`."""
-        return cls(tuple(levels), np.arange(len(levels[0])))
+    def of(cls, levels: Sequence[npt.NDArray[np.float32]], views: int = 1, copies: int = 0) -> "Features":
+        """All pictures of `levels`, which come image by image: `views` of its own, then `copies` times as many variations."""
+        return cls(tuple(levels), np.arange(len(levels[0])), views, copies)
+
+    @property
+    def n_images(self) -> int:
+        """Of a whole set, not of a subset."""
+        return len(self.levels[0]) // (self.views * (1 + self.copies))
+
+    def of_images(self, images: npt.NDArray[np.intp], *, varied: bool) -> "Features":
+        """The pictures of these images, in their order, with their variations or without."""
+        each = self.views * (1 + self.copies)
+        kept = each if varied else self.views
+        return Features(self.levels, (images[:, None] * each + np.arange(kept)).ravel(), self.views, self.copies)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def subset(self, picks: npt.NDArray[np.intp]) -> "Features":
         """Only the images at `picks` (positions within this selection)."""
-        return Features(self.levels, self.rows[picks])
+        return Features(self.levels, self.rows[picks], self.views, self.copies)
 
     def batches(self, size: int) -> Iterator[list[Tensor]]:
         """Tensors of up to `size` images, one a level."""
@@ -48,13 +63,30 @@ class Features:
             yield [torch.from_numpy(np.ascontiguousarray(level[picks])) for level in self.levels]
 
 
+@dataclass(frozen=True, slots=True)
+class Outliers:
+    """Features of M bad images, for methods that learn from a few of them."""
+
+    features: Features
+    """One picture an image."""
+    masks: npt.NDArray[np.float32]
+    """(M, gh, gw) share of each cell of the map that is defective, 0..1; of an image without a mask all NaN."""
+    kinds: tuple[str, ...]
+    """(M,) what is wrong with it."""
+    synthetic: npt.NDArray[np.bool_]
+    """(M,) True for defects that were painted into good images."""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
 class Head(nn.Module):
     """Features in, (score, map) out.
 
     `forward(levels)`: list of (N, C, h, w) float32, finest first -> score (N,) and map (N, 1, gh, gw), both raw: unbounded,
     larger = more anomalous, at least 0, never normalised. Positions that are not `valid` are 0 in the map and never count in the score.
-    All parameters are buffers with fixed shapes (they follow from the constructor's arguments alone), so that a saved
-    state can be loaded into a head built from the same arguments, and so that they become named constants in the graph.
+    All parameters are buffers (nn.Parameters where they are learnt) with fixed shapes, which follow from the constructor's arguments alone,
+    so that a saved state can be loaded into a head built from the same arguments, and so that they become named constants in the graph.
     """
 
     grid_hw: tuple[int, int]
