@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench benchmark-methods clean
 
 setup: $(READY)
 
@@ -34,6 +34,9 @@ check: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m tests.bench $(BENCH)
+
+benchmark-methods: $(READY)
+	@$(BIN)/python -m tests.bench_methods --write $(BENCH)
 
 clean:
 	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -83,10 +83,11 @@ def _measure(predictor: OpenvinoPredictor, image: Image, limits: Limits, gap_ms:
     if gap_ms > 0:
         time.sleep(gap_ms / 1e3)
     began = time.perf_counter_ns()
-    x = predictor.preprocessor(image)
+    pictures = predictor.preprocessor.split(image)
     prepared = time.perf_counter_ns()
-    score, score_map = predictor.infer(x)
+    scores, maps = predictor.infer(pictures)
     inferred = time.perf_counter_ns()
+    score, score_map = predictor.preprocessor.merge(scores, maps)
     grid_to_frame = predictor.preprocessor.grid_to_frame(image, (score_map.shape[0], score_map.shape[1]))
     judge(Prediction(score, score_map, grid_to_frame), limits, (image.shape[1], image.shape[0]))
     ended = time.perf_counter_ns()

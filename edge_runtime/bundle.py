@@ -11,7 +11,7 @@ import tempfile
 import weakref
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -27,13 +27,22 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Common to all tables of the manifest."""
 
 
+class TileSpec(_Record, frozen=True, kw_only=True):
+    """A large region is cut into equal tiles, each a picture for the model (edge_runtime.tiles)."""
+
+    columns: Annotated[int, Meta(ge=1, le=1024)]
+    rows: Annotated[int, Meta(ge=1, le=1024)]
+    overlap: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    """Share of a tile that its neighbour sees too, before it is rounded to a step that suits the map."""
+
+
 class InputSpec(_Record, frozen=True, kw_only=True):
     """What the model takes, and how a frame becomes that (edge_runtime.preprocess)."""
 
     height: Annotated[int, Meta(gt=0)]
     width: Annotated[int, Meta(gt=0)]
     channels: Annotated[int, Meta(ge=1, le=3)]
-    """Of the frames: 1 gray or 3 BGR. The model itself always gets three."""
+    """Of the frames: 1 gray (or a raw mosaic, see `bayer`) or 3 BGR. The model itself always gets three."""
     bits: Annotated[int, Meta(ge=8, le=16)] = 8
     """Significant bits of the frames' pixels: 8 for uint8; 10, 12, 14 or 16 for uint16."""
     frame_wh: tuple[int, int] | None = None
@@ -42,10 +51,19 @@ class InputSpec(_Record, frozen=True, kw_only=True):
     """[x, y, width, height] in frame pixels; None is the whole frame."""
     ignore_mask: str | None = None
     """File in the bundle: uint8 PNG of the frame's size, non-zero = ignored."""
+    bayer: Literal["RGGB", "BGGR", "GRBG", "GBRG"] | None = None
+    """Frames are a raw mosaic of 1 channel, whose first two rows begin with these colours; the model sees them in colour."""
+    tiles: TileSpec | None = None
+    """None: the whole region is one picture."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which msgspec reports with the path of the key."""
+        if self.bayer is not None and self.channels != 1:
+            raise ValueError(f"a Bayer mosaic has 1 channel, found {self.channels}")
 
 
 class OutputSpec(_Record, frozen=True, kw_only=True):
-    """What the model gives: `score` (1,) and `map` (1, 1, height, width), both float32 and raw."""
+    """What the model gives for one picture (of a tiled frame, for each tile): `score` (1,) and `map` (1, 1, height, width), raw float32."""
 
     map_height: Annotated[int, Meta(gt=0)]
     map_width: Annotated[int, Meta(gt=0)]
@@ -67,8 +85,32 @@ class Threshold(_Record, frozen=True, kw_only=True):
     confidence: float = 0.95
     n_good: int = 0
     n_bad: int = 0
+    n_synthetic: int = 0
+    """How many of the bad images were painted, not photographed."""
+    recall_lower: float | None = None
+    """Lower bound at `confidence` of the share of bad parts rejected, where a recall was asked for."""
     from_test_split: bool = False
     """True when asked to calibrate on the images that it is evaluated on: the figures are then flattering."""
+
+
+class Drift(_Record, frozen=True, kw_only=True):
+    """Scores that a healthy line shows, from held-out good parts, and how far a window of parts may stray (training.drift)."""
+
+    low: float
+    """Raw score that all but `share` of good parts exceed."""
+    median: float
+    high: float
+    """Raw score that all but `share` of good parts stay below."""
+    share: Annotated[float, Meta(gt=0, lt=1)]
+    window: Annotated[int, Meta(gt=0)]
+    """Parts that are looked at together."""
+    max_above: int
+    """More of the last `window` accepted parts above `high` than this: the line drifts up."""
+    max_below: int
+    """More of the last `window` judged parts below `low` than this: it drifts down."""
+    false_alarm: float
+    """Probability, at any part and for each of the two, that a healthy line is over its limit: at most this."""
+    n_good: int
 
 
 class DisplayScale(_Record, frozen=True, kw_only=True):
@@ -111,6 +153,12 @@ class Dataset(_Record, frozen=True, kw_only=True):
     fingerprint: str
     """sha256 over the sorted sha256 of all training images."""
     n_good: int
+    bad_kinds: tuple[str, ...] = ()
+    """Kinds of real bad parts that it learnt from, too."""
+    bad_sha256: tuple[str, ...] = ()
+    """Of their files, so that no evaluation counts them."""
+    n_synthetic: int = 0
+    """Defects painted into good parts that it learnt from."""
 
 
 class Manifest(_Record, frozen=True, kw_only=True):
@@ -129,6 +177,10 @@ class Manifest(_Record, frozen=True, kw_only=True):
     output: OutputSpec
     threshold: Threshold
     display: DisplayScale
+    clamped: bool = False
+    """Scores and maps end at 0 and at 1: a model adopted from a tool that clamps them (ours are raw and have no end)."""
+    drift: Drift | None = None
+    """None where too few good parts were held out to know what is usual."""
     dataset: Dataset
     metrics: dict[str, Metrics]
     """By precision: torch, fp32, int8."""

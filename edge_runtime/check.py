@@ -51,7 +51,9 @@ def check_station(path: Path) -> Iterator[Finding]:
         bundle = ModelBundle.open(recipe.bundle)
         predictor = OpenvinoPredictor(bundle, config.device, config.threads, recipe.region)
         m = bundle.manifest
-        yield Finding("bundle", True, f"{m.name} {m.version} ({m.method}, {m.precision}), {len(m.files)} files intact, id {bundle.id[:12]}")
+        clamped = "; scores are clamped to 0..1" if m.clamped else ""
+        known = f"{m.name} {m.version} ({m.method}, {m.precision})"
+        yield Finding("bundle", True, f"{known}, {len(m.files)} files intact, id {bundle.id[:12]}{clamped}")
     except (BundleError, ConfigError) as e:
         yield Finding("bundle", False, str(e))
     if predictor is not None:
@@ -157,7 +159,7 @@ def _source(config: StationConfig, predictor: OpenvinoPredictor | None) -> str:
     kind = "x".join(map(str, frame.image.shape[1::-1])) + (" gray" if frame.image.ndim == 2 else " colour") + f" {frame.image.dtype}"
     if predictor is None:
         return f"{frame.source}: one frame, {kind}; no bundle to compare with"
-    predictor.preprocessor(frame.image)
+    predictor.preprocessor.check(frame.image)
     return f"{frame.source}: one frame, {kind}, as the bundle was taught on"
 
 

@@ -13,6 +13,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from edge_runtime.drift import DriftWatch
 from edge_runtime.errors import LinesideError
 from edge_runtime.records import Decision, Health, State, Verdict
 
@@ -68,6 +69,7 @@ class Monitor:
         send: Callable[[Health], None] | None = None,
         alive_within_s: float = 5.0,
         last_seq: int = 0,
+        drift: DriftWatch | None = None,
     ) -> None:
         """Begin in state STARTING.
 
@@ -79,11 +81,13 @@ class Monitor:
             send: gets a Health record once a second, and at once when the state changes, in the monitor's thread.
             alive_within_s: a thread that called `beat` once and then not for so long counts as dead.
             last_seq: of the last decision before this start.
+            drift: told of every judged part.
         """
         self._station, self._recipe, self._bundle_id, self._device = station, recipe, bundle_id, device
         self._send = send
         self._alive_within_s = alive_within_s
         self._last_seq = last_seq
+        self._drift = drift
         self._began = time.monotonic()
         self._state = State.STARTING
         self._lock = threading.Lock()
@@ -140,6 +144,8 @@ class Monitor:
             self._last_seq = decision.seq
             if decision.verdict is not Verdict.FAULT:  # a fault has no latency worth knowing but its deadline
                 self._times.append((grab_ns, predict_ns, total - grab_ns - predict_ns, total))
+            if self._drift is not None and decision.score is not None:
+                self._drift.add(decision.score, decision.verdict is Verdict.ACCEPT)
 
     def count(self, what: str) -> None:
         """One more of `overruns`, `dropped_previews` or `dropped_archives`."""
@@ -166,6 +172,9 @@ class Monitor:
         """The station as it is now."""
         with self._lock:
             counts, times, troubles, last_seq = dict(self._counts), list(self._times), list(self._troubles.values()), self._last_seq
+            drift = None if self._drift is None else self._drift.state
+            if self._drift is not None and self._drift.problem:
+                troubles.append(self._drift.problem)
         problems = tuple(dict.fromkeys([p for part in self._watched if (p := part.problem)] + troubles))
         state = State.DEGRADED if self._state is State.READY and problems else self._state
         stages: dict[str, tuple[float, float]] = {}
@@ -175,7 +184,7 @@ class Monitor:
         return Health(
             station=self._station, state=state, problems=problems, bundle_id=self._bundle_id, recipe=self._recipe, device=self._device,
             uptime_s=round(time.monotonic() - self._began, 3), counts=counts, stages_ms=stages, last_seq=last_seq,
-            wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), drift=drift,
         )  # fmt: skip
 
     def _run(self) -> None:

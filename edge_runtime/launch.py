@@ -18,6 +18,7 @@ import numpy as np
 from edge_runtime.bundle import ModelBundle
 from edge_runtime.capture import Capture
 from edge_runtime.config import Recipe, StationConfig, load_recipe, load_station
+from edge_runtime.drift import DriftWatch
 from edge_runtime.errors import LinesideError
 from edge_runtime.handoff import Helper
 from edge_runtime.health import Monitor, ServiceManager
@@ -86,7 +87,7 @@ def open_station(config: StationConfig, recipe: Recipe, stack: contextlib.ExitSt
         station=config.name, recipe=recipe.name, bundle_id=bundle.id, device=predictor.device_used, send=publisher.send_health,
         # A PLC may be waited for, a part may take its whole deadline: neither is a thread that died.
         alive_within_s=_ALIVE_WITHIN_S + deadline_s + getattr(config.trigger, "timeout_ms", 0.0) / 1e3,
-        last_seq=journal.last_seq(),
+        last_seq=journal.last_seq(), drift=None if manifest.drift is None else DriftWatch(manifest.drift),
     )  # fmt: skip
     stack.enter_context(monitor)
 

@@ -1,8 +1,10 @@
 """OpenVINO on one named device: open a bundle, prove it with its golden samples, Frame -> Prediction."""
 
+import contextlib
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +16,7 @@ import openvino as ov
 from edge_runtime.bundle import Manifest, ModelBundle
 from edge_runtime.errors import BundleError, DataError, DeviceError, GoldenMismatch
 from edge_runtime.preprocess import Preprocessor, read_image, read_mask
-from edge_runtime.records import Frame, Image, Prediction, ScoreMap
+from edge_runtime.records import Frame, Image, Prediction
 
 log = logging.getLogger(__name__)
 
@@ -94,18 +96,20 @@ class OpenvinoPredictor:
         _check_model(model, self.bundle.manifest, str(self.bundle.model_xml))
         compiled = self._compile(core, model)
         self.device_used = ",".join(compiled.get_property("EXECUTION_DEVICES"))
-        self._request = compiled.create_infer_request()
-        for _ in range(WARM_UP_RUNS):
+        # Of tiles, twice as many as run at once, so that none of the device's streams waits for the next one.
+        count = 1 if self.preprocessor.views == 1 else 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._requests = [compiled.create_infer_request() for _ in range(count)]
+        for _ in range(-(-WARM_UP_RUNS // self.preprocessor.views)):
             self.predict(self.blank())
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._request = None
+        self._requests = []
 
     def predict(self, frame: Frame) -> Prediction:
         """Raw score and map of one frame. Raises FrameError for a frame of another kind, DeviceError when inference fails.
 
-        Not for two threads at once: there is one inference request.
+        Not for two threads at once: the inference requests are used again.
         """
         return self._run(frame.image, self.preprocessor)
 
@@ -156,24 +160,46 @@ class OpenvinoPredictor:
             )
         return results
 
-    def infer(self, x: npt.NDArray[np.uint8]) -> tuple[float, ScoreMap]:
-        """(height, width, 3) uint8, as the preprocessor gives it -> raw score and (h, w) map. Raises DeviceError when inference fails."""
-        if self._request is None:
+    def infer(self, pictures: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """(views, height, width, 3) uint8, as the preprocessor splits a frame -> raw scores (views,) and maps (views, h, w).
+
+        The graph takes one picture. Those of a tiled frame run side by side, each on a core of its own: a third less CPU time a tile
+        than one after the other, where a graph for a batch of four saves a sixth. Raises DeviceError when inference fails.
+        """
+        if not self._requests:
             raise DeviceError("the predictor is not open: use it as a context manager")
         try:
-            self._request.infer({0: x[None]}, share_inputs=True)
-            score = float(self._request.get_tensor("score").data[0])
-            score_map = self._request.get_tensor("map").data[0, 0].astype(np.float32)  # a copy: the tensor is used again
+            if len(self._requests) == 1:
+                self._requests[0].infer({0: pictures}, share_inputs=True)
+                return _copy(self._requests[0])
+            return self._side_by_side(pictures)
         except RuntimeError as e:
             raise DeviceError(f"inference failed on {self.device_used}: {_first_line(e)}") from e
-        score_map.flags.writeable = False
-        return score, score_map
+
+    def _side_by_side(self, pictures: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        # Not ov.AsyncInferQueue: after one failed inference it fails for ever.
+        count, n = len(pictures), len(self._requests)
+        found = []
+        try:
+            for i in range(count + n):
+                request = self._requests[i % n]
+                if 0 <= i - n < count:
+                    request.wait()
+                    found.append(_copy(request))
+                if i < count:
+                    request.start_async({0: pictures[i : i + 1]}, share_inputs=True)
+        finally:
+            for request in self._requests:  # after a failure the others still read the pictures
+                with contextlib.suppress(RuntimeError):
+                    request.wait()
+        return np.concatenate([scores for scores, _ in found]), np.concatenate([maps for _, maps in found])
 
     def _run(self, image: Image, preprocessor: Preprocessor) -> Prediction:
-        score, score_map = self.infer(preprocessor(image))
+        score, score_map = preprocessor.merge(*self.infer(preprocessor.split(image)))
+        score_map.flags.writeable = False
         return Prediction(score, score_map, preprocessor.grid_to_frame(image, (score_map.shape[0], score_map.shape[1])))
 
-    _request: Any = None
+    _requests: Sequence[Any] = ()
 
     def _compile(self, core: Any, model: Any) -> Any:
         failures: list[str] = []
@@ -181,7 +207,7 @@ class OpenvinoPredictor:
             problem = _why_not(core, device)
             if problem is None:
                 try:
-                    compiled = core.compile_model(model, device, _properties(device, self._threads))
+                    compiled = core.compile_model(model, device, _properties(device, self._threads, self.preprocessor.views))
                 except RuntimeError as e:
                     problem = f"it is there but cannot run the model: {_first_line(e)}"
                 else:
@@ -206,12 +232,18 @@ def _why_not(core: Any, device: str) -> str | None:
     return "not found on this machine"
 
 
-def _properties(device: str, threads: int) -> dict[str, Any]:
-    properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+def _copy(request: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Score (1,) and map (1, h, w) of one picture; copies, as the tensors are used again."""
+    return request.get_tensor("score").data.astype(np.float32), request.get_tensor("map").data[0].astype(np.float32)
+
+
+def _properties(device: str, threads: int, views: int) -> dict[str, Any]:
+    properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY" if views == 1 else "THROUGHPUT"}
     if not device.startswith("NPU"):  # an NPU has one precision of its own and refuses to be asked
         properties["INFERENCE_PRECISION_HINT"] = "f32"
     if device == "CPU":
-        properties["NUM_STREAMS"] = 1
+        if views == 1:
+            properties["NUM_STREAMS"] = 1
         if threads > 0:
             properties["INFERENCE_NUM_THREADS"] = threads
     return properties

@@ -135,6 +135,31 @@ class State(enum.StrEnum):
     """Finishing the part in flight."""
 
 
+class Trend(enum.StrEnum):
+    """Where the scores of a line go, against those of the good parts that it was calibrated on."""
+
+    OK = "ok"
+    UP = "drifting up"
+    DOWN = "drifting down"
+
+
+@dataclass(frozen=True, slots=True)
+class DriftState:
+    """What edge_runtime.drift counted over its windows; the limits are the manifest's."""
+
+    trend: Trend
+    above: int
+    """Of the last `accepted` accepted parts: how many score above what nine in ten good parts stay below."""
+    below: int
+    """Of the last `judged` parts: how many score below what nine in ten good parts exceed."""
+    accepted: int
+    judged: int
+    median: float | None
+    """Of the last accepted parts' raw scores; None before the first."""
+    usual_median: float
+    """Of held-out good parts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """How a station is, published once a second."""
@@ -154,3 +179,5 @@ class Health:
     """Stage -> (median, p99) over the last 1,000 decisions: grab, predict, overhead, total."""
     last_seq: int
     wall_time: str
+    drift: DriftState | None = None
+    """None for a bundle without drift limits."""

@@ -5,10 +5,12 @@ import importlib.metadata
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
@@ -17,17 +19,22 @@ import torch
 
 import edge_runtime
 from edge_runtime.bundle import SCHEMA, DisplayScale, Golden, Manifest, Metrics, OutputSpec, Threshold
-from edge_runtime.errors import DataError, ExportError, GoldenMismatch
+from edge_runtime.errors import ExportError, GoldenMismatch
 from export import convert, package, parity
 from export.child import golden_in_child, run_in_child
 from export.gate import Gate, Judged
-from export.quantize import pick_images, quantize_backbone
-from training.calibrate import apply_rule
-from training.data import Dataset, load_dataset, load_frame
+from export.model_info import write_model_info
+from export.workshop import Workshop
+from training.calibrate import Scores, apply_rule
+from training.data import Dataset, load_frame
+from training.drift import drift_limits
 from training.evaluate import measure
-from training.fit import cross_fit, fit_head
-from training.methods.base import Features, Progress, silent
-from training.run import IGNORE, Detector, Run
+from training.fit import Course, fit_held_out
+from training.learn import Schedule, hold_out
+from training.material import outlier_pictures, painted_pictures
+from training.methods.base import Features, Head, LevelShape, Outliers, Progress, silent
+from training.recalibrate import open_data
+from training.run import IGNORE, Detector, Run, RunInfo
 
 ONNX_CHECKED = 16
 """Images on which the ONNX file is compared with torch."""
@@ -43,6 +50,8 @@ class Options:
     band: float = parity.DEFAULT_BAND
     budget: float = parity.DEFAULT_BUDGET
     force: bool = False
+    torch_images: int | None = None
+    """Compare the FP32 graph with torch on this many images only; the manifest then has no figures of torch's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +83,19 @@ class _Built:
     judged: Judged
     threshold: Threshold
     display: DisplayScale
+    held_out: Scores
+    """Of good parts."""
 
 
-def build(run: Run, out: Path, data: Path | None, options: Options, progress: Progress = silent) -> Report:
+def build(
+    run: Run,
+    out: Path,
+    data: Path | None,
+    options: Options,
+    progress: Progress = silent,
+    workshop: Workshop | None = None,
+    dataset: Dataset | None = None,
+) -> Report:
     """Export `run` to a bundle at `out`. Nothing is at `out` unless everything passed.
 
     Args:
@@ -85,6 +104,8 @@ def build(run: Run, out: Path, data: Path | None, options: Options, progress: Pr
         data: where the images of the run are now; None: where they were.
         options: see Options.
         progress: told of the steps.
+        workshop: one that remembers, for many exports of one data set.
+        dataset: the images of the run, where they are at hand already; `data` does not count then.
 
     Raises:
         ConfigError: `out` is taken.
@@ -93,47 +114,24 @@ def build(run: Run, out: Path, data: Path | None, options: Options, progress: Pr
     """
     began = time.monotonic()
     package.check_out(out, options.zipped, options.force)
-    dataset = open_data(run, data, progress)
+    dataset = dataset or open_data(run, data, progress)
     try:
         place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.absolute().parent))
     except OSError as e:
         raise ExportError(f"out: {out.absolute().parent} cannot be written: {e.strerror}") from e
     try:
-        return _Export(run, dataset, options, place, progress).build(out, began)
+        return _Export(run, dataset, options, place, progress, workshop or Workshop()).build(out, began)
     except OSError as e:
         raise ExportError(f"out: {place} cannot be written: {e.strerror or e}; free some space or choose another place") from e
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def open_data(run: Run, data: Path | None, progress: Progress) -> Dataset:
-    """The images of the run, checked to be the same. Raises DataError."""
-    info = run.info
-    path = data or Path(info.data)
-    if not path.is_dir():
-        raise DataError(f"data: the images of this run were in {path}, where no folder is now; say where they are with --data FOLDER")
-    dataset = load_dataset(
-        path,
-        roi=info.input.roi,
-        ignore_mask=run.directory / IGNORE if info.input.ignore_mask else None,
-        bad=Path(info.rule.bad) if info.rule.bad else None,
-        masks=Path(info.rule.masks) if info.rule.masks else None,
-        image_size=f"{info.input.height}x{info.input.width}",
-        progress=progress,
-    )
-    if dataset.record.fingerprint != info.dataset.fingerprint:
-        raise DataError(
-            f"data: expected the {info.dataset.n_good} good images that the run was taught on "
-            f"(fingerprint {info.dataset.fingerprint[:12]}…), found {len(dataset.train)} in {path} "
-            f"(fingerprint {dataset.record.fingerprint[:12]}…). Give their folder with --data, or fit again"
-        )
-    return dataset
-
-
 class _Export:
     """Holds what all stages share."""
 
-    def __init__(self, run: Run, dataset: Dataset, options: Options, place: Path, progress: Progress) -> None:
+    def __init__(self, run: Run, dataset: Dataset, options: Options, place: Path, progress: Progress, workshop: Workshop) -> None:
+        self.workshop = workshop
         self.run, self.dataset, self.options, self.progress = run, dataset, options, progress
         self.work, self.pack = place / "work", place / "bundle"
         self.work.mkdir()
@@ -144,20 +142,24 @@ class _Export:
         info, options = self.run.info, self.options
         detector = self.run.detector()
         images = self.gate.write_inputs("gate", self.gate.samples)
-        scores, maps = self.gate.run_torch(detector, np.load(images, mmap_mode="r"))
-        of_torch = self.gate.judge(scores, maps, self.run.held_out.scores, 0.0)
-
-        backbone = convert.convert_backbone(detector.backbone, info.input.height, info.input.width)
-        level_shapes = detector.backbone.level_shapes(info.input.height, info.input.width)
-        fp32 = self.gate.run_ir("fp32", convert.stitch(backbone, convert.convert_head(detector.head, level_shapes)), images)
+        shapes = detector.backbone.level_shapes(info.input.height, info.input.width)
+        trunk = convert.convert_trunk(detector.backbone, info.input.height, info.input.width)
+        fp32 = self.gate.run_ir("fp32", convert.stitch(trunk.joined(), convert.convert_head(detector.head, shapes)), images)
         judged = self.gate.judge(fp32.outputs["score"], fp32.outputs["map"][:, 0], self.run.held_out.scores, fp32.latency_ms)
-        difference = parity.check_same(self.gate.names, of_torch.raw, judged.raw, info.threshold.value)
-        final = _Built(self.work / "fp32.xml", judged, info.threshold, info.display)
-        metrics = {"torch": measure(of_torch.scored, info.threshold.value), "fp32": measure(judged.scored, info.threshold.value)}
+        metrics = {"fp32": measure(judged.scored, info.threshold.value)}
+        few = options.torch_images
+        views = self.gate.prepare.views
+        scores, maps = self.gate.run_torch(detector, np.load(images, mmap_mode="r")[: None if few is None else few * views])
+        of_torch = self.gate.merge(scores, maps)[0]
+        difference = parity.check_same(self.gate.names[:few], of_torch, judged.raw[:few], info.threshold.value)
+        if few is None:
+            taught = self.gate.judge(scores, maps, self.run.held_out.scores, 0.0)
+            metrics = {"torch": measure(taught.scored, info.threshold.value), **metrics}
+        final = _Built(self.work / "fp32.xml", judged, info.threshold, info.display, self.run.held_out.scores)
         latency = {"fp32": fp32.latency_ms}
         flips: int | None = None
         if options.precision == "int8":
-            final = self._int8(backbone, level_shapes, images)
+            final = self._int8(trunk, detector.head, shapes, images)
             metrics["int8"] = measure(final.judged.scored, final.threshold.value)
             latency["int8"] = final.judged.latency_ms
             parity.check_metrics("INT8 against FP32", metrics["fp32"], metrics["int8"], options.budget)
@@ -166,7 +168,7 @@ class _Export:
             names = self.gate.names_of(judged.scored.samples)
             flips = parity.check_verdicts("INT8 against FP32", names, before, after, options.band)
         if options.onnx:
-            self._onnx(detector, images, of_torch.raw)
+            self._onnx(detector, images, of_torch)
         bundle_id = self._pack(final, metrics)
         package.publish(self.pack, out)
         if options.zipped:
@@ -176,19 +178,24 @@ class _Export:
             len(judged.scored.samples), time.monotonic() - began, self._notes(metrics),
         )  # fmt: skip
 
-    def _int8(self, backbone: ov.Model, level_shapes: list[tuple[int, int, int]], images: Path) -> _Built:
+    def _int8(self, trunk: convert.TrunkGraph, head: Head, level_shapes: list[LevelShape], images: Path) -> _Built:
         """Quantize, extract with the very graph that ships, refit, stitch, recalibrate."""
-        info = self.run.info
-        taught = self.gate.write_inputs("taught", self.dataset.train)
-        array = np.load(taught, mmap_mode="r")
-        quantized = quantize_backbone(backbone, array, pick_images(len(array), info.seed), self.progress)
-        levels = self.gate.run_ir("int8_backbone", quantized, taught).outputs
-        features = Features.of([levels[f"level{i}"] for i in range(len(level_shapes))])
-        valid = self.gate.prepare.valid_cells(self.run.new_head(level_shapes).grid_hw)
-        common = (info.method, info.params, level_shapes, features, valid, info.seed)
-        held_out = cross_fit(*common, info.folds, self.progress)
-        head = fit_head(*common, self.progress)
-        found = self.gate.run_ir("int8", convert.stitch(quantized, convert.convert_head(head, level_shapes)), images)
+        info, dataset = self.run.info, self.dataset
+        taught = self.gate.write_inputs("taught", dataset.train, None if trunk.compare else info.augment, info.seed)
+        quantized = self.workshop.quantize(trunk, info, taught, self.progress)
+        # A network has learnt from most images; its head is fitted on the others.
+        good = self.gate.held if trunk.compare else dataset.train
+        levels = self._levels("int8_backbone", quantized, self.gate.write_inputs("held", good) if trunk.compare else taught)
+        prepare = self.gate.prepare
+        features = Features.of(levels, prepare.views, len(levels[0]) // (len(good) * prepare.views) - 1)
+        course = Course(
+            self._outliers(quantized, head.grid_hw), Schedule(minutes=info.learning.minutes if info.learning else None), start=head
+        )
+        fitted = fit_held_out(
+            info.method, info.params, level_shapes, features, prepare, info.seed, folds=info.folds, course=course, progress=self.progress
+        )
+        held_out = fitted.held_out
+        found = self.gate.run_ir("int8", convert.stitch(quantized, convert.convert_head(fitted.head, level_shapes)), images)
         score, score_map = found.outputs["score"], found.outputs["map"][:, 0]
         if not (np.isfinite(score).all() and np.isfinite(score_map).all()):
             raise ExportError("INT8: the quantized detector gives scores that are no numbers; build with --precision fp32")
@@ -196,8 +203,38 @@ class _Export:
         rule = info.rule
         good = judged.scores_of("test", True) if rule.from_test_split else held_out
         bad = judged.scores_of("test" if rule.from_test_split else "bad", False)
+        if rule.synthetic:
+            painted = self._painted(rule.synthetic)
+            bad = painted if not len(bad) else Scores(*(np.concatenate(p) for p in zip(astuple(bad), astuple(painted), strict=True)))
         threshold, display = apply_rule(rule, good, bad if len(bad) else None)
-        return _Built(self.work / "int8.xml", judged, threshold, display)
+        return _Built(self.work / "int8.xml", judged, threshold, display, held_out)
+
+    def _painted(self, count: int) -> Scores:
+        """What the INT8 graph says of the defects that the rule has painted."""
+        pictures = painted_pictures(self.gate.held, self.gate.prepare, count, self.run.info.seed)
+        file = self.gate.write_pictures("painted", pictures.reshape(-1, *pictures.shape[2:]), pictures.shape[0] * pictures.shape[1])
+        out = self.work / "painted"
+        out.mkdir()
+        found = run_in_child(self.work / "int8.xml", file, out)
+        scores, maps = self.gate.merge(found.outputs["score"], found.outputs["map"][:, 0])
+        return Scores(scores, maps.max((1, 2)).astype(np.float64), np.median(maps, (1, 2)).astype(np.float64))
+
+    def _levels(self, name: str, trunk: ov.Model, pictures: Path) -> list[npt.NDArray[np.float32]]:
+        what = f"running {name.replace('_', ' ')}"
+        self.progress(what, 0, 1)
+        found = self.workshop.levels(trunk, pictures, self.work / name)
+        self.progress(what, 1, 1)
+        return found
+
+    def _outliers(self, trunk: ov.Model, grid_hw: tuple[int, int]) -> Outliers | None:
+        """The bad parts that the run learnt from, seen by the graph that ships."""
+        info = self.run.info
+        if info.outliers is None:
+            return None
+        learnt, _ = hold_out(len(self.dataset.train), info.seed)
+        samples = [self.dataset.train[int(i)] for i in learnt]
+        pictures = outlier_pictures(info.outliers, self.dataset, samples, self.gate.prepare, info.seed, self.progress)
+        return pictures.outliers(self._levels("outliers", trunk, self.gate.write_pictures("bad", pictures.images, len(pictures))), grid_hw)
 
     def _onnx(self, detector: Detector, images: Path, expected: npt.NDArray[np.float64]) -> None:
         """detector.onnx: the FP32 detector with the run's own head, whatever the bundle's precision; its threshold is in its metadata."""
@@ -218,6 +255,8 @@ class _Export:
         files = package.write_golden(self.pack, [load_frame(self.gate.samples[i].path, info.input) for i in picks])
         for suffix in (".xml", ".bin"):
             shutil.move(built.ir.with_suffix(suffix), self.pack / f"model{suffix}")
+        if info.input.tiles is None:  # model_api knows no tiles
+            write_model_info(self.pack / "model.xml", built.threshold)
         if self.run.ignore is not None:
             package.write_png(self.pack / (info.input.ignore_mask or IGNORE), self.run.ignore)
         now = datetime.datetime.now(datetime.UTC)
@@ -228,12 +267,13 @@ class _Export:
             created=now.isoformat(timespec="seconds"),
             method=info.method,
             backbone=info.backbone.name,
-            params={**info.params, "preset": info.preset, "strides": list(info.backbone.strides), "seed": info.seed},
+            params=_settings(info),
             precision=precision,
             input=info.input,
             output=OutputSpec(**dict(zip(("map_height", "map_width"), _grid(self.work / precision), strict=True))),
             threshold=built.threshold,
             display=built.display,
+            drift=drift_limits(built.held_out.score),
             dataset=info.dataset,
             metrics=metrics,
             golden=[
@@ -255,6 +295,13 @@ class _Export:
         if gate.image_auroc is None:
             return ("only good images were at hand: verdicts were compared on held-out ones, AUROC could not be gated",)
         return () if gate.pixel_auroc is not None else ("no masks were at hand: pixel AUROC could not be gated",)
+
+
+def _settings(info: RunInfo) -> dict[str, Any]:
+    """What was chosen, for the manifest: the method's parameters and everything else that the detector follows from."""
+    more = {"augment": info.augment, "outliers": info.outliers, "learning": info.learning}
+    chosen = {key: msgspec.to_builtins(value) for key, value in more.items() if value is not None}
+    return {**info.params, "preset": info.preset, "strides": list(info.backbone.strides), "seed": info.seed, **chosen}
 
 
 def tool_versions(precision: str) -> dict[str, str]:

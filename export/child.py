@@ -44,7 +44,9 @@ class ChildRun:
     """Median over the images, inference alone, compiled and run as on the device."""
 
 
-def run_in_child(ir: Path, images: Path, out: Path, command: Sequence[str] = COMMAND, timeout_s: float | None = None) -> ChildRun:
+def run_in_child(
+    ir: Path, images: Path, out: Path, command: Sequence[str] = COMMAND, timeout_s: float | None = None, advice: str | None = None
+) -> ChildRun:
     """Compile `ir` for the CPU and run it on every image.
 
     Args:
@@ -53,13 +55,14 @@ def run_in_child(ir: Path, images: Path, out: Path, command: Sequence[str] = COM
         out: an existing folder; one .npy an output is written there.
         command: what starts the child; tests give one that misbehaves.
         timeout_s: None allows for the number of images.
+        advice: what to do when it crashes or hangs; None: for a model of ours.
 
     Raises:
         ExportError: the child crashed, failed, or did not end in time; the message names the IR, the stage, and what to do.
     """
     count = len(np.load(images, mmap_mode="r"))
     limit = COMPILE_TIMEOUT_S + IMAGE_TIMEOUT_S * count if timeout_s is None else timeout_s
-    _call([*command, "run", str(ir), str(images), str(out)], ir, limit)
+    _call([*command, "run", str(ir), str(images), str(out)], ir, limit, advice)
     report = json.loads((out / "report.json").read_text())
     outputs = {name: np.load(out / f"{name}.npy", mmap_mode="r") for name in report["outputs"]}
     return ChildRun(outputs, report["latency_ms"])
@@ -80,7 +83,7 @@ def golden_in_child(bundle: Path, command: Sequence[str] = COMMAND, timeout_s: f
     return [GoldenResult(**r) for r in report["results"]]
 
 
-def _call(command: list[str], what: Path, timeout_s: float) -> None:
+def _call(command: list[str], what: Path, timeout_s: float, advice: str | None = None) -> None:
     # The child sees the packages that we see, whatever the folder it is started in.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:  # files, not pipes: nothing can fill up and block
@@ -90,7 +93,7 @@ def _call(command: list[str], what: Path, timeout_s: float) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise ExportError(f"{what}: gave no answer within {timeout_s:.0f} s while {_stage(out)}; {_advice(what)}") from None
+            raise ExportError(f"{what}: gave no answer within {timeout_s:.0f} s while {_stage(out)}; {advice or _advice(what)}") from None
         except BaseException:
             process.kill()
             process.wait()
@@ -100,7 +103,7 @@ def _call(command: list[str], what: Path, timeout_s: float) -> None:
         stage = _stage(out)
         if code < 0:
             name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
-            raise ExportError(f"{what}: ended with signal {name} while {stage}; {_advice(what)}")
+            raise ExportError(f"{what}: ended with signal {name} while {stage}; {advice or _advice(what)}")
         err.seek(0)
         lines = [line for line in err.read().splitlines() if line.strip()]
         raise ExportError(f"{what}: failed while {stage}: {lines[-1][:300] if lines else f'exit code {code}'}")

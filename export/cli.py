@@ -74,12 +74,42 @@ def build(
 
 
 @app.command()
+def adopt(
+    model: Annotated[Path, typer.Argument(help="model.xml that anomalib 2 or OpenVINO Training Extensions exported, its .bin beside it.")],
+    out: Annotated[Path, typer.Option(help="The bundle to write: a folder that does not exist yet.")],
+    golden: Annotated[
+        Path | None, typer.Option(help="Frames of the camera, in good/ and other subfolders: golden samples are chosen from them.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The bundle's name; default: the model's file.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Reject above it, on the model's own scale; default: as the model says.")] = None,
+    map_threshold: Annotated[float | None, typer.Option(help="Likewise for places of the map.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="Model input, N or HxW: where the model takes any size and does not say.")] = None,
+    mono: Annotated[bool, typer.Option("--mono", help="The camera is gray; known from --golden where that is given.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there already.")] = False,
+) -> None:
+    """Take a model of another tool as it is, prove it, and pack it as a bundle for the device."""
+    from export import adopt as adopter
+
+    hw = None if image_size is None else adopter.parse_hw(image_size)
+    options = adopter.Options(golden, name, threshold, map_threshold, hw, mono, force)
+    report = adopter.adopt(model, out, options)
+    m, console = report.manifest, Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{report.out}[/bold]  {report.bundle_id[:12]}…  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
+    console.print(f"  {m.params['exporter']}, {m.precision}, {m.input.height}x{m.input.width}: {report.latency_ms:.1f} ms an image here")
+    console.print(f"  threshold {m.threshold.value:.4g}: {m.threshold.rule}")
+    for note in report.notes:
+        console.print(f"  note: {note}")
+
+
+@app.command()
 def verify(bundle: Annotated[Path, typer.Argument(help="A bundle: folder or zip.")]) -> None:
     """Check every byte of a bundle, and run its golden samples with the device's own predictor. Ends with 0, or 65 and the reason."""
     console = Console(highlight=False, soft_wrap=True)
     opened = ModelBundle.open(bundle)
     manifest = opened.manifest
     console.print(f"manifest   ok  schema {manifest.schema}, {manifest.name} {manifest.version}, {manifest.method}, {manifest.precision}")
+    if manifest.clamped:
+        console.print("scores     ok  end at 0 and 1: the model was adopted from a tool that clamps them")
     console.print(f"files      ok  {len(manifest.files)} files match their sha256")
     try:
         results = golden_in_child(opened.directory)

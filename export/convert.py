@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 
 from edge_runtime.errors import ExportError
 from export.quiet import quiet
-from training.backbones import Backbone
+from training.learn import Network
 from training.methods.base import Head, LevelShape
+from training.run import Trunk
 
 HEAD_PREFIX = "head."
 """Friendly names of the head's constants: `head.` + the name of the buffer, with the buffer's own shape and type."""
@@ -24,7 +27,7 @@ Array = npt.NDArray[np.generic]
 
 
 class _HeadAsFunction(nn.Module):
-    """A head whose buffers are arguments.
+    """A head whose buffers (and learnt parameters) are arguments.
 
     Converted like this, they become parameters of the graph, which no simplification can fold, transpose or share. Each is then
     replaced by a constant, so the graph holds exactly the head's own buffers under their own names.
@@ -33,7 +36,7 @@ class _HeadAsFunction(nn.Module):
     def __init__(self, head: Head) -> None:
         super().__init__()
         self.head = head
-        self.names = [name for name, _ in head.named_buffers()]
+        self.names = list(head_state(head))
 
     def forward(self, levels: list[Tensor], buffers: list[Tensor]) -> tuple[Tensor, Tensor]:
         score, score_map = torch.func.functional_call(self.head, dict(zip(self.names, buffers, strict=True)), (levels,))
@@ -41,7 +44,7 @@ class _HeadAsFunction(nn.Module):
 
 
 class _Whole(nn.Module):
-    def __init__(self, backbone: nn.Module, head: Head) -> None:
+    def __init__(self, backbone: Trunk, head: Head) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
 
@@ -50,27 +53,76 @@ class _Whole(nn.Module):
         return score, score_map
 
 
-def convert_backbone(backbone: Backbone, height: int, width: int) -> ov.Model:
-    """uint8 (1, height, width, 3) `image` -> one float32 output a level, named `level0`, `level1` ... Raises ExportError."""
-    model = _convert(backbone, (torch.zeros(1, height, width, 3, dtype=torch.uint8),), "backbone")
-    model.reshape([1, height, width, 3])
+class _Part(nn.Module):
+    """One method of a network as a module of its own, which is what a converter takes."""
+
+    def __init__(self, network: Network, part: str) -> None:
+        super().__init__()
+        self.network, self.part = network, part
+
+    def forward(self, x: Any) -> list[Tensor]:
+        return list(getattr(self.network, self.part)(x))
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkGraph:
+    """What gives the levels, as graphs."""
+
+    convolutions: ov.Model
+    """uint8 (1, height, width, 3) `image` -> float32 outputs: what is quantized."""
+    compare: ov.Model | None
+    """From these to the levels of a network: what stays float. None: they are the levels."""
+
+    def joined(self, convolutions: ov.Model | None = None) -> ov.Model:
+        """`image` -> `level0`, `level1` ..., with these (quantized) convolutions in place of the own ones. Raises ExportError."""
+        front = convolutions or self.convolutions
+        return front if self.compare is None else _join(front, self.compare, "trunk")
+
+
+def convert_trunk(trunk: Trunk, height: int, width: int) -> TrunkGraph:
+    """The backbone, or the two parts of a network. Raises ExportError."""
+    image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    if not isinstance(trunk, Network):
+        return TrunkGraph(_from_image(trunk, image, "level"), None)
+    front = _from_image(_Part(trunk, "features"), image, "feature")
+    with torch.inference_mode():
+        shapes = [tuple(f.shape) for f in trunk.features(image)]
+    compare = _convert(_Part(trunk, "compare"), ([torch.zeros(shape) for shape in shapes],), "network")
+    compare.reshape({i: ov.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
+    name_outputs(compare, "level")
+    return TrunkGraph(front, compare)
+
+
+def _from_image(module: nn.Module, image: Tensor, name: str) -> ov.Model:
+    model = _convert(module, (image,), "backbone")
+    model.reshape(list(image.shape))
     model.input(0).set_names({"image"})
     model.input(0).get_node().set_friendly_name("image")
-    for i, output in enumerate(model.outputs):
-        output.get_node().input(0).get_source_output().set_names({f"level{i}"})
-    model.validate_nodes_and_infer_types()
+    name_outputs(model, name)
     return model
+
+
+def name_outputs(model: ov.Model, name: str) -> None:
+    """`<name>0`, `<name>1` …, in place of the names they had."""
+    for i, output in enumerate(model.outputs):
+        output.get_node().input(0).get_source_output().set_names({f"{name}{i}"})
+    model.validate_nodes_and_infer_types()
+
+
+def head_state(head: Head) -> dict[str, Tensor]:
+    """Buffers and parameters by name."""
+    return {**dict(head.named_buffers()), **dict(head.named_parameters())}
 
 
 def convert_head(head: Head, level_shapes: Sequence[LevelShape]) -> ov.Model:
     """One float32 (1, C, h, w) input a level -> `score` (1,) and `map` (1, 1, gh, gw). Raises ExportError.
 
-    Each buffer of the head is a constant with the friendly name `head.<buffer>`.
+    Each buffer and parameter of the head is a constant with the friendly name `head.<name>`.
     """
     head = head.eval()
     function = _HeadAsFunction(head)
     levels = [torch.zeros(1, *shape) for shape in level_shapes]
-    buffers = [b.detach().clone() for _, b in head.named_buffers()]
+    buffers = [b.detach().clone() for b in head_state(head).values()]
     model = _convert(function, (levels, buffers), type(head).__name__)
     if len(model.inputs) != len(levels) + len(buffers):
         raise ExportError(
@@ -90,9 +142,15 @@ def convert_head(head: Head, level_shapes: Sequence[LevelShape]) -> ov.Model:
     return model
 
 
-def stitch(backbone: ov.Model, head: ov.Model) -> ov.Model:
+def stitch(trunk: ov.Model, head: ov.Model) -> ov.Model:
     """One graph `image` -> `score`, `map`. Both arguments are cloned, so they can be used again. Raises ExportError."""
-    front, back = backbone.clone(), head.clone()
+    model = _join(trunk, head, "detector")
+    _check_contract(model)
+    return model
+
+
+def _join(front: ov.Model, back: ov.Model, name: str) -> ov.Model:
+    front, back = front.clone(), back.clone()
     inputs = back.get_parameters()
     if len(front.outputs) != len(inputs):
         raise ExportError(f"stitching: the backbone gives {len(front.outputs)} levels, the head takes {len(inputs)}")
@@ -102,9 +160,8 @@ def stitch(backbone: ov.Model, head: ov.Model) -> ov.Model:
                 f"stitching: the backbone gives {output.partial_shape}, the head takes {parameter.get_output_partial_shape(0)}"
             )
         parameter.output(0).replace(output.get_node().input(0).get_source_output())
-    model = ov.Model(back.get_results(), front.get_parameters(), "detector")
+    model = ov.Model(back.get_results(), front.get_parameters(), name)
     model.validate_nodes_and_infer_types()
-    _check_contract(model)
     return model
 
 
@@ -137,7 +194,7 @@ def save_ir(model: ov.Model, path: Path) -> None:
     ov.save_model(model, path, compress_to_fp16=False)
 
 
-def export_onnx(backbone: Backbone, head: Head, height: int, width: int, path: Path, notes: dict[str, str]) -> None:
+def export_onnx(backbone: Trunk, head: Head, height: int, width: int, path: Path, notes: dict[str, str]) -> None:
     """Write the whole FP32 detector as ONNX with the same input and outputs; `notes` become its metadata. Raises ExportError."""
     import onnx
 

@@ -76,10 +76,10 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to work in; replaced.")]
         raise LinesideError("demo: expected one decision for every trigger and no FAULT; see summary.json")
 
 
-def lay_out_images(out: Path) -> dict[str, bool]:
+def lay_out_images(out: Path, cells: str = "mono") -> dict[str, bool]:
     """Write data/ (train/good, test/good, test/defective) and line/ (the parts in the order in which they come).
 
-    Returns part id -> is it defective.
+    `cells`: mono- or polycrystalline ("poly"). Returns part id -> is it defective.
     """
     try:
         import elpv_dataset
@@ -89,10 +89,10 @@ def lay_out_images(out: Path) -> dict[str, bool]:
 
     root = Path(elpv_dataset.__file__).parent / "data"
     rows = [line.split() for line in (root / "labels.csv").read_text().splitlines() if line.strip()]
-    mono = [(root / path, float(probability)) for path, probability, kind in rows if kind == "mono"]
+    chosen = [(root / path, float(probability)) for path, probability, kind in rows if kind == cells]
     rng = random.Random(SEED)
-    good = [path for path, probability in mono if probability == 0.0]
-    bad = [path for path, probability in mono if probability == 1.0]
+    good = [path for path, probability in chosen if probability == 0.0]
+    bad = [path for path, probability in chosen if probability == 1.0]
     rng.shuffle(good)
     rng.shuffle(bad)
     n_train = int(TRAIN_SHARE * len(good))

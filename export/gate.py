@@ -1,7 +1,7 @@
 """The images of the gate: written once, run by torch and by every IR, and counted as an evaluation counts them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,12 @@ import torch
 from edge_runtime.records import Frame, Prediction
 from export import convert
 from export.child import ChildRun, run_in_child
+from training.augment import Augment
 from training.calibrate import Scores
-from training.data import Dataset, inputs
-from training.evaluate import Scored, score_dataset
+from training.data import Dataset
+from training.evaluate import Scored, score_dataset, unlearnt
 from training.layout import Sample
+from training.material import good_pictures
 from training.methods.base import Progress
 from training.run import Detector, Run
 
@@ -46,21 +48,30 @@ class Gate:
         """`work`: an existing folder for inputs, graphs and outputs."""
         self.dataset, self.work, self.progress = dataset, work, progress
         self.prepare = run.preprocessor()
-        self.samples: tuple[Sample, ...] = dataset.scored
+        self.samples: tuple[Sample, ...] = unlearnt(dataset.scored, run.info.dataset)
         self.names = self.names_of(self.samples)
+        held = {i.name for i in run.held_out.images}
+        self.held: tuple[Sample, ...] = tuple(
+            s for s, name in zip(dataset.train, self.names_of(dataset.train), strict=True) if name in held
+        )
+        """Good images with held-out scores, in the order of these."""
 
     def names_of(self, samples: Sequence[Sample]) -> list[str]:
         """Paths relative to the data's folder where they lie in it."""
-        base = self.dataset.path
-        return [s.path.relative_to(base).as_posix() if s.path.is_relative_to(base) else str(s.path) for s in samples]
+        return [self.dataset.name_of(s) for s in samples]
 
-    def write_inputs(self, name: str, samples: Sequence[Sample]) -> Path:
-        """Model inputs as (N, H, W, 3) uint8 in a file that processes can share. Raises DataError with the path."""
+    def write_inputs(self, name: str, samples: Sequence[Sample], augment: Augment | None = None, seed: int = 0) -> Path:
+        """Model inputs as (N, H, W, 3) uint8 in a file that processes can share, with their variations. Raises DataError with the path."""
+        count = len(samples) * self.prepare.views * (1 + (augment.copies if augment else 0))
+        return self.write_pictures(name, good_pictures(samples, self.prepare, augment, seed), count)
+
+    def write_pictures(self, name: str, pictures: Iterable[npt.NDArray[np.uint8]], count: int) -> Path:
+        """(N, H, W, 3) uint8 in a file that processes can share."""
         path, spec = self.work / f"{name}.npy", self.prepare.spec
-        array = np.lib.format.open_memmap(path, "w+", np.uint8, (len(samples), spec.height, spec.width, 3))
-        for i, image in enumerate(inputs(samples, self.prepare)):
-            array[i] = image
-            self.progress("preparing images", i + 1, len(samples))
+        array = np.lib.format.open_memmap(path, "w+", np.uint8, (count, spec.height, spec.width, 3))
+        for i, picture in enumerate(pictures):
+            array[i] = picture
+            self.progress("preparing images", i + 1, count)
         array.flush()
         return path
 
@@ -86,13 +97,21 @@ class Gate:
                 self.progress("running torch", i + 1, len(images))
         return np.concatenate(scores), np.concatenate(maps)
 
+    def merge(
+        self, scores: npt.NDArray[np.floating], maps: npt.NDArray[np.floating]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.floating]]:
+        """Scores and maps of pictures -> (N,) and (N, gh, gw) of the images that they are tiles of."""
+        views = self.prepare.views
+        merged = [self.prepare.merge(scores[i : i + views], maps[i : i + views]) for i in range(0, len(scores), views)]
+        return np.array([score for score, _ in merged], dtype=np.float64), np.stack([grid for _, grid in merged])
+
     def judge(self, scores: npt.NDArray[np.floating], maps: npt.NDArray[np.floating], held_out: Scores, latency_ms: float) -> Judged:
-        """`scores` (N,) and `maps` (N, gh, gw) of all samples, counted as an evaluation counts them.
+        """`scores` and `maps` (gh, gw) of all pictures of all samples, counted as an evaluation counts them.
 
         Without a test split the good images are those that were taught, which score too well: their held-out scores stand in, and only
         bad images count by their pixels.
         """
-        raw = np.asarray(scores, dtype=np.float64)
+        raw, maps = self.merge(scores, maps)
         shown = {s.path: i for i, s in enumerate(self.samples)}
         peaks = np.asarray(maps, dtype=np.float64).max(axis=(1, 2))
 
@@ -103,11 +122,11 @@ class Gate:
         if self.dataset.test:
             return Judged(score_dataset(predict, self.samples, self.prepare, progress=self.progress), raw, peaks, latency_ms)
         bad = score_dataset(predict, self.dataset.bad, self.prepare, progress=self.progress)
-        good = len(self.dataset.train)
+        good = len(self.held)
         parts = (held_out, bad.scores)
         scored = dataclasses.replace(
             bad,
-            samples=(*self.dataset.train, *self.dataset.bad),
+            samples=(*self.held, *self.dataset.bad),
             scores=Scores(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("score", "map_peak", "map_median"))),
             regions=np.concatenate([np.zeros(good, np.intp), bad.regions]),
             hits=np.concatenate([np.zeros(good, np.intp), bad.hits]),

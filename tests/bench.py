@@ -92,12 +92,7 @@ def latency(bundle: Path, rounds: int) -> dict[str, float]:
 
     opened = ModelBundle.open(bundle)
     core = ov.Core()
-    model = core.read_model(opened.model_xml)
-    levels = [f"level{i}" for i in range(8) if any(f"level{i}" in o.get_names() for op in model.get_ops() for o in op.outputs())]
-    cut = core.read_model(opened.model_xml)
-    for level in levels:
-        cut.add_outputs(level)
-    cut = ov.Model([o for o in cut.outputs if o.get_names() & set(levels)], cut.get_parameters(), "backbone")
+    model, cut = core.read_model(opened.model_xml), backbone_of(core, opened)
     x = Preprocessor(opened.manifest.input)(read_image(opened.directory / opened.manifest.golden[0].image))[None]
     requests = [core.compile_model(m, "CPU", INT8_CPU).create_infer_request() for m in (model, cut)]
     times: list[list[float]] = [[], []]
@@ -115,6 +110,17 @@ def latency(bundle: Path, rounds: int) -> dict[str, float]:
         "backbone_ms_p99": float(np.quantile(backbone, 0.99)),
         "multiple_of_backbone": float(np.median(whole / backbone)),
     }
+
+
+def backbone_of(core: Any, bundle: ModelBundle) -> Any:
+    """The INT8 backbone alone, cut out of a bundle's graph."""
+    import openvino as ov
+
+    model = core.read_model(bundle.model_xml)
+    levels = [f"level{i}" for i in range(8) if any(f"level{i}" in o.get_names() for op in model.get_ops() for o in op.outputs())]
+    for level in levels:
+        model.add_outputs(level)
+    return ov.Model([o for o in model.outputs if o.get_names() & set(levels)], model.get_parameters(), "backbone")
 
 
 def measure_station(out: Path, bundle: Path, images: Path, parts: int = 400) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Where good ends: thresholds from held-out scores of good parts, or from good and bad ones, each with what it is worth.
 
-Three rules (`Rule.kind`):
+Four rules (`Rule.kind`):
 
 false_reject_rate   The k-th smallest of n held-out good scores, k = ceil((n + 1)(1 - rate)), as in split conformal prediction: a new good
                     part is rejected with at most the stated probability, whatever the scores' distribution. The true rate of that very
@@ -8,7 +8,13 @@ false_reject_rate   The k-th smallest of n held-out good scores, k = ceil((n + 1
                     "Determination of sample sizes for setting tolerance limits", section 3).
 max_f1              The threshold with the largest F1 over good and bad images, in the middle of its gap; of equals, the lowest.
 recall              The highest threshold that still rejects the stated share of the bad images, in the middle of its gap: the lowest
-                    false-reject rate at that recall.
+                    false-reject rate at that recall. It lies below an order statistic of the bad scores, so the true recall has a lower
+                    bound for any distribution: Wilks again, and the same number as Clopper and Pearson's ("The use of confidence or
+                    fiducial limits illustrated in the case of the binomial", Biometrika 1934).
+cost                The threshold with the lowest expected cost of a part, (1 - d) R + d C M: d the stated share of bad parts, C false
+                    rejects' worth of a false accept, R and M the shares of good images rejected and of bad ones missed. In the middle of
+                    its gap; of equals, the lowest. The Bayes rule with empirical rates (Elkan 2001, "The foundations of cost-sensitive
+                    learning", section 2).
 
 Each rule is applied twice: to the images' scores for `Threshold.value` and to the maxima of their maps for `Threshold.map_value`. So the
 promise holds for a whole picture there, too: with `false_reject_rate`, at most that share of good parts shows a region at all.
@@ -18,7 +24,7 @@ the threshold errs on the side of accepting good parts.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -32,15 +38,21 @@ from edge_runtime.bundle import DisplayScale, Threshold
 from edge_runtime.errors import CalibrationError
 
 DEFAULT_RATE = 0.01
+DEFECT_RATE = 0.01
+"""Assumed where nobody says how many parts are bad."""
 _EPS = 1e-9  # keeps (n + 1)(1 - rate) from being rounded past a whole number
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a threshold is found; stored with the run, so that export can find the INT8 detector's threshold in the same way."""
 
-    kind: Literal["false_reject_rate", "max_f1", "recall"]
+    kind: Literal["false_reject_rate", "max_f1", "recall", "cost"]
     target: float | None = None
-    """The stated rate or recall, 0..1; None for max_f1."""
+    """The stated rate or recall, 0..1; None for max_f1 and cost."""
+    cost_ratio: float | None = None
+    """For cost: how many false rejects a false accept costs."""
+    defect_rate: float | None = None
+    """For cost: share of the line's parts that are bad, 0..1; None assumes DEFECT_RATE, and the sentence says so."""
     confidence: float = 0.95
     bad: str | None = None
     """Folder of the bad images (absolute path, as it was given); None where none count or they are the test split's."""
@@ -48,6 +60,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Folder of their masks (absolute path), which count when an export compares precisions."""
     from_test_split: bool = False
     """True: good and bad images are those of the data's test split, because the user asked for it by name."""
+    synthetic: int = 0
+    """Number of painted defects among the bad images; what rests on them says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +121,16 @@ def check_rule(rule: Rule, n_good: int) -> None:
     target = rule.target
     if rule.kind == "max_f1":
         return
+    if rule.kind == "cost":
+        if rule.cost_ratio is None or not (0 < rule.cost_ratio < math.inf):
+            raise CalibrationError(
+                f"cost ratio: expected a number above 0 (50: a false accept costs 50 false rejects), found {rule.cost_ratio}"
+            )
+        if rule.defect_rate is not None and not 0 < rule.defect_rate < 1:
+            raise CalibrationError(
+                f"defect rate: expected a share between 0 and 1 (0.01: one part in a hundred is bad), found {rule.defect_rate}"
+            )
+        return
     what = "false-reject rate" if rule.kind == "false_reject_rate" else "recall"
     if target is None or not 0 < target <= (0.5 if rule.kind == "false_reject_rate" else 1):
         top = "up to 0.5" if rule.kind == "false_reject_rate" else "up to 1"
@@ -125,7 +149,7 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None) -> tuple[Thr
     Args:
         rule: see the module's text.
         good: held-out scores of good images (or the test split's, where the rule says so).
-        bad: scores of bad images; needed by max_f1 and recall.
+        bad: scores of bad images; needed by max_f1, recall and cost.
 
     Raises:
         CalibrationError: too few images for the stated rate, no bad images, or scores that cannot carry a threshold.
@@ -138,6 +162,7 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None) -> tuple[Thr
         raise CalibrationError("calibration: some scores are not finite: the detector is broken; fit again")
     check_rule(rule, len(good))
     upper: float | None = None
+    recall_lower: float | None = None
     if rule.kind == "false_reject_rate":
         assert rule.target is not None
         value, k = _order_statistic(good.score, rule.target)
@@ -151,15 +176,22 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None) -> tuple[Thr
     else:
         if bad is None or n_bad == 0:
             raise CalibrationError(f"calibration: the rule {rule.kind} needs bad images, found none: give them with --bad FOLDER")
-        pick = _max_f1 if rule.kind == "max_f1" else partial(_at_recall, rule.target or 1.0)
+        pick = _picker(rule)
         value, map_value = pick(good.score, bad.score), pick(good.map_peak, bad.map_peak)
         rejected, missed = int((good.score > value).sum()), int((bad.score <= value).sum())
-        name = "maximum F1" if rule.kind == "max_f1" else f"lowest false-reject rate at a recall of {_percent(rule.target or 1.0)}"
-        sentence = f"{name}: rejects {rejected} of {len(good)} good and misses {missed} of {n_bad} bad images"
-        if rule.kind == "recall" and rejected < len(good):
-            # The threshold follows from the bad images alone, so the good ones may bound its rate (the same Beta quantile).
-            upper = upper_bound(len(good), len(good) - rejected, rule.confidence)
-            sentence += f"; false-reject rate at most {_percent(upper, up=True)} at {_percent(rule.confidence)} confidence"
+        sentence = f"{_name(rule)}: rejects {rejected} of {len(good)} good and misses {missed} of {n_bad} bad images"
+        if rule.kind == "recall":
+            recall_lower = 1 - clopper_pearson(missed, n_bad, rule.confidence)[1]
+            sentence += f"; recall at least {_percent(recall_lower, down=True)} at {_percent(rule.confidence)} confidence"
+            if rejected < len(good):
+                # The threshold follows from the bad images alone, so the good ones may bound its rate (the same Beta quantile).
+                upper = upper_bound(len(good), len(good) - rejected, rule.confidence)
+                sentence += f", false-reject rate at most {_percent(upper, up=True)}"
+        if rule.kind == "cost":
+            sentence += f"; {_cost_sentence(rule, rejected / len(good), missed / n_bad)}"
+        if rule.synthetic:
+            some = "all" if rule.synthetic >= n_bad else f"{rule.synthetic}"
+            sentence += f"; {some} of the bad images are synthetic, real defects may score lower"
     if rule.from_test_split:
         sentence += "; calibrated on the test split, so figures measured on it flatter"
     if value <= 0 or map_value <= 0:
@@ -176,6 +208,8 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None) -> tuple[Thr
         confidence=rule.confidence,
         n_good=len(good),
         n_bad=n_bad,
+        n_synthetic=min(rule.synthetic, n_bad),
+        recall_lower=recall_lower,
         from_test_split=rule.from_test_split,
     )
     # The median map of a good part is cold; twice the threshold is hot, so that the threshold lies in the warm half.
@@ -185,6 +219,44 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None) -> tuple[Thr
 def upper_bound(n: int, k: int, confidence: float) -> float:
     """Upper confidence bound of the rate at which new scores exceed the k-th smallest of n: Beta(n + 1 - k, k) quantile (Wilks 1941)."""
     return float(betaincinv(n + 1 - k, k, confidence))
+
+
+def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """(lower, upper) one-sided bounds of a probability seen k times of n, each at `confidence` (Clopper and Pearson 1934)."""
+    lower = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, 1 - confidence))
+    return lower, 1.0 if k == n else float(betaincinv(k + 1, n - k, confidence))
+
+
+def _picker(rule: Rule) -> Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], float]:
+    """(good, bad) scores -> threshold, for the rules that need both."""
+    if rule.kind == "max_f1":
+        return _max_f1
+    if rule.kind == "recall":
+        return partial(_at_recall, rule.target or 1.0)
+    return partial(_least_cost, *_weights(rule))
+
+
+def _name(rule: Rule) -> str:
+    if rule.kind == "max_f1":
+        return "maximum F1"
+    if rule.kind == "recall":
+        return f"lowest false-reject rate at a recall of {_percent(rule.target or 1.0)}"
+    share = _percent(rule.defect_rate or DEFECT_RATE) + (" (assumed)" if rule.defect_rate is None else "")
+    return f"lowest cost where a false accept costs {rule.cost_ratio:g} false rejects and {share} of the parts are bad"
+
+
+def _weights(rule: Rule) -> tuple[float, float]:
+    """Cost of rejecting all good and of missing all bad parts, per part, in false rejects."""
+    share = rule.defect_rate or DEFECT_RATE
+    return 1 - share, share * (rule.cost_ratio or 1.0)
+
+
+def _cost_sentence(rule: Rule, rejected: float, missed: float) -> str:
+    of_good, of_bad = _weights(rule)
+    return (
+        f"per 1,000 parts that costs {1000 * (of_good * rejected + of_bad * missed):.3g} false rejects,"
+        f" {1000 * of_bad:.3g} without an inspection"
+    )
 
 
 def _order_statistic(values: npt.NDArray[np.float64], rate: float) -> tuple[float, int]:
@@ -203,6 +275,22 @@ def _max_f1(good: npt.NDArray[np.float64], bad: npt.NDArray[np.float64]) -> floa
     return float((levels[best] + levels[best + 1]) / 2)
 
 
+def _least_cost(of_good: float, of_bad: float, good: npt.NDArray[np.float64], bad: npt.NDArray[np.float64]) -> float:
+    """Weights as `_weights`. Raises CalibrationError where it is cheapest to inspect nothing, or to reject everything."""
+    levels = np.unique(np.concatenate([good, bad]))
+    missed = np.searchsorted(np.sort(bad), levels, side="right") / len(bad)
+    rejected = 1 - np.searchsorted(np.sort(good), levels, side="right") / len(good)
+    cost = of_good * rejected + of_bad * missed
+    best = int(np.argmin(cost))
+    if cost[best] >= min(of_bad, of_good):
+        what = "accept every part" if of_bad <= of_good else "reject every part"
+        raise CalibrationError(
+            f"calibration: at this cost ratio and defect rate it is cheapest to {what}: no threshold of this detector does better."
+            " Check the two numbers, or use --recall or --false-reject-rate"
+        )
+    return float((levels[best] + levels[best + 1]) / 2)
+
+
 def _at_recall(recall: float, good: npt.NDArray[np.float64], bad: npt.NDArray[np.float64]) -> float:
     weakest = np.sort(bad)[::-1][math.ceil(recall * len(bad) - _EPS) - 1]
     everything = np.concatenate([good, bad])
@@ -210,10 +298,11 @@ def _at_recall(recall: float, good: npt.NDArray[np.float64], bad: npt.NDArray[np
     return float((lower.max() + weakest) / 2 if len(lower) else np.nextafter(weakest, -np.inf))
 
 
-def _percent(share: float, *, up: bool = False) -> str:
-    """Two figures; an upper bound is never rounded down."""
+def _percent(share: float, *, up: bool = False, down: bool = False) -> str:
+    """Two figures; an upper bound is never rounded down, a lower one never up."""
     value = share * 100
-    if up and value > 0:
+    if (up or down) and value > 0:
         digits = 1 - math.floor(math.log10(value))
-        value = math.ceil(value * 10**digits - _EPS) / 10**digits
+        scaled = value * 10**digits
+        value = (math.ceil(scaled - _EPS) if up else math.floor(scaled + _EPS)) / 10**digits
     return f"{float(f'{value:.2g}' if value < 99 else f'{value:.4g}'):g} %"

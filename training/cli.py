@@ -1,36 +1,35 @@
 """`lineside-train`: verbs -> calls -> exit codes. Importable without torch: what needs it is imported inside the verbs."""
 
-import importlib.util
 import json
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from edge_runtime.console import run_app
-from edge_runtime.errors import ConfigError, MissingExtra
+from edge_runtime.errors import ConfigError
+from training import look
+from training.console import AllowDuplicates, bars, input_options, need_extra, say
 
 if TYPE_CHECKING:
-    from training.evaluate import Report
+    pass
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Teach a detector from photographs of good parts, calibrate it, evaluate it."
 )
-NEEDED = ("torch", "timm", "sklearn", "scipy", "safetensors")
+CHOOSE = (sys.executable, "-m", "export.choose")
 
 
 @app.command()
 def fit(
-    data: Annotated[Path, typer.Argument(help="Folder in MVTec's layout (train/good, …), or a plain folder of good images.")],
-    method: Annotated[str, typer.Option(help="padim, patchcore or mvg.")],
+    data: Annotated[Path, typer.Argument(help="Good images: MVTec AD, VisA, BTAD, KolektorSDD, a .csv, or a plain folder.")],
+    method: Annotated[
+        str, typer.Option(help="padim, patchcore, mvg, fastflow, fcdd, devnet, stfpm, efficientad, autoencoder; or auto, see --budget-ms.")
+    ],
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
     backbone: Annotated[str, typer.Option(help="timm's model name.")] = "efficientnet_lite0",
     weights: Annotated[
@@ -40,40 +39,82 @@ def fit(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scores.")] = 0,
     roi: Annotated[str | None, typer.Option(help="Region of interest X,Y,W,H in image pixels.")] = None,
     ignore_mask: Annotated[Path | None, typer.Option(help="Image of the parts' size; what is not black is ignored.")] = None,
-    preset: Annotated[str, typer.Option(help="fast or fine (finer map, slower).")] = "fast",
+    tiles: Annotated[str | None, typer.Option(help="Cut each image into COLUMNSxROWS tiles, for small defects in large images.")] = None,
+    tile_size: Annotated[str | None, typer.Option(help="Or into tiles of at most WIDTHxHEIGHT image pixels.")] = None,
+    overlap: Annotated[str | None, typer.Option(help="Share of a tile that its neighbour sees, too; default 0.1.")] = None,
+    bayer: Annotated[str | None, typer.Option(help="Images are a raw mosaic: RGGB, BGGR, GRBG or GBRG.")] = None,
+    preset: Annotated[str, typer.Option(help="fast or fine (finer map, slower); padim also shared (any layout).")] = "fast",
     false_reject_rate: Annotated[
         float | None, typer.Option(help="Stated share of good parts rejected; default 0.01 or what the images support.")
     ] = None,
-    bad: Annotated[Path | None, typer.Option(help="Bad images: the threshold is then that of maximum F1.")] = None,
+    bad: Annotated[
+        Path | None, typer.Option(help="Bad images. fcdd and devnet learn from them; for others the threshold is then that of maximum F1.")
+    ] = None,
     masks: Annotated[Path | None, typer.Option(help="Masks of the bad images.")] = None,
+    synthetic: Annotated[int | None, typer.Option(min=0, help="Defects to paint into good parts, for fcdd and devnet.")] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(help="Variations that good parts show, such as shift=8,rotate=3,brightness=0.1,copies=4."),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Time that a method which learns by steps may take.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter fit to this place ended.")] = False,
+    budget_ms: Annotated[float | None, typer.Option(min=0.01, help="With --method auto: a whole decision may take this long here.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Parameter of the method, key=value; may be repeated.")] = None,
+    allow_duplicates: AllowDuplicates = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
 ) -> None:
     """Fit a detector on good images and calibrate its threshold on held-out ones."""
-    _need_extra()
+    need_extra()
+    from training.augment import parse_augment
     from training.calibrate import Rule
     from training.data import load_dataset
+    from training.lesson import Lesson, learns, resolve
+    from training.material import OutlierSource
+    from training.methods.table import METHODS
     from training.run import check_free
-    from training.teach import Lesson, resolve, teach
+    from training.teach import teach
 
     started = time.monotonic()
-    rule = None
+    reading = input_options(data, roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer)
+    if method != "auto" and budget_ms is not None:
+        raise ConfigError("budget: --budget-ms only counts together with --method auto")
+    if method == "auto":
+        check_free(out, force or resume)
+        method, preset = _pick_method(
+            data, budget_ms=budget_ms, backbone=backbone, weights=weights, image_size=image_size, roi=roi, ignore_mask=ignore_mask,
+            tiles=tiles, tile_size=tile_size, overlap=overlap, bayer=bayer, bad=bad, seed=seed, allow_duplicates=allow_duplicates,
+        )  # fmt: skip
+        minutes = minutes if learns(method) else None
+        learns_bad = False  # they have chosen, and will calibrate
+    else:
+        learns_bad = method in METHODS and METHODS[method].outliers != "none"
+    bad_path, mask_path = (str(p.resolve()) if p else None for p in (bad, masks))
+    rule, source = None, None
+    if learns_bad and (bad is not None or synthetic is not None):
+        source = OutlierSource(bad=bad_path, masks=mask_path, synthetic=synthetic or 0)
+        bad = masks = None  # what is learnt from cannot also calibrate
+    elif synthetic is not None:
+        raise ConfigError(f"synthetic: {method} learns from good images only; leave it out, or take fcdd or devnet")
     if false_reject_rate is not None:
         if bad is not None:
             raise ConfigError("bad: these images play no part with --false-reject-rate; leave one of the two out")
         rule = Rule(kind="false_reject_rate", target=false_reject_rate)
     elif bad is not None:
-        rule = Rule(kind="max_f1", bad=str(bad.resolve()), masks=str(masks.resolve()) if masks else None)
-    lesson = Lesson(method, preset, _parameters(set_ or []), backbone, weights, seed, rule)
-    check_free(out, force)
+        rule = Rule(kind="max_f1", bad=bad_path, masks=mask_path)
+    varied = None if augment is None else parse_augment(augment)
+    lesson = Lesson(method, preset, _parameters(set_ or []), backbone, weights, seed, rule, varied, source, minutes, resume)
+    check_free(out, force or resume)
     resolve(lesson)
-    with _bars() as progress:
-        dataset = load_dataset(data, roi=_roi(roi), ignore_mask=ignore_mask, bad=bad, masks=masks, image_size=image_size, progress=progress)
+    with bars() as progress:
+        dataset = load_dataset(data, **reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
         for note in dataset.notes:
-            _say(f"note: {note}")
-        run = teach(dataset, lesson, out, force=force, progress=progress, say=_say)
-    _say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
-    _say(f"wrote {out} in {time.monotonic() - started:.0f} s")
+            say(f"note: {note}")
+        run = teach(dataset, lesson, out, force=force or resume, progress=progress, say=say)
+    if (learning := run.info.learning) is not None:
+        why = {"steps": "the course was over", "time": "the time was over", "patience": "held-out images gained no more"}[learning.ended]
+        say(f"learnt {learning.steps} steps in {learning.seconds:.0f} s, best at {learning.best_step}; {why}")
+    say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
+    say(f"wrote {out} in {time.monotonic() - started:.0f} s")
 
 
 @app.command()
@@ -82,95 +123,116 @@ def calibrate(
     false_reject_rate: Annotated[float | None, typer.Option(help="Stated share of good parts rejected, from held-out good images.")] = None,
     max_f1: Annotated[bool, typer.Option("--max-f1", help="Largest F1 over good and bad images.")] = False,
     recall: Annotated[float | None, typer.Option(help="Lowest false-reject rate that still rejects this share of the bad images.")] = None,
+    cost_ratio: Annotated[float | None, typer.Option(help="Lowest cost, where a false accept costs this many false rejects.")] = None,
+    defect_rate: Annotated[
+        float | None, typer.Option(help="With --cost-ratio: share of the line's parts that are bad; 0.01 is assumed.")
+    ] = None,
     bad: Annotated[Path | None, typer.Option(help="Folder of bad images.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Masks of the bad images; an export compares precisions by them.")] = None,
+    synthetic: Annotated[int, typer.Option(min=0, help="Defects to paint into held-out good images, where no bad part exists yet.")] = 0,
     from_test: Annotated[bool, typer.Option("--from-test", help="Use the data's test split. Figures measured on it then flatter.")] = False,
-    data: Annotated[Path | None, typer.Option(help="Where the data lies now, for --from-test.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the data lies now, for --from-test and --synthetic.")] = None,
 ) -> None:
     """Set the threshold of a run by another rule."""
-    _need_extra()
+    need_extra()
     from training.calibrate import Rule
     from training.recalibrate import recalibrate
     from training.run import load_run
 
-    if [false_reject_rate is not None, max_f1, recall is not None].count(True) != 1:
-        raise ConfigError("calibrate: expected exactly one of --false-reject-rate R, --max-f1, --recall R")
+    if [false_reject_rate is not None, max_f1, recall is not None, cost_ratio is not None].count(True) != 1:
+        raise ConfigError("calibrate: expected exactly one of --false-reject-rate R, --max-f1, --recall R, --cost-ratio C")
+    if defect_rate is not None and cost_ratio is None:
+        raise ConfigError("defect rate: it belongs to --cost-ratio, which is not given")
     if bad is not None and (from_test or false_reject_rate is not None):
         raise ConfigError("bad: these images play no part with " + ("--from-test" if from_test else "--false-reject-rate"))
-    if bad is None and not from_test and false_reject_rate is None:
-        raise ConfigError("calibrate: --max-f1 and --recall need bad images: --bad FOLDER (or --from-test)")
-    kind = "max_f1" if max_f1 else "recall" if recall is not None else "false_reject_rate"
+    if synthetic and (from_test or false_reject_rate is not None):
+        raise ConfigError("synthetic: these defects play no part with " + ("--from-test" if from_test else "--false-reject-rate"))
+    if bad is None and not from_test and false_reject_rate is None and not synthetic:
+        raise ConfigError("calibrate: --max-f1, --recall and --cost-ratio need bad images: --bad FOLDER (or --synthetic N, --from-test)")
+    kind = "max_f1" if max_f1 else "recall" if recall is not None else "cost" if cost_ratio is not None else "false_reject_rate"
     target = recall if recall is not None else false_reject_rate
     if masks is not None and bad is None:
         raise ConfigError("masks: they belong to the images of --bad, which is not given")
     rule = Rule(
         kind=kind,  # type: ignore[arg-type]
         target=target,
+        cost_ratio=cost_ratio,
+        defect_rate=defect_rate,
         bad=str(bad.resolve()) if bad else None,
         masks=str(masks.resolve()) if masks else None,
+        synthetic=synthetic,
         from_test_split=from_test,
     )
-    with _bars() as progress:
+    with bars() as progress:
         run = recalibrate(load_run(run_path), rule, data, progress)
-    _say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
+    say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
+
+
+app.command("inspect")(look.inspect_)
+app.command()(look.evaluate)
+app.command()(look.report)
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def compare(context: typer.Context) -> None:
+    """Teach, build and measure methods side by side, and say which one to take (--help says more)."""
+    need_extra()
+    # Teaching does not import exporting: what needs both is a process of its own.
+    raise typer.Exit(subprocess.run([*CHOOSE, *context.args], check=False).returncode)
+
+
+def _pick_method(data: Path, **options: Any) -> tuple[str, str]:
+    """(method, preset) that `compare` takes for these options. Ends the process as `compare` does where it finds none."""
+    words: list[str] = []
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        words += [flag] if value is True else [] if value is None or value is False else [flag, str(value)]
+    with tempfile.TemporaryDirectory(prefix="lineside-auto-") as scratch:
+        command = [*CHOOSE, str(data), *words, "--out", str(Path(scratch) / "compared"), "--json"]
+        found = subprocess.run(command, check=False, stdout=subprocess.PIPE)
+    if found.returncode:
+        raise typer.Exit(found.returncode)
+    comparison = json.loads(found.stdout)
+    method, _, preset = comparison["best"].partition("/")
+    say(f"taking {method} ({preset}), chosen by {comparison['chosen_by']}")
+    return method, preset
 
 
 @app.command()
-def evaluate(
-    detector: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE")],
-    data: Annotated[Path, typer.Argument(help="MVTec's layout (its test split counts), or a plain folder of good images.")],
-    bad: Annotated[Path | None, typer.Option(help="Folder of bad images.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Masks of the bad images.")] = None,
-    device: Annotated[str, typer.Option(help="Inference device for a bundle.")] = "CPU",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+def distil(
+    images: Annotated[Path, typer.Option(help="Folder of any pictures, searched with all folders below it.")],
+    out: Annotated[Path, typer.Option(help="Teacher to write (.safetensors), for fit --method efficientad --weights.")],
+    backbone: Annotated[str, typer.Option(help="What it is to repeat: timm's model name.")] = "efficientnet_lite0",
+    weights: Annotated[Path | None, typer.Option(help="State dict of the backbone; default: installed or downloaded.")] = None,
+    size: Annotated[str, typer.Option(help="small or medium: PDN-S or PDN-M; presets fast and fine of efficientad.")] = "small",
+    channels: Annotated[int, typer.Option(min=1, help="Channels of the teacher.")] = 128,
+    width: Annotated[float, typer.Option(help="Share of the paper's channels inside.")] = 0.5,
+    image_size: Annotated[int, typer.Option(min=32, help="Side of the square that pictures are brought to.")] = 256,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Time that it may take.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter course ended.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same teacher.")] = 0,
 ) -> None:
-    """Measure a run or a bundle on images that it was not taught on."""
-    _need_extra()
-    from edge_runtime.bundle import ModelBundle
-    from edge_runtime.preprocess import read_mask
-    from training.data import load_dataset
-    from training.evaluate import evaluate_bundle, evaluate_run
-    from training.run import INFO, load_run
+    """Make a teacher for efficientad: a small network that repeats a backbone's features, learnt on any pictures."""
+    need_extra()
+    from training.distil import PdnSpec
+    from training.distil import distil as run
 
-    with _bars() as progress:
-        if (detector / INFO).is_file():
-            run = load_run(detector)
-            dataset = load_dataset(data, bad=bad, masks=masks, spec=run.info.input, ignore=run.ignore, progress=progress)
-            report = evaluate_run(run, dataset, progress)
-        else:
-            bundle = ModelBundle.open(detector)
-            spec = bundle.manifest.input
-            ignore = read_mask(bundle.directory / spec.ignore_mask) if spec.ignore_mask else None
-            dataset = load_dataset(data, bad=bad, masks=masks, spec=spec, ignore=ignore, progress=progress)
-            report = evaluate_bundle(bundle, dataset, device, progress)
-    for note in report.notes:
-        _say(f"note: {note}")
-    if as_json:
-        sys.stdout.write(msgspec.json.encode(report.metrics).decode() + "\n")
-    else:
-        _print_report(report)
+    if image_size % 4:
+        raise ConfigError(f"image size: expected a side divisible by 4, found {image_size}")
+    spec = PdnSpec(size, channels, width)
+    with bars() as progress:
+        outcome = run(
+            images, out, spec, backbone=backbone, weights=weights, image_size=image_size, seed=seed,
+            minutes=minutes, resume=resume, progress=progress,
+        )  # fmt: skip
+    missed = f"{100 * outcome.best:.0f} % of the variance of unseen pictures"
+    say(f"learnt {outcome.steps} steps in {outcome.seconds:.0f} s; the teacher misses {missed}")
+    say(f"wrote {out}")
 
 
 def main() -> None:
     """Entry point of `lineside-train`."""
     run_app(app)
-
-
-def _need_extra() -> None:
-    if any(importlib.util.find_spec(name) is None for name in NEEDED):
-        raise MissingExtra("lineside-train", "train")
-
-
-def _roi(text: str | None) -> tuple[int, int, int, int] | None:
-    if text is None:
-        return None
-    try:
-        x, y, w, h = (int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"roi: expected X,Y,W,H in pixels (40,0,512,480), found {text!r}") from None
-    if x < 0 or y < 0 or w < 1 or h < 1:
-        raise ConfigError(f"roi: expected X and Y of at least 0, W and H of at least 1, found {text}")
-    return x, y, w, h
 
 
 def _parameters(pairs: list[str]) -> dict[str, Any]:
@@ -185,58 +247,6 @@ def _parameters(pairs: list[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             found[key] = value
     return found
-
-
-def _say(text: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
-
-
-@contextmanager
-def _bars() -> Iterator[Any]:
-    """A training Progress drawn on stderr, with the time left; silent where stderr is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total, visible=done < total)
-
-        yield progress
-
-
-def _print_report(report: "Report") -> None:
-    m = report.metrics
-    table = Table(title=None, box=None, pad_edge=False)
-    for name, justify in (("kind", "left"), ("images", "right"), ("rejected", "right"), ("AUROC", "right"), ("regions found", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    if m.false_reject_rate is not None:
-        table.add_row("good", str(m.n_good), _share(round(m.false_reject_rate * m.n_good), m.n_good), "", "")
-    for row in report.kinds:
-        found = _share(row.hits, row.regions) if row.regions else ""
-        table.add_row(row.kind, str(row.n), _share(row.rejected, row.n), _figure(row.auroc), found)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
-        f"image AUROC {_figure(m.image_auroc)}  AP {_figure(m.image_ap)}  F1 {_figure(m.f1)} at threshold {m.threshold:.4g}\n"
-        f"false rejects {_percent(m.false_reject_rate)}  false accepts {_percent(m.false_accept_rate)}\n"
-        f"pixel AUROC {_figure(m.pixel_auroc)}  AUPRO (to 30 % FPR) {_figure(m.aupro)}",
-        soft_wrap=True,
-    )
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part} ({100 * part / whole:.1f} %)"
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 if __name__ == "__main__":

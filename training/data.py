@@ -4,23 +4,26 @@ import hashlib
 import re
 import statistics
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime import bundle
-from edge_runtime.bundle import InputSpec
+from edge_runtime.bundle import InputSpec, TileSpec
 from edge_runtime.errors import ConfigError, DataError, FrameError
 from edge_runtime.preprocess import Preprocessor, read_image, read_mask
 from edge_runtime.records import Image
-from training.layout import Sample, find, find_bad
+from edge_runtime.tiles import tile_wh
+from training.duplicates import refuse_copies
+from training.facts import Facts, bits_for, is_colourless, look, refuse
+from training.formats import find
+from training.layout import Sample, find_bad, say_orphans
 from training.methods.base import Progress, silent
 
-_LISTED = 5
+Bayer = Literal["RGGB", "BGGR", "GRBG", "GBRG"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,9 @@ class Dataset:
     train: tuple[Sample, ...]
     """Good images; of a plain folder, all of it."""
     test: tuple[Sample, ...]
-    """MVTec's test split; empty for a plain folder."""
+    """Of the data's own test split; empty for a plain folder."""
     bad: tuple[Sample, ...]
-    """The images of --bad."""
+    """Bad images of the data's own training split (`split` "train"), then the images of --bad (`split` "bad")."""
     spec: InputSpec
     ignore: npt.NDArray[np.uint8] | None
     """(H, W) of the frame's size, 255 = ignored."""
@@ -42,6 +45,8 @@ class Dataset:
     """Of each file of `train`, in its order."""
     notes: tuple[str, ...]
     """Sentences that a user should read."""
+    format: str = ""
+    """The layout that was found, for people."""
 
     @property
     def record(self) -> bundle.Dataset:
@@ -51,24 +56,23 @@ class Dataset:
 
     @property
     def scored(self) -> tuple[Sample, ...]:
-        """What an evaluation scores: the test split (with --bad's images), or the whole of a plain folder."""
-        return (*(self.test or self.train), *self.bad)
+        """What an evaluation scores: the test split with --bad's images; where there is no test split, everything.
+
+        Bad images of a training split that has a test split beside it are for teaching: to score them would make the figures' test set
+        another one than the data's own.
+        """
+        if self.test:
+            return (*self.test, *(s for s in self.bad if s.split == "bad"))
+        return (*self.train, *self.bad)
+
+    def name_of(self, sample: Sample) -> str:
+        """Its path relative to the data's folder where it lies in it, else in full."""
+        root, full = self.path.parent if self.path.is_file() else self.path, sample.path.resolve()
+        return full.relative_to(root).as_posix() if full.is_relative_to(root) else full.as_posix()
 
     def preprocessor(self) -> Preprocessor:
         """From frames to model inputs."""
         return Preprocessor(self.spec, self.ignore)
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What one decoded file told."""
-
-    wh: tuple[int, int]
-    channels: int
-    colourless: bool
-    dtype: str
-    largest: int
-    sha256: str
 
 
 def load_dataset(
@@ -81,50 +85,67 @@ def load_dataset(
     image_size: str = "256",
     spec: InputSpec | None = None,
     ignore: npt.NDArray[np.uint8] | None = None,
+    allow_duplicates: bool = False,
+    tiles: TileSpec | None = None,
+    bayer: Bayer | None = None,
     progress: Progress = silent,
 ) -> Dataset:
-    """Find and check all images at `path`: MVTec's layout, or a plain folder of good images.
+    """Find and check all images at `path`, in any of the layouts of training/formats.py.
 
     Gray and colour: the number of channels is the files'. One gray image among colour ones (or the other way round) is refused, with one
     exception: colour files whose three channels are equal everywhere count as gray where other files are gray, because some programs
     save gray pictures so. Depth of 16-bit files: the smallest of 10, 12, 14, 16 bits that holds the brightest pixel of the training images.
 
     Args:
-        path: the folder.
+        path: the folder, or a .csv file.
         roi: (x, y, width, height) in frame pixels.
         ignore_mask: image file of the frames' size, non-zero = ignored; all images must then have one size.
         bad: folder of defective images, for calibration or evaluation; subfolders name kinds.
         masks: folder of `<name>_mask.*` or `<name>.*` for the images of `bad`.
         image_size: `N`, `HxW` or `auto`, see `parse_image_size`.
         spec, ignore: of a run or bundle, to check `path` against; training images are then not read where there is a test split,
-            and `roi`, `ignore_mask` and `image_size` do not count.
+            but to be compared with it, and `roi`, `ignore_mask`, `image_size`, `tiles` and `bayer` do not count.
+        allow_duplicates: make a note of training images that are test or bad images too, instead of refusing them.
+        tiles: how a large region is cut; `image_size` is then that of one tile.
+        bayer: the files are raw mosaics of this pattern.
         progress: told of each image.
 
     Raises:
         DataError: nothing there, or images that cannot be read or do not fit together, up to five named by path.
         ConfigError: an impossible region, mask or size.
     """
-    train, test, extra = find(path, bad, masks)
-    wanted = test or train if spec is not None else (*train, *test)
-    samples = (*wanted, *extra)
+    if masks is not None and bad is None:
+        raise ConfigError("masks: they belong to the images of --bad, which is not given")
+    found = find(path)
+    given, orphans = find_bad(bad, masks)
+    refuse(found.problems, "things are wrong with this data set")
+    notes = [found.sentence, *found.notes, *say_orphans(masks or path, [], orphans)[1]]
+    test = found.test
+    learns = spec is None or not test
+    own = (*found.train, *found.bad) if learns else ()
+    samples = (*own, *test, *given)
     facts = _inspect(samples, progress)
-    notes: list[str] = []
     if spec is None:
-        learn = facts[: len(train)]
         ignore = None if ignore_mask is None else read_mask(ignore_mask)
-        spec, notes = _derive(train, learn, roi, ignore_mask, image_size)
+        spec, remarks = _derive(found.train, facts[: len(found.train)], roi, ignore_mask, image_size, tiles, bayer)
+        notes += remarks
     _check_fit(samples, facts, spec, ignore)
     _check_masks(samples, facts)
-    hashes = tuple(f.sha256 for s, f in zip(samples, facts, strict=True) if s.split == "train")
-    kept_train = train if len(hashes) == len(train) else ()
-    return Dataset(path.resolve(), path.resolve().name, kept_train, test, extra, spec, ignore, hashes, tuple(notes))
+    notes += _check_copies(found.train, samples, facts, learns, allow_duplicates, progress)
+    train = found.train if learns else ()
+    hashes = tuple(f.sha256 for f in facts[: len(train)])
+    bad_samples = (*(found.bad if learns else ()), *given)
+    path = path.resolve()
+    return Dataset(
+        path, path.stem if path.is_file() else path.name, train, test, bad_samples, spec, ignore, hashes, tuple(notes), found.format
+    )
 
 
 def load_bad(
     folder: Path, spec: InputSpec, ignore: npt.NDArray[np.uint8] | None, *, masks: Path | None = None, progress: Progress = silent
 ) -> tuple[Sample, ...]:
     """Find and check the defective images in `folder` against a run's input. Raises DataError."""
-    samples = find_bad(folder, masks)
+    samples, _ = find_bad(folder, masks)
     facts = _inspect(samples, progress)
     _check_fit(samples, facts, spec, ignore)
     _check_masks(samples, facts)
@@ -134,16 +155,16 @@ def load_bad(
 def load_frame(path: Path, spec: InputSpec) -> Image:
     """One image file as this product's camera would give it: colour files without colour become gray where `spec` is gray. DataError."""
     image = read_image(path)
-    if spec.channels == 1 and image.ndim == 3 and _is_colourless(image):
+    if spec.channels == 1 and image.ndim == 3 and is_colourless(image):
         image = cast(Image, np.ascontiguousarray(image[:, :, 0]))
     return image
 
 
 def inputs(samples: Sequence[Sample], prepare: Preprocessor) -> Iterator[npt.NDArray[np.uint8]]:
-    """(height, width, 3) uint8 BGR model inputs, one image in memory at a time. Raises DataError with the path."""
+    """(height, width, 3) uint8 BGR model inputs, `prepare.views` an image; one image in memory at a time. DataError names the path."""
     for sample in samples:
         try:
-            yield prepare(load_frame(sample.path, prepare.spec))
+            yield from prepare.split(load_frame(sample.path, prepare.spec))
         except FrameError as e:
             raise DataError(f"{sample.path}: {e}") from e
 
@@ -167,49 +188,37 @@ def parse_image_size(text: str, sizes_wh: Sequence[tuple[int, int]]) -> tuple[in
     return height, width
 
 
-def _is_colourless(image: Image) -> bool:
-    return bool(np.array_equal(image[:, :, 0], image[:, :, 1]) and np.array_equal(image[:, :, 1], image[:, :, 2]))
+def _inspect(samples: Sequence[Sample], progress: Progress) -> list[Facts]:
+    found = look([s.path for s in samples], lambda done: progress("check images", done, len(samples)))
+    refuse([str(f) for f in found if isinstance(f, DataError)])
+    return [f for f in found if isinstance(f, Facts)]
 
 
-def _inspect(samples: Sequence[Sample], progress: Progress) -> list[_Facts]:
-    def look(sample: Sample) -> _Facts | DataError:
-        try:
-            image = read_image(sample.path)
-        except DataError as e:
-            return e
-        with sample.path.open("rb") as f:
-            digest = hashlib.file_digest(f, "sha256").hexdigest()
-        channels = 1 if image.ndim == 2 else image.shape[2]
-        colourless = channels == 3 and _is_colourless(image)
-        return _Facts((image.shape[1], image.shape[0]), channels, colourless, image.dtype.name, int(image.max()), digest)
-
-    facts: list[_Facts] = []
-    problems: list[str] = []
-    # Decoding releases the GIL; a handful of threads keeps at most that many frames in memory.
-    with ThreadPoolExecutor(4) as pool:
-        for i, result in enumerate(pool.map(look, samples)):
-            if isinstance(result, DataError):
-                problems.append(str(result))
-            else:
-                facts.append(result)
-            progress("check images", i + 1, len(samples))
-    _refuse(problems)
-    return facts
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    if len(problems) == 1:
-        raise DataError(problems[0])
-    if problems:
-        more = f"\n  … and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-        raise DataError(f"{len(problems)} images cannot be used:\n  " + "\n  ".join(problems[:_LISTED]) + more)
+def _check_copies(
+    train: Sequence[Sample], samples: Sequence[Sample], facts: Sequence[Facts], learns: bool, allowed: bool, progress: Progress
+) -> list[str]:
+    """Notes on pictures that are there twice; raises DataError where a training image is a test or bad image too, unless `allowed`."""
+    paths, seen, known = [s.path for s in samples], list(facts), len(train)
+    if not learns:  # a run or a bundle is evaluated: its training images are of interest for this alone, and may be unusable otherwise
+        if allowed:
+            return []
+        looked = look([s.path for s in train], lambda done: progress("compare with training images", done, len(train)))
+        usable = [(s.path, f) for s, f in zip(train, looked, strict=True) if isinstance(f, Facts)]
+        paths, seen, known = [p for p, _ in usable] + paths, [f for _, f in usable] + seen, len(usable)
+    return refuse_copies(paths, seen, known, allowed)
 
 
 def _derive(
-    train: Sequence[Sample], facts: Sequence[_Facts], roi: tuple[int, int, int, int] | None, ignore_mask: Path | None, image_size: str
+    train: Sequence[Sample],
+    facts: Sequence[Facts],
+    roi: tuple[int, int, int, int] | None,
+    ignore_mask: Path | None,
+    image_size: str,
+    tiles: TileSpec | None,
+    bayer: Bayer | None,
 ) -> tuple[InputSpec, list[str]]:
     if not train:
-        raise DataError("data: expected good images to learn from in train/good, found none")
+        raise DataError("data: expected good images to learn from (in train/good, say), found none in the training split")
     notes: list[str] = []
     dtypes = {f.dtype: s.path for s, f in zip(train, facts, strict=True)}
     if len(dtypes) > 1:
@@ -217,13 +226,15 @@ def _derive(
     bits = 8
     if "uint16" in dtypes:
         largest = max(f.largest for f in facts)
-        bits = next(b for b in (10, 12, 14, 16) if largest < 1 << b)
+        bits = max(10, bits_for(largest))
         notes.append(f"16-bit images, brightest pixel {largest}: taken as {bits} significant bits")
     gray = [s.path for s, f in zip(train, facts, strict=True) if f.channels == 1]
     colour = [s.path for s, f in zip(train, facts, strict=True) if f.channels == 3 and not f.colourless]
     if gray and colour:
         few, word = (gray, "gray") if len(gray) < len(colour) else (colour, "in colour")
         raise DataError(f"data: expected all images gray or all in colour, found {len(few)} of {len(train)} {word}, the first {few[0]}")
+    if bayer is not None and colour:
+        raise ConfigError(f"bayer: expected raw mosaics of one channel, found colour in {colour[0]}")
     sizes = sorted({f.wh for f in facts})
     if len(sizes) > 1:
         (w0, h0), (w1, h1) = min(sizes, key=lambda s: s[0] * s[1]), max(sizes, key=lambda s: s[0] * s[1])
@@ -234,6 +245,8 @@ def _derive(
     cropped = [f.wh for f in facts] if roi is None else [(roi[2], roi[3])]
     if min(min(wh) for wh in cropped) < 1:
         raise ConfigError(f"roi: expected a width and a height of at least 1, found {cropped[0][0]}x{cropped[0][1]}")
+    if tiles is not None:
+        cropped = [tile_wh(tiles, wh) for wh in cropped]
     height, width = parse_image_size(image_size, cropped)
     stretch = statistics.median(w / h for w, h in cropped) / (width / height)
     if not 0.5 <= stretch <= 2:
@@ -244,16 +257,18 @@ def _derive(
     spec = InputSpec(
         height=height,
         width=width,
-        channels=1 if gray else 3,
+        channels=1 if gray or bayer is not None else 3,
         bits=bits,
         frame_wh=sizes[0] if len(sizes) == 1 else None,
         roi=roi,
         ignore_mask=None if ignore_mask is None else "ignore_mask.png",
+        bayer=bayer,
+        tiles=tiles,
     )
     return spec, notes
 
 
-def _check_fit(samples: Sequence[Sample], facts: Sequence[_Facts], spec: InputSpec, ignore: npt.NDArray[np.uint8] | None) -> None:
+def _check_fit(samples: Sequence[Sample], facts: Sequence[Facts], spec: InputSpec, ignore: npt.NDArray[np.uint8] | None) -> None:
     """Refuse images that the preprocessor would refuse, all at once and before any work."""
     prepare = Preprocessor(spec, ignore)
     if not prepare.valid_cells((spec.height, spec.width)).any():
@@ -266,10 +281,10 @@ def _check_fit(samples: Sequence[Sample], facts: Sequence[_Facts], spec: InputSp
             prepare.check(cast(Image, np.broadcast_to(np.zeros(1, fact.dtype), shape)))  # a view of one number: only its shape counts
         except FrameError as e:
             problems.append(f"{sample.path}: {e}")
-    _refuse(problems)
+    refuse(problems)
 
 
-def _check_masks(samples: Sequence[Sample], facts: Sequence[_Facts]) -> None:
+def _check_masks(samples: Sequence[Sample], facts: Sequence[Facts]) -> None:
     problems: list[str] = []
     for sample, fact in zip(samples, facts, strict=True):
         if sample.mask_path is None:
@@ -282,4 +297,4 @@ def _check_masks(samples: Sequence[Sample], facts: Sequence[_Facts]) -> None:
         if mask.shape != fact.wh[::-1]:
             found = f"{mask.shape[1]}x{mask.shape[0]}"
             problems.append(f"{sample.mask_path}: expected the size of its image, {fact.wh[0]}x{fact.wh[1]}, found {found}")
-    _refuse(problems)
+    refuse(problems)

@@ -1,8 +1,8 @@
 """How good a detector is: per image at its threshold, per pixel, per defect kind; of a run, or of a bundle through the device's own code.
 
-Pixels are judged at the model's input size: the map is enlarged bilinearly to it, the mask reduced so that a pixel with any of a defect is
-one (nearest neighbour loses small ones whole), ignored places left out. A defective image whose mask is missing or empty counts as an
-image, not by its pixels, and the report says so.
+Pixels are judged at the model's input size (with tiles, at that of all of them together): the map is enlarged bilinearly to it, the mask
+reduced so that a pixel with any of a defect is one (nearest neighbour loses small ones whole), ignored places left out. A defective image
+whose mask is missing or empty counts as an image, not by its pixels, and the report says so.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from edge_runtime import bundle as records
 from edge_runtime.bundle import Metrics, ModelBundle, Threshold, file_sha256
 from edge_runtime.errors import DataError, FrameError
 from edge_runtime.predictor import OpenvinoPredictor
@@ -65,6 +66,8 @@ class KindRow(NamedTuple):
     """Against all good images."""
     regions: int
     hits: int
+    learnt: bool = False
+    """True where the detector learnt from other parts of this kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,12 @@ class Report:
     metrics: Metrics
     kinds: tuple[KindRow, ...]
     notes: tuple[str, ...]
+    scored: Scored
+    """What the figures were made of."""
+    learnt_auroc: float | None = None
+    """Image AUROC on the kinds of defect that it learnt from; None where there are none."""
+    unseen_auroc: float | None = None
+    """On the others, where it learnt from some."""
 
 
 def score_dataset(
@@ -92,7 +101,7 @@ def score_dataset(
         DataError: an image that does not fit, or a score that is not a number; with the path.
     """
     spec = prepare.spec
-    size = (spec.height, spec.width)
+    size = prepare.truth_hw
     counted = prepare.valid_cells(size)
     pixels = PixelCounts()
     rows = np.empty((len(samples), 3), dtype=np.float64)
@@ -145,8 +154,8 @@ def measure(scored: Scored, threshold: float) -> Metrics:
     )
 
 
-def by_kind(scored: Scored, threshold: float) -> tuple[KindRow, ...]:
-    """A row a defect kind, by name."""
+def by_kind(scored: Scored, threshold: float, learnt: Sequence[str] = ()) -> tuple[KindRow, ...]:
+    """A row a defect kind, by name. `learnt`: kinds that the detector learnt from."""
     good, score = scored.is_good, scored.scores.score
     kinds = np.array([s.kind for s in scored.samples])
     rows = []
@@ -155,18 +164,36 @@ def by_kind(scored: Scored, threshold: float) -> tuple[KindRow, ...]:
         against = these | good
         auroc = float(roc_auc_score(these[against], score[against])) if good.any() else None
         rejected = int((score[these] > threshold).sum())
-        rows.append(KindRow(kind, int(these.sum()), rejected, auroc, int(scored.regions[these].sum()), int(scored.hits[these].sum())))
+        regions, hits = int(scored.regions[these].sum()), int(scored.hits[these].sum())
+        rows.append(KindRow(kind, int(these.sum()), rejected, auroc, regions, hits, kind in learnt))
     return tuple(rows)
+
+
+def auroc_of(scored: Scored, kinds: Sequence[str]) -> float | None:
+    """Image AUROC of some kinds of defect against all good images; None without either."""
+    bad = np.array([s.kind in kinds and not s.is_good for s in scored.samples], dtype=bool)
+    rows = bad | scored.is_good
+    return float(roc_auc_score(bad[rows], scored.scores.score[rows])) if bad.any() and scored.is_good.any() else None
+
+
+def unlearnt(samples: Sequence[Sample], taught: records.Dataset) -> tuple[Sample, ...]:
+    """Without the bad images that the detector learnt from: what it says of them tells nothing."""
+    known = set(taught.bad_sha256)
+    return tuple(s for s in samples if s.is_good or file_sha256(s.path) not in known) if known else tuple(samples)
 
 
 def evaluate_run(run: Run, dataset: Dataset, progress: Progress = silent) -> Report:
     """Of a run, in torch. `dataset` must have been loaded against the run's input. Raises DataError."""
     scored = score_dataset(
-        run.predictor(), dataset.scored, run.preprocessor(), map_threshold=run.info.threshold.map_value, progress=progress
+        run.predictor(),
+        unlearnt(dataset.scored, run.info.dataset),
+        run.preprocessor(),
+        map_threshold=run.info.threshold.map_value,
+        progress=progress,
     )
     taught = {i.sha256 for i in run.held_out.images}
     seen = sum(file_sha256(s.path) in taught for s in scored.samples if s.is_good)
-    return _report(scored, run.info.threshold, seen)
+    return _report(scored, run.info.threshold, seen, run.info.dataset)
 
 
 def evaluate_bundle(bundle: ModelBundle, dataset: Dataset, device: str = "CPU", progress: Progress = silent) -> Report:
@@ -175,14 +202,19 @@ def evaluate_bundle(bundle: ModelBundle, dataset: Dataset, device: str = "CPU", 
     mask = None if manifest.input.ignore_mask is None else read_mask(bundle.directory / manifest.input.ignore_mask)
     with OpenvinoPredictor(bundle, device) as predictor:
         prepare = Preprocessor(manifest.input, mask)
-        scored = score_dataset(predictor.predict, dataset.scored, prepare, map_threshold=manifest.threshold.map_value, progress=progress)
+        samples = unlearnt(dataset.scored, manifest.dataset)
+        scored = score_dataset(predictor.predict, samples, prepare, map_threshold=manifest.threshold.map_value, progress=progress)
     same = dataset.record.fingerprint == manifest.dataset.fingerprint
-    return _report(scored, manifest.threshold, len(dataset.train) if same else 0)
+    return _report(scored, manifest.threshold, len(dataset.train) if same else 0, manifest.dataset)
 
 
-def _report(scored: Scored, threshold: Threshold, seen: int) -> Report:
+def _report(scored: Scored, threshold: Threshold, seen: int, taught: records.Dataset) -> Report:
     metrics = measure(scored, threshold.value)
     notes = []
+    if taught.bad_sha256:
+        kinds = ", ".join(taught.bad_kinds)
+        notes.append(f"{len(taught.bad_sha256)} bad images were learnt from ({kinds}); where they lie here, too, they do not count")
+    others = sorted({s.kind for s in scored.samples if not s.is_good} - set(taught.bad_kinds))
     if threshold.from_test_split:
         notes.append("the threshold was calibrated on the test split: F1 and the two rates flatter if these are the same images")
     if seen:
@@ -192,7 +224,14 @@ def _report(scored: Scored, threshold: Threshold, seen: int) -> Report:
             f"{len(scored.unmasked)} defective images have no mask, or an empty one"
             f" (the first: {scored.unmasked[0].path}): they count as images, not by their pixels"
         )
-    return Report(metrics, by_kind(scored, threshold.value), tuple(notes))
+    return Report(
+        metrics,
+        by_kind(scored, threshold.value, taught.bad_kinds),
+        tuple(notes),
+        scored,
+        auroc_of(scored, taught.bad_kinds) if taught.bad_kinds else None,
+        auroc_of(scored, others) if taught.bad_kinds else None,
+    )
 
 
 def _hits(labels: npt.NDArray[np.int32], boxes: Sequence[Region], to_frame: npt.NDArray[np.float64]) -> int:

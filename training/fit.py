@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import numpy.typing as npt
 import torch
 
 from edge_runtime.errors import DataError
+from edge_runtime.preprocess import Preprocessor
 from training.backbones import Backbone
 from training.calibrate import Scores
-from training.methods.base import Features, Head, LevelShape, Progress, silent
+from training.checkpoint import Checkpoint
+from training.learn import Network, Outcome, Schedule, TrainedHead, hold_out, learn
+from training.methods.base import Features, Head, LevelShape, Outliers, Progress, silent
 from training.run import make_head
 
 BackboneFn = Callable[[npt.NDArray[np.uint8]], Sequence[npt.NDArray[np.float32]]]
@@ -22,13 +26,16 @@ BackboneFn = Callable[[npt.NDArray[np.uint8]], Sequence[npt.NDArray[np.float32]]
 IN_MEMORY_BYTES = 256 << 20
 """Features beyond this lie in a file."""
 
+REFINE = 4
+"""A head that goes on from another's weights learns for this part of a course."""
+
 FOLDS: Mapping[str, int] = {"patchcore": 3}
 """Folds of the cross-fit where a fit is dear; 5 otherwise."""
 DEFAULT_FOLDS = 5
 
 
-def torch_backbone_fn(backbone: Backbone) -> BackboneFn:
-    """The torch backbone as a BackboneFn."""
+def torch_backbone_fn(backbone: Backbone | Network) -> BackboneFn:
+    """The torch trunk as a BackboneFn."""
 
     def run(batch: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
         with torch.inference_mode():
@@ -39,28 +46,32 @@ def torch_backbone_fn(backbone: Backbone) -> BackboneFn:
 
 def extract_features(
     backbone_fn: BackboneFn,
-    images: Iterable[npt.NDArray[np.uint8]],
+    pictures: Iterable[npt.NDArray[np.uint8]],
     n_images: int,
     level_shapes: Sequence[LevelShape],
     *,
+    views: int = 1,
+    copies: int = 0,
     batch: int = 1,
     scratch: Path | None = None,
     progress: Progress = silent,
 ) -> Features:
-    """Features of `n_images` model inputs, in their order; one batch of images in memory at a time.
+    """Features of the model inputs of `n_images` images, in their order; one batch of pictures in memory at a time.
 
     Args:
         backbone_fn: see BackboneFn.
-        images: (H, W, 3) uint8 BGR each, as data.inputs yields them.
-        n_images: how many come.
+        pictures: (H, W, 3) uint8 BGR each, as material.good_pictures yields them: views x (1 + copies) an image.
+        n_images: how many images they come from.
         level_shapes: (C, h, w) a level.
-        batch: images a call. One is what a graph of static shape takes, and fastest on a CPU, whose caches then hold the activations.
+        views: tiles of an image.
+        copies: variations of each image beside its own pictures.
+        batch: pictures a call. One is what a graph of static shape takes, and fastest on a CPU, whose caches then hold the activations.
         scratch: folder for features that do not fit into IN_MEMORY_BYTES (default: the system's); their file has no name, so nothing
             stays behind whatever happens.
         progress: told of each batch.
     """
-    total = 4 * n_images * sum(c * h * w for c, h, w in level_shapes)
-    levels = [_room((n_images, *shape), total > IN_MEMORY_BYTES, scratch) for shape in level_shapes]
+    count = n_images * views * (1 + copies)
+    levels = [room((count, *shape), np.float32, scratch, budget=IN_MEMORY_BYTES // len(level_shapes)) for shape in level_shapes]
     pending: list[npt.NDArray[np.uint8]] = []
     done = 0
 
@@ -72,16 +83,87 @@ def extract_features(
             level[done : done + len(pending)] = found
         done += len(pending)
         pending.clear()
-        progress("features", done, n_images)
+        progress("features", done, count)
 
-    for image in images:
-        pending.append(image)
+    for picture in pictures:
+        pending.append(picture)
         if len(pending) == batch:
             flush()
     flush()
-    if done != n_images:
-        raise ValueError(f"extract_features: {n_images} images were announced, {done} came")
-    return Features.of(levels)
+    if done != count:
+        raise ValueError(f"extract_features: {count} pictures were announced, {done} came")
+    return Features.of(levels, views, copies)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A head, and what it says of good images that it did not learn from."""
+
+    head: Head
+    held_out: Scores
+    images: npt.NDArray[np.intp]
+    """Which of the features' images `held_out` is of: all where heads were cross-fitted, else those that were never learnt from."""
+    outcome: Outcome | None
+    """Of a head that learns by gradient steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a head that learns by gradient steps is to learn; one that is computed needs none of it."""
+
+    outliers: Outliers | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+    checkpoint: Checkpoint | None = None
+    start: Head | None = None
+    """Go on from this one's weights, with a quarter of the course: for features that differ a little."""
+
+
+def fit_held_out(
+    method: str,
+    params: Mapping[str, Any],
+    level_shapes: Sequence[LevelShape],
+    features: Features,
+    prepare: Preprocessor,
+    seed: int,
+    *,
+    folds: int | None = None,
+    course: Course | None = None,
+    progress: Progress = silent,
+) -> Fitted:
+    """Fit the method's head to the features of good images, and score good images by heads that did not see them.
+
+    A head that is computed is fitted on all, and each fold is scored by one that was fitted on the others. One that learns by gradient
+    steps does so once: it never learns from a fifth of the images, which end its learning and are then scored.
+
+    Raises ConfigError, DataError.
+    """
+    head = make_head(method, params, list(level_shapes))
+    if not isinstance(head, TrainedHead):
+        held_out = cross_fit(method, params, level_shapes, features, prepare, seed, folds, progress)
+        fitted = fit_head(method, params, level_shapes, features, prepare, seed, progress)
+        return Fitted(fitted, held_out, np.arange(features.n_images), None)
+    course = course or Course()
+    schedule = course.schedule
+    if course.start is not None:
+        head.load_state_dict(course.start.state_dict())
+    learnt, held = hold_out(features.n_images, seed)
+    valid = valid_views(prepare, head.grid_hw)
+    unseen = features.of_images(held, varied=False)
+    task = head.task(features.of_images(learnt, varied=True), unseen, valid, course.outliers, seed)
+    if course.start is not None:
+        schedule = Schedule(
+            minutes=None if schedule.minutes is None else schedule.minutes / REFINE,
+            max_steps=max(1, (schedule.max_steps or task.steps) // REFINE),
+        )
+    outcome = learn(task, schedule, seed, checkpoint=course.checkpoint, progress=progress, what=f"learning {method}")
+    with torch.no_grad():
+        head.finish(unseen, valid)
+    return Fitted(head.cpu().eval().requires_grad_(False), score_features(head, unseen, prepare), held, outcome)
+
+
+def valid_views(prepare: Preprocessor, grid_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """(gh, gw): what counts of one picture's map."""
+    return prepare.valid_cells(grid_hw) if prepare.views == 1 else np.ones(grid_hw, dtype=bool)
 
 
 def fit_head(
@@ -89,25 +171,32 @@ def fit_head(
     params: Mapping[str, Any],
     level_shapes: Sequence[LevelShape],
     features: Features,
-    valid: npt.NDArray[np.bool_],
+    prepare: Preprocessor,
     seed: int,
     progress: Progress = silent,
 ) -> Head:
-    """A head of that method, fitted, in eval mode. `valid`: (gh, gw). Raises ConfigError, DataError."""
+    """A computed head of that method, in eval mode. Raises ConfigError, DataError."""
     head = make_head(method, params, list(level_shapes))
     with torch.no_grad():  # not inference_mode: its tensors could not be traced for export later
-        head.fit(features, valid, seed, progress)
+        head.fit(features, valid_views(prepare, head.grid_hw), seed, progress)
     return head.eval()
 
 
-def score_features(head: Head, features: Features, valid: npt.NDArray[np.bool_], batch: int = 8) -> Scores:
-    """What a fitted head says of each image."""
+def score_features(head: Head, features: Features, prepare: Preprocessor, batch: int = 8) -> Scores:
+    """What a fitted head says of each image; `features` holds their own pictures only, no variations."""
+    valid = prepare.valid_cells(prepare.map_hw(head.grid_hw))
     rows: list[tuple[float, float, float]] = []
+    scores: list[npt.NDArray[np.float32]] = []
+    maps: list[npt.NDArray[np.float32]] = []
     with torch.inference_mode():
         for levels in features.batches(batch):
             score, grid = head(levels)
-            for value, one in zip(score.numpy(), grid[:, 0].numpy(), strict=True):
-                rows.append((float(value), float(one.max()), float(np.median(one[valid]))))
+            scores += list(score.numpy()[:, None])
+            maps += list(grid[:, 0].numpy())
+            while len(scores) >= features.views:
+                value, one = prepare.merge(np.concatenate(scores[: features.views]), np.stack(maps[: features.views]))
+                del scores[: features.views], maps[: features.views]
+                rows.append((value, float(one.max()), float(np.median(one[valid]))))
     table = np.array(rows, dtype=np.float64).reshape(-1, 3)
     return Scores(table[:, 0], table[:, 1], table[:, 2])
 
@@ -117,16 +206,16 @@ def cross_fit(
     params: Mapping[str, Any],
     level_shapes: Sequence[LevelShape],
     features: Features,
-    valid: npt.NDArray[np.bool_],
+    prepare: Preprocessor,
     seed: int,
     folds: int | None = None,
     progress: Progress = silent,
 ) -> Scores:
-    """Held-out scores of all images: each is scored by a head that was fitted on the other folds.
+    """Held-out scores of all images: each is scored by a head that was fitted on the other folds, their variations included.
 
-    `folds`: None is `folds_of(method, len(features))`. Images are dealt to folds at random, by `seed`. Raises DataError for a single image.
+    `folds`: None is `folds_of(method, n)`. Images are dealt to folds at random, by `seed`. Raises DataError for a single image.
     """
-    n = len(features)
+    n = features.n_images
     folds = folds_of(method, n) if folds is None else folds
     if not 2 <= folds <= n:
         raise DataError(f"fit: expected at least 2 good images to hold some out, found {n}; a useful threshold needs 99 or more")
@@ -134,8 +223,8 @@ def cross_fit(
     for i, held in enumerate(np.array_split(np.random.default_rng(seed).permutation(n), folds)):
         rest = np.setdiff1d(np.arange(n), held)
         step = _named(progress, f"fold {i + 1} of {folds}: ")
-        head = fit_head(method, params, level_shapes, features.subset(rest), valid, seed, step)
-        found = score_features(head, features.subset(held), valid)
+        head = fit_head(method, params, level_shapes, features.of_images(rest, varied=True), prepare, seed, step)
+        found = score_features(head, features.of_images(held, varied=False), prepare)
         table[held] = np.stack([found.score, found.map_peak, found.map_median], axis=1)
         progress("held-out scores", i + 1, folds)
     return Scores(table[:, 0], table[:, 1], table[:, 2])
@@ -167,15 +256,21 @@ def available_memory() -> int | None:
         return None
 
 
-def _room(shape: tuple[int, ...], on_disk: bool, scratch: Path | None) -> npt.NDArray[np.float32]:
-    if not on_disk:
-        return np.empty(shape, dtype=np.float32)
+def room(
+    shape: tuple[int, ...], dtype: type[np.generic], scratch: Path | None = None, *, budget: int = IN_MEMORY_BYTES
+) -> npt.NDArray[Any]:
+    """An empty array: in memory up to `budget` bytes, else in a file of `scratch` (default: the system's) that has no name.
+
+    Raises DataError where the disk has no room.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if size <= budget:
+        return np.empty(shape, dtype=dtype)
     try:
         with tempfile.TemporaryFile(dir=scratch, prefix="lineside-features-") as file:
-            return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+            return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
     except OSError as e:
-        size = 4 * int(np.prod(shape)) / 1e9
-        raise DataError(f"fit: no room for {size:.1f} GB of features in {scratch or tempfile.gettempdir()}: {e.strerror or e}") from e
+        raise DataError(f"fit: no room for {size / 1e9:.1f} GB of features in {scratch or tempfile.gettempdir()}: {e.strerror or e}") from e
 
 
 def _named(progress: Progress, prefix: str) -> Progress:

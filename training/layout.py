@@ -1,12 +1,20 @@
-"""Where a folder keeps its images: MVTec's layout, or good ones, bad ones and masks in folders of their own."""
+"""What a data set's files are to each other: images, their kinds, splits and masks; and the helpers that every format shares."""
 
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_runtime.errors import ConfigError, DataError
+from edge_runtime.errors import DataError
+from edge_runtime.preprocess import read_mask
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2"})
 GOOD = "good"
+BAD = "bad"
+"""The kind of a bad image where nothing names one."""
+TEST_EVERY = 5
+LISTED = 5
+"""How many of many files a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,57 +28,115 @@ class Sample:
     mask_path: Path | None
     """Where the defect's mask lies; None for good images and where there is none."""
     split: str
-    """"train", "test", or "bad" (given with --bad)."""
+    """"train" (bad ones too, where a data set's training split holds some), "test", or "bad" (given with --bad)."""
 
 
-def find(path: Path, bad: Path | None, masks: Path | None) -> tuple[tuple[Sample, ...], tuple[Sample, ...], tuple[Sample, ...]]:
-    """(train, test, bad) images of MVTec's layout or of a plain folder. Raises DataError, ConfigError."""
-    if not path.is_dir():
-        raise DataError(f"data: expected a folder of images, found {'a file' if path.exists() else 'nothing'} at {path}")
-    if masks is not None and bad is None:
-        raise ConfigError("masks: they belong to the images of --bad, which is not given")
-    train_dir, test_dir = path / "train" / GOOD, path / "test"
-    test: list[Sample] = []
-    if train_dir.is_dir() or test_dir.is_dir():
-        train = [Sample(p, GOOD, True, None, "train") for p in _images(train_dir)] if train_dir.is_dir() else []
-        where = train_dir
-        for folder in sorted(p for p in test_dir.glob("*") if p.is_dir()):
-            is_good = folder.name == GOOD
-            mask_dir = None if is_good else path / "ground_truth" / folder.name
-            test += [Sample(p, folder.name, is_good, _mask_of(p, mask_dir), "test") for p in _images(folder)]
-    else:
-        train, where = [Sample(p, GOOD, True, None, "train") for p in _images(path)], path
-    if not train and not test:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise DataError(f"data: expected images ({kinds}) in {where}, or MVTec's layout (train/good, test/…); found none")
-    return tuple(train), tuple(test), tuple(find_bad(bad, masks))
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies in a folder, before any image of it is decoded."""
+
+    format: str
+    """For people: "MVTec AD"."""
+    train: tuple[Sample, ...]
+    """Good images to learn from."""
+    test: tuple[Sample, ...]
+    bad: tuple[Sample, ...] = ()
+    """Bad images of the training split: never learnt as good."""
+    orphans: tuple[Path, ...] = ()
+    """Masks that belong to no image."""
+    notes: tuple[str, ...] = ()
+    """Sentences that a user should read."""
+    problems: tuple[str, ...] = ()
+    """Sentences, each of which makes the data set unusable as it is."""
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """All of them, training images first."""
+        return (*self.train, *self.bad, *self.test)
+
+    @property
+    def sentence(self) -> str:
+        """What was found, for people."""
+        bad = sum(not s.is_good for s in self.test)
+        parts = [f"{len(self.train)} good images to learn from"]
+        if self.bad:
+            parts.append(f"{len(self.bad)} bad ones in the training split (never learnt as good)")
+        if self.test:
+            parts.append(f"{len(self.test) - bad} good and {bad} bad ones to test with")
+        return f"the data is {self.format}: {', '.join(parts)}"
 
 
-def find_bad(bad: Path | None, masks: Path | None) -> list[Sample]:
-    """The defective images in `bad`, subfolders naming kinds; `masks` may lie inside. Raises DataError."""
-    if bad is None:
+def images_in(folder: Path) -> list[Path]:
+    """Image files directly in `folder`, by name; none where it does not exist."""
+    if not folder.is_dir():
         return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Folders directly in `folder`, by name, without hidden ones; none where it does not exist."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")) if folder.is_dir() else []
+
+
+def pair_masks(images: Sequence[Path], folder: Path | None) -> tuple[dict[Path, Path], list[Path]]:
+    """Masks by image (`<name>_mask.*` before `<name>.*`, PNG before others), and the files of `folder` that belong to none of them."""
+    found = images_in(folder) if folder is not None else []
+    by_stem = {p.stem: p for p in sorted(found, key=lambda p: p.suffix.lower() == ".png")}
+    masks = {i: m for i in images if (m := by_stem.get(f"{i.stem}_mask", by_stem.get(i.stem))) is not None}
+    stems = {i.stem for i in images}
+    return masks, [p for p in found if p.stem not in stems and p.stem.removesuffix("_mask") not in stems]
+
+
+def say_orphans(where: Path, unmasked: Sequence[Path], orphans: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """(problems, notes) about masks without an image.
+
+    Left-over masks alone are harmless: somebody took images out. But where images of the same kind lack masks too, the names do not match,
+    and every figure over pixels would silently leave those defects out.
+    """
+    if not orphans:
+        return [], []
+    if unmasked:
+        return [
+            f"{where}: {len(orphans)} masks fit no image (the first: {orphans[0].name}) and {len(unmasked)} images have no mask (the first:"
+            f" {unmasked[0].name}): expected masks named as their images, {unmasked[0].stem}_mask.png; rename them, or remove the masks"
+        ], []
+    return [], [f"{len(orphans)} masks in {where} belong to no image (the first: {orphans[0].name}); they are left out"]
+
+
+def marked(masks: Iterable[Path]) -> dict[Path, bool | DataError]:
+    """Whether each mask marks anything, or why it cannot be read."""
+
+    def look(path: Path) -> bool | DataError:
+        try:
+            return bool(read_mask(path).any())
+        except DataError as e:
+            return e
+
+    paths = list(masks)
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(paths, pool.map(look, paths), strict=True))
+
+
+def find_bad(bad: Path | None, masks: Path | None) -> tuple[list[Sample], list[Path]]:
+    """The defective images in `bad`, subfolders naming kinds, and masks without an image; `masks` may lie inside. Raises DataError."""
+    if bad is None:
+        return [], []
     if not bad.is_dir():
         raise DataError(f"bad images: expected a folder, found {'a file' if bad.exists() else 'nothing'} at {bad}")
     if masks is not None and not masks.is_dir():
         raise DataError(f"masks: expected a folder, found {'a file' if masks.exists() else 'nothing'} at {masks}")
-    found = [Sample(p, "bad", False, _mask_of(p, masks), "bad") for p in _images(bad)]
-    for folder in sorted(p for p in bad.iterdir() if p.is_dir() and (masks is None or p.resolve() != masks.resolve())):
-        inner = masks / folder.name if masks is not None and (masks / folder.name).is_dir() else masks
-        found += [Sample(p, folder.name, False, _mask_of(p, inner), "bad") for p in _images(folder)]
+    kinds = [(BAD, bad), *((f.name, f) for f in folders_in(bad) if masks is None or f.resolve() != masks.resolve())]
+    found: list[Sample] = []
+    used: set[Path] = set()
+    for kind, folder in kinds:
+        images = images_in(folder)
+        inner = masks / kind if masks is not None and folder != bad and (masks / kind).is_dir() else masks
+        paired, _ = pair_masks(images, inner)
+        used.update(paired.values())
+        found += [Sample(p, kind, False, paired.get(p), "bad") for p in images]
     if not found:
         raise DataError(f"bad images: expected images in {bad}, found none")
-    if masks is not None and all(s.mask_path is None for s in found):
+    if masks is not None and not used:
         raise DataError(f"masks: expected files such as {found[0].path.stem}_mask.png in {masks}, found none for any image of {bad}")
-    return found
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
-
-
-def _mask_of(image: Path, folder: Path | None) -> Path | None:
-    if folder is None:
-        return None
-    names = [f"{image.stem}{tail}{suffix}" for tail in ("_mask", "") for suffix in (".png", *sorted(SUFFIXES - {".png"}))]
-    return next((folder / n for n in names if (folder / n).is_file()), None)
+    everything = [m for f in (masks, *folders_in(masks)) for m in images_in(f)] if masks is not None else []
+    return found, [m for m in everything if m not in used]

@@ -1,23 +1,19 @@
 """Learning by gradient steps: what a trained method states (a Task), and the one loop that runs it, stops it, and picks it up again."""
 
-import hashlib
-import json
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edge_runtime.errors import DataError
+from training.checkpoint import Checkpoint, State, load_state, save_state
 from training.methods.base import Features, Head, LevelShape, Outliers, Progress, silent
 
 Distort = Callable[[npt.NDArray[np.uint8], np.random.Generator], npt.NDArray[np.uint8]]
@@ -110,30 +106,6 @@ class Outcome:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Where the state of an unfinished course lies, and what it must belong to."""
-
-    path: Path
-    identity: Mapping[str, Any]
-    """Method, parameters, seed, data and so on: what must be the same for it to go on. JSON values."""
-    resume: bool = False
-    every_s: float = 30.0
-    part: str = ""
-    """Name of this part of a course that has several."""
-
-
-@dataclass(slots=True)
-class _State:
-    step: int = 0
-    seconds: float = 0.0
-    best: float = math.inf
-    best_step: int = 0
-    stale: int = 0
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    """The best so far."""
-
-
 def learn(
     task: Task,
     schedule: Schedule,
@@ -153,9 +125,9 @@ def learn(
     rng = np.random.default_rng(seed)
     optimizer = task.optimizer()
     peaks = [float(group["lr"]) for group in optimizer.param_groups]
-    state = _State()
+    state = State()
     if checkpoint is not None and checkpoint.resume:
-        _load(checkpoint, task.module, optimizer, rng, state)
+        load_state(checkpoint, task.module, optimizer, rng, state)
     steps = schedule.max_steps or task.steps
     limit_s = math.inf if schedule.minutes is None else schedule.minutes * 60
     began, before = time.monotonic(), state.seconds
@@ -169,6 +141,9 @@ def learn(
 
     with torch.enable_grad():
         while state.step < steps:
+            if state.stale > task.patience:
+                ended = "patience"
+                break
             share = max(state.step / steps, spent() / limit_s)
             if share >= 1:
                 ended = "time"
@@ -190,18 +165,15 @@ def learn(
             if state.step % task.check_every == 0 or state.step == steps:
                 state.seconds = spent()
                 _look(task, state)
-                if state.stale > task.patience:
-                    ended = "patience"
-                    break
             if checkpoint is not None and time.monotonic() - saved > checkpoint.every_s:
                 state.seconds = spent()
-                _save(checkpoint, task.module, optimizer, rng, state)
+                save_state(checkpoint, task.module, optimizer, rng, state)
                 saved = time.monotonic()
     state.seconds = spent()
     if state.step % task.check_every and state.step != steps:
         _look(task, state)
     if checkpoint is not None:
-        _save(checkpoint, task.module, optimizer, rng, state)
+        save_state(checkpoint, task.module, optimizer, rng, state)
     task.module.load_state_dict(state.weights)
     task.module.eval()
     progress(what, 1000, 1000)
@@ -283,78 +255,12 @@ class Network(nn.Module):
         """What is to be learnt. Raises DataError when there are too few images."""
 
 
-def _look(task: Task, state: _State) -> None:
+def _look(task: Task, state: State) -> None:
     with torch.no_grad():
         found = task.validate()
-    if not state.weights or found < state.best:
-        state.best, state.best_step, state.stale = found, state.step, 0
+    better = found < state.best  # never for NaN, nor once it had counted as the best
+    if not state.weights or better:
+        state.best, state.best_step, state.stale = found if better else math.inf, state.step, 0
         state.weights = {k: v.detach().to("cpu", copy=True) for k, v in task.module.state_dict().items()}
     else:
         state.stale += 1
-
-
-def _identity(checkpoint: Checkpoint) -> str:
-    text = json.dumps({**checkpoint.identity, "part": checkpoint.part}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _save(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim.Optimizer, rng: np.random.Generator, state: _State) -> None:
-    tensors = {f"module.{k}": v.detach().contiguous() for k, v in module.state_dict().items()}
-    tensors |= {f"best.{k}": v.contiguous() for k, v in state.weights.items()}
-    plain: dict[str, dict[str, Any]] = {}
-    for index, values in optimizer.state_dict()["state"].items():
-        for key, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value.detach().contiguous()
-            else:
-                plain.setdefault(str(index), {})[key] = value
-    notes = {
-        "identity": _identity(checkpoint),
-        "said": json.dumps(dict(checkpoint.identity), sort_keys=True),
-        "part": checkpoint.part,
-        "optimizer": json.dumps(plain),
-        "rng": json.dumps(rng.bit_generator.state),
-        "state": json.dumps([state.step, state.seconds, state.best, state.best_step, state.stale]),
-    }
-    part = checkpoint.path.with_name(checkpoint.path.name + ".part")
-    try:
-        save_file({k: v.clone() for k, v in tensors.items()}, part, metadata=notes)  # shared tensors are refused, so none is
-        part.replace(checkpoint.path)
-    except OSError as e:
-        raise DataError(f"checkpoint {checkpoint.path}: cannot be written: {e.strerror or e}") from e
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _load(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim.Optimizer, rng: np.random.Generator, state: _State) -> None:
-    try:
-        with safe_open(checkpoint.path, framework="pt") as file:
-            notes = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as e:
-        raise DataError(f"checkpoint {checkpoint.path}: cannot be read ({e}); leave out --resume to begin anew") from e
-    if notes.get("identity") != _identity(checkpoint):
-        raise DataError(f"checkpoint {checkpoint.path}: {_difference(checkpoint, notes)}; leave out --resume to begin anew")
-    module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
-    state.weights = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
-    values: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in json.loads(notes["optimizer"]).items()}
-    for key, tensor in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".", 2)
-            values.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
-    rng.bit_generator.state = json.loads(notes["rng"])
-    state.step, state.seconds, state.best, state.best_step, state.stale = json.loads(notes["state"])
-
-
-def _difference(checkpoint: Checkpoint, notes: Mapping[str, str]) -> str:
-    """What of a foreign checkpoint is foreign, in words."""
-    try:
-        said = json.loads(notes["said"])
-    except (KeyError, ValueError):
-        return "was not written by this version of Lineside"
-    wanted = dict(checkpoint.identity)
-    for key in sorted(set(said) | set(wanted)):
-        if said.get(key) != wanted.get(key):
-            return f"expected a course with {key} {wanted.get(key)!r}, found one with {said.get(key)!r}"
-    return f"belongs to another part of the course ({notes.get('part') or 'none'})"

@@ -1,6 +1,6 @@
 """Another threshold for a detector that is already taught: gathers the scores that a rule asks for, and applies it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,11 +11,13 @@ from edge_runtime.bundle import InputSpec
 from edge_runtime.errors import DataError
 from edge_runtime.preprocess import Preprocessor
 from training.calibrate import Rule, Scores, apply_rule
-from training.data import inputs, load_bad, load_dataset
+from training.data import Dataset, inputs, load_bad, load_dataset
+from training.evaluate import unlearnt
 from training.fit import extract_features, score_features, torch_backbone_fn
 from training.layout import Sample
+from training.material import painted_pictures
 from training.methods.base import Progress, silent
-from training.run import Detector, Run, rewrite_info
+from training.run import IGNORE, Detector, Run, rewrite_info
 
 
 def recalibrate(run: Run, rule: Rule, data: Path | None = None, progress: Progress = silent) -> Run:
@@ -31,11 +33,45 @@ def recalibrate(run: Run, rule: Rule, data: Path | None = None, progress: Progre
 def evidence(run: Run, rule: Rule, data: Path | None = None, progress: Progress = silent) -> tuple[Scores, Scores | None]:
     """Scores that `rule` needs of the torch detector: of good images and, where it uses them, of bad ones."""
     good_samples, bad_samples = rule_samples(rule, data or Path(run.info.data), run.info.input, run.ignore, progress)
-    if not good_samples and not bad_samples:
+    bad_samples = unlearnt(bad_samples, run.info.dataset)
+    if not good_samples and not bad_samples and not rule.synthetic:
         return run.held_out.scores, None
     detector, prepare = run.detector(), run.preprocessor()
     good = score_samples(detector, good_samples, prepare, progress) if good_samples else run.held_out.scores
-    return good, score_samples(detector, bad_samples, prepare, progress) if bad_samples else None
+    pictures = list(inputs(bad_samples, prepare))
+    if rule.synthetic:
+        dataset = open_data(run, data, progress)
+        names = {i.name for i in run.held_out.images}
+        held = [s for s in dataset.train if dataset.name_of(s) in names]
+        pictures += [view for frame in painted_pictures(held, prepare, rule.synthetic, run.info.seed) for view in frame]
+    return good, score_pictures(detector, pictures, len(pictures) // prepare.views, prepare, progress) if pictures else None
+
+
+def open_data(run: Run, data: Path | None, progress: Progress) -> Dataset:
+    """The images of the run, checked to be the same. Raises DataError."""
+    info = run.info
+    path = data or Path(info.data)
+    if not path.exists():
+        raise DataError(f"data: the images of this run were in {path}, where nothing is now; say where they are with --data FOLDER")
+    dataset = load_dataset(
+        path,
+        roi=info.input.roi,
+        ignore_mask=run.directory / IGNORE if info.input.ignore_mask else None,
+        bad=Path(info.rule.bad) if info.rule.bad else None,
+        masks=Path(info.rule.masks) if info.rule.masks else None,
+        image_size=f"{info.input.height}x{info.input.width}",
+        tiles=info.input.tiles,
+        bayer=info.input.bayer,
+        allow_duplicates=True,  # the fit has refused them, or its user has allowed them
+        progress=progress,
+    )
+    if dataset.record.fingerprint != info.dataset.fingerprint:
+        raise DataError(
+            f"data: expected the {info.dataset.n_good} good images that the run was taught on "
+            f"(fingerprint {info.dataset.fingerprint[:12]}…), found {len(dataset.train)} in {path} "
+            f"(fingerprint {dataset.record.fingerprint[:12]}…). Give their folder with --data, or fit again"
+        )
+    return dataset
 
 
 def rule_samples(
@@ -46,7 +82,7 @@ def rule_samples(
     Raises DataError when they are not there, or do not fit.
     """
     if rule.from_test_split:
-        test = load_dataset(data, spec=spec, ignore=ignore, progress=progress).test
+        test = load_dataset(data, spec=spec, ignore=ignore, allow_duplicates=True, progress=progress).test
         good, bad = tuple(s for s in test if s.is_good), tuple(s for s in test if not s.is_good)
         if not good or (not bad and rule.kind != "false_reject_rate"):
             raise DataError(
@@ -60,7 +96,14 @@ def rule_samples(
 
 def score_samples(detector: Detector, samples: Sequence[Sample], prepare: Preprocessor, progress: Progress = silent) -> Scores:
     """Scores of images by the whole torch detector. Raises DataError."""
+    return score_pictures(detector, inputs(samples, prepare), len(samples), prepare, progress)
+
+
+def score_pictures(
+    detector: Detector, pictures: Iterable[npt.NDArray[np.uint8]], count: int, prepare: Preprocessor, progress: Progress = silent
+) -> Scores:
+    """The same of `count` images that are model inputs already, `prepare.views` each."""
     shapes = detector.backbone.level_shapes(prepare.spec.height, prepare.spec.width)
     run_backbone = torch_backbone_fn(detector.backbone)
-    features = extract_features(run_backbone, inputs(samples, prepare), len(samples), shapes, progress=progress)
-    return score_features(detector.head, features, prepare.valid_cells(detector.head.grid_hw))
+    features = extract_features(run_backbone, pictures, count, shapes, views=prepare.views, progress=progress)
+    return score_features(detector.head, features, prepare)

@@ -1,6 +1,7 @@
 """Run directories: one taught detector with everything that export, calibration and evaluation need of it.
 
-Layout: run.json (RunInfo), backbone.safetensors, head.safetensors, held_out.json, and ignore_mask.png where there is one. A run is
+Layout: run.json (RunInfo), backbone.safetensors (or the learnt network in its place), head.safetensors, held_out.json, ignore_mask.png
+where there is one, and checkpoint.safetensors (optimizer and all) where gradient steps were taken. A run is
 written into a hidden folder beside its place and renamed at the end, so that a run that can be seen is whole.
 """
 
@@ -27,15 +28,19 @@ from edge_runtime.bundle import DisplayScale, InputSpec, Threshold
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.preprocess import Preprocessor, read_mask
 from edge_runtime.records import Frame, Prediction
+from training.augment import Augment
 from training.backbones import Backbone, BackboneSpec
 from training.calibrate import HeldOut, Rule
 from training.data import load_frame
-from training.methods import METHODS
+from training.learn import Network
+from training.material import OutlierSource
 from training.methods.base import Head, LevelShape
+from training.methods.table import METHODS
 
 SCHEMA = 1
 _T = TypeVar("_T")
 INFO, HELD_OUT, BACKBONE, HEAD, IGNORE = "run.json", "held_out.json", "backbone.safetensors", "head.safetensors", "ignore_mask.png"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,6 +56,22 @@ class BackboneInfo(_Record, frozen=True, kw_only=True):
     """Finest first."""
     sha256: str
     """Of backbone.safetensors."""
+
+
+class Learning(_Record, frozen=True, kw_only=True):
+    """How the gradient steps went, where there were any."""
+
+    steps: int
+    best_step: int
+    """Whose weights were kept."""
+    best_loss: float
+    """Smallest loss over the held-out good images."""
+    ended: str
+    """"steps", "time" or "patience"."""
+    seconds: float
+    minutes: float | None = None
+    """The time budget that was given."""
+    device: str = "cpu"
 
 
 class RunInfo(_Record, frozen=True, kw_only=True):
@@ -77,12 +98,21 @@ class RunInfo(_Record, frozen=True, kw_only=True):
     threshold: Threshold
     display: DisplayScale
     tools: dict[str, str]
+    augment: Augment | None = None
+    """Variations that were learnt from, too."""
+    outliers: OutlierSource | None = None
+    """Bad parts that were learnt from."""
+    learning: Learning | None = None
+
+
+Trunk = Backbone | Network
+"""What gives the levels: frozen, or learnt."""
 
 
 class Detector(nn.Module):
-    """Backbone and head as one module: image (N, H, W, 3) uint8 BGR -> score (N,) and map (N, 1, gh, gw), both raw float32."""
+    """Trunk and head as one module: image (N, H, W, 3) uint8 BGR -> score (N,) and map (N, 1, gh, gw), both raw float32."""
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    def __init__(self, backbone: Trunk, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -107,11 +137,11 @@ class Run:
         """From frames to model inputs."""
         return Preprocessor(self.info.input, self.ignore)
 
-    def backbone(self) -> Backbone:
+    def backbone(self) -> Trunk:
         """With its weights, in eval mode. Raises DataError."""
         spec = BackboneSpec(self.info.backbone.name, self.info.backbone.strides)
-        module = Backbone(spec)
-        _load_into(module.body, self.directory / BACKBONE, self.info.backbone.sha256)
+        module = make_network(self.info.method, self.info.params, spec, (self.info.input.height, self.info.input.width)) or Backbone(spec)
+        _load_into(_weights_of(module), self.directory / BACKBONE, self.info.backbone.sha256)
         return module.eval().requires_grad_(False)
 
     def new_head(self, level_shapes: list[LevelShape]) -> Head:
@@ -130,11 +160,11 @@ class Run:
         detector, prepare = self.detector(), self.preprocessor()
 
         def predict(frame: Frame) -> Prediction:
-            batch = torch.from_numpy(prepare(frame.image)[None])
             with torch.inference_mode():
-                score, score_map = detector(batch)
-            grid = score_map[0, 0].numpy()
-            return Prediction(float(score[0]), grid, prepare.grid_to_frame(frame.image, grid.shape))
+                found = [detector(torch.from_numpy(view[None])) for view in prepare.split(frame.image)]
+            scores, maps = (np.concatenate([f[i].numpy() for f in found]) for i in range(2))
+            score, grid = prepare.merge(scores, maps[:, 0])
+            return Prediction(score, grid, prepare.grid_to_frame(frame.image, grid.shape))
 
         return predict
 
@@ -158,6 +188,17 @@ def make_head(method: str, values: Mapping[str, Any], level_shapes: list[LevelSh
     """An unfitted head. Raises ConfigError."""
     params = make_params(method, values)
     return METHODS[method].head(params, level_shapes)
+
+
+def make_network(method: str, values: Mapping[str, Any], spec: BackboneSpec, input_hw: tuple[int, int]) -> Network | None:
+    """The method's network without weights; None for a method over a frozen backbone. Raises ConfigError."""
+    params = make_params(method, values)
+    kind = METHODS[method].network
+    return None if kind is None else kind(params, spec, input_hw)
+
+
+def _weights_of(trunk: Trunk) -> nn.Module:
+    return trunk.body if isinstance(trunk, Backbone) else trunk
 
 
 def frame_of(path: Path, spec: InputSpec, seq: int = 1) -> Frame:
@@ -191,19 +232,23 @@ def check_free(out: Path, force: bool) -> None:
 def save_run(
     out: Path,
     info: RunInfo,
-    backbone: Backbone,
+    backbone: Trunk,
     head: Head,
     held_out: HeldOut,
     ignore: npt.NDArray[np.uint8] | None,
     *,
     force: bool = False,
+    checkpoint: Path | None = None,
 ) -> Run:
-    """Write a run directory, all or nothing. The hashes in `info` are filled in here. Raises ConfigError, DataError."""
+    """Write a run directory, all or nothing. The hashes in `info` are filled in here. Raises ConfigError, DataError.
+
+    `checkpoint`: a file that moves in, so that the learning can be picked up later.
+    """
     check_free(out, force)
     part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         part.mkdir(parents=True)
-        save_file({k: v.contiguous() for k, v in backbone.body.state_dict().items()}, part / BACKBONE)
+        save_file({k: v.contiguous().clone() for k, v in _weights_of(backbone).state_dict().items()}, part / BACKBONE)
         save_file({k: v.contiguous() for k, v in head.state_dict().items()}, part / HEAD)
         info = msgspec.structs.replace(
             info,
@@ -217,11 +262,15 @@ def save_run(
             (part / IGNORE).write_bytes(png.tobytes())
         (part / HELD_OUT).write_bytes(_pretty(held_out))
         (part / INFO).write_bytes(_pretty(info))
+        if checkpoint is not None:
+            shutil.copyfile(checkpoint, part / CHECKPOINT)
         old = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.old")
         if out.exists():
             out.rename(old)
         part.rename(out)
         shutil.rmtree(old, ignore_errors=True)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
     except OSError as e:
         raise DataError(f"run {out}: cannot be written: {e.strerror or e}") from e
     finally:

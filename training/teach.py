@@ -1,70 +1,99 @@
 """One `lineside-train fit` from a checked data set to a run directory."""
 
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
+import numpy.typing as npt
 import timm
 import torch
 
 import edge_runtime
-from edge_runtime.errors import ConfigError
-from training.backbones import DEFAULT_BACKBONE, build_backbone
-from training.calibrate import HeldOut, Rule, apply_rule, check_rule, default_rule
+from edge_runtime import bundle
+from edge_runtime.errors import DataError
+from edge_runtime.preprocess import Preprocessor
+from training.backbones import Backbone, BackboneSpec, build_backbone, resolve_name
+from training.calibrate import HeldOut, apply_rule, check_rule, default_rule
+from training.checkpoint import Checkpoint
 from training.data import Dataset, inputs
-from training.fit import check_memory, cross_fit, extract_features, fit_head, folds_of, torch_backbone_fn
-from training.methods import METHODS
-from training.methods.base import LevelShape, Progress, silent
+from training.fit import (
+    BackboneFn,
+    Course,
+    Fitted,
+    check_memory,
+    extract_features,
+    fit_held_out,
+    folds_of,
+    room,
+    torch_backbone_fn,
+)  # fmt: skip
+from training.learn import Network, Outcome, Pictures, Schedule, TrainedHead, device, hold_out, learn
+from training.lesson import Lesson, check_enough, learns, outlier_source, resolve
+from training.material import OutlierPictures, OutlierSource, good_pictures, outlier_pictures
+from training.methods.base import Progress, silent
 from training.recalibrate import score_samples
-from training.run import SCHEMA, BackboneInfo, Detector, Run, RunInfo, check_free, make_head, make_params, nearest_folder, save_run
+from training.run import (
+    CHECKPOINT,
+    SCHEMA,
+    BackboneInfo,
+    Detector,
+    Learning,
+    Run,
+    RunInfo,
+    Trunk,
+    check_free,
+    make_head,
+    make_network,
+    nearest_folder,
+    save_run,
+)  # fmt: skip
+
+Say = Callable[[str], None]
+MakeBackboneFn = Callable[[Backbone], BackboneFn]
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """What to teach, beside the data."""
-
-    method: str
-    preset: str = "fast"
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters of the method that replace the preset's."""
-    backbone: str = DEFAULT_BACKBONE
-    weights: Path | None = None
-    seed: int = 0
-    rule: Rule | None = None
-    """None: `calibrate.default_rule`."""
+class _Taught:
+    trunk: Trunk
+    fitted: Fitted
+    held: npt.NDArray[np.intp]
+    """Positions of the training images that `fitted.held_out` is of."""
+    outcome: Outcome | None
+    bad: OutlierPictures | None
 
 
 def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, progress: Progress = silent,
-          say: Callable[[str], None] = lambda text: None) -> Run:  # fmt: skip
+          say: Say = lambda text: None, backbone_fn: MakeBackboneFn = torch_backbone_fn) -> Run:  # fmt: skip
     """Fit, calibrate, write the run directory.
 
-    `say` gets sentences for the user. Raises ConfigError, DataError, CalibrationError; then nothing is left at `out`.
+    `say` gets sentences for the user. Raises ConfigError, DataError, CalibrationError; then nothing is left at `out` (a checkpoint beside
+    it to go on from, where gradient steps had been taken). `backbone_fn` runs a frozen backbone; one that remembers its features serves
+    many lessons on the same images.
     """
     check_free(out, force)
     strides, params = resolve(lesson)
-    rule = lesson.rule or default_rule(len(dataset.train))
-    check_rule(rule, len(dataset.train))
+    n = len(dataset.train)
+    source = outlier_source(lesson, sum(s.split == "train" for s in dataset.bad))
+    check_enough(lesson.method, n)
+    held = n if not learns(lesson.method) else len(hold_out(n, lesson.seed)[1])
+    rule = lesson.rule or default_rule(held)
+    check_rule(rule, held)
+    taught = _Teaching(dataset, lesson, strides, params, source, out, progress, say, backbone_fn).run()
+    detector = Detector(taught.trunk, taught.fitted.head)
     prepare = dataset.preprocessor()
-    backbone = build_backbone(lesson.backbone, strides, lesson.weights)
-    shapes: list[LevelShape] = backbone.level_shapes(dataset.spec.height, dataset.spec.width)
-    blank = make_head(lesson.method, params, shapes)
-    needed, n = blank.memory_bytes(len(dataset.train)), len(dataset.train)
-    say(f"{n} good images, {lesson.method} ({lesson.preset}) on {backbone.spec.name}, {dataset.spec.height}x{dataset.spec.width},"
-        f" map {blank.grid_hw[0]}x{blank.grid_hw[1]}; memory for the fit: about {needed / 1e6:.0f} MB")  # fmt: skip
-    check_memory(needed)
-    run_backbone = torch_backbone_fn(backbone)
-    features = extract_features(run_backbone, inputs(dataset.train, prepare), n, shapes, scratch=nearest_folder(out), progress=progress)
-    valid = prepare.valid_cells(blank.grid_hw)
-    held_out = cross_fit(lesson.method, params, shapes, features, valid, lesson.seed, progress=progress)
-    head = fit_head(lesson.method, params, shapes, features, valid, lesson.seed, progress)
-    bad = score_samples(Detector(backbone, head), dataset.bad, prepare, progress) if rule.bad is not None else None
-    threshold, display = apply_rule(rule, held_out, bad)
-    names = [s.path.resolve().relative_to(dataset.path).as_posix() for s in dataset.train]
+    given = [s for s in dataset.bad if s.split == "bad"]
+    bad = score_samples(detector, given, prepare, progress) if rule.bad is not None else None
+    threshold, display = apply_rule(rule, taught.fitted.held_out, bad)
+    learnt = [dataset.train[int(i)] for i in taught.held]
+    names = [dataset.name_of(s) for s in learnt]
+    hashes = [dataset.sha256[int(i)] for i in taught.held]
+    outcome = taught.outcome
     info = RunInfo(
         schema=SCHEMA,
         name=out.resolve().name,
@@ -73,30 +102,136 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
         preset=lesson.preset,
         params=params,
         seed=lesson.seed,
-        folds=folds_of(lesson.method, n),
-        backbone=BackboneInfo(name=backbone.spec.name, strides=backbone.spec.strides, sha256=""),
+        folds=folds_of(lesson.method, held),
+        backbone=BackboneInfo(name=resolve_name(lesson.backbone), strides=tuple(sorted(strides)), sha256=""),
         head_sha256="",
         input=dataset.spec,
         data=str(dataset.path),
-        dataset=dataset.record,
+        dataset=_with_bad(dataset.record, taught.bad),
         rule=rule,
         threshold=threshold,
         display=display,
         tools=tools(),
+        augment=lesson.augment,
+        outliers=source,
+        learning=None if outcome is None else _learning(outcome, lesson.minutes),
     )
-    return save_run(out, info, backbone, head, HeldOut.of(names, dataset.sha256, held_out), dataset.ignore, force=force)
+    checkpoint = checkpoint_of(out)
+    return save_run(
+        out, info, taught.trunk, taught.fitted.head, HeldOut.of(names, hashes, taught.fitted.held_out), dataset.ignore,
+        force=force, checkpoint=checkpoint if outcome is not None else None,
+    )  # fmt: skip
 
 
-def resolve(lesson: Lesson) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """Strides and full parameters of a lesson. Raises ConfigError for a method, preset or parameter that does not exist."""
-    make_params(lesson.method, lesson.overrides)
-    presets = METHODS[lesson.method].presets
-    if lesson.preset not in presets:
-        raise ConfigError(f"preset: {lesson.method} has {', '.join(presets)}, found {lesson.preset!r}")
-    strides, params = presets[lesson.preset]
-    values = {**asdict(params), **lesson.overrides}
-    make_params(lesson.method, values)
-    return strides, values
+class _Teaching:
+    """Holds what the stages share."""
+
+    def __init__(
+        self, dataset: Dataset, lesson: Lesson, strides: tuple[int, ...], params: dict[str, Any], source: OutlierSource | None,
+        out: Path, progress: Progress, say: Say, backbone_fn: MakeBackboneFn,
+    ) -> None:  # fmt: skip
+        self.dataset, self.lesson, self.params, self.source, self.progress, self.say = dataset, lesson, params, source, progress, say
+        self.strides, self.out, self.backbone_fn = strides, out, backbone_fn
+        self.prepare: Preprocessor = dataset.preprocessor()
+        self.scratch = nearest_folder(out)
+        self.schedule = Schedule(minutes=lesson.minutes)
+
+    def run(self) -> _Taught:
+        spec, lesson = self.dataset.spec, self.lesson
+        backbone_spec = BackboneSpec(resolve_name(lesson.backbone), tuple(sorted(self.strides)))
+        network = make_network(lesson.method, self.params, backbone_spec, (spec.height, spec.width))
+        return self._over_frozen() if network is None else self._learnt(network)
+
+    def _over_frozen(self) -> _Taught:
+        """A head over a frozen backbone."""
+        dataset, lesson, prepare = self.dataset, self.lesson, self.prepare
+        n, copies = len(dataset.train), lesson.augment.copies if lesson.augment else 0
+        backbone = build_backbone(lesson.backbone, self.strides, lesson.weights)
+        shapes = backbone.level_shapes(dataset.spec.height, dataset.spec.width)
+        blank = make_head(lesson.method, self.params, shapes)
+        needed = blank.memory_bytes(n * prepare.views * (1 + copies))
+        self._announce(backbone.spec.name, blank.grid_hw, f"; memory for the fit: about {needed / 1e6:.0f} MB")
+        check_memory(needed)
+        run_backbone = self.backbone_fn(backbone)
+        pictures = good_pictures(dataset.train, prepare, lesson.augment, lesson.seed)
+        features = extract_features(
+            run_backbone, pictures, n, shapes, views=prepare.views, copies=copies, scratch=self.scratch, progress=self.progress
+        )
+        bad: OutlierPictures | None = None
+        outliers = None
+        if self.source is not None:
+            learn_rows, _ = hold_out(n, lesson.seed)
+            bad = outlier_pictures(self.source, dataset, [dataset.train[int(i)] for i in learn_rows], prepare, lesson.seed, self.progress)
+            levels = extract_features(run_backbone, iter(bad.images), len(bad), shapes, scratch=self.scratch, progress=self.progress).levels
+            outliers = bad.outliers(levels, blank.grid_hw)
+        course = Course(outliers, self.schedule, self._checkpoint() if isinstance(blank, TrainedHead) else None)
+        fitted = fit_held_out(lesson.method, self.params, shapes, features, prepare, lesson.seed, course=course, progress=self.progress)
+        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad)
+
+    def _learnt(self, network: Network) -> _Taught:
+        """A network that learns on images, and a head that is fitted on held-out ones."""
+        dataset, lesson, prepare = self.dataset, self.lesson, self.prepare
+        n, views = len(dataset.train), prepare.views
+        spec = dataset.spec
+        self._announce(
+            resolve_name(lesson.backbone), None, f" on {device()}" + ("" if lesson.minutes is None else f", up to {lesson.minutes:g} min")
+        )
+        images = room((n * views, spec.height, spec.width, 3), np.uint8, self.scratch)
+        for i, picture in enumerate(inputs(dataset.train, prepare)):
+            images[i] = picture
+            self.progress("preparing images", i + 1, len(images))
+        rows, held = hold_out(n, lesson.seed)
+        own = np.arange(views)
+        good = Pictures(images, (rows[:, None] * views + own).ravel(), lesson.augment)
+        unseen = Pictures(images, (held[:, None] * views + own).ravel())
+        network.start(lesson.weights, good, lesson.seed, self.progress)
+        outcome = learn(
+            network.task(good, unseen, lesson.seed), self.schedule, lesson.seed,
+            checkpoint=self._checkpoint(), progress=self.progress, what=f"learning {lesson.method}",
+        )  # fmt: skip
+        network = network.cpu().eval().requires_grad_(False)
+        shapes = network.level_shapes(spec.height, spec.width)
+        pictures = (images[int(i)] for i in unseen.rows)
+        features = extract_features(
+            torch_backbone_fn(network), pictures, len(held), shapes, views=views, scratch=self.scratch, progress=self.progress
+        )
+        fitted = fit_held_out(lesson.method, self.params, shapes, features, prepare, lesson.seed, progress=self.progress)
+        return _Taught(network, fitted, held[fitted.images], outcome, None)
+
+    def _announce(self, backbone: str, grid_hw: tuple[int, int] | None, more: str) -> None:
+        spec, lesson = self.dataset.spec, self.lesson
+        grid = "" if grid_hw is None else f", map {grid_hw[0]}x{grid_hw[1]}"
+        tiles = "" if self.prepare.views == 1 else f", {self.prepare.views} tiles an image"
+        self.say(
+            f"{len(self.dataset.train)} good images, {lesson.method} ({lesson.preset}) on {backbone},"
+            f" {spec.height}x{spec.width}{tiles}{grid}{more}"
+        )
+
+    def _checkpoint(self) -> Checkpoint:
+        lesson, dataset = self.lesson, self.dataset
+        path, before = checkpoint_of(self.out), self.out / CHECKPOINT
+        source = path if path.is_file() else before
+        if lesson.resume and not source.is_file():
+            raise DataError(
+                f"resume: expected a checkpoint at {path} (of an interrupted fit) or {before} (of a finished one), found none;"
+                " leave out --resume to begin anew"
+            )
+        identity = {
+            "method": lesson.method,
+            "params": self.params,
+            "seed": lesson.seed,
+            "backbone": resolve_name(lesson.backbone),
+            "input": msgspec.to_builtins(dataset.spec),
+            "data": dataset.record.fingerprint,
+            "augment": msgspec.to_builtins(lesson.augment),
+            "outliers": msgspec.to_builtins(self.source),
+        }
+        return Checkpoint(path, identity, lesson.resume, source)
+
+
+def checkpoint_of(out: Path) -> Path:
+    """Where the state of a fit to `out` lies until it is done."""
+    return out.with_name(f".{out.name}.{CHECKPOINT}")
 
 
 def tools() -> dict[str, str]:
@@ -109,3 +244,19 @@ def tools() -> dict[str, str]:
         "numpy": np.__version__,
         "opencv": cv2.__version__,
     }
+
+
+def _learning(outcome: Outcome, minutes: float | None) -> Learning:
+    return Learning(
+        steps=outcome.steps, best_step=outcome.best_step, best_loss=outcome.best, ended=outcome.ended,
+        seconds=round(outcome.seconds, 1), minutes=minutes, device=str(device()),
+    )  # fmt: skip
+
+
+def _with_bad(record: bundle.Dataset, bad: OutlierPictures | None) -> bundle.Dataset:
+    if bad is None:
+        return record
+    real = sorted({k for k, s in zip(bad.kinds, bad.synthetic, strict=True) if not s})
+    return msgspec.structs.replace(
+        record, bad_kinds=tuple(real), bad_sha256=tuple(sorted(bad.sha256)), n_synthetic=int(bad.synthetic.sum())
+    )

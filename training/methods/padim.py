@@ -11,6 +11,11 @@ so that the coarse part is computed once a coarse cell instead of once a fine on
 eigenvectors of the part's covariance over the roots of their eigenvalues, run as one grouped convolution. Such a head is bound
 by the memory it reads: 8+16 on a 32x32 grid has 31.7 million weights as full matrices, 9.4 as this chain, 4.7 with half of the
 components.
+
+Two departures from the paper. `context`: the mean features of the whole picture are one more, coarsest level of that chain, of a
+single cell that is conditioned on and never judged itself. What a batch, a lamp or a variant of the part does to a whole picture is
+then explained before its positions are judged. `shared`: one Gaussian a level for all positions, for parts whose layout differs
+from picture to picture.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +31,9 @@ from training.methods.base import Features, Head, LevelShape, Progress, silent
 
 FIT_CHUNK_BYTES = 24 << 20
 """Working memory that one chunk of positions may take while fitting."""
+BATCH = 16
+IMAGES_A_COMPONENT = 8
+"""Good images that each component of the context needs: with fewer, its coefficients follow the noise of single images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +53,21 @@ class PadimParams:
     images than channels), or a number added to the diagonal (the paper's 0.01, section III-B)."""
     top_k: int = 5
     """The image's score is the mean of this many largest distances (1: the paper's maximum)."""
+    context: int = 0
+    """Principal components of the picture's mean features (of the coarsest level) that every position is judged *given*, 0 for none.
+    At most one for each 8 good images is used (each costs every position a regression coefficient a channel), and never more than
+    the level has channels."""
+    shared: bool = False
+    """One mean and covariance for all positions of a level, instead of one each."""
     smooth: float = 0.0
     """Standard deviation, in cells, of a Gaussian over the map, 0 for none (the paper's 4 pixels are one cell of its stride-4 grid).
     The image's score comes from the map before smoothing: small defects would drown."""
 
 
 PRESETS: Mapping[str, tuple[tuple[int, ...], PadimParams]] = {
-    "fast": ((16,), PadimParams()),
-    "fine": ((8, 16), PadimParams(smooth=1.0)),
+    "fast": ((16,), PadimParams(components=0.75, context=64)),
+    "fine": ((8, 16), PadimParams(context=64, smooth=1.0)),
+    "shared": ((16,), PadimParams(neighbourhood=1, components=0.25, shared=True)),
 }
 """Preset -> (strides of the backbone's levels, parameters)."""
 
@@ -76,14 +91,20 @@ class PadimHead(Head):
         self.grid_hw = self.level_shapes[0][1:]
         gh, gw = self.grid_hw
         self.widths = _widths(params.features, [c for c, _, _ in self.level_shapes])
+        self.context = min(params.context, self.widths[-1])
         self.ranks = [max(1, round(params.components * c)) for c in self.widths]
         for i, (_, h, w) in enumerate(self.level_shapes):
-            kept, seen = self.widths[i], sum(self.widths[i:])
+            kept, seen = self.widths[i], sum(self.widths[i:]) + self.context
             if params.features is not None:
                 self.register_buffer(f"pick_{i}", torch.arange(kept))
             # Minus the mean: an export folds a subtraction into an addition, and the constant should stay what the buffer is.
+            h, w = (1, 1) if params.shared else (h, w)
             self.register_buffer(f"shift_{i}", torch.zeros(1, kept, h, w))
             self.register_buffer(f"whiten_{i}", torch.zeros(h * w * self.ranks[i], seen, 1, 1))
+        if self.context:
+            self.register_buffer("context_weight", torch.zeros(1, 1, *self.level_shapes[-1][1:]))
+            self.register_buffer("context_shift", torch.zeros(1, self.widths[-1], 1, 1))
+            self.register_buffer("context_project", torch.zeros(self.context, self.widths[-1], 1, 1))
         self.register_buffer("valid_mask", torch.ones(1, 1, gh, gw))
         self.register_buffer("map_weight", torch.ones(1, 1, gh, gw))
         self.register_buffer("top_weight", torch.tensor(1.0 / min(params.top_k, gh * gw)))
@@ -96,11 +117,15 @@ class PadimHead(Head):
         below = self.grid_hw
         for i in reversed(range(len(self.level_shapes))):
             _, h, w = self.level_shapes[i]
-            x = self._prepare(levels[i], i) + self.get_buffer(f"shift_{i}")
+            x = self._prepare(levels[i], i)
+            if coarser is None and self.context:
+                coarser, below = self._context(x), (1, 1)
+            x = x + self.get_buffer(f"shift_{i}")
             if coarser is not None:
                 x = torch.cat([x, _repeat(coarser, below, (h, w))], 1)
-            y = _each_position(x, self.get_buffer(f"whiten_{i}"), h * w, sum(self.widths[i:]), self.ranks[i])
-            part = (y * y).sum(-1).reshape(-1, 1, h, w)
+            weight = self.get_buffer(f"whiten_{i}")
+            y = nn.functional.conv2d(x, weight) if self.params.shared else _each_position(x, weight, h * w, self.ranks[i])
+            part = (y * y).sum(1, keepdim=True).reshape(-1, 1, h, w)
             d2 = part if d2 is None else part + _repeat(d2, below, (h, w))
             coarser, below = x, (h, w)
         assert d2 is not None
@@ -112,6 +137,11 @@ class PadimHead(Head):
             x = x.index_select(1, self.get_buffer(f"pick_{level}"))
         size = self.params.neighbourhood
         return x if size == 1 else nn.functional.avg_pool2d(x, size, 1, size // 2, count_include_pad=False)
+
+    def _context(self, x: Tensor) -> Tensor:
+        """Prepared coarsest level -> (N, context, 1, 1) whitened principal components of its mean over the valid positions."""
+        mean = (x * self.get_buffer("context_weight")).sum((2, 3), keepdim=True) + self.get_buffer("context_shift")
+        return nn.functional.conv2d(mean, self.get_buffer("context_project"))
 
     def _score(self, distance: Tensor) -> tuple[Tensor, Tensor]:
         """M(x) = sqrt((x - mu)^T S^-1 (x - mu)), equation 2; the image's score from its largest values, section III-C."""
@@ -134,17 +164,65 @@ class PadimHead(Head):
                 f"padim: expected a mask {self.grid_hw} with at least one valid position, found {valid.shape} with {int(valid.sum())}"
             )
         self._pick(seed)
-        chunks = [list(self._chunks(i, n)) for i in range(len(self.level_shapes))]
-        total, done = sum(map(len, chunks)), 0
-        for i in reversed(range(len(self.level_shapes))):
-            for rows in chunks[i]:
-                self._fit_rows(features, i, rows)
-                done += 1
-                progress("fitting Gaussians", done, total)
+        context = self._fit_context(features, valid) if self.context else torch.zeros(n, 0)
+        if self.params.shared:
+            self._fit_shared(features, valid, context, progress)
+        else:
+            self._fit_positions(features, context, progress)
         self.valid_mask.copy_(torch.from_numpy(valid)[None, None])
         # Smoothing is renormalised at borders and beside ignored positions, whose zeros would pull their neighbours down.
         self.map_weight.copy_(self.valid_mask / self._blur(self.valid_mask).clamp_min(1e-6))
         self.top_weight.fill_(1.0 / min(self.params.top_k, int(valid.sum())))
+
+    def _fit_context(self, features: Features, valid: npt.NDArray[np.bool_]) -> Tensor:
+        """Principal components of the pictures' mean features -> (N, context), of variance 1 or, where images are too few for one, 0."""
+        _, h, w = self.level_shapes[-1]
+        weight = nn.functional.adaptive_avg_pool2d(torch.from_numpy(valid).float()[None, None], (h, w))
+        self.get_buffer("context_weight").copy_(weight / weight.sum())
+        last = len(self.level_shapes) - 1
+        batches = (self._prepare(batch[last], last) for batch in features.batches(BATCH))
+        means = torch.cat([(x * self.get_buffer("context_weight")).sum((2, 3)) for x in batches]).double()
+        centre = means.mean(0)
+        means = means - centre
+        variances, vectors = torch.linalg.eigh(means.T @ means / len(means))
+        used = min(self.context, len(means) // IMAGES_A_COMPONENT, int((variances > 1e-6 * variances[-1]).sum()))
+        project = torch.zeros(self.context, means.shape[1], dtype=torch.float64)
+        project[:used] = (vectors / variances.clamp_min(1e-30).sqrt()).flip(1).T[:used]
+        self.get_buffer("context_shift").copy_(-centre[None, :, None, None])
+        self.get_buffer("context_project").copy_(project[:, :, None, None])
+        return (means @ project.T).float()
+
+    def _fit_positions(self, features: Features, context: Tensor, progress: Progress) -> None:
+        n = len(features)
+        chunks = [list(self._chunks(i, n)) for i in range(len(self.level_shapes))]
+        total, done = sum(map(len, chunks)), 0
+        for i in reversed(range(len(self.level_shapes))):
+            for rows in chunks[i]:
+                self._fit_rows(features, i, rows, context)
+                done += 1
+                progress("fitting Gaussians", done, total)
+
+    def _fit_shared(self, features: Features, valid: npt.NDArray[np.bool_], context: Tensor, progress: Progress) -> None:
+        """Moments over all valid positions of all images, level by level, in float64 around the first batch's mean."""
+        mask = torch.from_numpy(valid).float()[None, None]
+        for i, (_, h, w) in enumerate(self.level_shapes):
+            inside = nn.functional.adaptive_max_pool2d(mask, (h, w)).flatten() > 0
+            count, guess, total, square = 0, None, torch.zeros(()), torch.zeros(())
+            for k, batch in enumerate(features.batches(BATCH)):
+                cells = [_repeat(self._prepare(batch[j], j), self.level_shapes[j][1:], (h, w)) for j in range(i, len(batch))]
+                cells.append(context[k * BATCH : k * BATCH + len(batch[0]), :, None, None].expand(-1, -1, h, w))
+                rows = torch.cat(cells, 1).flatten(2)[:, :, inside].permute(0, 2, 1).flatten(0, 1)
+                guess = rows.mean(0) if guess is None else guess
+                rows = rows - guess
+                count, total, square = count + len(rows), total + rows.sum(0).double(), square + (rows.T @ rows).double()
+                progress("fitting one Gaussian", min((k + 1) * BATCH, len(features)), len(features))
+            assert guess is not None
+            kept, mean = self.widths[i], total / count
+            cov = square / count - torch.outer(mean, mean)
+            # Far more cells than channels: nothing to shrink, unless the user asks for it.
+            ridge = torch.zeros(1) if isinstance(self.params.shrinkage, str) else torch.tensor([float(self.params.shrinkage)])
+            self.get_buffer(f"shift_{i}").copy_(-(guess + mean)[None, :kept, None, None])
+            self.get_buffer(f"whiten_{i}").copy_(_factors(cov[None], ridge.double(), kept, self.ranks[i])[0, :, :, None, None])
 
     def _pick(self, seed: int) -> None:
         if self.params.features is None:
@@ -162,8 +240,8 @@ class PadimHead(Head):
         for start in range(0, h, step):
             yield slice(start, min(start + step, h))
 
-    def _fit_rows(self, features: Features, level: int, rows: slice) -> None:
-        """Fit the positions in some rows of one level's grid, given all coarser levels below them."""
+    def _fit_rows(self, features: Features, level: int, rows: slice, context: Tensor) -> None:
+        """Fit the positions in some rows of one level's grid, given all coarser levels below them and the context (N, q)."""
         parts: list[Tensor] = []  # (N, c, rows, w) a level, this one first
         _, h, w = self.level_shapes[level]
         margin = self.params.neighbourhood // 2
@@ -179,15 +257,20 @@ class PadimHead(Head):
         x = x.permute(2, 3, 0, 1).reshape(-1, n, seen).contiguous()  # (P, N, C); the batched product is ten times slower on a view
         mean = x.mean(1, keepdim=True)
         kept, rank = self.widths[level], self.ranks[level]
-        factors = _whiten(x.sub_(mean), kept, rank, self.params.shrinkage)
+        x.sub_(mean)
+        # Regressed apart from the rest: its components have variance 1 by construction, whatever the scale of features and shrinkage.
+        slope = torch.matmul(x.transpose(1, 2), context) / n  # (P, C, q)
+        factors = _whiten(x.sub_(context @ slope.transpose(1, 2)), kept, rank, self.params.shrinkage)
+        factors = torch.cat([factors, -factors @ slope], 2)
         self.get_buffer(f"shift_{level}")[0, :, rows] = -mean[:, 0, :kept].T.reshape(kept, -1, w)
-        self.get_buffer(f"whiten_{level}").view(h, w, rank, seen)[rows] = factors.view(-1, w, rank, seen)
+        self.get_buffer(f"whiten_{level}").view(h, w, rank, -1)[rows] = factors.view(-1, w, rank, factors.shape[2])
 
     def memory_bytes(self, n_images: int) -> int:
         """Features, parameters, and one chunk's working memory."""
         feats = sum(n_images * c * h * w * 4 for c, h, w in self.level_shapes)
         state = sum(b.numel() * b.element_size() for b in self.buffers())
-        return feats + state + 3 * FIT_CHUNK_BYTES
+        batch = 3 * BATCH * 4 * self.grid_hw[0] * self.grid_hw[1] * (sum(self.widths) + self.context) if self.params.shared else 0
+        return feats + state + 3 * FIT_CHUNK_BYTES + batch
 
 
 def _whiten(x: Tensor, kept: int, rank: int, shrinkage: str | float) -> Tensor:
@@ -208,6 +291,12 @@ def _whiten(x: Tensor, kept: int, rank: int, shrinkage: str | float) -> Tensor:
         ridge = rho * mu
     else:
         ridge = torch.full((len(cov),), float(shrinkage), dtype=torch.float64)
+    return _factors(cov, ridge, kept, rank)
+
+
+def _factors(cov: Tensor, ridge: Tensor, kept: int, rank: int) -> Tensor:
+    """(P, C, C) covariances in float64, (P,) what is added to their diagonals -> (P, rank, C), see `_whiten`."""
+    c = cov.shape[1]
     # A channel that never moves (a dead ReLU, a masked corner) has no variance: this floor keeps its distance finite.
     floor = 1e-6 * cov.diagonal(dim1=1, dim2=2).mean(1) + 1e-12
     cov.diagonal(dim1=1, dim2=2).add_(torch.maximum(ridge, floor)[:, None])
@@ -223,13 +312,13 @@ def _whiten(x: Tensor, kept: int, rank: int, shrinkage: str | float) -> Tensor:
     return whitening.float()
 
 
-def _each_position(x: Tensor, weight: Tensor, positions: int, channels: int, rank: int) -> Tensor:
-    """(N, C, h, w), (P*rank, C, 1, 1) -> (N, P, rank): every position times its own matrix.
+def _each_position(x: Tensor, weight: Tensor, positions: int, rank: int) -> Tensor:
+    """(N, C, h, w), (P*rank, C, 1, 1) -> (N, rank, P): every position times its own matrix.
 
     A grouped convolution rather than a batched product: OpenVINO packs its weights once, at load.
     """
-    columns = x.permute(0, 2, 3, 1).reshape(-1, positions * channels, 1, 1)
-    return nn.functional.conv2d(columns, weight, groups=positions).reshape(-1, positions, rank)
+    columns = x.permute(0, 2, 3, 1).reshape(-1, positions * weight.shape[1], 1, 1)
+    return nn.functional.conv2d(columns, weight, groups=positions).reshape(-1, positions, rank).transpose(1, 2)
 
 
 def _nearest(source: int, target: int) -> Tensor:
@@ -275,6 +364,8 @@ def _check(params: PadimParams, shapes: Sequence[LevelShape]) -> None:
         raise ConfigError(f'padim: shrinkage must be "ledoit_wolf" or a number from 0 up, found {params.shrinkage!r}')
     if params.top_k < 1 or params.smooth < 0:
         raise ConfigError(f"padim: top_k must be at least 1 and smooth at least 0, found {params.top_k} and {params.smooth}")
+    if params.context < 0:
+        raise ConfigError(f"padim: context must be at least 0, found {params.context}")
     if params.neighbourhood < 1 or params.neighbourhood % 2 == 0 or not 0 < params.components <= 1:
         raise ConfigError(
             f"padim: neighbourhood must be odd and components in (0, 1], found {params.neighbourhood} and {params.components}"

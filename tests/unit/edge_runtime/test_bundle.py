@@ -172,3 +172,17 @@ def test_writing_a_manifest_seals_it(copy: Path) -> None:
     new = b.write_manifest(copy, msgspec.structs.replace(manifest, version="2"))
     assert new != old
     assert b.ModelBundle.open(copy).id == new
+
+
+def test_a_bayer_mosaic_of_three_channels_is_no_valid_input(copy: Path) -> None:
+    edit(copy, lambda m: m["input"].update(bayer="RGGB", channels=3))  # type: ignore[attr-defined]
+    assert "a Bayer mosaic has 1 channel, found 3 - at `$.input`" in refused(copy)
+
+
+def test_a_manifest_from_before_tiles_and_mosaics_opens_as_one_without(copy: Path) -> None:
+    def older(manifest: dict[str, object]) -> None:
+        del manifest["input"]["tiles"], manifest["input"]["bayer"]  # type: ignore[attr-defined]
+
+    edit(copy, older)
+    spec = b.ModelBundle.open(copy).manifest.input
+    assert (spec.tiles, spec.bayer) == (None, None)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.bundle import InputSpec
+from edge_runtime.bundle import InputSpec, TileSpec
 from edge_runtime.errors import ConfigError, DataError, FrameError
 from edge_runtime.preprocess import IGNORED_FILL, Preprocessor, read_image, read_mask
 
@@ -73,6 +73,67 @@ def test_a_dark_part_stays_dark() -> None:
     dark = noise(8, 8, high=400)
     out = Preprocessor(spec(bits=12))(dark)
     assert out.max() <= 25  # 400 of 4095: never stretched to the picture's own maximum
+
+
+def test_deep_pixels_are_averaged_at_their_full_depth() -> None:
+    """Of 12 bits 8 is 0.498 of 255, 24 is 1.494: their mean is 1, but 0.5 (so 0) if either were rounded to 8 bits, or cut, before."""
+    image = np.full((32, 32), 8, np.uint16)
+    image[:, ::2] = 24
+    assert (Preprocessor(spec(bits=12))(image) == 1).all()
+
+
+def mosaic(pattern: str, bgr: tuple[int, int, int], h: int, w: int, bits: int = 8) -> np.ndarray:
+    """What a sensor with this filter gives of an evenly coloured part."""
+    image = np.zeros((h, w), np.uint8 if bits == 8 else np.uint16)
+    for i, colour in enumerate(pattern):
+        image[i // 2 :: 2, i % 2 :: 2] = bgr["BGR".index(colour)]
+    return image
+
+
+PATTERNS = ["RGGB", "BGGR", "GRBG", "GBRG"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize(("bits", "bgr"), [(8, (30, 120, 210)), (12, (482, 1927, 3372))])
+def test_a_mosaic_becomes_the_colours_that_the_sensor_saw(pattern: str, bits: int, bgr: tuple[int, int, int]) -> None:
+    prepare = Preprocessor(spec(bayer=pattern, bits=bits))
+    assert np.unique(prepare(mosaic(pattern, bgr, 32, 48, bits)).reshape(-1, 3), axis=0).tolist() == [[30, 120, 210]]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("bits", [8, 12])
+@given(x=st.integers(0, 30), y=st.integers(0, 30), w=st.integers(1, 9), h=st.integers(1, 9))
+def test_a_region_of_a_mosaic_has_the_colours_that_it_has_in_the_whole_frame(
+    pattern: str, bits: int, x: int, y: int, w: int, h: int
+) -> None:
+    image = noise(39, 39, high=1 << bits)
+    whole = Preprocessor(spec(height=39, width=39, bayer=pattern, bits=bits))(image)
+    part = Preprocessor(spec(height=h, width=w, bayer=pattern, bits=bits, roi=(x, y, w, h)))(image)
+    assert (part == whole[y : y + h, x : x + w]).all()
+
+
+def test_a_mosaic_is_demosaiced_at_its_full_depth() -> None:
+    image = mosaic("RGGB", (8, 8, 8), 32, 32, bits=12)
+    image[np.arange(32) % 4 < 2] = 24
+    assert (Preprocessor(spec(bayer="RGGB", bits=12))(image) == 1).all()
+
+
+def test_ignored_pixels_of_a_mosaic_do_not_even_tint_their_neighbours() -> None:
+    mask = np.zeros((16, 16), np.uint8)
+    mask[5:, :7] = 255
+    prepare = Preprocessor(spec(height=16, width=16, bayer="GRBG", frame_wh=(16, 16)), mask)
+    image, other = noise(16, 16), noise(16, 16)
+    other[5:, :7] = 255 - other[5:, :7]
+    assert (prepare(image) == prepare(other)).all()
+    assert (prepare(image)[7:, :5] == IGNORED_FILL).all()
+
+
+def test_a_mosaic_may_be_cut_into_tiles() -> None:
+    image = noise(64, 96)
+    prepare = Preprocessor(spec(bayer="BGGR", height=32, width=32, tiles=TileSpec(columns=3, rows=2)))
+    whole = Preprocessor(spec(bayer="BGGR", height=64, width=96))(image)
+    wanted = [whole[y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32, 64)]
+    assert (prepare.split(image) == np.stack(wanted)).all()
 
 
 def test_a_region_of_interest_is_what_the_model_sees() -> None:
@@ -149,6 +210,12 @@ def test_without_a_region_the_grid_covers_the_frame() -> None:
         ({"bits": 12}, noise(8, 8), "taught on uint16 images of 12 bits, found uint8"),
         ({}, noise(8, 8).astype(np.float32), "found float32"),
         ({}, np.zeros((0, 8), np.uint8), "found an empty one"),
+        (
+            {"bayer": "RGGB"},
+            noise(8, 8, 3),
+            r"taught on raw Bayer RGGB \(1 channel\) images, found colour \(3 channels\); set the camera to its raw",
+        ),
+        ({"bayer": "RGGB"}, noise(2, 8), "expected a Bayer mosaic of at least 3x3 pixels, found 8x2"),
         ({"roi": (4, 4, 8, 8)}, noise(8, 8), r"region of interest \[4, 4, 8, 8\] does not fit into a frame of 8x8"),
     ],
 )

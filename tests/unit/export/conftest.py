@@ -52,7 +52,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_dir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that `lineside-train fit` would have made."""
     from training.data import load_dataset
-    from training.teach import Lesson, teach
+    from training.lesson import Lesson
+    from training.teach import teach
 
     out = tmp_path_factory.mktemp("runs") / "rings"
     teach(load_dataset(data_dir, image_size=str(SIDE)), Lesson("padim"), out)

@@ -6,13 +6,14 @@ from pathlib import Path
 import cv2
 import msgspec
 import numpy as np
+import openvino as ov
 import pytest
+from openvino import op
 
 from edge_runtime.bundle import ModelBundle
 from edge_runtime.errors import ConfigError, DataError, ParityError
 from edge_runtime.predictor import OpenvinoPredictor
-from export import build as builder
-from export import convert
+from export import convert, workshop
 from export.build import Options, Report, build
 from training.data import load_dataset, load_frame
 from training.evaluate import evaluate_bundle
@@ -97,12 +98,20 @@ def test_a_refused_export_leaves_nothing_behind(run_dir: Path, tmp_path: Path, m
 def test_a_quantization_that_went_wrong_does_not_pass_the_default_gate(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = builder.quantize_backbone
-    # Ranges taken from black pictures: what real ones make of a layer is cut off.
-    monkeypatch.setattr(builder, "quantize_backbone", lambda model, images, *rest: real(model, np.zeros_like(images), *rest))
+    real = workshop.quantize_backbone
+    monkeypatch.setattr(workshop, "quantize_backbone", lambda *args: _blind(real(*args)))
     with pytest.raises(ParityError, match="INT8 against FP32"):
         build(load_run(run_dir), tmp_path / "bundle", None, Options("int8"))
     assert list(tmp_path.iterdir()) == []
+
+
+def _blind(model: ov.Model) -> ov.Model:
+    """All but one channel of the first layer lost, as wrong ranges would lose them."""
+    stem = next(node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution")
+    weights = np.zeros(list(stem.input_value(1).get_shape()), np.float32)
+    weights[0] = 1e-3
+    stem.input(1).replace_source_output(op.Constant(weights).output(0))
+    return model
 
 
 def _distort(model: object) -> object:
@@ -132,7 +141,7 @@ def test_other_images_than_the_runs_are_refused(run_dir: Path, data_dir: Path, t
     cv2.imwrite(str(other / "train" / "good" / "000.png"), np.full((80, 80), 7, np.uint8))
     with pytest.raises(DataError, match=r"expected the 24 good images that the run was taught on .* found 24 in"):
         build(load_run(run_dir), tmp_path / "bundle", other, Options())
-    with pytest.raises(DataError, match="no folder is now"):
+    with pytest.raises(DataError, match="nothing is now"):
         build(load_run(run_dir), tmp_path / "bundle", tmp_path / "gone", Options())
     assert [p.name for p in tmp_path.iterdir()] == ["other"]
 
@@ -141,3 +150,17 @@ def test_an_existing_bundle_is_not_replaced_without_force(int8: Report, run_dir:
     with pytest.raises(ConfigError, match="--force"):
         build(load_run(run_dir), int8.out, None, Options())
     assert ModelBundle.open(int8.out).id == int8.bundle_id
+
+
+def test_a_rule_that_rests_on_painted_defects_is_applied_to_the_int8_graph_too(data_dir: Path, tmp_path: Path) -> None:
+    from training.calibrate import Rule
+    from training.lesson import Lesson
+    from training.recalibrate import recalibrate
+    from training.teach import teach
+
+    run = teach(load_dataset(data_dir, image_size="64"), Lesson("padim"), tmp_path / "run")
+    run = recalibrate(run, Rule(kind="max_f1", synthetic=10))
+    report = build(run, tmp_path / "bundle", None, Options("int8", band=1.0, budget=1.0))
+    threshold = ModelBundle.open(report.out).manifest.threshold
+    assert (threshold.n_bad, threshold.n_synthetic) == (10, 10)
+    assert threshold.value != run.info.threshold.value and "synthetic" in threshold.rule

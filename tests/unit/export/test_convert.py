@@ -30,7 +30,7 @@ def parts(run_dir: Path, data_dir: Path) -> Parts:
     run = load_run(run_dir)
     spec = run.info.input
     detector = run.detector()
-    backbone = convert.convert_backbone(detector.backbone, spec.height, spec.width)
+    backbone = convert.convert_trunk(detector.backbone, spec.height, spec.width).joined()
     head = convert.convert_head(detector.head, detector.backbone.level_shapes(spec.height, spec.width))
     dataset = load_dataset(data_dir, image_size=f"{spec.height}x{spec.width}")
     images = np.stack(list(inputs(dataset.test, run.preprocessor())))

@@ -14,9 +14,10 @@ from edge_runtime.preprocess import read_mask
 from export.build import Options, Report, build
 from training.data import load_dataset
 from training.evaluate import evaluate_bundle, evaluate_run
+from training.lesson import Lesson
 from training.recalibrate import recalibrate
 from training.run import Run, frame_of, load_run
-from training.teach import Lesson, teach
+from training.teach import teach
 
 ROI = (10, 4, 176, 88)
 LENIENT = 0.2  # 16 small drawings: how much quantization costs is not the question here

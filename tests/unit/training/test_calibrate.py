@@ -1,10 +1,15 @@
 """What a threshold promises, and when it must not be given."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
+from edge_runtime.console import run_app
 from edge_runtime.errors import CalibrationError
-from training.calibrate import Rule, Scores, apply_rule, default_rule, upper_bound
+from training.calibrate import Rule, Scores, apply_rule, clopper_pearson, default_rule, upper_bound
+from training.cli import app
 
 
 def scores(values: object) -> Scores:
@@ -110,3 +115,106 @@ def test_scores_that_are_no_numbers_or_all_zero_are_refused() -> None:
         apply_rule(rate(0.1), scores([1.0] * 50 + [np.nan]))
     with pytest.raises(CalibrationError, match="above 0"):
         apply_rule(rate(0.1), scores(np.zeros(50)))
+
+
+def cost(ratio: float | None, share: float | None = None) -> Rule:
+    return Rule(kind="cost", cost_ratio=ratio, defect_rate=share)
+
+
+@pytest.mark.parametrize(("ratio", "share"), [(5, 0.1), (50, 0.01), (50, 0.1), (1000, 0.01)])
+def test_the_lowest_cost_equals_trying_every_threshold(ratio: float, share: float) -> None:
+    rng = np.random.default_rng(7)
+    good, bad = rng.normal(5, 1, 300), rng.normal(8, 1.5, 50)
+    threshold, _ = apply_rule(cost(ratio, share), scores(good), scores(bad))
+
+    def expected(t: float) -> float:
+        return (1 - share) * float((good > t).mean()) + share * ratio * float((bad <= t).mean())
+
+    assert expected(threshold.value) == pytest.approx(min(expected(t) for t in np.concatenate([good, bad])))
+    assert threshold.value not in good and threshold.map_value == pytest.approx(2 * threshold.value)
+    assert f"costs {1000 * expected(threshold.value):.3g} false rejects, {1000 * share * ratio:.3g} without" in threshold.rule
+    assert "a false accept costs" in threshold.rule and threshold.false_reject_rate is None
+
+
+def test_dearer_misses_and_more_bad_parts_lower_the_threshold() -> None:
+    rng = np.random.default_rng(8)
+    good, bad = scores(rng.normal(5, 1, 400)), scores(rng.normal(7, 1, 100))
+    values = [apply_rule(cost(r, 0.05), good, bad)[0].value for r in (2, 20, 200)]
+    assert values == sorted(values, reverse=True) and values[0] > values[2]
+    assert apply_rule(cost(20, 0.5), good, bad)[0].value < values[1]
+
+
+def test_an_assumed_share_of_bad_parts_is_named() -> None:
+    rng = np.random.default_rng(9)
+    good, bad = scores(rng.normal(5, 1, 100)), scores(rng.normal(12, 1, 20))
+    assert "1 % (assumed) of the parts are bad" in apply_rule(cost(50), good, bad)[0].rule
+    assert "2 % of the parts are bad" in apply_rule(cost(50, 0.02), good, bad)[0].rule
+
+
+def test_a_cost_that_no_threshold_lowers_is_refused() -> None:
+    same = np.linspace(1, 2, 50)
+    with pytest.raises(CalibrationError, match="cheapest to accept every part"):
+        apply_rule(cost(1, 0.001), scores(same), scores(same))
+    with pytest.raises(CalibrationError, match="cheapest to reject every part"):
+        apply_rule(cost(1000, 0.5), scores(same), scores(same - 0.001))
+
+
+@pytest.mark.parametrize(
+    ("rule", "match"),
+    [
+        (cost(None), "cost ratio.*found None"),
+        (cost(0), "cost ratio"),
+        (cost(float("inf")), "cost ratio"),
+        (cost(5, 1.0), "defect rate.*1.0"),
+    ],
+)
+def test_impossible_costs_are_refused(rule: Rule, match: str) -> None:
+    with pytest.raises(CalibrationError, match=match):
+        apply_rule(rule, scores([1, 2]), scores([3, 4]))
+
+
+def test_a_recall_is_stated_with_its_lower_bound() -> None:
+    """The bound holds although the threshold is chosen on the very images that it is counted on."""
+    rng = np.random.default_rng(10)
+    held = 0
+    for _ in range(400):
+        threshold, _ = apply_rule(Rule(kind="recall", target=0.9), scores(rng.normal(5, 1, 200)), scores(rng.normal(7, 1, 40)))
+        assert threshold.recall_lower is not None
+        held += float((rng.normal(7, 1, 4000) > threshold.value).mean()) >= threshold.recall_lower
+    assert held / 400 > 0.93
+    threshold, _ = apply_rule(Rule(kind="recall", target=1.0), scores(np.linspace(1, 2, 99)), scores(np.linspace(3, 4, 5)))
+    assert threshold.recall_lower == pytest.approx(0.05 ** (1 / 5))
+    assert "recall at least 54 % at 95 % confidence, false-reject rate at most 3 %" in threshold.rule
+
+
+def test_bounds_are_clopper_pearsons() -> None:
+    for k, n in ((0, 20), (3, 50), (20, 20)):
+        assert clopper_pearson(k, n, 0.975) == pytest.approx(
+            (binomtest(k, n).proportion_ci(0.95, "exact").low, binomtest(k, n).proportion_ci(0.95, "exact").high)
+        )
+
+
+def test_painted_defects_are_named_in_the_rule() -> None:
+    rule = Rule(kind="max_f1", synthetic=2)
+    threshold, _ = apply_rule(rule, scores([1, 2]), scores([5, 6]))
+    assert "all of the bad images are synthetic" in threshold.rule and threshold.n_synthetic == 2
+    threshold, _ = apply_rule(rule, scores([1, 2]), scores([5, 6, 7]))
+    assert "2 of the bad images are synthetic" in threshold.rule
+    threshold, _ = apply_rule(Rule(kind="false_reject_rate", target=0.3, synthetic=2), scores([1, 2, 3, 4]), scores([5, 6]))
+    assert "synthetic" not in threshold.rule and threshold.n_synthetic == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--cost-ratio", "50"), "--cost-ratio need bad images"),
+        (("--max-f1", "--defect-rate", "0.1"), "belongs to --cost-ratio"),
+        (("--cost-ratio", "50", "--recall", "0.9"), "exactly one"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    args: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as e:
+        run_app(app, ["calibrate", str(tmp_path), *args])
+    assert e.value.code == 78 and message in capsys.readouterr().err

@@ -102,7 +102,7 @@ def test_without_torch_one_line_names_the_extra(data: Path, tmp_path: Path) -> N
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--false-reject-rate", "nan"), 82, "found nan"),
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--image-size", "255x"), 78, "'255x'"),
         (("fit", "{data}/none", "--method", "padim", "--out", "{tmp}/a/b"), 66, "expected images"),
-        (("fit", "{data}/one", "--method", "padim", "--out", "{tmp}/a/b", "--image-size", "64"), 66, "at least 2 good images"),
+        (("fit", "{data}/one", "--method", "padim", "--out", "{tmp}/a/b", "--image-size", "64"), 66, "at least 8 good images"),
         (("fit", "{data}", "--method", "padim", "--out", "{data}/one/0.png/r"), 78, "0.png, which is a file"),
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--seed", "-1"), 2, "--seed"),
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--bad", "{data}/one", "--false-reject-rate", "0.2"), 78, "no part"),

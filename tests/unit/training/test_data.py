@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_runtime.bundle import TileSpec
 from edge_runtime.errors import ConfigError, DataError
 from training.data import inputs, load_dataset, load_frame, parse_image_size
 
@@ -190,3 +191,23 @@ def test_a_long_part_squeezed_into_a_square_is_remarked(tmp_path: Path) -> None:
     write(tmp_path / "a.png", gray(0, (30, 120)))
     assert any("--image-size auto gives 128x512" in n for n in load_dataset(tmp_path).notes)
     assert not any("squeezed" in n for n in load_dataset(tmp_path, image_size="auto").notes)
+
+
+def test_a_mosaic_is_gray_files_with_a_pattern(mvtec: Path, tmp_path: Path) -> None:
+    spec = load_dataset(mvtec, bayer="RGGB").spec
+    assert (spec.channels, spec.bayer) == (1, "RGGB")
+    write(tmp_path / "c" / "a.png", np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8))
+    with pytest.raises(ConfigError, match=r"one channel.*a\.png"):
+        load_dataset(tmp_path / "c", bayer="RGGB")
+
+
+def test_with_tiles_the_size_is_that_of_one_of_them(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", gray(0, (100, 400)))
+    tiles = TileSpec(columns=4, rows=1)
+    data = load_dataset(tmp_path, tiles=tiles, image_size="auto")
+    assert (data.spec.height, data.spec.width, data.spec.tiles) == (256, 256, tiles)
+    assert not any("squeezed" in n for n in data.notes)
+
+
+def test_the_format_and_the_counts_are_said_first(mvtec: Path) -> None:
+    assert load_dataset(mvtec).notes[0] == "the data is MVTec AD: 4 good images to learn from, 1 good and 2 bad ones to test with"

@@ -8,15 +8,20 @@ import numpy as np
 import pytest
 import torch
 
+from edge_runtime.bundle import InputSpec
 from edge_runtime.errors import CalibrationError, ConfigError, DataError
+from edge_runtime.preprocess import Preprocessor
 from training import fit as fit_module
 from training.calibrate import Rule
 from training.data import inputs, load_dataset
 from training.fit import check_memory, cross_fit, extract_features, fit_head, score_features
+from training.lesson import Lesson
 from training.methods.base import Features
 from training.recalibrate import recalibrate, score_samples
 from training.run import BACKBONE, HEAD, HELD_OUT, INFO, Run, load_run
-from training.teach import Lesson, teach
+from training.teach import teach
+
+PLAIN = Preprocessor(InputSpec(height=64, width=64, channels=1))
 
 
 def part(seed: int, bad: bool = False) -> np.ndarray:
@@ -64,9 +69,9 @@ def test_an_image_never_helps_to_score_itself() -> None:
     rng = np.random.default_rng(0)
     level = rng.normal(size=(20, 6, 4, 4)).astype(np.float32)
     level[7] += 9
-    features, valid = Features.of([level]), np.ones((4, 4), bool)
-    held_out = cross_fit("padim", {}, [(6, 4, 4)], features, valid, seed=0)
-    own = score_features(fit_head("padim", {}, [(6, 4, 4)], features, valid, 0), features, valid)
+    features = Features.of([level])
+    held_out = cross_fit("padim", {}, [(6, 4, 4)], features, PLAIN, seed=0)
+    own = score_features(fit_head("padim", {}, [(6, 4, 4)], features, PLAIN, 0), features, PLAIN)
     assert held_out.score.argmax() == 7
     assert held_out.score[7] > 2 * own.score[7]
     assert (held_out.map_peak >= held_out.map_median).all() and np.isfinite(held_out.score).all()
@@ -75,9 +80,8 @@ def test_an_image_never_helps_to_score_itself() -> None:
 @pytest.mark.parametrize("method", ["padim", "patchcore", "mvg"])
 def test_the_same_seed_gives_the_same_scores(method: str) -> None:
     features = Features.of([np.random.default_rng(0).random((12, 6, 8, 8), dtype=np.float32)])
-    valid = np.ones((8, 8), bool)
     params = {"bank_size": 100, "dims": 4} if method == "patchcore" else {}
-    first, second = (cross_fit(method, params, [(6, 8, 8)], features, valid, 5) for _ in range(2))
+    first, second = (cross_fit(method, params, [(6, 8, 8)], features, PLAIN, 5) for _ in range(2))
     assert np.array_equal(first.score, second.score) and np.array_equal(first.map_peak, second.map_peak)
 
 
@@ -99,7 +103,7 @@ def test_a_run_that_cannot_be_written_is_refused_before_the_fit(parts: Path, tmp
 
 def test_one_image_cannot_be_held_out() -> None:
     with pytest.raises(DataError, match="at least 2"):
-        cross_fit("padim", {}, [(6, 4, 4)], Features.of([np.zeros((1, 6, 4, 4), np.float32)]), np.ones((4, 4), bool), 0)
+        cross_fit("padim", {}, [(6, 4, 4)], Features.of([np.zeros((1, 6, 4, 4), np.float32)]), PLAIN, 0)
 
 
 def test_a_fit_larger_than_the_machine_is_refused_before_it_begins() -> None:
@@ -184,6 +188,15 @@ def test_recalibrating_changes_the_threshold_and_nothing_else(taught: Run, parts
     assert flattering.info.threshold.from_test_split and flattering.info.threshold.n_good == 4
     with pytest.raises(DataError, match="nothing"):
         recalibrate(run, Rule(kind="max_f1", bad=str(tmp_path / "absent")))
+
+
+def test_painted_defects_calibrate_where_no_bad_part_exists_and_say_so(parts: Path, tmp_path: Path) -> None:
+    run = teach(load_dataset(parts, image_size="64"), Lesson("padim"), tmp_path / "run")
+    changed = recalibrate(run, Rule(kind="recall", target=0.5, synthetic=20))
+    threshold = changed.info.threshold
+    assert (threshold.n_bad, threshold.n_synthetic) == (20, 20) and "synthetic" in threshold.rule
+    assert threshold.value != run.info.threshold.value
+    assert recalibrate(run, Rule(kind="recall", target=0.5, synthetic=20)).info.threshold == threshold
 
 
 @pytest.mark.parametrize("file", [INFO, HELD_OUT, BACKBONE, HEAD])

@@ -1,5 +1,7 @@
 """PaDiM against textbook formulas, on small structured tensors."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
@@ -100,6 +102,51 @@ def test_fewer_images_than_features_still_tell_good_from_bad(shrinkage: str | fl
     assert bad_scores.min() > good_scores.max()
 
 
+def test_a_shared_gaussian_is_the_mahalanobis_distance_over_all_positions() -> None:
+    params = PadimParams(neighbourhood=1, components=1.0, shrinkage=0.01, top_k=1, shared=True)
+    good, new = images(20, SHAPES)[0], images(2, SHAPES, seed=1)[0]
+    head = PadimHead(params, SHAPES[:1]).eval()
+    head.fit(Features.of([good]), everywhere(SHAPES), 0)
+    rows = good.transpose(0, 2, 3, 1).reshape(-1, 3).astype(np.float64)
+    delta = new.transpose(0, 2, 3, 1) - rows.mean(0)
+    precision = np.linalg.inv(np.cov(rows.T, bias=True) + 0.01 * np.eye(3))
+    expected = np.sqrt(np.einsum("nhwc,cd,nhwd->nhw", delta, precision, delta))
+    np.testing.assert_allclose(run(head, [new])[1][:, 0], expected, rtol=1e-4)
+    moved = np.roll(new, (1, 2), (2, 3))
+    np.testing.assert_allclose(run(head, [moved])[0], run(head, [new])[0], rtol=1e-5)
+
+
+def test_given_its_context_a_position_is_judged_by_what_the_rest_of_the_picture_does_not_explain() -> None:
+    shapes: list[LevelShape] = [(4, 6, 6)]
+    rng, good = np.random.default_rng(0), images(200, [(4, 6, 6)])[0]
+    lamp = rng.normal(size=(200, 4, 1, 1)).astype(np.float32) * 200  # each picture's own light, the same at all its positions
+    head = PadimHead(PadimParams(neighbourhood=1, components=1.0, shrinkage=0.0, top_k=1, context=4), shapes).eval()
+    head.fit(Features.of([good + lamp]), everywhere(shapes), 0)
+    means = (good + lamp).astype(np.float64).mean((2, 3))
+    means -= means.mean(0)
+    cell = (good + lamp)[:, :, 2, 3].astype(np.float64)
+    cell -= cell.mean(0)
+    slope = np.linalg.lstsq(means, cell, rcond=None)[0]
+    rest = cell - means @ slope
+    expected = np.sqrt(np.einsum("nc,cd,nd->n", rest, np.linalg.inv(rest.T @ rest / 200), rest))
+    np.testing.assert_allclose(run(head, [good + lamp])[1][:, 0, 2, 3], expected, rtol=1e-2)
+    bad = (good + lamp)[:20].copy()
+    bad[:, :, 2, 3] += 60.0  # far less than lamps differ
+    assert (run(head, [bad])[0] > 2 * run(head, [(good + lamp)[:20]])[0].max()).all()
+    blind = PadimHead(PadimParams(neighbourhood=1, components=1.0, shrinkage=0.0, top_k=1), shapes).eval()
+    blind.fit(Features.of([good + lamp]), everywhere(shapes), 0)
+    assert run(blind, [bad])[0].mean() < 2 * run(blind, [(good + lamp)[:20]])[0].mean()
+
+
+def test_the_context_takes_no_more_components_than_the_images_bear() -> None:
+    for n, used in ((7, 0), (8, 1), (23, 2), (200, 5)):
+        head = fitted(PadimParams(context=64), n=n)
+        assert head.state_dict()["context_project"].shape == (5, 5, 1, 1)
+        assert int((head.state_dict()["context_project"].abs().sum((1, 2, 3)) > 0).sum()) == used
+    new = images(2, SHAPES, seed=1)
+    np.testing.assert_allclose(run(fitted(PadimParams(context=64), n=7), new)[1], run(fitted(PadimParams(), n=7), new)[1], rtol=1e-5)
+
+
 def test_a_channel_that_never_moves_leaves_scores_finite() -> None:
     good = images(20, SHAPES)
     good[0][:, 1] = 0.0
@@ -108,15 +155,28 @@ def test_a_channel_that_never_moves_leaves_scores_finite() -> None:
     assert np.isfinite(run(head, good)[1]).all()
 
 
-@pytest.mark.parametrize("smooth", [0.0, 1.0])
-def test_ignored_positions_are_zero_and_never_count(smooth: float) -> None:
+@pytest.mark.parametrize(
+    "extra", [{"smooth": 0.0}, {"smooth": 1.0}, {"context": 3}, {"shared": True}, {"shared": True, "context": 3}], ids=str
+)
+def test_ignored_positions_are_zero_and_never_count(extra: dict[str, Any]) -> None:
+    smooth = extra.get("smooth")
     valid = everywhere(SHAPES)
-    valid[:, 3:] = False
-    head = PadimHead(PadimParams(neighbourhood=1, top_k=20, smooth=smooth), SHAPES).eval()
-    head.fit(Features.of(images(30, SHAPES)), valid, 0)
+    # Whole coarse cells, for a coarse cell that is seen in part counts.
+    valid[:, 4:] = False
+    head = PadimHead(PadimParams(neighbourhood=1, top_k=20, **extra), SHAPES).eval()
+    good = images(30, SHAPES)
+    head.fit(Features.of(good), valid, 0)
+    spoilt = [level.copy() for level in good]
+    spoilt[0][:, :, :, 4:] *= 50
+    spoilt[1][:, :, :, 2:] *= 50
+    if "smooth" not in extra:  # what is ignored teaches nothing either
+        twin = PadimHead(head.params, SHAPES).eval()
+        twin.fit(Features.of(spoilt), valid, 0)
+        np.testing.assert_allclose(run(twin, images(2, SHAPES, seed=1))[0], run(head, images(2, SHAPES, seed=1))[0], rtol=1e-4)
     new = images(2, SHAPES, seed=1)
     score, score_map = run(head, new)
-    new[0][:, :, :, 3:] += 1000.0
+    new[0][:, :, :, 4:] += 1000.0
+    new[1][:, :, :, 2:] += 1000.0
     again, map_again = run(head, new)
     assert (map_again[:, 0][:, ~valid] == 0).all() and (map_again[:, 0][:, valid] > 0).all()
     np.testing.assert_array_equal(again, score)
@@ -161,9 +221,16 @@ def test_fitting_in_many_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(run(head, new)[1], run(reference, new)[1], rtol=1e-3)
 
 
-@pytest.mark.parametrize("shapes", [SHAPES, [(3, 7, 5), (5, 4, 3)]])
-def test_openvino_computes_what_torch_computes(shapes: list[LevelShape]) -> None:
-    head, new = fitted(PadimParams(features=6, smooth=1.0), shapes), images(1, shapes, seed=1)
+@pytest.mark.parametrize(
+    ("params", "shapes"),
+    [
+        (PadimParams(features=6, smooth=1.0), SHAPES),
+        (PadimParams(features=6, context=3), [(3, 7, 5), (5, 4, 3)]),
+        (PadimParams(shared=True, context=3), SHAPES),
+    ],
+)
+def test_openvino_computes_what_torch_computes(params: PadimParams, shapes: list[LevelShape]) -> None:
+    head, new = fitted(params, shapes), images(1, shapes, seed=1)
     example = [torch.from_numpy(level) for level in new]
     model = ov.convert_model(torch.export.export(head, (example,), strict=False))
     result = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(new)
@@ -183,6 +250,8 @@ def test_impossible_arguments_are_named() -> None:
         PadimHead(PadimParams(features=9), SHAPES)
     with pytest.raises(ConfigError, match="shrinkage"):
         PadimHead(PadimParams(shrinkage="none"), SHAPES)
+    with pytest.raises(ConfigError, match="context"):
+        PadimHead(PadimParams(context=-1), SHAPES)
     with pytest.raises(ConfigError, match="components"):
         PadimHead(PadimParams(components=0.0), SHAPES)
     head = PadimHead(PadimParams(), SHAPES)

@@ -1,0 +1,100 @@
+"""Methods side by side on a small product: what the table rests on, and who is taken."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_runtime.bundle import ModelBundle
+from edge_runtime.errors import ConfigError
+from export.compare import Comparison, Request, Row, _choose, compare, fast_methods
+from training.data import Dataset, load_dataset
+from training.fit import torch_backbone_fn
+
+
+@pytest.fixture(scope="module")
+def dataset(data_dir: Path) -> Dataset:
+    return load_dataset(data_dir, image_size="64", allow_duplicates=True)
+
+
+@pytest.fixture(scope="module")
+def compared(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
+    out = tmp_path_factory.mktemp("compared") / "rings"
+    return compare(dataset, Request(["padim", "mvg"]), out), out
+
+
+def test_each_method_is_measured_as_the_bundle_that_stays(compared: tuple[Comparison, Path]) -> None:
+    comparison, out = compared
+    assert {r.method for r in comparison.rows} == {"padim", "mvg"} and not comparison.failed
+    assert comparison.best in {"padim/fast", "mvg/fast"}
+    assert json.loads((out / "compare.json").read_text()) == msgspec.to_builtins(comparison)
+    assert sorted(p.name for p in out.iterdir()) == ["bundles", "compare.json"]
+    for row in comparison.rows:
+        manifest = ModelBundle.open(out / "bundles" / f"{row.method}-fast").manifest
+        assert manifest.method == row.method and row.test_auroc == manifest.metrics["int8"].image_auroc
+        assert row.latency_p99_ms >= row.latency_ms > 0 and 50 < row.memory_mb < 2000
+        assert 0 <= row.choosing_auroc <= 1
+
+
+def test_no_image_that_chooses_was_learnt_from(compared: tuple[Comparison, Path], dataset: Dataset) -> None:
+    comparison, out = compared
+    assert comparison.n_learnt + comparison.n_held_back == len(dataset.train)
+    assert ModelBundle.open(out / "bundles" / "padim-fast").manifest.dataset.n_good == comparison.n_learnt
+    assert f"{comparison.n_held_back} good images that were held back" in comparison.chosen_by and "synthetic" in comparison.chosen_by
+
+
+def row(method: str, auroc: float, ms: float) -> Row:
+    return Row(
+        method=method, preset="fast", precision="int8", choosing_auroc=auroc, test_auroc=0.5, pixel_auroc=None, aupro=None, fp32_auroc=None,
+        latency_ms=ms, latency_p99_ms=ms, memory_mb=1, bundle_mb=1, teach_s=1, build_s=1,
+    )  # fmt: skip
+
+
+def choose(rows: list[Row], budget_ms: float | None) -> Comparison:
+    return _choose(
+        Comparison(
+            data="", backbone="", n_learnt=1, n_held_back=1, chosen_by="", budget_ms=budget_ms, best=None, rows=rows, failed={}, seconds=1
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("budget_ms", "best"),
+    [
+        (None, "slow/fast"),
+        (15.0, "middle/fast"),
+        (4.0, "quick/fast"),
+        (1.0, None),
+    ],
+)
+def test_the_best_within_the_budget_is_taken(budget_ms: float | None, best: str | None) -> None:
+    rows = [row("slow", 0.99, 40), row("middle", 0.95, 10), row("poor", 0.7, 12), row("quick", 0.9, 3)]
+    found = choose(rows, budget_ms)
+    assert found.best == best
+    assert [r.method for r in found.rows if r.on_frontier] == ["quick", "middle", "slow"]
+
+
+def test_of_two_that_are_as_good_the_faster_is_taken() -> None:
+    assert choose([row("slow", 0.951, 40), row("quick", 0.95, 3)], None).best == "quick/fast"
+
+
+def test_methods_that_these_images_cannot_teach_are_left_out(dataset: Dataset) -> None:
+    methods = fast_methods(dataset)
+    assert "padim" in methods and "devnet" not in methods
+    with pytest.raises(ConfigError, match="magic"):
+        compare(dataset, Request(["magic"]), Path("nowhere"))
+
+
+def test_shared_features_are_those_of_torch(dataset: Dataset, tmp_path: Path) -> None:
+    from export.workshop import SharedWorkshop
+    from training.backbones import build_backbone
+
+    shop = SharedWorkshop("efficientnet_lite0", (8, 16), None, 64, 64, tmp_path)
+    backbone = build_backbone("efficientnet_lite0", (16,))
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    run = shop.backbone_fn(backbone)
+    first, again, expected = run(pictures), run(pictures[1:]), torch_backbone_fn(backbone)(pictures)
+    assert len(first) == 1 and np.allclose(first[0], expected[0], atol=1e-3)
+    assert np.array_equal(again[0][0], first[0][1])

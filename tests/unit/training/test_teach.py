@@ -1,0 +1,77 @@
+"""A fit that learns by steps: what it holds out, what it leaves behind when it is interrupted, and how it goes on."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_runtime.errors import DataError
+from training import teach as teach_module
+from training.data import Dataset, load_dataset
+from training.learn import hold_out
+from training.lesson import Lesson
+from training.run import CHECKPOINT, load_run
+from training.teach import checkpoint_of, teach
+
+FEW = {"steps": 6}
+"""Steps of a whole course here."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    root = tmp_path_factory.mktemp("parts")
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(120, 40, (64, 64)).astype(np.float32)
+        cv2.imwrite(str(root / f"{seed:02d}.png"), cv2.GaussianBlur(noise, (0, 0), 2).clip(0, 255).astype(np.uint8))
+    return load_dataset(root, image_size="64")
+
+
+def lesson(**changes: object) -> Lesson:
+    return Lesson("fastflow", **{"overrides": FEW, **changes})  # type: ignore[arg-type]
+
+
+def test_only_images_that_were_never_learnt_from_calibrate(dataset: Dataset, tmp_path: Path) -> None:
+    run = teach(dataset, lesson(), tmp_path / "run")
+    _, held = hold_out(20, 0)
+    assert [i.name for i in run.held_out.images] == [dataset.name_of(dataset.train[int(i)]) for i in held]
+    assert run.info.threshold.n_good == len(held) == 4
+    assert run.info.learning is not None and run.info.learning.steps == 6 and run.info.learning.ended == "steps"
+
+
+def test_a_finished_fit_goes_on_for_a_longer_course(dataset: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    long = {"overrides": {"steps": 100_000}}
+    teach(dataset, lesson(**long, minutes=0.003), out)
+    first = load_run(out).info.learning
+    assert (out / CHECKPOINT).is_file() and not checkpoint_of(out).exists()
+    longer = teach(dataset, lesson(**long, minutes=0.03, resume=True), out, force=True).info.learning
+    assert first is not None and longer is not None
+    assert first.ended == "time" and longer.steps > first.steps and longer.seconds > first.seconds
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_an_interrupted_fit_leaves_a_checkpoint_and_no_run(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+
+    def full_disk(*args: object, **more: object) -> None:
+        raise DataError("run: cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teach_module, "save_run", full_disk)
+        with pytest.raises(DataError, match="No space left"):
+            teach(dataset, lesson(), out)
+    assert not out.exists() and checkpoint_of(out).is_file()
+    run = teach(dataset, lesson(resume=True), out)
+    assert run.info.learning is not None and run.info.learning.steps == 6
+    assert not checkpoint_of(out).exists()
+
+
+def test_going_on_with_another_course_is_refused_in_words(dataset: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(DataError, match="resume: expected a checkpoint"):
+        teach(dataset, lesson(resume=True), out)
+    teach(dataset, lesson(), out)
+    with pytest.raises(DataError, match="expected a course with seed 1, found one with 0"):
+        teach(dataset, lesson(seed=1, resume=True), out, force=True)
+    assert load_run(out).info.seed == 0  # untouched

@@ -1,0 +1,118 @@
+"""The state of an unfinished course of learning in one file: weights, the best so far, optimizer, random generator, and whose it is.
+
+A safetensors file with JSON notes: nothing in it can run. It is replaced at once, so a reader sees the old one or the new one.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edge_runtime.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where the state of an unfinished course lies, and what it must belong to."""
+
+    path: Path
+    identity: Mapping[str, Any]
+    """Method, parameters, seed, data and so on: what must be the same for it to go on. JSON values."""
+    resume: bool = False
+    source: Path | None = None
+    """Go on from this file instead, which stays as it is."""
+    every_s: float = 30.0
+    part: str = ""
+    """Name of this part of a course that has several."""
+
+
+@dataclass(slots=True)
+class State:
+    """How far a course has come."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = math.inf
+    best_step: int = 0
+    stale: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    """The best so far."""
+
+
+def _identity(checkpoint: Checkpoint) -> str:
+    text = json.dumps({**checkpoint.identity, "part": checkpoint.part}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def save_state(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim.Optimizer, rng: np.random.Generator, state: State) -> None:
+    """Write the checkpoint, all or nothing. Raises DataError."""
+    tensors = {f"module.{k}": v.detach().contiguous() for k, v in module.state_dict().items()}
+    tensors |= {f"best.{k}": v.contiguous() for k, v in state.weights.items()}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value.detach().contiguous()
+            else:
+                plain.setdefault(str(index), {})[key] = value
+    notes = {
+        "identity": _identity(checkpoint),
+        "said": json.dumps(dict(checkpoint.identity), sort_keys=True),
+        "part": checkpoint.part,
+        "optimizer": json.dumps(plain),
+        "rng": json.dumps(rng.bit_generator.state),
+        "state": json.dumps([state.step, state.seconds, state.best, state.best_step, state.stale]),
+    }
+    part = checkpoint.path.with_name(checkpoint.path.name + ".part")
+    try:
+        save_file({k: v.clone() for k, v in tensors.items()}, part, metadata=notes)  # shared tensors are refused, so none is
+        part.replace(checkpoint.path)
+    except (OSError, SafetensorError) as e:  # the latter for a folder that is gone and for a full disk alike
+        raise DataError(f"checkpoint {checkpoint.path}: cannot be written ({e})") from e
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_state(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim.Optimizer, rng: np.random.Generator, state: State) -> None:
+    """Bring everything to where the checkpoint was. Raises DataError for one that cannot be read or is of something else."""
+    path = checkpoint.source or checkpoint.path
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as e:
+        raise DataError(f"checkpoint {path}: cannot be read ({e}); leave out --resume to begin anew") from e
+    if notes.get("identity") != _identity(checkpoint):
+        raise DataError(f"checkpoint {path}: {_difference(checkpoint, notes)}; leave out --resume to begin anew")
+    module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
+    state.weights = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
+    values: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in json.loads(notes["optimizer"]).items()}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            values.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+    rng.bit_generator.state = json.loads(notes["rng"])
+    state.step, state.seconds, state.best, state.best_step, state.stale = json.loads(notes["state"])
+
+
+def _difference(checkpoint: Checkpoint, notes: Mapping[str, str]) -> str:
+    """What of a foreign checkpoint is foreign, in words."""
+    try:
+        said = json.loads(notes["said"])
+    except (KeyError, ValueError):
+        return "was not written by this version of Lineside"
+    wanted = json.loads(json.dumps(dict(checkpoint.identity)))  # as it would have been written
+    for key in sorted(set(said) | set(wanted)):
+        if said.get(key) != wanted.get(key):
+            return f"expected a course with {key} {wanted.get(key)!r}, found one with {said.get(key)!r}"
+    return f"belongs to another part of the course ({notes.get('part') or 'none'})"

@@ -1,0 +1,96 @@
+"""What the teaching commands share on a terminal: sentences and progress bars on stderr, and the options that say how images are read."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from edge_runtime.errors import ConfigError, MissingExtra
+from edge_runtime.preprocess import read_image
+from edge_runtime.tiles import parse_tiles
+
+PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
+
+
+NEEDED = ("torch", "timm", "sklearn", "scipy", "safetensors")
+
+AllowDuplicates = Annotated[bool, typer.Option("--allow-duplicates", help="Images that were taught may be among those that are tested.")]
+
+
+def say(text: str) -> None:
+    """A sentence for the user."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+@contextmanager
+def bars() -> Iterator[Any]:
+    """A training Progress drawn on stderr, with the time left; silent where stderr is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as shown:
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = shown.add_task(what, total=total)
+            shown.update(tasks[what], completed=done, total=total, visible=done < total)
+
+        yield progress
+
+
+def parse_roi(text: str | None) -> tuple[int, int, int, int] | None:
+    """X,Y,W,H in pixels. Raises ConfigError."""
+    if text is None:
+        return None
+    try:
+        x, y, w, h = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"roi: expected X,Y,W,H in pixels (40,0,512,480), found {text!r}") from None
+    if x < 0 or y < 0 or w < 1 or h < 1:
+        raise ConfigError(f"roi: expected X and Y of at least 0, W and H of at least 1, found {text}")
+    return x, y, w, h
+
+
+def input_options(
+    data: Path,
+    roi: str | None,
+    ignore_mask: Path | None,
+    image_size: str,
+    tiles: str | None,
+    tile_size: str | None,
+    overlap: str | None,
+    bayer: str | None,
+) -> dict[str, Any]:
+    """The command line's words as arguments of `load_dataset`. Raises ConfigError, DataError."""
+    region = parse_roi(roi)
+    if bayer is not None and bayer.upper() not in PATTERNS:
+        raise ConfigError(f"bayer: expected one of {', '.join(PATTERNS)}, found {bayer!r}")
+    return {
+        "roi": region,
+        "ignore_mask": ignore_mask,
+        "image_size": image_size,
+        "tiles": parse_tiles(tiles, tile_size, overlap, None if tile_size is None else _region_wh(data, region)),
+        "bayer": None if bayer is None else bayer.upper(),
+    }
+
+
+def _region_wh(data: Path, roi: tuple[int, int, int, int] | None) -> tuple[int, int]:
+    """What tiles of a stated size are counted in: the region of interest, else the first image. Raises DataError."""
+    if roi is not None:
+        return roi[2], roi[3]
+    from training.formats import find
+
+    found = find(data)
+    height, width = read_image((*found.train, *found.test)[0].path).shape[:2]
+    return width, height
+
+
+def need_extra() -> None:
+    """Raises MissingExtra where the teaching packages are not installed."""
+    if any(importlib.util.find_spec(name) is None for name in NEEDED):
+        raise MissingExtra("lineside-train", "train")

@@ -1,0 +1,97 @@
+"""What one image file tells: size, depth, colour, its bytes' hash, and a small picture of it to compare with others."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import DataError
+from edge_runtime.preprocess import read_image
+from edge_runtime.records import Image
+from training.layout import LISTED
+
+SIDE = 32
+_ROUGH = 64
+_DEPTHS = (8, 10, 12, 14, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Of one decoded file."""
+
+    wh: tuple[int, int]
+    channels: int
+    colourless: bool
+    """Three channels that are equal everywhere."""
+    dtype: str
+    largest: int
+    sha256: str
+    """Of the file's bytes."""
+    small: npt.NDArray[np.float32]
+    """(32, 32) gray, 0 to 255, whatever the picture's depth and aspect."""
+
+
+def look(paths: Sequence[Path], told: Callable[[int], None] = lambda done: None) -> list[Facts | DataError]:
+    """Decode every file once; what cannot be used is a DataError in its place. `told`: of how many are done."""
+    found: list[Facts | DataError] = []
+    # Decoding releases the GIL; a handful of threads keeps at most that many frames in memory.
+    with ThreadPoolExecutor(4) as pool:
+        for i, result in enumerate(pool.map(_look_at, paths)):
+            found.append(result)
+            told(i + 1)
+    return found
+
+
+def refuse(problems: Sequence[str], what: str = "images cannot be used") -> None:
+    """Raise one DataError of all problems, up to five of them in full; nothing where there are none."""
+    if len(problems) == 1:
+        raise DataError(problems[0])
+    if problems:
+        more = f"\n  … and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        raise DataError(f"{len(problems)} {what}:\n  " + "\n  ".join(problems[:LISTED]) + more)
+
+
+def is_colourless(image: Image) -> bool:
+    """Whether the channels of an (H, W, 3) image are equal everywhere."""
+    return bool(np.array_equal(image[:, :, 0], image[:, :, 1]) and np.array_equal(image[:, :, 1], image[:, :, 2]))
+
+
+def bits_for(largest: int) -> int:
+    """The smallest of 8, 10, 12, 14, 16 bits that holds this pixel."""
+    return next(b for b in _DEPTHS if largest < 1 << b)
+
+
+def gray_of(image: Image) -> npt.NDArray[np.float32]:
+    """(H, W) brightness, 0 to 255 whatever the depth."""
+    gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    scale = 255.0 / ((1 << bits_for(int(gray.max()))) - 1) if gray.dtype == np.uint16 else 1.0
+    return np.asarray(gray, dtype=np.float32) * np.float32(scale)
+
+
+def small_of(image: Image) -> npt.NDArray[np.float32]:
+    """(32, 32): the whole picture, averaged over areas."""
+    # The large step in whole factors on the file's own integers costs a tenth of averaging floats.
+    factor = min(image.shape[:2]) // _ROUGH
+    if factor > 1:
+        size = (image.shape[1] // factor, image.shape[0] // factor)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))  # type: ignore[assignment]
+    return np.asarray(cv2.resize(gray_of(image), (SIDE, SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def _look_at(path: Path) -> Facts | DataError:
+    try:
+        image = read_image(path)
+        with path.open("rb") as f:
+            digest = hashlib.file_digest(f, "sha256").hexdigest()
+    except DataError as e:
+        return e
+    except OSError as e:
+        return DataError(f"{path}: cannot be read: {e.strerror}")
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    colourless = channels == 3 and is_colourless(image)
+    return Facts((image.shape[1], image.shape[0]), channels, colourless, image.dtype.name, int(image.max()), digest, small_of(image))

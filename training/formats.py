@@ -1,0 +1,220 @@
+"""Which layout a data set has, and its images. Looked for in this order; what is found is said to the user:
+
+1. A table: a .csv file named by the user, or the one .csv directly in the folder whose header has `path` and `label` (training/tables.py).
+2. VisA, one object: Data/Images/Normal.
+3. MVTec AD, one product: train/good, or test/<kind>; masks in ground_truth/<kind>.
+4. BTAD, one product: train/ok, test/ok, test/ko; masks in ground_truth/ko.
+5. KolektorSDD2: train/<name>.png beside train/<name>_GT.png, the same in test.
+6. KolektorSDD: kosNN/PartN.jpg beside kosNN/PartN_label.bmp.
+7. A plain folder of good images.
+
+A table wins over whatever else lies in its folder, because somebody wrote it for this purpose. Signs of two others are refused.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_runtime.errors import DataError
+from training.layout import GOOD, LISTED, SUFFIXES, TEST_EVERY, Found, Sample, folders_in, images_in, marked, pair_masks, say_orphans
+from training.tables import header_of, is_labels, read_csv, read_visa
+
+OK, KO = "ok", "ko"
+
+
+class Format(NamedTuple):
+    """One layout of folders."""
+
+    name: str
+    sign: str
+    """What gives it away, for a message."""
+    fits: Callable[[Path], bool]
+    read: Callable[[Path], Found]
+
+
+def find(path: Path) -> Found:
+    """The images of the data set at `path`, a folder or a .csv file. Raises DataError where no layout, or more than one, is there."""
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return read_csv(path)
+    if not path.is_dir():
+        raise DataError(
+            "data: expected a folder of images, or a CSV of path,label,mask,split,"
+            f" found {'a file' if path.exists() else 'nothing'} at {path}"
+        )
+    tables = [p for p in sorted(path.glob("*.csv")) if is_labels(p)]
+    if len(tables) > 1:
+        raise DataError(f"data: found {len(tables)} tables of images in {path} ({_names(tables)}); name the one that is meant")
+    if tables:
+        return read_csv(tables[0])
+    fitting = [f for f in FORMATS if f.fits(path)]
+    if len(fitting) > 1:
+        signs = ", ".join(f"{f.name} ({f.sign})" for f in fitting)
+        raise DataError(f"data: found signs of {len(fitting)} layouts in {path}: {signs}; keep the folders of one of them")
+    if not fitting:
+        return _plain(path)
+    found = fitting[0].read(path)
+    if not found.samples and not found.problems:
+        raise DataError(f"data: expected images ({_suffixes()}) in {path} in the layout of {found.format}, found none")
+    return found
+
+
+def _plain(path: Path) -> Found:
+    images = images_in(path)
+    if images:
+        return Found("a plain folder of good images", tuple(Sample(p, GOOD, True, None, "train") for p in images), ())
+    inside = folders_in(path)
+    products = [p for p in inside if any(f.fits(p) for f in FORMATS)]
+    if products:
+        raise DataError(
+            f"data: {path} holds {len(products)} data sets, each in a folder of its own ({_names(products)}); give one of them, as"
+            f" {products[0]}"
+        )
+    tables = [p for p in sorted(path.glob("*.csv")) if p.is_file()]
+    found = [
+        f"the folders {_names(inside)}" if inside else "",
+        *(f"{t.name} with the columns {','.join(header_of(t))}" for t in tables[:2]),
+    ]
+    loose = next((f"images directly in {p}: move the good ones to {p / GOOD}" for p in (path / "train", path / "test") if images_in(p)), "")
+    what = "; ".join(f for f in (*found, loose) if f) or "none of these"
+    raise DataError(
+        f"data: expected images ({_suffixes()}) in {path}, or the layout of MVTec AD (train/good, test/…), VisA (Data/Images/Normal), BTAD"
+        f" (train/ok, test/ko), KolektorSDD, or a CSV with the columns path,label; found {what}"
+    )
+
+
+def _read_mvtec(path: Path) -> Found:
+    return _read_split(path, "MVTec AD", GOOD)
+
+
+def _read_btad(path: Path) -> Found:
+    return _read_split(path, "BTAD", OK)
+
+
+def _read_split(path: Path, name: str, good: str) -> Found:
+    """train/<good>, test/<good>, test/<kind>, ground_truth/<kind>; further folders of train hold bad images."""
+    truth = path / "ground_truth"
+    problems: list[str] = []
+    notes: list[str] = []
+    test: list[Sample] = [Sample(p, GOOD, True, None, "test") for p in images_in(path / "test" / good)]
+    orphans: list[Path] = []
+    kinds = [f for f in folders_in(path / "test") if f.name != good]
+    for folder in kinds:
+        images = images_in(folder)
+        masks, left = pair_masks(images, truth / folder.name)
+        wrong, said = say_orphans(truth / folder.name, [p for p in images if p not in masks], left)
+        orphans, problems, notes = orphans + left, problems + wrong, notes + said
+        test += [Sample(p, folder.name, False, masks.get(p), "test") for p in images]
+    bad: list[Sample] = []
+    for folder in (f for f in folders_in(path / "train") if f.name != good):
+        images = images_in(folder)
+        masks, _ = pair_masks(images, truth / "train" / folder.name)
+        bad += [Sample(p, folder.name, False, masks.get(p), "train") for p in images]
+    for folder in (f for f in folders_in(truth) if f.name not in {k.name for k in kinds} | {good, "train"}):
+        left = images_in(folder)
+        orphans, notes = orphans + left, notes + say_orphans(folder, [], left)[1]
+    if loose := [p for f in (path, path / "train", path / "test") for p in images_in(f)]:
+        notes.append(f"{len(loose)} images lie outside of the layout's folders (the first: {loose[0]}); they are left out")
+    train = [Sample(p, GOOD, True, None, "train") for p in images_in(path / "train" / good)]
+    return Found(name, tuple(train), tuple(test), tuple(bad), tuple(orphans), tuple(notes), tuple(problems))
+
+
+def _read_ksdd2(path: Path) -> Found:
+    images: list[tuple[Path, str]] = []
+    masks: dict[Path, Path] = {}
+    orphans: list[Path] = []
+    for split in ("train", "test"):
+        here, paired, left = _beside(path / split, "_GT")
+        images += [(p, split) for p in here]
+        masks, orphans = masks | paired, orphans + left
+    return _by_marks("KolektorSDD2", images, masks, orphans, "_GT.png", ())
+
+
+def _read_ksdd(path: Path) -> Found:
+    """It has no split of its own: the good images of every fifth item, and all bad images, are the test split.
+
+    Whole items, because the eight surfaces of one item resemble each other more than those of two.
+    """
+    items = [f for f in folders_in(path) if _beside(f, "_label")[1]]
+    held = {f.name for f in items[TEST_EVERY - 1 :: TEST_EVERY]}
+    images: list[tuple[Path, str]] = []
+    masks: dict[Path, Path] = {}
+    orphans: list[Path] = []
+    for item in items:
+        here, paired, left = _beside(item, "_label")
+        images += [(p, "test" if item.name in held else "train") for p in here]
+        masks, orphans = masks | paired, orphans + left
+    note = "KolektorSDD has no split of its own: the good images of every fifth folder and all bad ones are the test split"
+    found = _by_marks("KolektorSDD", images, masks, orphans, "_label.bmp", (note,))
+    moved = (Sample(s.path, s.kind, False, s.mask_path, "test") for s in found.bad)
+    return Found(found.format, found.train, (*found.test, *moved), (), found.orphans, found.notes, found.problems)
+
+
+def _by_marks(
+    name: str, images: list[tuple[Path, str]], masks: dict[Path, Path], orphans: list[Path], tail: str, notes: tuple[str, ...]
+) -> Found:
+    """Every image has a mask, and those are good whose mask marks nothing."""
+    marks = marked(masks.values())
+    problems = [str(m) for m in marks.values() if isinstance(m, DataError)]
+    for image, _ in images:
+        if image not in masks:
+            problems.append(
+                f"{image}: expected its mask {image.stem}{tail} beside it, found none; whether the part is good stands there only"
+            )
+    problems += [f"{m}: belongs to no image; expected {m.stem.removesuffix(Path(tail).stem)}.* beside it" for m in orphans]
+    samples = []
+    for image, split in images:
+        mask = masks.get(image)
+        if mask is not None and isinstance(is_bad := marks[mask], bool):
+            samples.append(Sample(image, "defect" if is_bad else GOOD, not is_bad, mask if is_bad else None, split))
+    return Found(
+        name,
+        tuple(s for s in samples if s.split == "train" and s.is_good),
+        tuple(s for s in samples if s.split == "test"),
+        tuple(s for s in samples if s.split == "train" and not s.is_good),
+        tuple(orphans),
+        notes,
+        tuple(problems),
+    )
+
+
+def _beside(folder: Path, tail: str) -> tuple[list[Path], dict[Path, Path], list[Path]]:
+    """(images, masks by image, masks without one) where masks lie beside their images and end in `tail`."""
+    files = images_in(folder)
+    labels = {p.stem.removesuffix(tail): p for p in files if p.stem.endswith(tail)}
+    images = [p for p in files if not p.stem.endswith(tail)]
+    masks = {p: labels[p.stem] for p in images if p.stem in labels}
+    return images, masks, [m for m in labels.values() if m not in masks.values()]
+
+
+def _fits_mvtec(path: Path) -> bool:
+    kinds = {f.name for f in folders_in(path / "test")}
+    return (path / "train" / GOOD).is_dir() or bool(kinds - {OK, KO})
+
+
+def _fits_btad(path: Path) -> bool:
+    return any((path / inner).is_dir() for inner in ("train/ok", "test/ok", "test/ko"))
+
+
+def _fits_ksdd2(path: Path) -> bool:
+    return any(p.stem.endswith("_GT") for split in ("train", "test") for p in images_in(path / split))
+
+
+def _fits_ksdd(path: Path) -> bool:
+    return any(next(f.glob("*_label.*"), None) for f in folders_in(path))
+
+
+FORMATS = (
+    Format("VisA", "Data/Images/Normal", lambda p: (p / "Data" / "Images" / "Normal").is_dir(), read_visa),
+    Format("MVTec AD", "train/good or test/<kind>", _fits_mvtec, _read_mvtec),
+    Format("BTAD", "train/ok, test/ok or test/ko", _fits_btad, _read_btad),
+    Format("KolektorSDD2", "train/<name>_GT.png", _fits_ksdd2, _read_ksdd2),
+    Format("KolektorSDD", "<item>/<name>_label.bmp", _fits_ksdd, _read_ksdd),
+)
+
+
+def _names(paths: list[Path]) -> str:
+    return ", ".join(p.name for p in paths[:LISTED]) + (f" … {len(paths)} in all" if len(paths) > LISTED else "")
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(SUFFIXES))

@@ -1,0 +1,238 @@
+"""What an engineer should know of a data set before teaching from it: counts, sizes, and all that is wrong, not only the first thing."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from edge_runtime.errors import ConfigError, DataError
+from edge_runtime.preprocess import read_mask
+from training.duplicates import find_pairs
+from training.facts import Facts, bits_for, look
+from training.formats import find
+from training.layout import LISTED, Found, Sample, find_bad
+
+BROKEN = "the layout is broken"
+UNREADABLE = "cannot be read"
+OUTLIER = 6.0
+"""Robust standard deviations from the median brightness of good images at which one is remarked."""
+OUTLIER_LEAST = 10.0
+"""Of 255; below, nobody would see it."""
+
+
+class Count(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind in one split."""
+
+    split: str
+    kind: str
+    images: int
+    masks: int
+    empty_masks: int
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something wrong."""
+
+    what: str
+    items: list[str]
+    """A line for each of them."""
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What `lineside-train inspect --json` prints."""
+
+    data: str
+    format: str
+    counts: list[Count]
+    sizes_wh: list[tuple[int, int]]
+    """All that occur, the most frequent first."""
+    gray: int
+    """Files with one channel, or with three that are equal."""
+    colour: int
+    bits: list[int]
+    """Significant bits by the brightest pixel of all files of one depth: [8], [12], or both where depths are mixed."""
+    findings: list[Finding]
+    remarks: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A summary, and the images that it is of."""
+
+    summary: Summary
+    samples: tuple[Sample, ...]
+    """Those that can be read, training images first."""
+    empty: frozenset[Path]
+    """Masks that mark nothing."""
+
+
+def inspect_data(
+    path: Path, *, bad: Path | None = None, masks: Path | None = None, told: Callable[[int, int], None] = lambda done, total: None
+) -> Inspection:
+    """Look at every image and mask of a data set, and go on past what is wrong.
+
+    Args:
+        path, bad, masks: as of `training.data.load_dataset`.
+        told: of how many images of how many are done.
+
+    Raises:
+        DataError: no data set there at all.
+        ConfigError: `masks` without `bad`.
+    """
+    if masks is not None and bad is None:
+        raise ConfigError("masks: they belong to the images of --bad, which is not given")
+    found = find(path)
+    given, more_orphans = find_bad(bad, masks)
+    samples = (*found.samples, *given)
+    looked = look([s.path for s in samples], lambda done: told(done, len(samples)))
+    pairs = [(s, f) for s, f in zip(samples, looked, strict=True) if isinstance(f, Facts)]
+    kept, facts = tuple(s for s, _ in pairs), [f for _, f in pairs]
+
+    findings = [Finding(what=BROKEN, items=list(found.problems))]
+    findings.append(Finding(what=UNREADABLE, items=[str(f) for f in looked if isinstance(f, DataError)]))
+    findings += _copies(kept, facts)
+    wrong, empty = _masks(kept, facts)
+    findings += wrong
+    findings.append(Finding(what="masks without an image", items=[str(p) for p in (*found.orphans, *more_orphans)]))
+    findings += _mixed(kept, facts)
+    summary = Summary(
+        data=str(path),
+        format=found.format,
+        counts=_counts(kept, empty),
+        sizes_wh=[wh for wh, _ in Counter(f.wh for f in facts).most_common()],
+        gray=sum(f.channels == 1 or f.colourless for f in facts),
+        colour=sum(f.channels == 3 and not f.colourless for f in facts),
+        bits=sorted({bits_for(max(f.largest for f in facts if f.dtype == d)) if d == "uint16" else 8 for d in {f.dtype for f in facts}}),
+        findings=[f for f in findings if f.items],
+        remarks=_remarks(found, kept, facts),
+    )
+    return Inspection(summary, kept, empty)
+
+
+def show(summary: Summary, console: Console) -> None:
+    """Print it for people; of what cannot be read every file is named, of all else the first five."""
+    sizes = [f"{w}x{h}" for w, h in sorted(summary.sizes_wh, key=lambda wh: wh[0] * wh[1])]
+    size = f"{len(sizes)} sizes, {sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else "".join(sizes)
+    kinds = [f"{n} {what}" for n, what in ((summary.gray, "gray"), (summary.colour, "in colour")) if n]
+    console.print(f"{summary.data}: {summary.format}; {', '.join([size, *kinds])}, {' and '.join(map(str, summary.bits))} bits\n")
+    table = Table(box=None, pad_edge=False)
+    for name in ("split", "kind"):
+        table.add_column(name)
+    for name in ("images", "masks", "empty"):
+        table.add_column(name, justify="right")
+    for c in summary.counts:
+        table.add_row(c.split, c.kind, str(c.images), str(c.masks or ""), str(c.empty_masks or ""))
+    console.print(table)
+    for finding in summary.findings:
+        console.print(f"\n{len(finding.items)} × {finding.what}")
+        shown = finding.items if finding.what in (UNREADABLE, BROKEN) else finding.items[:LISTED]
+        for item in shown:
+            console.print(f"  {item}")
+        if len(shown) < len(finding.items):
+            console.print(f"  … and {len(finding.items) - len(shown)} more; --json names all")
+    for remark in summary.remarks:
+        console.print(f"\nremark: {remark}")
+    if not summary.findings:
+        console.print("\nnothing wrong: every file can be read, and no picture is there twice")
+
+
+def _counts(samples: tuple[Sample, ...], empty: frozenset[Path]) -> list[Count]:
+    groups: dict[tuple[str, str], list[Sample]] = {}
+    for s in samples:
+        groups.setdefault((s.split, s.kind), []).append(s)
+    order = sorted(groups, key=lambda g: (("train", "test", "bad").index(g[0]), not groups[g][0].is_good, g[1]))
+    return [
+        Count(
+            split=split,
+            kind=kind,
+            images=len(groups[split, kind]),
+            masks=sum(s.mask_path is not None for s in groups[split, kind]),
+            empty_masks=sum(s.mask_path in empty for s in groups[split, kind]),
+        )
+        for split, kind in order
+    ]
+
+
+def _copies(samples: tuple[Sample, ...], facts: list[Facts]) -> list[Finding]:
+    across: list[str] = []
+    contradicting: list[str] = []
+    within: list[str] = []
+    for first, second, same_bytes in find_pairs([s.path for s in samples], facts):
+        a, b = samples[first], samples[second]
+        line = f"{b.path} is {a.path} ({'the same bytes' if same_bytes else 'nearly the same pixels'})"
+        (contradicting if a.is_good != b.is_good else across if a.split != b.split else within).append(line)
+    return [
+        Finding(what="labelled good and bad", items=contradicting),
+        Finding(what="copies across splits: figures would flatter", items=across),
+        Finding(what="copies within a split", items=within),
+    ]
+
+
+def _masks(samples: tuple[Sample, ...], facts: list[Facts]) -> tuple[list[Finding], frozenset[Path]]:
+    unreadable, sizes, empty = [], [], []
+    for sample, fact in zip(samples, facts, strict=True):
+        if sample.mask_path is None:
+            continue
+        try:
+            mask = read_mask(sample.mask_path)
+        except DataError as e:
+            unreadable.append(str(e))
+            continue
+        if mask.shape != fact.wh[::-1]:
+            sizes.append(f"{sample.mask_path} is {mask.shape[1]}x{mask.shape[0]}, its image {fact.wh[0]}x{fact.wh[1]}")
+        if not mask.any():
+            empty.append(sample.mask_path)
+    bare = [s for s in samples if not s.is_good and s.mask_path is None]
+    some = any(s.mask_path is not None for s in samples)
+    findings = [
+        Finding(what="masks that cannot be read", items=unreadable),
+        Finding(what="masks of another size than their image", items=sizes),
+        Finding(what="empty masks: these parts count as images, not by their pixels", items=[str(p) for p in empty]),
+        Finding(what="bad images without a mask, where others have one", items=[str(s.path) for s in bare] if some else []),
+    ]
+    return findings, frozenset(empty)
+
+
+def _mixed(samples: tuple[Sample, ...], facts: list[Facts]) -> list[Finding]:
+    """What `load_dataset` refuses to learn from together: the rarer of two depths, or of gray and colour."""
+    findings = []
+    for what, kinds in (
+        ("depths are mixed", [f"{8 * np.dtype(f.dtype).itemsize} bits" for f in facts]),
+        ("gray and colour are mixed", ["gray" if f.channels == 1 else "colour" if not f.colourless else "" for f in facts]),
+    ):
+        common = Counter(k for k in kinds if k).most_common()
+        rare = {k for k, _ in common[1:]}
+        findings.append(Finding(what=what, items=[f"{s.path} ({k})" for s, k in zip(samples, kinds, strict=True) if k in rare]))
+    return findings
+
+
+def _remarks(found: Found, samples: tuple[Sample, ...], facts: list[Facts]) -> list[str]:
+    remarks = list(found.notes)
+    rows = [(s, float(f.small.mean())) for s, f in zip(samples, facts, strict=True) if s.is_good]
+    light = np.array([v for _, v in rows])
+    if len(light) < 8:
+        return remarks
+    middle = float(np.median(light))
+    # 1.4826 x the median deviation estimates a normal distribution's standard deviation.
+    limit = max(OUTLIER * 1.4826 * float(np.median(np.abs(light - middle))), OUTLIER_LEAST)
+    odd = [(s, v) for s, v in rows if abs(v - middle) > limit]
+    if odd:
+        first, value = max(odd, key=lambda o: abs(o[1] - middle))
+        remarks.append(
+            f"{len(odd)} good images are much brighter or darker than the others, most of all {first.path}"
+            f" (mean {value:.0f} of 255, the median of all is {middle:.0f})"
+        )
+    return remarks
+
+
+def outline(mask: np.ndarray, size_wh: tuple[int, int]) -> list[np.ndarray]:
+    """Contours of an (H, W) mask, in pixels of a picture of `size_wh`; a defect smaller than one of its pixels keeps one."""
+    share = cv2.resize((mask > 0).astype(np.float32), size_wh, interpolation=cv2.INTER_AREA)
+    found, _ = cv2.findContours((share > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return list(found)

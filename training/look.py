@@ -1,0 +1,149 @@
+"""The verbs of lineside-train that look and tell: at images before teaching, at a run or a bundle after it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
+from training.console import AllowDuplicates, bars, need_extra, say
+
+if TYPE_CHECKING:
+    from training.evaluate import Report
+
+
+def evaluate(
+    detector: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE")],
+    data: Annotated[Path, typer.Argument(help="Images in any layout that fit reads; the test split counts where there is one.")],
+    bad: Annotated[Path | None, typer.Option(help="Folder of bad images.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Masks of the bad images.")] = None,
+    device: Annotated[str, typer.Option(help="Inference device for a bundle.")] = "CPU",
+    allow_duplicates: AllowDuplicates = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+) -> None:
+    """Measure a run or a bundle on images that it was not taught on."""
+    need_extra()
+    from edge_runtime.bundle import ModelBundle
+    from edge_runtime.preprocess import read_mask
+    from training.data import load_dataset
+    from training.evaluate import evaluate_bundle, evaluate_run
+    from training.run import INFO, load_run
+
+    with bars() as progress:
+        given = {"bad": bad, "masks": masks, "allow_duplicates": allow_duplicates, "progress": progress}
+        if (detector / INFO).is_file():
+            run = load_run(detector)
+            dataset = load_dataset(data, **given, spec=run.info.input, ignore=run.ignore)
+            report = evaluate_run(run, dataset, progress)
+        else:
+            bundle = ModelBundle.open(detector)
+            spec = bundle.manifest.input
+            ignore = read_mask(bundle.directory / spec.ignore_mask) if spec.ignore_mask else None
+            dataset = load_dataset(data, **given, spec=spec, ignore=ignore)
+            report = evaluate_bundle(bundle, dataset, device, progress)
+    for note in report.notes:
+        say(f"note: {note}")
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(report.metrics).decode() + "\n")
+    else:
+        _print_report(report)
+
+
+def report(
+    detector: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE")],
+    data: Annotated[Path, typer.Argument(help="Images that it was not taught on, as for evaluate.")],
+    out: Annotated[Path, typer.Option(help="The page to write, .html; one that is there is replaced.")],
+    threshold: Annotated[float | None, typer.Option(help="Another threshold, shown beside the stated one with what it costs.")] = None,
+    bad: Annotated[Path | None, typer.Option(help="Folder of bad images.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Masks of the bad images.")] = None,
+    device: Annotated[str, typer.Option(help="Inference device for a bundle.")] = "CPU",
+    allow_duplicates: AllowDuplicates = False,
+) -> None:
+    """Write one page, whole by itself, that says how good a run or a bundle is and why to believe it."""
+    need_extra()
+    from training.report import write_report
+
+    with bars() as progress:
+        found = write_report(
+            detector,
+            data,
+            out,
+            threshold=threshold,
+            bad=bad,
+            masks=masks,
+            device=device,
+            allow_duplicates=allow_duplicates,
+            progress=progress,
+        )
+    for note in found.notes:
+        say(f"note: {note}")
+    say(f"wrote {out}")
+
+
+def inspect_(
+    data: Annotated[Path, typer.Argument(help="Folder or .csv file: MVTec AD, VisA, BTAD, KolektorSDD (1, 2), a table, or good images.")],
+    out: Annotated[Path | None, typer.Option(help="Draw a contact sheet into this .png or .jpg.")] = None,
+    bad: Annotated[Path | None, typer.Option(help="Folder of bad images.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Masks of the bad images.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+) -> None:
+    """Look at every image and mask before teaching: counts, sizes, copies, empty masks, unreadable files.
+
+    Exit code 1 when something is wrong.
+    """
+    from training.inspect_data import inspect_data, show
+    from training.sheet import check_name, save_sheet
+
+    if out is not None:
+        check_name(out)
+    with bars() as progress:
+        found = inspect_data(data, bad=bad, masks=masks, told=lambda done, total: progress("check images", done, total))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(found.summary).decode() + "\n")
+    else:
+        show(found.summary, Console(highlight=False, markup=False, soft_wrap=True))
+    if out is not None:
+        save_sheet(found, out)
+        say(f"wrote {out}")
+    raise typer.Exit(EXIT_FINDINGS if found.summary.findings else EXIT_OK)
+
+
+def _print_report(report: "Report") -> None:
+    m = report.metrics
+    table = Table(title=None, box=None, pad_edge=False)
+    for name, justify in (("kind", "left"), ("images", "right"), ("rejected", "right"), ("AUROC", "right"), ("regions found", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    if m.false_reject_rate is not None:
+        table.add_row("good", str(m.n_good), _share(round(m.false_reject_rate * m.n_good), m.n_good), "", "")
+    for row in report.kinds:
+        found = _share(row.hits, row.regions) if row.regions else ""
+        kind = f"{row.kind} (learnt from others)" if row.learnt else row.kind
+        table.add_row(kind, str(row.n), _share(row.rejected, row.n), _figure(row.auroc), found)
+    console = Console(highlight=False)
+    console.print(table)
+    if report.learnt_auroc is not None or report.unseen_auroc is not None:
+        console.print(
+            f"image AUROC on kinds that it learnt from {_figure(report.learnt_auroc)}, on unseen kinds {_figure(report.unseen_auroc)}"
+        )
+    console.print(
+        f"image AUROC {_figure(m.image_auroc)}  AP {_figure(m.image_ap)}  F1 {_figure(m.f1)} at threshold {m.threshold:.4g}\n"
+        f"false rejects {_percent(m.false_reject_rate)}  false accepts {_percent(m.false_accept_rate)}\n"
+        f"pixel AUROC {_figure(m.pixel_auroc)}  AUPRO (to 30 % FPR) {_figure(m.aupro)}",
+        soft_wrap=True,
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} ({100 * part / whole:.1f} %)"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"

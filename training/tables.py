@@ -1,0 +1,179 @@
+"""Data sets that a table describes: a CSV of path,label,mask,split, and VisA with its split_csv/1cls.csv and image_anno.csv."""
+
+import csv
+import io
+from pathlib import Path
+
+from edge_runtime.errors import DataError
+from training.layout import BAD, GOOD, TEST_EVERY, Found, Sample, images_in, marked, pair_masks, say_orphans
+
+GOOD_LABELS = frozenset({"good", "ok", "normal", "0"})
+BAD_LABELS = frozenset({"bad", "1", "anomaly", "abnormal", "ko", "nok", "ng"})
+"""Labels that say "bad" and no more; any other label is the name of a kind."""
+SPLITS = ("train", "test", "bad")
+
+Row = tuple[int, dict[str, str]]
+"""(line of the file, cells by the header's name in lower case)."""
+
+
+def header_of(path: Path) -> list[str]:
+    """The first line's names, in lower case; empty where the file cannot be read as a table."""
+    try:
+        lines = _lines(path)
+    except DataError:
+        return []
+    return [c.lower() for c in lines[0][1]] if lines else []
+
+
+def is_labels(path: Path) -> bool:
+    """Whether a CSV file has the two columns that a data set needs."""
+    return {"path", "label"} <= set(header_of(path))
+
+
+def read_csv(path: Path) -> Found:
+    """A CSV with a header: `path` and `label` in each row, `mask` and `split` if wanted; other columns are ignored.
+
+    Paths are relative to the CSV's folder. A label is good (also: ok, normal, 0) or the name of a kind of defect (1, bad, anomaly … name
+    none). `split` is train, test or bad; bad images of train are set apart as those of bad are. Without a column `split`: all images are
+    for training where all are good, else every fifth good image (by path) and all bad ones are the test split. Raises DataError.
+    """
+    base, problems, notes = path.parent, [], []
+    rows = _rows(path, ("path", "label"))
+    splits = bool(rows) and "split" in rows[0][1]
+    samples: list[tuple[Sample, str]] = []
+    masks_of_good: dict[Path, int] = {}
+    first_seen: dict[Path, int] = {}
+    for line, row in rows:
+        where = f"{path.name} line {line}"
+        name, label, split = row["path"], row["label"], row.get("split", "").lower()
+        image, mask = _inside(base, name), _inside(base, row["mask"]) if row.get("mask") else None
+        is_good = label.lower() in GOOD_LABELS
+        if not name:
+            problems.append(f"{where}: expected the path of an image, found an empty cell")
+        elif not label:
+            problems.append(f"{where}: {name} has no label; expected good or the name of a kind of defect")
+        elif image in first_seen:
+            problems.append(f"{where}: {name} stands in line {first_seen[image]} already; keep one of the two")
+        elif not image.is_file():
+            problems.append(f"{where}: expected an image at {image}, found nothing")
+        elif mask is not None and not mask.is_file():
+            problems.append(f"{where}: expected a mask at {mask}, found nothing")
+        elif splits and split not in SPLITS:
+            problems.append(f"{where}: {name}: expected train, test or bad as its split, found {split!r}")
+        elif is_good and split == "bad":
+            problems.append(f"{where}: {name} is labelled {label} but stands in the split bad; correct one of the two")
+        else:
+            kind = GOOD if is_good else BAD if label.lower() in BAD_LABELS else label
+            samples.append((Sample(image, kind, is_good, None if is_good else mask, "test" if split == "test" else "train"), where))
+            if is_good and mask is not None:
+                masks_of_good[mask] = line
+        if name:
+            first_seen.setdefault(image, line)
+    for mask, result in marked(masks_of_good).items():
+        if isinstance(result, DataError):
+            problems.append(str(result))
+        elif result:
+            problems.append(f"{path.name} line {masks_of_good[mask]}: labelled good, but its mask {mask} marks a defect")
+    found = [s for s, _ in samples]
+    if not splits and any(not s.is_good for s in found):
+        held = {s.path for s in sorted((s for s in found if s.is_good), key=lambda s: s.path)[TEST_EVERY - 1 :: TEST_EVERY]}
+        found = [Sample(s.path, s.kind, s.is_good, s.mask_path, "test" if s.path in held or not s.is_good else "train") for s in found]
+        notes.append("no column split: every fifth good image (by path) and all bad ones are the test split")
+    return Found(
+        f"a table ({path.name})",
+        tuple(s for s in found if s.split == "train" and s.is_good),
+        tuple(s for s in found if s.split == "test"),
+        tuple(s for s in found if s.split == "train" and not s.is_good),
+        notes=tuple(notes),
+        problems=tuple(problems),
+    )
+
+
+def read_visa(path: Path) -> Found:
+    """One object of VisA: Data/Images/{Normal,Anomaly}, Data/Masks/Anomaly, image_anno.csv (names the kinds).
+
+    The split is that of split_csv/1cls.csv, beside the object's folder or in it; without one, every fifth normal image (by name) and all
+    anomalies are the test split. Raises DataError.
+    """
+    normal, anomaly = (images_in(path / "Data" / "Images" / n) for n in ("Normal", "Anomaly"))
+    paired, orphans = pair_masks(anomaly, path / "Data" / "Masks" / "Anomaly")
+    problems, notes = say_orphans(path / "Data" / "Masks" / "Anomaly", [p for p in anomaly if p not in paired], orphans)
+    kinds = _visa_kinds(path / "image_anno.csv")
+    test = set(normal[TEST_EVERY - 1 :: TEST_EVERY])
+    train = set(normal) - test
+    table = next((t for d in (path, path.parent) if (t := d / "split_csv" / "1cls.csv").is_file()), None)
+    rows = _rows(table, ("object", "split", "label", "image", "mask")) if table is not None else []
+    rows = [(line, row) for line, row in rows if row["object"] == path.name]
+    if table is None or not rows:
+        notes.append(
+            f"{'no split_csv/1cls.csv' if table is None else f'nothing about {path.name} in {table}'}: every fifth normal image (by name)"
+            " and all anomalies are the test split"
+        )
+        test |= set(anomaly)
+    else:
+        train, test = set(), set()
+        there = {*normal, *anomaly}
+        for line, row in rows:
+            # The table counts from the folder that holds all objects; a copy of one object keeps only the part below its own name.
+            image = path / Path(row["image"].replace("\\", "/").removeprefix(f"{path.name}/"))
+            if image not in there:
+                problems.append(f"{table.name} line {line}: expected an image at {image}, found nothing")
+            elif row["split"] not in ("train", "test"):
+                problems.append(f"{table.name} line {line}: expected train or test as the split, found {row['split']!r}")
+            else:
+                (train if row["split"] == "train" else test).add(image)
+        if left := sorted(there - train - test):
+            notes.append(f"{len(left)} images (the first: {left[0].name}) do not stand in {table.name}; they are left out")
+
+    def samples(images: list[Path], split: str, good: bool) -> list[Sample]:
+        return [Sample(p, GOOD if good else kinds.get(p.name, BAD), good, None if good else paired.get(p), split) for p in images]
+
+    return Found(
+        "VisA",
+        tuple(samples([p for p in normal if p in train], "train", True)),
+        (*samples([p for p in normal if p in test], "test", True), *samples([p for p in anomaly if p in test], "test", False)),
+        tuple(samples([p for p in anomaly if p in train], "train", False)),
+        tuple(orphans),
+        tuple(notes),
+        tuple(problems),
+    )
+
+
+def _visa_kinds(path: Path) -> dict[str, str]:
+    """Kinds by the name of the anomaly's file; several on one part are joined."""
+    if not path.is_file():
+        return {}
+    rows = _rows(path, ("image", "label"))
+    kinds = {Path(r["image"].replace("\\", "/")).name: r["label"] for _, r in rows if "/anomaly/" in f"/{r['image']}".lower()}
+    return {n: BAD if k.lower() in BAD_LABELS or not k else " + ".join(p.strip() for p in k.split(",")) for n, k in kinds.items()}
+
+
+def _inside(base: Path, name: str) -> Path:
+    return base / name.replace("\\", "/")
+
+
+def _rows(path: Path, needed: tuple[str, ...]) -> list[Row]:
+    lines = _lines(path)
+    header = [c.lower() for c in lines[0][1]] if lines else []
+    if missing := [n for n in needed if n not in header]:
+        found = ",".join(header) or "nothing"
+        raise DataError(f"{path}: expected a header with {','.join(needed)} in its first line, found {found}: {missing[0]} is missing")
+    # A short row's missing cells are empty ones: the reader of the row says which of them it needs.
+    return [(line, dict(zip(header, (*cells, *[""] * len(header)), strict=False))) for line, cells in lines[1:]]
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """(line of the file, cells) of each row that is not empty. Raises DataError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise DataError(f"{path}: expected UTF-8 text, found a byte {e.object[e.start]:#04x} at {e.start}; save the table as UTF-8") from e
+    # Spreadsheets write semicolons where the comma is the decimal mark.
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",", strict=True)
+    try:
+        return [(reader.line_num, [c.strip() for c in cells]) for cells in reader if any(c.strip() for c in cells)]
+    except csv.Error as e:
+        raise DataError(f"{path} line {reader.line_num}: expected a row of a CSV, found something else ({e})") from e
