@@ -38,6 +38,8 @@ class BenchReport:
     """Of the first image."""
     stages_ms: dict[str, dict[str, float]]
     """Stage -> {"median", "p99"}. Decoding the file is in none of them: a camera delivers pixels."""
+    memory_mb: float | None = None
+    """Peak resident memory of this process; None where the system does not say."""
 
 
 def run_bench(
@@ -67,7 +69,17 @@ def run_bench(
         gap_ms=gap_ms,
         frame_wh=(images[0].shape[1], images[0].shape[0]),
         stages_ms=summarise(times),
+        memory_mb=peak_memory_mb(),
     )
+
+
+def peak_memory_mb() -> float | None:
+    """Of this process since it began. (What wait4 says of a child counts its parent's memory before exec, too.)"""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return next((round(int(line.split()[1]) / 1024, 1) for line in status.splitlines() if line.startswith("VmHWM:")), None)
 
 
 def summarise(times: Sequence[tuple[float, ...]]) -> dict[str, dict[str, float]]:

@@ -12,17 +12,18 @@ EXIT_INTERRUPTED = 130
 """As a shell reports a process that SIGINT ended."""
 
 
-def run_app(app: typer.Typer, argv: Sequence[str] | None = None) -> NoReturn:
+def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None) -> NoReturn:
     """Run a command line and end the process.
 
     `--debug` anywhere among the arguments prints the traceback of whatever ends the command. Usage errors end with 2, a reader that
     closed our pipe (`| head`) with 1, without a word. `argv`: without the program's name; None takes the process's own.
+    `name`: what the usage line calls the program; None is its own.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     app.pretty_exceptions_enable = False  # typer would otherwise draw a traceback for users
     try:
-        app(args=[a for a in arguments if a != "--debug"])
+        app(args=[a for a in arguments if a != "--debug"], prog_name=name)
     except LinesideError as e:
         if debug:
             raise

@@ -293,7 +293,7 @@ class _Export:
     def _notes(self, metrics: dict[str, Metrics]) -> tuple[str, ...]:
         gate = metrics["fp32"]
         if gate.image_auroc is None:
-            return ("only good images were at hand: verdicts were compared on held-out ones, AUROC could not be gated",)
+            return ("only good images were at hand: their verdicts were compared, AUROC could not be gated",)
         return () if gate.pixel_auroc is not None else ("no masks were at hand: pixel AUROC could not be gated",)
 
 

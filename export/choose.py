@@ -44,7 +44,12 @@ def compare(
     """
     from export.compare import Request, fast_methods
     from export.compare import compare as run
+    from export.package import check_out
     from training.data import load_dataset
+
+    if out.exists():  # not check_out's words: there is no --force here
+        raise ConfigError(f"out: {out} exists already; choose another place")
+    check_out(out, zipped=False, force=False)
 
     with bars() as progress:
         dataset = load_dataset(
@@ -94,8 +99,8 @@ def _figure(value: float | None) -> str:
 
 
 def main() -> None:
-    """Entry point of `python -m export.choose`."""
-    run_app(app)
+    """Entry point of `python -m export.choose`, which lineside-train starts."""
+    run_app(app, name="lineside-train compare")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ class Precision(StrEnum):
 def build(
     run: Annotated[Path, typer.Argument(help="A run that lineside-train fit made.")],
     out: Annotated[Path, typer.Option(help="The bundle to write: a folder that does not exist yet.")],
-    precision: Annotated[Precision, typer.Option(help="int8 is faster; fp32 computes what was taught.")] = Precision.INT8,
+    precision: Annotated[
+        Precision | None, typer.Option(help="int8 is faster; fp32 computes what was taught. Default: what suits the method, int8 for most.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Where the run's images are now, if they moved.")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write detector.onnx: the FP32 detector as it was taught.")] = False,
     zipped: Annotated[bool, typer.Option("--zip", help="Also write the bundle as one file, BUNDLE.zip.")] = False,
@@ -53,15 +55,18 @@ def build(
     try:
         from export import build as builder
         from export import parity
+        from training.methods.table import METHODS
         from training.run import load_run
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] in ("edge_runtime", "training", "export"):
             raise
         raise MissingExtra("lineside-export build", "train") from e
-    if (precision is Precision.INT8 and find_spec("nncf") is None) or (onnx and find_spec("onnx") is None):
+    taught = load_run(run)
+    chosen = precision or Precision(METHODS[taught.info.method].precision)
+    if (chosen is Precision.INT8 and find_spec("nncf") is None) or (onnx and find_spec("onnx") is None):
         raise MissingExtra(f"lineside-export build --{'onnx' if onnx else 'precision int8'}", "train")
     options = builder.Options(
-        precision=precision.value,
+        precision=chosen.value,
         onnx=onnx,
         zipped=zipped,
         band=parity.DEFAULT_BAND if band is None else band,
@@ -69,7 +74,7 @@ def build(
         force=force,
     )
     with _progress_bars() as bars:
-        report = builder.build(load_run(run), out, data, options, bars.update)
+        report = builder.build(taught, out, data, options, bars.update)
     _show(report, Console(highlight=False, soft_wrap=True))
 
 

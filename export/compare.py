@@ -6,7 +6,6 @@ given), decides which one to take: the test split never does.
 """
 
 import dataclasses
-import os
 import shutil
 import subprocess
 import sys
@@ -136,7 +135,10 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
         raise ConfigError(f"out: {out} exists already; choose another place")
     learnt, held = hold_out(len(dataset.train), request.seed)
     for lesson in lessons:
-        check_enough(lesson.method, len(learnt))
+        try:
+            check_enough(lesson.method, len(learnt))
+        except DataError as e:
+            raise DataError(f"{e}. Of {len(dataset.train)} good images {len(held)} are held back to choose by") from e
     taught = dataclasses.replace(
         dataset,
         train=tuple(dataset.train[int(i)] for i in learnt),
@@ -178,6 +180,7 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
         )
         comparison = _choose(found)
         (part / "compare.json").write_bytes(msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
+        part.chmod(0o755)  # a station's own user reads the bundles
         part.rename(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -251,14 +254,11 @@ def _auroc(bundle: ModelBundle, choosing: _Choosing) -> float:
 def _bench(bundle: Path) -> tuple[dict[str, float], float]:
     """Milliseconds of a whole decision, and megabytes, of a process that runs nothing but the bundle."""
     command = [sys.executable, "-m", "edge_runtime.cli", "bench", str(bundle), "--count", str(LATENCY_RUNS), "--json"]
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        if process.returncode:
-            raise DataError(f"the device's bench ended with exit code {process.returncode}")
-        return msgspec.json.decode(said.read())["stages_ms"]["total"], round(usage.ru_maxrss / 1024)
+    process = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    if process.returncode:
+        raise DataError(f"the device's bench ended with exit code {process.returncode}")
+    report = msgspec.json.decode(process.stdout)
+    return report["stages_ms"]["total"], round(report["memory_mb"] or 0)
 
 
 def _choose(comparison: Comparison) -> Comparison:

@@ -121,12 +121,13 @@ class Gate:
 
         if self.dataset.test:
             return Judged(score_dataset(predict, self.samples, self.prepare, progress=self.progress), raw, peaks, latency_ms)
-        bad = score_dataset(predict, self.dataset.bad, self.prepare, progress=self.progress)
+        unlearnt_bad = tuple(s for s in self.samples if not s.is_good)
+        bad = score_dataset(predict, unlearnt_bad, self.prepare, progress=self.progress)
         good = len(self.held)
         parts = (held_out, bad.scores)
         scored = dataclasses.replace(
             bad,
-            samples=(*self.held, *self.dataset.bad),
+            samples=(*self.held, *unlearnt_bad),
             scores=Scores(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("score", "map_peak", "map_median"))),
             regions=np.concatenate([np.zeros(good, np.intp), bad.regions]),
             hits=np.concatenate([np.zeros(good, np.intp), bad.hits]),

@@ -61,7 +61,9 @@ def benchmark(
     data: Annotated[list[Path] | None, typer.Option(help="Further data sets in MVTec layout.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to work in; what is there is not built again.")] = Path("runs/methods"),
     minutes: Annotated[float, typer.Option(help="For each method that learns by steps.")] = 3.0,
-    only: Annotated[str | None, typer.Option(help="Methods, separated by commas.")] = None,
+    only: Annotated[str | None, typer.Option(help="Arms such as padim,fcdd, separated by commas; padim/shared for another preset.")] = None,
+    image_size: Annotated[str, typer.Option(help="Model input, for all sets.")] = "256",
+    cells: Annotated[bool, typer.Option(help="Solar cells, beside --data.")] = True,
     rounds: Annotated[int, typer.Option(help="Inferences of each arm.")] = 200,
     write: Annotated[bool, typer.Option("--write", help="Put the table into training/README.md.")] = False,
 ) -> None:
@@ -69,14 +71,14 @@ def benchmark(
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     sets: dict[str, Path] = {}
-    for cells in ("mono", "poly"):
-        if not (out / f"elpv_{cells}").exists():
-            demo.lay_out_images(out / f"elpv_{cells}", cells)
-        sets[f"elpv_{cells}"] = out / f"elpv_{cells}" / "data"
+    for kind in ("mono", "poly") if cells else ():
+        if not (out / f"elpv_{kind}").exists():
+            demo.lay_out_images(out / f"elpv_{kind}", kind)
+        sets[f"elpv_{kind}"] = out / f"elpv_{kind}" / "data"
     sets = {**{p.name: p.resolve() for p in data or []}, **sets}
     rows: list[dict[str, Any]] = []
     for name, path in sets.items():
-        rows += measure_set(out / "bundles" / name, name, path, minutes, only)
+        rows += measure_set(out / "bundles" / name, name, path, minutes, only, image_size)
     for name in sets:
         here = [r for r in rows if r["set"] == name and "bundle" in r]
         if here:
@@ -90,11 +92,13 @@ def benchmark(
         TABLE.write_text(f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
 
 
-def measure_set(place: Path, name: str, data: Path, minutes: float, only: str | None) -> list[dict[str, Any]]:
+def measure_set(place: Path, name: str, data: Path, minutes: float, only: str | None, image_size: str) -> list[dict[str, Any]]:
     """A row for every method."""
     place.mkdir(parents=True, exist_ok=True)
-    dataset = load_dataset(data, image_size="256", allow_duplicates=True)
-    arms = [a for a in arms_of(dataset, place / "bad", minutes) if only is None or a.lesson.method in only.split(",")]
+    dataset = load_dataset(data, image_size=image_size, allow_duplicates=True)
+    wanted = None if only is None else only.split(",")
+    arms = [a for a in arms_of(dataset, place / "bad", minutes) if wanted is None or a.lesson.method in wanted]
+    arms += [Arm(w.replace("/", " "), Lesson(*w.split("/"))) for w in wanted or () if "/" in w]
     strides = {s for a in arms if METHODS[a.lesson.method].network is None for s in resolve(a.lesson)[0]}
     work = place / "work"
     shutil.rmtree(work, ignore_errors=True)

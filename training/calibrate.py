@@ -253,10 +253,8 @@ def _weights(rule: Rule) -> tuple[float, float]:
 
 def _cost_sentence(rule: Rule, rejected: float, missed: float) -> str:
     of_good, of_bad = _weights(rule)
-    return (
-        f"per 1,000 parts that costs {1000 * (of_good * rejected + of_bad * missed):.3g} false rejects,"
-        f" {1000 * of_bad:.3g} without an inspection"
-    )
+    cost, without = (f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in (1000 * (of_good * rejected + of_bad * missed), 1000 * of_bad))
+    return f"per 1,000 parts that costs {cost} false rejects, {without} without an inspection"
 
 
 def _order_statistic(values: npt.NDArray[np.float64], rate: float) -> tuple[float, int]:

@@ -93,16 +93,19 @@ def load_state(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim
         raise DataError(f"checkpoint {path}: cannot be read ({e}); leave out --resume to begin anew") from e
     if notes.get("identity") != _identity(checkpoint):
         raise DataError(f"checkpoint {path}: {_difference(checkpoint, notes)}; leave out --resume to begin anew")
-    module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
-    state.weights = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
-    values: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in json.loads(notes["optimizer"]).items()}
-    for key, tensor in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".", 2)
-            values.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
-    rng.bit_generator.state = json.loads(notes["rng"])
-    state.step, state.seconds, state.best, state.best_step, state.stale = json.loads(notes["state"])
+    try:
+        module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
+        state.weights = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
+        values: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in json.loads(notes["optimizer"]).items()}
+        for key, tensor in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".", 2)
+                values.setdefault(int(index), {})[name] = tensor
+        optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+        rng.bit_generator.state = json.loads(notes["rng"])
+        state.step, state.seconds, state.best, state.best_step, state.stale = json.loads(notes["state"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as e:  # the same course, but other tensors or notes
+        raise DataError(f"checkpoint {path}: was written by another version of Lineside; leave out --resume to begin anew") from e
 
 
 def _difference(checkpoint: Checkpoint, notes: Mapping[str, str]) -> str:
@@ -112,7 +115,11 @@ def _difference(checkpoint: Checkpoint, notes: Mapping[str, str]) -> str:
     except (KeyError, ValueError):
         return "was not written by this version of Lineside"
     wanted = json.loads(json.dumps(dict(checkpoint.identity)))  # as it would have been written
-    for key in sorted(set(said) | set(wanted)):
-        if said.get(key) != wanted.get(key):
-            return f"expected a course with {key} {wanted.get(key)!r}, found one with {said.get(key)!r}"
+    for key in (*wanted, *sorted(set(said) - set(wanted))):  # in the writer's order: the method comes first
+        mine, its = wanted.get(key), said.get(key)
+        if isinstance(mine, dict) and isinstance(its, dict):  # of a whole table, only the entry that differs
+            inner = next((k for k in sorted(set(mine) | set(its)) if mine.get(k) != its.get(k)), None)
+            key, mine, its = f"{key} {inner}", mine.get(inner), its.get(inner)
+        if mine != its:
+            return f"expected a course with {key} {mine!r}, found one with {its!r}"
     return f"belongs to another part of the course ({notes.get('part') or 'none'})"

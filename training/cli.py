@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,9 +14,6 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError
 from training import look
 from training.console import AllowDuplicates, bars, input_options, need_extra, say
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Teach a detector from photographs of good parts, calibrate it, evaluate it."
@@ -76,16 +73,19 @@ def fit(
 
     started = time.monotonic()
     reading = input_options(data, roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer)
+    varied = None if augment is None else parse_augment(augment)
     if method != "auto" and budget_ms is not None:
         raise ConfigError("budget: --budget-ms only counts together with --method auto")
     if method == "auto":
-        check_free(out, force or resume)
+        _refuse_with_auto(preset, resume, masks is not None and bad is None, **{"--set": set_, "--synthetic": synthetic})
+        check_free(out, force)
         method, preset = _pick_method(
             data, budget_ms=budget_ms, backbone=backbone, weights=weights, image_size=image_size, roi=roi, ignore_mask=ignore_mask,
             tiles=tiles, tile_size=tile_size, overlap=overlap, bayer=bayer, bad=bad, seed=seed, allow_duplicates=allow_duplicates,
         )  # fmt: skip
         minutes = minutes if learns(method) else None
         learns_bad = False  # they have chosen, and will calibrate
+        bad, masks = (bad, masks) if false_reject_rate is None else (None, None)
     else:
         learns_bad = method in METHODS and METHODS[method].outliers != "none"
     bad_path, mask_path = (str(p.resolve()) if p else None for p in (bad, masks))
@@ -101,7 +101,6 @@ def fit(
         rule = Rule(kind="false_reject_rate", target=false_reject_rate)
     elif bad is not None:
         rule = Rule(kind="max_f1", bad=bad_path, masks=mask_path)
-    varied = None if augment is None else parse_augment(augment)
     lesson = Lesson(method, preset, _parameters(set_ or []), backbone, weights, seed, rule, varied, source, minutes, resume)
     check_free(out, force or resume)
     resolve(lesson)
@@ -181,6 +180,17 @@ def compare(context: typer.Context) -> None:
     raise typer.Exit(subprocess.run([*CHOOSE, *context.args], check=False).returncode)
 
 
+def _refuse_with_auto(preset: str, resume: bool, lone_masks: bool, **of_one_method: Any) -> None:
+    """What would only fail, or count for nothing, after minutes of comparing. Raises ConfigError."""
+    if lone_masks:
+        raise ConfigError("masks: they belong to the images of --bad, which is not given")
+    if preset != "fast":
+        raise ConfigError(f"preset: --method auto compares the presets named fast, found {preset!r}; leave it out, or name the method")
+    given = [name for name, value in of_one_method.items() if value not in (None, [])] + (["--resume"] if resume else [])
+    if given:
+        raise ConfigError(f"{given[0].removeprefix('--')}: {given[0]} counts for one method; leave it out, or name the method, not auto")
+
+
 def _pick_method(data: Path, **options: Any) -> tuple[str, str]:
     """(method, preset) that `compare` takes for these options. Ends the process as `compare` does where it finds none."""
     words: list[str] = []
@@ -211,6 +221,7 @@ def distil(
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Time that it may take.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter course ended.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same teacher.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing teacher.")] = False,
 ) -> None:
     """Make a teacher for efficientad: a small network that repeats a backbone's features, learnt on any pictures."""
     need_extra()
@@ -219,6 +230,8 @@ def distil(
 
     if image_size % 4:
         raise ConfigError(f"image size: expected a side divisible by 4, found {image_size}")
+    if out.exists() and not (force or resume):
+        raise ConfigError(f"out: {out} exists already; choose another place or add --force to replace it")
     spec = PdnSpec(size, channels, width)
     with bars() as progress:
         outcome = run(

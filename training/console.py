@@ -83,10 +83,12 @@ def _region_wh(data: Path, roi: tuple[int, int, int, int] | None) -> tuple[int, 
     """What tiles of a stated size are counted in: the region of interest, else the first image. Raises DataError."""
     if roi is not None:
         return roi[2], roi[3]
+    from training.facts import refuse
     from training.formats import find
 
     found = find(data)
-    height, width = read_image((*found.train, *found.test)[0].path).shape[:2]
+    refuse(found.problems, "things are wrong with this data set")
+    height, width = read_image(found.samples[0].path).shape[:2]
     return width, height
 
 

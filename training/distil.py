@@ -3,6 +3,7 @@
 Batzner et al., "EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level Latencies", 2024 (arXiv 2303.14535), section 3.1.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edge_runtime.bundle import InputSpec
+from edge_runtime.bundle import InputSpec, file_sha256
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.preprocess import Preprocessor, read_image
 from training.backbones import Backbone, build_backbone, resolve_name
 from training.checkpoint import Checkpoint
 from training.layout import SUFFIXES
-from training.learn import Outcome, Pictures, Schedule, Task, device, hold_out, learn
+from training.learn import Outcome, Pictures, Schedule, Task, device, hold_out, learn, seeded
 from training.methods.base import Progress, silent
 
 STRIDES = (8, 16)
@@ -211,18 +212,11 @@ def make_teacher(
     return pdn, outcome
 
 
-def seeded(build: Any, seed: int) -> Any:
-    """What `build()` gives, its random weights being those of the seed; torch's own generator stays where it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()
-
-
 def distil(
     folder: Path, out: Path, spec: PdnSpec, *, backbone: str, weights: Path | None = None, image_size: int = 256, seed: int = 0,
     minutes: float | None = None, resume: bool = False, progress: Progress = silent,
 ) -> Outcome:  # fmt: skip
-    """Write a teacher learnt on all pictures below `folder` to `out` (.safetensors); a checkpoint lies beside it until then.
+    """Write a teacher learnt on all pictures below `folder` to `out` (.safetensors). Its checkpoint stays beside it, for a longer course.
 
     Raises DataError for pictures that are too few or unreadable, for weights that do not fit, and where `out` cannot be written.
     """
@@ -236,6 +230,8 @@ def distil(
     identity = {
         "what": "teacher", "version": _VERSION, "seed": seed, "backbone": resolve_name(backbone), "image_size": image_size,
         "size": spec.size, "channels": spec.channels, "width": spec.width, "pictures": len(paths),
+        "names": hashlib.sha256("\n".join(p.relative_to(folder).as_posix() for p in paths).encode()).hexdigest(),
+        "weights": None if weights is None else file_sha256(weights),
     }  # fmt: skip
     checkpoint = Checkpoint(out.with_name(f".{out.name}.checkpoint"), identity, resume)
     pictures = Pictures(images, np.arange(len(paths)))  # type: ignore[arg-type]  # indexed like an array, read as it goes

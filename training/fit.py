@@ -1,7 +1,5 @@
 """Images -> features -> held-out scores and a fitted head. Export calls the same functions with the INT8 graph as backbone."""
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +15,12 @@ from training.backbones import Backbone
 from training.calibrate import Scores
 from training.checkpoint import Checkpoint
 from training.learn import Network, Outcome, Schedule, TrainedHead, hold_out, learn
+from training.memory import IN_MEMORY_BYTES, room
 from training.methods.base import Features, Head, LevelShape, Outliers, Progress, silent
 from training.run import make_head
 
 BackboneFn = Callable[[npt.NDArray[np.uint8]], Sequence[npt.NDArray[np.float32]]]
 """(N, H, W, 3) uint8 BGR -> one (N, C, h, w) float32 array a level, finest first."""
-
-IN_MEMORY_BYTES = 256 << 20
-"""Features beyond this lie in a file."""
 
 REFINE = 4
 """A head that goes on from another's weights learns for this part of a course."""
@@ -233,44 +229,6 @@ def cross_fit(
 def folds_of(method: str, n_images: int) -> int:
     """How many folds the cross-fit of that method has."""
     return min(FOLDS.get(method, DEFAULT_FOLDS), n_images)
-
-
-def check_memory(needed: int) -> None:
-    """Refuse a fit that this machine cannot hold. Raises DataError."""
-    free = available_memory()
-    if free is not None and needed > free:
-        raise DataError(
-            f"fit: needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB is available."
-            " Use --preset fast, a smaller --image-size or fewer images"
-        )
-
-
-def available_memory() -> int | None:
-    """Bytes that may still be taken without swapping; None where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None
-
-
-def room(
-    shape: tuple[int, ...], dtype: type[np.generic], scratch: Path | None = None, *, budget: int = IN_MEMORY_BYTES
-) -> npt.NDArray[Any]:
-    """An empty array: in memory up to `budget` bytes, else in a file of `scratch` (default: the system's) that has no name.
-
-    Raises DataError where the disk has no room.
-    """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if size <= budget:
-        return np.empty(shape, dtype=dtype)
-    try:
-        with tempfile.TemporaryFile(dir=scratch, prefix="lineside-features-") as file:
-            return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
-    except OSError as e:
-        raise DataError(f"fit: no room for {size / 1e9:.1f} GB of features in {scratch or tempfile.gettempdir()}: {e.strerror or e}") from e
 
 
 def _named(progress: Progress, prefix: str) -> Progress:

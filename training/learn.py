@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from training.methods.base import Features, Head, LevelShape, Outliers, Progress
 
 Distort = Callable[[npt.NDArray[np.uint8], np.random.Generator], npt.NDArray[np.uint8]]
 """(H, W, 3) uint8 BGR -> the same shape: one random variation that a good part may show (training.augment)."""
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 HELD_OUT_SHARE = 0.2
 """Of the good images: never learnt from, so that they can end the learning and calibrate the threshold."""
@@ -192,6 +195,13 @@ def hold_out(n: int, seed: int, share: float = HELD_OUT_SHARE) -> tuple[npt.NDAr
 def device() -> torch.device:
     """A GPU where torch sees one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def seeded(build: Callable[[], _Module], seed: int) -> _Module:
+    """What `build()` gives, its random weights being those of the seed; torch's own generator stays where it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
 
 
 class TrainedHead(Head):

@@ -10,7 +10,8 @@ from training.augment import Augment
 from training.backbones import DEFAULT_BACKBONE
 from training.calibrate import Rule
 from training.learn import TrainedHead
-from training.material import LEAST_BAD, SYNTHETIC, OutlierSource
+from training.material import SYNTHETIC, OutlierSource
+from training.methods.exposure import LEAST_BAD
 from training.methods.table import METHODS
 from training.run import make_params
 

@@ -16,11 +16,11 @@ from edge_runtime.preprocess import Preprocessor, read_mask
 from training.augment import Augment
 from training.data import Dataset, inputs, load_bad
 from training.layout import Sample
+from training.memory import room
 from training.methods.base import Features, Outliers, Progress, silent
+from training.methods.exposure import LEAST_BAD
 from training.synthetic import paint_defects
 
-LEAST_BAD = 5
-"""Bad images below which a method that needs them is refused."""
 SYNTHETIC = 200
 """Defects that are painted where a method can learn from bad parts and none were given."""
 
@@ -129,7 +129,7 @@ def outlier_pictures(
     real = len(images)
     if source.synthetic:
         spread = np.random.default_rng(seed).permutation(len(learn))[: source.synthetic]
-        originals = np.stack(list(inputs([learn[int(i)] for i in np.sort(spread)], prepare)))
+        originals = _stacked([learn[int(i)] for i in np.sort(spread)], prepare)
         valid = prepare.valid_cells((prepare.spec.height, prepare.spec.width)) if prepare.views == 1 else None
         for done, painted in enumerate(paint_defects(originals, source.synthetic, seed, valid=valid), 1):
             images.append(painted.image)
@@ -150,12 +150,20 @@ def painted_pictures(samples: Sequence[Sample], prepare: Preprocessor, count: in
     """
     if not samples:
         raise DataError("synthetic: expected good images to paint defects into, found none")
-    flat = np.stack(list(inputs(samples, prepare)))
+    flat = _stacked(samples, prepare)
     good = flat.reshape(-1, prepare.views, *flat.shape[1:])
     valid = prepare.valid_cells((prepare.spec.height, prepare.spec.width)) if prepare.views == 1 else None
-    frames = np.empty((count, *good.shape[1:]), np.uint8)
+    frames = room((count, *good.shape[1:]), np.uint8)
     for frame, painted in zip(frames, paint_defects(flat, count, seed, valid=valid), strict=True):
         image, view = divmod(painted.source, prepare.views)
         frame[:] = good[image]
         frame[view] = painted.image
     return frames
+
+
+def _stacked(samples: Sequence[Sample], prepare: Preprocessor) -> Images:
+    """(samples x views, H, W, 3) model inputs, in a file where they are many: a large image has hundreds of tiles."""
+    stack = room((len(samples) * prepare.views, prepare.spec.height, prepare.spec.width, 3), np.uint8)
+    for i, picture in enumerate(inputs(samples, prepare)):
+        stack[i] = picture
+    return stack

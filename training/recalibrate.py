@@ -15,6 +15,7 @@ from training.data import Dataset, inputs, load_bad, load_dataset
 from training.evaluate import unlearnt
 from training.fit import extract_features, score_features, torch_backbone_fn
 from training.layout import Sample
+from training.learn import hold_out
 from training.material import painted_pictures
 from training.methods.base import Progress, silent
 from training.run import IGNORE, Detector, Run, rewrite_info
@@ -33,7 +34,9 @@ def recalibrate(run: Run, rule: Rule, data: Path | None = None, progress: Progre
 def evidence(run: Run, rule: Rule, data: Path | None = None, progress: Progress = silent) -> tuple[Scores, Scores | None]:
     """Scores that `rule` needs of the torch detector: of good images and, where it uses them, of bad ones."""
     good_samples, bad_samples = rule_samples(rule, data or Path(run.info.data), run.info.input, run.ignore, progress)
-    bad_samples = unlearnt(bad_samples, run.info.dataset)
+    given, bad_samples = len(bad_samples), unlearnt(bad_samples, run.info.dataset)
+    if given and not bad_samples and not rule.synthetic:
+        raise DataError(f"calibrate: {run.info.method} has learnt from all {given} bad images that were given; a threshold needs others")
     if not good_samples and not bad_samples and not rule.synthetic:
         return run.held_out.scores, None
     detector, prepare = run.detector(), run.preprocessor()
@@ -71,6 +74,14 @@ def open_data(run: Run, data: Path | None, progress: Progress) -> Dataset:
             f"(fingerprint {info.dataset.fingerprint[:12]}…), found {len(dataset.train)} in {path} "
             f"(fingerprint {dataset.record.fingerprint[:12]}…). Give their folder with --data, or fit again"
         )
+    if info.learning is not None:
+        # Which images were never learnt from follows from their order, and that from their names.
+        held = {dataset.sha256[int(i)] for i in hold_out(len(dataset.train), info.seed)[1]}
+        if held != {i.sha256 for i in run.held_out.images}:
+            raise DataError(
+                f"data: the images in {path} are those of the run under other names, so that it cannot be told which of them were held out;"
+                " give them their old names, or fit again"
+            )
     return dataset
 
 

@@ -39,7 +39,9 @@ def read_csv(path: Path) -> Found:
     """
     base, problems, notes = path.parent, [], []
     rows = _rows(path, ("path", "label"))
-    splits = bool(rows) and "split" in rows[0][1]
+    if not rows:
+        raise DataError(f"{path}: expected a row for each image below the header, found none")
+    splits = "split" in rows[0][1]
     samples: list[tuple[Sample, str]] = []
     masks_of_good: dict[Path, int] = {}
     first_seen: dict[Path, int] = {}

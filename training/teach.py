@@ -1,5 +1,6 @@
 """One `lineside-train fit` from a checked data set to a run directory."""
 
+import hashlib
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,21 +23,22 @@ from training.backbones import Backbone, BackboneSpec, build_backbone, resolve_n
 from training.calibrate import HeldOut, apply_rule, check_rule, default_rule
 from training.checkpoint import Checkpoint
 from training.data import Dataset, inputs
+from training.evaluate import unlearnt
 from training.fit import (
     BackboneFn,
     Course,
     Fitted,
-    check_memory,
     extract_features,
     fit_held_out,
     folds_of,
-    room,
     torch_backbone_fn,
 )  # fmt: skip
 from training.learn import Network, Outcome, Pictures, Schedule, TrainedHead, device, hold_out, learn
 from training.lesson import Lesson, check_enough, learns, outlier_source, resolve
 from training.material import OutlierPictures, OutlierSource, good_pictures, outlier_pictures
+from training.memory import check_memory, room
 from training.methods.base import Progress, silent
+from training.methods.table import METHODS
 from training.recalibrate import score_samples
 from training.run import (
     CHECKPOINT,
@@ -87,7 +89,8 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
     taught = _Teaching(dataset, lesson, strides, params, source, out, progress, say, backbone_fn).run()
     detector = Detector(taught.trunk, taught.fitted.head)
     prepare = dataset.preprocessor()
-    given = [s for s in dataset.bad if s.split == "bad"]
+    record = _with_bad(dataset.record, taught.bad)
+    given = unlearnt([s for s in dataset.bad if s.split == "bad"], record)
     bad = score_samples(detector, given, prepare, progress) if rule.bad is not None else None
     threshold, display = apply_rule(rule, taught.fitted.held_out, bad)
     learnt = [dataset.train[int(i)] for i in taught.held]
@@ -107,14 +110,14 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
         head_sha256="",
         input=dataset.spec,
         data=str(dataset.path),
-        dataset=_with_bad(dataset.record, taught.bad),
+        dataset=record,
         rule=rule,
         threshold=threshold,
         display=display,
         tools=tools(),
         augment=lesson.augment,
         outliers=source,
-        learning=None if outcome is None else _learning(outcome, lesson.minutes),
+        learning=None if outcome is None else _learning(outcome, lesson),
     )
     checkpoint = checkpoint_of(out)
     return save_run(
@@ -164,7 +167,7 @@ class _Teaching:
             bad = outlier_pictures(self.source, dataset, [dataset.train[int(i)] for i in learn_rows], prepare, lesson.seed, self.progress)
             levels = extract_features(run_backbone, iter(bad.images), len(bad), shapes, scratch=self.scratch, progress=self.progress).levels
             outliers = bad.outliers(levels, blank.grid_hw)
-        course = Course(outliers, self.schedule, self._checkpoint() if isinstance(blank, TrainedHead) else None)
+        course = Course(outliers, self.schedule, self._checkpoint(bad) if isinstance(blank, TrainedHead) else None)
         fitted = fit_held_out(lesson.method, self.params, shapes, features, prepare, lesson.seed, course=course, progress=self.progress)
         return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad)
 
@@ -207,7 +210,8 @@ class _Teaching:
             f" {spec.height}x{spec.width}{tiles}{grid}{more}"
         )
 
-    def _checkpoint(self) -> Checkpoint:
+    def _checkpoint(self, bad: OutlierPictures | None = None) -> Checkpoint:
+        """Raises DataError, where there is none to go on from."""
         lesson, dataset = self.lesson, self.dataset
         path, before = checkpoint_of(self.out), self.out / CHECKPOINT
         source = path if path.is_file() else before
@@ -225,7 +229,11 @@ class _Teaching:
             "data": dataset.record.fingerprint,
             "augment": msgspec.to_builtins(lesson.augment),
             "outliers": msgspec.to_builtins(self.source),
+            "bad images": None if bad is None else hashlib.sha256("".join(sorted(bad.sha256)).encode()).hexdigest(),
+            "weights": None if lesson.weights is None else bundle.file_sha256(lesson.weights),
+            "ignore mask": None if dataset.ignore is None else hashlib.sha256(dataset.ignore.tobytes()).hexdigest(),
         }
+        path.parent.mkdir(parents=True, exist_ok=True)  # as for the run itself, only earlier
         return Checkpoint(path, identity, lesson.resume, source)
 
 
@@ -246,10 +254,11 @@ def tools() -> dict[str, str]:
     }
 
 
-def _learning(outcome: Outcome, minutes: float | None) -> Learning:
+def _learning(outcome: Outcome, lesson: Lesson) -> Learning:
+    where = "cpu" if METHODS[lesson.method].network is None else str(device())  # a head over features is too small for a GPU
     return Learning(
         steps=outcome.steps, best_step=outcome.best_step, best_loss=outcome.best, ended=outcome.ended,
-        seconds=round(outcome.seconds, 1), minutes=minutes, device=str(device()),
+        seconds=round(outcome.seconds, 1), minutes=lesson.minutes, device=where,
     )  # fmt: skip
 
 

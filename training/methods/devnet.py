@@ -8,6 +8,7 @@ deviations of that distance over good cells): defects of kinds that nobody showe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,37 +17,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge_runtime.errors import ConfigError, DataError
-from training.learn import Task
+from training.learn import seeded
 from training.methods.base import Features, LevelShape, Outliers
-from training.methods.exposure import Exposure, Scorer, hidden_in_part
-from training.methods.whitened import BATCH, WhitenedHead, seeded
+from training.methods.exposure import LEAST_BAD, ExposedParams, ExposedTask, Exposure, Scorer, hidden_in_part
+from training.methods.whitened import BATCH, WhitenedHead
 
-LEAST_BAD = 5
-"""Real bad images below which it is refused."""
 _REFERENCES = 5000
 """Scores drawn from the prior a step (l in the paper)."""
 
 
-@dataclass(frozen=True, slots=True)
-class DevnetParams:
-    """What a user may choose; stored as JSON beside the weights."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevnetParams(ExposedParams):
+    """What a user may choose; stored as JSON beside the weights. `top_k` is the paper's K, there a tenth of all cells."""
 
-    hidden: int = 32
-    """Width of the learnt net."""
-    top_k: int = 5
-    """Cells of highest score whose mean is the image's (K in the paper, there a tenth of all)."""
     margin: float = 5.0
     """Deviations by which bad images are to stand out (a in the paper)."""
-    dropout: float = 0.3
-    """Share of the channels that a step of the learning does not see."""
-    rate: float = 1e-3
-    """Peak learning rate."""
-    decay: float = 1e-2
-    """Weight decay."""
-    batch: int = 24
-    """Images a step, half of them bad."""
-    steps: int = 400
-    """Steps of a whole course."""
 
 
 PRESETS: Mapping[str, tuple[tuple[int, ...], DevnetParams]] = {
@@ -64,19 +49,12 @@ class DevnetHead(WhitenedHead):
 
     def __init__(self, params: DevnetParams, level_shapes: Sequence[LevelShape]) -> None:
         """Build an unfitted head. `level_shapes`: (C, h, w) a level, finest first. Raises ConfigError for impossible parameters."""
-        if params.hidden < 1 or params.margin <= 0 or not 0 <= params.dropout < 1:
-            raise ConfigError(
-                f"devnet: expected hidden of at least 1, margin above 0 and dropout of 0 up to below 1, found {params.hidden},"
-                f" {params.margin} and {params.dropout}"
-            )
-        if params.rate <= 0 or params.decay < 0 or params.batch < 2 or params.steps < 1:
-            raise ConfigError(
-                f"devnet: expected rate above 0, decay of at least 0, batch of at least 2 and steps of at least 1, found {params.rate},"
-                f" {params.decay}, {params.batch} and {params.steps}"
-            )
+        params.check(self.name)
+        if params.margin <= 0:
+            raise ConfigError(f"devnet: expected margin to be above 0, found {params.margin}")
         super().__init__(level_shapes, params.top_k)
         self.params = params
-        self.net = seeded(Scorer, sum(c for c, _, _ in self.level_shapes), params.hidden, 0.0)
+        self.net = seeded(partial(Scorer, sum(c for c, _, _ in self.level_shapes), params.hidden, 0.0), 0)
         self.register_buffer("base", torch.tensor([0.0, 1.0]))  # minus the mean, and one over the spread, of good cells' distances
 
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -113,23 +91,16 @@ class DevnetHead(WhitenedHead):
             inside = self.valid.flatten() > 0
             # Of held-out images: those that whitening was estimated from lie nearer than any other.
             found = torch.cat([_distance(self.stacked(levels)).flatten(1)[:, inside].flatten() for levels in held_out.batches(BATCH)])
-            self.base.copy_(torch.stack([-found.mean(), 1 / found.std().clamp_min(1e-6)]))
+            self.base.copy_(torch.stack([-found.mean(), 1 / found.std(correction=0).clamp_min(1e-6)]))
         return DevnetTask(self, exposure)
 
 
-class DevnetTask(Task):
+class DevnetTask(ExposedTask):
     """The deviation loss."""
 
-    check_every = 40
-
     def __init__(self, head: DevnetHead, exposure: Exposure) -> None:
-        self.module = self.head = head
-        self.exposure = exposure
-        self.steps = head.params.steps
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """AdamW."""
-        return torch.optim.AdamW(self.head.parameters(), lr=self.head.params.rate, weight_decay=self.head.params.decay)
+        super().__init__(head, head.params, exposure)
+        self.head = head
 
     def loss(self, rng: np.random.Generator) -> Tensor:
         """Of a batch, half of it bad. Masks are not looked at: the k highest cells are (multiple-instance learning, section 3)."""

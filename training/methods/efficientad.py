@@ -26,9 +26,8 @@ from training.distil import (
     make_teacher,
     normalised,
     pictures_below,
-    seeded,
 )
-from training.learn import Network, Pictures, Task, device
+from training.learn import Network, Pictures, Task, device, seeded
 from training.methods.base import Features, Head, LevelShape, Progress, silent
 
 _MOST_UNSEEN = 32
@@ -56,7 +55,8 @@ class EfficientadParams:
     rate: float = 1e-3
     """Adam's largest learning rate; it falls as a cosine. The paper's 1e-4 suits its 70,000 steps."""
     distil_steps: int = 300
-    """Steps that make a teacher out of the good images themselves where no file gives one (--weights): about an eighth of the effort."""
+    """Steps that make a teacher out of the good images themselves where no file gives one (--weights): about an eighth of the effort,
+    which --minutes does not count."""
     penalty_images: str | None = None
     """Folder of pictures of anything else, on which the student is kept from repeating the teacher (section 3.2); None: none."""
     top_k: int = 1

@@ -8,12 +8,47 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from edge_runtime.errors import DataError
+from edge_runtime.errors import ConfigError, DataError
+from training.learn import Task
 from training.methods.base import Features, LevelShape, Outliers
-from training.methods.whitened import BATCH, drawn
+from training.methods.whitened import BATCH, WhitenedHead, drawn
 
+LEAST_BAD = 5
+"""Real bad images below which a method that needs them is refused."""
 ENOUGH = 10
 """Bad images of one sort (real, painted) from which on a fifth of them is held back to end the learning by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExposedParams:
+    """What a user may choose of any such method."""
+
+    hidden: int = 32
+    """Width of the learnt net."""
+    top_k: int = 5
+    """Cells of highest score whose mean is the image's."""
+    dropout: float = 0.3
+    """Share of the channels that a step of the learning does not see."""
+    rate: float = 1e-3
+    """Peak learning rate."""
+    decay: float = 1e-2
+    """Weight decay."""
+    batch: int = 24
+    """Images a step, half of them bad."""
+    steps: int = 400
+    """Steps of a whole course."""
+
+    def check(self, name: str) -> None:
+        """Raises ConfigError for impossible values."""
+        if self.hidden < 1 or not 0 <= self.dropout < 1:
+            raise ConfigError(
+                f"{name}: expected hidden of at least 1 and dropout of 0 up to below 1, found {self.hidden} and {self.dropout}"
+            )
+        if self.rate <= 0 or self.decay < 0 or self.batch < 2 or self.steps < 1:
+            raise ConfigError(
+                f"{name}: expected rate above 0, decay of at least 0, batch of at least 2 and steps of at least 1, found {self.rate},"
+                f" {self.decay}, {self.batch} and {self.steps}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +122,20 @@ class Exposure:
 
     def _masks(self, picks: npt.NDArray[np.intp]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.outliers.masks[picks]))[:, None]
+
+
+class ExposedTask(Task):
+    """What the losses of these methods share."""
+
+    check_every = 40
+
+    def __init__(self, head: WhitenedHead, params: ExposedParams, exposure: Exposure) -> None:
+        self.module, self.params, self.exposure = head, params, exposure
+        self.steps = params.steps
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """AdamW."""
+        return torch.optim.AdamW(self.module.parameters(), lr=self.params.rate, weight_decay=self.params.decay)
 
 
 class Scorer(nn.Module):

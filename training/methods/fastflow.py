@@ -10,6 +10,7 @@ Gaussian cannot say. Steps are a fixed number of modules, so that the graph has 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
-from training.learn import Task
+from training.learn import Task, seeded
 from training.methods.base import Features, LevelShape, Outliers
-from training.methods.whitened import BATCH, WhitenedHead, drawn, seeded
+from training.methods.whitened import BATCH, WhitenedHead, drawn
 
 _CLAMP = 1.9
 """Soft limit of the logarithm of a scale (Ardizzone et al. 2019, "Guided image generation with conditional INNs", section 3)."""
@@ -109,7 +110,7 @@ class FastflowHead(WhitenedHead):
             raise ConfigError("fastflow: expected levels of at least 2 channels, since a step splits them in halves")
         self.params = params
         self.flows = nn.ModuleList(
-            seeded(_Flow, c, params.flow_steps, max(1, round(params.hidden_ratio * c))) for c, _, _ in self.level_shapes
+            seeded(partial(_Flow, c, params.flow_steps, max(1, round(params.hidden_ratio * c))), 0) for c, _, _ in self.level_shapes
         )
         for i in range(1, len(self.level_shapes)):
             self.register_buffer(f"spread_{i}", torch.ones(1, 1, *self.grid_hw))
@@ -117,8 +118,8 @@ class FastflowHead(WhitenedHead):
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(N, C, h, w) a level, finest first -> score (N,), map (N, 1, gh, gw): sum(z^2) / 2C a cell, averaged over levels.
 
-        The likelihood's other term, the Jacobian, is left out, as in the authors' code: it may be negative, and a distance to the origin
-        may not; what it changes in the ranking is small (image AUROC within 0.003).
+        The likelihood's other term, the Jacobian, is left out, as in public implementations: it may be negative, and a distance to the
+        origin may not; what it changes in the ranking is small (image AUROC within 0.003).
         """
         total = torch.zeros(1)
         for i, (x, flow) in enumerate(zip(self.whitened(levels), self.flows, strict=True)):

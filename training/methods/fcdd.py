@@ -9,6 +9,7 @@ a small convolutional net. Where psi has nothing to say the map is that of PaDiM
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,35 +18,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge_runtime.errors import ConfigError, DataError
-from training.learn import Task
+from training.learn import seeded
 from training.methods.base import Features, LevelShape, Outliers
-from training.methods.exposure import Batch, Exposure, Scorer, hidden_in_part
-from training.methods.whitened import WhitenedHead, seeded
+from training.methods.exposure import Batch, ExposedParams, ExposedTask, Exposure, Scorer, hidden_in_part
+from training.methods.whitened import WhitenedHead
 
 
-@dataclass(frozen=True, slots=True)
-class FcddParams:
-    """What a user may choose; stored as JSON beside the weights."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FcddParams(ExposedParams):
+    """What a user may choose; stored as JSON beside the weights. The highest cells (`top_k`) are picked before they are spread; the
+    paper's score is the mean of all, in which small defects drown."""
 
-    hidden: int = 32
-    """Width of the learnt net."""
     upsample: int = 2
     """Rows and columns of the map for each of the finest level's: a Gaussian of the receptive field's shape spreads each cell (section 3,
     heatmap upsampling). 1: none."""
     sigma: float = 0.5
     """Standard deviation of that Gaussian, in cells of the finest level."""
-    top_k: int = 5
-    """The image's score is the mean of this many highest cells, before they are spread (the paper's is of all: small ones drown)."""
-    dropout: float = 0.3
-    """Share of the channels that a step of the learning does not see."""
-    rate: float = 1e-3
-    """Peak learning rate."""
-    decay: float = 1e-2
-    """Weight decay."""
-    batch: int = 24
-    """Images a step, half of them bad."""
-    steps: int = 400
-    """Steps of a whole course."""
 
 
 PRESETS: Mapping[str, tuple[tuple[int, ...], FcddParams]] = {
@@ -64,20 +52,13 @@ class FcddHead(WhitenedHead):
 
     def __init__(self, params: FcddParams, level_shapes: Sequence[LevelShape]) -> None:
         """Build an unfitted head. `level_shapes`: (C, h, w) a level, finest first. Raises ConfigError for impossible parameters."""
-        if params.upsample < 1 or params.hidden < 1 or params.sigma <= 0 or not 0 <= params.dropout < 1:
-            raise ConfigError(
-                f"fcdd: expected upsample and hidden of at least 1, sigma above 0 and dropout of 0 up to below 1, found {params.upsample},"
-                f" {params.hidden}, {params.sigma} and {params.dropout}"
-            )
-        if params.rate <= 0 or params.decay < 0 or params.batch < 2 or params.steps < 1:
-            raise ConfigError(
-                f"fcdd: expected rate above 0, decay of at least 0, batch of at least 2 and steps of at least 1, found {params.rate},"
-                f" {params.decay}, {params.batch} and {params.steps}"
-            )
+        params.check(self.name)
+        if params.upsample < 1 or params.sigma <= 0:
+            raise ConfigError(f"fcdd: expected upsample of at least 1 and sigma above 0, found {params.upsample} and {params.sigma}")
         super().__init__(level_shapes, params.top_k, params.upsample)
         self.params = params
         # A little above 0: at 0 itself the square has no slope, and nothing would ever be learnt.
-        self.psi = seeded(Scorer, sum(c for c, _, _ in self.level_shapes), params.hidden, 0.1)
+        self.psi = seeded(partial(Scorer, sum(c for c, _, _ in self.level_shapes), params.hidden, 0.1), 0)
         self.register_buffer("kernel", _gaussian(params.upsample, params.sigma))
         self.register_buffer("spread", torch.ones(1, 1, *self.grid_hw))
 
@@ -117,19 +98,12 @@ class FcddHead(WhitenedHead):
         return FcddTask(self, exposure)
 
 
-class FcddTask(Task):
+class FcddTask(ExposedTask):
     """The hypersphere classifier's loss a cell, with masks where there are any."""
 
-    check_every = 40
-
     def __init__(self, head: FcddHead, exposure: Exposure) -> None:
-        self.module = self.head = head
-        self.exposure = exposure
-        self.steps = head.params.steps
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """AdamW."""
-        return torch.optim.AdamW(self.head.parameters(), lr=self.head.params.rate, weight_decay=self.head.params.decay)
+        super().__init__(head, head.params, exposure)
+        self.head = head
 
     def loss(self, rng: np.random.Generator) -> Tensor:
         """Of a batch, half of it bad."""

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
 from training.methods.base import Features, Head, LevelShape, Progress, silent
+from training.methods.gaussian import eigh, floor, ledoit_wolf
 
 FIT_CHUNK_BYTES = 24 << 20
 """Working memory that one chunk of positions may take while fitting."""
@@ -55,8 +56,8 @@ class PadimParams:
     """The image's score is the mean of this many largest distances (1: the paper's maximum)."""
     context: int = 0
     """Principal components of the picture's mean features (of the coarsest level) that every position is judged *given*, 0 for none.
-    At most one for each 8 good images is used (each costs every position a regression coefficient a channel), and never more than
-    the level has channels."""
+    At most one for each 8 good images (with tiles: 8 tiles, whose own means they are) is used, since each costs every position a
+    regression coefficient a channel, and never more than the level has channels."""
     shared: bool = False
     """One mean and covariance for all positions of a level, instead of one each."""
     smooth: float = 0.0
@@ -184,8 +185,9 @@ class PadimHead(Head):
         means = torch.cat([(x * self.get_buffer("context_weight")).sum((2, 3)) for x in batches]).double()
         centre = means.mean(0)
         means = means - centre
-        variances, vectors = torch.linalg.eigh(means.T @ means / len(means))
-        used = min(self.context, len(means) // IMAGES_A_COMPONENT, int((variances > 1e-6 * variances[-1]).sum()))
+        variances, vectors = eigh(means.T @ means / len(means))
+        bears = len(means) // (1 + features.copies) // IMAGES_A_COMPONENT  # variations of an image are no further images
+        used = min(self.context, bears, int((variances > 1e-6 * variances[-1]).sum()))
         project = torch.zeros(self.context, means.shape[1], dtype=torch.float64)
         project[:used] = (vectors / variances.clamp_min(1e-30).sqrt()).flip(1).T[:used]
         self.get_buffer("context_shift").copy_(-centre[None, :, None, None])
@@ -254,15 +256,18 @@ class PadimHead(Head):
             parts.append(x if wj == w else x.index_select(3, at_w))
         x = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         n, seen = x.shape[:2]
-        x = x.permute(2, 3, 0, 1).reshape(-1, n, seen).contiguous()  # (P, N, C); the batched product is ten times slower on a view
-        mean = x.mean(1, keepdim=True)
-        kept, rank = self.widths[level], self.ranks[level]
-        x.sub_(mean)
+        flat = x.reshape(n, -1)  # (N, C * P): all that regresses on the context does so in one product
+        mean = flat.mean(0, keepdim=True)
+        flat = flat - mean
         # Regressed apart from the rest: its components have variance 1 by construction, whatever the scale of features and shrinkage.
-        slope = torch.matmul(x.transpose(1, 2), context) / n  # (P, C, q)
-        factors = _whiten(x.sub_(context @ slope.transpose(1, 2)), kept, rank, self.params.shrinkage)
+        slope = context.T @ flat / n  # (q, C * P)
+        # (P, N, C) and (P, C, q), copied: on a view, batched products take ten times as long.
+        x = flat.addmm_(context, slope, alpha=-1).view(n, seen, -1).permute(2, 0, 1).contiguous()
+        slope = slope.view(-1, seen, len(x)).permute(2, 1, 0).contiguous()
+        kept, rank = self.widths[level], self.ranks[level]
+        factors = _whiten(x, kept, rank, self.params.shrinkage)
         factors = torch.cat([factors, -factors @ slope], 2)
-        self.get_buffer(f"shift_{level}")[0, :, rows] = -mean[:, 0, :kept].T.reshape(kept, -1, w)
+        self.get_buffer(f"shift_{level}")[0, :, rows] = -mean.view(seen, -1, w)[:kept]
         self.get_buffer(f"whiten_{level}").view(h, w, rank, -1)[rows] = factors.view(-1, w, rank, factors.shape[2])
 
     def memory_bytes(self, n_images: int) -> int:
@@ -278,18 +283,10 @@ def _whiten(x: Tensor, kept: int, rank: int, shrinkage: str | float) -> Tensor:
 
     Own channels a, others b: the residual a - S_ab S_bb^-1 b has covariance S_aa - S_ab S_bb^-1 S_ba (the Schur complement).
     """
-    n, c = x.shape[1:]
-    cov = torch.matmul(x.transpose(1, 2), x).double() / n
     if isinstance(shrinkage, str):
-        # Ledoit & Wolf 2004, lemma 3.2-3.4: S* = (1 - rho) S + rho mu I
-        mu = cov.diagonal(dim1=1, dim2=2).mean(1)
-        fro2 = (cov * cov).sum((1, 2))
-        delta2 = (fro2 - c * mu**2).clamp_min(torch.finfo(torch.float64).tiny)
-        beta2 = ((x.double() ** 2).sum(2).pow(2).sum(1) / n - fro2) / n
-        rho = (beta2 / delta2).clamp(0, 1)
-        cov = cov * (1 - rho)[:, None, None]
-        ridge = rho * mu
+        cov, ridge = ledoit_wolf(x)
     else:
+        cov = torch.matmul(x.transpose(1, 2), x).double() / x.shape[1]
         ridge = torch.full((len(cov),), float(shrinkage), dtype=torch.float64)
     return _factors(cov, ridge, kept, rank)
 
@@ -297,16 +294,14 @@ def _whiten(x: Tensor, kept: int, rank: int, shrinkage: str | float) -> Tensor:
 def _factors(cov: Tensor, ridge: Tensor, kept: int, rank: int) -> Tensor:
     """(P, C, C) covariances in float64, (P,) what is added to their diagonals -> (P, rank, C), see `_whiten`."""
     c = cov.shape[1]
-    # A channel that never moves (a dead ReLU, a masked corner) has no variance: this floor keeps its distance finite.
-    floor = 1e-6 * cov.diagonal(dim1=1, dim2=2).mean(1) + 1e-12
-    cov.diagonal(dim1=1, dim2=2).add_(torch.maximum(ridge, floor)[:, None])
+    cov.diagonal(dim1=1, dim2=2).add_(torch.maximum(ridge, floor(cov))[:, None])
     own, cross, others = cov[:, :kept, :kept], cov[:, :kept, kept:], cov[:, kept:, kept:]
     residual = torch.eye(kept, dtype=torch.float64).expand(len(cov), -1, -1)
     if c > kept:
         slope = torch.cholesky_solve(cross.transpose(1, 2), torch.linalg.cholesky(others)).transpose(1, 2)
         own = own - slope @ cross.transpose(1, 2)
         residual = torch.cat([residual, -slope], 2)
-    variances, vectors = torch.linalg.eigh(own)  # ascending
+    variances, vectors = eigh(own)  # ascending
     directions = vectors[:, :, :rank].transpose(1, 2) / variances[:, :rank, None].sqrt()
     whitening: Tensor = directions @ residual
     return whitening.float()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edge_runtime.errors import ConfigError, DataError
 from training.backbones import Backbone, BackboneSpec, build_backbone
-from training.learn import Network, Pictures, Task, device
+from training.learn import Network, Pictures, Task, device, seeded
 from training.methods.base import Features, Head, LevelShape, Progress, silent
 
 _EPS = 1e-6
@@ -65,9 +65,7 @@ class StfpmNetwork(Network):
         """Pretrained weights for the teacher, random ones for the student: a student that began as its teacher would know defects, too."""
         spec = self.teacher.spec
         self.teacher.load_state_dict(build_backbone(spec.name, spec.strides, weights).state_dict())
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.student.load_state_dict(Backbone(spec).state_dict())
+        self.student.load_state_dict(seeded(lambda: Backbone(spec), seed).state_dict())
         self.to(device()).to(memory_format=torch.channels_last).eval()  # a tenth faster on a CPU
 
     def train(self, mode: bool = True) -> Self:
@@ -93,7 +91,7 @@ class StfpmNetwork(Network):
 
 
 def distance(teacher: Tensor, student: Tensor) -> Tensor:
-    """Half the squared distance of the directions, 0..2: equation 1. (N, C, h, w) twice -> (N, 1, h, w)."""
+    """Half the squared distance of the directions, 0..2 (section 3.2). (N, C, h, w) twice -> (N, 1, h, w)."""
     return (_direction(teacher) - _direction(student)).square().sum(1, keepdim=True) / 2
 
 
@@ -102,7 +100,7 @@ def _direction(x: Tensor) -> Tensor:
 
 
 class _Matching(Task):
-    """The mean over positions, summed over levels: equations 2 and 3 with all weights 1."""
+    """The mean over positions, summed over levels (section 3.2), all weights 1."""
 
     def __init__(self, network: StfpmNetwork, good: Pictures, held_out: Pictures) -> None:
         self.network, self.module = network, network.student
@@ -161,7 +159,7 @@ class StfpmHead(Head):
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """`levels`: (N, 1, h, w) -> score (N,), map (N, 1, gh, gw).
 
-        The product of the enlarged maps (equation 5), and of n levels the n-th root of it.
+        The product of the enlarged maps (section 3.3), and of n levels the n-th root of it.
         """
         product: Tensor | None = None
         for i, level in enumerate(levels):

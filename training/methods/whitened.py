@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from edge_runtime.errors import ConfigError, DataError
 from training.learn import TrainedHead
 from training.methods.base import Features, LevelShape
+from training.methods.gaussian import eigh, floor, ledoit_wolf
 
 _CHUNK_BYTES = 24 << 20
 """Working memory for one chunk of positions while covariances are estimated."""
@@ -116,27 +117,10 @@ def drawn(features: Features, picks: npt.NDArray[np.intp]) -> list[Tensor]:
     return next(iter(features.subset(picks).batches(len(picks))))
 
 
-def seeded(make: type[nn.Module], *args: object) -> nn.Module:
-    """A module with the same first weights every time, whatever was drawn before: two heads built alike must be alike."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make(*args)
-
-
 def _inverse_root(x: Tensor) -> Tensor:
-    """(P, N, C) centred samples -> (P, C, C) inverse square roots of their covariances, shrunk as in Ledoit & Wolf 2004.
-
-    Lemmas 3.2 to 3.4: S* = (1 - rho) S + rho mu I, each position with its own intensity; right also with fewer images than channels.
-    """
-    n, c = x.shape[1:]
-    cov = torch.matmul(x.transpose(1, 2), x).double() / n
-    mu = cov.diagonal(dim1=1, dim2=2).mean(1)
-    fro2 = (cov * cov).sum((1, 2))
-    delta2 = (fro2 - c * mu**2).clamp_min(torch.finfo(torch.float64).tiny)
-    beta2 = ((x.double() ** 2).sum(2).pow(2).sum(1) / n - fro2) / n
-    rho = (beta2 / delta2).clamp(0, 1)
-    # A channel that never moves (a dead ReLU, a masked corner) has no variance: this floor keeps its distance finite.
-    ridge = torch.maximum(rho * mu, 1e-6 * mu + 1e-12)
-    values, vectors = torch.linalg.eigh(cov * (1 - rho)[:, None, None] + ridge[:, None, None] * torch.eye(c, dtype=torch.float64))
+    """(P, N, C) centred samples -> (P, C, C) inverse square roots of their shrunk covariances."""
+    cov, ridge = ledoit_wolf(x)
+    cov.diagonal(dim1=1, dim2=2).add_(torch.maximum(ridge, floor(cov))[:, None])
+    values, vectors = eigh(cov)
     root: Tensor = (vectors / values.clamp_min(1e-12)[:, None].sqrt()) @ vectors.transpose(1, 2)
     return root.float()

@@ -1,12 +1,13 @@
 """`lineside bench`: stage by stage, on golden samples or on one's own images, with and without gaps."""
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from edge_runtime.bench import STAGES, run_bench, summarise
+from edge_runtime.bench import STAGES, peak_memory_mb, run_bench, summarise
 from edge_runtime.errors import DeviceError, FrameError, SourceError
 
 
@@ -22,6 +23,20 @@ def test_the_total_is_the_sum_of_the_stages() -> None:
     times = [(1.0, 10.0, 2.0, 13.0), (1.0, 12.0, 2.0, 15.0), (1.0, 11.0, 2.0, 14.0)]
     assert {k: v["median"] for k, v in summarise(times).items()} == {"preprocess": 1.0, "infer": 11.0, "postprocess": 2.0, "total": 14.0}
     assert summarise(times)["infer"]["p99"] == pytest.approx(11.98)
+
+
+def test_the_peak_of_memory_is_this_processs_own(tiny_bundle: Path) -> None:
+    import subprocess
+    import sys
+
+    held = np.ones(300 << 20, np.uint8)  # wait4 would say of any child that it had these, too
+    mine = peak_memory_mb()
+    said = subprocess.run(
+        [sys.executable, "-m", "edge_runtime.cli", "bench", str(tiny_bundle), "--count", "5", "--json"], capture_output=True
+    )
+    child = json.loads(said.stdout)["memory_mb"]
+    assert mine is not None and mine > held.nbytes >> 20
+    assert 30 < child < mine
 
 
 def test_gaps_idle_between_the_parts(tiny_bundle: Path) -> None:

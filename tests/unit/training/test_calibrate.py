@@ -132,7 +132,8 @@ def test_the_lowest_cost_equals_trying_every_threshold(ratio: float, share: floa
 
     assert expected(threshold.value) == pytest.approx(min(expected(t) for t in np.concatenate([good, bad])))
     assert threshold.value not in good and threshold.map_value == pytest.approx(2 * threshold.value)
-    assert f"costs {1000 * expected(threshold.value):.3g} false rejects, {1000 * share * ratio:.3g} without" in threshold.rule
+    found, without = (f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in (1000 * expected(threshold.value), 1000 * share * ratio))
+    assert f"costs {found} false rejects, {without} without" in threshold.rule
     assert "a false accept costs" in threshold.rule and threshold.false_reject_rate is None
 
 

@@ -14,8 +14,9 @@ from edge_runtime.preprocess import Preprocessor
 from training import fit as fit_module
 from training.calibrate import Rule
 from training.data import inputs, load_dataset
-from training.fit import check_memory, cross_fit, extract_features, fit_head, score_features
+from training.fit import cross_fit, extract_features, fit_head, score_features
 from training.lesson import Lesson
+from training.memory import check_memory
 from training.methods.base import Features
 from training.recalibrate import recalibrate, score_samples
 from training.run import BACKBONE, HEAD, HELD_OUT, INFO, Run, load_run

@@ -14,8 +14,9 @@ from training.data import Dataset, load_dataset
 from training.fit import cross_fit, fit_head, score_features
 from training.layout import Sample
 from training.lesson import Lesson, check_enough, outlier_source, resolve
-from training.material import LEAST_BAD, OutlierSource, good_pictures, outlier_pictures
+from training.material import OutlierSource, good_pictures, outlier_pictures
 from training.methods.base import Features
+from training.methods.exposure import LEAST_BAD
 from training.methods.table import METHODS
 
 PLAIN = Preprocessor(InputSpec(height=64, width=64, channels=1))

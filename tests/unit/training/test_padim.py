@@ -147,6 +147,13 @@ def test_the_context_takes_no_more_components_than_the_images_bear() -> None:
     np.testing.assert_allclose(run(fitted(PadimParams(context=64), n=7), new)[1], run(fitted(PadimParams(), n=7), new)[1], rtol=1e-5)
 
 
+def test_variations_of_an_image_bear_no_further_components() -> None:
+    for copies, used in ((0, 3), (2, 1)):
+        head = PadimHead(PadimParams(context=64), SHAPES).eval()
+        head.fit(Features.of(images(24, SHAPES), copies=copies), everywhere(SHAPES), 0)
+        assert int((head.state_dict()["context_project"].abs().sum((1, 2, 3)) > 0).sum()) == used
+
+
 def test_a_channel_that_never_moves_leaves_scores_finite() -> None:
     good = images(20, SHAPES)
     good[0][:, 1] = 0.0

@@ -39,6 +39,12 @@ def test_only_images_that_were_never_learnt_from_calibrate(dataset: Dataset, tmp
     assert run.info.learning is not None and run.info.learning.steps == 6 and run.info.learning.ended == "steps"
 
 
+def test_a_run_may_lie_in_a_folder_that_is_not_there_yet(dataset: Dataset, tmp_path: Path) -> None:
+    run = teach(dataset, lesson(), tmp_path / "new" / "deeper" / "run")
+    assert run.info.learning is not None and run.info.learning.device == "cpu"  # a head learns there whatever else is in the machine
+    assert [p.name for p in (tmp_path / "new" / "deeper").iterdir()] == ["run"]
+
+
 def test_a_finished_fit_goes_on_for_a_longer_course(dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "run"
     long = {"overrides": {"steps": 100_000}}
