@@ -65,6 +65,7 @@ def benchmark(
     image_size: Annotated[str, typer.Option(help="Model input, for all sets.")] = "256",
     cells: Annotated[bool, typer.Option(help="Solar cells, beside --data.")] = True,
     rounds: Annotated[int, typer.Option(help="Inferences of each arm.")] = 200,
+    kept: Annotated[bool, typer.Option("--kept", help="Only what is there already: measures latency again and draws the table.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Put the table into training/README.md.")] = False,
 ) -> None:
     """Teach, build and measure every method on every set."""
@@ -78,7 +79,7 @@ def benchmark(
     sets = {**{p.name: p.resolve() for p in data or []}, **sets}
     rows: list[dict[str, Any]] = []
     for name, path in sets.items():
-        rows += measure_set(out / "bundles" / name, name, path, minutes, only, image_size)
+        rows += measure_set(out / "bundles" / name, name, path, minutes, only, image_size, kept)
     for name in sets:
         here = [r for r in rows if r["set"] == name and "bundle" in r]
         if here:
@@ -92,7 +93,7 @@ def benchmark(
         TABLE.write_text(f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
 
 
-def measure_set(place: Path, name: str, data: Path, minutes: float, only: str | None, image_size: str) -> list[dict[str, Any]]:
+def measure_set(place: Path, name: str, data: Path, minutes: float, only: str | None, image_size: str, kept: bool) -> list[dict[str, Any]]:
     """A row for every method."""
     place.mkdir(parents=True, exist_ok=True)
     dataset = load_dataset(data, image_size=image_size, allow_duplicates=True)
@@ -107,11 +108,13 @@ def measure_set(place: Path, name: str, data: Path, minutes: float, only: str | 
     rows = []
     for arm in arms:
         bundle = place / arm.name.replace(" ", "-")
-        kept = bundle.with_suffix(".json")
-        if not kept.exists():
+        figures = bundle.with_suffix(".json")
+        if not figures.exists() and kept:
+            continue
+        if not figures.exists():
             shutil.rmtree(bundle, ignore_errors=True)
-            kept.write_text(json.dumps(measure_arm(dataset, arm, bundle, work, shop)))
-        rows.append({"set": name, "arm": arm.name, **json.loads(kept.read_text())})
+            figures.write_text(json.dumps(measure_arm(dataset, arm, bundle, work, shop)))
+        rows.append({"set": name, "arm": arm.name, **json.loads(figures.read_text())})
         console.print(rows[-1])
     shutil.rmtree(work)
     return rows

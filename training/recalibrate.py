@@ -50,7 +50,7 @@ def evidence(run: Run, rule: Rule, data: Path | None = None, progress: Progress 
     return good, score_pictures(detector, pictures, len(pictures) // prepare.views, prepare, progress) if pictures else None
 
 
-def open_data(run: Run, data: Path | None, progress: Progress) -> Dataset:
+def open_data(run: Run, data: Path | None, progress: Progress = silent) -> Dataset:
     """The images of the run, checked to be the same. Raises DataError."""
     info = run.info
     path = data or Path(info.data)

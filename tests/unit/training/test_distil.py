@@ -119,13 +119,15 @@ def test_the_verb_says_what_it_wrote_and_what_is_wrong(folder: Path, tmp_path: P
     few.mkdir()
     code, err = run("--images", folder, "--out", out, "--channels", 6, "--width", 0.05, "--image-size", 64, "--minutes", 0.02)
     assert code == 0 and "t.safetensors" in err and load_teacher(out, TINY)
+    other = tmp_path / "other.safetensors"
     for args, exit_code, words in (
-        (("--images", few, "--out", out), 66, "at least 8 pictures"),
-        (("--images", tmp_path / "absent", "--out", out), 66, "found nothing at"),
+        (("--images", folder, "--out", out), 78, "--force to replace it"),
+        (("--images", few, "--out", other), 66, "at least 8 pictures"),
+        (("--images", tmp_path / "absent", "--out", other), 66, "found nothing at"),
         (("--images", folder, "--out", tmp_path / "no" / "t.safetensors"), 66, "create it first"),
-        (("--images", folder, "--out", out, "--size", "huge"), 78, "small or medium"),
-        (("--images", folder, "--out", out, "--image-size", 62), 78, "divisible by 4"),
-        (("--images", folder, "--out", out, "--weights", folder / "notes.txt"), 66, "cannot be read"),
+        (("--images", folder, "--out", other, "--size", "huge"), 78, "small or medium"),
+        (("--images", folder, "--out", other, "--image-size", 62), 78, "divisible by 4"),
+        (("--images", folder, "--out", other, "--weights", folder / "notes.txt"), 66, "cannot be read"),
     ):
         code, err = run(*args)
         assert code == exit_code and words in " ".join(err.split()), err

@@ -1,5 +1,6 @@
 """A fit that learns by steps: what it holds out, what it leaves behind when it is interrupted, and how it goes on."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from training import teach as teach_module
 from training.data import Dataset, load_dataset
 from training.learn import hold_out
 from training.lesson import Lesson
+from training.recalibrate import open_data
 from training.run import CHECKPOINT, load_run
 from training.teach import checkpoint_of, teach
 
@@ -81,3 +83,14 @@ def test_going_on_with_another_course_is_refused_in_words(dataset: Dataset, tmp_
     with pytest.raises(DataError, match="expected a course with seed 1, found one with 0"):
         teach(dataset, lesson(seed=1, resume=True), out, force=True)
     assert load_run(out).info.seed == 0  # untouched
+
+
+def test_images_under_other_names_do_not_pass_for_held_out_ones(dataset: Dataset, tmp_path: Path) -> None:
+    run = teach(dataset, lesson(), tmp_path / "run")
+    renamed = tmp_path / "renamed"
+    renamed.mkdir()
+    for i, sample in enumerate(reversed(dataset.train)):
+        shutil.copy(sample.path, renamed / f"{i:02d}.png")
+    assert open_data(run, None).train == dataset.train
+    with pytest.raises(DataError, match="under other names"):
+        open_data(run, renamed)
