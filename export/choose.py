@@ -14,6 +14,7 @@ from edge_runtime.errors import ConfigError
 from training.backbones import DEFAULT_BACKBONE
 from training.console import bars, input_options, say
 
+WIDE = 130
 app = typer.Typer(add_completion=False)
 
 
@@ -81,7 +82,7 @@ def _show(found, out: Path) -> None:  # type: ignore[no-untyped-def]
     table = Table(box=None, pad_edge=False)
     columns = ("method", "to choose by", "test AUROC", "AUPRO", "FP32", "ms (p99)", "MB run", "MB file", "teach s", "build s", "")
     for name in columns:
-        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name == "method" else "right", overflow="fold")
     for r in found.rows:
         name = f"{r.method} {r.preset}"
         mark = "take this" if f"{r.method}/{r.preset}" == found.best else "frontier" if r.on_frontier else ""
@@ -90,6 +91,8 @@ def _show(found, out: Path) -> None:  # type: ignore[no-untyped-def]
         costs = (f"{r.latency_ms:.1f} ({r.latency_p99_ms:.1f})", *(f"{v:.0f}" for v in (r.memory_mb, r.bundle_mb, r.teach_s, r.build_s)))
         table.add_row(name, *figures, *costs, mark if r.within_budget else "too slow", style=style)
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE)  # a file has no edge to wrap at
     console.print(table)
     console.print(f"to choose by: image AUROC on {found.chosen_by}. {found.seconds:.0f} s; {out / 'compare.json'}", soft_wrap=True)
 
