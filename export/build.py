@@ -30,9 +30,8 @@ from training.data import Dataset, load_frame
 from training.drift import drift_limits
 from training.evaluate import measure
 from training.fit import Course, fit_held_out
-from training.learn import Schedule, hold_out
-from training.material import outlier_pictures, painted_pictures
-from training.methods.base import Features, Head, LevelShape, Outliers, Progress, silent
+from training.material import painted_pictures
+from training.methods.base import Features, Head, LevelShape, Progress, silent
 from training.recalibrate import open_data
 from training.run import IGNORE, Detector, Run, RunInfo
 
@@ -188,12 +187,10 @@ class _Export:
         levels = self._levels("int8_backbone", quantized, self.gate.write_inputs("held", good) if trunk.compare else taught)
         prepare = self.gate.prepare
         features = Features.of(levels, prepare.views, len(levels[0]) // (len(good) * prepare.views) - 1)
-        course = Course(
-            self._outliers(quantized, head.grid_hw), Schedule(minutes=info.learning.minutes if info.learning else None), start=head
-        )
         fitted = fit_held_out(
-            info.method, info.params, level_shapes, features, prepare, info.seed, folds=info.folds, course=course, progress=self.progress
-        )
+            info.method, info.params, level_shapes, features, prepare, info.seed, folds=info.folds, course=Course(learnt=head),
+            progress=self.progress,
+        )  # fmt: skip
         held_out = fitted.held_out
         found = self.gate.run_ir("int8", convert.stitch(quantized, convert.convert_head(fitted.head, level_shapes)), images)
         score, score_map = found.outputs["score"], found.outputs["map"][:, 0]
@@ -225,16 +222,6 @@ class _Export:
         found = self.workshop.levels(trunk, pictures, self.work / name)
         self.progress(what, 1, 1)
         return found
-
-    def _outliers(self, trunk: ov.Model, grid_hw: tuple[int, int]) -> Outliers | None:
-        """The bad parts that the run learnt from, seen by the graph that ships."""
-        info = self.run.info
-        if info.outliers is None:
-            return None
-        learnt, _ = hold_out(len(self.dataset.train), info.seed)
-        samples = [self.dataset.train[int(i)] for i in learnt]
-        pictures = outlier_pictures(info.outliers, self.dataset, samples, self.gate.prepare, info.seed, self.progress)
-        return pictures.outliers(self._levels("outliers", trunk, self.gate.write_pictures("bad", pictures.images, len(pictures))), grid_hw)
 
     def _onnx(self, detector: Detector, images: Path, expected: npt.NDArray[np.float64]) -> None:
         """detector.onnx: the FP32 detector with the run's own head, whatever the bundle's precision; its threshold is in its metadata."""

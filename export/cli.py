@@ -39,7 +39,7 @@ def build(
     run: Annotated[Path, typer.Argument(help="A run that lineside-train fit made.")],
     out: Annotated[Path, typer.Option(help="The bundle to write: a folder that does not exist yet.")],
     precision: Annotated[
-        Precision | None, typer.Option(help="int8 is faster; fp32 computes what was taught. Default: what suits the method, int8 for most.")
+        Precision | None, typer.Option(help="int8 is faster; fp32 computes what was taught. Default: what suits the preset, int8 for most.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Where the run's images are now, if they moved.")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write detector.onnx: the FP32 detector as it was taught.")] = False,
@@ -62,7 +62,7 @@ def build(
             raise
         raise MissingExtra("lineside-export build", "train") from e
     taught = load_run(run)
-    chosen = precision or Precision(METHODS[taught.info.method].precision)
+    chosen = precision or Precision(METHODS[taught.info.method].precision(taught.info.preset))
     if (chosen is Precision.INT8 and find_spec("nncf") is None) or (onnx and find_spec("onnx") is None):
         raise MissingExtra(f"lineside-export build --{'onnx' if onnx else 'precision int8'}", "train")
     options = builder.Options(

@@ -2,7 +2,7 @@
 
 `python -m export.compare` is what `lineside-train compare` and `lineside-train fit --method auto` start, since teaching does not import
 exporting. All methods learn from four fifths of the good images. The last fifth, with defects painted into it (or with bad images that were
-given), decides which one to take: the test split never does.
+given), decides which one to take: the test split never does. Of enough bad images, half teach the methods that learn from such.
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ from training.learn import hold_out
 from training.lesson import Lesson, check_enough, learns, resolve
 from training.material import painted_pictures
 from training.methods.base import Progress, silent
+from training.methods.exposure import LEAST_BAD
 from training.methods.table import METHODS
 from training.teach import teach
 
@@ -43,6 +44,8 @@ TORCH_IMAGES = 32
 """On which a bundle's FP32 graph is compared with torch: the conversion is right or wrong, whatever the picture."""
 SLOW = "efficientad"
 """Distils a teacher first, which takes longer than all other methods together."""
+ENOUGH_BAD = 2 * LEAST_BAD
+"""Bad images that were given, from which on half of them teach and the other half choose; fewer all choose."""
 CLOSE = 0.003
 """AUROCs that differ by less are the same, and the faster method is taken: so much another seed moves them."""
 
@@ -81,6 +84,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     backbone: str
     n_learnt: int
     n_held_back: int
+    n_bad_learnt: int
+    """Of the bad images that were given: what fcdd and devnet learnt from."""
     chosen_by: str
     """What the choice rests on, in words."""
     budget_ms: float | None
@@ -119,15 +124,26 @@ class _Choosing:
 def fast_methods(dataset: Dataset) -> list[str]:
     """Every method that this data set can teach, with its fast preset. EfficientAD is compared by name only: its teacher takes long."""
     n = len(hold_out(len(dataset.train), 0)[0])
-    own_bad = any(s.split == "train" for s in dataset.bad)
-    return [m for m, known in METHODS.items() if known.least_images <= n and (known.outliers != "required" or own_bad) and m != SLOW]
+    bad = [s for s in dataset.bad if s.split == "train"] or share_bad(dataset, 0)[0]
+    return [m for m, known in METHODS.items() if known.least_images <= n and (known.outliers != "required" or bad) and m != SLOW]
+
+
+def share_bad(dataset: Dataset, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """(teach, choose): the bad images that were given (--bad), each kind halved; where they are few all choose."""
+    given = [s for s in dataset.bad if s.split == "bad"]
+    if len(given) < ENOUGH_BAD:
+        return [], given
+    order = np.random.default_rng(seed).permutation(len(given))
+    by_kind = sorted((given[int(i)] for i in order), key=lambda s: s.kind)
+    return by_kind[::2], by_kind[1::2]
 
 
 def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = silent) -> Comparison:
     """Teach, build and measure each method; the bundles stay in `out`/bundles, compare.json beside them.
 
-    Bad images given with the data (`dataset.bad`, split "bad") are what is chosen by; else defects are painted. A method that cannot be
-    taught or built is listed with its reason, and the others go on. Raises ConfigError, DataError when nothing can be compared.
+    Bad images given with the data (`dataset.bad`, split "bad") are what is chosen by (see `share_bad`); else defects are painted. A
+    method that cannot be taught or built is listed with its reason, and the others go on. Raises ConfigError, DataError when nothing can
+    be compared.
     """
     began = time.monotonic()
     lessons = [_lesson(name, request) for name in request.methods]
@@ -141,13 +157,14 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
             check_enough(lesson.method, len(learnt))
         except DataError as e:
             raise DataError(f"{e}. Of {len(dataset.train)} good images {len(held)} are held back to choose by") from e
+    teaching, judging = share_bad(dataset, request.seed)
     taught = dataclasses.replace(
         dataset,
         train=tuple(dataset.train[int(i)] for i in learnt),
         sha256=tuple(dataset.sha256[int(i)] for i in learnt),
-        bad=tuple(s for s in dataset.bad if s.split == "train"),
+        bad=(*(s for s in dataset.bad if s.split == "train"), *(dataclasses.replace(s, split="train") for s in teaching)),
     )
-    choosing = _choosing(dataset, held, request.seed)
+    choosing = _choosing(dataset, held, judging, request.seed)
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.absolute().parent))
     try:
         (part / "bundles").mkdir()
@@ -173,6 +190,7 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
             backbone=request.backbone,
             n_learnt=len(learnt),
             n_held_back=len(held),
+            n_bad_learnt=len(teaching),
             chosen_by=choosing.what,
             budget_ms=request.budget_ms,
             best=None,
@@ -201,11 +219,10 @@ def _lesson(name: str, request: Request) -> Lesson:
     return lesson
 
 
-def _choosing(dataset: Dataset, held: npt.NDArray[np.intp], seed: int) -> _Choosing:
+def _choosing(dataset: Dataset, held: npt.NDArray[np.intp], given: Sequence[Sample], seed: int) -> _Choosing:
     prepare = dataset.preprocessor()
     unseen = [dataset.train[int(i)] for i in held]
     good = _pictures(unseen, prepare)
-    given = [s for s in dataset.bad if s.split == "bad"]
     if given:
         what = f"{len(good)} good images that were held back and {len(given)} bad images that were given"
         return _Choosing(good, _pictures(given, prepare), what)
@@ -227,7 +244,7 @@ def _measure(
     run = teach(dataset, lesson, place / "work" / name, progress=progress, backbone_fn=shop.backbone_fn)
     taught = time.monotonic()
     # The gate is wide here: what quantization costs is a column of the table, and what is taken is built again behind the narrow one.
-    options = Options(precision=METHODS[lesson.method].precision, band=1.0, budget=1.0, torch_images=TORCH_IMAGES)
+    options = Options(precision=METHODS[lesson.method].precision(lesson.preset), band=1.0, budget=1.0, torch_images=TORCH_IMAGES)
     report = build(run, place / "bundles" / name, None, options, progress, workshop=shop, dataset=dataset)
     built = time.monotonic()
     bundle = ModelBundle.open(report.out)

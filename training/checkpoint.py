@@ -48,6 +48,18 @@ class State:
     """The best so far."""
 
 
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str] | None = None) -> None:
+    """A safetensors file that all may read who may read a file made here: the library writes for its owner alone.
+
+    Raises OSError, SafetensorError.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    apart = {k: v.contiguous().clone() for k, v in tensors.items()}  # shared or strided ones are refused
+    save_file(apart, path, metadata=None if notes is None else dict(notes))
+    path.chmod(mode)
+
+
 def _identity(checkpoint: Checkpoint) -> str:
     text = json.dumps({**checkpoint.identity, "part": checkpoint.part}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -74,7 +86,7 @@ def save_state(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim
     }
     part = checkpoint.path.with_name(checkpoint.path.name + ".part")
     try:
-        save_file({k: v.clone() for k, v in tensors.items()}, part, metadata=notes)  # shared tensors are refused, so none is
+        save_tensors(tensors, part, notes)
         part.replace(checkpoint.path)
     except (OSError, SafetensorError) as e:  # the latter for a folder that is gone and for a full disk alike
         raise DataError(f"checkpoint {checkpoint.path}: cannot be written ({e})") from e

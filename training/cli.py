@@ -79,13 +79,14 @@ def fit(
     if method == "auto":
         _refuse_with_auto(preset, resume, masks is not None and bad is None, **{"--set": set_, "--synthetic": synthetic})
         check_free(out, force)
-        method, preset = _pick_method(
+        method, preset, taught_by_bad = _pick_method(
             data, budget_ms=budget_ms, backbone=backbone, weights=weights, image_size=image_size, roi=roi, ignore_mask=ignore_mask,
             tiles=tiles, tile_size=tile_size, overlap=overlap, bayer=bayer, bad=bad, seed=seed, allow_duplicates=allow_duplicates,
         )  # fmt: skip
         minutes = minutes if learns(method) else None
-        learns_bad = False  # they have chosen, and will calibrate
-        bad, masks = (bad, masks) if false_reject_rate is None else (None, None)
+        # As it was compared: enough bad images teach a method that learns from such, else they only choose and calibrate.
+        learns_bad = taught_by_bad and METHODS[method].outliers != "none"
+        bad, masks = (bad, masks) if learns_bad or false_reject_rate is None else (None, None)
     else:
         learns_bad = method in METHODS and METHODS[method].outliers != "none"
     bad_path, mask_path = (str(p.resolve()) if p else None for p in (bad, masks))
@@ -191,8 +192,11 @@ def _refuse_with_auto(preset: str, resume: bool, lone_masks: bool, **of_one_meth
         raise ConfigError(f"{given[0].removeprefix('--')}: {given[0]} counts for one method; leave it out, or name the method, not auto")
 
 
-def _pick_method(data: Path, **options: Any) -> tuple[str, str]:
-    """(method, preset) that `compare` takes for these options. Ends the process as `compare` does where it finds none."""
+def _pick_method(data: Path, **options: Any) -> tuple[str, str, bool]:
+    """(method, preset) that `compare` takes for these options, and whether bad images taught there.
+
+    Ends the process as `compare` does where it finds none.
+    """
     words: list[str] = []
     for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
@@ -205,7 +209,7 @@ def _pick_method(data: Path, **options: Any) -> tuple[str, str]:
     comparison = json.loads(found.stdout)
     method, _, preset = comparison["best"].partition("/")
     say(f"taking {method} ({preset}), chosen by {comparison['chosen_by']}")
-    return method, preset
+    return method, preset, comparison["n_bad_learnt"] > 0
 
 
 @app.command()
@@ -216,7 +220,7 @@ def distil(
     weights: Annotated[Path | None, typer.Option(help="State dict of the backbone; default: installed or downloaded.")] = None,
     size: Annotated[str, typer.Option(help="small or medium: PDN-S or PDN-M; presets fast and fine of efficientad.")] = "small",
     channels: Annotated[int, typer.Option(min=1, help="Channels of the teacher.")] = 128,
-    width: Annotated[float, typer.Option(help="Share of the paper's channels inside.")] = 0.5,
+    width: Annotated[float, typer.Option(help="Share of the paper's channels inside.")] = 0.25,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the square that pictures are brought to.")] = 256,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Time that it may take.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter course ended.")] = False,

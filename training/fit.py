@@ -22,9 +22,6 @@ from training.run import make_head
 BackboneFn = Callable[[npt.NDArray[np.uint8]], Sequence[npt.NDArray[np.float32]]]
 """(N, H, W, 3) uint8 BGR -> one (N, C, h, w) float32 array a level, finest first."""
 
-REFINE = 4
-"""A head that goes on from another's weights learns for this part of a course."""
-
 FOLDS: Mapping[str, int] = {"patchcore": 3}
 """Folds of the cross-fit where a fit is dear; 5 otherwise."""
 DEFAULT_FOLDS = 5
@@ -110,8 +107,8 @@ class Course:
     outliers: Outliers | None = None
     schedule: Schedule = field(default_factory=Schedule)
     checkpoint: Checkpoint | None = None
-    start: Head | None = None
-    """Go on from this one's weights, with a quarter of the course: for features that differ a little."""
+    learnt: Head | None = None
+    """Learn nothing; take this one's weights, and compute anew what is computed: for features that differ a little."""
 
 
 def fit_held_out(
@@ -139,21 +136,17 @@ def fit_held_out(
         fitted = fit_head(method, params, level_shapes, features, prepare, seed, progress)
         return Fitted(fitted, held_out, np.arange(features.n_images), None)
     course = course or Course()
-    schedule = course.schedule
-    if course.start is not None:
-        head.load_state_dict(course.start.state_dict())
     learnt, held = hold_out(features.n_images, seed)
     valid = valid_views(prepare, head.grid_hw)
-    unseen = features.of_images(held, varied=False)
-    task = head.task(features.of_images(learnt, varied=True), unseen, valid, course.outliers, seed)
-    if course.start is not None:
-        schedule = Schedule(
-            minutes=None if schedule.minutes is None else schedule.minutes / REFINE,
-            max_steps=max(1, (schedule.max_steps or task.steps) // REFINE),
-        )
-    outcome = learn(task, schedule, seed, checkpoint=course.checkpoint, progress=progress, what=f"learning {method}")
-    with torch.no_grad():
-        head.finish(unseen, valid)
+    seen, unseen = features.of_images(learnt, varied=True), features.of_images(held, varied=False)
+    outcome: Outcome | None = None
+    if course.learnt is not None:
+        head.load_state_dict(course.learnt.state_dict())
+        with torch.no_grad():
+            head.prepare(seen, unseen, valid)
+    else:
+        task = head.task(seen, unseen, valid, course.outliers, seed)
+        outcome = learn(task, course.schedule, seed, checkpoint=course.checkpoint, progress=progress, what=f"learning {method}")
     return Fitted(head.cpu().eval().requires_grad_(False), score_features(head, unseen, prepare), held, outcome)
 
 

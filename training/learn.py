@@ -208,21 +208,23 @@ class TrainedHead(Head):
     """A head over a frozen backbone that is learnt by gradient steps instead of being computed. Its weights may be parameters."""
 
     @abstractmethod
-    def task(self, features: Features, held_out: Features, valid: npt.NDArray[np.bool_], outliers: Outliers | None, seed: int) -> Task:
-        """What is to be learnt from good images (and outliers, where the method takes them).
+    def prepare(self, features: Features, held_out: Features, valid: npt.NDArray[np.bool_]) -> None:
+        """Compute what is not learnt, from good images: what learnt weights see must mean the same on any backbone's features.
 
-        Called again for the same head it goes on from the weights that are there: an export refines a head on the INT8 features. Raises
-        DataError when there are too few images.
+        An export calls it alone, on the INT8 features. Raises DataError when there are too few images.
         """
 
-    def finish(self, features: Features, valid: npt.NDArray[np.bool_]) -> None:
-        """Whatever is computed once after learning, from held-out good images. Default: nothing."""
+    @abstractmethod
+    def task(self, features: Features, held_out: Features, valid: npt.NDArray[np.bool_], outliers: Outliers | None, seed: int) -> Task:
+        """`prepare`, and what is to be learnt from good images (and outliers, where the method takes them).
+
+        Raises DataError when there are too few images.
+        """
 
     def fit(self, features: Features, valid: npt.NDArray[np.bool_], seed: int, progress: Progress = silent) -> None:
         """Learn with the method's own schedule, without outliers; a fifth of the images is held out."""
         rows, held = hold_out(len(features), seed)
         learn(self.task(features.subset(rows), features.subset(held), valid, None, seed), Schedule(), seed, progress=progress)
-        self.finish(features.subset(held), valid)
 
 
 class Network(nn.Module):
@@ -235,11 +237,20 @@ class Network(nn.Module):
     (parameters and buffers) is all that is kept of it.
     """
 
+    start_share: float = 0.0
+    """Share of a time budget that `start` may take where no file gives it what it would have to learn."""
+    remark: str = ""
+    """What a user should know of how it started; a sentence."""
+
     @abstractmethod
-    def start(self, weights: Path | None, good: Pictures, seed: int, progress: Progress = silent) -> None:
+    def start(
+        self, weights: Path | None, good: Pictures, seed: int, progress: Progress = silent, *,
+        minutes: float | None = None, resumed: bool = False,
+    ) -> None:  # fmt: skip
         """Load or make what is there before learning: a teacher (see `build_backbone`; `weights` is its file), statistics of good images.
 
-        Raises DataError for weights that do not fit.
+        `minutes`: what any learning in it may take. `resumed`: whatever the task's module keeps will come from a checkpoint afterwards, so
+        nothing needs to be learnt. Raises DataError for weights that do not fit.
         """
 
     @abstractmethod

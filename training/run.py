@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edge_runtime import bundle
@@ -31,6 +31,7 @@ from edge_runtime.records import Frame, Prediction
 from training.augment import Augment
 from training.backbones import Backbone, BackboneSpec
 from training.calibrate import HeldOut, Rule
+from training.checkpoint import save_tensors
 from training.data import load_frame
 from training.learn import Network
 from training.material import OutlierSource
@@ -248,8 +249,8 @@ def save_run(
     part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         part.mkdir(parents=True)
-        save_file({k: v.contiguous().clone() for k, v in _weights_of(backbone).state_dict().items()}, part / BACKBONE)
-        save_file({k: v.contiguous() for k, v in head.state_dict().items()}, part / HEAD)
+        save_tensors(_weights_of(backbone).state_dict(), part / BACKBONE)
+        save_tensors(head.state_dict(), part / HEAD)
         info = msgspec.structs.replace(
             info,
             backbone=msgspec.structs.replace(info.backbone, sha256=bundle.file_sha256(part / BACKBONE)),

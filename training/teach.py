@@ -156,15 +156,16 @@ class _Teaching:
         self._announce(backbone.spec.name, blank.grid_hw, f"; memory for the fit: about {needed / 1e6:.0f} MB")
         check_memory(needed)
         run_backbone = self.backbone_fn(backbone)
+        bad: OutlierPictures | None = None
+        if self.source is not None:  # before the features, which take long: a mask that does not fit is told at once
+            learn_rows, _ = hold_out(n, lesson.seed)
+            bad = outlier_pictures(self.source, dataset, [dataset.train[int(i)] for i in learn_rows], prepare, lesson.seed, self.progress)
         pictures = good_pictures(dataset.train, prepare, lesson.augment, lesson.seed)
         features = extract_features(
             run_backbone, pictures, n, shapes, views=prepare.views, copies=copies, scratch=self.scratch, progress=self.progress
         )
-        bad: OutlierPictures | None = None
         outliers = None
-        if self.source is not None:
-            learn_rows, _ = hold_out(n, lesson.seed)
-            bad = outlier_pictures(self.source, dataset, [dataset.train[int(i)] for i in learn_rows], prepare, lesson.seed, self.progress)
+        if bad is not None:
             levels = extract_features(run_backbone, iter(bad.images), len(bad), shapes, scratch=self.scratch, progress=self.progress).levels
             outliers = bad.outliers(levels, blank.grid_hw)
         course = Course(outliers, self.schedule, self._checkpoint(bad) if isinstance(blank, TrainedHead) else None)
@@ -187,10 +188,15 @@ class _Teaching:
         own = np.arange(views)
         good = Pictures(images, (rows[:, None] * views + own).ravel(), lesson.augment)
         unseen = Pictures(images, (held[:, None] * views + own).ravel())
-        network.start(lesson.weights, good, lesson.seed, self.progress)
+        checkpoint = self._checkpoint()
+        share = network.start_share if lesson.weights is None else 0.0
+        before, after = (None if lesson.minutes is None else part * lesson.minutes for part in (share, 1 - share))
+        network.start(lesson.weights, good, lesson.seed, self.progress, minutes=before, resumed=lesson.resume)
+        if network.remark:
+            self.say(f"note: {network.remark}")
         outcome = learn(
-            network.task(good, unseen, lesson.seed), self.schedule, lesson.seed,
-            checkpoint=self._checkpoint(), progress=self.progress, what=f"learning {lesson.method}",
+            network.task(good, unseen, lesson.seed), Schedule(minutes=after), lesson.seed,
+            checkpoint=checkpoint, progress=self.progress, what=f"learning {lesson.method}",
         )  # fmt: skip
         network = network.cpu().eval().requires_grad_(False)
         shapes = network.level_shapes(spec.height, spec.width)

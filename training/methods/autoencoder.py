@@ -88,7 +88,10 @@ class AutoencoderNetwork(Network):
         self.last = nn.Conv2d(params.width, 3, 3, padding=1)
         self.register_buffer("mean", torch.full((1, 3, *self.sizes[0]), 0.5))
 
-    def start(self, weights: Path | None, good: Pictures, seed: int, progress: Progress = silent) -> None:
+    def start(
+        self, weights: Path | None, good: Pictures, seed: int, progress: Progress = silent, *,
+        minutes: float | None = None, resumed: bool = False,
+    ) -> None:  # fmt: skip
         """Random weights, and the mean good picture."""
         if weights is not None:
             raise DataError(f"autoencoder: learns from nothing but your images and has no use for the weights {weights}; leave them out")

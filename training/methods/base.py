@@ -80,6 +80,17 @@ class Outliers:
         return len(self.features)
 
 
+def usual(mean: Tensor, n: int, size: int, inside: Tensor) -> Tensor:
+    """(1, h, w) mean map of `n` good images -> what is usual at each place: the mean over `size` squared cells (odd) that are `inside`.
+
+    `inside`: (1, h, w) 1 or 0, not 0 everywhere. Two images' worth of the mean of all places goes into it, too: few images know a place
+    only roughly.
+    """
+    overall = (mean * inside).sum() / inside.sum()
+    pooled, share = (nn.functional.avg_pool2d(x, size, 1, size // 2) for x in ((mean - overall) * inside, inside))
+    return overall + n / (n + 2) * pooled / share.clamp_min(1e-6)
+
+
 class Head(nn.Module):
     """Features in, (score, map) out.
 

@@ -35,8 +35,8 @@ class DevnetParams(ExposedParams):
 
 
 PRESETS: Mapping[str, tuple[tuple[int, ...], DevnetParams]] = {
-    "fast": ((16,), DevnetParams()),
-    "fine": ((8, 16), DevnetParams(top_k=20)),
+    "fast": ((16,), DevnetParams(context=64)),
+    "fine": ((8, 16), DevnetParams(context=64, top_k=20)),
 }
 """Name -> (strides of the backbone, parameters)."""
 
@@ -52,7 +52,7 @@ class DevnetHead(WhitenedHead):
         params.check(self.name)
         if params.margin <= 0:
             raise ConfigError(f"devnet: expected margin to be above 0, found {params.margin}")
-        super().__init__(level_shapes, params.top_k)
+        super().__init__(level_shapes, params.top_k, context=params.context)
         self.params = params
         self.net = seeded(partial(Scorer, sum(c for c, _, _ in self.level_shapes), params.hidden, 0.0), 0)
         self.register_buffer("base", torch.tensor([0.0, 1.0]))  # minus the mean, and one over the spread, of good cells' distances
@@ -75,10 +75,19 @@ class DevnetHead(WhitenedHead):
         where = torch.topk(flat * inside - 1e6 * (1 - inside), self.top_k, dim=1).indices
         return (flat * inside).gather(1, where).sum(1) * self.top_weight
 
+    @torch.no_grad()
+    def prepare(self, features: Features, held_out: Features, valid: npt.NDArray[np.bool_]) -> None:
+        """Whitening, and what distances are usual. See `TrainedHead.prepare`."""
+        self.whiten(features, valid, 2)
+        inside = self.valid.flatten() > 0
+        # Of held-out images: those that whitening was estimated from lie nearer than any other.
+        found = torch.cat([_distance(self.stacked(levels)).flatten(1)[:, inside].flatten() for levels in held_out.batches(BATCH)])
+        self.base.copy_(torch.stack([-found.mean(), 1 / found.std(correction=0).clamp_min(1e-6)]))
+
     def task(
         self, features: Features, held_out: Features, valid: npt.NDArray[np.bool_], outliers: Outliers | None, seed: int
     ) -> "DevnetTask":
-        """From good and at least LEAST_BAD real bad images, beside which painted ones may be. Whitening is estimated anew."""
+        """From good and at least LEAST_BAD real bad images, beside which painted ones may be."""
         real = 0 if outliers is None else int((~outliers.synthetic).sum())
         if outliers is None or real < LEAST_BAD:
             raise DataError(
@@ -86,12 +95,7 @@ class DevnetHead(WhitenedHead):
                 " fcdd, which can do with painted defects"
             )
         exposure = Exposure(self.name, features, held_out, outliers, self.grid_hw, seed)
-        with torch.no_grad():
-            self.whiten(features, valid, 2)
-            inside = self.valid.flatten() > 0
-            # Of held-out images: those that whitening was estimated from lie nearer than any other.
-            found = torch.cat([_distance(self.stacked(levels)).flatten(1)[:, inside].flatten() for levels in held_out.batches(BATCH)])
-            self.base.copy_(torch.stack([-found.mean(), 1 / found.std(correction=0).clamp_min(1e-6)]))
+        self.prepare(features, held_out, valid)
         return DevnetTask(self, exposure)
 
 

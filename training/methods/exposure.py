@@ -23,6 +23,8 @@ ENOUGH = 10
 class ExposedParams:
     """What a user may choose of any such method."""
 
+    context: int = 0
+    """Principal components of the picture's mean features that every position is judged given, as in PaDiM; 0 for none."""
     hidden: int = 32
     """Width of the learnt net."""
     top_k: int = 5

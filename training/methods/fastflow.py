@@ -31,6 +31,8 @@ _CLAMP = 1.9
 class FastflowParams:
     """What a user may choose; stored as JSON beside the weights."""
 
+    context: int = 0
+    """Principal components of the picture's mean features that every position is judged given, as in PaDiM; 0 for none."""
     flow_steps: int = 4
     """Coupling steps a level; their kernels alternate 3x3, 1x1 (section 3)."""
     hidden_ratio: float = 0.25
@@ -46,8 +48,8 @@ class FastflowParams:
 
 
 PRESETS: Mapping[str, tuple[tuple[int, ...], FastflowParams]] = {
-    "fast": ((16,), FastflowParams()),
-    "fine": ((8, 16), FastflowParams(top_k=20)),
+    "fast": ((16,), FastflowParams(context=64)),
+    "fine": ((8, 16), FastflowParams(context=64, top_k=20)),
 }
 """Name -> (strides of the backbone, parameters)."""
 
@@ -98,7 +100,7 @@ class FastflowHead(WhitenedHead):
 
     def __init__(self, params: FastflowParams, level_shapes: Sequence[LevelShape]) -> None:
         """Build an unfitted head. `level_shapes`: (C, h, w) a level, finest first. Raises ConfigError for impossible parameters."""
-        super().__init__(level_shapes, params.top_k)
+        super().__init__(level_shapes, params.top_k, context=params.context)
         if params.flow_steps < 1 or not 0 < params.hidden_ratio <= 4:
             raise ConfigError(
                 f"fastflow: expected flow_steps of at least 1 and hidden_ratio above 0 and at most 4, found {params.flow_steps} and"
@@ -131,18 +133,22 @@ class FastflowHead(WhitenedHead):
         score_map = total / len(self.level_shapes) * self.valid
         return self.top(score_map), score_map
 
+    @torch.no_grad()
+    def prepare(self, features: Features, held_out: Features, valid: npt.NDArray[np.bool_]) -> None:
+        """Whitening, and what enlarges coarse maps. See `TrainedHead.prepare`."""
+        self.whiten(features, valid, 2)
+        for i in range(1, len(self.level_shapes)):
+            # Enlarging is renormalised beside ignored cells, whose zeros would pull their neighbours down.
+            share = _enlarge(self.get_buffer(f"inside_{i}"), self.grid_hw)
+            self.get_buffer(f"spread_{i}").copy_(1 / share.clamp_min(1e-3))
+
     def task(
         self, features: Features, held_out: Features, valid: npt.NDArray[np.bool_], outliers: Outliers | None, seed: int
     ) -> "FlowTask":
-        """Maximum likelihood on good images; outliers are not used. Whitening is estimated anew. See `TrainedHead.task`."""
+        """Maximum likelihood on good images; outliers are not used. See `TrainedHead.task`."""
         if not len(held_out):
             raise DataError("fastflow: expected at least 1 held-out good image to end the learning by, found none; add images")
-        with torch.no_grad():
-            self.whiten(features, valid, 2)
-            for i in range(1, len(self.level_shapes)):
-                # Enlarging is renormalised beside ignored cells, whose zeros would pull their neighbours down.
-                share = _enlarge(self.get_buffer(f"inside_{i}"), self.grid_hw)
-                self.get_buffer(f"spread_{i}").copy_(1 / share.clamp_min(1e-3))
+        self.prepare(features, held_out, valid)
         return FlowTask(self, features, held_out)
 
 

@@ -37,8 +37,8 @@ class FcddParams(ExposedParams):
 
 
 PRESETS: Mapping[str, tuple[tuple[int, ...], FcddParams]] = {
-    "fast": ((16,), FcddParams()),
-    "fine": ((8, 16), FcddParams(top_k=20)),
+    "fast": ((16,), FcddParams(context=64)),
+    "fine": ((8, 16), FcddParams(context=64, top_k=20)),
 }
 """Name -> (strides of the backbone, parameters)."""
 
@@ -55,7 +55,7 @@ class FcddHead(WhitenedHead):
         params.check(self.name)
         if params.upsample < 1 or params.sigma <= 0:
             raise ConfigError(f"fcdd: expected upsample of at least 1 and sigma above 0, found {params.upsample} and {params.sigma}")
-        super().__init__(level_shapes, params.top_k, params.upsample)
+        super().__init__(level_shapes, params.top_k, params.upsample, params.context)
         self.params = params
         # A little above 0: at 0 itself the square has no slope, and nothing would ever be learnt.
         self.psi = seeded(partial(Scorer, sum(c for c, _, _ in self.level_shapes), params.hidden, 0.1), 0)
@@ -85,16 +85,20 @@ class FcddHead(WhitenedHead):
         up, size = self.params.upsample, self.kernel.shape[-1]
         return F.conv_transpose2d(cells, self.kernel, stride=up, padding=(size - up) // 2)
 
+    @torch.no_grad()
+    def prepare(self, features: Features, held_out: Features, valid: npt.NDArray[np.bool_]) -> None:
+        """Whitening, and what spreads cells over the map. See `TrainedHead.prepare`."""
+        self.whiten(features, valid, 2)
+        self.spread.copy_(self.valid / self._spread(self.get_buffer("inside_0")).clamp_min(1e-6))
+
     def task(
         self, features: Features, held_out: Features, valid: npt.NDArray[np.bool_], outliers: Outliers | None, seed: int
     ) -> "FcddTask":
-        """From good images, and bad or painted ones. Whitening is estimated anew. See `TrainedHead.task`."""
+        """From good images, and bad or painted ones. See `TrainedHead.task`."""
         if outliers is None:
             raise DataError("fcdd: expected bad images or synthetic defects to learn from, found none; give some with --bad FOLDER")
         exposure = Exposure(self.name, features, held_out, outliers, self.grid_hw, seed)
-        with torch.no_grad():
-            self.whiten(features, valid, 2)
-            self.spread.copy_(self.valid / self._spread(self.get_buffer("inside_0")).clamp_min(1e-6))
+        self.prepare(features, held_out, valid)
         return FcddTask(self, exposure)
 
 

@@ -38,3 +38,15 @@ def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
     finally:
         torch.set_num_threads(threads)
     return values, vectors
+
+
+def inverse_root(x: Tensor, least: float = 1e-12) -> Tensor:
+    """(P, N, C) centred samples -> (P, C, C) float32: symmetric inverse square roots of their shrunk covariances.
+
+    `least`: variance below which no direction is believed to be.
+    """
+    cov, ridge = ledoit_wolf(x)
+    cov.diagonal(dim1=1, dim2=2).add_(torch.maximum(ridge, floor(cov))[:, None])
+    values, vectors = eigh(cov)
+    root: Tensor = (vectors / values.clamp_min(least)[:, None].sqrt()) @ vectors.transpose(1, 2)
+    return root.float()

@@ -12,10 +12,8 @@ eigenvectors of the part's covariance over the roots of their eigenvalues, run a
 by the memory it reads: 8+16 on a 32x32 grid has 31.7 million weights as full matrices, 9.4 as this chain, 4.7 with half of the
 components.
 
-Two departures from the paper. `context`: the mean features of the whole picture are one more, coarsest level of that chain, of a
-single cell that is conditioned on and never judged itself. What a batch, a lamp or a variant of the part does to a whole picture is
-then explained before its positions are judged. `shared`: one Gaussian a level for all positions, for parts whose layout differs
-from picture to picture.
+Two departures from the paper. `context`: the mean features of the whole picture are one more, coarsest level of that chain (see
+`Context`). `shared`: one Gaussian a level for all positions, for parts whose layout differs from picture to picture.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,13 +26,12 @@ from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
 from training.methods.base import Features, Head, LevelShape, Progress, silent
+from training.methods.context import Context, explained
 from training.methods.gaussian import eigh, floor, ledoit_wolf
 
 FIT_CHUNK_BYTES = 24 << 20
 """Working memory that one chunk of positions may take while fitting."""
 BATCH = 16
-IMAGES_A_COMPONENT = 8
-"""Good images that each component of the context needs: with fewer, its coefficients follow the noise of single images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +89,17 @@ class PadimHead(Head):
         self.grid_hw = self.level_shapes[0][1:]
         gh, gw = self.grid_hw
         self.widths = _widths(params.features, [c for c, _, _ in self.level_shapes])
-        self.context = min(params.context, self.widths[-1])
+        self.context = Context(params.context, (self.widths[-1], *self.level_shapes[-1][1:])) if params.context else None
+        components = 0 if self.context is None else self.context.components
         self.ranks = [max(1, round(params.components * c)) for c in self.widths]
         for i, (_, h, w) in enumerate(self.level_shapes):
-            kept, seen = self.widths[i], sum(self.widths[i:]) + self.context
+            kept, seen = self.widths[i], sum(self.widths[i:]) + components
             if params.features is not None:
                 self.register_buffer(f"pick_{i}", torch.arange(kept))
             # Minus the mean: an export folds a subtraction into an addition, and the constant should stay what the buffer is.
             h, w = (1, 1) if params.shared else (h, w)
             self.register_buffer(f"shift_{i}", torch.zeros(1, kept, h, w))
             self.register_buffer(f"whiten_{i}", torch.zeros(h * w * self.ranks[i], seen, 1, 1))
-        if self.context:
-            self.register_buffer("context_weight", torch.zeros(1, 1, *self.level_shapes[-1][1:]))
-            self.register_buffer("context_shift", torch.zeros(1, self.widths[-1], 1, 1))
-            self.register_buffer("context_project", torch.zeros(self.context, self.widths[-1], 1, 1))
         self.register_buffer("valid_mask", torch.ones(1, 1, gh, gw))
         self.register_buffer("map_weight", torch.ones(1, 1, gh, gw))
         self.register_buffer("top_weight", torch.tensor(1.0 / min(params.top_k, gh * gw)))
@@ -119,8 +113,8 @@ class PadimHead(Head):
         for i in reversed(range(len(self.level_shapes))):
             _, h, w = self.level_shapes[i]
             x = self._prepare(levels[i], i)
-            if coarser is None and self.context:
-                coarser, below = self._context(x), (1, 1)
+            if coarser is None and self.context is not None:
+                coarser, below = self.context(x), (1, 1)
             x = x + self.get_buffer(f"shift_{i}")
             if coarser is not None:
                 x = torch.cat([x, _repeat(coarser, below, (h, w))], 1)
@@ -138,11 +132,6 @@ class PadimHead(Head):
             x = x.index_select(1, self.get_buffer(f"pick_{level}"))
         size = self.params.neighbourhood
         return x if size == 1 else nn.functional.avg_pool2d(x, size, 1, size // 2, count_include_pad=False)
-
-    def _context(self, x: Tensor) -> Tensor:
-        """Prepared coarsest level -> (N, context, 1, 1) whitened principal components of its mean over the valid positions."""
-        mean = (x * self.get_buffer("context_weight")).sum((2, 3), keepdim=True) + self.get_buffer("context_shift")
-        return nn.functional.conv2d(mean, self.get_buffer("context_project"))
 
     def _score(self, distance: Tensor) -> tuple[Tensor, Tensor]:
         """M(x) = sqrt((x - mu)^T S^-1 (x - mu)), equation 2; the image's score from its largest values, section III-C."""
@@ -165,7 +154,10 @@ class PadimHead(Head):
                 f"padim: expected a mask {self.grid_hw} with at least one valid position, found {valid.shape} with {int(valid.sum())}"
             )
         self._pick(seed)
-        context = self._fit_context(features, valid) if self.context else torch.zeros(n, 0)
+        context = torch.zeros(n, 0)
+        if self.context is not None:
+            last = len(self.level_shapes) - 1
+            context = self.context.fit((self._prepare(b[last], last) for b in features.batches(BATCH)), valid, features.copies)
         if self.params.shared:
             self._fit_shared(features, valid, context, progress)
         else:
@@ -174,25 +166,6 @@ class PadimHead(Head):
         # Smoothing is renormalised at borders and beside ignored positions, whose zeros would pull their neighbours down.
         self.map_weight.copy_(self.valid_mask / self._blur(self.valid_mask).clamp_min(1e-6))
         self.top_weight.fill_(1.0 / min(self.params.top_k, int(valid.sum())))
-
-    def _fit_context(self, features: Features, valid: npt.NDArray[np.bool_]) -> Tensor:
-        """Principal components of the pictures' mean features -> (N, context), of variance 1 or, where images are too few for one, 0."""
-        _, h, w = self.level_shapes[-1]
-        weight = nn.functional.adaptive_avg_pool2d(torch.from_numpy(valid).float()[None, None], (h, w))
-        self.get_buffer("context_weight").copy_(weight / weight.sum())
-        last = len(self.level_shapes) - 1
-        batches = (self._prepare(batch[last], last) for batch in features.batches(BATCH))
-        means = torch.cat([(x * self.get_buffer("context_weight")).sum((2, 3)) for x in batches]).double()
-        centre = means.mean(0)
-        means = means - centre
-        variances, vectors = eigh(means.T @ means / len(means))
-        bears = len(means) // (1 + features.copies) // IMAGES_A_COMPONENT  # variations of an image are no further images
-        used = min(self.context, bears, int((variances > 1e-6 * variances[-1]).sum()))
-        project = torch.zeros(self.context, means.shape[1], dtype=torch.float64)
-        project[:used] = (vectors / variances.clamp_min(1e-30).sqrt()).flip(1).T[:used]
-        self.get_buffer("context_shift").copy_(-centre[None, :, None, None])
-        self.get_buffer("context_project").copy_(project[:, :, None, None])
-        return (means @ project.T).float()
 
     def _fit_positions(self, features: Features, context: Tensor, progress: Progress) -> None:
         n = len(features)
@@ -258,11 +231,9 @@ class PadimHead(Head):
         n, seen = x.shape[:2]
         flat = x.reshape(n, -1)  # (N, C * P): all that regresses on the context does so in one product
         mean = flat.mean(0, keepdim=True)
-        flat = flat - mean
-        # Regressed apart from the rest: its components have variance 1 by construction, whatever the scale of features and shrinkage.
-        slope = context.T @ flat / n  # (q, C * P)
+        flat, slope = explained(flat - mean, context)  # regressed apart from the rest: no shrinkage touches it
         # (P, N, C) and (P, C, q), copied: on a view, batched products take ten times as long.
-        x = flat.addmm_(context, slope, alpha=-1).view(n, seen, -1).permute(2, 0, 1).contiguous()
+        x = flat.view(n, seen, -1).permute(2, 0, 1).contiguous()
         slope = slope.view(-1, seen, len(x)).permute(2, 1, 0).contiguous()
         kept, rank = self.widths[level], self.ranks[level]
         factors = _whiten(x, kept, rank, self.params.shrinkage)
@@ -274,7 +245,8 @@ class PadimHead(Head):
         """Features, parameters, and one chunk's working memory."""
         feats = sum(n_images * c * h * w * 4 for c, h, w in self.level_shapes)
         state = sum(b.numel() * b.element_size() for b in self.buffers())
-        batch = 3 * BATCH * 4 * self.grid_hw[0] * self.grid_hw[1] * (sum(self.widths) + self.context) if self.params.shared else 0
+        context = 0 if self.context is None else self.context.components
+        batch = 3 * BATCH * 4 * self.grid_hw[0] * self.grid_hw[1] * (sum(self.widths) + context) if self.params.shared else 0
         return feats + state + 3 * FIT_CHUNK_BYTES + batch
 
 

@@ -23,12 +23,18 @@ class Method(NamedTuple):
     """Whether it learns from bad images: "optional" paints synthetic ones where none are given."""
     least_images: int = 8
     """Good images below which it is refused."""
-    precision: Literal["int8", "fp32"] = "int8"
-    """What a bundle is built in unless the user says otherwise."""
+    fp32_presets: frozenset[str] = frozenset()
+    """Presets to which INT8 costs more than the parity gate allows: their bundles are FP32 unless the user says otherwise."""
+
+    def precision(self, preset: str) -> Literal["int8", "fp32"]:
+        """What a bundle is built in unless the user says otherwise."""
+        return "fp32" if preset in self.fp32_presets else "int8"
 
 
 METHODS: Mapping[str, Method] = {
-    "padim": Method(padim.PadimParams, padim.PadimHead, padim.PRESETS),
+    # One Gaussian for a whole picture knows no place where features are quiet, so it feels each activation that INT8 rounds: image AUROC
+    # 0.969 instead of 0.981 on printed circuit boards at 640 px.
+    "padim": Method(padim.PadimParams, padim.PadimHead, padim.PRESETS, fp32_presets=frozenset({"shared"})),
     "patchcore": Method(patchcore.PatchcoreParams, patchcore.PatchcoreHead, patchcore.PRESETS),
     "mvg": Method(mvg.MvgParams, mvg.MvgHead, mvg.PRESETS),
     "stfpm": Method(stfpm.StfpmParams, stfpm.StfpmHead, stfpm.PRESETS, stfpm.StfpmNetwork),

@@ -4,6 +4,8 @@ Every position has its own mean and covariance (PaDiM, Defard 2020, equation 1).
 square root, the symmetric one: of all whitenings it moves features least and follows the covariance without jumps, so that weights
 learnt on one backbone's features still mean the same on the slightly other features of its INT8 form (Kessy et al. 2018, "Optimal
 Whitening and Decorrelation", section 3: ZCA). The squared length of what results is the squared Mahalanobis distance.
+
+With a `context` (see `Context`) each position is whitened given what its whole picture looks like, as in `padim`.
 """
 
 from collections.abc import Sequence
@@ -17,7 +19,8 @@ from torch import Tensor
 from edge_runtime.errors import ConfigError, DataError
 from training.learn import TrainedHead
 from training.methods.base import Features, LevelShape
-from training.methods.gaussian import eigh, floor, ledoit_wolf
+from training.methods.context import Context, explained
+from training.methods.gaussian import inverse_root
 
 _CHUNK_BYTES = 24 << 20
 """Working memory for one chunk of positions while covariances are estimated."""
@@ -32,8 +35,9 @@ class WhitenedHead(TrainedHead):
     valid: Tensor
     top_weight: Tensor
 
-    def __init__(self, level_shapes: Sequence[LevelShape], top_k: int, upsample: int = 1) -> None:
-        """`level_shapes`: (C, h, w) a level, finest first; the map has `upsample` times the rows and columns of the finest.
+    def __init__(self, level_shapes: Sequence[LevelShape], top_k: int, upsample: int = 1, context: int = 0) -> None:
+        """`level_shapes`: (C, h, w) a level, finest first; the map has `upsample` times the rows and columns of the finest; `context`:
+        principal components of the coarsest level's mean that positions are whitened given.
 
         Raises ConfigError for impossible arguments.
         """
@@ -46,10 +50,14 @@ class WhitenedHead(TrainedHead):
         self.cells_hw = self.level_shapes[0][1:]
         self.grid_hw = (self.cells_hw[0] * upsample, self.cells_hw[1] * upsample)
         self.top_k = min(top_k, self.cells_hw[0] * self.cells_hw[1])
+        if context < 0:
+            raise ConfigError(f"{self.name}: expected context to be at least 0, found {context}")
+        self.context = Context(context, self.level_shapes[-1]) if context else None
+        given = 0 if self.context is None else self.context.components
         for i, (c, h, w) in enumerate(self.level_shapes):
             # Minus the mean: an export folds a subtraction into an addition, and the constant should stay what the buffer is.
             self.register_buffer(f"shift_{i}", torch.zeros(1, c, h, w))
-            self.register_buffer(f"whiten_{i}", torch.zeros(h * w * c, c, 1, 1))
+            self.register_buffer(f"whiten_{i}", torch.zeros(h * w * c, c + given, 1, 1))
             self.register_buffer(f"inside_{i}", torch.ones(1, 1, h, w))
         self.register_buffer("valid", torch.ones(1, 1, *self.grid_hw))
         self.register_buffer("top_weight", torch.tensor(1.0 / self.top_k))
@@ -57,10 +65,15 @@ class WhitenedHead(TrainedHead):
     def whitened(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """(N, C, h, w) a level -> the same shapes: mean 0 and covariance 1 over good parts, 0 where nothing is inspected."""
         found = []
+        context = None if self.context is None else self.context(levels[-1])
         for i, (c, h, w) in enumerate(self.level_shapes):
-            x = (levels[i] + self.get_buffer(f"shift_{i}")).permute(0, 2, 3, 1).reshape(-1, h * w * c, 1, 1)
+            x = levels[i] + self.get_buffer(f"shift_{i}")
+            if context is not None:
+                x = torch.cat([x, context.expand(-1, -1, h, w)], 1)
+            weight = self.get_buffer(f"whiten_{i}")
+            columns = x.permute(0, 2, 3, 1).reshape(-1, h * w * weight.shape[1], 1, 1)
             # A grouped convolution rather than a batched product: OpenVINO packs its weights once, at load.
-            z = F.conv2d(x, self.get_buffer(f"whiten_{i}"), groups=h * w).reshape(-1, h, w, c).permute(0, 3, 1, 2)
+            z = F.conv2d(columns, weight, groups=h * w).reshape(-1, h, w, c).permute(0, 3, 1, 2)
             found.append(z * self.get_buffer(f"inside_{i}"))
         return found
 
@@ -83,16 +96,22 @@ class WhitenedHead(TrainedHead):
             )
         mask = torch.from_numpy(np.ascontiguousarray(valid)).float()[None, None]
         self.valid.copy_(mask)
+        context = torch.zeros(len(features), 0)
+        if self.context is not None:
+            context = self.context.fit((levels[-1] for levels in features.batches(BATCH)), valid, features.copies)
         for i, (c, h, w) in enumerate(self.level_shapes):
             # A coarse cell counts when any part of it does: what lies at the edge of the inspected region must not be missed.
             self.get_buffer(f"inside_{i}").copy_(F.adaptive_max_pool2d(mask, (h, w)))
             step = max(1, _CHUNK_BYTES // (w * (2 * len(features) * c * 4 + 6 * c * c * 8)))
-            factors = self.get_buffer(f"whiten_{i}").view(h, w, c, c)
+            factors = self.get_buffer(f"whiten_{i}").view(h, w, c, -1)
             for rows in (slice(top, min(top + step, h)) for top in range(0, h, step)):
-                x = torch.from_numpy(features.levels[i][features.rows, :, rows]).permute(2, 3, 0, 1).reshape(-1, len(features), c)
-                mean = x.mean(1, keepdim=True)
-                factors[rows] = _inverse_root(x - mean).view(-1, w, c, c)
-                self.get_buffer(f"shift_{i}")[0, :, rows] = -mean[:, 0].T.reshape(c, -1, w)
+                flat = torch.from_numpy(features.levels[i][features.rows, :, rows]).reshape(len(features), -1)
+                mean = flat.mean(0, keepdim=True)
+                flat, slope = explained(flat - mean, context)
+                roots = inverse_root(flat.view(len(features), c, -1).permute(2, 0, 1).contiguous())
+                slopes = slope.view(-1, c, len(roots)).permute(2, 1, 0)  # (P, C, q)
+                factors[rows] = torch.cat([roots, -roots @ slopes], 2).view(-1, w, c, factors.shape[3])
+                self.get_buffer(f"shift_{i}")[0, :, rows] = -mean.view(c, -1, w)
         self.top_weight.fill_(1.0 / min(self.top_k, int(self.get_buffer("inside_0").sum())))
 
     def memory_bytes(self, n_images: int) -> int:
@@ -115,12 +134,3 @@ def repeat(x: Tensor, hw: tuple[int, int]) -> Tensor:
 def drawn(features: Features, picks: npt.NDArray[np.intp]) -> list[Tensor]:
     """One (n, C, h, w) tensor a level of the pictures at `picks`, which may repeat."""
     return next(iter(features.subset(picks).batches(len(picks))))
-
-
-def _inverse_root(x: Tensor) -> Tensor:
-    """(P, N, C) centred samples -> (P, C, C) inverse square roots of their shrunk covariances."""
-    cov, ridge = ledoit_wolf(x)
-    cov.diagonal(dim1=1, dim2=2).add_(torch.maximum(ridge, floor(cov))[:, None])
-    values, vectors = eigh(cov)
-    root: Tensor = (vectors / values.clamp_min(1e-12)[:, None].sqrt()) @ vectors.transpose(1, 2)
-    return root.float()

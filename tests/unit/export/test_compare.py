@@ -1,17 +1,21 @@
 """Methods side by side on a small product: what the table rests on, and who is taken."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
 
-from edge_runtime.bundle import ModelBundle
+from edge_runtime.bundle import ModelBundle, file_sha256
 from edge_runtime.errors import ConfigError
-from export.compare import Comparison, Request, Row, _choose, compare, fast_methods
+from export.compare import Comparison, Request, Row, _choose, compare, fast_methods, share_bad
+from tests.unit.export.conftest import draw
 from training.data import Dataset, load_dataset
 from training.fit import torch_backbone_fn
+from training.layout import Sample
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,28 @@ def test_no_image_that_chooses_was_learnt_from(compared: tuple[Comparison, Path]
     assert f"{comparison.n_held_back} good images that were held back" in comparison.chosen_by and "synthetic" in comparison.chosen_by
 
 
+def with_bad(dataset: Dataset, place: Path, count: int) -> Dataset:
+    for seed in range(count):
+        cv2.imwrite(str(place / f"{seed}.png"), draw(500 + seed, bad=True))
+    return replace(dataset, bad=tuple(Sample(place / f"{seed}.png", "scratch", False, None, "bad") for seed in range(count)))
+
+
+def test_of_enough_bad_images_half_teach_and_the_other_half_choose(dataset: Dataset, tmp_path: Path) -> None:
+    given = with_bad(dataset, tmp_path, 10)
+    assert "devnet" in fast_methods(given)
+    teach, choose_by = share_bad(given, 0)
+    assert len(teach) == len(choose_by) == 5 and {s.path for s in teach}.isdisjoint(s.path for s in choose_by)
+    found = compare(given, Request(["devnet"], minutes=0.05), tmp_path / "out")
+    assert found.n_bad_learnt == 5 and "5 bad images that were given" in found.chosen_by
+    learnt = ModelBundle.open(tmp_path / "out/bundles/devnet-fast").manifest.dataset.bad_sha256
+    assert learnt == tuple(sorted(file_sha256(s.path) for s in teach))
+
+
+def test_too_few_bad_images_only_choose(dataset: Dataset, tmp_path: Path) -> None:
+    few = with_bad(dataset, tmp_path, 9)
+    assert share_bad(few, 0) == ([], list(few.bad)) and "devnet" not in fast_methods(few)
+
+
 def row(method: str, auroc: float, ms: float) -> Row:
     return Row(
         method=method, preset="fast", precision="int8", choosing_auroc=auroc, test_auroc=0.5, pixel_auroc=None, aupro=None, fp32_auroc=None,
@@ -55,7 +81,17 @@ def row(method: str, auroc: float, ms: float) -> Row:
 def choose(rows: list[Row], budget_ms: float | None) -> Comparison:
     return _choose(
         Comparison(
-            data="", backbone="", n_learnt=1, n_held_back=1, chosen_by="", budget_ms=budget_ms, best=None, rows=rows, failed={}, seconds=1
+            data="",
+            backbone="",
+            n_learnt=1,
+            n_held_back=1,
+            n_bad_learnt=0,
+            chosen_by="",
+            budget_ms=budget_ms,
+            best=None,
+            rows=rows,
+            failed={},
+            seconds=1,
         )
     )
 

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
 from edge_runtime.bundle import ModelBundle
 from export.build import Options, build
 from tests.unit.export.conftest import draw, draw_mask
+from training.augment import Augment
 from training.data import load_dataset
 from training.evaluate import evaluate_bundle, evaluate_run
 from training.lesson import Lesson, learns
@@ -20,6 +22,8 @@ from training.teach import teach
 WIDE = 1.0
 """The gate stands open: a detector that learnt for two seconds from 24 pictures of 64x64 pixels is not about figures."""
 SMALL = {"patchcore": {"bank_size": 200}, "efficientad": {"distil_steps": 5, "width": 0.125}}
+
+VARIED = Augment(shift_px=2, copies=1)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +44,9 @@ def test_a_method_becomes_a_bundle_that_scores_as_its_manifest_says(
     dataset = load_dataset(data_dir, image_size="64", allow_duplicates=True)
     takes_bad = METHODS[method].outliers != "none"
     lesson = Lesson(
-        method, overrides=SMALL.get(method, {}), outliers=bad_parts if takes_bad else None, minutes=0.03 if learns(method) else None
-    )
+        method, overrides=SMALL.get(method, {}), outliers=bad_parts if takes_bad else None, minutes=0.03 if learns(method) else None,
+        augment=VARIED,
+    )  # fmt: skip
     run = teach(dataset, lesson, tmp_path / "run")
     assert load_run(run.directory).info == run.info
     assert (run.info.learning is not None) == learns(method)
@@ -53,6 +58,7 @@ def test_a_method_becomes_a_bundle_that_scores_as_its_manifest_says(
     manifest = bundle.manifest
     found = evaluate_bundle(bundle, load_dataset(data_dir, spec=manifest.input, allow_duplicates=True)).metrics
     expected = manifest.metrics["int8"]
+    assert manifest.params["augment"] == msgspec.to_builtins(VARIED)
     assert found.image_auroc == pytest.approx(expected.image_auroc, abs=1e-5)
     assert found.aupro == pytest.approx(expected.aupro, abs=1e-4)
     assert np.isfinite([g.score for g in manifest.golden]).all() and min(g.map_peak for g in manifest.golden) >= 0

@@ -141,8 +141,8 @@ def test_given_its_context_a_position_is_judged_by_what_the_rest_of_the_picture_
 def test_the_context_takes_no_more_components_than_the_images_bear() -> None:
     for n, used in ((7, 0), (8, 1), (23, 2), (200, 5)):
         head = fitted(PadimParams(context=64), n=n)
-        assert head.state_dict()["context_project"].shape == (5, 5, 1, 1)
-        assert int((head.state_dict()["context_project"].abs().sum((1, 2, 3)) > 0).sum()) == used
+        assert head.state_dict()["context.project"].shape == (5, 5, 1, 1)
+        assert int((head.state_dict()["context.project"].abs().sum((1, 2, 3)) > 0).sum()) == used
     new = images(2, SHAPES, seed=1)
     np.testing.assert_allclose(run(fitted(PadimParams(context=64), n=7), new)[1], run(fitted(PadimParams(), n=7), new)[1], rtol=1e-5)
 
@@ -151,7 +151,7 @@ def test_variations_of_an_image_bear_no_further_components() -> None:
     for copies, used in ((0, 3), (2, 1)):
         head = PadimHead(PadimParams(context=64), SHAPES).eval()
         head.fit(Features.of(images(24, SHAPES), copies=copies), everywhere(SHAPES), 0)
-        assert int((head.state_dict()["context_project"].abs().sum((1, 2, 3)) > 0).sum()) == used
+        assert int((head.state_dict()["context.project"].abs().sum((1, 2, 3)) > 0).sum()) == used
 
 
 def test_a_channel_that_never_moves_leaves_scores_finite() -> None:

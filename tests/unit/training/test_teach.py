@@ -1,5 +1,7 @@
 """A fit that learns by steps: what it holds out, what it leaves behind when it is interrupted, and how it goes on."""
 
+import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -10,10 +12,13 @@ import pytest
 from edge_runtime.errors import DataError
 from training import teach as teach_module
 from training.data import Dataset, load_dataset
+from training.layout import Sample
 from training.learn import hold_out
-from training.lesson import Lesson
+from training.lesson import Lesson, learns
+from training.material import OutlierSource
+from training.methods.table import METHODS
 from training.recalibrate import open_data
-from training.run import CHECKPOINT, load_run
+from training.run import CHECKPOINT, Run, load_run
 from training.teach import checkpoint_of, teach
 
 FEW = {"steps": 6}
@@ -39,6 +44,42 @@ def test_only_images_that_were_never_learnt_from_calibrate(dataset: Dataset, tmp
     assert [i.name for i in run.held_out.images] == [dataset.name_of(dataset.train[int(i)]) for i in held]
     assert run.info.threshold.n_good == len(held) == 4
     assert run.info.learning is not None and run.info.learning.steps == 6 and run.info.learning.ended == "steps"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_as_few_images_as_a_method_asks_for_teach_it_whatever_their_sizes(method: str, tmp_path: Path) -> None:
+    known, rng = METHODS[method], np.random.default_rng(0)
+    for folder, count in (("good", known.least_images), ("bad", 5)):
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            h, w = (int(v) for v in rng.integers(40, 120, 2))
+            picture = cv2.GaussianBlur(rng.normal(120, 40, (h, w)).astype(np.float32), (0, 0), 2)
+            if folder == "bad":
+                cv2.circle(picture, (w // 2, h // 2), 8, 250.0, -1)
+            cv2.imwrite(str(tmp_path / folder / f"{i}.png"), picture.clip(0, 255).astype(np.uint8))
+    small = {"patchcore": {"bank_size": 100}, "efficientad": {"width": 0.125, "channels": 8}}
+    outliers = OutlierSource(bad=str(tmp_path / "bad"), synthetic=0) if known.outliers == "required" else None
+    asked = Lesson(method, overrides=small.get(method, {}), outliers=outliers, minutes=0.01 if learns(method) else None)
+    run = teach(load_dataset(tmp_path / "good", image_size="64"), asked, tmp_path / "run")
+    assert run.info.dataset.n_good == known.least_images and np.isfinite(run.info.threshold.value) and run.info.threshold.value > 0
+    one_less = dataclasses.replace(load_dataset(tmp_path / "good", image_size="64"), train=run_images(run)[1:])
+    with pytest.raises(DataError, match=f"{method}: expected at least {known.least_images} good images, found {known.least_images - 1}"):
+        teach(one_less, asked, tmp_path / "other")
+
+
+def run_images(run: Run) -> tuple[Sample, ...]:
+    return open_data(run, None).train
+
+
+def test_the_files_of_a_run_may_be_read_by_whom_the_user_s_mask_lets(dataset: Dataset, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        teach(dataset, lesson(), tmp_path / "run")
+    finally:
+        os.umask(before)
+    modes = {p.name: oct(p.stat().st_mode & 0o777) for p in (tmp_path / "run").iterdir()}
+    assert len(modes) == 5 and set(modes.values()) == {"0o640"}, modes
 
 
 def test_a_run_may_lie_in_a_folder_that_is_not_there_yet(dataset: Dataset, tmp_path: Path) -> None:
