@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import time
 from pathlib import Path
 
 import cv2
@@ -80,6 +81,36 @@ def test_the_files_of_a_run_may_be_read_by_whom_the_user_s_mask_lets(dataset: Da
         os.umask(before)
     modes = {p.name: oct(p.stat().st_mode & 0o777) for p in (tmp_path / "run").iterdir()}
     assert len(modes) == 5 and set(modes.values()) == {"0o640"}, modes
+
+
+def test_a_teacher_that_knows_little_is_said_to_and_its_time_is_part_of_the_budget(dataset: Dataset, tmp_path: Path) -> None:
+    tiny = {"width": 0.05, "channels": 4, "steps": 100_000, "distil_steps": 100_000}
+    asked = Lesson("efficientad", overrides=tiny, minutes=0.05)
+    told: list[str] = []
+    said: list[str] = []
+    began = time.monotonic()
+    first = teach(dataset, asked, tmp_path / "run", progress=lambda what, done, total: told.append(what), say=said.append).info.learning
+    assert first is not None and first.seconds == pytest.approx(0.6 * 3, abs=0.7) and first.ended == "time"
+    assert time.monotonic() - began > 3 and "distilling the teacher" in told
+    assert any("misses" in text and "lineside-train distil" in text for text in said)
+
+    told.clear()
+    longer = dataclasses.replace(asked, minutes=0.1, resume=True)
+    second = teach(dataset, longer, tmp_path / "run", force=True, progress=lambda what, done, total: told.append(what)).info.learning
+    assert second is not None and second.steps > first.steps and "distilling the teacher" not in told
+
+
+def test_a_mask_that_does_not_fit_is_told_before_anything_is_computed(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(5):
+        for folder, size in (("bad", 64), ("masks", 32)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / folder / f"{i}.png"), np.full((size, size), 255, np.uint8))
+    monkeypatch.setattr(teach_module, "extract_features", lambda *a, **k: pytest.fail("features were computed first"))
+    source = OutlierSource(bad=str(tmp_path / "bad"), masks=str(tmp_path / "masks"), synthetic=0)
+    with pytest.raises(DataError, match=r"mask.*32.*64|mask.*64.*32"):
+        teach(dataset, Lesson("fcdd", outliers=source), tmp_path / "run")
 
 
 def test_a_run_may_lie_in_a_folder_that_is_not_there_yet(dataset: Dataset, tmp_path: Path) -> None:
