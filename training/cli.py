@@ -220,7 +220,9 @@ def distil(
     weights: Annotated[Path | None, typer.Option(help="State dict of the backbone; default: installed or downloaded.")] = None,
     size: Annotated[str, typer.Option(help="small or medium: PDN-S or PDN-M; presets fast and fine of efficientad.")] = "small",
     channels: Annotated[int, typer.Option(min=1, help="Channels of the teacher.")] = 128,
-    width: Annotated[float, typer.Option(help="Share of the paper's channels inside.")] = 0.25,
+    width: Annotated[
+        float | None, typer.Option(help="Share of the paper's channels inside. Default: as efficientad's preset has it, 0.25 or 0.5.")
+    ] = None,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the square that pictures are brought to.")] = 256,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Time that it may take.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter course ended.")] = False,
@@ -229,14 +231,14 @@ def distil(
 ) -> None:
     """Make a teacher for efficientad: a small network that repeats a backbone's features, learnt on any pictures."""
     need_extra()
-    from training.distil import PdnSpec
+    from training.distil import WIDTHS, PdnSpec
     from training.distil import distil as run
 
     if image_size % 4:
         raise ConfigError(f"image size: expected a side divisible by 4, found {image_size}")
     if out.exists() and not (force or resume):
         raise ConfigError(f"out: {out} exists already; choose another place or add --force to replace it")
-    spec = PdnSpec(size, channels, width)
+    spec = PdnSpec(size, channels, WIDTHS.get(size, 1.0) if width is None else width)
     with bars() as progress:
         outcome = run(
             images, out, spec, backbone=backbone, weights=weights, image_size=image_size, seed=seed,

@@ -47,6 +47,8 @@ _LAYERS: Mapping[str, tuple[tuple[int, int, int] | None, ...]] = {
     "medium": ((4, 256, 3), None, (4, 512, 3), None, (1, 512, 0), (3, 512, 1), (4, 0, 0), (1, 0, 0)),
 }
 SIZES = tuple(_LAYERS)
+WIDTHS: Mapping[str, float] = {"small": 0.25, "medium": 0.5}
+"""Share of the paper's channels that each size has unless asked otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class PdnSpec:
     """"small" or "medium": PDN-S or PDN-M of the paper."""
     channels: int = 128
     """What it says of each patch; the paper's 384 repeat a WideResNet-101 with ten times the channels of a lite0."""
-    width: float = 0.25
+    width: float = WIDTHS["small"]
     """Share of the paper's channels inside."""
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from edge_runtime.errors import ConfigError, DataError
 from training.backbones import BackboneSpec, build_backbone
 from training.distil import (
     STRIDES,
+    WIDTHS,
     Pdn,
     PdnSpec,
     as_input,
@@ -51,7 +52,7 @@ class EfficientadParams:
     """Patch description network: "small" (the paper's S) or "medium" (M)."""
     channels: int = 128
     """Of the teacher; the paper's 384 suit its teacher's teacher, a WideResNet-101."""
-    width: float = 0.25
+    width: float = WIDTHS["small"]
     """Share of the paper's channels inside the networks. Twice as many take nearly four times as long, to learn and on the device."""
     steps: int = 1500
     """Of a whole course. The paper takes 70,000, on a GPU."""
@@ -69,7 +70,7 @@ class EfficientadParams:
 
 PRESETS: Mapping[str, tuple[tuple[int, ...], EfficientadParams]] = {
     "fast": (STRIDES, EfficientadParams()),
-    "fine": (STRIDES, EfficientadParams(size="medium", width=0.5)),
+    "fine": (STRIDES, EfficientadParams(size="medium", width=WIDTHS["medium"])),
 }
 """Name -> (levels of the backbone that a teacher is distilled from, parameters): S and M of the paper. Maps have a cell for 4x4 pixels."""
 
