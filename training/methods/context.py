@@ -60,9 +60,9 @@ class Context(nn.Module):
 
 
 def explained(flat: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """Centred (N, M) numbers of N pictures, (N, q) their context -> what the context does not explain, (N, M), and the slopes (q, M).
+    """Centred (N, M) numbers of N pictures, (N, q) their context -> what the context does not explain, in place, and the slopes (q, M).
 
     Its components have variance 1 and mean 0 by construction, so the regression is one product, whatever the scale of the features.
     """
     slope = context.T @ flat / len(flat)
-    return flat.addmm(context, slope, alpha=-1), slope
+    return flat.addmm_(context, slope, alpha=-1), slope

@@ -154,3 +154,28 @@ def test_stated_memory_covers_features_and_state() -> None:
     head = FastflowHead(FastflowParams(), [(112, 16, 16)])
     state = sum(t.numel() * t.element_size() for t in head.state_dict().values())
     assert 666 * 4 * 112 * 256 + 3 * state < head.memory_bytes(666) < 1 << 30
+
+
+def test_what_a_whole_picture_shows_is_explained_before_its_positions_are_judged() -> None:
+    """A lamp that brightens all of a picture is no news, and a cell that is as bright without the rest is."""
+    shape = (5, 4, 4)
+    everywhere = np.ones((4, 4), bool)
+
+    def pictures(n: int, seed: int) -> npt.NDArray[np.float32]:
+        rng = np.random.default_rng(seed)
+        lamp = 5 * rng.normal(size=(n, 1, 1, 1))
+        return (lamp + rng.normal(size=(n, *shape))).astype(np.float32)
+
+    heads = {}
+    for context in (0, 2):
+        heads[context] = FastflowHead(FastflowParams(context=context, top_k=1), [shape]).eval()
+        heads[context].prepare(Features.of([pictures(600, 0)]), Features.of([pictures(60, 1)]), everywhere)
+    good, odd = pictures(200, 2), np.random.default_rng(3).normal(size=(1, *shape)).astype(np.float32)
+    odd[:, :, 1, 2] += 8  # as a lamp would, at one place alone
+    odd_cell, usual_cells = ({k: run(head, [x])[1][:, 0] for k, head in heads.items()} for x in (odd, good))
+    # Half of the mean squared length of 5 whitened numbers.
+    assert usual_cells[0].mean() == pytest.approx(0.5, rel=0.1) and usual_cells[2].mean() == pytest.approx(0.5, rel=0.1)
+    assert odd_cell[0][0, 1, 2] < np.quantile(usual_cells[0], 0.99)
+    assert odd_cell[2][0, 1, 2] > 5 * np.quantile(usual_cells[2], 0.99)
+    bright = good[:1] + 12
+    assert run(heads[2], [bright])[0][0] < 3 * np.quantile(usual_cells[2].max((1, 2)), 0.99)
