@@ -142,8 +142,7 @@ def fit_held_out(
     outcome: Outcome | None = None
     if course.learnt is not None:
         head.load_state_dict(course.learnt.state_dict())
-        with torch.no_grad():
-            head.prepare(seen, unseen, valid)
+        head.prepare(seen, unseen, valid)
     else:
         task = head.task(seen, unseen, valid, course.outliers, seed)
         outcome = learn(task, course.schedule, seed, checkpoint=course.checkpoint, progress=progress, what=f"learning {method}")

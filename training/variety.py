@@ -2,7 +2,7 @@
 
 A network that repeats a backbone's features on good images alone goes on repeating nothing in particular where a defect lies, and so does
 its student: the two agree, and the defect is missed. Magnetic tiles, four minutes on one core: image AUROC of the student's map 0.50 after
-a teacher that had seen good images only, 0.58 after one that had seen these (0.70 after twenty minutes).
+a teacher that had seen good images only, 0.58 after one that had seen these (0.70 after fourteen minutes).
 """
 
 import cv2

@@ -233,7 +233,7 @@ class EfficientadHead(Head):
     """Brings both maps to one scale by quantiles of held-out good images, and averages them.
 
     Before that each place is divided by what good images show there, which is not the paper's: a student that learnt for minutes repeats
-    the rims of parts less well than their middle (magnetic tiles, ten minutes: image AUROC 0.75 instead of 0.62).
+    the rims of parts less well than their middle (magnetic tiles, five minutes of a student: image AUROC 0.75 instead of 0.62).
     """
 
     def __init__(self, params: EfficientadParams, level_shapes: Sequence[LevelShape]) -> None:
