@@ -9,6 +9,7 @@
     ├── SourceError        74  a camera, a video or an image folder cannot be opened or stopped delivering
     │   └── SourceExhausted 74 a folder or video that does not loop has no more images; the station ends cleanly
     ├── TriggerError       76  a trigger line (PLC, socket) cannot be opened or broke its protocol
+    │   └── TagError       76  the PLC has no such tag, or one of another type or access
     ├── SinkError          73  a receiver of decisions cannot be opened: port in use, folder not writable
     ├── WireError          84  a message from a station cannot be understood: another version, or no station at all
     ├── DisplayError       85  the operator's window has no screen to open on, or no station gave it anything to draw
@@ -77,6 +78,10 @@ class TriggerError(LinesideError):
     """A trigger line cannot be opened or broke its protocol."""
 
     exit_code = 76
+
+
+class TagError(TriggerError):
+    """A tag of the station file is not what the PLC has. The message begins with the tag's key."""
 
 
 class SinkError(LinesideError):

@@ -13,9 +13,12 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 ENDPOINT = rf"^((ipc|inproc)://.+|tcp://.+:{_PORT})$"
 
+OPCUA_ENDPOINT = rf"^opc\.tcp://[^/:]+:{_PORT}(/.*)?$"
+
 _PATTERNS = {
     NAME: "a name of letters, digits, '.', '_' and '-' (64 at most)",
     ENDPOINT: 'an endpoint such as "tcp://127.0.0.1:5560" (a port is 1 to 65535)',
+    OPCUA_ENDPOINT: 'an address such as "opc.tcp://192.168.0.10:4840"',
 }
 _TYPES = {
     "float": "a number",

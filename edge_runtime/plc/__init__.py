@@ -1,0 +1,1 @@
+"""PLCs: a tag port a protocol, and one handshake on top of them."""

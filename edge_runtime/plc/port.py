@@ -1,0 +1,88 @@
+"""What every PLC protocol offers the handshake: named tags, read and written in batches."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from edge_runtime.plc.tags import Tag, Value
+
+
+class PlcLost(Exception):
+    """The PLC did not answer, or the connection broke; the reason as text. Never reaches a user: the line reconnects."""
+
+
+class TagPort(Protocol):
+    """The tags of one PLC. One thread uses a port; constructing it touches no network.
+
+    The constructor takes the trigger's settings and its tags, parses every address and raises ConfigError with the tag's key for one that
+    the protocol does not have, a type that does not fit the address, or two tags that share a place of the PLC where one of them is an
+    output. It raises MissingExtra without its package.
+    """
+
+    where: str
+    """For messages: "PLC 192.168.0.10:502 unit 1"."""
+
+    pushes: bool
+    """True when the PLC reports changes by itself (a subscription): `poll` then returns all of them, however short, and costs no round
+    trip. False: `poll` is one read."""
+
+    def connect(self, changed: Callable[[], None]) -> None:
+        """Connect and see that every tag is there, of its type, readable, and writable where it is an output (without changing its value
+        where the protocol can tell so).
+
+        `changed` may be called from any thread when `poll` has something new; only a port that pushes does so.
+
+        Raises:
+            PlcLost: nobody answers in `timeout_ms`, or the PLC refuses the connection (the reason says which, e.g. rack or slot).
+            TagError: a tag is not there, of another type, or not writable; the message begins with the tag's key.
+            ConfigError: a certificate, key or password that cannot be used or is refused.
+        """
+
+    def close(self) -> None:
+        """Disconnect; never raises, may be called at any time and twice. Leaves no thread and no socket."""
+
+    def read(self, names: Sequence[str]) -> dict[str, Value]:
+        """These tags now, in one round trip where the protocol can. A tag is read no earlier than those named before it. Raises PlcLost."""
+
+    def poll(self, names: Sequence[str]) -> Sequence[dict[str, Value]]:
+        """What these tags were since the last call, oldest first: snapshots of all of them, each one change on from the one before.
+
+        A port that does not push returns one snapshot, read now. Raises PlcLost.
+        """
+
+    def write(self, values: Mapping[str, Value]) -> None:
+        """All of them, in as few round trips as the protocol can. No value reaches the PLC before one that stands earlier in the mapping;
+        what shares a request with others arrives together with them.
+
+        Returns when the PLC has confirmed. Raises PlcLost.
+        """
+
+    def trips(self, names: Sequence[str]) -> int:
+        """Round trips that `read(names)` takes."""
+
+
+def bits_first(tags: Sequence[Tag]) -> list[str]:
+    """Names of the tags, bools before the rest: the order in which they should be read, so that a number is never older than its bit."""
+    return [t.name for t in tags if t.type == "bool"] + [t.name for t in tags if t.type != "bool"]
+
+
+class TagServer(Protocol):
+    """The PLC's side, for simulation and tests: a memory of named tags with a real server of the protocol in front of it.
+
+    Constructed from the same settings and tags as the port. `__enter__` returns when it listens and raises TriggerError when it cannot;
+    `__exit__` cuts all connections, like a PLC that loses power, and frees the port at once. What a client writes is seen by `get`; what
+    `set` writes is seen by clients together (for subscriptions: each call is one change). Both may be called from any thread.
+    """
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None: ...
+
+    @property
+    def requests(self) -> int:
+        """Requests that clients have made so far (reads, writes, publishes): grows while a station is connected."""
+
+    def get(self, names: Sequence[str]) -> dict[str, Value]:
+        """These tags at one moment."""
+
+    def set(self, values: Mapping[str, Value]) -> None:
+        """The PLC program's own write."""

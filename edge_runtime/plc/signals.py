@@ -1,0 +1,70 @@
+"""The signals of the handshake: name, direction, type and meaning, in the field's words; and their tags out of a station file."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from edge_runtime.config import PlcInputs, PlcOutputs, PlcTag, PlcTrigger, TagSettings, TagType
+from edge_runtime.plc.tags import Tag
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What a name means to both sides."""
+
+    type: TagType
+    meaning: str
+    """For the PLC programmer's table."""
+    scale: float = 1.0
+
+
+INPUTS = {
+    "trigger": Signal("bool", "Rises once a part. May be held until trigger_acknowledge is seen."),
+    "acknowledge": Signal("bool", "High: the result has been taken. result_valid falls, and this may fall then."),
+    "reset_fault": Signal("bool", "Its rise clears fault, fault_code and overrun, and drops results that were not acknowledged."),
+    "enable": Signal("bool", "Low: the station is not to be triggered; ready is low and a trigger means nothing."),
+    "part_id": Signal("uint32", "The part's number or name; valid before the trigger rises and until trigger_acknowledge."),
+    "recipe": Signal("uint16", "Which recipe the next parts are judged by; ready is low until it is prepared."),
+    "encoder": Signal("uint32", "A count that grows as the belt moves, and may wrap round."),
+}
+"""PLC -> station, in the order in which they are read."""
+
+OUTPUTS = {
+    "result_part_id": Signal("uint32", "The part_id of this result."),
+    "result_count": Signal("uint16", "Results so far, modulo 65536: a result that was missed shows as a gap."),
+    "severity": Signal("uint16", "100 x score / threshold: 100 is the border on every product. 0 with a fault.", 100.0),
+    "fault_code": Signal("uint16", "Why there is a fault; 0 without one."),
+    "accept": Signal("bool", "The part is good. Valid with result_valid."),
+    "reject": Signal("bool", "The part is bad. Valid with result_valid."),
+    "fault": Signal("bool", "The part could not be judged, never an accept; or the station itself has a fault until reset_fault."),
+    "trigger_acknowledge": Signal("bool", "The trigger was seen. Falls when the trigger has fallen."),
+    "busy": Signal("bool", "A part is being judged."),
+    "ready": Signal("bool", "A trigger now will be judged."),
+    "overrun": Signal("bool", "A trigger came while ready was low: that part has its own fault result. Until reset_fault."),
+    "heartbeat": Signal("bool", "Toggles while the station works. Stop the line when it stands still."),
+    "result_valid": Signal("bool", "Rises over a complete result; falls after acknowledge, or at the next trigger where none is mapped."),
+}
+"""Station -> PLC, in the order in which they are written: result_valid last."""
+
+
+def tags_of(settings: PlcTrigger) -> tuple[list[Tag], list[Tag]]:
+    """The mapped inputs and outputs of a station file's [trigger], each in the order of the tables here."""
+    return (
+        [_tag(settings, "inputs", name, INPUTS[name], tag) for name, tag in _mapped(settings.inputs, INPUTS)],
+        [_tag(settings, "outputs", name, OUTPUTS[name], tag) for name, tag in _mapped(settings.outputs, OUTPUTS)],
+    )
+
+
+def _mapped(table: PlcInputs | PlcOutputs, signals: dict[str, Signal]) -> list[tuple[str, PlcTag]]:
+    given = msgspec.structs.asdict(table)
+    return [(name, given[name]) for name in signals if given[name] is not None]
+
+
+def _tag(settings: PlcTrigger, table: str, name: str, signal: Signal, given: PlcTag) -> Tag:
+    t = TagSettings(address=given) if isinstance(given, str) else given
+    kind: TagType = t.type or signal.type
+    scale = t.scale if t.scale is not None else signal.scale
+    return Tag(
+        name, f"trigger.{table}.{name}", t.address, kind, table == "outputs", t.order or settings.order,
+        scale if kind not in ("bool", "text") else 1.0, t.length if kind == "text" else 0,
+    )  # fmt: skip
