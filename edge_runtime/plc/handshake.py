@@ -1,0 +1,218 @@
+"""THE handshake with a PLC: a state machine with no I/O and no clock of its own. Inputs and the time go in, outputs and parts come out.
+
+The words are those of `signals.py`. Three machines run side by side; each row is one step.
+
+    TRIGGER
+    state   when                              then                                                           state
+    ------  --------------------------------  -------------------------------------------------------------  ------
+    LOW     trigger rises, ready is high      the part is announced; busy, trigger_acknowledge rise          SEEN
+    LOW     trigger rises, ready is low       the part is announced as refused: its FAULT comes in its turn; SEEN
+                                              overrun, trigger_acknowledge rise
+    LOW     trigger rises, enable is low      nothing: the PLC itself has switched triggers off              HELD
+    SEEN    trigger falls                     trigger_acknowledge falls                                      LOW
+    HELD    trigger falls                                                                                    LOW
+    any     (re)connected, trigger is high    nothing: whether that was an edge, nobody can tell             HELD
+
+    RESULT (`results.py`; with `acknowledge` mapped)
+    EMPTY   a result waits, acknowledge low   result and numbers are written; then result_valid rises        VALID
+    VALID   acknowledge rises                 result_valid, accept, reject, fault fall                       TAKEN
+    VALID   not within acknowledge_timeout_ms fault rises, fault_code 101: until reset_fault                 VALID
+    TAKEN   acknowledge falls                                                                                EMPTY
+    any     connection lost                   results that wait are dropped: they are in the journal         EMPTY
+
+    READY = enable and not busy and fewer than `results` results waiting and no latched fault and the recipe prepared and the station alive
+
+    RECIPE
+    KNOWN   recipe changes                    the station is asked to prepare it; ready falls                ASKED
+    ASKED   prepared                          ready rises                                                    KNOWN
+    ASKED   there is none of that number      fault rises, fault_code 102; ready stays low                   UNKNOWN
+    UNKNOWN recipe changes                    fault falls; the station is asked again                        ASKED
+
+One result a part, in the order of the triggers. A signal that is not mapped is as if the PLC never used it.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edge_runtime.plc.results import Result, Results
+from edge_runtime.plc.tags import Value
+
+
+class StationFault(enum.IntEnum):
+    """`fault_code` of the station itself; those of a part are `records.Cause`."""
+
+    ACKNOWLEDGE_TIMEOUT = 101
+    """The PLC did not acknowledge a result in time."""
+    UNKNOWN_RECIPE = 102
+    """The station has no recipe of that number, or it cannot be prepared."""
+    LATE_FOR_PULSE = 103
+    """A verdict came after its part had passed the ejector; the part was ejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the PLC says, as read at one moment."""
+
+    trigger: bool = False
+    acknowledge: bool = False
+    reset_fault: bool = False
+    enable: bool = True
+    part_id: str = ""
+    recipe: str = ""
+    """As the station file's [recipes] names it; empty for the station's own."""
+    encoder: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A trigger's edge."""
+
+    part_id: str
+    recipe: str
+    refused: str
+    """Why the part cannot be judged; empty when it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step brought."""
+
+    announced: Announced | None = None
+    recipe: str | None = None
+    """The station shall prepare this one, and say `prepared`."""
+
+
+class Handshake:
+    """Runs the table above. Not thread-safe: one thread steps it."""
+
+    def __init__(self, results: Results, *, heartbeat_ms: float, has_reset: bool) -> None:
+        """`results`: how results are shown to the PLC. `has_reset`: reset_fault is mapped; without it a fault ends with its cause."""
+        self._results = results
+        self._heartbeat_ns = round(heartbeat_ms * 1e6)
+        self._has_reset = has_reset
+        self._trigger_high = True  # until the first look shows it low
+        self._acknowledged = False
+        self._reset_high = True
+        self._in_flight: dict[int, bool] = {}
+        self._recipe = ""
+        self._recipe_ready = True
+        self._latched: StationFault | None = None
+        self._overrun = False
+        self._heartbeat = False
+        self._beat_ns = 0
+        self._enabled = True
+        self._alive = False
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for the operator while the station's own fault stands."""
+        match self._latched:
+            case StationFault.ACKNOWLEDGE_TIMEOUT:
+                return "The PLC did not acknowledge a result in time; the line waits for its reset_fault."
+            case StationFault.UNKNOWN_RECIPE:
+                return f"The PLC asks for recipe {self._recipe}, which this station cannot run."
+            case StationFault.LATE_FOR_PULSE:
+                return "A verdict came after its part had passed the ejector; the part was ejected."
+        return None
+
+    @property
+    def ready(self) -> bool:
+        """A trigger now will be judged."""
+        busy = sum(self._in_flight.values()) >= self._results.parts_at_once
+        return self._alive and self._enabled and not busy and not self._results.full and self._recipe_ready and self._latched is None
+
+    def resume(self, inputs: Inputs) -> str | None:
+        """After connecting: what is high now is no edge, what was in flight has no receiver any more. The recipe to prepare, if any."""
+        self._trigger_high, self._reset_high, self._acknowledged, self._enabled = True, True, False, inputs.enable
+        self._in_flight.clear()
+        self._results.clear()
+        return self._ask(inputs.recipe) if inputs.recipe != self._recipe or not self._recipe_ready else None
+
+    def announce(self, seq: int, refused: bool, fired_ns: int, encoder: int) -> None:
+        """The part that the last step announced is `seq`."""
+        self._in_flight[seq] = not refused
+        self._results.expect(seq, fired_ns, encoder)
+
+    def result(self, seq: int, result: Result) -> bool:
+        """A part is decided: it is shown in one of the next steps. False when it was announced before the connection was lost."""
+        if self._in_flight.pop(seq, None) is None:
+            return False
+        self._results.add(seq, result)
+        return True
+
+    def prepared(self, recipe: str, works: bool) -> None:
+        """The station has prepared the recipe, or cannot."""
+        if recipe != self._recipe:
+            return  # another was asked for meanwhile
+        self._recipe_ready = works
+        if not works:
+            self._latched = StationFault.UNKNOWN_RECIPE
+
+    def step(self, inputs: Inputs, now_ns: int, alive: bool) -> Step:
+        """One look at the PLC. `alive`: somebody waits for triggers and the station's threads come round."""
+        self._alive, self._enabled = alive, inputs.enable
+        if inputs.reset_fault and not self._reset_high:
+            self._reset()
+        self._reset_high = inputs.reset_fault
+        asked = self._ask(inputs.recipe) if inputs.recipe != self._recipe else None
+        self._results.step(inputs.acknowledge, inputs.encoder, now_ns)
+        if self._results.fault is not None:
+            self._latched = self._latched or StationFault(self._results.fault)
+        elif not self._has_reset and self._latched is not StationFault.UNKNOWN_RECIPE:
+            self._latched = None
+        if not self._has_reset and not self._results.outputs["result_valid"]:
+            self._results.forgive()
+        announced = self._trigger(inputs)
+        if alive and now_ns - self._beat_ns >= self._heartbeat_ns:
+            self._heartbeat, self._beat_ns = not self._heartbeat, now_ns
+        return Step(announced, asked)
+
+    def outputs(self) -> dict[str, Value]:
+        """What the PLC should read now: all of them, by name, in the order of `signals.OUTPUTS`."""
+        shown: Mapping[str, Value] = self._results.outputs
+        fault_code = int(self._latched) if self._latched is not None else shown["fault_code"]
+        return {
+            "result_part_id": shown["result_part_id"], "result_count": shown["result_count"], "severity": shown["severity"],
+            "fault_code": fault_code, "accept": shown["accept"], "reject": shown["reject"],
+            "fault": bool(shown["fault"]) or self._latched is not None, "trigger_acknowledge": self._acknowledged,
+            "busy": any(self._in_flight.values()), "ready": self.ready, "overrun": self._overrun, "heartbeat": self._heartbeat,
+            "result_valid": shown["result_valid"],
+        }  # fmt: skip
+
+    def _trigger(self, inputs: Inputs) -> Announced | None:
+        rises, self._trigger_high = inputs.trigger and not self._trigger_high, inputs.trigger
+        if not inputs.trigger:
+            self._acknowledged = False
+        if not rises or not inputs.enable:
+            return None
+        refused = "" if self.ready else self._why_not()
+        self._acknowledged = True
+        self._overrun = self._overrun or bool(refused)
+        self._results.next_trigger()
+        return Announced(inputs.part_id, self._recipe, refused)
+
+    def _why_not(self) -> str:
+        if self._latched is not None:
+            return f"Triggered while the station had a fault ({int(self._latched)}) that the PLC has not reset."
+        if not self._recipe_ready:
+            return f"Triggered while recipe {self._recipe or '(the own one)'} was being prepared."
+        if self._results.full:
+            return "Triggered while as many results as the station keeps were waiting for their acknowledge."
+        if not self._alive:
+            return "Triggered while the station was not ready."
+        return "Overrun: triggered while the part before it was being judged."
+
+    def _ask(self, recipe: str) -> str:
+        self._recipe, self._recipe_ready = recipe, False
+        if self._latched is StationFault.UNKNOWN_RECIPE:
+            self._latched = None
+        return recipe
+
+    def _reset(self) -> None:
+        if self._latched is StationFault.ACKNOWLEDGE_TIMEOUT:
+            self._results.clear()
+        self._results.forgive()
+        self._overrun = False
+        if self._latched is not StationFault.UNKNOWN_RECIPE or self._recipe_ready:
+            self._latched = None

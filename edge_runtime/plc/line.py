@@ -1,0 +1,371 @@
+"""A PLC as a trigger line and a receiver of results: one thread that polls, steps the handshake and writes, over any tag port."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from edge_runtime.config import PlcTrigger
+from edge_runtime.errors import ConfigError, LinesideError, SinkError, TriggerError
+from edge_runtime.handoff import Helper, Reply
+from edge_runtime.plc.handshake import Handshake, Inputs
+from edge_runtime.plc.port import PlcLost, TagPort, bits_first
+from edge_runtime.plc.ports import open_port
+from edge_runtime.plc.results import Presented, Pulsed, Result, Results
+from edge_runtime.plc.signals import tags_of
+from edge_runtime.plc.tags import RANGES, Tag, Value
+from edge_runtime.records import Decision, Picture, Trigger, Verdict
+
+_log = logging.getLogger(__name__)
+_BACKOFF_S = (0.1, 5.0)
+_RECIPE_S = 0.05
+"""How often a recipe that is not read with the trigger is looked at."""
+_WAITED_WITHIN_S = 1.0
+"""Nobody has asked for a trigger for so long: the station does not work."""
+_CLOSE_TIMEOUT_S = 2.0
+
+
+@dataclass(slots=True)
+class _Told:
+    """A decision on its way to the PLC."""
+
+    decision: Decision
+    written: Reply[None] = field(default_factory=Reply)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    recipe: str
+    problem: str | None
+
+
+class PlcLine:
+    """TriggerLine and Sink. The port belongs to the thread `plc`; `wait` and `put` only hand over."""
+
+    exhausted = False
+
+    def __init__(self, settings: PlcTrigger, first_seq: int, port: TagPort | None = None) -> None:
+        """Triggers count from `first_seq`. Raises ConfigError for tags that cannot be, MissingExtra without the protocol's package."""
+        self._settings = settings
+        self._seq = first_seq
+        inputs, outputs = tags_of(settings)
+        _check(settings, inputs, outputs)
+        self._port = port or open_port(settings, [*inputs, *outputs])
+        self._names = bits_first(inputs)
+        polled = [t.name for t in inputs if t.type == "bool" or (t.name == "encoder" and settings.pulse)]
+        # Where all inputs come in one answer, they are of one moment and cost no more than the bits.
+        self._polled = self._names if not self._port.pushes and self._port.trips(self._names) == self._port.trips(polled) else polled
+        self._late = [n for n in self._names if n not in self._polled]
+        self._outputs = [t.name for t in outputs]
+        self._results = _results(settings, inputs)
+        self._handshake = Handshake(self._results, heartbeat_ms=settings.heartbeat_ms, has_reset=settings.inputs.reset_fault is not None)
+        self._timeout_s = settings.timeout_ms / 1e3
+        self._poll_s = settings.poll_ms / 1e3
+        self._values: dict[str, Value] = {}
+        self._written: dict[str, Value] = {}
+        self._inbox: queue.SimpleQueue[_Told | _Prepared | None] = queue.SimpleQueue()
+        self._triggers: queue.SimpleQueue[Trigger] = queue.SimpleQueue()
+        self._alive: Callable[[], bool] = lambda: True
+        self._prepare: Callable[[str], None] = _no_recipes
+        self._preparing: Helper[str, None] | None = None
+        self._recipe_due = self._poll_due = self._retry_at = 0.0
+        self._retry_pause = _BACKOFF_S[0]
+        self._waited_at = 0.0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._bug: Exception | None = None
+        self.lost: str | None = None
+        """A sentence while the PLC does not answer: what is decided meanwhile reaches nobody who acts on it."""
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for the operator while the PLC is lost or the handshake stands in a fault."""
+        return self.lost or self._handshake.problem
+
+    def on_recipe(self, prepare: Callable[[str], None]) -> None:
+        """`prepare(recipe)` is called, in a thread of its own, when the PLC asks for another recipe; it raises LinesideError if it cannot."""
+        self._prepare = prepare
+
+    def on_alive(self, alive: Callable[[], bool]) -> None:
+        """`alive()` says whether the station's threads come round; while they do not, the heartbeat stands still and ready is low."""
+        self._alive = alive
+
+    def __enter__(self) -> Self:
+        """Connect, see every tag, clear the outputs. Raises TriggerError, TagError or ConfigError: a wrong one is found here."""
+        self._stop.clear()
+        self._preparing = Helper(self._prepare_one, "recipe")
+        try:
+            self._connect()
+        except PlcLost as e:
+            self._port.close()
+            raise TriggerError(f"{self._port.where}: {e}. Check [trigger] and whether the PLC is on and reachable") from e
+        except BaseException:
+            self._port.close()
+            raise
+        self._thread = threading.Thread(target=self._run, name="plc", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        """The PLC sees ready, busy and result_valid fall."""
+        self._stop.set()
+        self._inbox.put(None)
+        if self._thread is not None:
+            self._thread.join(_CLOSE_TIMEOUT_S + self._timeout_s)  # a driver that hangs is left behind
+        if self._preparing is not None:
+            self._preparing.close(0)
+
+    def wait(self, timeout_s: float) -> Trigger | None:
+        """The next part. What stands high when the station starts, or the PLC comes back, announces none."""
+        self._waited_at = time.monotonic()
+        if self._bug is not None:
+            raise self._bug
+        try:
+            return self._triggers.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
+        """Returns when the result is in the PLC, or in the queue behind one that is not acknowledged; waits `timeout_ms` at most.
+
+        Raises SinkError: the PLC gets no result for this part.
+        """
+        part = f"the result of part {decision.part_id or '(no id)'}, seq {decision.seq}, was not written"
+        if self.lost is not None:  # do not wait for the thread that tries to reconnect
+            raise SinkError(f"{self.lost}; {part}")
+        told = _Told(decision)
+        self._inbox.put(told)
+        try:
+            told.written.result(self._timeout_s)
+        except TimeoutError:
+            raise SinkError(f"{self._port.where}: does not answer; {part}") from None
+        except PlcLost as e:
+            raise SinkError(f"{self._port.where}: {e}; {part}") from e
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                try:
+                    self._cycle()
+                except PlcLost as e:
+                    self._lose(e)
+            self._farewell()
+        except Exception as e:  # raised again in `wait`: the station ends, and says so
+            self._bug = e
+            self.lost = f"{self._port.where}: internal error"
+        finally:
+            self._refuse_waiting()
+            self._port.close()
+
+    def _cycle(self) -> None:
+        """Wait for whatever comes first: a decision, the next look at the PLC, the next try to reach it."""
+        due = self._retry_at if self.lost is not None else self._next_look()
+        wait_s = due - time.monotonic()
+        try:
+            message = self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait()
+        except queue.Empty:
+            message = None
+        if isinstance(message, _Told):
+            self._tell(message)
+        elif isinstance(message, _Prepared):
+            self._recipe_answer(message)
+        elif self.lost is not None:
+            if time.monotonic() >= self._retry_at and not self._stop.is_set():
+                self._connect()
+        else:
+            self._look()
+
+    def _next_look(self) -> float:
+        due = self._poll_due
+        if isinstance(self._results, Pulsed) and (pulse_ns := self._results.next_due_ns()) is not None:
+            due = min(due, pulse_ns / 1e9)
+        return due
+
+    def _look(self) -> None:
+        """Read, step, announce, write."""
+        self._poll_due = time.monotonic() + (_RECIPE_S if self._port.pushes else self._poll_s)
+        for snapshot in self._port.poll(self._polled) or [{}]:
+            fired_ns = time.monotonic_ns()
+            rises = bool(snapshot.get("trigger")) and not self._values["trigger"]
+            self._values |= snapshot
+            if self._late and (rises or fired_ns / 1e9 >= self._recipe_due):
+                self._recipe_due = fired_ns / 1e9 + _RECIPE_S
+                self._values |= self._port.read(self._late)
+            self._step(fired_ns)
+        self._write()
+
+    def _step(self, fired_ns: int) -> None:
+        inputs = self._inputs()
+        step = self._handshake.step(inputs, fired_ns, self._works)
+        if step.recipe is not None and self._preparing is not None:
+            self._preparing.call(step.recipe)
+        if (part := step.announced) is not None:
+            self._handshake.announce(self._seq, bool(part.refused), fired_ns, inputs.encoder)
+            self._triggers.put(Trigger(self._seq, fired_ns, part.part_id, recipe=part.recipe, refused=part.refused))
+            self._seq += 1
+
+    def _tell(self, told: _Told) -> None:
+        if self.lost is not None:
+            return told.written.fail(PlcLost("was lost"))
+        d = told.decision
+        fault = d.verdict is Verdict.FAULT
+        severity = d.severity if d.severity is not None and not fault else 0.0
+        if not self._handshake.result(d.seq, Result(d.part_id, d.verdict, severity, int(d.cause) if fault else 0)):
+            return told.written.fail(PlcLost("was lost since the part was announced"))
+        try:
+            self._step(time.monotonic_ns())
+            self._write()
+        except PlcLost as e:
+            told.written.fail(e)
+            raise
+        return told.written.give(None)
+
+    def _write(self) -> None:
+        """What has changed. `result_valid` rises last and falls first, so that it is never high over half a result."""
+        new = self._handshake.outputs()
+        changed = {n: new[n] for n in self._outputs if n not in self._written or new[n] != self._written[n]}
+        if not changed:
+            return
+        if changed.get("result_valid") is False:
+            changed = {"result_valid": False, **changed}
+        self._port.write(changed)
+        self._written |= changed
+
+    def _connect(self) -> None:
+        try:
+            self._port.connect(lambda: self._inbox.put(None))
+            self._values = self._port.read(self._names)
+            asked = self._handshake.resume(self._inputs())
+            self._written = {}
+            self._write()
+        except (TriggerError, ConfigError) as e:
+            if self._thread is None:
+                raise
+            raise PlcLost(str(e)) from e  # it came back as another one: say so, go on trying
+        if asked is not None and self._preparing is not None:
+            self._preparing.call(asked)
+        if self.lost is not None:
+            _log.warning("%s: connected again", self._port.where)
+        self.lost, self._retry_pause = None, _BACKOFF_S[0]
+        self._poll_due = self._recipe_due = 0.0
+
+    def _lose(self, why: PlcLost) -> None:
+        self._port.close()
+        message = f"{self._port.where}: {why}; reconnecting"
+        if self.lost is None:
+            _log.warning("%s", message)
+        self.lost = message
+        self._retry_at = time.monotonic() + self._retry_pause
+        self._retry_pause = min(self._retry_pause * 2, _BACKOFF_S[1])
+
+    def _farewell(self) -> None:
+        """What the PLC reads when the station has ended: everything low."""
+        if self.lost is None:
+            try:
+                self._handshake.resume(Inputs(enable=False))
+                self._handshake.step(Inputs(enable=False), time.monotonic_ns(), alive=False)
+                self._write()
+            except PlcLost:
+                pass  # it ends anyway
+
+    def _refuse_waiting(self) -> None:
+        while True:
+            try:
+                message = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(message, _Told):
+                message.written.fail(PlcLost("the station ends"))
+
+    @property
+    def _works(self) -> bool:
+        return time.monotonic() - self._waited_at < _WAITED_WITHIN_S and self._alive()
+
+    def _inputs(self) -> Inputs:
+        v = self._values
+        return Inputs(
+            trigger=bool(v.get("trigger", False)), acknowledge=bool(v.get("acknowledge", False)),
+            reset_fault=bool(v.get("reset_fault", False)), enable=bool(v.get("enable", True)), part_id=_text(v.get("part_id", "")),
+            recipe=_recipe_key(v.get("recipe", "")), encoder=int(v.get("encoder", 0)),
+        )  # fmt: skip
+
+    def _prepare_one(self, recipe: str) -> None:
+        problem = None
+        try:
+            self._prepare(recipe)
+        except LinesideError as e:
+            problem = str(e)
+        self._inbox.put(_Prepared(recipe, problem))
+
+    def _recipe_answer(self, answer: _Prepared) -> None:
+        if answer.problem is not None:
+            _log.warning("recipe %s: %s", answer.recipe, answer.problem)
+        self._handshake.prepared(answer.recipe, answer.problem is None)
+        if self.lost is None:
+            self._write()
+
+
+def _results(settings: PlcTrigger, inputs: list[Tag]) -> Results:
+    pulse = settings.pulse
+    if pulse is None:
+        return Presented(
+            acknowledged=settings.inputs.acknowledge is not None, timeout_ms=settings.acknowledge_timeout_ms, limit=settings.results
+        )
+    encoder = next((t for t in inputs if t.name == "encoder"), None)
+    modulus = 2 ** (16 if encoder is not None and encoder.type.endswith("16") else 32)
+    return Pulsed(
+        width_ms=pulse.width_ms, delay_ms=pulse.delay_ms, encoder_counts=pulse.encoder_counts, modulus=modulus, limit=settings.results
+    )
+
+
+def _check(settings: PlcTrigger, inputs: list[Tag], outputs: list[Tag]) -> None:
+    """What no protocol would find. Raises ConfigError."""
+    names = {t.name for t in outputs}
+    if not names & {"accept", "reject"}:
+        raise ConfigError("trigger.outputs: expected at least accept or reject, found neither: the PLC could not act on a verdict")
+    for tag in [*inputs, *outputs]:
+        if tag.name in _BITS and tag.type != "bool":
+            raise ConfigError(f'{tag.key}: expected type "bool", found "{tag.type}"')
+        if tag.name in _WHOLE and tag.type not in RANGES:
+            raise ConfigError(f'{tag.key}: expected a whole number type ({", ".join(RANGES)}), found "{tag.type}"')
+        if tag.name not in _BITS and tag.type == "bool":
+            raise ConfigError(f'{tag.key}: expected a number or a text, found "bool"')
+    pulse = settings.pulse
+    if pulse is None:
+        if "accept" in names and "reject" not in names and "fault" not in names and "result_valid" not in names:
+            raise ConfigError(
+                "trigger.outputs: expected result_valid beside accept: without it the PLC cannot tell a reject from no result"
+            )
+        return
+    if (pulse.delay_ms is None) == (pulse.encoder_counts is None):
+        raise ConfigError("trigger.pulse: expected delay_ms or encoder_counts, found " + ("neither" if pulse.delay_ms is None else "both"))
+    if pulse.encoder_counts is not None and settings.inputs.encoder is None:
+        raise ConfigError("trigger.pulse.encoder_counts: expected inputs.encoder beside it, found none")
+    if settings.inputs.acknowledge is not None:
+        raise ConfigError("trigger.inputs.acknowledge: a line with [trigger.pulse] has none; remove one of the two")
+
+
+_BITS = {
+    "trigger", "acknowledge", "reset_fault", "enable", "accept", "reject", "fault", "trigger_acknowledge", "busy", "ready", "overrun",
+    "heartbeat", "result_valid",
+}  # fmt: skip
+_WHOLE = {"recipe", "encoder", "result_count", "fault_code"}
+
+
+def _text(value: Value) -> str:
+    """A part's name: numbers as they are written."""
+    return value if isinstance(value, str) else str(int(value))
+
+
+def _recipe_key(value: Value) -> str:
+    """0 is what a register holds that nobody has written: the station's own recipe."""
+    return "" if value == 0 else _text(value)
+
+
+def _no_recipes(recipe: str) -> None:
+    if recipe:
+        raise ConfigError(f"expected a recipe of this station, found {recipe}: it has only its own")

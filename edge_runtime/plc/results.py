@@ -1,0 +1,225 @@
+"""How results reach the PLC: one after the other until each is acknowledged, or as a pulse where the part is ejected."""
+
+import enum
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge_runtime.plc.tags import Value
+from edge_runtime.records import Verdict
+
+_HOLD_NS = 50_000_000
+"""Without acknowledge, a result that is followed by another at once stays for so long: some scans of any PLC."""
+_FALLEN: Mapping[str, Value] = {"accept": False, "reject": False, "fault": False, "fault_code": 0, "result_valid": False}
+_NOTHING: Mapping[str, Value] = {"result_part_id": "", "result_count": 0, "severity": 0.0, **_FALLEN}
+_LATE_FOR_PULSE = 103
+_ACKNOWLEDGE_TIMEOUT = 101
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A decision as the PLC reads it."""
+
+    part_id: str
+    verdict: Verdict
+    severity: float
+    """score / threshold; 0 for a FAULT."""
+    fault_code: int
+    """0 unless the verdict is FAULT."""
+
+
+class Results(Protocol):
+    """What the handshake needs of either way."""
+
+    outputs: Mapping[str, Value]
+    """The eight that speak of a result."""
+    fault: int | None
+    """A `handshake.StationFault`, while it stands."""
+    parts_at_once: int
+    """Parts that may be in the station; with so many it is not ready."""
+
+    @property
+    def full(self) -> bool:
+        """No further result can be kept."""
+
+    def expect(self, seq: int, fired_ns: int, encoder: int) -> None:
+        """This part was announced."""
+
+    def add(self, seq: int, result: Result) -> None:
+        """This part is decided."""
+
+    def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
+        """Look at the PLC and the clock; changes `outputs`."""
+
+    def next_trigger(self) -> None:
+        """A part's edge."""
+
+    def forgive(self) -> None:
+        """The PLC has reset the fault."""
+
+    def clear(self) -> None:
+        """Forget what waits; `result_valid` falls."""
+
+
+class _Shown(enum.Enum):
+    EMPTY = enum.auto()
+    VALID = enum.auto()
+    TAKEN = enum.auto()
+
+
+class Presented:
+    """One result at a time: valid until acknowledged, or without acknowledge until the next trigger."""
+
+    parts_at_once = 1
+
+    def __init__(self, *, acknowledged: bool, timeout_ms: float, limit: int) -> None:
+        """`acknowledged`: the PLC acknowledges, and each result waits for it, up to `limit` of them."""
+        self.outputs = _NOTHING
+        self.fault: int | None = None
+        self._acknowledged, self._timeout_ns, self._limit = acknowledged, round(timeout_ms * 1e6), limit
+        self._waiting: deque[Result] = deque()
+        self._state = _Shown.EMPTY
+        self._since_ns = 0
+        self._blocked_ns = 0
+        self._count = 0
+
+    @property
+    def full(self) -> bool:
+        """True with as many results waiting, the one that is shown among them, as the station keeps."""
+        return len(self._waiting) + (self._state is _Shown.VALID and self._acknowledged) >= self._limit
+
+    def expect(self, seq: int, fired_ns: int, encoder: int) -> None:
+        """Results come in the order of the triggers anyway."""
+
+    def add(self, seq: int, result: Result) -> None:
+        """Behind those that wait. What finds no room is a refused part's: `overrun` is high, and the journal has it."""
+        if not self.full:
+            self._waiting.append(result)
+
+    def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
+        """At most one move of the machine in `handshake`, so that the PLC sees every state."""
+        if self._state is _Shown.VALID:
+            if acknowledge:
+                self._fall(_Shown.TAKEN)
+                self.fault = None
+            elif self._acknowledged and now_ns - self._since_ns > self._timeout_ns:
+                self.fault = _ACKNOWLEDGE_TIMEOUT
+            elif not self._acknowledged and self._waiting and now_ns - self._since_ns > _HOLD_NS:
+                self._fall(_Shown.EMPTY)
+        elif acknowledge and self._waiting:
+            self._blocked_ns = self._blocked_ns or now_ns
+            if now_ns - self._blocked_ns > self._timeout_ns:  # it never fell: the PLC cannot tell this result from the last
+                self.fault = _ACKNOWLEDGE_TIMEOUT
+        elif self._waiting:
+            self._count = (self._count + 1) % 65_536
+            self.outputs = shown(self._waiting.popleft(), self._count)
+            self._state, self._since_ns, self._blocked_ns, self.fault = _Shown.VALID, now_ns, 0, None
+        elif not acknowledge:
+            self._state = _Shown.EMPTY
+
+    def next_trigger(self) -> None:
+        """Without acknowledge, the part's edge says that the result before was read."""
+        if not self._acknowledged and self._state is _Shown.VALID:
+            self._fall(_Shown.EMPTY)
+
+    def forgive(self) -> None:
+        """A fault of the acknowledge ends with its cause, or with `clear`."""
+
+    def clear(self) -> None:
+        """Nothing is shown again after that: what was, is in the journal."""
+        self._waiting.clear()
+        self._fall(_Shown.EMPTY)
+        self.fault, self._blocked_ns = None, 0
+
+    def _fall(self, state: _Shown) -> None:
+        self._state = state
+        self.outputs = {**self.outputs, **_FALLEN}
+
+
+@dataclass(slots=True)
+class _Passing:
+    fired_ns: int
+    encoder: int
+    result: Result | None = None
+
+
+class Pulsed:
+    """Each part's verdict is a pulse when it passes the ejector: `reject` for whatever is not known to be good by then."""
+
+    def __init__(self, *, width_ms: float, delay_ms: float | None, encoder_counts: int | None, modulus: int, limit: int) -> None:
+        """Exactly one of `delay_ms` and `encoder_counts`; `modulus`: where the encoder's count wraps round. Up to `limit` parts on the way."""
+        self.outputs = _NOTHING
+        self.fault: int | None = None
+        self.parts_at_once = limit
+        self._width_ns = round(width_ms * 1e6)
+        self._delay_ns = None if delay_ms is None else round(delay_ms * 1e6)
+        self._counts, self._modulus = encoder_counts or 0, modulus
+        self._way: dict[int, _Passing] = {}
+        self._until_ns = 0
+        self._count = 0
+
+    @property
+    def full(self) -> bool:
+        """True with as many parts between trigger and ejector as the station keeps."""
+        return len(self._way) >= self.parts_at_once
+
+    def expect(self, seq: int, fired_ns: int, encoder: int) -> None:
+        """The part is on its way."""
+        self._way[seq] = _Passing(fired_ns, encoder)
+
+    def add(self, seq: int, result: Result) -> None:
+        """In time, or its part has been ejected already."""
+        if seq in self._way:
+            self._way[seq].result = result
+
+    def next_due_ns(self) -> int | None:
+        """When the next pulse begins or the one that is shown ends; None when nothing will, or the encoder tells."""
+        due = [self._until_ns] if self.outputs["result_valid"] else []
+        if self._delay_ns is not None:
+            due += [p.fired_ns + self._delay_ns for p in self._way.values()]
+        return min(due, default=None)
+
+    def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
+        """Ends the pulse that is over, begins the one that is due."""
+        if self.outputs["result_valid"] and now_ns >= self._until_ns:
+            self.outputs = {**self.outputs, **_FALLEN}
+        due = next((seq for seq, part in self._way.items() if self._passes(part, encoder, now_ns)), None)
+        if due is None:
+            return
+        result = self._way.pop(due).result
+        if result is None:  # fail closed: whoever is not known to be good is ejected
+            self.fault = _LATE_FOR_PULSE
+            result = Result("", Verdict.FAULT, 0.0, _LATE_FOR_PULSE)
+        self._count = (self._count + 1) % 65_536
+        out = shown(result, self._count)
+        self.outputs = {**out, "reject": result.verdict is not Verdict.ACCEPT}
+        self._until_ns = now_ns + self._width_ns
+
+    def next_trigger(self) -> None:
+        """Parts follow each other."""
+
+    def forgive(self) -> None:
+        """The late part is gone."""
+        self.fault = None
+
+    def clear(self) -> None:
+        """The connection was lost: where the parts are by now, nobody can tell."""
+        self._way.clear()
+        self.outputs = {**self.outputs, **_FALLEN}
+        self.fault = None
+
+    def _passes(self, part: _Passing, encoder: int, now_ns: int) -> bool:
+        if self._delay_ns is not None:
+            return now_ns >= part.fired_ns + self._delay_ns
+        moved = (encoder - part.encoder) % self._modulus
+        return self._counts <= moved < self._modulus // 2  # beyond that, the belt has moved back a little
+
+
+def shown(result: Result, count: int) -> dict[str, Value]:
+    """The eight outputs of a result."""
+    return {
+        "result_part_id": result.part_id, "result_count": count, "severity": result.severity, "fault_code": result.fault_code,
+        "accept": result.verdict is Verdict.ACCEPT, "reject": result.verdict is Verdict.REJECT, "fault": result.verdict is Verdict.FAULT,
+        "result_valid": True,
+    }  # fmt: skip
