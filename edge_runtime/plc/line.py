@@ -87,7 +87,7 @@ class PlcLine:
         return self.lost or self._handshake.problem
 
     def on_recipe(self, prepare: Callable[[str], None]) -> None:
-        """`prepare(recipe)` is called, in a thread of its own, when the PLC asks for another recipe; it raises LinesideError if it cannot."""
+        """`prepare(recipe)` is called, in a thread of its own, when the PLC asks for another; it raises LinesideError if it cannot."""
         self._prepare = prepare
 
     def on_alive(self, alive: Callable[[], bool]) -> None:

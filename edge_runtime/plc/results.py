@@ -148,7 +148,7 @@ class Pulsed:
     """Each part's verdict is a pulse when it passes the ejector: `reject` for whatever is not known to be good by then."""
 
     def __init__(self, *, width_ms: float, delay_ms: float | None, encoder_counts: int | None, modulus: int, limit: int) -> None:
-        """Exactly one of `delay_ms` and `encoder_counts`; `modulus`: where the encoder's count wraps round. Up to `limit` parts on the way."""
+        """Exactly one of `delay_ms` and `encoder_counts`; the encoder's count wraps round at `modulus`. Up to `limit` parts on the way."""
         self.outputs = _NOTHING
         self.fault: int | None = None
         self.parts_at_once = limit

@@ -1,0 +1,396 @@
+"""The handshake's table, row by row: what the PLC does, and what it sees then."""
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_runtime.plc.handshake import Announced, Handshake, Inputs, StationFault
+from edge_runtime.plc.results import Presented, Pulsed, Result, Results
+from edge_runtime.plc.signals import OUTPUTS
+from edge_runtime.records import Verdict
+
+MS = 1_000_000
+ACCEPT = Result("17", Verdict.ACCEPT, 0.4, 0)
+REJECT = Result("18", Verdict.REJECT, 2.5, 0)
+FAULT = Result("19", Verdict.FAULT, 0.0, 1)
+
+
+@dataclass
+class Plc:
+    """Steps a handshake, 2 ms a look, and remembers what came."""
+
+    results: Results = field(default_factory=lambda: Presented(acknowledged=True, timeout_ms=1000, limit=8))
+    has_reset: bool = True
+    now: int = 1000 * MS
+    inputs: Inputs = Inputs()
+    seq: int = 0
+    announced: list[Announced] = field(default_factory=list)
+    recipes: list[str] = field(default_factory=list)
+    alive: bool = True
+
+    def __post_init__(self) -> None:
+        self.handshake = Handshake(self.results, heartbeat_ms=500, has_reset=self.has_reset)
+        self.handshake.resume(self.inputs)
+        self.look()
+
+    def look(self, ms: float = 2.0, **inputs: object) -> dict[str, object]:
+        self.now += round(ms * MS)
+        self.inputs = replace(self.inputs, **inputs)  # type: ignore[arg-type]
+        step = self.handshake.step(self.inputs, self.now, self.alive)
+        if step.announced is not None:
+            self.seq += 1
+            self.announced.append(step.announced)
+            self.handshake.announce(self.seq, bool(step.announced.refused), self.now, self.inputs.encoder)
+        if step.recipe is not None:
+            self.recipes.append(step.recipe)
+        return dict(self.handshake.outputs())
+
+    def decide(self, result: Result, seq: int | None = None) -> bool:
+        return self.handshake.result(seq or self.seq, result)
+
+    def high(self) -> set[str]:
+        """Names of the bits that are high, but for the heartbeat."""
+        return {n for n, v in self.handshake.outputs().items() if v is True} - {"heartbeat"}
+
+
+def test_one_part_goes_through_the_states_that_a_plc_programmer_knows() -> None:
+    plc = Plc()
+    assert plc.high() == {"ready"}
+    plc.look(trigger=True, part_id="17")
+    assert plc.high() == {"trigger_acknowledge", "busy"}
+    assert plc.announced == [Announced("17", "", "")]
+    plc.look(trigger=False)
+    assert plc.high() == {"busy"}
+    plc.decide(ACCEPT)
+    out = plc.look()
+    assert plc.high() == {"ready", "result_valid", "accept"}
+    assert (out["result_part_id"], out["result_count"], out["severity"], out["fault_code"]) == ("17", 1, 0.4, 0)
+    plc.look(acknowledge=True)
+    assert plc.high() == {"ready"}
+    plc.look(acknowledge=False)
+    assert plc.high() == {"ready"}
+
+
+def test_outputs_come_in_the_order_in_which_they_are_written() -> None:
+    assert list(Plc().handshake.outputs()) == list(OUTPUTS)
+
+
+@pytest.mark.parametrize(
+    ("result", "high", "code"), [(ACCEPT, {"accept"}, 0), (REJECT, {"reject"}, 0), (FAULT, {"fault"}, 1)], ids=["accept", "reject", "fault"]
+)
+def test_exactly_one_of_accept_reject_and_fault_stands_with_result_valid(result: Result, high: set[str], code: int) -> None:
+    plc = Plc()
+    plc.look(trigger=True)
+    plc.decide(result)
+    out = plc.look()
+    assert plc.high() & {"accept", "reject", "fault", "result_valid"} == high | {"result_valid"}
+    assert out["fault_code"] == code
+
+
+def test_a_trigger_may_be_held_as_long_as_the_plc_likes_and_is_one_part() -> None:
+    plc = Plc()
+    for _ in range(50):
+        plc.look(trigger=True)
+    plc.decide(ACCEPT)
+    plc.look()
+    assert "trigger_acknowledge" in plc.high()
+    assert len(plc.announced) == 1
+
+
+def test_a_trigger_while_busy_is_an_overrun_with_its_own_fault_in_its_turn() -> None:
+    plc = Plc()
+    plc.look(trigger=True, part_id="17")
+    plc.look(trigger=False)
+    plc.look(trigger=True, part_id="18")
+    assert plc.high() == {"trigger_acknowledge", "busy", "overrun"}
+    assert [a.part_id for a in plc.announced] == ["17", "18"]
+    assert not plc.announced[0].refused
+    assert "Overrun" in plc.announced[1].refused
+    plc.decide(ACCEPT, 1)
+    plc.decide(FAULT, 2)
+    assert plc.look()["result_part_id"] == "17"
+    plc.look(acknowledge=True)
+    assert plc.look(acknowledge=False)["result_part_id"] == "19"
+    assert {"fault", "result_valid", "overrun"} <= plc.high()
+    plc.look(reset_fault=True)
+    assert "overrun" not in plc.high()
+    assert "result_valid" in plc.high(), "reset_fault takes no result away that may still be acknowledged"
+
+
+def test_results_wait_for_their_acknowledge_and_the_eighth_makes_the_station_not_ready() -> None:
+    plc = Plc()
+    for n in range(8):
+        assert plc.handshake.ready, n
+        plc.look(trigger=True, part_id=str(n))
+        plc.decide(replace(ACCEPT, part_id=str(n)))
+        plc.look(trigger=False)
+    assert "ready" not in plc.high()
+    plc.look(trigger=True, part_id="8")
+    assert "waiting for their acknowledge" in plc.announced[-1].refused
+    plc.decide(FAULT)
+    plc.look(trigger=False)
+    seen = []
+    for _ in range(10):
+        if plc.handshake.outputs()["result_valid"]:
+            seen.append((plc.handshake.outputs()["result_part_id"], plc.handshake.outputs()["result_count"]))
+        plc.look(acknowledge=True)
+        plc.look(acknowledge=False)
+    assert seen == [(str(n), n + 1) for n in range(8)], "in order, each once; the ninth found no room and is in the journal alone"
+    assert "ready" in plc.high()
+
+
+def test_without_acknowledge_in_time_the_station_has_a_fault_until_it_is_reset() -> None:
+    plc = Plc()
+    plc.look(trigger=True)
+    plc.decide(ACCEPT)
+    plc.look(trigger=False)
+    assert plc.look(ms=990)["fault"] is False
+    out = plc.look(ms=20)
+    assert (out["fault"], out["fault_code"]) == (True, StationFault.ACKNOWLEDGE_TIMEOUT)
+    assert "ready" not in plc.high()
+    assert {"result_valid", "accept"} <= plc.high()
+    plc.look(trigger=True)
+    assert "had a fault (101)" in plc.announced[-1].refused
+    plc.decide(FAULT)
+    plc.look(trigger=False, acknowledge=True)
+    assert "fault" in plc.high(), "a late acknowledge takes the result, not the fault"
+    plc.look(acknowledge=False, reset_fault=True)
+    plc.look(reset_fault=False)
+    assert plc.high() == {"ready"}
+
+
+def test_without_reset_fault_the_fault_ends_with_the_acknowledge() -> None:
+    plc = Plc(has_reset=False)
+    plc.look(trigger=True)
+    plc.decide(ACCEPT)
+    plc.look()
+    assert plc.look(ms=1010)["fault_code"] == StationFault.ACKNOWLEDGE_TIMEOUT
+    plc.look(acknowledge=True)
+    assert plc.look(acknowledge=False, trigger=False)["fault_code"] == 0
+    assert plc.high() == {"ready"}
+
+
+def test_an_acknowledge_that_never_falls_is_a_fault_when_the_next_result_waits() -> None:
+    plc = Plc(inputs=Inputs(acknowledge=True))
+    plc.look(trigger=True)
+    plc.decide(ACCEPT)
+    plc.look()
+    assert "result_valid" not in plc.high()
+    assert plc.look(ms=1010)["fault_code"] == StationFault.ACKNOWLEDGE_TIMEOUT
+
+
+def test_without_acknowledge_result_valid_falls_at_the_next_trigger() -> None:
+    plc = Plc(results=Presented(acknowledged=False, timeout_ms=1000, limit=8))
+    plc.look(trigger=True)
+    plc.decide(ACCEPT)
+    plc.look(trigger=False)
+    assert "result_valid" in plc.high()
+    plc.look(ms=60_000)
+    assert "result_valid" in plc.high()
+    plc.look(trigger=True)
+    assert plc.high() == {"trigger_acknowledge", "busy"}
+    plc.decide(REJECT)
+    plc.look(trigger=False)
+    assert {"result_valid", "reject"} <= plc.high()
+
+
+def test_without_acknowledge_two_results_at_once_are_both_to_be_seen() -> None:
+    plc = Plc(results=Presented(acknowledged=False, timeout_ms=1000, limit=8))
+    plc.look(trigger=True)
+    plc.look(trigger=False)
+    plc.look(trigger=True)
+    plc.decide(ACCEPT, 1)
+    plc.decide(FAULT, 2)
+    seen = [(plc.look()["result_count"], "result_valid" in plc.high()) for _ in range(40)]
+    assert seen.count((1, True)) >= 25
+    assert (1, False) in seen, "result_valid falls between two results"
+    assert seen[-1] == (2, True)
+
+
+def test_with_enable_low_the_station_is_not_ready_and_a_trigger_means_nothing() -> None:
+    plc = Plc()
+    plc.look(enable=False)
+    assert plc.high() == set()
+    plc.look(trigger=True)
+    plc.look(enable=True)
+    assert plc.announced == []
+    assert plc.high() == {"ready"}, "the trigger was raised while it meant nothing: it has to fall first"
+    plc.look(trigger=False)
+    plc.look(trigger=True)
+    assert len(plc.announced) == 1
+
+
+def test_what_is_high_when_the_connection_comes_back_is_no_edge_and_old_results_are_gone() -> None:
+    plc = Plc()
+    plc.look(trigger=True)
+    plc.look(trigger=False)
+    plc.inputs = replace(plc.inputs, trigger=True, reset_fault=True)
+    plc.handshake.resume(plc.inputs)
+    plc.look()
+    assert len(plc.announced) == 1
+    assert plc.decide(ACCEPT) is False, "announced before the break: no result of it is written as new"
+    plc.look()
+    assert plc.high() == {"ready"}
+    plc.look(trigger=False)
+    plc.look(trigger=True)
+    assert len(plc.announced) == 2
+
+
+def test_a_result_that_waited_when_the_connection_broke_is_not_shown_afterwards() -> None:
+    plc = Plc()
+    for n in range(2):
+        plc.look(trigger=True, part_id=str(n))
+        plc.decide(ACCEPT)
+        plc.look(trigger=False)
+    plc.handshake.resume(plc.inputs)
+    for _ in range(5):
+        assert plc.look()["result_valid"] is False
+
+
+def test_another_recipe_is_prepared_while_ready_is_low_and_parts_carry_it() -> None:
+    plc = Plc()
+    plc.look(recipe="7")
+    assert plc.recipes == ["7"]
+    assert plc.high() == set()
+    plc.look(trigger=True)
+    assert "recipe 7 was being prepared" in plc.announced[-1].refused
+    plc.decide(FAULT)
+    plc.look(trigger=False)
+    plc.look(acknowledge=True)
+    plc.look(acknowledge=False)
+    plc.handshake.prepared("7", True)
+    plc.look(trigger=True)
+    assert plc.announced[-1] == Announced("", "7", "")
+    assert plc.recipes == ["7"]
+
+
+def test_a_recipe_that_changes_with_the_trigger_does_not_judge_the_part_by_the_old_one() -> None:
+    plc = Plc()
+    plc.look(recipe="7", trigger=True)
+    assert plc.announced[-1].refused
+
+
+def test_an_unknown_recipe_is_a_fault_until_a_known_one_is_asked_for() -> None:
+    plc = Plc()
+    plc.look(recipe="9")
+    plc.handshake.prepared("9", False)
+    out = plc.look()
+    assert (out["fault"], out["fault_code"], out["ready"]) == (True, StationFault.UNKNOWN_RECIPE, False)
+    plc.look(reset_fault=True)
+    assert plc.handshake.outputs()["fault_code"] == StationFault.UNKNOWN_RECIPE, "a reset does not make the recipe known"
+    plc.look(recipe="7")
+    plc.handshake.prepared("9", False)  # an answer that comes late is of no interest
+    plc.handshake.prepared("7", True)
+    plc.look()
+    assert plc.high() == {"ready"}
+
+
+def test_the_heartbeat_toggles_while_the_station_works_and_stands_still_when_it_does_not() -> None:
+    plc = Plc()
+    beats = [plc.look(ms=100)["heartbeat"] for _ in range(20)]
+    assert sum(a != b for a, b in zip(beats, beats[1:], strict=False)) in (3, 4)
+    plc.alive = False
+    assert len({plc.look(ms=100)["heartbeat"] for _ in range(20)}) == 1
+    assert plc.high() == set(), "and ready is low"
+
+
+def test_a_trigger_before_the_station_works_is_refused_and_not_lost() -> None:
+    plc = Plc()
+    plc.alive = False
+    plc.look(trigger=True)
+    assert "was not ready" in plc.announced[0].refused
+
+
+def pulsed(**more: object) -> Pulsed:
+    return Pulsed(**{"width_ms": 20, "delay_ms": 100, "encoder_counts": None, "modulus": 2**16, "limit": 8} | more)  # type: ignore[arg-type]
+
+
+def test_a_pulse_ejects_a_rejected_part_at_its_time_and_for_its_width() -> None:
+    plc = Plc(results=pulsed())
+    plc.look(trigger=True)
+    plc.decide(REJECT)
+    high = [("reject" in plc.high(), plc.look(trigger=False) and plc.now) for _ in range(100)]
+    ms = [(now - high[0][1]) / MS for rejects, now in high if rejects]
+    assert 98 <= ms[0] <= 104
+    assert 16 <= ms[-1] - ms[0] <= 24
+
+
+def test_parts_on_the_belt_follow_each_other_and_each_has_its_own_pulse() -> None:
+    plc = Plc(results=pulsed())
+    for n, result in enumerate([REJECT, ACCEPT, FAULT]):
+        plc.look(ms=28, trigger=True)
+        plc.decide(result, n + 1)
+        plc.look(trigger=False)
+        assert plc.handshake.ready
+    pulses = []
+    was: set[str] = set()
+    for _ in range(100):
+        plc.look()
+        pulses += [plc.high() & {"accept", "reject", "fault"}] if "result_valid" in plc.high() - was else []
+        was = plc.high()
+    assert pulses == [{"reject"}, {"accept"}, {"reject", "fault"}], "a part that could not be judged is ejected"
+
+
+def test_a_part_without_a_verdict_when_it_passes_is_ejected_and_the_station_says_so() -> None:
+    plc = Plc(results=pulsed())
+    plc.look(trigger=True)
+    plc.look(ms=101, trigger=False)
+    assert "reject" in plc.high()
+    assert plc.handshake.outputs()["fault_code"] == StationFault.LATE_FOR_PULSE
+    plc.decide(ACCEPT)
+    plc.look(ms=30)
+    assert not plc.high() & {"accept", "reject"}, "the verdict came too late to let the next part through"
+    plc.look(reset_fault=True)
+    assert plc.high() == {"ready"}
+
+
+def test_the_encoder_says_when_a_part_passes_also_when_it_wraps_round_or_jerks_back() -> None:
+    plc = Plc(results=pulsed(delay_ms=None, encoder_counts=300))
+    plc.look(encoder=65_400)
+    plc.look(trigger=True)
+    plc.decide(REJECT)
+    for count, due in [(65_398, False), (65_500, False), (100, False), (163, False), (164, True)]:
+        plc.look(encoder=count)
+        assert ("reject" in plc.high()) is due, count
+
+
+def test_after_a_break_nobody_knows_where_the_parts_are_and_no_pulse_comes() -> None:
+    plc = Plc(results=pulsed())
+    plc.look(trigger=True)
+    plc.decide(REJECT)
+    plc.handshake.resume(plc.inputs)
+    assert not any("reject" in plc.high() for _ in range(100) if plc.look())
+
+
+MOVES = st.lists(
+    st.tuples(
+        st.fixed_dictionaries({}, optional={n: st.booleans() for n in ("trigger", "acknowledge", "reset_fault", "enable")}),
+        st.booleans(), st.sampled_from([2.0, 2.0, 2.0, 400.0]),
+    ),
+    max_size=80,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(MOVES)
+def test_whatever_the_plc_does_no_part_is_shown_twice_or_out_of_order_and_never_two_verdicts(moves: list[tuple[dict, bool, float]]) -> None:
+    plc = Plc(results=Presented(acknowledged=True, timeout_ms=1000, limit=3))
+    decided, shown, was_valid = 0, [], False
+    for inputs, decide, ms in moves:
+        plc.look(ms, **inputs)
+        out = plc.handshake.outputs()
+        if out["result_valid"] and not was_valid:
+            shown.append(int(str(out["result_part_id"])))
+        was_valid = bool(out["result_valid"])
+        assert (out["accept"], out["reject"]).count(True) <= 1
+        assert not (out["accept"] and not out["result_valid"])
+        assert len(plc.results._waiting) <= 3  # type: ignore[attr-defined]
+        assert not (out["ready"] and out["busy"])
+        if decide and decided < plc.seq:
+            decided += 1
+            refused = plc.announced[decided - 1].refused
+            plc.decide(Result(str(decided), Verdict.FAULT if refused else Verdict.ACCEPT, 0.0, 1 if refused else 0), decided)
+    assert shown == sorted(set(shown))
+    assert len(plc.announced) == plc.seq
