@@ -72,6 +72,8 @@ class PlcLine:
         self._alive: Callable[[], bool] = lambda: True
         self._prepare: Callable[[str], None] = _no_recipes
         self._preparing: Helper[str, None] | None = None
+        self._asked: str | None = None
+        """A recipe to prepare, once the station runs."""
         self._recipe_due = self._poll_due = self._retry_at = 0.0
         self._retry_pause = _BACKOFF_S[0]
         self._waited_at = 0.0
@@ -201,8 +203,10 @@ class PlcLine:
     def _step(self, fired_ns: int) -> None:
         inputs = self._inputs()
         step = self._handshake.step(inputs, fired_ns, self._works)
-        if step.recipe is not None and self._preparing is not None:
-            self._preparing.call(step.recipe)
+        self._asked = step.recipe if step.recipe is not None else self._asked
+        if self._asked is not None and self._preparing is not None and self._waited_at:
+            self._preparing.call(self._asked)
+            self._asked = None
         if (part := step.announced) is not None:
             self._handshake.announce(self._seq, bool(part.refused), fired_ns, inputs.encoder)
             self._triggers.put(Trigger(self._seq, fired_ns, part.part_id, recipe=part.recipe, refused=part.refused))
@@ -246,8 +250,7 @@ class PlcLine:
             if self._thread is None:
                 raise
             raise PlcLost(str(e)) from e  # it came back as another one: say so, go on trying
-        if asked is not None and self._preparing is not None:
-            self._preparing.call(asked)
+        self._asked = asked if asked is not None else self._asked
         if self.lost is not None:
             _log.warning("%s: connected again", self._port.where)
         self.lost, self._retry_pause = None, _BACKOFF_S[0]

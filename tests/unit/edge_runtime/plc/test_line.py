@@ -1,0 +1,359 @@
+"""The thread between a tag port and the station, over a PLC that is a dictionary: what is written when, and what a break costs."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from edge_runtime.config import ModbusTrigger, PlcInputs, PlcOutputs, PulseSettings, TagSettings
+from edge_runtime.errors import ConfigError, SinkError, TriggerError
+from edge_runtime.plc.line import PlcLine
+from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.signals import INPUTS, OUTPUTS
+from edge_runtime.plc.tags import Value
+from edge_runtime.records import Cause, Decision, Stamps, Trigger, Verdict
+
+WHOLE = PlcInputs(**{name: f"coil:{n}" if s.type == "bool" else f"holding:{10 * n}" for n, (name, s) in enumerate(INPUTS.items())})
+ALL = PlcOutputs(**{name: f"coil:{50 + n}" if s.type == "bool" else f"holding:{500 + 10 * n}" for n, (name, s) in enumerate(OUTPUTS.items())})
+
+
+class Memory:
+    """A tag port whose PLC is `tags`: `writes` remembers what arrived together, `off` and `hangs_s` make it fail."""
+
+    where = "PLC in memory"
+
+    def __init__(self, pushes: bool = False, trips: int = 2) -> None:
+        self.pushes = pushes
+        self._trips = trips
+        self.tags: dict[str, Value] = {name: False if s.type == "bool" else 0 for name, s in (INPUTS | OUTPUTS).items()} | {"enable": True}
+        self.writes: list[dict[str, Value]] = []
+        self.reads: list[list[str]] = []
+        self.off = False
+        self.hangs_s = 0.0
+        self.breaks: Exception | None = None
+        self.pushed: list[dict[str, Value]] = []
+        self._changed: Callable[[], None] = lambda: None
+
+    def _answer(self) -> None:
+        time.sleep(self.hangs_s)
+        if self.breaks is not None:
+            raise self.breaks
+        if self.off:
+            raise PlcLost("does not answer")
+
+    def connect(self, changed: Callable[[], None]) -> None:
+        self._answer()
+        self._changed = changed
+
+    def close(self) -> None:
+        pass
+
+    def read(self, names: Sequence[str]) -> dict[str, Value]:
+        self._answer()
+        self.reads.append(list(names))
+        return {n: self.tags[n] for n in names}
+
+    def poll(self, names: Sequence[str]) -> Sequence[dict[str, Value]]:
+        if not self.pushes:
+            return [self.read(names)]
+        self._answer()
+        snapshots, self.pushed = self.pushed, []
+        return snapshots
+
+    def write(self, values: Mapping[str, Value]) -> None:
+        self._answer()
+        self.writes.append(dict(values))
+        self.tags |= values
+
+    def trips(self, names: Sequence[str]) -> int:
+        return 1 if all(INPUTS[n].type == "bool" for n in names) else self._trips
+
+    def push(self, *changes: dict[str, Value]) -> None:
+        for change in changes:
+            self.tags |= change
+            self.pushed.append(dict(self.tags))
+        self._changed()
+
+
+def settings(**more: object) -> ModbusTrigger:
+    return ModbusTrigger(**{"inputs": WHOLE, "outputs": ALL, "timeout_ms": 300, "heartbeat_ms": 20} | more)  # type: ignore[arg-type]
+
+
+@contextmanager
+def running(plc: Memory, first_seq: int = 1, **more: object) -> Iterator[PlcLine]:
+    """A line whose station waits for triggers all the time; `line.parts` collects them."""
+    line = PlcLine(settings(**more), first_seq, plc)
+    parts: list[Trigger] = []
+    line.parts = parts  # type: ignore[attr-defined]
+    over = threading.Event()
+
+    def take() -> None:
+        while not over.is_set():
+            if (trigger := line.wait(0.01)) is not None:
+                parts.append(trigger)
+
+    with line:
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            until(lambda: plc.tags["ready"] or plc.tags["fault"] or not plc.tags["enable"])
+            yield line
+        finally:
+            over.set()
+            thread.join()
+
+
+def until(true: Callable[[], object], within_s: float = 3.0) -> None:
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end, "did not come true in time"
+        time.sleep(0.001)
+
+
+def decision(seq: int, verdict: Verdict = Verdict.ACCEPT, part_id: str = "17", cause: Cause = Cause.NONE) -> Decision:
+    return Decision(
+        station="s", seq=seq, part_id=part_id, verdict=verdict, reason="", score=1.0, threshold=2.0, severity=0.5, regions=(), frame_wh=(4, 4),
+        bundle_id="b", recipe="r", stamps=Stamps(1), wall_time="", cause=cause,
+    )  # fmt: skip
+
+
+def announce(plc: Memory, line: PlcLine, part: int = 17) -> Trigger:
+    """Raise the trigger until it is acknowledged, as a PLC does."""
+    before = len(line.parts)  # type: ignore[attr-defined]
+    plc.tags["part_id"] = part
+    plc.tags["trigger"] = True
+    until(lambda: plc.tags["trigger_acknowledge"])
+    plc.tags["trigger"] = False
+    until(lambda: not plc.tags["trigger_acknowledge"])
+    until(lambda: len(line.parts) > before)  # type: ignore[attr-defined]
+    return line.parts[-1]  # type: ignore[attr-defined,no-any-return]
+
+
+def test_a_result_is_in_the_plc_when_put_returns_and_valid_rises_last() -> None:
+    plc = Memory()
+    with running(plc, first_seq=41) as line:
+        trigger = announce(plc, line, 70_001)
+        assert (trigger.seq, trigger.part_id, trigger.refused) == (41, "70001", "")
+        plc.writes.clear()
+        line.put(decision(41, Verdict.REJECT, "70001"), ())
+        assert plc.tags["result_valid"] is True
+        written = next(w for w in plc.writes if "result_valid" in w)
+        assert list(written)[-1] == "result_valid"
+        assert written["reject"] is True
+        assert (written["result_part_id"], written["severity"]) == ("70001", 0.5)
+        plc.writes.clear()
+        plc.tags["acknowledge"] = True
+        until(lambda: not plc.tags["result_valid"])
+        fallen = next(w for w in plc.writes if "result_valid" in w)
+        assert next(iter(fallen)) == "result_valid", "it falls first: never high over half a result"
+
+
+def test_the_part_id_is_read_after_the_trigger_was_seen() -> None:
+    plc = Memory(trips=2)
+    with running(plc) as line:
+        announce(plc, line)
+    rise = next(i for i, names in enumerate(plc.reads) if i > 1 and "part_id" in names)
+    assert plc.reads[rise - 1][0] == "trigger"
+
+
+def test_inputs_that_come_in_one_answer_are_read_together() -> None:
+    plc = Memory(trips=1)
+    with running(plc) as line:
+        announce(plc, line)
+    assert {len(names) for names in plc.reads[1:]} == {len(INPUTS)}
+    assert plc.reads[-1][0] == "trigger"
+
+
+def test_every_short_pulse_that_the_plc_reports_is_a_part() -> None:
+    plc = Memory(pushes=True)
+    with running(plc) as line:
+        plc.push({"part_id": 1, "trigger": True}, {"trigger": False}, {"part_id": 2, "trigger": True}, {"trigger": False})
+        until(lambda: len(line.parts) == 2)  # type: ignore[attr-defined]
+        first, second = line.parts  # type: ignore[attr-defined]
+    assert not first.refused
+    assert "Overrun" in second.refused
+
+
+def test_a_plc_that_goes_away_is_told_of_at_once_and_its_parts_get_no_result_when_it_is_back() -> None:
+    plc = Memory()
+    with running(plc) as line:
+        trigger = announce(plc, line)
+        plc.off = True
+        until(lambda: line.lost)
+        began = time.monotonic()
+        with pytest.raises(SinkError, match=r"does not answer.*part 17, seq 1, was not written"):
+            line.put(decision(trigger.seq), ())
+        assert time.monotonic() - began < 0.1
+        plc.tags |= {"trigger": True, "part_id": 18}  # raised while nobody looked
+        plc.off = False
+        until(lambda: line.problem is None)
+        with pytest.raises(SinkError, match="lost since the part was announced"):
+            line.put(decision(trigger.seq), ())
+        until(lambda: plc.tags["ready"])
+        time.sleep(0.05)
+        assert len(line.parts) == 1, "a stale trigger fired"  # type: ignore[attr-defined]
+        assert plc.tags["result_valid"] is False
+        plc.tags["trigger"] = False
+        time.sleep(0.02)
+        assert announce(plc, line, 19).part_id == "19"
+
+
+def test_a_plc_that_hangs_holds_a_decision_up_no_longer_than_its_timeout() -> None:
+    plc = Memory()
+    with running(plc, timeout_ms=100) as line:
+        trigger = announce(plc, line)
+        plc.hangs_s = 0.5
+        time.sleep(0.01)
+        began = time.monotonic()
+        with pytest.raises(SinkError):
+            line.put(decision(trigger.seq), ())
+        assert time.monotonic() - began < 0.3
+        plc.hangs_s = 0.0
+
+
+def test_after_a_break_every_output_is_written_again() -> None:
+    plc = Memory()
+    with running(plc) as line:
+        plc.off = True
+        until(lambda: line.lost)
+        plc.tags |= {"ready": False, "accept": True, "result_valid": True}  # the PLC was replaced by another
+        plc.writes.clear()
+        plc.off = False
+        until(lambda: plc.tags["ready"])
+        assert set(plc.writes[0]) == set(OUTPUTS)
+        assert not plc.tags["accept"]
+        assert not plc.tags["result_valid"]
+
+
+def test_a_fault_tells_its_cause() -> None:
+    plc = Memory()
+    with running(plc) as line:
+        trigger = announce(plc, line)
+        line.put(decision(trigger.seq, Verdict.FAULT, cause=Cause.CAMERA), ())
+        assert (plc.tags["fault"], plc.tags["fault_code"], plc.tags["severity"]) == (True, int(Cause.CAMERA), 0.0)
+
+
+def test_the_plc_changes_the_recipe_and_parts_carry_it() -> None:
+    plc = Memory()
+    asked: list[str] = []
+    with running(plc) as line:
+        line.on_recipe(asked.append)
+        plc.tags["recipe"] = 7
+        until(lambda: asked == ["7"])
+        until(lambda: plc.tags["ready"])
+        assert announce(plc, line).recipe == "7"
+
+
+def test_a_recipe_that_stands_there_at_the_start_is_prepared_when_the_station_runs() -> None:
+    plc = Memory()
+    plc.tags["recipe"] = 7
+    asked: list[str] = []
+    line = PlcLine(settings(), 1, plc)
+    with line:
+        time.sleep(0.1)
+        assert asked == []
+        line.on_recipe(asked.append)  # the station is being put together meanwhile
+        until(lambda: line.wait(0.01) is None and plc.tags["ready"])
+        assert asked == ["7"]
+
+
+def test_a_recipe_that_the_station_does_not_have_is_a_fault_code() -> None:
+    plc = Memory()
+    with running(plc) as line:
+
+        def refuse(recipe: str) -> None:
+            raise ConfigError(f"no recipe {recipe}")
+
+        line.on_recipe(refuse)
+        plc.tags["recipe"] = 9
+        until(lambda: plc.tags["fault_code"] == 102)
+        assert not plc.tags["ready"]
+        assert "recipe 9" in str(line.problem)
+        assert line.lost is None
+        line.on_recipe(lambda recipe: None)
+        plc.tags["recipe"] = 0  # its own
+        until(lambda: plc.tags["ready"])
+        assert plc.tags["fault_code"] == 0
+
+
+def test_heartbeat_and_ready_end_when_nobody_waits_for_parts_any_more() -> None:
+    plc = Memory()
+    with running(plc) as line:
+        beat = plc.tags["heartbeat"]
+        until(lambda: plc.tags["heartbeat"] != beat)
+        line.on_alive(lambda: False)
+        until(lambda: not plc.tags["ready"])
+        beat = plc.tags["heartbeat"]
+        time.sleep(0.1)
+        assert plc.tags["heartbeat"] == beat
+
+
+def test_at_the_end_the_plc_reads_that_the_station_is_gone() -> None:
+    plc = Memory()
+    with running(plc) as line:
+        announce(plc, line)
+        line.put(decision(1), ())
+        assert plc.tags["result_valid"]
+    assert not any(plc.tags[n] for n in ("ready", "busy", "result_valid", "accept", "trigger_acknowledge"))
+    assert not any(t.name in ("plc", "recipe") for t in threading.enumerate())
+
+
+def test_a_line_can_be_opened_again() -> None:
+    plc = Memory()
+    line = PlcLine(settings(), 1, plc)
+    for _ in range(2):
+        with line:
+            until(lambda: line.wait(0.01) is None and plc.tags["ready"])
+
+
+def test_a_bug_in_a_driver_ends_the_station_and_not_only_the_thread() -> None:
+    plc = Memory()
+    line = PlcLine(settings(), 1, plc)
+    with line:
+        plc.breaks = ZeroDivisionError("in a driver")
+        until(lambda: line.lost)
+        with pytest.raises(ZeroDivisionError):
+            line.wait(0.1)
+        with pytest.raises(SinkError):
+            line.put(decision(1), ())
+
+
+def test_a_plc_that_is_off_at_the_start_is_an_error() -> None:
+    plc = Memory()
+    plc.off = True
+    with pytest.raises(TriggerError, match=r"PLC in memory: does not answer.*Check \[trigger\]"), PlcLine(settings(), 1, plc):
+        pass
+
+
+def test_a_pulse_comes_at_its_time_although_the_plc_is_polled_seldom() -> None:
+    plc = Memory()
+    with running(plc, poll_ms=40, inputs=PlcInputs(trigger="coil:0"), pulse=PulseSettings(delay_ms=100, width_ms=30)) as line:
+        plc.tags["trigger"] = True
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        fired = line.parts[0].fired_ns  # type: ignore[attr-defined]
+        line.put(decision(1, Verdict.REJECT), ())
+        assert not plc.tags["reject"]
+        until(lambda: plc.tags["reject"])
+        assert 0.1 <= time.monotonic() - fired / 1e9 < 0.13
+        until(lambda: not plc.tags["reject"])
+        assert 0.13 <= time.monotonic() - fired / 1e9 < 0.16
+
+
+BAD = [
+    ({"outputs": PlcOutputs(ready="coil:1")}, r"trigger\.outputs: expected at least accept or reject"),
+    ({"outputs": PlcOutputs(accept="coil:1")}, r"expected result_valid beside accept"),
+    ({"inputs": PlcInputs(trigger=TagSettings(address="holding:0", type="uint16"))}, r'trigger\.inputs\.trigger: expected type "bool"'),
+    ({"inputs": PlcInputs(trigger="coil:0", recipe=TagSettings(address="holding:0", type="float32"))}, r"inputs\.recipe: expected a whole number"),
+    ({"inputs": PlcInputs(trigger="coil:0", part_id=TagSettings(address="coil:5", type="bool"))}, r"inputs\.part_id: expected a number or a text"),
+    ({"inputs": PlcInputs(trigger="coil:0"), "pulse": PulseSettings()}, r"trigger\.pulse: expected delay_ms or encoder_counts, found neither"),
+    ({"inputs": PlcInputs(trigger="coil:0"), "pulse": PulseSettings(encoder_counts=3)}, r"expected inputs\.encoder"),
+    ({"pulse": PulseSettings(delay_ms=3)}, r"trigger\.inputs\.acknowledge"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("more", "message"), BAD, ids=[m for _, m in BAD])
+def test_a_mapping_that_cannot_work_is_refused_with_its_key(more: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PlcLine(settings(**more), 1, Memory())
