@@ -40,6 +40,10 @@ class Trigger:
     """When the edge was seen."""
     part_id: str
     """The line's own name of the part; empty when the line gives none."""
+    recipe: str = ""
+    """Key of the recipe that it is to be judged by, as named in the station file's [recipes]; empty for the station's own `recipe`."""
+    refused: str = ""
+    """Why it cannot be judged: it then gets its FAULT in its turn, with this sentence, and no frame is asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,16 @@ class Prediction:
     """(h, w) float32 on the model's grid."""
     grid_to_frame: Affine
     """(2, 3) float64 from grid to frame pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What one camera gave of a part, and what the model said of it: for whoever looks on."""
+
+    camera: str
+    """Its name in the station file; empty at a station with one camera."""
+    frame: Frame | None
+    prediction: Prediction | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ _KINDS: dict[type, Callable[[Any, int], TriggerLine]] = {
 def open_trigger(settings: c.Trigger, first_seq: int) -> TriggerLine:
     """The trigger line that the station file describes; its triggers count from `first_seq`.
 
-    A ModbusLine is a Sink too: the same PLC gets the results. Raises MissingExtra.
+    A line to a PLC is an ActuatorLine: the same PLC gets the results. One whose PLC chooses the recipe has a method `on_recipe(callback)`;
+    the callback has the named recipe's models warmed and raises LinesideError when that cannot be. Raises MissingExtra.
     """
     return _KINDS[type(settings)](settings, first_seq)
 

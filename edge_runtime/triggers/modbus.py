@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from edge_runtime.config import ModbusTrigger
 from edge_runtime.errors import MissingExtra, SinkError, TriggerError
-from edge_runtime.records import Decision, Frame, Prediction, Trigger, Verdict
+from edge_runtime.records import Decision, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.1, 5.0)
@@ -92,7 +92,7 @@ class ModbusLine:
                 return trigger
         return None
 
-    def put(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> None:
+    def put(self, decision: Decision, pictures: tuple[Picture, ...] = ()) -> None:
         """Write one result; waits no longer than `timeout_ms`. Raises SinkError: the PLC then sees no result_valid for this part."""
         until = time.monotonic() + self._timeout_s
         part = f"the result of part {decision.part_id or '(no id)'}, seq {decision.seq}, was not written"

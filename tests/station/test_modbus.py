@@ -44,7 +44,7 @@ def answer(line: ModbusLine, plc: SimulatedPlc, verdicts: list[Verdict]) -> None
         trigger = line.wait(0.05)
         if trigger is not None:
             verdict = verdicts[trigger.seq % len(verdicts)]
-            line.put(decide(trigger, verdict, None if verdict is Verdict.FAULT else 1.25), None, None)
+            line.put(decide(trigger, verdict, None if verdict is Verdict.FAULT else 1.25))
 
 
 def wait_for_trigger(line: ModbusLine, within_s: float = 5.0) -> Trigger:
@@ -83,7 +83,7 @@ def test_the_line_keeps_its_pace_when_it_does_not_wait(settings: ModbusTrigger) 
     with SimulatedPlc(settings, parts_per_minute=1200, count=5, wait_for_result=False, hold_ms=10) as plc, ModbusLine(settings, 1) as line:
         triggers = [wait_for_trigger(line) for _ in range(5)]
         for trigger in triggers:
-            line.put(decide(trigger), None, None)
+            line.put(decide(trigger))
         assert plc.wait_finished(2)
         assert all(r.verdict is Verdict.ACCEPT for r in plc.results.values())
     gaps = [(b.fired_ns - a.fired_ns) / 1e6 for a, b in itertools.pairwise(triggers)]
@@ -97,7 +97,7 @@ def test_result_valid_falls_at_the_next_trigger_and_rises_over_a_whole_result(se
         memory.write_coil(0, True, device_id=7)
         trigger = wait_for_trigger(line)
         assert trigger.part_id == str(65_538)
-        line.put(decide(trigger, Verdict.REJECT, 900.0), None, None)
+        line.put(decide(trigger, Verdict.REJECT, 900.0))
         assert memory.read_coils(16, count=4, device_id=7).bits[:4] == [False, True, False, True]
         assert memory.read_holding_registers(16, count=5, device_id=7).registers == [1, 2, 300, 2, 65_535]
         assert line.wait(0.02) is None, "a coil that stays high is one trigger"
@@ -137,7 +137,7 @@ def test_a_plc_that_loses_power_is_reported_and_found_again(settings: ModbusTrig
         assert line.problem is not None and str(settings.port) in line.problem
         began = time.monotonic()
         with pytest.raises(SinkError, match=f"part {trigger.part_id}, seq 1, was not written"):
-            line.put(decide(trigger), None, None)
+            line.put(decide(trigger))
         assert time.monotonic() - began < 0.35
         with SimulatedPlc(settings, parts_per_minute=1200, count=3, first_part=50, hold_ms=10) as again:
             answer(line, again, [Verdict.ACCEPT])
@@ -203,7 +203,7 @@ def test_a_plc_that_hangs_delays_a_result_no_longer_than_the_timeout(
                     time.sleep(0.05)
                 began = time.monotonic()
                 with pytest.raises(SinkError, match="was not written"):
-                    line.put(decide(trigger), None, None)
+                    line.put(decide(trigger))
                 assert time.monotonic() - began < 0.45
                 if polling:
                     poller.join()
