@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -11,10 +11,11 @@ from pathlib import Path
 import zmq
 
 from edge_runtime.bundle import ModelBundle
-from edge_runtime.config import Recipe, StationConfig, TimerTrigger, ZeromqTrigger, load_recipe, load_station
+from edge_runtime.config import Recipe, StationConfig, TimerTrigger, ZeromqTrigger, load_station
 from edge_runtime.errors import BundleError, ConfigError, LinesideError, SinkError, SourceError
 from edge_runtime.handoff import Helper
 from edge_runtime.predictor import OpenvinoPredictor
+from edge_runtime.recipes import Entry, load_recipes
 from edge_runtime.records import Frame
 from edge_runtime.sinks import journal_file
 from edge_runtime.sources import open_source
@@ -41,29 +42,22 @@ def check_station(path: Path) -> Iterator[Finding]:
     """
     yield _try("packages", one_opencv)
     try:
-        config, recipe = _load(path)
+        config = load_station(path)
+        entries = load_recipes(config)
     except ConfigError as e:
         yield Finding("configuration", False, str(e))
         return  # nothing else is known
-    yield Finding("configuration", True, f"station {config.name}, recipe {recipe.name}, deadline {recipe.deadline_ms:g} ms")
-    predictor: OpenvinoPredictor | None = None
-    try:
-        bundle = ModelBundle.open(recipe.bundle)
-        predictor = OpenvinoPredictor(bundle, config.device, config.threads, recipe.region)
-        m = bundle.manifest
-        clamped = "; scores are clamped to 0..1" if m.clamped else ""
-        known = f"{m.name} {m.version} ({m.method}, {m.precision})"
-        yield Finding("bundle", True, f"{known}, {len(m.files)} files intact, id {bundle.id[:12]}{clamped}")
-    except (BundleError, ConfigError) as e:
-        yield Finding("bundle", False, str(e))
-    if predictor is not None:
-        with contextlib.ExitStack() as stack:
-            yield _try("device", lambda: f"{stack.enter_context(predictor).device_used}: the model runs")
-            if predictor.device_used:
-                yield _try("golden samples", lambda: _golden(predictor, config, recipe))
+    recipe = entries[0].recipe
+    more = f", recipes {', '.join(e.key for e in entries[1:])} on request" if entries[1:] else ""
+    yield Finding("configuration", True, f"station {config.name}, recipe {recipe.name}, deadline {recipe.deadline_ms:g} ms{more}")
+    with contextlib.ExitStack() as stack:
+        predictors = []
+        for entry in entries:
+            predictor = yield from _recipe(config, entry, stack)
+            predictors += [predictor] if predictor is not None else []
     sockets = _try("sockets", lambda: bindable(endpoints_of(config)))
     yield sockets
-    yield _try("source", lambda: _source(config, predictor))
+    yield _try("source", lambda: _source(config, predictors))
     if sockets.ok:
         yield _try("trigger", lambda: _trigger(config))
     else:
@@ -129,9 +123,23 @@ def room(folder: Path, wanted_mb: float, key: str) -> str:
     return f"{folder} may be written to, {free:,.0f} MB free"
 
 
-def _load(path: Path) -> tuple[StationConfig, Recipe]:
-    config = load_station(path)
-    return config, load_recipe(config.recipe)
+def _recipe(config: StationConfig, entry: Entry, stack: contextlib.ExitStack) -> Generator[Finding, None, OpenvinoPredictor | None]:
+    """Its findings; returns the predictor of a bundle that is sound."""
+    recipe, prefix = entry.recipe, f"{entry.where} " if entry.key else ""
+    try:
+        bundle = ModelBundle.open(recipe.bundle)
+        predictor = OpenvinoPredictor(bundle, config.device, config.threads, recipe.region)
+        m = bundle.manifest
+        clamped = "; scores are clamped to 0..1" if m.clamped else ""
+        known = f"{m.name} {m.version} ({m.method}, {m.precision})"
+        yield Finding(f"{prefix}bundle", True, f"{known}, {len(m.files)} files intact, id {bundle.id[:12]}{clamped}")
+    except (BundleError, ConfigError) as e:
+        yield Finding(f"{prefix}bundle", False, str(e))
+        return None
+    yield _try(f"{prefix}device", lambda: f"{stack.enter_context(predictor).device_used}: the model runs")
+    if predictor.device_used:
+        yield _try(f"{prefix}golden samples", lambda: _golden(predictor, config, recipe))
+    return predictor
 
 
 def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe) -> str:
@@ -141,7 +149,7 @@ def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe)
     return f"{len(results)} score as where the bundle was built: largest difference {worst:.2g}, allowed {results[0].allowed:.2g}{scale}"
 
 
-def _source(config: StationConfig, predictor: OpenvinoPredictor | None) -> str:
+def _source(config: StationConfig, predictors: list[OpenvinoPredictor]) -> str:
     grab_s = getattr(config.source, "read_timeout_ms", 2000.0) / 1e3
     limit_s = grab_s + getattr(config.source, "open_timeout_ms", 5000.0) / 1e3 + 1
 
@@ -157,10 +165,11 @@ def _source(config: StationConfig, predictor: OpenvinoPredictor | None) -> str:
     finally:
         helper.close(0)
     kind = "x".join(map(str, frame.image.shape[1::-1])) + (" gray" if frame.image.ndim == 2 else " colour") + f" {frame.image.dtype}"
-    if predictor is None:
+    if not predictors:
         return f"{frame.source}: one frame, {kind}; no bundle to compare with"
-    predictor.preprocessor.check(frame.image)
-    return f"{frame.source}: one frame, {kind}, as the bundle was taught on"
+    for predictor in predictors:
+        predictor.preprocessor.check(frame.image)
+    return f"{frame.source}: one frame, {kind}, as {'the bundle was' if len(predictors) == 1 else 'the bundles were'} taught on"
 
 
 def _trigger(config: StationConfig) -> str:

@@ -92,7 +92,7 @@ class TimerTrigger(_Settings, frozen=True, kw_only=True, tag="timer", tag_field=
 
 
 class ZeromqTrigger(_Settings, frozen=True, kw_only=True, tag="zeromq", tag_field="kind"):
-    """A PULL socket that binds; each message is JSON such as {"part_id": "A-17"}."""
+    """A PULL socket that binds; each message is JSON such as {"part_id": "A-17"}, with "recipe" where it is to be another one."""
 
     endpoint: Endpoint = "tcp://127.0.0.1:5555"
 
@@ -278,6 +278,9 @@ class StationConfig(_Settings, frozen=True, kw_only=True):
 
     name: Name
     recipe: Path
+    """What a trigger gets that names no recipe."""
+    recipes: dict[str, Path] = {}
+    """What a trigger gets that names one, by what the PLC calls it: `7 = "gadget.toml"`."""
     source: Source
     trigger: Trigger
     device: str | list[str] = "CPU"
@@ -327,6 +330,7 @@ def load_station(path: Path) -> StationConfig:
     base = path.resolve().parent
     changes: dict[str, Any] = {
         "recipe": base / config.recipe,
+        "recipes": {key: base / recipe for key, recipe in config.recipes.items()},
         "journal": msgspec.structs.replace(config.journal, path=base / config.journal.path),
     }
     if isinstance(config.source, FolderSource | VideoSource):
@@ -336,6 +340,8 @@ def load_station(path: Path) -> StationConfig:
     if isinstance(config.trigger, OpcuaTrigger):
         files = {key: base / path for key in _OPCUA_FILES if (path := getattr(config.trigger, key)) is not None}
         changes["trigger"] = msgspec.structs.replace(config.trigger, **files)
+    if "" in config.recipes:
+        raise ConfigError(f"{path}: recipes: expected keys such as 7, found an empty one; what a trigger without a recipe gets is `recipe`")
     if not config.device:
         raise ConfigError(f'{path}: device: expected at least one device such as "CPU", found an empty list')
     return msgspec.structs.replace(config, **changes)

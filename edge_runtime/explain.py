@@ -51,6 +51,7 @@ def explain(message: str, raw: Any, kind: type[msgspec.Struct]) -> str:
     if missing := re.search(r"missing required field `(.+?)`", what):
         key = f"{where}.{missing[1]}" if where else missing[1]
         return f"{key}: missing{_kinds_hint(key, kind, 'one of')}"
+    where = _named(raw, where)
     found = look_up(raw, where)
     if what.startswith("Invalid value"):
         return f"{where}: expected{_kinds_hint(where, kind, ' one of').lstrip(';')}, found {show(found)}"
@@ -79,6 +80,13 @@ def look_up(raw: Any, where: str) -> Any:
         elif isinstance(raw, list) and part.isdigit():
             raw = raw[int(part)]
     return raw
+
+
+def _named(raw: Any, where: str) -> str:
+    """msgspec says `recipes[...]` for a bad value in a free table; the key is found again where only one can be meant."""
+    table = look_up(raw, where.removesuffix("[...]"))
+    bad = [key for key, value in table.items() if not isinstance(value, str)] if isinstance(table, dict) else []
+    return f"{where.removesuffix('[...]')}.{bad[0]}" if where.endswith("[...]") and len(bad) == 1 else where
 
 
 def show(value: Any) -> str:

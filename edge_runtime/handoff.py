@@ -61,7 +61,9 @@ class Lane(Generic[T]):
         self._queue.put((x, True))
 
     def note(self, x: T) -> None:
-        """Put something that costs its reader nothing: delivered in its turn like the rest, but it takes no room and always fits."""
+        """Put something that costs its reader nothing: delivered in its turn like the rest, but it takes no room and always fits.
+
+        From any thread."""
         self._queue.put((x, False))
 
     def get(self, timeout_s: float) -> T | None:

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol, Self
@@ -69,7 +69,7 @@ class Monitor:
         send: Callable[[Health], None] | None = None,
         alive_within_s: float = 5.0,
         last_seq: int = 0,
-        drift: DriftWatch | None = None,
+        drifts: Mapping[str, DriftWatch] | None = None,
     ) -> None:
         """Begin in state STARTING.
 
@@ -81,13 +81,13 @@ class Monitor:
             send: gets a Health record once a second, and at once when the state changes, in the monitor's thread.
             alive_within_s: a thread that called `beat` once and then not for so long counts as dead.
             last_seq: of the last decision before this start.
-            drift: told of every judged part.
+            drifts: told of every judged part, by the id of the bundle that judged it.
         """
         self._station, self._recipe, self._bundle_id, self._device = station, recipe, bundle_id, device
         self._send = send
         self._alive_within_s = alive_within_s
         self._last_seq = last_seq
-        self._drift = drift
+        self._drifts = dict(drifts or {})
         self._began = time.monotonic()
         self._state = State.STARTING
         self._lock = threading.Lock()
@@ -120,6 +120,12 @@ class Monitor:
         self._manager.tell("READY=1")
         self._wake.set()
 
+    def judging(self, recipe: str, bundle_id: str) -> None:
+        """Parts are judged by another recipe from now on."""
+        with self._lock:
+            self._recipe, self._bundle_id = recipe, bundle_id
+        log.info("recipe %s, bundle %s", recipe, bundle_id[:12])
+
     def stopping(self) -> None:
         """No further trigger is taken."""
         self._state = State.STOPPING
@@ -144,8 +150,8 @@ class Monitor:
             self._last_seq = decision.seq
             if decision.verdict is not Verdict.FAULT:  # a fault has no latency worth knowing but its deadline
                 self._times.append((grab_ns, predict_ns, total - grab_ns - predict_ns, total))
-            if self._drift is not None and decision.score is not None:
-                self._drift.add(decision.score, decision.verdict is Verdict.ACCEPT)
+            if decision.score is not None and (drift := self._drifts.get(decision.bundle_id)) is not None:
+                drift.add(decision.score, decision.verdict is Verdict.ACCEPT)
 
     def count(self, what: str) -> None:
         """One more of `overruns`, `dropped_previews` or `dropped_archives`."""
@@ -172,9 +178,11 @@ class Monitor:
         """The station as it is now."""
         with self._lock:
             counts, times, troubles, last_seq = dict(self._counts), list(self._times), list(self._troubles.values()), self._last_seq
-            drift = None if self._drift is None else self._drift.state
-            if self._drift is not None and self._drift.problem:
-                troubles.append(self._drift.problem)
+            recipe, bundle_id = self._recipe, self._bundle_id
+            drift = self._drifts.get(bundle_id)
+            if drift is not None and drift.problem:
+                troubles.append(drift.problem)
+            drift_state = None if drift is None else drift.state
         problems = tuple(dict.fromkeys([p for part in self._watched if (p := part.problem)] + troubles))
         state = State.DEGRADED if self._state is State.READY and problems else self._state
         stages: dict[str, tuple[float, float]] = {}
@@ -182,9 +190,9 @@ class Monitor:
             median, p99 = np.percentile(np.array(times), [50, 99], axis=0) / 1e6
             stages = {name: (round(float(median[i]), 3), round(float(p99[i]), 3)) for i, name in enumerate(_STAGES)}
         return Health(
-            station=self._station, state=state, problems=problems, bundle_id=self._bundle_id, recipe=self._recipe, device=self._device,
+            station=self._station, state=state, problems=problems, bundle_id=bundle_id, recipe=recipe, device=self._device,
             uptime_s=round(time.monotonic() - self._began, 3), counts=counts, stages_ms=stages, last_seq=last_seq,
-            wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), drift=drift,
+            wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), drift=drift_state,
         )  # fmt: skip
 
     def _run(self) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from edge_runtime.bundle import Manifest
 from edge_runtime.config import Recipe
-from edge_runtime.records import Prediction, Region, Verdict
+from edge_runtime.records import Cause, Prediction, Region, Verdict
 from edge_runtime.regions import find_regions
 
 
@@ -31,6 +31,8 @@ class Judgement:
     reason: str
     regions: tuple[Region, ...]
     severity: float | None
+    cause: Cause = Cause.NONE
+    """Of a FAULT."""
 
 
 def limits_of(manifest: Manifest, recipe: Recipe) -> Limits:
@@ -40,13 +42,18 @@ def limits_of(manifest: Manifest, recipe: Recipe) -> Limits:
     return Limits(threshold, stated.map_value * (threshold / stated.value), recipe.min_defect_px)
 
 
+def fault(reason: str, cause: Cause) -> Judgement:
+    """No judgement, and why."""
+    return Judgement(Verdict.FAULT, reason, (), None, cause)
+
+
 def judge(prediction: Prediction, limits: Limits, frame_wh: tuple[int, int]) -> Judgement:
     """Whether a part is good. FAULT where the model gave no number: `nan > threshold` is False and would accept."""
     score = prediction.score
     if not math.isfinite(score):
-        return Judgement(Verdict.FAULT, f"The model gave no valid score ({score}); the part was not judged.", (), None)
+        return fault(f"The model gave no valid score ({score}); the part was not judged.", Cause.MODEL)
     if not np.isfinite(prediction.score_map).all():
-        return Judgement(Verdict.FAULT, "The model's map holds values that are no numbers; the part was not judged.", (), None)
+        return fault("The model's map holds values that are no numbers; the part was not judged.", Cause.MODEL)
     regions = find_regions(prediction.score_map, prediction.grid_to_frame, frame_wh, limits.map_threshold)
     severity = score / limits.threshold
     if score <= limits.threshold:

@@ -15,25 +15,25 @@ from types import FrameType
 
 import numpy as np
 
-from edge_runtime.bundle import ModelBundle
 from edge_runtime.capture import Capture
-from edge_runtime.config import Recipe, StationConfig, load_recipe, load_station
+from edge_runtime.config import StationConfig, load_station
 from edge_runtime.drift import DriftWatch
 from edge_runtime.errors import LinesideError
 from edge_runtime.handoff import Helper
 from edge_runtime.health import Monitor, ServiceManager
-from edge_runtime.judge import limits_of
+from edge_runtime.inference import model_thread
+from edge_runtime.inspection import Camera
 from edge_runtime.observers import Observers
-from edge_runtime.predictor import OpenvinoPredictor
-from edge_runtime.protocols import Sink
+from edge_runtime.protocols import ActuatorLine, Sink
+from edge_runtime.recipes import open_recipes, products_of
 from edge_runtime.regions import find_regions
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal
-from edge_runtime.sinks.preview import PreviewSink
+from edge_runtime.sinks.preview import Display, PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import Source, open_source
-from edge_runtime.station import Identity, Station
-from edge_runtime.triggers import ModbusLine, open_trigger
+from edge_runtime.station import Station
+from edge_runtime.triggers import open_trigger
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ _SWITCH_INTERVAL_S = 0.0005
 _ALIVE_WITHIN_S = 5.0
 _CLOSE_TIMEOUT_S = 3.0
 _OBSERVERS_TIMEOUT_S = 2.0
+_MODEL_TIMEOUT_S = 0.05
 _LOG_TIMEOUT_S = 1.0
 _LOG_LINES = 1000
 
@@ -56,7 +57,7 @@ def run_station(path: Path) -> int:
     try:
         with _logging_aside(), _stopping_on_signals() as stop, contextlib.ExitStack() as stack:
             config = load_station(path)
-            station, monitor = open_station(config, load_recipe(config.recipe), stack)
+            station, monitor = open_station(config, stack)
             stop.station = station
             if stop.asked:
                 station.stop()
@@ -68,35 +69,37 @@ def run_station(path: Path) -> int:
         raise
 
 
-def open_station(config: StationConfig, recipe: Recipe, stack: contextlib.ExitStack) -> tuple[Station, Monitor]:
-    """Open every piece; `stack` closes them, the journal last. The bundle has proved itself on this device when this returns.
+def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[Station, Monitor]:
+    """Open every piece; `stack` closes them, the journal last. Every bundle has proved itself on this device when this returns.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, SinkError, TriggerError, SourceError, MissingExtra.
     """
-    bundle = ModelBundle.open(recipe.bundle)
-    manifest = bundle.manifest
-    predictor = stack.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
-    golden = predictor.run_golden(recipe.golden, config.golden_tolerance_scale)
+    opened = open_recipes(config, stack)
+    bundles = {o.predictor.bundle.id: o.predictor.bundle.manifest for o in opened}
+    thread = model_thread()
+    stack.callback(thread.close, _MODEL_TIMEOUT_S)
+    products = products_of(opened, thread)
+    own = products[""]
     find_regions(np.ones((4, 4), np.float32), np.eye(2, 3), (4, 4), 0.5)  # its first call takes milliseconds: not at the first reject
-    log.info("bundle %s %s: %d golden samples agree on %s", manifest.name, manifest.version, len(golden), predictor.device_used)
 
     journal = stack.enter_context(Journal(config.journal, config.name))
     publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path))
-    deadline_s = recipe.deadline_ms / 1e3
+    slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
     monitor = Monitor(
-        station=config.name, recipe=recipe.name, bundle_id=bundle.id, device=predictor.device_used, send=publisher.send_health,
-        # A PLC may be waited for, a part may take its whole deadline: neither is a thread that died.
-        alive_within_s=_ALIVE_WITHIN_S + deadline_s + getattr(config.trigger, "timeout_ms", 0.0) / 1e3,
-        last_seq=journal.last_seq(), drift=None if manifest.drift is None else DriftWatch(manifest.drift),
+        station=config.name, recipe=own.recipe, bundle_id=own.bundle_id, device=opened[0].predictor.device_used, send=publisher.send_health,
+        # A PLC may be waited for, a part or a change of recipe may take its whole deadline: none of them is a thread that died.
+        alive_within_s=_ALIVE_WITHIN_S + slowest_s + getattr(config.trigger, "timeout_ms", 0.0) / 1e3,
+        last_seq=journal.last_seq(), drifts={id_: DriftWatch(m.drift) for id_, m in bundles.items() if m.drift is not None},
     )  # fmt: skip
     stack.enter_context(monitor)
 
     line = stack.enter_context(open_trigger(config.trigger, first_seq=journal.last_seq() + 1))
     # The journal first: what anybody was told is in it, whatever happens next.
-    tellers: list[Sink] = [journal, line, publisher] if isinstance(line, ModbusLine) else [journal, publisher]
+    tellers: list[Sink] = [journal, line, publisher] if isinstance(line, ActuatorLine) else [journal, publisher]
     watching: dict[str, PreviewSink | Archive] = {}
     if config.preview is not None:
-        preview = PreviewSink(config.preview, config.name, manifest.display, manifest.input.bits, monitor.counts)
+        displays = {id_: Display(m.display, m.input.bits) for id_, m in bundles.items()}
+        preview = PreviewSink(config.preview, config.name, displays, monitor.counts)
         watching["previews"] = stack.enter_context(preview)
     if config.archive is not None:
         watching["archives"] = stack.enter_context(Archive(config.archive))
@@ -105,15 +108,21 @@ def open_station(config: StationConfig, recipe: Recipe, stack: contextlib.ExitSt
 
     source = open_source(config.source)
     source.__enter__()
-    capture = Capture(source, deadline_s)
+    capture = Capture(source, slowest_s)
     stack.callback(_close_source, source, capture)
-    limits = limits_of(manifest, recipe)
     station = Station(
-        Identity(config.name, recipe.name, bundle.id, limits, recipe.deadline_ms), line, capture, predictor, tellers, observers, monitor,
-        queue=config.queue, keep_warm_ms=config.keep_warm_ms, warm_frame=predictor.blank(),
+        config.name, line, [Camera("", capture)], products, tellers, observers, monitor,
+        queue=config.queue, keep_warm_ms=config.keep_warm_ms,
     )  # fmt: skip
+    if (on_recipe := getattr(line, "on_recipe", None)) is not None:
+        on_recipe(station.prepare)
+    if (on_alive := getattr(line, "on_alive", None)) is not None:
+        on_alive(lambda: monitor.alive)
     monitor.watch([station, capture, line, journal, publisher, *watching.values()])
-    log.info("station %s: recipe %s, threshold %.6g, deadline %g ms", config.name, recipe.name, limits.threshold, recipe.deadline_ms)
+    for key, product in products.items():
+        limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
+        log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",
+            config.name, f"{key}: " if key else "", product.recipe, limits, product.deadline_ms)  # fmt: skip
     return station, monitor
 
 

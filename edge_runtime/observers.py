@@ -8,12 +8,12 @@ from edge_runtime.errors import HandoffFull, SinkError
 from edge_runtime.handoff import Lane
 from edge_runtime.health import Monitor
 from edge_runtime.protocols import Sink
-from edge_runtime.records import Decision, Frame, Prediction
+from edge_runtime.records import Decision, Picture
 
 log = logging.getLogger(__name__)
 
 _WAITING = 8
-_Item = tuple[Decision, Frame | None, Prediction | None]
+_Item = tuple[Decision, tuple[Picture, ...]]
 
 
 class Observers:
@@ -28,12 +28,12 @@ class Observers:
         self._thread = threading.Thread(target=self._run, name="observers", daemon=True)
         self._thread.start()
 
-    def show(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> None:
+    def show(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Never waits."""
         if not self._sinks:
             return
         try:
-            self._lane.put((decision, frame, prediction))
+            self._lane.put((decision, pictures))
         except HandoffFull:
             for name in self._sinks:
                 self._monitor.count(f"dropped_{name}")

@@ -1,13 +1,13 @@
-"""What plugs into a station: four protocols, each one method beside the context manager.
+"""What plugs into a station: four protocols, each one method beside the context manager, and the line that is two of them.
 
 A context manager acquires on `__enter__` (opening a camera, binding a port) and raises the error of its branch
 there, so that a station that cannot work says so before it says READY.
 """
 
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
-from edge_runtime.records import Decision, Frame, Prediction, Trigger
+from edge_runtime.records import Decision, Frame, Picture, Prediction, Trigger
 
 
 class _Managed(Protocol):
@@ -45,8 +45,20 @@ class Predictor(_Managed, Protocol):
 class Sink(_Managed, Protocol):
     """Receives decisions. Called in the loop's thread for what must be told, in the observer's thread for what may be dropped."""
 
-    def put(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> None:
-        """Take one decision. `frame` and `prediction` are None where there were none. Must not block; raises SinkError when it failed."""
+    def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
+        """Take one decision. Must not block; raises SinkError when it failed.
+
+        `pictures`: one a camera, that of the deciding view first; empty when no camera was asked.
+        """
 
 
-__all__ = ["Predictor", "Sink", "Source", "TriggerLine"]
+@runtime_checkable
+class ActuatorLine(TriggerLine, Sink, Protocol):
+    """A trigger line that takes the results as well: the PLC. Without it no verdict reaches the part."""
+
+    @property
+    def lost(self) -> str | None:
+        """Why results do not reach it now; None while they do."""
+
+
+__all__ = ["ActuatorLine", "Predictor", "Sink", "Source", "TriggerLine"]

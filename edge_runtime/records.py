@@ -30,6 +30,29 @@ class Verdict(enum.StrEnum):
     """The part could not be judged: the reason says why."""
 
 
+class Cause(enum.IntEnum):
+    """Why a part is a FAULT, in one number: the PLC's `fault_code`. Codes above 100 are the station's own (plc.handshake.StationFault)."""
+
+    NONE = 0
+    """No FAULT."""
+    CAMERA = 1
+    """No picture, or not in time."""
+    FRAME = 2
+    """A picture that cannot be judged: older than its trigger, of another size or type."""
+    MODEL = 3
+    """The model failed, gave no number, or did not answer in time."""
+    LATE = 4
+    """Judged after the deadline."""
+    REFUSED = 5
+    """Triggered while the station was not ready: busy, too many waiting, or the recipe being prepared."""
+    RECIPE = 6
+    """The station has no recipe of that name."""
+    PLC = 7
+    """The PLC was lost: the result could not have been acted upon."""
+    INTERNAL = 9
+    """A bug in Lineside."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """One part was announced."""
@@ -40,6 +63,10 @@ class Trigger:
     """When the edge was seen."""
     part_id: str
     """The line's own name of the part; empty when the line gives none."""
+    recipe: str = ""
+    """Key of the recipe that it is to be judged by, as named in the station file's [recipes]; empty for the station's own `recipe`."""
+    refused: str = ""
+    """Why it cannot be judged: it then gets its FAULT in its turn, with this sentence, and no frame is asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +93,16 @@ class Prediction:
     """(h, w) float32 on the model's grid."""
     grid_to_frame: Affine
     """(2, 3) float64 from grid to frame pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What one camera gave of a part, and what the model said of it: for whoever looks on."""
+
+    camera: str
+    """Its name in the station file; empty at a station with one camera."""
+    frame: Frame | None
+    prediction: Prediction | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +157,8 @@ class Decision:
     stamps: Stamps
     wall_time: str
     """ISO 8601, UTC; for people, never for arithmetic."""
+    cause: Cause = Cause.NONE
+    """Of a FAULT."""
 
 
 class State(enum.StrEnum):

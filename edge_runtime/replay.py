@@ -17,12 +17,15 @@ from edge_runtime.capture import Capture
 from edge_runtime.config import Recipe
 from edge_runtime.errors import DataError, SourceError, SourceExhausted
 from edge_runtime.health import Monitor
+from edge_runtime.inference import Model, model_thread
+from edge_runtime.inspection import Camera
 from edge_runtime.judge import limits_of
 from edge_runtime.observers import Observers
 from edge_runtime.predictor import OpenvinoPredictor
-from edge_runtime.records import Decision, Frame, Prediction, Trigger, Verdict
+from edge_runtime.products import Job, Product
+from edge_runtime.records import Decision, Frame, Picture, Trigger, Verdict
 from edge_runtime.sources.folder import SUFFIXES, read_frame
-from edge_runtime.station import Identity, Station
+from edge_runtime.station import Station
 
 DEADLINE_MS = 30_000.0
 """A replay asks for the verdicts, not for the timing: `lineside bench` does that."""
@@ -126,8 +129,11 @@ def replay(
         monitor = Monitor(station="replay", recipe=recipe.name, bundle_id=bundle.id, device=predictor.device_used)
         observers = Observers({}, monitor)
         stack.callback(observers.close, 1.0)
-        identity = Identity("replay", recipe.name, bundle.id, limits_of(bundle.manifest, recipe), DEADLINE_MS)
-        Station(identity, line, capture, predictor, [line], observers, monitor).run()
+        thread = model_thread()
+        stack.callback(thread.close, 1.0)
+        job = Job(recipe.name, bundle.id, limits_of(bundle.manifest, recipe), Model(predictor, thread))
+        product = Product("", (job,), DEADLINE_MS)
+        Station("replay", line, [Camera("", capture)], {"": product}, [line], observers, monitor).run()
         return Report(bundle.id, predictor.device_used, tuple(outcomes))
 
 
@@ -232,6 +238,6 @@ class _StoredLine:
         self._taken += 1
         return read_frame(path, self._taken)
 
-    def put(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> None:
+    def put(self, decision: Decision, pictures: tuple[Picture, ...] = ()) -> None:
         self._decided(decision.seq - 1, decision)
         self._turn.release()

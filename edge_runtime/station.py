@@ -3,19 +3,20 @@
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from edge_runtime.capture import Capture
-from edge_runtime.errors import EXIT_BUG, EXIT_OK, DeviceError, FrameError, HandoffFull, LinesideError, SinkError, SourceError
-from edge_runtime.handoff import Helper, Lane, Reply
+from edge_runtime.errors import EXIT_BUG, EXIT_OK, ConfigError, DeviceError, LinesideError, SinkError
+from edge_runtime.handoff import Lane, Reply
 from edge_runtime.health import Monitor
-from edge_runtime.judge import Judgement, Limits, judge
+from edge_runtime.inference import Answer, KeepWarm
+from edge_runtime.inspection import Camera, Look, size_of
+from edge_runtime.judge import Judgement, fault
 from edge_runtime.observers import Observers
-from edge_runtime.protocols import Predictor, Sink, TriggerLine
-from edge_runtime.records import Decision, Frame, Prediction, Stamps, Trigger, Verdict
+from edge_runtime.products import Product, find
+from edge_runtime.protocols import ActuatorLine, Sink, TriggerLine
+from edge_runtime.records import Cause, Decision, Picture, Stamps, Trigger, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -26,37 +27,26 @@ _TELL_RESERVE_MS = 20.0
 _PAUSE_S = 0.001
 _LINE_TIMEOUT_S = 2.0
 _HANGS_AFTER_S = 3.0
+_PREPARE_S = 2.0
 _INTERNAL_ERROR = "Internal error in the station; the part was not judged."
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What every decision of this station repeats."""
-
-    station: str
-    recipe: str
-    bundle_id: str
-    limits: Limits
-    deadline_ms: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
     trigger: Trigger
+    product: Product | None
+    """None when nobody knows the recipe that was asked for."""
     refused: str = ""
     """Why it is not even looked at."""
+    cause: Cause = Cause.REFUSED
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """How far a part got."""
+class _Change:
+    """The wish to have a product's models warm."""
 
-    frame: Frame | None = None
-    prediction: Prediction | None = None
-    grabbed_ns: int = 0
-    predicted_ns: int = 0
-    grab_ns: int = 0
-    predict_ns: int = 0
+    product: Product
+    begun: Reply[list[Reply[Answer]]]
 
 
 class Station:
@@ -64,45 +54,38 @@ class Station:
 
     def __init__(
         self,
-        identity: Identity,
+        name: str,
         line: TriggerLine,
-        capture: Capture,
-        predictor: Predictor,
+        cameras: Sequence[Camera],
+        products: Mapping[str, Product],
         tellers: Sequence[Sink],
         observers: Observers,
         monitor: Monitor,
         *,
         queue: int = 8,
         keep_warm_ms: float = 0.0,
-        warm_frame: Frame | None = None,
     ) -> None:
         """All pieces are open already and are closed by whoever opened them.
 
         Args:
-            identity: names, limits, deadline.
+            name: the station's, in every decision.
             line: where triggers come from.
-            capture: where their frames come from.
-            predictor: the model.
+            cameras: where their frames come from.
+            products: what may be asked for, by the recipe's key; "" is what a trigger without one gets.
             tellers: told in this order, each bounded in time by itself: the journal first.
             observers: told afterwards.
             monitor: counts and the sign of life.
             queue: parts that may wait for their turn.
             keep_warm_ms: run the model when it was idle for so long; 0 never.
-            warm_frame: what to run it on until a part was judged.
         """
-        self._identity, self._line, self._capture = identity, line, capture
+        self._name, self._line, self._cameras, self._products = name, line, tuple(cameras), dict(products)
         self._tellers, self._observers, self._monitor = tuple(tellers), observers, monitor
-        self._deadline_ns = round(identity.deadline_ms * 1e6)
-        self._reserve_ns = round(min(_TELL_RESERVE_MS, identity.deadline_ms / 10) * 1e6)
+        self._actuator = line if isinstance(line, ActuatorLine) else None
+        self._current = self._products[""]
+        self._slowest_s = max(p.deadline_ms for p in self._products.values()) / 1e3
         self._queue = queue
-        self._lane: Lane[_Part] = Lane(queue)
-        self._predictor = predictor
-        self._model: Helper[Frame, tuple[Prediction, int]] = Helper(self._timed_predict, "model")
-        self._keep_warm_ns = round(keep_warm_ms * 1e6)
-        self._warm_frame = warm_frame
-        self._warming: Reply[tuple[Prediction, int]] | None = None
-        self._model_used_ns = time.monotonic_ns()
-        self._predict_times: deque[int] = deque(maxlen=8)
+        self._lane: Lane[_Part | _Change] = Lane(queue)
+        self._keep_warm = KeepWarm(keep_warm_ms, monitor)
         self._in_flight: _Part | None = None
         self._stopped_ns = 0
         self._line_over = threading.Event()
@@ -110,9 +93,25 @@ class Station:
 
     @property
     def problem(self) -> str | None:
-        """A sentence for the operator while the model hangs."""
-        busy = self._model.busy_s
-        return f"The model has not answered for {busy:.0f} s." if busy > self._deadline_ns / 1e9 + _HANGS_AFTER_S else None
+        """A sentence for the operator while a model hangs."""
+        busy = max(model.thread.busy_s for product in self._products.values() for model in product.models)
+        return f"The model has not answered for {busy:.0f} s." if busy > self._slowest_s + _HANGS_AFTER_S else None
+
+    def prepare(self, recipe: str) -> None:
+        """Have the models of a recipe run once, after all parts that were taken before, and make it the current one. From any thread.
+
+        Returns when they have. Raises ConfigError for an unknown recipe; DeviceError when a model fails or does not answer in time.
+        """
+        product = find(self._products, recipe)
+        change = _Change(product, Reply())
+        until = time.monotonic() + self._slowest_s + _PREPARE_S
+        self._lane.note(change)
+        try:
+            for warming in change.begun.result(until - time.monotonic()):
+                warming.result(until - time.monotonic())
+        except TimeoutError:
+            raise DeviceError(f"Recipe {recipe!r}: its model is not warm after {self._slowest_s + _PREPARE_S:.0f} s.") from None
+        self._use(product)
 
     def stop(self) -> None:
         """Take no further trigger, answer those taken, then let `run` return. Safe in a signal handler."""
@@ -127,11 +126,15 @@ class Station:
         try:
             while not self._is_over():
                 self._monitor.beat("loop")
-                part = self._lane.get(_ROUND_S)
-                if part is None:
-                    self._idle()
+                item = self._lane.get(_ROUND_S)
+                if isinstance(item, _Part):
+                    self._answer(item)
+                elif item is not None:
+                    item.begun.give([warming for model in item.product.models if (warming := model.warm()) is not None])
                 else:
-                    self._answer(part)
+                    for camera in self._cameras:
+                        camera.capture.check()
+                    self._keep_warm.idle(self._current.models)
             self._monitor.stopping()
             if self._line_failure is not None:
                 raise self._line_failure
@@ -140,8 +143,6 @@ class Station:
             if isinstance(e, LinesideError):
                 raise
             return EXIT_BUG
-        finally:
-            self._model.close(timeout_s=_ROUND_S)
         return EXIT_OK
 
     def _is_over(self) -> bool:
@@ -151,121 +152,100 @@ class Station:
 
     def _take_triggers(self) -> None:
         trigger: Trigger | None = None
+        captures = [camera.capture for camera in self._cameras]
         try:
-            while not self._stopped_ns and not self._capture.exhausted and not getattr(self._line, "exhausted", False):
+            while not (self._stopped_ns or any(c.exhausted for c in captures) or getattr(self._line, "exhausted", False)):
                 self._monitor.beat("trigger line")
-                if not self._capture.can_serve:
+                if not all(c.can_serve for c in captures):
                     time.sleep(_PAUSE_S)
                     continue
                 trigger = self._line.wait(_ROUND_S)
                 if trigger is None:
                     continue
-                if self._lane.full:
-                    self._monitor.count("overruns")
-                    self._lane.note(_Part(trigger, f"Overrun: {self._queue} parts were waiting already; this one was not judged."))
+                part = self._part_of(trigger)
+                if part.refused:
+                    self._lane.note(part)
                 else:
-                    self._capture.order(trigger)
-                    self._lane.put(_Part(trigger))
+                    for capture in captures:
+                        capture.order(trigger)
+                    self._lane.put(part)
                 trigger = None
         except Exception as e:  # ends the station, in the loop's thread
             self._line_failure = e
             if trigger is not None:
-                self._lane.note(_Part(trigger, _INTERNAL_ERROR))
+                self._lane.note(_Part(trigger, self._products.get(trigger.recipe), _INTERNAL_ERROR, Cause.INTERNAL))
         finally:
             self._line_over.set()
 
+    def _part_of(self, trigger: Trigger) -> _Part:
+        try:
+            product = find(self._products, trigger.recipe)
+        except ConfigError as e:
+            return _Part(trigger, None, trigger.refused or str(e), Cause.RECIPE)
+        if not trigger.refused and self._lane.full:
+            self._monitor.count("overruns")
+            return _Part(trigger, product, f"Overrun: {self._queue} parts were waiting already; this one was not judged.")
+        return _Part(trigger, product, trigger.refused)
+
     def _answer(self, part: _Part) -> None:
         self._in_flight = part
-        judgement, seen = self._judge(part)
-        decided_ns = time.monotonic_ns()
-        if judgement.verdict is not Verdict.FAULT and decided_ns > part.trigger.fired_ns + self._deadline_ns:
-            judgement = _fault(f"Judged {_ms_since(part.trigger):.0f} ms after the trigger: too late.")
-        self._tell(part.trigger, judgement, seen, decided_ns)
+        self._keep_warm.part_came()
+        trigger, product = part.trigger, part.product
+        if part.refused or product is None:
+            return self._tell(part, fault(part.refused, part.cause), None, time.monotonic_ns())
+        self._use(product)
+        reserve_ns = min(round(_TELL_RESERVE_MS * 1e6), product.deadline_ns // 10)
+        look = self._cameras[0].look(trigger, product.jobs[0], trigger.fired_ns + product.deadline_ns - reserve_ns)
+        judgement, decided_ns = look.judgement, time.monotonic_ns()
+        if judgement.verdict is not Verdict.FAULT:
+            if decided_ns > trigger.fired_ns + product.deadline_ns:
+                judgement = fault(f"Judged {(decided_ns - trigger.fired_ns) / 1e6:.0f} ms after the trigger: too late.", Cause.LATE)
+            elif self._actuator is not None and (lost := self._actuator.lost) is not None:
+                judgement = fault(f"The PLC is lost, so the part's result cannot be acted upon: {lost}", Cause.PLC)
+        return self._tell(part, judgement, look, decided_ns)
 
-    def _judge(self, part: _Part) -> tuple[Judgement, _Seen]:
-        trigger, seen = part.trigger, _Seen()
-        until_ns = trigger.fired_ns + self._deadline_ns - self._reserve_ns
-        try:
-            if part.refused:
-                raise HandoffFull(part.refused)
-            shot = self._capture.collect(trigger, until_ns)
-            seen = _Seen(shot.frame, grabbed_ns=time.monotonic_ns(), grab_ns=shot.waited_ns)
-            prediction, predict_ns = self._predict(shot.frame, trigger, until_ns)
-            seen = _Seen(shot.frame, prediction, seen.grabbed_ns, time.monotonic_ns(), shot.waited_ns, predict_ns)
-            self._warm_frame = shot.frame
-            return judge(prediction, self._identity.limits, _size(shot.frame)), seen
-        except (FrameError, SourceError, DeviceError, HandoffFull) as e:
-            return _fault(str(e)), seen
+    def _use(self, product: Product) -> None:
+        if product is not self._current:
+            self._current = product
+            self._monitor.judging(product.recipe, product.bundle_id)
 
-    def _predict(self, frame: Frame, trigger: Trigger, until_ns: int) -> tuple[Prediction, int]:
-        # An inference that cannot end in time is not begun: it would only make the next part late as well, and that one the next.
-        if until_ns - time.monotonic_ns() < min(self._predict_times, default=0):
-            raise DeviceError(f"No verdict within {_ms_since(trigger):.0f} ms: parts come faster than they are judged.")
-        if self._warming is not None:
-            self._warming.unwanted = True
-        reply = self._model.call(frame)
-        try:
-            prediction, took_ns = reply.result((until_ns - time.monotonic_ns()) / 1e9)
-        except TimeoutError:
-            reply.unwanted = True
-            raise DeviceError(f"No verdict within {_ms_since(trigger):.0f} ms: the model did not answer in time.") from None
-        finally:
-            self._model_used_ns = time.monotonic_ns()
-        # At most half the deadline is believed, so that a part that just came is always tried.
-        self._predict_times.append(min(took_ns, self._deadline_ns // 2))
-        return prediction, took_ns
-
-    def _timed_predict(self, frame: Frame) -> tuple[Prediction, int]:
-        began = time.monotonic_ns()
-        return self._predictor.predict(frame), time.monotonic_ns() - began
-
-    def _tell(self, trigger: Trigger, judgement: Judgement, seen: _Seen, decided_ns: int) -> None:
-        i, frame = self._identity, seen.frame
-        judged = judgement.verdict is not Verdict.FAULT and seen.prediction is not None
-        decision = Decision(
-            station=i.station, seq=trigger.seq, part_id=trigger.part_id, verdict=judgement.verdict, reason=judgement.reason,
-            score=seen.prediction.score if judged and seen.prediction else None, threshold=i.limits.threshold,
-            severity=judgement.severity, regions=judgement.regions, frame_wh=_size(frame) if frame else (0, 0),
-            bundle_id=i.bundle_id, recipe=i.recipe, wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            stamps=Stamps(
-                trigger.fired_ns, frame.captured_ns if frame else 0, seen.grabbed_ns, seen.predicted_ns, decided_ns, time.monotonic_ns()
-            ),
-        )  # fmt: skip
+    def _tell(self, part: _Part, judgement: Judgement, look: Look | None, decided_ns: int) -> None:
+        decision = self._decision(part, judgement, look, decided_ns)
+        pictures = () if look is None else (Picture(self._cameras[0].name, look.frame, look.prediction),)
         self._in_flight = None
         failure: Exception | None = None
         for teller in self._tellers:
             name = type(teller).__name__.lower()
             try:
-                teller.put(decision, frame, seen.prediction)
+                teller.put(decision, pictures)
             except SinkError as e:
                 self._monitor.trouble(name, str(e))
             except Exception as e:  # the others must still be told; raised again below
                 failure = failure or e
             else:
                 self._monitor.trouble(name, None)
-        self._monitor.decided(decision, seen.grab_ns, seen.predict_ns, time.monotonic_ns())
-        self._observers.show(decision, frame, seen.prediction)
+        self._monitor.decided(decision, look.grab_ns if look else 0, look.predict_ns if look else 0, time.monotonic_ns())
+        self._observers.show(decision, pictures)
         if decision.verdict is Verdict.FAULT:
             log.warning("part %d %s: FAULT: %s", decision.seq, decision.part_id, decision.reason)
         if failure is not None:
             raise failure
 
-    def _idle(self) -> None:
-        self._capture.check()
-        if self._warming is not None and self._warming.unwanted:
-            self._warming = None  # a part came in between
-        elif self._warming is not None and self._warming.done:
-            warming, self._warming = self._warming, None
-            try:
-                warming.result(0)
-            except LinesideError as e:
-                self._monitor.trouble("keep-warm run", str(e))
-            else:
-                self._monitor.trouble("keep-warm run", None)
-        now = time.monotonic_ns()
-        if self._keep_warm_ns and self._warm_frame and self._warming is None and now - self._model_used_ns >= self._keep_warm_ns:
-            self._model_used_ns = now
-            self._warming = self._model.call(self._warm_frame)
+    def _decision(self, part: _Part, judgement: Judgement, look: Look | None, decided_ns: int) -> Decision:
+        trigger, frame = part.trigger, look.frame if look else None
+        job = look.job if look else part.product.jobs[0] if part.product else None
+        judged = judgement.verdict is not Verdict.FAULT and look is not None and look.prediction is not None
+        return Decision(
+            station=self._name, seq=trigger.seq, part_id=trigger.part_id, verdict=judgement.verdict, reason=judgement.reason,
+            score=look.prediction.score if judged and look and look.prediction else None, threshold=job.limits.threshold if job else 0.0,
+            severity=judgement.severity, regions=judgement.regions, frame_wh=size_of(frame) if frame else (0, 0),
+            bundle_id=job.bundle_id if job else "", recipe=job.recipe if job else trigger.recipe,
+            wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), cause=judgement.cause,
+            stamps=Stamps(
+                trigger.fired_ns, frame.captured_ns if frame else 0, look.grabbed_ns if look else 0, look.predicted_ns if look else 0,
+                decided_ns, time.monotonic_ns(),
+            ),
+        )  # fmt: skip
 
     def _give_up(self, why: Exception) -> None:
         """Law 1 holds to the end: whoever waits is told FAULT, then the process ends."""
@@ -279,23 +259,11 @@ class Station:
         # Those that wait are told at once, then whoever a slow line still announces.
         for patience_s in (0.0, _LINE_TIMEOUT_S):
             self._line_over.wait(patience_s)
-            while (part := self._lane.get(0)) is not None:
-                waiting.append(part)
+            while (item := self._lane.get(0)) is not None:
+                waiting += [item] if isinstance(item, _Part) else []
             for part in waiting:
                 try:
-                    self._tell(part.trigger, _fault(_INTERNAL_ERROR), _Seen(), time.monotonic_ns())
+                    self._tell(part, fault(_INTERNAL_ERROR, Cause.INTERNAL), None, time.monotonic_ns())
                 except Exception:
                     log.exception("part %d: not everybody could be told", part.trigger.seq)
             waiting.clear()
-
-
-def _fault(reason: str) -> Judgement:
-    return Judgement(Verdict.FAULT, reason, (), None)
-
-
-def _ms_since(trigger: Trigger) -> float:
-    return (time.monotonic_ns() - trigger.fired_ns) / 1e6
-
-
-def _size(frame: Frame) -> tuple[int, int]:
-    return frame.image.shape[1], frame.image.shape[0]

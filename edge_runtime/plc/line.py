@@ -119,7 +119,7 @@ class PlcLine:
         if self._thread is not None:
             self._thread.join(_CLOSE_TIMEOUT_S + self._timeout_s)  # a driver that hangs is left behind
         if self._preparing is not None:
-            self._preparing.close(0)
+            self._preparing.close(_CLOSE_TIMEOUT_S)
 
     def wait(self, timeout_s: float) -> Trigger | None:
         """The next part. What stands high when the station starts, or the PLC comes back, announces none."""

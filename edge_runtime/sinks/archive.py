@@ -14,7 +14,7 @@ import msgspec
 
 from edge_runtime.config import ArchiveSettings
 from edge_runtime.errors import SinkError
-from edge_runtime.records import Decision, Frame, Prediction, Verdict
+from edge_runtime.records import Decision, Frame, Picture, Verdict
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OURS = re.compile(r"\d{9,}_(?:.*_)?(?:ACCEPT|REJECT|FAULT)\.(?:png|json)")
@@ -61,9 +61,10 @@ class Archive:
                 return None
             return f"archive {self._settings.path}: {self._failure}; {self._not_kept} pictures were not kept"
 
-    def put(self, decision: Decision, frame: Frame | None, prediction: Prediction | None = None) -> None:
+    def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Keep one part if it is to be kept. A disk that takes nothing shows in `problem`; it never raises."""
-        if frame is None:
+        frames = [picture.frame for picture in pictures if picture.frame is not None]
+        if not frames:
             return
         if decision.verdict is Verdict.ACCEPT:
             self._accepts += 1
@@ -72,7 +73,7 @@ class Archive:
                 return
         failure = None
         try:
-            self._keep(decision, frame)
+            self._keep(decision, frames[0])
             self._drop_oldest()
         except (OSError, cv2.error) as e:
             failure = (e.strerror or str(e)) if isinstance(e, OSError) else f"the frame cannot be written as PNG: {e}"

@@ -14,7 +14,7 @@ from typing import IO, Self
 
 from edge_runtime.config import JournalSettings
 from edge_runtime.errors import SinkError
-from edge_runtime.records import Decision, Frame, Prediction
+from edge_runtime.records import Decision, Picture
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.journal_file import Row, read_decisions
 
@@ -118,8 +118,8 @@ class Journal:
             said += [text for text in (self._refused, self._upkeep_failure) if text is not None]
         return f"journal {self.path}: {'; '.join(said)}" if said else None
 
-    def put(self, decision: Decision, frame: Frame | None = None, prediction: Prediction | None = None) -> None:
-        """Commit one decision; `frame` and `prediction` are not kept."""
+    def put(self, decision: Decision, pictures: tuple[Picture, ...] = ()) -> None:
+        """Commit one decision; `pictures` are not kept."""
         row = journal_file.row_of(decision)
         with self._changed:
             if self._closing or self._thread is None:

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,12 +17,25 @@ from edge_runtime.bundle import DisplayScale
 from edge_runtime.config import PreviewSettings
 from edge_runtime.errors import SinkError
 from edge_runtime.handoff import Mailbox
-from edge_runtime.records import Decision, Frame, Image, Prediction
+from edge_runtime.records import Decision, Image, Picture
 from edge_runtime.sinks.binding import bind
 
 _JPEG_QUALITY = 85
 _POLL_S = 0.1
-_Part = tuple[Decision, Frame | None, Prediction | None]
+_Part = tuple[Decision, tuple[Picture, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """How pictures of one bundle are shown."""
+
+    scale: DisplayScale
+    bits: int = 16
+    """Significant ones of 16-bit frames (the bundle's `input.bits`)."""
+
+
+_PLAIN = Display(DisplayScale(low=0.0, high=1.0))
+"""Of a part that no bundle judged: it has no picture."""
 
 
 class PreviewSink:
@@ -34,15 +48,13 @@ class PreviewSink:
         self,
         settings: PreviewSettings,
         station: str,
-        display: DisplayScale,
-        bits: int = 16,
+        displays: Mapping[str, Display],
         counts: Callable[[], dict[str, int]] = dict,
     ) -> None:
-        """`bits`: significant ones of 16-bit frames (the bundle's `input.bits`). `counts`: verdicts so far, shown in the window."""
+        """`displays`: by the bundle's id. `counts`: verdicts so far, shown in the window."""
         self._settings = settings
         self._station = station
-        self._display = display
-        self._bits = bits
+        self._displays = dict(displays)
         self._counts = counts
         self._mailbox: Mailbox[_Part] = Mailbox()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -86,9 +98,9 @@ class PreviewSink:
             return f"preview {self._settings.endpoint}: its thread ended unexpectedly; restart the station"
         return self._failure
 
-    def put(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> None:
+    def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Show one part, unless a later one comes before its turn."""
-        self._mailbox.put((decision, frame, prediction))
+        self._mailbox.put((decision, pictures))
 
     def _run(self, sock: "zmq.Socket[bytes]") -> None:
         topics: set[bytes] = set()
@@ -128,15 +140,17 @@ class PreviewSink:
                 topics.discard(message[1:])
         return came
 
-    def _preview(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> wire.Preview:
+    def _preview(self, decision: Decision, pictures: tuple[Picture, ...]) -> wire.Preview:
+        frame, prediction = (pictures[0].frame, pictures[0].prediction) if pictures else (None, None)
+        display = self._displays.get(decision.bundle_id, _PLAIN)
         return wire.Preview(
             decision=decision,
-            image=b"" if frame is None else encode_small(frame.image, self._settings.long_side_px, self._bits),
+            image=b"" if frame is None else encode_small(frame.image, self._settings.long_side_px, display.bits),
             score_map=b"" if prediction is None else wire.pack_map(prediction.score_map),
             map_hw=(0, 0) if prediction is None else (prediction.score_map.shape[0], prediction.score_map.shape[1]),
             grid_to_frame=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0) if prediction is None else wire.flat_affine(prediction.grid_to_frame),
-            display_low=self._display.low,
-            display_high=self._display.high,
+            display_low=display.scale.low,
+            display_high=display.scale.high,
             counts=self._counts(),
         )
 

@@ -12,7 +12,7 @@ import zmq
 from edge_runtime import wire
 from edge_runtime.config import PublisherSettings
 from edge_runtime.errors import SinkError
-from edge_runtime.records import Decision, Frame, Health, Prediction
+from edge_runtime.records import Decision, Health, Picture
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.binding import bind
 from edge_runtime.sinks.replay_server import ReplayServer
@@ -69,7 +69,7 @@ class Publisher:
         """A sentence for health."""
         return self._replay.problem if self._replay is not None else None
 
-    def put(self, decision: Decision, frame: Frame | None = None, prediction: Prediction | None = None) -> None:
+    def put(self, decision: Decision, pictures: tuple[Picture, ...] = ()) -> None:
         """Publish one decision. Raises SinkError when the socket is closed."""
         if self._replay is not None:
             self._replay.remember(decision)

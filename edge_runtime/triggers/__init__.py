@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from edge_runtime import config as c
 from edge_runtime import protocols
-from edge_runtime.triggers.modbus import ModbusLine
+from edge_runtime.plc.line import PlcLine
 from edge_runtime.triggers.timer import TimerLine
 from edge_runtime.triggers.zeromq import ZeromqLine
 
@@ -25,16 +25,20 @@ class TriggerLine(protocols.TriggerLine, Protocol):
 _KINDS: dict[type, Callable[[Any, int], TriggerLine]] = {
     c.TimerTrigger: TimerLine,
     c.ZeromqTrigger: ZeromqLine,
-    c.ModbusTrigger: ModbusLine,
+    c.ModbusTrigger: PlcLine,
+    c.OpcuaTrigger: PlcLine,
+    c.S7Trigger: PlcLine,
+    c.EthernetipTrigger: PlcLine,
 }
 
 
 def open_trigger(settings: c.Trigger, first_seq: int) -> TriggerLine:
     """The trigger line that the station file describes; its triggers count from `first_seq`.
 
-    A ModbusLine is a Sink too: the same PLC gets the results. Raises MissingExtra.
+    A line to a PLC is an ActuatorLine: the same PLC gets the results. One whose PLC chooses the recipe has a method `on_recipe(callback)`;
+    the callback has the named recipe's models warmed and raises LinesideError when that cannot be. Raises MissingExtra.
     """
     return _KINDS[type(settings)](settings, first_seq)
 
 
-__all__ = ["ModbusLine", "TriggerLine", "open_trigger"]
+__all__ = ["PlcLine", "TriggerLine", "open_trigger"]

@@ -21,6 +21,7 @@ class _Message(msgspec.Struct):
     """What a sender says of a part; further keys are its own business."""
 
     part_id: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    recipe: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class ZeromqLine:
@@ -84,7 +85,7 @@ class ZeromqLine:
                 self._malformed_at, self._malformed_why = time.monotonic(), str(e)
                 _log.warning('trigger socket %s: expected JSON such as {"part_id": "A-17"}, found %.80r: %s', self._endpoint, parts[0], e)
                 continue
-            trigger = Trigger(seq=self._seq, fired_ns=fired, part_id=message.part_id)
+            trigger = Trigger(seq=self._seq, fired_ns=fired, part_id=message.part_id, recipe=message.recipe)
             self._seq += 1
             return trigger
         return None

@@ -15,10 +15,10 @@ import pytest
 from edge_runtime.bundle import DisplayScale
 from edge_runtime.config import ArchiveSettings, JournalSettings, PreviewSettings, PublisherSettings
 from edge_runtime.errors import SinkError
-from edge_runtime.records import Decision, Frame, Prediction, Region, Stamps, Verdict
+from edge_runtime.records import Decision, Frame, Picture, Prediction, Region, Stamps, Verdict
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal
-from edge_runtime.sinks.preview import PreviewSink
+from edge_runtime.sinks.preview import Display, PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 
 AnySink = Any
@@ -37,10 +37,11 @@ def a_decision(seq: int, verdict: Verdict) -> Decision:
 FRAME = Frame(1, 1, "test", np.zeros((32, 48, 3), np.uint8))
 PREDICTION = Prediction(3.0, np.ones((4, 6), np.float32), np.array([[8.0, 0, 0], [0, 8.0, 0]]))
 PARTS = [
-    (a_decision(1, Verdict.ACCEPT), FRAME, PREDICTION),
-    (a_decision(2, Verdict.REJECT), FRAME, PREDICTION),
-    (a_decision(3, Verdict.FAULT), FRAME, None),
-    (a_decision(4, Verdict.FAULT), None, None),
+    (a_decision(1, Verdict.ACCEPT), (Picture("", FRAME, PREDICTION),)),
+    (a_decision(2, Verdict.REJECT), (Picture("", FRAME, PREDICTION),)),
+    (a_decision(3, Verdict.FAULT), (Picture("", FRAME, None),)),
+    (a_decision(4, Verdict.FAULT), (Picture("", None, None),)),
+    (a_decision(5, Verdict.FAULT), ()),
 ]
 
 
@@ -58,7 +59,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
         "journal": lambda: Journal(JournalSettings(path=tmp_path / "j.sqlite", commit_timeout_ms=5000), "cell-3"),
         "publisher": lambda: Publisher(PublisherSettings(endpoint=ports[0], replay=ports[1]), "cell-3", tmp_path / "j.sqlite"),
         "archive": lambda: Archive(ArchiveSettings(path=tmp_path / "archive", every_nth_accept=1)),
-        "preview": lambda: PreviewSink(PreviewSettings(endpoint=ports[0]), "cell-3", DisplayScale(low=0.0, high=4.0)),
+        "preview": lambda: PreviewSink(PreviewSettings(endpoint=ports[0]), "cell-3", {"b": Display(DisplayScale(low=0.0, high=4.0))}),
     }
     return makers[request.param]
 
@@ -94,7 +95,7 @@ def test_it_does_not_keep_its_caller(make: Make) -> None:
         times = []
         for seq in range(100, 150):
             began = time.perf_counter()
-            sink.put(a_decision(seq, Verdict.REJECT), FRAME, PREDICTION)
+            sink.put(a_decision(seq, Verdict.REJECT), PARTS[1][1])
             times.append(time.perf_counter() - began)
     assert sorted(times)[25] < 0.05
 
@@ -127,7 +128,7 @@ def test_a_resource_that_is_not_to_be_had_is_a_sink_error_that_names_it(tmp_path
             "publisher": (Publisher(PublisherSettings(endpoint=busy), "s", None), busy),
             "replay": (Publisher(PublisherSettings(endpoint=endpoint(), replay=busy), "s", None), busy),
             "archive": (Archive(ArchiveSettings(path=tmp_path / "file" / "a")), str(tmp_path / "file" / "a")),
-            "preview": (PreviewSink(PreviewSettings(endpoint=busy), "s", DisplayScale(low=0.0, high=4.0)), busy),
+            "preview": (PreviewSink(PreviewSettings(endpoint=busy), "s", {"b": Display(DisplayScale(low=0.0, high=4.0))}), busy),
         }
         sink, name = sinks[kind]
         with pytest.raises(SinkError) as e, sink:

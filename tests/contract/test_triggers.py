@@ -151,6 +151,13 @@ def test_a_malformed_message_is_reported_and_the_next_one_counts(free_port: int,
         assert len(caplog.records) == len(bad)
 
 
+def test_a_message_may_name_the_recipe(free_port: int) -> None:
+    with sender(free_port) as push, open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
+        push.send(b'{"part_id": "A", "recipe": "7"}')
+        push.send(b'{"part_id": "B"}')
+        assert [_next(line).recipe, _next(line).recipe] == ["7", ""]
+
+
 def test_a_port_in_use_is_named(free_port: int) -> None:
     endpoint = f"tcp://127.0.0.1:{free_port}"
     with (

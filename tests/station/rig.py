@@ -12,16 +12,20 @@ import numpy as np
 
 from edge_runtime.capture import Capture
 from edge_runtime.health import Monitor
+from edge_runtime.inference import Model, model_thread
+from edge_runtime.inspection import Camera
 from edge_runtime.judge import Limits
 from edge_runtime.observers import Observers
+from edge_runtime.products import Job, Product
 from edge_runtime.protocols import Predictor, Sink, Source
-from edge_runtime.records import Decision, Frame, Prediction, Trigger, Verdict
-from edge_runtime.station import Identity, Station
+from edge_runtime.records import Decision, Frame, Picture, Prediction, Trigger, Verdict
+from edge_runtime.station import Station
 
 MS = 1_000_000
 BUSY_MS = 300
 """What a busy test machine may add to any time; what is tested would take far longer if it broke."""
 A, R, F = Verdict.ACCEPT, Verdict.REJECT, Verdict.FAULT
+LIMITS = Limits(20.0, 19.0)
 
 
 class Managed:
@@ -103,7 +107,7 @@ class Heard(Managed):
     decisions: list[Decision] = field(default_factory=list)
     late_ms: list[float] = field(default_factory=list)
 
-    def put(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> None:
+    def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         self.decisions.append(decision)
         self.late_ms.append((time.monotonic_ns() - decision.stamps.fired_ns) / 1e6)
 
@@ -122,8 +126,15 @@ class Failing(Managed):
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    def put(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> None:
+    def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         raise self._error
+
+
+@dataclass
+class Recipe:
+    predictor: Predictor
+    limits: Limits = LIMITS
+    deadline_ms: float = 1000
 
 
 @dataclass
@@ -136,20 +147,28 @@ class Rig:
 @contextmanager
 def rig(
     line: Line, source: Source, predictor: Predictor, *, tellers: Sequence[Sink] = (), watching: Mapping[str, Sink] | None = None,
-    deadline_ms: float = 1000, **more: object,
+    deadline_ms: float = 1000, warm_frame: Frame | None = None, recipes: Mapping[str, Recipe] | None = None, **more: object,
 ) -> Iterator[Rig]:  # fmt: skip
+    """`recipes`: further ones, by key: a predictor, its limits, a deadline."""
     heard = Heard()
     monitor = Monitor(station="s", recipe="r", bundle_id="b", device="CPU")
     capture = Capture(source, deadline_ms / 1e3)
     observers = Observers(watching or {}, monitor)
-    identity = Identity("s", "r", "b", Limits(20.0, 19.0), deadline_ms)
-    station = Station(identity, line, capture, predictor, [*tellers, heard], observers, monitor, **more)  # type: ignore[arg-type]
+    thread = model_thread()
+    own = Product("", (Job("r", "b", LIMITS, Model(predictor, thread, warm_frame)),), deadline_ms)
+    others = {
+        key: Product(key, (Job(f"r{key}", f"b{key}", recipe.limits, Model(recipe.predictor, thread, warm_frame)),), recipe.deadline_ms)
+        for key, recipe in (recipes or {}).items()
+    }
+    cameras = [Camera("", capture)]
+    station = Station("s", line, cameras, {"": own, **others}, [*tellers, heard], observers, monitor, **more)  # type: ignore[arg-type]
     monitor.watch([station, capture])
     try:
         yield Rig(station, monitor, heard)
     finally:
         observers.close(1)
         capture.close()
+        thread.close(0.05)
         for thread in threading.enumerate():
             if thread.name == "model":  # left behind by a test that made it hang: the next test uses the same model
                 thread.join(10)

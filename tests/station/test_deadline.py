@@ -5,7 +5,7 @@ import time
 
 from edge_runtime.errors import SourceError
 from edge_runtime.predictor import OpenvinoPredictor
-from edge_runtime.records import Decision, Frame, Prediction
+from edge_runtime.records import Decision, Frame, Picture
 from tests.station.rig import BUSY_MS, A, F, Heard, Line, Parts, Wrapped, every, rig
 
 
@@ -88,9 +88,9 @@ def test_no_observer_delays_a_decision(model: OpenvinoPredictor) -> None:
     release = threading.Event()
 
     class Slow(Heard):
-        def put(self, decision: Decision, frame: Frame | None, prediction: Prediction | None) -> None:
+        def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
             release.wait(20)
-            super().put(decision, frame, prediction)
+            super().put(decision, pictures)
 
     slow = Slow()
     with rig(Line(every(4, 30)), Parts(), model, watching={"archives": slow}, queue=64) as r:

@@ -150,8 +150,8 @@ def test_a_folder_is_judged_once_published_journalled_and_ends_with_0(station_di
 def test_a_signal_ends_with_0_after_the_parts_announced_before_it(station_dir: Path, told: list[str], number: signal.Signals) -> None:
     """Every verdict takes 150 ms here, so that one part is in flight and others wait when the signal comes."""
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom edge_runtime import station\nfrom edge_runtime.launch import run_station\n"
-        "real = station.judge\nstation.judge = lambda *a: time.sleep(0.15) or real(*a)\nsys.exit(run_station(Path(sys.argv[1])))\n"
+        "import sys, time\nfrom pathlib import Path\nfrom edge_runtime import inspection\nfrom edge_runtime.launch import run_station\n"
+        "real = inspection.judge\ninspection.judge = lambda *a: time.sleep(0.15) or real(*a)\nsys.exit(run_station(Path(sys.argv[1])))\n"
     )
     port, trigger_port = free_port(), free_port()
     patient(station_dir)
@@ -260,9 +260,10 @@ def test_a_log_that_nobody_reads_delays_no_decision(station_dir: Path) -> None:
 def test_a_bug_is_published_as_a_fault_then_ends_with_70_and_its_traceback_is_in_the_log_only(station_dir: Path, told: list[str]) -> None:
     """The bug: the judge's code raises at the third part."""
     code = (
-        "import itertools, sys\nfrom pathlib import Path\nfrom edge_runtime import station\nfrom edge_runtime.launch import run_station\n"
-        "real, count = station.judge, itertools.count(1)\n"
-        "station.judge = lambda *a: real(*a) if next(count) < 3 else {}['a bug']\n"
+        "import itertools, sys\nfrom pathlib import Path\nfrom edge_runtime import inspection\n"
+        "from edge_runtime.launch import run_station\n"
+        "real, count = inspection.judge, itertools.count(1)\n"
+        "inspection.judge = lambda *a: real(*a) if next(count) < 3 else {}['a bug']\n"
         "sys.exit(run_station(Path(sys.argv[1])))\n"
     )
     port = free_port()
@@ -287,11 +288,14 @@ def test_a_bug_is_published_as_a_fault_then_ends_with_70_and_its_traceback_is_in
         ("", {"parts": "nowhere"}, 74, "nowhere"),
         ("", {"recipe.toml": "other.toml"}, 78, "other.toml"),
         ("unknown_key = 1", {}, 78, "unknown_key"),
+        ('recipes = {7 = "other.toml"}', {}, 78, r"recipes\.7: .*other\.toml"),
+        ('recipes = {7 = "hollow.toml"}', {}, 65, r"recipes\.7: .*nowhere"),
     ],
 )
 def test_what_is_missing_ends_with_its_branchs_code_and_one_sentence(
     station_dir: Path, more: str, change: dict[str, str], code: int, says: str
 ) -> None:
+    (station_dir / "hollow.toml").write_text('name = "hollow"\nbundle = "nowhere"\n')
     station = write_station(station_dir, 'kind = "timer"\nperiod_ms = 5', port=free_port(), more=more)
     for old, new in change.items():
         station.write_text(station.read_text().replace(old, new))

@@ -192,3 +192,18 @@ def test_both_opencv_wheels_at_once_are_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="found both"):
         one_opencv()
+
+
+def test_every_recipe_is_checked_and_a_broken_one_is_named(station_dir: Path, endpoints: tuple[str, str], tiny_bundle: Path) -> None:
+    (station_dir / "gadget.toml").write_text((station_dir / "recipe.toml").read_text().replace('"tiny"', '"gadget"'))
+    copy = shutil.copytree(tiny_bundle, station_dir / "copy")
+    (copy / "model.bin").write_bytes(b"")
+    (station_dir / "broken.toml").write_text('name = "broken"\nbundle = "copy"\n')
+    file = write(station_dir, endpoints)
+    file.write_text(file.read_text() + '[recipes]\n1 = "gadget.toml"\n7 = "broken.toml"\n')
+    assert set(failed(file)) == {"recipes.7 bundle"}
+    found = findings(file)
+    assert found["recipes.1 golden samples"].ok
+    assert "recipes 1, 7 on request" in found["configuration"].sentence
+    (station_dir / "broken.toml").unlink()
+    assert "recipes.7: " in failed(file)["configuration"]

@@ -28,10 +28,11 @@ def refused(tmp_path: Path, text: str) -> str:
 
 
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
-    config = load_station(station(tmp_path, STATION + FOLDER + TIMER + '[archive]\npath = "/elsewhere"\n'))
+    config = load_station(station(tmp_path, STATION + FOLDER + TIMER + '[archive]\npath = "/elsewhere"\n[recipes]\n7 = "g.toml"\n'))
     assert isinstance(config.source, FolderSource)
     assert config.source.path == tmp_path / "parts"
     assert config.recipe == tmp_path / "r.toml"
+    assert config.recipes == {"7": tmp_path / "g.toml"}
     assert config.journal.path == tmp_path / "journal.sqlite"
     assert config.archive is not None
     assert config.archive.path == Path("/elsewhere")
@@ -78,6 +79,9 @@ def test_each_kind_brings_its_own_table(tmp_path: Path) -> None:
         (STATION + TIMER, "source: missing"),
         (STATION + '[source]\nkind = "camera"\n' + TIMER, "source.device: missing"),
         (STATION + "device = []\n" + FOLDER + TIMER, 'device: expected at least one device such as "CPU", found an empty list'),
+        (STATION + FOLDER + TIMER + '[recipes]\n1 = "a.toml"\n7 = 3\n', "recipes.7: expected a path in quotes, found 3"),
+        (STATION + FOLDER + TIMER + '[recipes]\n"" = "a.toml"\n',
+            "recipes: expected keys such as 7, found an empty one; what a trigger without a recipe gets is `recipe`"),
         ('name = "a b"\nrecipe = "r"\n' + FOLDER + TIMER,
             "name: expected a name of letters, digits, '.', '_' and '-' (64 at most), found \"a b\""),
     ],

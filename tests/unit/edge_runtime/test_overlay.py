@@ -23,8 +23,8 @@ from edge_runtime.config import PreviewSettings
 from edge_runtime.errors import DisplayError
 from edge_runtime.overlay import paint as p
 from edge_runtime.overlay import picture, text, window
-from edge_runtime.records import Decision, Frame, Health, Prediction, Region, Stamps, State, Verdict
-from edge_runtime.sinks.preview import PreviewSink
+from edge_runtime.records import Decision, Frame, Health, Picture, Prediction, Region, Stamps, State, Verdict
+from edge_runtime.sinks.preview import Display, PreviewSink
 
 SIZES = [(1920, 1080), (1280, 720), (1024, 768)]
 GRID_TO_FRAME = np.array([[8.0, 0, 0], [0, 8.0, 0]])
@@ -187,10 +187,10 @@ def station(preview_port: int, publisher_port: int, part: Decision | None, healt
         thread.start()
     settings = PreviewSettings(endpoint=f"tcp://127.0.0.1:{preview_port}")
     try:
-        with PreviewSink(settings, "line-1", DisplayScale(low=LOW, high=HIGH)) as sink:
+        with PreviewSink(settings, "line-1", {part.bundle_id: Display(DisplayScale(low=LOW, high=HIGH))} if part else {}) as sink:
             if part is not None:
                 frame = Frame(1, 1, "x", np.full((64, 64), 128, np.uint8))
-                sink.put(part, frame, Prediction(30.0, flat(30.0), GRID_TO_FRAME))
+                sink.put(part, (Picture("", frame, Prediction(30.0, flat(30.0), GRID_TO_FRAME)),))
             yield
     finally:
         ending.set()

@@ -9,7 +9,7 @@ import pytest
 from edge_runtime.bundle import ModelBundle
 from edge_runtime.config import Recipe
 from edge_runtime.errors import DataError, SourceError
-from edge_runtime.records import Verdict
+from edge_runtime.records import Picture, Verdict
 from edge_runtime.replay import Outcome, expectations, list_all, replay
 
 
@@ -93,7 +93,7 @@ def test_the_archive_s_own_records_tell_what_was_decided(station_dir: Path, bund
     decided = {o.path: o.decision for o in replay(station_dir / "parts", bundle).outcomes}
     with Archive(ArchiveSettings(path=station_dir / "archive", every_nth_accept=1)) as archive:
         for name, decision in decided.items():
-            archive.put(decision, Frame(1, 1, name, read_image(station_dir / "parts" / name)), None)
+            archive.put(decision, (Picture("", Frame(1, 1, name, read_image(station_dir / "parts" / name)), None),))
     report = replay(station_dir / "archive", bundle)
     assert report.summary()["with_expectation"] == 6
     assert report.disagreements == ()

@@ -11,12 +11,17 @@ from edge_runtime.config import ModbusTrigger, PlcInputs, PlcOutputs, PulseSetti
 from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.port import PlcLost
-from edge_runtime.plc.signals import INPUTS, OUTPUTS
+from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal
 from edge_runtime.plc.tags import Value
 from edge_runtime.records import Cause, Decision, Stamps, Trigger, Verdict
 
-WHOLE = PlcInputs(**{name: f"coil:{n}" if s.type == "bool" else f"holding:{10 * n}" for n, (name, s) in enumerate(INPUTS.items())})
-ALL = PlcOutputs(**{name: f"coil:{50 + n}" if s.type == "bool" else f"holding:{500 + 10 * n}" for n, (name, s) in enumerate(OUTPUTS.items())})
+
+def _map(signals: Mapping[str, Signal], at: int) -> dict[str, str]:
+    return {name: f"{'coil' if s.type == 'bool' else 'holding'}:{at + 10 * n}" for n, (name, s) in enumerate(signals.items())}
+
+
+WHOLE = PlcInputs(**_map(INPUTS, 0))
+ALL = PlcOutputs(**_map(OUTPUTS, 500))
 
 
 class Memory:
@@ -114,8 +119,8 @@ def until(true: Callable[[], object], within_s: float = 3.0) -> None:
 
 def decision(seq: int, verdict: Verdict = Verdict.ACCEPT, part_id: str = "17", cause: Cause = Cause.NONE) -> Decision:
     return Decision(
-        station="s", seq=seq, part_id=part_id, verdict=verdict, reason="", score=1.0, threshold=2.0, severity=0.5, regions=(), frame_wh=(4, 4),
-        bundle_id="b", recipe="r", stamps=Stamps(1), wall_time="", cause=cause,
+        station="s", seq=seq, part_id=part_id, verdict=verdict, reason="", score=1.0, threshold=2.0, severity=0.5, regions=(),
+        frame_wh=(4, 4), bundle_id="b", recipe="r", stamps=Stamps(1), wall_time="", cause=cause,
     )  # fmt: skip
 
 
@@ -341,16 +346,17 @@ def test_a_pulse_comes_at_its_time_although_the_plc_is_polled_seldom() -> None:
         assert 0.13 <= time.monotonic() - fired / 1e9 < 0.16
 
 
-BAD = [
+TRIGGER = PlcInputs(trigger="coil:0")
+BAD: list[tuple[dict[str, object], str]] = [
     ({"outputs": PlcOutputs(ready="coil:1")}, r"trigger\.outputs: expected at least accept or reject"),
     ({"outputs": PlcOutputs(accept="coil:1")}, r"expected result_valid beside accept"),
-    ({"inputs": PlcInputs(trigger=TagSettings(address="holding:0", type="uint16"))}, r'trigger\.inputs\.trigger: expected type "bool"'),
-    ({"inputs": PlcInputs(trigger="coil:0", recipe=TagSettings(address="holding:0", type="float32"))}, r"inputs\.recipe: expected a whole number"),
-    ({"inputs": PlcInputs(trigger="coil:0", part_id=TagSettings(address="coil:5", type="bool"))}, r"inputs\.part_id: expected a number or a text"),
-    ({"inputs": PlcInputs(trigger="coil:0"), "pulse": PulseSettings()}, r"trigger\.pulse: expected delay_ms or encoder_counts, found neither"),
-    ({"inputs": PlcInputs(trigger="coil:0"), "pulse": PulseSettings(encoder_counts=3)}, r"expected inputs\.encoder"),
+    ({"inputs": PlcInputs(trigger=TagSettings(address="holding:0", type="uint16"))}, r'inputs\.trigger: expected type "bool"'),
+    ({"inputs": PlcInputs(trigger="coil:0", recipe=TagSettings(address="holding:0", type="float32"))}, "inputs.recipe: expected a whole"),
+    ({"inputs": PlcInputs(trigger="coil:0", part_id=TagSettings(address="coil:5", type="bool"))}, "inputs.part_id: expected a number"),
+    ({"inputs": TRIGGER, "pulse": PulseSettings()}, r"trigger\.pulse: expected delay_ms or encoder_counts, found neither"),
+    ({"inputs": TRIGGER, "pulse": PulseSettings(encoder_counts=3)}, r"expected inputs\.encoder"),
     ({"pulse": PulseSettings(delay_ms=3)}, r"trigger\.inputs\.acknowledge"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("more", "message"), BAD, ids=[m for _, m in BAD])

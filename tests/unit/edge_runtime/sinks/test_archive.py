@@ -14,7 +14,7 @@ import pytest
 from edge_runtime.config import ArchiveSettings
 from edge_runtime.errors import SinkError
 from edge_runtime.preprocess import read_image
-from edge_runtime.records import Decision, Frame, Image, Stamps, Verdict
+from edge_runtime.records import Decision, Frame, Image, Picture, Stamps, Verdict
 from edge_runtime.sinks.archive import Archive
 
 
@@ -32,6 +32,10 @@ def a_frame(seed: int = 0, dtype: Any = np.uint8, channels: int = 1) -> Frame:
     return Frame(1, 1, "test", image)
 
 
+def of(frame: Frame | None) -> tuple[Picture, ...]:
+    return (Picture("", frame, None),)
+
+
 def files(root: Path) -> list[str]:
     return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
 
@@ -41,7 +45,7 @@ def files(root: Path) -> list[str]:
 def test_a_picture_comes_back_pixel_for_pixel(tmp_path: Path, dtype: Any, channels: int) -> None:
     frame = a_frame(dtype=dtype, channels=channels)
     with Archive(ArchiveSettings(path=tmp_path / "a")) as archive:
-        archive.put(a_decision(17), frame, None)
+        archive.put(a_decision(17), of(frame))
     back: Image = read_image(tmp_path / "a" / "2026-11-21" / "000000017_A-17_REJECT.png")
     assert back.dtype == frame.image.dtype
     assert np.array_equal(back, frame.image)
@@ -49,7 +53,7 @@ def test_a_picture_comes_back_pixel_for_pixel(tmp_path: Path, dtype: Any, channe
 
 def test_the_decision_stands_beside_the_picture(tmp_path: Path) -> None:
     with Archive(ArchiveSettings(path=tmp_path)) as archive:
-        archive.put(a_decision(17, Verdict.FAULT), a_frame(), None)
+        archive.put(a_decision(17, Verdict.FAULT), of(a_frame()))
     about = json.loads((tmp_path / "2026-11-21" / "000000017_A-17_FAULT.json").read_text())
     assert about["file"] == "000000017_A-17_FAULT.png"
     assert about["decision"]["seq"] == 17
@@ -59,15 +63,15 @@ def test_the_decision_stands_beside_the_picture(tmp_path: Path) -> None:
 def test_rejects_and_faults_are_kept_and_every_third_accept(tmp_path: Path) -> None:
     with Archive(ArchiveSettings(path=tmp_path, every_nth_accept=3)) as archive:
         for seq, letter in enumerate("AARAAAFAA", start=1):
-            archive.put(a_decision(seq, {"A": Verdict.ACCEPT, "R": Verdict.REJECT, "F": Verdict.FAULT}[letter]), a_frame(seq), None)
-        archive.put(a_decision(10, Verdict.FAULT), None, None)
+            archive.put(a_decision(seq, {"A": Verdict.ACCEPT, "R": Verdict.REJECT, "F": Verdict.FAULT}[letter]), of(a_frame(seq)))
+        archive.put(a_decision(10, Verdict.FAULT), of(None))
     assert [int(name.split("/")[1][:9]) for name in files(tmp_path) if name.endswith(".png")] == [3, 4, 7, 8]
 
 
 def test_no_accept_is_kept_unless_asked(tmp_path: Path) -> None:
     with Archive(ArchiveSettings(path=tmp_path)) as archive:
         for seq in range(1, 10):
-            archive.put(a_decision(seq, Verdict.ACCEPT), a_frame(), None)
+            archive.put(a_decision(seq, Verdict.ACCEPT), of(a_frame()))
     assert files(tmp_path) == []
 
 
@@ -85,7 +89,7 @@ def test_no_accept_is_kept_unless_asked(tmp_path: Path) -> None:
 def test_a_part_id_cannot_leave_the_folder(tmp_path: Path, part_id: str, name: str) -> None:
     root = tmp_path / "archive"
     with Archive(ArchiveSettings(path=root)) as archive:
-        archive.put(a_decision(part_id=part_id), a_frame(), None)
+        archive.put(a_decision(part_id=part_id), of(a_frame()))
         assert archive.problem is None
     assert files(tmp_path) == [f"archive/2026-11-21/{name}.json", f"archive/2026-11-21/{name}.png"]
     assert json.loads((root / "2026-11-21" / f"{name}.json").read_text())["decision"]["part_id"] == part_id
@@ -93,17 +97,17 @@ def test_a_part_id_cannot_leave_the_folder(tmp_path: Path, part_id: str, name: s
 
 def test_the_oldest_go_when_the_quota_is_reached_also_after_a_restart(tmp_path: Path) -> None:
     with Archive(ArchiveSettings(path=tmp_path)) as archive:
-        archive.put(a_decision(1, day="2026-11-20"), a_frame(1), None)
+        archive.put(a_decision(1, day="2026-11-20"), of(a_frame(1)))
     pair = sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
     (tmp_path / "notes.txt").write_text("not ours " * 10_000)
     (tmp_path / "2026-11-20" / "mine.png").write_bytes(bytes(100_000))
     quota = ArchiveSettings(path=tmp_path, quota_mb=3.5 * pair / 1e6)
     with Archive(quota) as archive:
         for seq in range(2, 4):
-            archive.put(a_decision(seq), a_frame(seq), None)
+            archive.put(a_decision(seq), of(a_frame(seq)))
     with Archive(quota) as archive:
         for seq in range(4, 7):
-            archive.put(a_decision(seq, day="2026-11-22"), a_frame(seq), None)
+            archive.put(a_decision(seq, day="2026-11-22"), of(a_frame(seq)))
             kept = [p for p in tmp_path.rglob("0000*") if p.is_file()]
             assert sum(p.stat().st_size for p in kept) <= 3.5 * pair
     kept_names = [name for name in files(tmp_path) if "/0000" in name]
@@ -116,7 +120,7 @@ def test_the_oldest_go_when_the_quota_is_reached_also_after_a_restart(tmp_path: 
 def test_a_smaller_quota_is_kept_from_the_start(tmp_path: Path) -> None:
     with Archive(ArchiveSettings(path=tmp_path)) as archive:
         for seq in range(1, 6):
-            archive.put(a_decision(seq), a_frame(seq), None)
+            archive.put(a_decision(seq), of(a_frame(seq)))
     with Archive(ArchiveSettings(path=tmp_path, quota_mb=1e-6)):
         assert [name[11:20] for name in files(tmp_path)] == ["000000005", "000000005"], "the latest is always kept"
 
@@ -133,8 +137,8 @@ def test_what_a_killed_station_left_half_written_is_removed(tmp_path: Path) -> N
 
 def test_numbers_that_begin_anew_replace_a_picture_and_are_counted_once(tmp_path: Path) -> None:
     with Archive(ArchiveSettings(path=tmp_path)) as archive:
-        archive.put(a_decision(1), a_frame(1), None)
-        archive.put(a_decision(1), a_frame(2), None)
+        archive.put(a_decision(1), of(a_frame(1)))
+        archive.put(a_decision(1), of(a_frame(2)))
         assert archive._bytes == sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
     assert len(files(tmp_path)) == 2
 
@@ -157,18 +161,18 @@ from edge_runtime.config import ArchiveSettings
 from edge_runtime.sinks.archive import Archive
 disk = Path({str(mount)!r})
 with Archive(ArchiveSettings(path=disk / "a")) as archive:
-    archive.put(t.a_decision(1), t.a_frame(1), None)
+    archive.put(t.a_decision(1), t.of(t.a_frame(1)))
     assert archive.problem is None
     ballast = (disk / "ballast").open("wb", buffering=0)
     try:
         while ballast.write(bytes(4096)): pass
     except OSError: pass
     for seq in range(2, 6):
-        archive.put(t.a_decision(seq), t.a_frame(seq), None)
+        archive.put(t.a_decision(seq), t.of(t.a_frame(seq)))
     print(archive.problem)
     ballast.close()
     (disk / "ballast").unlink()
-    archive.put(t.a_decision(6), t.a_frame(6), None)
+    archive.put(t.a_decision(6), t.of(t.a_frame(6)))
     assert archive.problem is None
 print(t.files(disk / "a"))
 """
@@ -188,9 +192,9 @@ print(t.files(disk / "a"))
 def test_a_frame_that_png_cannot_hold_is_reported_and_the_next_is_kept(tmp_path: Path) -> None:
     two_channels = Frame(1, 1, "test", np.zeros((30, 40, 2), np.uint8))
     with Archive(ArchiveSettings(path=tmp_path)) as archive:
-        archive.put(a_decision(1), two_channels, None)
+        archive.put(a_decision(1), of(two_channels))
         assert archive.problem is not None
         assert "1 pictures were not kept" in archive.problem
-        archive.put(a_decision(2), a_frame(), None)
+        archive.put(a_decision(2), of(a_frame()))
         assert archive.problem is None
     assert cv2.imread(str(tmp_path / "2026-11-21" / "000000002_A-17_REJECT.png")) is not None

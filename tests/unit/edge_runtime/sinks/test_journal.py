@@ -52,7 +52,7 @@ def test_every_decision_comes_back_equal_and_in_order(tmp_path: Path) -> None:
     ]
     with Journal(settings(tmp_path / "new folder" / "j.sqlite"), "cell-3") as journal:
         for decision in decisions:
-            journal.put(decision, None, None)
+            journal.put(decision)
             assert read_decisions(journal.path, decision.seq - 1) == [decision], "committed when put() is back"
         assert journal.problem is None
         assert journal.last_seq() == 9
@@ -105,7 +105,7 @@ with Journal(JournalSettings(path=Path(sys.argv[1]), commit_timeout_ms=60_000), 
     while True:
         seq += 1
         now = datetime.now(UTC).isoformat()
-        journal.put(Decision("s", seq, f"A-{seq}", Verdict.ACCEPT, "", 1.0, 2.0, 0.5, (), (4, 4), "b", "r", Stamps(1), now), None, None)
+        journal.put(Decision("s", seq, f"A-{seq}", Verdict.ACCEPT, "", 1.0, 2.0, 0.5, (), (4, 4), "b", "r", Stamps(1), now))
         print(seq, flush=True)
 """
 

@@ -14,23 +14,24 @@ from edge_runtime import wire
 from edge_runtime.bundle import DisplayScale
 from edge_runtime.config import PreviewSettings
 from edge_runtime.errors import SinkError
-from edge_runtime.records import Decision, Frame, Image, Prediction, Stamps, Verdict
+from edge_runtime.records import Decision, Frame, Image, Picture, Prediction, Stamps, Verdict
 from edge_runtime.sinks import preview as preview_module
-from edge_runtime.sinks.preview import PreviewSink, encode_small
+from edge_runtime.sinks.preview import Display, PreviewSink, encode_small
 
-DISPLAY = DisplayScale(low=1.0, high=40.0)
+DISPLAY = {"b": Display(DisplayScale(low=1.0, high=40.0))}
 
 
-def a_part(seq: int, image: Image | None = None) -> tuple[Decision, Frame | None, Prediction | None]:
+def a_part(seq: int, image: Image | None = None) -> tuple[Decision, tuple[Picture, ...]]:
     decision = Decision(
         station="cell-3", seq=seq, part_id="A", verdict=Verdict.ACCEPT, reason="", score=1.0, threshold=2.0, severity=0.5, regions=(),
         frame_wh=(0, 0) if image is None else (image.shape[1], image.shape[0]), bundle_id="b", recipe="r", stamps=Stamps(1),
         wall_time="2026-11-21T10:00:00+00:00",
     )  # fmt: skip
     if image is None:
-        return decision, None, None
+        return decision, (Picture("", None, None),)
     score_map = np.full((3, 4), 7.0, np.float32)
-    return decision, Frame(1, 1, "test", image), Prediction(1.0, score_map, np.array([[8.0, 0, 2], [0, 9.0, 3]]))
+    prediction = Prediction(1.0, score_map, np.array([[8.0, 0, 2], [0, 9.0, 3]]))
+    return decision, (Picture("", Frame(1, 1, "test", image), prediction),)
 
 
 @pytest.fixture
