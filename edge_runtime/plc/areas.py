@@ -205,7 +205,7 @@ class AreaPort(ABC):
                 # Some PLCs refuse a request for what lies between their tags: from now on only what is mapped is read.
                 _log.warning("%s: refused to read %s: %s; reads nothing between the tags from now on", self.where, _listed(plan.spans), e)
                 self._gap = 0
-                self._reads.clear()
+                self._forget_plans()
                 return self.read(names)
             for tag, place, span, at in plan.members:
                 values[tag.name] = decode(tag, place, cells[span][at : at + place.count], self.width)
@@ -249,6 +249,10 @@ class AreaPort(ABC):
                 plan.append(_Read(spans, members))
             self._reads[key] = plan
         return self._reads[key]
+
+    def _forget_plans(self) -> None:
+        self._reads.clear()
+        self._writes.clear()
 
     def _spans(self, names: Sequence[str]) -> list[Span]:
         return joined([self._places[name] for name in names], self._gap)
