@@ -147,13 +147,13 @@ def test_cameras_grab_at_the_same_time(model: OpenvinoPredictor, other_model: Op
     class Slow(Parts):
         def grab(self, timeout_s: float) -> Frame:
             frame = super().grab(timeout_s)
-            time.sleep(0.4)
+            time.sleep(0.8)
             return frame
 
     with several(Line([0]), {"top": at(Slow(), model, 5000), "side": at(Slow(), other_model, 5000)}) as r:
         assert r.station.run() == 0
         assert r.heard.verdicts == [A]
-        assert r.heard.late_ms[0] < 700, "one after the other, they would take 800 ms"
+        assert r.heard.late_ms[0] < 1450, "one after the other, they would take 1,600 ms"
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -165,7 +165,7 @@ def test_models_run_in_turn_or_at_the_same_time(model: OpenvinoPredictor, other_
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
-        time.sleep(0.1)
+        time.sleep(0.3)
         with lock:
             running[0] -= 1
 

@@ -23,7 +23,7 @@ from edge_runtime.config import PreviewSettings
 from edge_runtime.errors import DisplayError
 from edge_runtime.overlay import paint as p
 from edge_runtime.overlay import picture, style, text, window
-from edge_runtime.records import Decision, Frame, Health, Picture, Prediction, Region, Stamps, State, Verdict
+from edge_runtime.records import Decision, Frame, Health, Picture, Prediction, Region, Stamps, State, Verdict, View
 from edge_runtime.sinks.preview import Display, PreviewSink
 
 SIZES = [(1920, 1080), (1280, 720), (1024, 768)]
@@ -65,6 +65,27 @@ def test_verdicts_differ_in_colour_brightness_and_sign(size: tuple[int, int]) ->
         assert np.mean(shapes[i] != shapes[i - 1]) > 0.1, "the sign alone tells them apart"
     light = [float(np.dot(style.BAND[v][0], (0.114, 0.587, 0.299))) for v in (Verdict.REJECT, Verdict.ACCEPT, Verdict.FAULT)]
     assert light[1] - light[0] > 10 and light[2] - light[1] > 60
+
+
+def test_the_deciding_camera_is_large_and_each_other_one_is_below_it_with_its_own_verdict() -> None:
+    views = tuple(
+        View(camera, verdict, "", 1.0, 20.0, 0.05, (), (64, 64), "b", "r")
+        for camera, verdict in (("side", Verdict.ACCEPT), ("top", Verdict.REJECT), ("back", Verdict.FAULT))
+    )
+    screen = view(flat(30.0), views=views)
+    pictures = (("side", np.full((64, 64), 90, np.uint8)), ("back", None))
+    others = tuple(p._shown(screen.decision, camera, image, None, None, LOW, HIGH) for camera, image in pictures)
+    screen = dataclasses.replace(screen, camera="top", others=others)
+    for size in SIZES:
+        painted = p.paint(screen, size)
+        unit = min(size[0] / 1920, size[1] / 1080)
+        left = painted[round(250 * unit) :, : size[0] - round(640 * unit)]
+        row = round((size[1] - 250 * unit - 40 * unit) * 0.24)
+        above, below = left[: -row - round(40 * unit)], left[-row - round(40 * unit) :]
+        for colour, wanted in ((style.RED, (True, False)), (style.GREEN, (False, True)), (style.AMBER, (False, True))):
+            assert (bool(np.all(above == colour, axis=2).any()), bool(np.all(below == colour, axis=2).any())) == wanted
+        assert np.all(below == 90, axis=2).any(), "its picture"
+        assert not np.all(above == 90, axis=2).any()
 
 
 @pytest.mark.parametrize("size", SIZES)
