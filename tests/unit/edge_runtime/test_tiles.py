@@ -263,14 +263,15 @@ def test_a_prediction_of_tiles_is_not_overwritten_by_the_next_one(large: ModelBu
 
 
 def fails_on_light_pictures() -> ov.Model:
-    """(1, 64, 64, 3) uint8 -> a score and a map of one cell; of a picture brighter than 200 a product of matrices that do not fit."""
+    """(1, 64, 64, 3) uint8 -> a score and a map of one cell; of a picture brighter than 200 five numbers are to make two rows of two."""
     image = ops.parameter([1, SIDE, SIDE, 3], ov.Type.u8, name="image")
     mean = ops.reduce_mean(ops.convert(image, "f32"), ops.constant(np.arange(4)), keep_dims=False)
-    columns = ops.select(ops.greater(mean, ops.constant(np.float32(200))), ops.constant(np.int64(5)), ops.constant(np.int64(4)))
+    places = ops.select(ops.greater(mean, ops.constant(np.float32(200))), ops.constant(np.int64(5)), ops.constant(np.int64(4)))
     one = ops.constant(np.array([1]))
-    row = ops.broadcast(ops.reshape(mean, one, False), ops.concat([one, ops.reshape(columns, one, False)], 0))
-    product = ops.matmul(row, ops.constant(np.full((4, 1), 0.25, np.float32)), False, False)
-    outputs = [ops.reshape(product, ops.constant(np.array(shape)), False) for shape in ([1], [1, 1, 1, 1])]
+    row = ops.broadcast(ops.reshape(mean, one, False), ops.reshape(places, one, False))
+    square = ops.reshape(row, ops.constant(np.array([2, 2])), False)
+    score = ops.reduce_max(square, ops.constant(np.array([0, 1])), False)
+    outputs = [ops.reshape(score, ops.constant(np.array(shape)), False) for shape in ([1], [1, 1, 1, 1])]
     for output, name in zip(outputs, ("score", "map"), strict=True):
         output.output(0).set_names({name})
     return ov.Model(outputs, [image], "fails")
