@@ -81,7 +81,7 @@ def test_the_deadline_is_that_of_the_part_s_own_recipe(model: OpenvinoPredictor)
 class Plc(Line):
     """A line that takes the results, too, and can be lost."""
 
-    problem: str | None = None
+    lost: str | None = None
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         pass
@@ -92,7 +92,7 @@ def test_parts_that_were_taken_are_faults_while_the_plc_is_lost(model: OpenvinoP
     plc = Plc(every(300, 3))
 
     def around_the_second(n: int) -> None:
-        plc.problem = "PLC 10.0.0.9: stopped answering; reconnecting" if n == 2 else None
+        plc.lost = "PLC 10.0.0.9: stopped answering; reconnecting" if n == 2 else None
 
     with rig(plc, Parts(bad=[3]), Wrapped(model, around_the_second)) as r:
         assert r.station.run() == 0
