@@ -180,7 +180,7 @@ class StationConfig(_Settings, frozen=True, kw_only=True):
     device: str | list[str] = "CPU"
     """An OpenVINO device (CPU, GPU, NPU), or a list in order of preference. A missing device is an error unless a later one is listed."""
     threads: Annotated[int, Meta(ge=0)] = 0
-    """Inference threads; 0 leaves it to OpenVINO."""
+    """Inference threads on the CPU; 0: as many as there are cores among the CPUs that this process may use (CPUAffinity= of its unit)."""
     queue: Annotated[int, Meta(ge=1, le=64)] = 8
     """Triggers that may wait for their turn; one more is an overrun and becomes a FAULT."""
     keep_warm_ms: NonNegative = 200.0
