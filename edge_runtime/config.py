@@ -172,7 +172,8 @@ class StationConfig(_Settings, frozen=True, kw_only=True):
     recipe: Path | None = None
     """What a trigger gets that names no recipe."""
     recipes: dict[str, Path] = {}
-    """What a trigger gets that names one, by what the PLC calls it: `7 = "gadget.toml"`."""
+    """What a trigger gets that names one, by what the PLC calls it: `7 = "gadget.toml"`. All are opened and proved at start, and each
+    bundle stays in memory."""
     source: Source | None = None
     camera: tuple[Camera, ...] = ()
     """Several cameras that look at the same part, instead of the three above."""
