@@ -13,6 +13,8 @@ for unit in *.service *.target; do
     # A template is verified as an instance of itself.
     sed 's|/opt/lineside/venv/bin/lineside|/bin/true|' "$unit" >"$copies/${unit/@./@line-1.}"
 done
+mkdir "$copies/lineside@line-1.service.d"
+cp ../deploy/examples/cpus.conf "$copies/lineside@line-1.service.d"
 verify() {
     local said
     said=$(XDG_RUNTIME_DIR="$copies" systemd-analyze verify --man=no --recursive-errors=one "$@" 2>&1) || { printf '%s\n' "$said" >&2; exit 1; }

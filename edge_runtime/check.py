@@ -13,7 +13,7 @@ import zmq
 
 from edge_runtime.bundle import ModelBundle
 from edge_runtime.config import Camera, Recipe, StationConfig, TimerTrigger, ZeromqTrigger, load_station
-from edge_runtime.errors import BundleError, ConfigError, LinesideError, SinkError, SourceError
+from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError
 from edge_runtime.handoff import Helper
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.recipes import Entry, load_recipes
@@ -54,6 +54,7 @@ def check_station(path: Path) -> Iterator[Finding]:
         for entry in entries:
             predictor = yield from _recipe(config, entry, stack)
             predictors[entry.camera] += [predictor] if predictor is not None else []
+    yield _try("processors", lambda: processors(config.threads, max((p.threads_used for its in predictors for p in its), default=0)))
     sockets = _try("sockets", lambda: bindable(endpoints_of(config)))
     yield sockets
     for camera, its in zip(config.cameras, predictors, strict=True):
@@ -78,6 +79,29 @@ def one_opencv() -> str:
             "Run: pip uninstall --yes opencv-python opencv-python-headless && pip install opencv-python"
         )
     return f"{here[0]} {metadata.version(here[0])}, openvino {metadata.version('openvino')}" if here else "OpenCV is not pip's"
+
+
+def processors(wanted: int, taken: int) -> str:
+    """How many CPUs the station's inference takes, of those that it may use. Raises DeviceError for more threads than CPUs."""
+    may = sorted(os.sched_getaffinity(0))
+    among = f"CPUs {_ranges(may)}, {len(may)} of {os.cpu_count()} in this machine"
+    if wanted > len(may):
+        raise DeviceError(
+            f"threads: expected at most {len(may)}, found {wanted}: this process may use {among}; see cpus.conf among the examples"
+        )
+    how = f"{taken} thread{'' if taken == 1 else 's'}" if taken else "none"
+    return f"inference takes {how} of {among}. Stations that share them wait for one another: see cpus.conf among the examples"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2,5", as CPUAffinity= takes it."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
 def endpoints_of(config: StationConfig) -> dict[str, str]:

@@ -148,7 +148,7 @@ def bench(
     frames: Annotated[Path | None, typer.Option(help="Measure on the images of this folder. Default: the golden samples.")] = None,
     gap_ms: Annotated[float, typer.Option(min=0, help="Idle that long before each part, as a triggered line does.")] = 0.0,
     count: Annotated[int, typer.Option(min=1, help="Measurements.")] = 200,
-    threads: Annotated[int, typer.Option(min=0, help="Inference threads; 0 leaves it to OpenVINO.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Inference threads on the CPU; 0: those that this process may use.")] = 0,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:

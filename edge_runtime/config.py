@@ -290,7 +290,8 @@ class StationConfig(_Settings, frozen=True, kw_only=True):
     recipe: Path | None = None
     """What a trigger gets that names no recipe."""
     recipes: dict[str, Path] = {}
-    """What a trigger gets that names one, by what the PLC calls it: `7 = "gadget.toml"`."""
+    """What a trigger gets that names one, by what the PLC calls it: `7 = "gadget.toml"`. All are opened and proved at start, and each
+    bundle stays in memory."""
     source: Source | None = None
     camera: tuple[Camera, ...] = ()
     """Several cameras that look at the same part, instead of the three above."""
@@ -298,7 +299,7 @@ class StationConfig(_Settings, frozen=True, kw_only=True):
     device: str | list[str] = "CPU"
     """An OpenVINO device (CPU, GPU, NPU), or a list in order of preference. A missing device is an error unless a later one is listed."""
     threads: Annotated[int, Meta(ge=0)] = 0
-    """Inference threads; 0 leaves it to OpenVINO."""
+    """Inference threads on the CPU; 0: as many as there are cores among the CPUs that this process may use (CPUAffinity= of its unit)."""
     queue: Annotated[int, Meta(ge=1, le=64)] = 8
     """Triggers that may wait for their turn; one more is an overrun and becomes a FAULT."""
     keep_warm_ms: NonNegative = 200.0

@@ -30,7 +30,7 @@ def model_thread() -> ModelThread:
 
 
 def together_is_faster(calls: Sequence[tuple[Predictor, Frame]], threads: Sequence[ModelThread]) -> bool:
-    """Run one call a camera, in turn and together in as many threads, a few times each, and compare. Raises what the predictors raise.
+    """Run one call a camera, in turn and together in as many threads, a few times each, and compare. Raises DeviceError.
 
     Together only where it gains clearly: in turn, the first view is there earlier, and a model that hangs is one fewer.
     """
@@ -38,7 +38,10 @@ def together_is_faster(calls: Sequence[tuple[Predictor, Frame]], threads: Sequen
     for together in (False, True) * _TRIES:
         began = time.perf_counter()
         for reply in [threads[i if together else 0].call(call) for i, call in enumerate(calls)]:
-            reply.result(_TRY_TIMEOUT_S)
+            try:
+                reply.result(_TRY_TIMEOUT_S)
+            except TimeoutError:
+                raise DeviceError(f"a model that answered its golden samples does not answer within {_TRY_TIMEOUT_S:.0f} s") from None
         rounds[together].append(time.perf_counter() - began)
     in_turn_s, together_s = statistics.median(rounds[False]), statistics.median(rounds[True])
     log.info("%d models take %.1f ms in turn, %.1f ms together", len(calls), in_turn_s * 1e3, together_s * 1e3)

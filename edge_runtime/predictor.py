@@ -54,6 +54,8 @@ class OpenvinoPredictor:
 
     device_used: str = ""
     """What OpenVINO says it executes on (EXECUTION_DEVICES), read back after compiling."""
+    threads_used: int = 0
+    """Inference threads on the CPU, read back as well; 0 on other devices."""
 
     def __init__(
         self, bundle: ModelBundle, device: str | list[str] = "CPU", threads: int = 0, roi: tuple[int, int, int, int] | None = None
@@ -63,7 +65,7 @@ class OpenvinoPredictor:
         Args:
             bundle: verified and open.
             device: CPU, GPU, GPU.1, NPU …, or a list in order of preference.
-            threads: inference threads on the CPU; 0 leaves it to OpenVINO.
+            threads: inference threads on the CPU; 0 leaves it to OpenVINO, which keeps to the CPUs that this process may use.
             roi: (x, y, width, height) in frame pixels, replaces the bundle's region.
 
         Raises:
@@ -96,6 +98,7 @@ class OpenvinoPredictor:
         _check_model(model, self.bundle.manifest, str(self.bundle.model_xml))
         compiled = self._compile(core, model)
         self.device_used = ",".join(compiled.get_property("EXECUTION_DEVICES"))
+        self.threads_used = compiled.get_property("INFERENCE_NUM_THREADS") if self.device_used == "CPU" else 0
         # Of tiles, twice as many as run at once, so that none of the device's streams waits for the next one.
         count = 1 if self.preprocessor.views == 1 else 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._requests = [compiled.create_infer_request() for _ in range(count)]

@@ -74,8 +74,9 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
                 proved[predictor] = wanted
         opened.append(OpenRecipe(entry, predictor))
         m = bundle.manifest
+        device = predictor.device_used + (f", {predictor.threads_used} inference threads" if predictor.threads_used else "")
         log.info("%s %s: bundle %s %s, %d golden samples agree on %s",
-            entry.where or "recipe", recipe.name, m.name, m.version, wanted, predictor.device_used)  # fmt: skip
+            entry.where or "recipe", recipe.name, m.name, m.version, wanted, device)  # fmt: skip
     return opened
 
 

@@ -98,9 +98,10 @@ class Station:
         return f"The model has not answered for {busy:.0f} s." if busy > self._slowest_s + _HANGS_AFTER_S else None
 
     def prepare(self, recipe: str) -> None:
-        """Have the models of a recipe run once, after all parts that were taken before, and make it the current one. From any thread.
+        """Have the models of a recipe run once, after all parts that were taken before, and make it the current one.
 
-        Returns when they have. Raises ConfigError for an unknown recipe; DeviceError when a model fails or does not answer in time.
+        From any thread but the loop's own, which calls `put`: it would wait for itself. Returns when they have. Raises ConfigError for an
+        unknown recipe; DeviceError when a model fails or does not answer in time.
         """
         product = find(self._products, recipe)
         change = _Change(product, Reply())

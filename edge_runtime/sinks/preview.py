@@ -144,7 +144,7 @@ class PreviewSink:
         bundles = {view.camera: view.bundle_id for view in decision.views}
         long_side_px = self._settings.long_side_px
         main = self._shown(pictures[0] if pictures else Picture("", None, None), decision.bundle_id, long_side_px)
-        others = [self._shown(other, bundles[other.camera], max(long_side_px // 3, 64)) for other in pictures[1:]]
+        others = [self._shown(other, bundles.get(other.camera, ""), max(long_side_px // 3, 64)) for other in pictures[1:]]
         return wire.Preview(
             decision=decision, counts=self._counts(), others=others, camera=main.camera, image=main.image, score_map=main.score_map,
             map_hw=main.map_hw, grid_to_frame=main.grid_to_frame, display_low=main.display_low, display_high=main.display_high,

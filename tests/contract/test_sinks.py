@@ -1,6 +1,7 @@
 """What every Sink promises: an error at start or none, every kind of decision taken quickly from any thread, its resource given back."""
 
 import contextlib
+import dataclasses
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 from edge_runtime.bundle import DisplayScale
 from edge_runtime.config import ArchiveSettings, JournalSettings, PreviewSettings, PublisherSettings
 from edge_runtime.errors import SinkError
-from edge_runtime.records import Decision, Frame, Picture, Prediction, Region, Stamps, Verdict
+from edge_runtime.records import Decision, Frame, Picture, Prediction, Region, Stamps, Verdict, View
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.preview import Display, PreviewSink
@@ -34,6 +35,10 @@ def a_decision(seq: int, verdict: Verdict) -> Decision:
     )  # fmt: skip
 
 
+def a_view(camera: str, verdict: Verdict) -> View:
+    return View(camera, verdict, "why", None, 2.0, None, (), (48, 32), "b", "r")
+
+
 FRAME = Frame(1, 1, "test", np.zeros((32, 48, 3), np.uint8))
 PREDICTION = Prediction(3.0, np.ones((4, 6), np.float32), np.array([[8.0, 0, 0], [0, 8.0, 0]]))
 PARTS = [
@@ -42,6 +47,10 @@ PARTS = [
     (a_decision(3, Verdict.FAULT), (Picture("", FRAME, None),)),
     (a_decision(4, Verdict.FAULT), (Picture("", None, None),)),
     (a_decision(5, Verdict.FAULT), ()),
+    (
+        dataclasses.replace(a_decision(6, Verdict.REJECT), views=(a_view("top", Verdict.REJECT), a_view("side", Verdict.FAULT))),
+        (Picture("top", FRAME, PREDICTION), Picture("side", None, None)),
+    ),
 ]
 
 

@@ -22,9 +22,10 @@ def install(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda f: f.name)
 def test_every_example_loads(file: Path) -> None:
-    if "source" in tomllib.loads(file.read_text()):
+    if "trigger" in tomllib.loads(file.read_text()):
         config = load_station(file)
-        assert config.recipe in EXAMPLES
+        for camera in config.cameras:
+            assert {camera.recipe, *camera.recipes.values()} <= set(EXAMPLES)
         assert config.name == file.stem, "systemd's instance, the file and the station's folder share one name"
         assert str(config.journal.path).startswith(f"/var/lib/lineside/{config.name}/"), "where the unit lets the station write"
     else:
@@ -41,10 +42,10 @@ def test_what_a_recipe_leaves_commented_out_loads_too(tmp_path: Path) -> None:
     assert recipe.golden is not None
 
 
-def test_two_examples_can_run_side_by_side() -> None:
-    stations = [load_station(f) for f in EXAMPLES if "source" in tomllib.loads(f.read_text())]
+def test_the_examples_can_run_side_by_side() -> None:
+    stations = [load_station(f) for f in EXAMPLES if "trigger" in tomllib.loads(f.read_text())]
     ports = [e for s in stations for e in (s.publisher.endpoint, s.publisher.replay, s.preview.endpoint if s.preview else None)]
-    assert len(set(ports)) == len(ports) == 6
+    assert len(set(ports)) == len(ports) == 3 * len(stations)
 
 
 def test_a_dry_run_changes_nothing_and_names_every_step(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import zmq
 
-from edge_runtime.check import Finding, bindable, check_station, one_opencv, room
+from edge_runtime.check import Finding, _ranges, bindable, check_station, one_opencv, room
 from edge_runtime.errors import ConfigError, SinkError
 
 
@@ -53,7 +55,8 @@ def test_a_sound_station_passes_every_line(station_dir: Path, endpoints: tuple[s
     before = sorted(p.name for p in station_dir.iterdir())
     found = findings(write(station_dir, endpoints))
     assert list(found) == [
-        "packages", "configuration", "bundle", "device", "golden samples", "sockets", "source", "trigger", "journal", "archive",
+        "packages", "configuration", "bundle", "device", "golden samples", "processors", "sockets", "source", "trigger", "journal",
+        "archive",
     ]  # fmt: skip
     assert all(f.ok for f in found.values()), found
     assert "CPU" in found["device"].sentence
@@ -79,6 +82,20 @@ def test_a_damaged_bundle_does_not_hide_a_missing_folder(station_dir: Path, endp
     bad = failed(write(station_dir, endpoints, source='kind = "folder"\npath = "nowhere"'))
     assert set(bad) == {"bundle", "source"}
     assert "model.bin was altered" in bad["bundle"]
+
+
+def test_threads_are_those_of_the_cpus_that_the_station_may_use(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    """In a process of its own: OpenVINO looks at its CPUs once."""
+    one = min(os.sched_getaffinity(0))
+    code = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+
+    def check(file: Path) -> str:
+        command = [sys.executable, "-c", code, str(one), "-m", "edge_runtime.cli", "check", str(file)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+
+    assert f"inference takes 1 thread of CPUs {one}, 1 of {os.cpu_count()} in this machine" in check(write(station_dir, endpoints))
+    assert "✗ processors      threads: expected at most 1, found 2" in check(write(station_dir, endpoints, more="threads = 2"))
+    assert _ranges([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"
 
 
 def test_a_device_that_is_not_there_is_named(station_dir: Path, endpoints: tuple[str, str]) -> None:
