@@ -1,7 +1,8 @@
 """OPC UA and EtherNet/IP for the contract suite: see plc_kinds."""
 
-from edge_runtime import config as c
 from tests.contract.plc_kinds import Plc
+
+from edge_runtime import config as c
 
 _NO_INPUTS = c.PlcInputs(trigger="unused")
 
