@@ -56,13 +56,15 @@ class EthernetipPort:
         check_addresses(tags)
         self._types: dict[str, int] = {}
         self._plc: Any = None
+        self._timeout_s = settings.timeout_ms / 1e3
+        self._late = f"did not answer in {settings.timeout_ms:g} ms"
 
     def connect(self, changed: Callable[[], None]) -> None:
         from pylogix import PLC
 
         self.close()
         s = self._settings
-        self._plc = plc = PLC(s.host, slot=s.slot, port=s.port, timeout=s.timeout_ms / 1e3)
+        self._plc = plc = PLC(s.host, slot=s.slot, port=s.port, timeout=self._timeout_s)
         plc.conn.msg_socket.close()  # of a feature that is not used here; nothing else would close it
         plc.StringEncoding = "latin-1"
         try:
@@ -114,10 +116,10 @@ class EthernetipPort:
             raise PlcLost(
                 "did not answer in time" if isinstance(why, TimeoutError) else f"cannot be reached: {why.strerror or why}"
             ) from why
-        elif "open" in str(why) and time.monotonic() - began < s.timeout_ms / 1e3:
+        elif "open" in str(why) and time.monotonic() - began < self._timeout_s:
             raise PlcLost(f"has no controller in slot {s.slot} that accepts a connection; check trigger.slot, and its connections in use")
         else:
-            raise PlcLost("did not answer in time")
+            raise PlcLost(self._late)
 
     def _look(self) -> None:
         """Read every tag, which tells its type, and write the outputs' own values back: Logix says in no other way what may be written."""
@@ -167,6 +169,7 @@ class EthernetipPort:
         plc = self._plc
         if plc is None or not plc.conn.SocketConnected:
             raise PlcLost("not connected")
+        began = time.monotonic()
         try:
             answers = request(plc)
         except (OSError, struct.error, UnicodeError, IndexError, KeyError) as e:  # what pylogix makes of an answer that is cut short
@@ -174,7 +177,7 @@ class EthernetipPort:
             raise PlcLost(f"answered with something else than was asked: {e}") from e
         if not plc.conn.SocketConnected:
             self._drop()
-            raise PlcLost("did not answer in time, or closed the connection")
+            raise PlcLost(self._late if time.monotonic() - began > self._timeout_s else "closed the connection")
         if len(answers) != count:
             self._drop()
             raise PlcLost(f"answered for {len(answers)} tags of {count}")

@@ -1,6 +1,7 @@
 """One connection of the OPC UA port: its event loop, session and subscription. Imported where asyncua is known to be there."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import datetime
 import logging
@@ -27,7 +28,7 @@ _READ_LIMIT, _WRITE_LIMIT = 11705, 11707
 """Server.ServerCapabilities.OperationLimits.MaxNodesPerRead and MaxNodesPerWrite."""
 _OVERFLOW = 0x480
 """Info bits of a data value's status: the item's queue was full and a change was dropped."""
-_SESSION_S = 30.0
+_SESSION_S = 10.0
 """How long the PLC keeps a session of a station that died; small PLCs have few."""
 _QUEUE = 1000
 _BEHIND = 10_000
@@ -60,19 +61,18 @@ class Session:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, _T], timeout_s: float) -> _T:
-        """Run on the loop and wait for it. Raises PlcLost after `timeout_s` or for whatever asyncua says."""
+        """Run on the loop and wait for it. Raises PlcLost after `timeout_s` or for whatever asyncua says; the session is over then."""
         future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout_s), self._loop)
         try:
             return future.result(timeout_s + 1)
-        except (LinesideError, PlcLost):
+        except LinesideError:
             raise
-        except TimeoutError as e:
+        except (PlcLost, OSError, ua.UaError, asyncio.CancelledError, concurrent.futures.CancelledError) as e:
             future.cancel()
-            raise PlcLost("did not answer in time") from e
-        except ConnectionRefusedError as e:
-            raise PlcLost("refused the connection: no OPC UA server there, or its port is another") from e
-        except (OSError, ua.UaError, asyncio.CancelledError) as e:
-            raise PlcLost(self.failure or f"connection lost: {_reason(e)}") from e
+            reason = _reason(e, timeout_s)
+            if self.failure is None or not isinstance(e, asyncio.CancelledError | concurrent.futures.CancelledError | ConnectionError):
+                self.failure = reason
+            raise PlcLost(self.failure) from e
 
     def close(self) -> None:
         """Say goodbye if the server still listens, then cut; never raises, and takes no longer than the timeouts allow."""
@@ -243,7 +243,7 @@ class Session:
                 self._fail("stopped reporting")
 
     async def _on_lost(self, e: Exception) -> None:
-        self._fail(f"connection lost: {_reason(e)}")
+        self._fail(_reason(e))
 
     def _fail(self, why: str) -> None:
         if self.failure is None:
@@ -278,7 +278,13 @@ def _limit(answer: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _reason(e: BaseException) -> str:
+def _reason(e: BaseException, timeout_s: float = 0.0) -> str:
+    if isinstance(e, PlcLost):
+        return str(e)
+    if isinstance(e, TimeoutError):
+        return f"did not answer in {timeout_s * 1e3:g} ms" if timeout_s else "did not answer in time"
+    if isinstance(e, ConnectionRefusedError):
+        return "refused the connection: no OPC UA server there, or its port is another"
     if isinstance(e, ua.UaStatusCodeError):
-        return str(ua.StatusCode(e.code).name)
-    return (e.strerror if isinstance(e, OSError) else None) or str(e) or type(e).__name__
+        return f"said {ua.StatusCode(e.code).name}"
+    return f"connection lost: {(e.strerror if isinstance(e, OSError) else None) or str(e) or type(e).__name__}"
