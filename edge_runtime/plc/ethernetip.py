@@ -1,0 +1,236 @@
+"""Tags over EtherNet/IP, of ControlLogix and CompactLogix PLCs: all inputs in one packet, all outputs in one.
+
+Addresses are tag names as the PLC's program has them: "Vision.Trigger", "Program:Main.Trigger", "Parts[3].Id", and "Vision.Flags.3" for a
+bit of an integer. A bool needs a BOOL, an element of a BOOL array or a bit; a number any of SINT to LINT, their unsigned kin, REAL and
+LREAL, in whose range it is held; a text a STRING (82 characters).
+"""
+
+import contextlib
+import math
+import re
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from edge_runtime.config import EthernetipTrigger
+from edge_runtime.errors import ConfigError, MissingExtra, TagError
+from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.tags import RANGES, Tag, Value, from_plc, to_plc
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,39}"
+_PART = rf"{_NAME}(\[\d+(,\d+){{0,2}}\])?"
+_ADDRESS = re.compile(rf"(?P<base>(Program:{_NAME}\.)?{_PART}(\.{_PART})*)(\.(?P<bit>\d+))?")
+
+_BOOL, _BOOLS, _STRUCT = 0xC1, 0xD3, 0xA0
+_WHOLE = {
+    0xC2: (-(2**7), 2**7 - 1), 0xC3: RANGES["int16"], 0xC4: RANGES["int32"], 0xC5: (-(2**63), 2**63 - 1), 0xC6: (0, 2**8 - 1),
+    0xC7: RANGES["uint16"], 0xC8: RANGES["uint32"], 0xC9: (0, 2**64 - 1),
+}  # fmt: skip
+_REAL, _LREAL = 0xCA, 0xCB
+_STRINGS = (_STRUCT, 0xDA, 0xD0)
+_FLOAT_MAX = 3.4028234663852886e38
+_TEXT = 82
+
+_NO_TAG = ("Path segment error", "Path destination unknown", "Object does not exist", "Invalid member ID")
+_NO_WRITE = ("Privilege violation", "Attribute not settable", "Member not settable", "Object state conflict")
+_OVERHEAD = 12
+"""Bytes of a request beside the tag's name, about."""
+
+
+class EthernetipPort:
+    """TagPort over pylogix. A connection that failed once is dropped, so that a late answer is never taken for another's."""
+
+    pushes = False
+
+    def __init__(self, settings: EthernetipTrigger, tags: Sequence[Tag]) -> None:
+        """Raises ConfigError for a name that is none, a bit that is no bool, and a place of two tags; MissingExtra without pylogix."""
+        try:
+            import pylogix  # noqa: F401
+        except ImportError as e:
+            raise MissingExtra("the ethernetip trigger", "plc") from e
+        self._settings = settings
+        self.where = f"PLC {settings.host}:{settings.port} slot {settings.slot}"
+        self._tags = {t.name: t for t in tags}
+        check_addresses(tags)
+        self._types: dict[str, int] = {}
+        self._plc: Any = None
+
+    def connect(self, changed: Callable[[], None]) -> None:
+        from pylogix import PLC
+
+        self.close()
+        s = self._settings
+        self._plc = plc = PLC(s.host, slot=s.slot, port=s.port, timeout=s.timeout_ms / 1e3)
+        plc.conn.msg_socket.close()  # of a feature that is not used here; nothing else would close it
+        plc.StringEncoding = "latin-1"
+        try:
+            self._open()
+            self._look()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        plc, self._plc = self._plc, None
+        if plc is not None:
+            with contextlib.suppress(OSError, struct.error, TypeError):  # it says goodbye to one that may be gone
+                plc.Close()
+            plc.conn.Socket.close()
+
+    def read(self, names: Sequence[str]) -> dict[str, Value]:
+        answers = self._ask(lambda plc: plc.Read([self._tags[n].address for n in names]), len(names)) if names else []
+        return {name: self._value(name, answer) for name, answer in zip(names, answers, strict=True)}
+
+    def poll(self, names: Sequence[str]) -> Sequence[dict[str, Value]]:
+        return [self.read(names)]
+
+    def write(self, values: Mapping[str, Value]) -> None:
+        if not values:
+            return
+        answers = self._ask(lambda plc: plc.Write([(self._tags[n].address, self._raw(n, v)) for n, v in values.items()]), len(values))
+        for name, answer in zip(values, answers, strict=True):
+            if answer.Status != "Success":
+                self._drop()
+                raise PlcLost(f"refused to write {self._tags[name].key} ({self._tags[name].address}): {answer.Status}")
+
+    def trips(self, names: Sequence[str]) -> int:
+        size = self._plc.ConnectionSize if self._plc is not None else 504
+        return max(1, math.ceil(sum(len(self._tags[n].address) + _OVERHEAD + self._tags[n].length for n in names) / size))
+
+    def _open(self) -> None:
+        s, conn = self._settings, self._plc.conn
+        began = time.monotonic()
+        try:
+            connected, why = conn.connect()
+        except (OSError, struct.error) as e:
+            raise PlcLost(f"answered with something that is not EtherNet/IP: {e}") from e
+        if connected:
+            conn.Socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        elif isinstance(why, ConnectionRefusedError):
+            raise PlcLost("refused the connection: no EtherNet/IP there, or its port is another") from why
+        elif isinstance(why, OSError):
+            raise PlcLost(
+                "did not answer in time" if isinstance(why, TimeoutError) else f"cannot be reached: {why.strerror or why}"
+            ) from why
+        elif "open" in str(why) and time.monotonic() - began < s.timeout_ms / 1e3:
+            raise PlcLost(f"has no controller in slot {s.slot} that accepts a connection; check trigger.slot, and its connections in use")
+        else:
+            raise PlcLost("did not answer in time")
+
+    def _look(self) -> None:
+        """Read every tag, which tells its type, and write the outputs' own values back: Logix says in no other way what may be written."""
+        names = list(self._tags)
+        answers = self._ask(lambda plc: plc.Read([t.address for t in self._tags.values()]), len(names))
+        found = {}
+        for name, answer in zip(names, answers, strict=True):
+            tag = self._tags[name]
+            if answer.Status in _NO_TAG:
+                raise TagError(f'{tag.key}: expected the tag "{tag.address}" in the {self.where}, found none ({answer.Status})')
+            if answer.Status != "Success":
+                raise TagError(f'{tag.key}: the {self.where} does not tell "{tag.address}": {answer.Status}')
+            self._types[name] = self._type_of(tag, answer.Value)
+            found[name] = answer.Value
+        outputs = [name for name in names if self._tags[name].writable]
+        if not outputs:
+            return
+        answers = self._ask(lambda plc: plc.Write([(self._tags[n].address, found[n]) for n in outputs]), len(outputs))
+        for name, answer in zip(outputs, answers, strict=True):
+            if answer.Status != "Success":
+                tag = self._tags[name]
+                why = "its External Access is not Read/Write" if answer.Status in _NO_WRITE else answer.Status
+                raise TagError(f'{tag.key}: expected a tag that may be written, found "{tag.address}" in the {self.where}: {why}')
+
+    def _type_of(self, tag: Tag, value: Any) -> int:
+        """Raises TagError for a type that does not fit the tag."""
+        code: int = self._plc.KnownTags[_base(tag.address)][0]
+        name = self._plc.CIPTypes.get(code, (0, f"type 0x{code:02X}"))[1]
+        if code == _STRUCT:
+            name = "STRING" if isinstance(value, str) else "a structure"
+        found = f'{name}, the tag "{tag.address}" in the {self.where}'
+        has_bit = _match(tag)["bit"] is not None
+        if tag.type == "bool":
+            fits = code in _WHOLE if has_bit else code == _BOOL or (code == _BOOLS and tag.address.endswith("]"))
+            if not fits:
+                expected = "an integer for a bit of it" if has_bit else "a BOOL"
+                raise TagError(f"{tag.key}: expected {expected}, found {found}")
+        elif tag.type == "text":
+            if code not in _STRINGS or not isinstance(value, str):
+                raise TagError(f'{tag.key}: expected a STRING for type "text", found {found}')
+        elif code not in (*_WHOLE, _REAL, _LREAL):
+            raise TagError(f'{tag.key}: expected a number for type "{tag.type}", found {found}')
+        return code
+
+    def _ask(self, request: Callable[[Any], list[Any]], count: int) -> list[Any]:
+        """One answer a tag. Raises PlcLost, and drops the connection, for anything less."""
+        plc = self._plc
+        if plc is None or not plc.conn.SocketConnected:
+            raise PlcLost("not connected")
+        try:
+            answers = request(plc)
+        except (OSError, struct.error, UnicodeError, IndexError, KeyError) as e:  # what pylogix makes of an answer that is cut short
+            self._drop()
+            raise PlcLost(f"answered with something else than was asked: {e}") from e
+        if not plc.conn.SocketConnected:
+            self._drop()
+            raise PlcLost("did not answer in time, or closed the connection")
+        if len(answers) != count:
+            self._drop()
+            raise PlcLost(f"answered for {len(answers)} tags of {count}")
+        return answers
+
+    def _drop(self) -> None:
+        plc, self._plc = self._plc, None
+        if plc is not None:
+            plc.conn.Socket.close()
+
+    def _value(self, name: str, answer: Any) -> Value:
+        tag, raw = self._tags[name], answer.Value
+        if answer.Status != "Success" or raw is None:
+            self._drop()
+            raise PlcLost(f"refused to read {tag.key} ({tag.address}): {answer.Status}")
+        if isinstance(raw, float) and tag.type in RANGES:
+            raw = round(raw) if math.isfinite(raw) else 0
+        return from_plc(tag, raw)
+
+    def _raw(self, name: str, value: Value) -> Value:
+        raw, code = to_plc(self._tags[name], value), self._types.get(name, 0)
+        if isinstance(raw, str):
+            return raw.encode("ascii", "replace").decode()[:_TEXT]
+        if code in _WHOLE and not isinstance(raw, bool):
+            low, high = _WHOLE[code]
+            return int(min(max(round(raw), low), high)) if math.isfinite(raw) else 0
+        return min(max(float(raw), -_FLOAT_MAX), _FLOAT_MAX) if code == _REAL and math.isfinite(raw) else raw
+
+
+def check_addresses(tags: Sequence[Tag]) -> None:
+    """Raises ConfigError for what is no tag name, a bit that is no bool, and a place of two tags one of which is written."""
+    seen: list[tuple[str, str | None, Tag]] = []
+    for tag in tags:
+        match = _match(tag)
+        base, bit = match["base"].lower(), match["bit"]
+        if bit is not None and tag.type != "bool":
+            raise ConfigError(f'{tag.key}: expected type "bool" for the bit "{tag.address}", found "{tag.type}"')
+        for other_base, other_bit, other in seen:
+            shared = base == other_base and (bit == other_bit or bit is None or other_bit is None)
+            if shared and (tag.writable or other.writable):
+                raise ConfigError(
+                    f'{tag.key}: expected a tag of its own, found "{tag.address}", which shares memory with {other.key} ("{other.address}")'
+                )
+        seen.append((base, bit, tag))
+
+
+def _match(tag: Tag) -> re.Match[str]:
+    match = _ADDRESS.fullmatch(tag.address)
+    if match is None or int(match["bit"] or 0) > 31:
+        raise ConfigError(
+            f'{tag.key}: expected a tag name such as "Vision.Trigger", "Program:Main.Trigger" or, for a bit, "Vision.Flags.3" (0 to 31), '
+            f'found "{tag.address}"'
+        )
+    return match
+
+
+def _base(address: str) -> str:
+    """Under which pylogix remembers a tag's type: without its bit and its last index."""
+    return re.sub(r"\[[\d,]+\]$", "", re.sub(r"\.\d+$", "", address))
