@@ -5,13 +5,14 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import zmq
 
 from edge_runtime.bundle import ModelBundle
-from edge_runtime.config import Recipe, StationConfig, TimerTrigger, ZeromqTrigger, load_station
+from edge_runtime.config import Camera, Recipe, StationConfig, TimerTrigger, ZeromqTrigger, load_station
 from edge_runtime.errors import BundleError, ConfigError, LinesideError, SinkError, SourceError
 from edge_runtime.handoff import Helper
 from edge_runtime.predictor import OpenvinoPredictor
@@ -47,17 +48,16 @@ def check_station(path: Path) -> Iterator[Finding]:
     except ConfigError as e:
         yield Finding("configuration", False, str(e))
         return  # nothing else is known
-    recipe = entries[0].recipe
-    more = f", recipes {', '.join(e.key for e in entries[1:])} on request" if entries[1:] else ""
-    yield Finding("configuration", True, f"station {config.name}, recipe {recipe.name}, deadline {recipe.deadline_ms:g} ms{more}")
+    yield Finding("configuration", True, _known(config, entries))
+    predictors: list[list[OpenvinoPredictor]] = [[] for _ in config.cameras]
     with contextlib.ExitStack() as stack:
-        predictors = []
         for entry in entries:
             predictor = yield from _recipe(config, entry, stack)
-            predictors += [predictor] if predictor is not None else []
+            predictors[entry.camera] += [predictor] if predictor is not None else []
     sockets = _try("sockets", lambda: bindable(endpoints_of(config)))
     yield sockets
-    yield _try("source", lambda: _source(config, predictors))
+    for camera, its in zip(config.cameras, predictors, strict=True):
+        yield _try(f"{camera.name} source".strip(), partial(_source, camera, its))
     if sockets.ok:
         yield _try("trigger", lambda: _trigger(config))
     else:
@@ -123,9 +123,18 @@ def room(folder: Path, wanted_mb: float, key: str) -> str:
     return f"{folder} may be written to, {free:,.0f} MB free"
 
 
+def _known(config: StationConfig, entries: list[Entry]) -> str:
+    own = [e.recipe for e in entries if not e.key]
+    names = [f"{camera.name}: {recipe.name}" if camera.name else recipe.name for camera, recipe in zip(config.cameras, own, strict=True)]
+    keys = list(config.cameras[0].recipes)
+    more = f", recipes {', '.join(keys)} on request" if keys else ""
+    return f"station {config.name}, recipe {', '.join(names)}, deadline {min(r.deadline_ms for r in own):g} ms{more}"
+
+
 def _recipe(config: StationConfig, entry: Entry, stack: contextlib.ExitStack) -> Generator[Finding, None, OpenvinoPredictor | None]:
     """Its findings; returns the predictor of a bundle that is sound."""
-    recipe, prefix = entry.recipe, f"{entry.where} " if entry.key else ""
+    recipe = entry.recipe
+    prefix = f"{entry.where.removeprefix('camera ')} " if entry.where else ""
     try:
         bundle = ModelBundle.open(recipe.bundle)
         predictor = OpenvinoPredictor(bundle, config.device, config.threads, recipe.region)
@@ -149,12 +158,12 @@ def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe)
     return f"{len(results)} score as where the bundle was built: largest difference {worst:.2g}, allowed {results[0].allowed:.2g}{scale}"
 
 
-def _source(config: StationConfig, predictors: list[OpenvinoPredictor]) -> str:
-    grab_s = getattr(config.source, "read_timeout_ms", 2000.0) / 1e3
-    limit_s = grab_s + getattr(config.source, "open_timeout_ms", 5000.0) / 1e3 + 1
+def _source(camera: Camera, predictors: list[OpenvinoPredictor]) -> str:
+    grab_s = getattr(camera.source, "read_timeout_ms", 2000.0) / 1e3
+    limit_s = grab_s + getattr(camera.source, "open_timeout_ms", 5000.0) / 1e3 + 1
 
     def one_frame(_: None) -> Frame:
-        with open_source(config.source) as source:
+        with open_source(camera.source) as source:
             return source.grab(grab_s)
 
     helper = Helper(one_frame, "check-source")  # a driver may hang in spite of its timeouts

@@ -273,15 +273,27 @@ class PreviewSettings(_Settings, frozen=True, kw_only=True):
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] = 960
 
 
+class Camera(_Settings, frozen=True, kw_only=True):
+    """One of several cameras: a `[[camera]]` block."""
+
+    name: Name
+    source: Source
+    recipe: Path
+    recipes: dict[str, Path] = {}
+    """The same keys at each camera: the PLC asks for a product, not for a camera's recipe."""
+
+
 class StationConfig(_Settings, frozen=True, kw_only=True):
     """One station: this machine."""
 
     name: Name
-    recipe: Path
+    recipe: Path | None = None
     """What a trigger gets that names no recipe."""
     recipes: dict[str, Path] = {}
     """What a trigger gets that names one, by what the PLC calls it: `7 = "gadget.toml"`."""
-    source: Source
+    source: Source | None = None
+    camera: tuple[Camera, ...] = ()
+    """Several cameras that look at the same part, instead of the three above."""
     trigger: Trigger
     device: str | list[str] = "CPU"
     """An OpenVINO device (CPU, GPU, NPU), or a list in order of preference. A missing device is an error unless a later one is listed."""
@@ -299,6 +311,13 @@ class StationConfig(_Settings, frozen=True, kw_only=True):
     golden_tolerance_scale: Annotated[float, Meta(ge=1, le=100)] = 1.0
     """Multiplies the bundle's golden-sample tolerance on this device (another instruction set rounds differently);
     echoed by `lineside check`."""
+
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """Of either form of the file; the only one of a station has no name."""
+        if self.source is None or self.recipe is None:
+            return self.camera
+        return (Camera(name="", source=self.source, recipe=self.recipe, recipes=self.recipes),)
 
 
 class Recipe(_Settings, frozen=True, kw_only=True):
@@ -327,24 +346,61 @@ class Recipe(_Settings, frozen=True, kw_only=True):
 def load_station(path: Path) -> StationConfig:
     """Read a station file; relative paths in it come back absolute. Raises ConfigError."""
     config = _load(path, StationConfig)
+    wrong = _contradiction(config)
+    if wrong is not None:
+        raise ConfigError(f"{path}: {wrong}")
     base = path.resolve().parent
-    changes: dict[str, Any] = {
-        "recipe": base / config.recipe,
-        "recipes": {key: base / recipe for key, recipe in config.recipes.items()},
-        "journal": msgspec.structs.replace(config.journal, path=base / config.journal.path),
-    }
-    if isinstance(config.source, FolderSource | VideoSource):
-        changes["source"] = msgspec.structs.replace(config.source, path=base / config.source.path)
+    changes: dict[str, Any] = {"journal": msgspec.structs.replace(config.journal, path=base / config.journal.path)}
     if config.archive is not None:
         changes["archive"] = msgspec.structs.replace(config.archive, path=base / config.archive.path)
     if isinstance(config.trigger, OpcuaTrigger):
         files = {key: base / path for key in _OPCUA_FILES if (path := getattr(config.trigger, key)) is not None}
         changes["trigger"] = msgspec.structs.replace(config.trigger, **files)
-    if "" in config.recipes:
-        raise ConfigError(f"{path}: recipes: expected keys such as 7, found an empty one; what a trigger without a recipe gets is `recipe`")
-    if not config.device:
-        raise ConfigError(f'{path}: device: expected at least one device such as "CPU", found an empty list')
+    if config.camera:
+        changes["camera"] = tuple(_camera_at(base, camera) for camera in config.camera)
+    else:
+        only = _camera_at(base, config.cameras[0])
+        changes |= {"source": only.source, "recipe": only.recipe, "recipes": only.recipes}
     return msgspec.structs.replace(config, **changes)
+
+
+def _contradiction(config: StationConfig) -> str | None:
+    """What no single key says: the first of it."""
+    if not config.device:
+        return 'device: expected at least one device such as "CPU", found an empty list'
+    plain = {"source": config.source, "recipe": config.recipe}
+    if not config.camera:
+        missing = [key for key, value in plain.items() if value is None]
+        if missing:
+            return f"{missing[0]}: missing"
+    else:
+        both = [key for key, value in {**plain, "recipes": config.recipes or None}.items() if value is not None]
+        if both:
+            return f"{both[0]}: expected in each [[camera]] block, found at the top of the file as well; remove it there"
+        if len(config.camera) == 1:
+            return "camera: expected two [[camera]] blocks or more, found one; the only camera's source and recipe stand at the top"
+    names = [camera.name for camera in config.cameras]
+    for i, camera in enumerate(config.cameras):
+        where = f"camera[{i}]." if config.camera else ""
+        if "" in camera.recipes:
+            return f"{where}recipes: expected keys such as 7, found an empty one; what a trigger without a recipe gets is `recipe`"
+        if camera.name in names[:i]:
+            return f'{where}name: expected another name than that of camera[{names.index(camera.name)}], found "{camera.name}" again'
+        if (known := set(config.cameras[0].recipes)) != (found := set(camera.recipes)):
+            return f"{where}recipes: expected the keys of camera[0].recipes ({_keys(known)}), found {_keys(found)}"
+    return None
+
+
+def _keys(keys: set[str]) -> str:
+    return ", ".join(sorted(keys)) or "none"
+
+
+def _camera_at(base: Path, camera: Camera) -> Camera:
+    source = camera.source
+    if isinstance(source, FolderSource | VideoSource):
+        source = msgspec.structs.replace(source, path=base / source.path)
+    recipes = {key: base / recipe for key, recipe in camera.recipes.items()}
+    return msgspec.structs.replace(camera, source=source, recipe=base / camera.recipe, recipes=recipes)
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -106,7 +106,8 @@ def _wanted(match: re.Match[str]) -> str:
 def _did_you_mean(where: str, key: str, kind: type[msgspec.Struct]) -> str:
     """Look in the same table first, then in the whole file: a key in the wrong table is a common slip."""
     names = _all_keys(kind)
-    here = [n for n in names if n.rpartition(".")[0] == where]
+    fields = [f.encode_name for table in (_tables(kind, where) if where else [kind]) for f in msgspec.structs.fields(table)]
+    here = [f"{where}.{name}" if where else name for name in fields]
     near = difflib.get_close_matches(f"{where}.{key}" if where else key, here, n=1, cutoff=0.75)
     if not near:
         by_last = {n.rpartition(".")[2]: n for n in names}
@@ -123,13 +124,17 @@ def _kinds_hint(where: str, kind: type[msgspec.Struct], lead: str) -> str:
 def _structs_in(hint: Any) -> list[type[msgspec.Struct]]:
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return [hint]
-    if typing.get_origin(hint) in (typing.Union, types.UnionType, typing.Annotated):
+    if typing.get_origin(hint) in (typing.Union, types.UnionType, typing.Annotated, tuple):
         return [s for arg in typing.get_args(hint) for s in _structs_in(arg)]
     return []
 
 
-def _tables(kind: type[msgspec.Struct], name: str) -> list[type[msgspec.Struct]]:
-    return next((_structs_in(f.type) for f in msgspec.structs.fields(kind) if f.encode_name == name), [])
+def _tables(kind: type[msgspec.Struct], where: str) -> list[type[msgspec.Struct]]:
+    """The records that may stand at a path such as `source` or `camera[1].source`."""
+    found = [kind]
+    for name in re.sub(r"\[\d+\]", "", where).split("."):
+        found = [s for table in found for f in msgspec.structs.fields(table) if f.encode_name == name for s in _structs_in(f.type)]
+    return found
 
 
 def _all_keys(kind: type[msgspec.Struct]) -> list[str]:

@@ -69,7 +69,8 @@ class Monitor:
         send: Callable[[Health], None] | None = None,
         alive_within_s: float = 5.0,
         last_seq: int = 0,
-        drifts: Mapping[str, DriftWatch] | None = None,
+        drifts: Mapping[tuple[str, str], DriftWatch] | None = None,
+        inference: str = "",
     ) -> None:
         """Begin in state STARTING.
 
@@ -81,13 +82,15 @@ class Monitor:
             send: gets a Health record once a second, and at once when the state changes, in the monitor's thread.
             alive_within_s: a thread that called `beat` once and then not for so long counts as dead.
             last_seq: of the last decision before this start.
-            drifts: told of every judged part, by the id of the bundle that judged it.
+            drifts: told of every judged part, by the camera's name (empty for the only one) and the id of the bundle that judged it.
+            inference: how the models of several cameras run.
         """
         self._station, self._recipe, self._bundle_id, self._device = station, recipe, bundle_id, device
         self._send = send
         self._alive_within_s = alive_within_s
         self._last_seq = last_seq
         self._drifts = dict(drifts or {})
+        self._inference = inference
         self._began = time.monotonic()
         self._state = State.STARTING
         self._lock = threading.Lock()
@@ -150,8 +153,10 @@ class Monitor:
             self._last_seq = decision.seq
             if decision.verdict is not Verdict.FAULT:  # a fault has no latency worth knowing but its deadline
                 self._times.append((grab_ns, predict_ns, total - grab_ns - predict_ns, total))
-            if decision.score is not None and (drift := self._drifts.get(decision.bundle_id)) is not None:
-                drift.add(decision.score, decision.verdict is Verdict.ACCEPT)
+            judged = [(v.camera, v.bundle_id, v.score, v.verdict) for v in decision.views]
+            for camera, bundle_id, score, verdict in judged or [("", decision.bundle_id, decision.score, decision.verdict)]:
+                if score is not None and (drift := self._drifts.get((camera, bundle_id))) is not None:
+                    drift.add(score, verdict is Verdict.ACCEPT)
 
     def count(self, what: str) -> None:
         """One more of `overruns`, `dropped_previews` or `dropped_archives`."""
@@ -179,10 +184,10 @@ class Monitor:
         with self._lock:
             counts, times, troubles, last_seq = dict(self._counts), list(self._times), list(self._troubles.values()), self._last_seq
             recipe, bundle_id = self._recipe, self._bundle_id
-            drift = self._drifts.get(bundle_id)
-            if drift is not None and drift.problem:
-                troubles.append(drift.problem)
-            drift_state = None if drift is None else drift.state
+            drifts = {camera: drift for (camera, id_), drift in self._drifts.items() if id_ in bundle_id}
+            drifting = {camera: drift for camera, drift in drifts.items() if drift.problem}
+            troubles += [f"{camera}: {drift.problem}" if camera else str(drift.problem) for camera, drift in drifting.items()]
+            drift_state = next((drift.state for drift in (*drifting.values(), *drifts.values())), None)
         problems = tuple(dict.fromkeys([p for part in self._watched if (p := part.problem)] + troubles))
         state = State.DEGRADED if self._state is State.READY and problems else self._state
         stages: dict[str, tuple[float, float]] = {}
@@ -192,7 +197,7 @@ class Monitor:
         return Health(
             station=self._station, state=state, problems=problems, bundle_id=bundle_id, recipe=recipe, device=self._device,
             uptime_s=round(time.monotonic() - self._began, 3), counts=counts, stages_ms=stages, last_seq=last_seq,
-            wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), drift=drift_state,
+            wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), drift=drift_state, inference=self._inference,
         )  # fmt: skip
 
     def _run(self) -> None:

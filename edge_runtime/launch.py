@@ -21,11 +21,11 @@ from edge_runtime.drift import DriftWatch
 from edge_runtime.errors import LinesideError
 from edge_runtime.handoff import Helper
 from edge_runtime.health import Monitor, ServiceManager
-from edge_runtime.inference import model_thread
-from edge_runtime.inspection import Camera
+from edge_runtime.inference import ModelThread, model_thread, together_is_faster
+from edge_runtime.inspection import Camera, Cameras
 from edge_runtime.observers import Observers
 from edge_runtime.protocols import ActuatorLine, Sink
-from edge_runtime.recipes import open_recipes, products_of
+from edge_runtime.recipes import OpenRecipe, named, open_recipes, products_of
 from edge_runtime.regions import find_regions
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal
@@ -76,9 +76,9 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     """
     opened = open_recipes(config, stack)
     bundles = {o.predictor.bundle.id: o.predictor.bundle.manifest for o in opened}
-    thread = model_thread()
-    stack.callback(thread.close, _MODEL_TIMEOUT_S)
-    products = products_of(opened, thread)
+    names = [camera.name for camera in config.cameras]
+    threads, inference = _model_threads(opened, len(names), stack)
+    products = products_of(opened, threads)
     own = products[""]
     find_regions(np.ones((4, 4), np.float32), np.eye(2, 3), (4, 4), 0.5)  # its first call takes milliseconds: not at the first reject
 
@@ -89,7 +89,9 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
         station=config.name, recipe=own.recipe, bundle_id=own.bundle_id, device=opened[0].predictor.device_used, send=publisher.send_health,
         # A PLC may be waited for, a part or a change of recipe may take its whole deadline: none of them is a thread that died.
         alive_within_s=_ALIVE_WITHIN_S + slowest_s + getattr(config.trigger, "timeout_ms", 0.0) / 1e3,
-        last_seq=journal.last_seq(), drifts={id_: DriftWatch(m.drift) for id_, m in bundles.items() if m.drift is not None},
+        last_seq=journal.last_seq(), inference=inference,
+        drifts={(names[o.entry.camera], o.predictor.bundle.id): DriftWatch(drift)
+                for o in opened if (drift := o.predictor.bundle.manifest.drift) is not None},
     )  # fmt: skip
     stack.enter_context(monitor)
 
@@ -106,24 +108,42 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     observers = Observers(watching, monitor)
     stack.callback(observers.close, _OBSERVERS_TIMEOUT_S)
 
-    source = open_source(config.source)
-    source.__enter__()
-    capture = Capture(source, slowest_s)
-    stack.callback(_close_source, source, capture)
+    cameras = []
+    for name, settings in zip(names, config.cameras, strict=True):
+        with named(name and f"camera {name}"):
+            source = open_source(settings.source)
+            source.__enter__()
+        cameras.append(Camera(name, Capture(source, slowest_s)))
+        stack.callback(_close_source, source, cameras[-1].capture)
+    eyes = Cameras(cameras)
+    stack.callback(eyes.close)
     station = Station(
-        config.name, line, [Camera("", capture)], products, tellers, observers, monitor,
+        config.name, line, eyes, products, tellers, observers, monitor,
         queue=config.queue, keep_warm_ms=config.keep_warm_ms,
     )  # fmt: skip
     if (on_recipe := getattr(line, "on_recipe", None)) is not None:
         on_recipe(station.prepare)
     if (on_alive := getattr(line, "on_alive", None)) is not None:
         on_alive(lambda: monitor.alive)
-    monitor.watch([station, capture, line, journal, publisher, *watching.values()])
+    monitor.watch([station, *cameras, line, journal, publisher, *watching.values()])
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",
             config.name, f"{key}: " if key else "", product.recipe, limits, product.deadline_ms)  # fmt: skip
     return station, monitor
+
+
+def _model_threads(opened: list[OpenRecipe], cameras: int, stack: contextlib.ExitStack) -> tuple[list[ModelThread], str]:
+    """One thread for all models, or one a camera, whichever is faster on this machine; and the word for it."""
+    threads = []
+    for _ in range(cameras):
+        threads.append(model_thread())
+        stack.callback(threads[-1].close, _MODEL_TIMEOUT_S)
+    if cameras == 1:
+        return threads, ""
+    own = [o.predictor for o in opened if not o.entry.key]
+    together = together_is_faster([(predictor, predictor.blank()) for predictor in own], threads)
+    return (threads, "together") if together else (threads[:1], "in turn")
 
 
 class _DroppingHandler(logging.handlers.QueueHandler):

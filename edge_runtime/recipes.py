@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,12 @@ log = logging.getLogger(__name__)
 class Entry:
     """One recipe that the station file names."""
 
+    camera: int
+    """Its place among the station's cameras."""
     key: str
-    """In [recipes]; empty for the station's own."""
+    """In [recipes]; empty for what a trigger gets that names none."""
     where: str
-    """Its key's path in the station file."""
+    """What the station file calls it; empty for the recipe of the only camera."""
     recipe: Recipe
 
 
@@ -34,16 +36,17 @@ class OpenRecipe:
 
     entry: Entry
     predictor: OpenvinoPredictor
-    """Shared by the recipes that look with the same bundle at the same region."""
+    """Shared by those recipes of a camera that look with the same bundle at the same region."""
 
 
 def load_recipes(config: StationConfig) -> list[Entry]:
-    """All recipe files that a station names, its own first. Raises ConfigError."""
+    """All recipe files that a station names, camera by camera. Raises ConfigError."""
     entries = []
-    for key, path in {"": config.recipe, **config.recipes}.items():
-        where = f"recipes.{key}" if key else "recipe"
-        with _named(where if key else ""):
-            entries.append(Entry(key, where, load_recipe(path)))
+    for i, camera in enumerate(config.cameras):
+        for key, path in {"": camera.recipe, **camera.recipes}.items():
+            where = " ".join(word for word in (camera.name and f"camera {camera.name}", key and f"recipes.{key}") if word)
+            with named(where):
+                entries.append(Entry(i, key, where, load_recipe(path)))
     return entries
 
 
@@ -53,44 +56,47 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, each beginning with the key of the recipe.
     """
     bundles: dict[Path, ModelBundle] = {}
-    predictors: dict[tuple[str, tuple[int, int, int, int] | None], OpenvinoPredictor] = {}
-    proved: dict[tuple[str, tuple[int, int, int, int] | None], int] = {}
+    predictors: dict[tuple[int, str, tuple[int, int, int, int] | None], OpenvinoPredictor] = {}
+    proved: dict[OpenvinoPredictor, int] = {}
     opened = []
     for entry in load_recipes(config):
         recipe = entry.recipe
-        with _named(entry.where if entry.key else ""):
+        with named(entry.where):
             bundle = bundles.get(recipe.bundle) or ModelBundle.open(recipe.bundle)
             bundles[recipe.bundle] = bundle
-            what = (bundle.id, recipe.region)
+            what = (entry.camera, bundle.id, recipe.region)
             if what not in predictors:
                 predictors[what] = stack.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
             predictor = predictors[what]
             wanted = len(bundle.manifest.golden[: recipe.golden])
-            if wanted > proved.get(what, -1):
+            if wanted > proved.get(predictor, -1):
                 predictor.run_golden(recipe.golden, config.golden_tolerance_scale)
-                proved[what] = wanted
+                proved[predictor] = wanted
         opened.append(OpenRecipe(entry, predictor))
         m = bundle.manifest
-        log.info("%s: %s: bundle %s %s, %d golden samples agree on %s",
-            entry.where, recipe.name, m.name, m.version, wanted, predictor.device_used)  # fmt: skip
+        log.info("%s %s: bundle %s %s, %d golden samples agree on %s",
+            entry.where or "recipe", recipe.name, m.name, m.version, wanted, predictor.device_used)  # fmt: skip
     return opened
 
 
-def products_of(opened: list[OpenRecipe], thread: ModelThread) -> dict[str, Product]:
-    """What each key stands for; the models run in `thread`."""
-    models: dict[int, Model] = {}
-    products = {}
-    for one in opened:
-        recipe, predictor = one.entry.recipe, one.predictor
-        model = models.setdefault(id(predictor), Model(predictor, thread, predictor.blank()))
-        job = Job(recipe.name, predictor.bundle.id, limits_of(predictor.bundle.manifest, recipe), model)
-        products[one.entry.key] = Product(one.entry.key, (job,), recipe.deadline_ms)
+def products_of(opened: Sequence[OpenRecipe], threads: Sequence[ModelThread]) -> dict[str, Product]:
+    """What each key stands for. The models of camera i run in thread i modulo their number: one thread runs all in turn."""
+    models: dict[OpenvinoPredictor, Model] = {}
+    products: dict[str, Product] = {}
+    for one in opened:  # camera by camera
+        entry, predictor = one.entry, one.predictor
+        if predictor not in models:
+            models[predictor] = Model(predictor, threads[entry.camera % len(threads)], predictor.blank())
+        job = Job(entry.recipe.name, predictor.bundle.id, limits_of(predictor.bundle.manifest, entry.recipe), models[predictor])
+        before = products.get(entry.key, Product(entry.key, (), entry.recipe.deadline_ms))
+        # One decision for all views: the strictest deadline is that of the part.
+        products[entry.key] = Product(entry.key, (*before.jobs, job), min(before.deadline_ms, entry.recipe.deadline_ms))
     return products
 
 
 @contextlib.contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Errors begin with the key; those of a station's only recipe need none."""
+def named(where: str) -> Iterator[None]:
+    """Errors raised inside begin with what the station file calls it; empty says nothing."""
     try:
         yield
     except LinesideError as e:

@@ -134,6 +134,26 @@ class Stamps:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """What one of several cameras contributed to a decision; its fields mean what they mean there."""
+
+    camera: str
+    """Its name in the station file."""
+    verdict: Verdict
+    reason: str
+    score: float | None
+    threshold: float
+    severity: float | None
+    regions: tuple[Region, ...]
+    frame_wh: tuple[int, int]
+    bundle_id: str
+    recipe: str
+    captured_ns: int = 0
+    grabbed_ns: int = 0
+    predicted_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The one answer to one trigger."""
 
@@ -146,19 +166,24 @@ class Decision:
     score: float | None
     """None when there was nothing to score (FAULT)."""
     threshold: float
-    """The effective threshold on `score`, after the recipe's override."""
+    """The effective threshold on `score`, after the recipe's override; 0 for a part whose recipe is not known."""
     severity: float | None
     """score / threshold: 1.0 is the border on every product. None for a FAULT."""
     regions: tuple[Region, ...]
     frame_wh: tuple[int, int]
     """(0, 0) when no frame was had."""
     bundle_id: str
+    """Empty for a part whose recipe is not known."""
     recipe: str
+    """Its name; what was asked for where that is not known."""
     stamps: Stamps
     wall_time: str
     """ISO 8601, UTC; for people, never for arithmetic."""
     cause: Cause = Cause.NONE
     """Of a FAULT."""
+    views: tuple[View, ...] = ()
+    """At a station with several cameras: all of them, in the station file's order. What stands above is then that of the view which
+    decided: any REJECT rejects, the worst of several; else any view without a judgement makes a FAULT; else the worst of the good ones."""
 
 
 class State(enum.StrEnum):
@@ -219,4 +244,6 @@ class Health:
     last_seq: int
     wall_time: str
     drift: DriftState | None = None
-    """None for a bundle without drift limits."""
+    """None for a bundle without drift limits. With several cameras: of the first one that drifts, else of the first one."""
+    inference: str = ""
+    """With several cameras: whether their models run "together" or "in turn", whichever was faster at start."""

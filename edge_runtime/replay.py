@@ -18,7 +18,7 @@ from edge_runtime.config import Recipe
 from edge_runtime.errors import DataError, SourceError, SourceExhausted
 from edge_runtime.health import Monitor
 from edge_runtime.inference import Model, model_thread
-from edge_runtime.inspection import Camera
+from edge_runtime.inspection import Camera, Cameras
 from edge_runtime.judge import limits_of
 from edge_runtime.observers import Observers
 from edge_runtime.predictor import OpenvinoPredictor
@@ -133,7 +133,7 @@ def replay(
         stack.callback(thread.close, 1.0)
         job = Job(recipe.name, bundle.id, limits_of(bundle.manifest, recipe), Model(predictor, thread))
         product = Product("", (job,), DEADLINE_MS)
-        Station("replay", line, [Camera("", capture)], {"": product}, [line], observers, monitor).run()
+        Station("replay", line, Cameras([Camera("", capture)]), {"": product}, [line], observers, monitor).run()
         return Report(bundle.id, predictor.device_used, tuple(outcomes))
 
 
@@ -161,21 +161,29 @@ def expectations(folder: Path, paths: Sequence[Path], table: Path | None = None)
     return {p: Verdict.ACCEPT if name in GOOD_FOLDERS else Verdict.REJECT for p, name in parents.items()}
 
 
+class _View(msgspec.Struct):
+    camera: str
+    verdict: Verdict
+
+
 class _Verdict(msgspec.Struct):
     verdict: Verdict
+    views: list[_View] = []
 
 
 class _Kept(msgspec.Struct):
     """What the archive wrote beside an image, as far as it matters here."""
 
     decision: _Verdict
+    camera: str = ""
 
 
 def _from_archive(record: Path) -> Verdict:
     try:
-        return msgspec.json.decode(record.read_bytes(), type=_Kept).decision.verdict
+        kept = msgspec.json.decode(record.read_bytes(), type=_Kept)
     except (OSError, msgspec.MsgspecError) as e:
         raise DataError(f"{record}: expected a decision of the archive, found something else: {e}") from e
+    return next((view.verdict for view in kept.decision.views if view.camera == kept.camera), kept.decision.verdict)
 
 
 def _from_table(folder: Path, known: frozenset[Path], table: Path) -> dict[Path, Verdict]:

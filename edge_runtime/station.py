@@ -5,18 +5,18 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from edge_runtime.decide import camera_and_model_ns, decision_of, judgement_of, pictures_of
 from edge_runtime.errors import EXIT_BUG, EXIT_OK, ConfigError, DeviceError, LinesideError, SinkError
 from edge_runtime.handoff import Lane, Reply
 from edge_runtime.health import Monitor
 from edge_runtime.inference import Answer, KeepWarm
-from edge_runtime.inspection import Camera, Look, size_of
+from edge_runtime.inspection import Cameras, Look
 from edge_runtime.judge import Judgement, fault
 from edge_runtime.observers import Observers
 from edge_runtime.products import Product, find
 from edge_runtime.protocols import ActuatorLine, Sink, TriggerLine
-from edge_runtime.records import Cause, Decision, Picture, Stamps, Trigger, Verdict
+from edge_runtime.records import Cause, Trigger, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Station:
         self,
         name: str,
         line: TriggerLine,
-        cameras: Sequence[Camera],
+        cameras: Cameras,
         products: Mapping[str, Product],
         tellers: Sequence[Sink],
         observers: Observers,
@@ -70,7 +70,7 @@ class Station:
         Args:
             name: the station's, in every decision.
             line: where triggers come from.
-            cameras: where their frames come from.
+            cameras: where their frames come from, and who judges them.
             products: what may be asked for, by the recipe's key; "" is what a trigger without one gets.
             tellers: told in this order, each bounded in time by itself: the journal first.
             observers: told afterwards.
@@ -78,7 +78,7 @@ class Station:
             queue: parts that may wait for their turn.
             keep_warm_ms: run the model when it was idle for so long; 0 never.
         """
-        self._name, self._line, self._cameras, self._products = name, line, tuple(cameras), dict(products)
+        self._name, self._line, self._cameras, self._products = name, line, cameras, dict(products)
         self._tellers, self._observers, self._monitor = tuple(tellers), observers, monitor
         self._actuator = line if isinstance(line, ActuatorLine) else None
         self._current = self._products[""]
@@ -132,8 +132,7 @@ class Station:
                 elif item is not None:
                     item.begun.give([warming for model in item.product.models if (warming := model.warm()) is not None])
                 else:
-                    for camera in self._cameras:
-                        camera.capture.check()
+                    self._cameras.check()
                     self._keep_warm.idle(self._current.models)
             self._monitor.stopping()
             if self._line_failure is not None:
@@ -152,11 +151,10 @@ class Station:
 
     def _take_triggers(self) -> None:
         trigger: Trigger | None = None
-        captures = [camera.capture for camera in self._cameras]
         try:
-            while not (self._stopped_ns or any(c.exhausted for c in captures) or getattr(self._line, "exhausted", False)):
+            while not (self._stopped_ns or self._cameras.exhausted or getattr(self._line, "exhausted", False)):
                 self._monitor.beat("trigger line")
-                if not all(c.can_serve for c in captures):
+                if not self._cameras.can_serve:
                     time.sleep(_PAUSE_S)
                     continue
                 trigger = self._line.wait(_ROUND_S)
@@ -166,8 +164,7 @@ class Station:
                 if part.refused:
                     self._lane.note(part)
                 else:
-                    for capture in captures:
-                        capture.order(trigger)
+                    self._cameras.order(trigger)
                     self._lane.put(part)
                 trigger = None
         except Exception as e:  # ends the station, in the loop's thread
@@ -192,26 +189,27 @@ class Station:
         self._keep_warm.part_came()
         trigger, product = part.trigger, part.product
         if part.refused or product is None:
-            return self._tell(part, fault(part.refused, part.cause), None, time.monotonic_ns())
+            return self._tell(part, fault(part.refused, part.cause), (), time.monotonic_ns())
         self._use(product)
+        deadline_ns = trigger.fired_ns + product.deadline_ns
         reserve_ns = min(round(_TELL_RESERVE_MS * 1e6), product.deadline_ns // 10)
-        look = self._cameras[0].look(trigger, product.jobs[0], trigger.fired_ns + product.deadline_ns - reserve_ns)
-        judgement, decided_ns = look.judgement, time.monotonic_ns()
+        looks = self._cameras.look(trigger, product, deadline_ns - reserve_ns, deadline_ns - reserve_ns // 2)
+        judgement, decided_ns = judgement_of(looks), time.monotonic_ns()
         if judgement.verdict is not Verdict.FAULT:
-            if decided_ns > trigger.fired_ns + product.deadline_ns:
+            if decided_ns > deadline_ns:
                 judgement = fault(f"Judged {(decided_ns - trigger.fired_ns) / 1e6:.0f} ms after the trigger: too late.", Cause.LATE)
             elif self._actuator is not None and (lost := self._actuator.lost) is not None:
                 judgement = fault(f"The PLC is lost, so the part's result cannot be acted upon: {lost}", Cause.PLC)
-        return self._tell(part, judgement, look, decided_ns)
+        return self._tell(part, judgement, looks, decided_ns)
 
     def _use(self, product: Product) -> None:
         if product is not self._current:
             self._current = product
             self._monitor.judging(product.recipe, product.bundle_id)
 
-    def _tell(self, part: _Part, judgement: Judgement, look: Look | None, decided_ns: int) -> None:
-        decision = self._decision(part, judgement, look, decided_ns)
-        pictures = () if look is None else (Picture(self._cameras[0].name, look.frame, look.prediction),)
+    def _tell(self, part: _Part, judgement: Judgement, looks: tuple[Look, ...], decided_ns: int) -> None:
+        decision = decision_of(self._name, part.trigger, part.product, judgement, looks, decided_ns)
+        pictures = pictures_of(looks)
         self._in_flight = None
         failure: Exception | None = None
         for teller in self._tellers:
@@ -224,28 +222,12 @@ class Station:
                 failure = failure or e
             else:
                 self._monitor.trouble(name, None)
-        self._monitor.decided(decision, look.grab_ns if look else 0, look.predict_ns if look else 0, time.monotonic_ns())
+        self._monitor.decided(decision, *camera_and_model_ns(looks), time.monotonic_ns())
         self._observers.show(decision, pictures)
         if decision.verdict is Verdict.FAULT:
             log.warning("part %d %s: FAULT: %s", decision.seq, decision.part_id, decision.reason)
         if failure is not None:
             raise failure
-
-    def _decision(self, part: _Part, judgement: Judgement, look: Look | None, decided_ns: int) -> Decision:
-        trigger, frame = part.trigger, look.frame if look else None
-        job = look.job if look else part.product.jobs[0] if part.product else None
-        judged = judgement.verdict is not Verdict.FAULT and look is not None and look.prediction is not None
-        return Decision(
-            station=self._name, seq=trigger.seq, part_id=trigger.part_id, verdict=judgement.verdict, reason=judgement.reason,
-            score=look.prediction.score if judged and look and look.prediction else None, threshold=job.limits.threshold if job else 0.0,
-            severity=judgement.severity, regions=judgement.regions, frame_wh=size_of(frame) if frame else (0, 0),
-            bundle_id=job.bundle_id if job else "", recipe=job.recipe if job else trigger.recipe,
-            wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), cause=judgement.cause,
-            stamps=Stamps(
-                trigger.fired_ns, frame.captured_ns if frame else 0, look.grabbed_ns if look else 0, look.predicted_ns if look else 0,
-                decided_ns, time.monotonic_ns(),
-            ),
-        )  # fmt: skip
 
     def _give_up(self, why: Exception) -> None:
         """Law 1 holds to the end: whoever waits is told FAULT, then the process ends."""
@@ -263,7 +245,7 @@ class Station:
                 waiting += [item] if isinstance(item, _Part) else []
             for part in waiting:
                 try:
-                    self._tell(part, fault(_INTERNAL_ERROR, Cause.INTERNAL), None, time.monotonic_ns())
+                    self._tell(part, fault(_INTERNAL_ERROR, Cause.INTERNAL), (), time.monotonic_ns())
                 except Exception:
                     log.exception("part %d: not everybody could be told", part.trigger.seq)
             waiting.clear()

@@ -45,6 +45,18 @@ class HealthMessage(_Message, frozen=True, kw_only=True):
     health: Health
 
 
+class PreviewOther(msgspec.Struct, frozen=True, kw_only=True):
+    """The picture of a camera that did not decide, smaller; fields as in `Preview`, its verdict in `decision.views`."""
+
+    camera: str
+    image: bytes
+    score_map: bytes
+    map_hw: tuple[int, int]
+    grid_to_frame: tuple[float, float, float, float, float, float]
+    display_low: float
+    display_high: float
+
+
 class Preview(_Message, frozen=True, kw_only=True):
     """Topic `preview`: what the operator's window draws. Reduced for looking at, never for judging."""
 
@@ -61,6 +73,10 @@ class Preview(_Message, frozen=True, kw_only=True):
     """The product's fixed colour scale, in raw map values."""
     counts: dict[str, int]
     """Verdicts since the station's start, as in `Health.counts`; empty when the station gives none here."""
+    camera: str = ""
+    """With several cameras: whose picture this is, the deciding one."""
+    others: list[PreviewOther] = []
+    """With several cameras: the others' pictures."""
 
 
 class ReplayRequest(_Message, frozen=True, kw_only=True):
@@ -150,9 +166,11 @@ def decode_preview(parts: Sequence[bytes]) -> Preview:
     message = decode(parts)
     if not isinstance(message, Preview):
         raise WireError(f"expected a preview, found a message of topic {bytes(parts[0]).decode()}")
-    height, width = message.map_hw
-    if min(height, width) < 0 or height * width * 2 != len(message.score_map):
-        raise WireError(f"expected {height}x{width} float16 in a preview's map, found {len(message.score_map)} bytes")
+    pictures: list[Preview | PreviewOther] = [message, *message.others]
+    for shown in pictures:
+        height, width = shown.map_hw
+        if min(height, width) < 0 or height * width * 2 != len(shown.score_map):
+            raise WireError(f"expected {height}x{width} float16 in a preview's map, found {len(shown.score_map)} bytes")
     return message
 
 
@@ -172,7 +190,7 @@ def pack_map(score_map: ScoreMap) -> bytes:
     return np.clip(score_map, -limit, limit).astype(np.float16).tobytes()
 
 
-def map_of(preview: Preview) -> ScoreMap | None:
+def map_of(preview: Preview | PreviewOther) -> ScoreMap | None:
     """(h, w) float32, or None when there was no prediction."""
     if not preview.score_map:
         return None
@@ -184,7 +202,7 @@ def flat_affine(a: Affine) -> tuple[float, float, float, float, float, float]:
     return (float(a[0, 0]), float(a[0, 1]), float(a[0, 2]), float(a[1, 0]), float(a[1, 1]), float(a[1, 2]))
 
 
-def affine_of(preview: Preview) -> Affine:
+def affine_of(preview: Preview | PreviewOther) -> Affine:
     """(2, 3) float64, grid to pixels of the full frame."""
     return np.array(preview.grid_to_frame, dtype=np.float64).reshape(2, 3)
 

@@ -12,22 +12,13 @@ import numpy.typing as npt
 from edge_runtime import wire
 from edge_runtime.errors import WireError
 from edge_runtime.overlay import picture, text
+from edge_runtime.overlay.cameras import Shown, paint_part
+from edge_runtime.overlay.style import AMBER, BACKGROUND, BAND, BLACK, GRAY, INK, PANEL, QUIET, Unit
 from edge_runtime.overlay.text import BOLD, MEDIUM, REGULAR, Canvas, Color
 from edge_runtime.records import Affine, Decision, ScoreMap, Verdict
 
-BACKGROUND: Color = (30, 26, 24)
-PANEL: Color = (46, 41, 38)
-LINE: Color = (84, 77, 72)
-INK: Color = (240, 240, 240)
-QUIET: Color = (178, 172, 168)
-GREEN: Color = (74, 140, 22)
-RED: Color = (42, 30, 204)
-AMBER: Color = (24, 178, 255)
-GRAY: Color = (96, 90, 86)
-BLACK: Color = (18, 16, 16)
 FADE = 0.5
 """Brightness of what is shown although it is old."""
-BAND = {Verdict.ACCEPT: (GREEN, INK), Verdict.REJECT: (RED, INK), Verdict.FAULT: (AMBER, BLACK)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +36,45 @@ class View:
     counts: dict[str, int] | None = None
     problems: tuple[str, ...] = ()
     """What health says is wrong; empty when all is well."""
+    camera: str = ""
+    """That the picture is of, where there are several."""
+    others: tuple[Shown, ...] = ()
+
+    @property
+    def main(self) -> Shown:
+        """The deciding camera's picture."""
+        return _shown(self.decision, self.camera, self.image, self.score_map, self.grid_to_frame, self.display_low, self.display_high)
 
 
 def view_of(preview: wire.Preview, problems: tuple[str, ...] = (), counts: dict[str, int] | None = None) -> View:
     """A view of a message. `counts`: newer ones, out of health. Raises WireError for an image that cannot be decoded."""
-    image = None
-    if preview.image:
-        image = cv2.imdecode(np.frombuffer(preview.image, np.uint8), cv2.IMREAD_UNCHANGED)
-        if image is None or image.dtype != np.uint8:
-            raise WireError("expected a JPEG in a preview, could not decode it")
+    d = preview.decision
     return View(
-        preview.decision, None if image is None else np.asarray(image, dtype=np.uint8), wire.map_of(preview), wire.affine_of(preview),
-        preview.display_low, preview.display_high, counts or preview.counts, problems,
+        d, _decoded(preview.image), wire.map_of(preview), wire.affine_of(preview), preview.display_low, preview.display_high,
+        counts or preview.counts, problems, preview.camera,
+        tuple(
+            _shown(d, o.camera, _decoded(o.image), wire.map_of(o), wire.affine_of(o), o.display_low, o.display_high) for o in preview.others
+        ),
     )  # fmt: skip
+
+
+def _decoded(jpeg: bytes) -> npt.NDArray[np.uint8] | None:
+    if not jpeg:
+        return None
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint8:
+        raise WireError("expected a JPEG in a preview, could not decode it")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _shown(
+    decision: Decision, camera: str, image: npt.NDArray[np.uint8] | None, score_map: ScoreMap | None, grid_to_frame: Affine | None,
+    low: float, high: float,
+) -> Shown:  # fmt: skip
+    view = next((v for v in decision.views if v.camera == camera), None)
+    if view is None:
+        return Shown(image, score_map, grid_to_frame, low, high, decision.frame_wh, decision.regions)
+    return Shown(image, score_map, grid_to_frame, low, high, view.frame_wh, view.regions, camera, view.verdict)
 
 
 def paint(
@@ -78,14 +95,15 @@ def paint(
     width, height = size_wh
     unit = min(width / 1920, height / 1080)
     canvas = np.full((height, width, 3), BACKGROUND, dtype=np.uint8)
-    u = _Unit(unit)
+    u = Unit(unit)
     margin, band = u(40), u(216)
     side = u(540)
     top = band + u(36)
     column = (width - margin - side, top, side, height - top - margin)
     if view is None:
+        words = waiting or "Waiting for the first part."
         _band(canvas, band, u, "WAITING" if stale_s is None else "NO DATA", None, GRAY, INK, "", "")
-        _centred(canvas, (margin, top, width - 2 * margin, height - top - margin), waiting or "Waiting for the first part.", u(44), QUIET)
+        text.centred(canvas, (margin, top, width - 2 * margin, height - top - margin), words, u(44), QUIET)
         return canvas
     d = view.decision
     part = d.part_id or f"#{d.seq}"
@@ -95,25 +113,15 @@ def paint(
     else:
         ground, ink = BAND[d.verdict]
         _band(canvas, band, u, str(d.verdict), d.verdict, ground, ink, part, "PART" if age_s is None else f"PART · {_ago(age_s)}")
-    _picture(canvas, (margin, top, column[0] - margin - u(40), column[3]), view, u, gray=stale_s is not None)
+    paint_part(canvas, (margin, top, column[0] - margin - u(40), column[3]), view.main, view.others, u, gray=stale_s is not None)
     _column(canvas, column, view, u)
     if stale_s is not None:
         canvas[band:] = (canvas[band:] * FADE).astype(np.uint8)
     return canvas
 
 
-class _Unit:
-    """Layout pixels of a 1080p screen -> pixels of this one."""
-
-    def __init__(self, scale: float) -> None:
-        self.scale = scale
-
-    def __call__(self, px: float) -> int:
-        return max(round(px * self.scale), 1)
-
-
 def _band(
-    canvas: Canvas, height: int, u: _Unit, word: str, verdict: Verdict | None, ground: Color, ink: Color, right: str, above_right: str
+    canvas: Canvas, height: int, u: Unit, word: str, verdict: Verdict | None, ground: Color, ink: Color, right: str, above_right: str
 ) -> None:
     width = canvas.shape[1]
     canvas[:height] = ground
@@ -134,7 +142,7 @@ def _band(
     text.draw_right(canvas, text.elide(right, big, BOLD, room), (width - u(56), middle + u(52)), big, ink, BOLD)
 
 
-def _stripes(strip: Canvas, color: Color, u: _Unit) -> None:
+def _stripes(strip: Canvas, color: Color, u: Unit) -> None:
     """Diagonal bars, as on a guard rail."""
     y, x = np.mgrid[0 : strip.shape[0], 0 : strip.shape[1]]
     strip[((x + y) // u(28)) % 2 == 0] = color
@@ -164,32 +172,7 @@ def _sign(canvas: Canvas, centre: tuple[int, int], r: int, verdict: Verdict, ink
         cv2.circle(canvas, (centre[0], centre[1] + round(0.62 * r)), max(round(0.12 * r), 1), ground, -1, cv2.LINE_AA)
 
 
-def _picture(canvas: Canvas, box: tuple[int, int, int, int], view: View, u: _Unit, gray: bool) -> None:
-    x, y, w, h = box
-    if view.image is None or w < 8 or h < 8:
-        cv2.rectangle(canvas, (x, y), (x + w, y + h), PANEL, -1)
-        _centred(canvas, box, "No picture of this part", u(44), QUIET)
-        return
-    ih, iw = view.image.shape[:2]
-    scale = min(w / iw, h / ih)
-    pw, ph = max(round(iw * scale), 1), max(round(ih * scale), 1)
-    resized = cv2.resize(view.image, (pw, ph), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    part = picture.as_bgr(np.asarray(resized, dtype=np.uint8))
-    fw, fh = view.decision.frame_wh
-    if fw > 0 and fh > 0:
-        to_canvas = (pw / fw, ph / fh)
-        if view.score_map is not None and view.grid_to_frame is not None:
-            share = picture.scale_share(view.score_map, view.display_low, view.display_high)
-            picture.paint_heat(part, share, np.diag(to_canvas) @ view.grid_to_frame)
-        picture.paint_regions(part, view.decision.regions, to_canvas, view.display_high / 2, u.scale)
-    if gray:
-        part = np.asarray(cv2.cvtColor(cv2.cvtColor(part, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), dtype=np.uint8)
-    px, py = x + (w - pw) // 2, y + (h - ph) // 2
-    canvas[py : py + ph, px : px + pw] = part
-    cv2.rectangle(canvas, (px - 1, py - 1), (px + pw, py + ph), LINE, 1)
-
-
-def _column(canvas: Canvas, box: tuple[int, int, int, int], view: View, u: _Unit) -> None:
+def _column(canvas: Canvas, box: tuple[int, int, int, int], view: View, u: Unit) -> None:
     x, y, w, h = box
     d = view.decision
     baseline = y + u(34)
@@ -205,7 +188,7 @@ def _column(canvas: Canvas, box: tuple[int, int, int, int], view: View, u: _Unit
         _problems(canvas, (x, top + u(20), w, counts - top - u(50)), view.problems, u)
 
 
-def _severity(canvas: Canvas, at: tuple[int, int, int], d: Decision, view: View, u: _Unit) -> int:
+def _severity(canvas: Canvas, at: tuple[int, int, int], d: Decision, view: View, u: Unit) -> int:
     """A bar whose middle is the threshold, in the heat map's own colours; returns the y below."""
     x, y, w = at
     severity = d.severity if d.severity is not None else 0.0
@@ -229,7 +212,7 @@ def _severity(canvas: Canvas, at: tuple[int, int, int], d: Decision, view: View,
     return y + u(16)
 
 
-def _counts(canvas: Canvas, at: tuple[int, int, int], counts: dict[str, int], u: _Unit) -> int:
+def _counts(canvas: Canvas, at: tuple[int, int, int], counts: dict[str, int], u: Unit) -> int:
     """Three cells that stand on `at`; returns their top."""
     x, bottom, w = at
     h, gap = u(128), u(14)
@@ -245,7 +228,7 @@ def _counts(canvas: Canvas, at: tuple[int, int, int], counts: dict[str, int], u:
     return bottom - h
 
 
-def _foot(canvas: Canvas, at: tuple[int, int, int], d: Decision, u: _Unit) -> int:
+def _foot(canvas: Canvas, at: tuple[int, int, int], d: Decision, u: Unit) -> int:
     """Who and how fast, standing on `at`; returns its top."""
     x, bottom, w = at
     s = d.stamps
@@ -255,7 +238,7 @@ def _foot(canvas: Canvas, at: tuple[int, int, int], d: Decision, u: _Unit) -> in
     return bottom - u(76)
 
 
-def _problems(canvas: Canvas, box: tuple[int, int, int, int], problems: tuple[str, ...], u: _Unit) -> None:
+def _problems(canvas: Canvas, box: tuple[int, int, int, int], problems: tuple[str, ...], u: Unit) -> None:
     """An amber panel in the room that is left; as many lines as fit."""
     x, y, w, h = box
     size, leading, pad = u(26), u(36), u(16)
@@ -269,15 +252,6 @@ def _problems(canvas: Canvas, box: tuple[int, int, int, int], problems: tuple[st
     canvas[y : y + h, x : x + u(8)] = AMBER
     for i, line in enumerate(wrapped):
         text.draw(canvas, line, (x + u(8) + pad, y + pad + i * leading + u(27)), size, AMBER, MEDIUM)
-
-
-def _centred(canvas: Canvas, box: tuple[int, int, int, int], words: str, size: int, color: Color) -> None:
-    x, y, w, h = box
-    lines = text.wrap(words, size, MEDIUM, w, 4)
-    leading = round(size * 1.35)
-    baseline = y + h // 2 - (len(lines) - 1) * leading // 2 + round(size * text.CAP_HEIGHT / 2)
-    for i, line in enumerate(lines):
-        text.draw(canvas, line, (x + (w - text.width_of(line, size, MEDIUM)) // 2, baseline + i * leading), size, color, MEDIUM)
 
 
 def _duration(seconds: float) -> str:

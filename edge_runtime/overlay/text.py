@@ -101,6 +101,16 @@ def wrap(text: str, size: int, weight: int, max_width: int, max_lines: int) -> l
     return lines
 
 
+def centred(canvas: Canvas, box: tuple[int, int, int, int], words: str, size: int, color: Color) -> None:
+    """Up to four lines in the middle of `box` (x, y, width, height)."""
+    x, y, w, h = box
+    lines = wrap(words, size, MEDIUM, w, 4)
+    leading = round(size * 1.35)
+    baseline = y + h // 2 - (len(lines) - 1) * leading // 2 + round(size * CAP_HEIGHT / 2)
+    for i, line in enumerate(lines):
+        draw(canvas, line, (x + (w - width_of(line, size, MEDIUM)) // 2, baseline + i * leading), size, color, MEDIUM)
+
+
 def fit(text: str, size: int, weight: int, max_width: int, least: float = 0.5) -> int:
     """The largest size up to `size` at which the text fits, not below that share of it."""
     wide = width_of(text, size, weight)

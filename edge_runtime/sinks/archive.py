@@ -25,7 +25,9 @@ class Archive:
     """A Sink for the observer's thread: it writes to disk and may take tens of milliseconds.
 
     Layout: `YYYY-MM-DD/SEQ_PART_VERDICT.png` (the frame as the camera gave it, 8 or 16 bits) and `.json` (the decision) beside it, by UTC
-    day. The JSON is written last: where it is, the picture is whole. Files that do not look like these are neither counted nor dropped.
+    day. With several cameras, each has such folders in one of its own, `CAMERA/YYYY-MM-DD/…`; a part that is kept is kept from all of
+    them, and VERDICT is the view's. The JSON is written last: where it is, the picture is whole. Files that do not look like these are
+    neither counted nor dropped.
     """
 
     def __init__(self, settings: ArchiveSettings) -> None:
@@ -63,30 +65,33 @@ class Archive:
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Keep one part if it is to be kept. A disk that takes nothing shows in `problem`; it never raises."""
-        frames = [picture.frame for picture in pictures if picture.frame is not None]
-        if not frames:
+        if all(picture.frame is None for picture in pictures):
             return
         if decision.verdict is Verdict.ACCEPT:
             self._accepts += 1
             every = self._settings.every_nth_accept
             if every == 0 or self._accepts % every != 0:
                 return
-        failure = None
-        try:
-            self._keep(decision, frames[0])
-            self._drop_oldest()
-        except (OSError, cv2.error) as e:
-            failure = (e.strerror or str(e)) if isinstance(e, OSError) else f"the frame cannot be written as PNG: {e}"
+        failures = []
+        for picture in pictures:
+            try:
+                if picture.frame is not None:
+                    self._keep(decision, picture.camera, picture.frame)
+                self._drop_oldest()
+            except (OSError, cv2.error) as e:
+                failures.append((e.strerror or str(e)) if isinstance(e, OSError) else f"the frame cannot be written as PNG: {e}")
         with self._lock:
-            self._failure = failure
-            self._not_kept += failure is not None
+            self._failure = failures[0] if failures else None
+            self._not_kept += len(failures)
 
-    def _keep(self, decision: Decision, frame: Frame) -> None:
-        stem = self._settings.path / decision.wall_time[:10] / _name(decision)
-        stem.parent.mkdir(exist_ok=True)
+    def _keep(self, decision: Decision, camera: str, frame: Frame) -> None:
+        verdict = next((view.verdict for view in decision.views if view.camera == camera), decision.verdict)
+        stem = self._settings.path / camera / decision.wall_time[:10] / _name(decision, verdict)
+        stem.parent.mkdir(parents=True, exist_ok=True)
         # The lowest level: three times faster than the default for a few per cent of size.
         _, png = cv2.imencode(".png", frame.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        about = msgspec.json.format(msgspec.json.encode({"file": f"{stem.name}.png", "frame_source": frame.source, "decision": decision}))
+        known = {"file": f"{stem.name}.png", "frame_source": frame.source, **({"camera": camera} if camera else {}), "decision": decision}
+        about = msgspec.json.format(msgspec.json.encode(known))
         picture, text = _with_suffix(stem, ".png"), _with_suffix(stem, ".json")
         replaced = _size(picture) + _size(text)
         try:
@@ -117,26 +122,27 @@ class Archive:
     def _scan(self) -> None:
         self._kept.clear()
         self._bytes = 0
-        for day in sorted(p for p in self._settings.path.iterdir() if p.is_dir() and _DAY.fullmatch(p.name)):
-            sizes: dict[str, int] = {}
-            times: dict[str, float] = {}
+        root = self._settings.path
+        sizes: dict[Path, int] = {}
+        times: dict[Path, float] = {}
+        for day in (p for p in (*root.glob("*"), *root.glob("*/*")) if p.is_dir() and _DAY.fullmatch(p.name)):
             for entry in os.scandir(day):
                 if _LEFT_OVER.fullmatch(entry.name):
                     Path(entry.path).unlink()  # from a station that was killed while it wrote
                 elif _OURS.fullmatch(entry.name):
                     stat = entry.stat()
-                    stem = entry.name.rpartition(".")[0]
+                    stem = day / entry.name.rpartition(".")[0]
                     sizes[stem] = sizes.get(stem, 0) + stat.st_size
                     times[stem] = max(times.get(stem, 0.0), stat.st_mtime)
-            for stem in sorted(sizes, key=lambda s: (times[s], s)):
-                self._add(day / stem, sizes[stem])
+        for stem in sorted(sizes, key=lambda s: (s.parent.name, times[s], s.name)):
+            self._add(stem, sizes[stem])
         self._drop_oldest()
 
 
-def _name(decision: Decision) -> str:
+def _name(decision: Decision, verdict: Verdict) -> str:
     # Part ids come from a PLC or a scanner: nothing of theirs may reach the file system but letters, digits, dash and dot.
     part = re.sub(r"[^A-Za-z0-9.-]+", "-", decision.part_id).strip("-.")[:64]
-    return "_".join(word for word in (f"{decision.seq:09d}", part, decision.verdict.value) if word)
+    return "_".join(word for word in (f"{decision.seq:09d}", part, verdict.value) if word)
 
 
 def _with_suffix(stem: Path, suffix: str) -> Path:

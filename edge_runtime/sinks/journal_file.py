@@ -3,7 +3,8 @@
 WAL with synchronous=NORMAL: a killed process loses nothing that was committed; a power cut may lose the last moments before it, never
 the file. `durable` asks for synchronous=FULL: each commit then waits until the disk has it (about 6 ms a part), and a power cut loses
 nothing that was told either. Times of the stages stand in generated columns (`grab_ms`, `predict_ms`, `total_ms`), so that any SQLite
-tool shows them.
+tool shows them. `views` is JSON, a list with one object a camera where there are several; `cause` is a FAULT's number (records.Cause). A
+journal from before it had these columns gets them when it is opened for writing, and stays readable for the version that wrote it.
 """
 
 import contextlib
@@ -15,11 +16,14 @@ from typing import Any
 import msgspec
 
 from edge_runtime.errors import SinkError
-from edge_runtime.records import Decision, Region, Stamps, Verdict
+from edge_runtime.records import Cause, Decision, Region, Stamps, Verdict, View
 
 APPLICATION_ID = 0x4C534A31  # "LSJ1": tells a journal from any other SQLite file
 SCHEMA = 1
 
+_LATER = {"views": ("TEXT", "'[]'"), "cause": ("INTEGER", "0")}
+"""Columns that journals of the first versions lack: type and default."""
+_ADDED = [f"{name} {kind} NOT NULL DEFAULT {default}" for name, (kind, default) in _LATER.items()]
 _CREATE = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE decisions (
@@ -43,6 +47,7 @@ CREATE TABLE decisions (
     predicted_ns INTEGER NOT NULL,
     decided_ns INTEGER NOT NULL,
     told_ns INTEGER NOT NULL,
+    {", ".join(_ADDED)},
     grab_ms REAL AS ((nullif(grabbed_ns, 0) - fired_ns) / 1e6) VIRTUAL,
     predict_ms REAL AS ((nullif(predicted_ns, 0) - nullif(grabbed_ns, 0)) / 1e6) VIRTUAL,
     total_ms REAL AS ((nullif(told_ns, 0) - fired_ns) / 1e6) VIRTUAL
@@ -56,13 +61,14 @@ COMMIT;
 
 _COLUMNS = (
     "seq, wall_time, station, part_id, verdict, reason, score, threshold, severity, regions, frame_width, frame_height, "
-    "bundle_id, recipe, fired_ns, captured_ns, grabbed_ns, predicted_ns, decided_ns, told_ns"
+    "bundle_id, recipe, fired_ns, captured_ns, grabbed_ns, predicted_ns, decided_ns, told_ns, views, cause"
 )
-_INSERT = f"INSERT INTO decisions ({_COLUMNS}) VALUES ({', '.join('?' * 20)})"
+_INSERT = f"INSERT INTO decisions ({_COLUMNS}) VALUES ({', '.join('?' * 22)})"
 _SELECT = f"SELECT {_COLUMNS} FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?"
 
 _Value = int | float | str | None
 _regions = msgspec.json.Decoder(tuple[Region, ...])
+_views = msgspec.json.Decoder(tuple[View, ...])
 
 Row = tuple[_Value, ...]
 """One decision as the columns of the table."""
@@ -111,9 +117,17 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"journal {path}: expected schema {SCHEMA}, found {version}: another version of Lineside wrote it; "
             "install that version, or move the file aside and start a new journal"
         )
+    there = _columns(connection)
+    for name, column in zip(_LATER, _ADDED, strict=True):
+        if name not in there:
+            connection.execute(f"ALTER TABLE decisions ADD COLUMN {column}")
     # Both ends of the table: a whole check of a year's journal would keep the line waiting for a minute.
     connection.execute(_SELECT, (0, 20)).fetchall()
     connection.execute(f"SELECT {_COLUMNS} FROM decisions ORDER BY seq DESC LIMIT 200").fetchall()
+
+
+def _columns(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM pragma_table_xinfo('decisions')")}
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
@@ -159,7 +173,10 @@ def read_decisions(path: Path, after_seq: int = 0, limit: int = 1000) -> list[De
     if not path.exists():
         return []
     with _reading(path) as connection:
-        return [_decision(row) for row in connection.execute(_SELECT, (after_seq, limit))]
+        select, there = _SELECT, _columns(connection)
+        for name, (_, default) in _LATER.items():
+            select = select if name in there else select.replace(f", {name}", f", {default}")
+        return [_decision(row) for row in connection.execute(select, (after_seq, limit))]
 
 
 @contextlib.contextmanager
@@ -178,13 +195,15 @@ def row_of(d: Decision) -> Row:
         d.seq, d.wall_time, d.station, d.part_id, d.verdict.value, d.reason, d.score, d.threshold, d.severity,
         msgspec.json.encode(d.regions).decode(), *d.frame_wh, d.bundle_id, d.recipe,
         s.fired_ns, s.captured_ns, s.grabbed_ns, s.predicted_ns, s.decided_ns, s.told_ns,
+        msgspec.json.encode(d.views).decode() if d.views else "[]", int(d.cause),
     )  # fmt: skip
 
 
 def _decision(row: tuple[Any, ...]) -> Decision:
-    seq, wall_time, station, part_id, verdict, reason, score, threshold, severity, regions, width, height, bundle_id, recipe, *stamps = row
+    seq, wall_time, station, part_id, verdict, reason, score, threshold, severity, regions, width, height, *more = row
+    bundle_id, recipe, *stamps, views, cause = more
     return Decision(
         station=station, seq=seq, part_id=part_id, verdict=Verdict(verdict), reason=reason, score=score, threshold=threshold,
         severity=severity, regions=_regions.decode(regions), frame_wh=(width, height), bundle_id=bundle_id, recipe=recipe,
-        stamps=Stamps(*stamps), wall_time=wall_time,
+        stamps=Stamps(*stamps), wall_time=wall_time, views=_views.decode(views), cause=Cause(cause),
     )  # fmt: skip

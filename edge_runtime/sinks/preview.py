@@ -141,17 +141,26 @@ class PreviewSink:
         return came
 
     def _preview(self, decision: Decision, pictures: tuple[Picture, ...]) -> wire.Preview:
-        frame, prediction = (pictures[0].frame, pictures[0].prediction) if pictures else (None, None)
-        display = self._displays.get(decision.bundle_id, _PLAIN)
+        bundles = {view.camera: view.bundle_id for view in decision.views}
+        long_side_px = self._settings.long_side_px
+        main = self._shown(pictures[0] if pictures else Picture("", None, None), decision.bundle_id, long_side_px)
+        others = [self._shown(other, bundles[other.camera], max(long_side_px // 3, 64)) for other in pictures[1:]]
         return wire.Preview(
-            decision=decision,
-            image=b"" if frame is None else encode_small(frame.image, self._settings.long_side_px, display.bits),
+            decision=decision, counts=self._counts(), others=others, camera=main.camera, image=main.image, score_map=main.score_map,
+            map_hw=main.map_hw, grid_to_frame=main.grid_to_frame, display_low=main.display_low, display_high=main.display_high,
+        )  # fmt: skip
+
+    def _shown(self, picture: Picture, bundle_id: str, long_side_px: int) -> wire.PreviewOther:
+        frame, prediction = picture.frame, picture.prediction
+        display = self._displays.get(bundle_id, _PLAIN)
+        return wire.PreviewOther(
+            camera=picture.camera,
+            image=b"" if frame is None else encode_small(frame.image, long_side_px, display.bits),
             score_map=b"" if prediction is None else wire.pack_map(prediction.score_map),
             map_hw=(0, 0) if prediction is None else (prediction.score_map.shape[0], prediction.score_map.shape[1]),
             grid_to_frame=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0) if prediction is None else wire.flat_affine(prediction.grid_to_frame),
             display_low=display.scale.low,
             display_high=display.scale.high,
-            counts=self._counts(),
         )
 
 

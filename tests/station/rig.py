@@ -13,7 +13,7 @@ import numpy as np
 from edge_runtime.capture import Capture
 from edge_runtime.health import Monitor
 from edge_runtime.inference import Model, model_thread
-from edge_runtime.inspection import Camera
+from edge_runtime.inspection import Camera, Cameras
 from edge_runtime.judge import Limits
 from edge_runtime.observers import Observers
 from edge_runtime.products import Job, Product
@@ -150,28 +150,48 @@ def rig(
     deadline_ms: float = 1000, warm_frame: Frame | None = None, recipes: Mapping[str, Recipe] | None = None, **more: object,
 ) -> Iterator[Rig]:  # fmt: skip
     """`recipes`: further ones, by key: a predictor, its limits, a deadline."""
+    own = {"": Recipe(predictor, deadline_ms=deadline_ms)}
+    with several(line, {"": (source, {**own, **(recipes or {})})}, tellers=tellers, watching=watching, warm_frame=warm_frame, **more) as r:
+        yield r
+
+
+@contextmanager
+def several(
+    line: Line, views: Mapping[str, tuple[Source, Mapping[str, Recipe]]], *, tellers: Sequence[Sink] = (),
+    watching: Mapping[str, Sink] | None = None, warm_frame: Frame | None = None, together: bool = False, **more: object,
+) -> Iterator[Rig]:  # fmt: skip
+    """A station with several cameras, by name: a source, and its recipes by key, "" among them."""
     heard = Heard()
     monitor = Monitor(station="s", recipe="r", bundle_id="b", device="CPU")
-    capture = Capture(source, deadline_ms / 1e3)
     observers = Observers(watching or {}, monitor)
-    thread = model_thread()
-    own = Product("", (Job("r", "b", LIMITS, Model(predictor, thread, warm_frame)),), deadline_ms)
-    others = {
-        key: Product(key, (Job(f"r{key}", f"b{key}", recipe.limits, Model(recipe.predictor, thread, warm_frame)),), recipe.deadline_ms)
-        for key, recipe in (recipes or {}).items()
-    }
-    cameras = [Camera("", capture)]
-    station = Station("s", line, cameras, {"": own, **others}, [*tellers, heard], observers, monitor, **more)  # type: ignore[arg-type]
-    monitor.watch([station, capture])
+    threads = [model_thread() for _ in views]
+    slowest_ms = max(recipe.deadline_ms for _, recipes in views.values() for recipe in recipes.values())
+    cameras = [Camera(name, Capture(source, slowest_ms / 1e3)) for name, (source, _) in views.items()]
+    models: dict[tuple[int, int], Model] = {}
+    products = {}
+    for key in next(iter(views.values()))[1]:
+        jobs, deadline_ms = [], slowest_ms
+        for i, (_, recipes) in enumerate(views.values()):
+            recipe, thread = recipes[key], threads[i if together else 0]
+            model = models.setdefault((i, id(recipe.predictor)), Model(recipe.predictor, thread, warm_frame))
+            jobs.append(Job(f"r{key}", f"b{key}", recipe.limits, model))
+            deadline_ms = min(deadline_ms, recipe.deadline_ms)
+        products[key] = Product(key, tuple(jobs), deadline_ms)
+    eyes = Cameras(cameras)
+    station = Station("s", line, eyes, products, [*tellers, heard], observers, monitor, **more)  # type: ignore[arg-type]
+    monitor.watch([station, *cameras])
     try:
         yield Rig(station, monitor, heard)
     finally:
         observers.close(1)
-        capture.close()
-        thread.close(0.05)
-        for thread in threading.enumerate():
-            if thread.name == "model":  # left behind by a test that made it hang: the next test uses the same model
-                thread.join(10)
+        eyes.close()
+        for camera in cameras:
+            camera.capture.close()
+        for thread in threads:
+            thread.close(0.05)
+        for left in threading.enumerate():
+            if left.name == "model":  # left behind by a test that made it hang: the next test uses the same model
+                left.join(10)
 
 
 def every(ms: float, n: int) -> list[float]:

@@ -207,3 +207,20 @@ def test_every_recipe_is_checked_and_a_broken_one_is_named(station_dir: Path, en
     assert "recipes 1, 7 on request" in found["configuration"].sentence
     (station_dir / "broken.toml").unlink()
     assert "recipes.7: " in failed(file)["configuration"]
+
+
+def test_every_camera_and_each_of_its_recipes_is_checked(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    (station_dir / "odd").mkdir()
+    cv2.imwrite(str(station_dir / "odd" / "1.png"), np.zeros((32, 48), np.uint8))
+    (station_dir / "hollow.toml").write_text('name = "hollow"\nbundle = "nowhere"\n')
+    block = '[[camera]]\nname = "{}"\nrecipe = "recipe.toml"\nsource = {{kind = "folder", path = "{}"}}\nrecipes = {{7 = "{}"}}\n'
+    file = station_dir / "station.toml"
+    file.write_text(
+        f'name = "s"\n[trigger]\nkind = "timer"\n[publisher]\nendpoint = "{endpoints[0]}"\nreplay = "{endpoints[1]}"\n'
+        + block.format("top", "parts", "recipe.toml") + block.format("side", "odd", "hollow.toml")
+    )  # fmt: skip
+    found = findings(file)
+    assert {f.what for f in found.values() if not f.ok} == {"side recipes.7 bundle", "side source"}
+    for what in ("top golden samples", "top recipes.7 golden samples", "side golden samples", "top source"):
+        assert found[what].ok
+    assert "top: tiny, side: tiny" in found["configuration"].sentence

@@ -90,6 +90,49 @@ def test_a_mistake_is_named_with_its_key_and_both_sides(tmp_path: Path, text: st
     assert refused(tmp_path, text) == message
 
 
+HEAD = 'name = "a"\n'
+TOP = '[[camera]]\nname = "top"\nrecipe = "t.toml"\nrecipes = {7 = "t7.toml"}\nsource = {kind = "folder", path = "top"}\n'
+SIDE = '[[camera]]\nname = "side"\nrecipe = "s.toml"\nrecipes = {7 = "s7.toml"}\n[camera.source]\nkind = "camera"\ndevice = 1\n'
+
+
+def test_several_cameras_each_have_their_source_and_recipes(tmp_path: Path) -> None:
+    config = load_station(station(tmp_path, HEAD + TIMER + TOP + SIDE))
+    assert config.cameras == config.camera
+    top, side = config.cameras
+    assert (top.name, top.recipe, top.recipes) == ("top", tmp_path / "t.toml", {"7": tmp_path / "t7.toml"})
+    assert isinstance(top.source, FolderSource)
+    assert top.source.path == tmp_path / "top"
+    assert isinstance(side.source, CameraSource)
+    only = load_station(station(tmp_path, STATION + FOLDER + TIMER)).cameras
+    assert [(c.name, c.recipe) for c in only] == [("", tmp_path / "r.toml")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (STATION + TIMER + TOP + SIDE, "recipe: expected in each [[camera]] block, found at the top of the file as well; remove it there"),
+        (HEAD + FOLDER + TIMER + TOP + SIDE,
+            "source: expected in each [[camera]] block, found at the top of the file as well; remove it there"),
+        (HEAD + TIMER + TOP,
+            "camera: expected two [[camera]] blocks or more, found one; the only camera's source and recipe stand at the top"),
+        (HEAD + TIMER + TOP + TOP, 'camera[1].name: expected another name than that of camera[0], found "top" again'),
+        (HEAD + TIMER + TOP + SIDE.replace("7 =", "8 ="), "camera[1].recipes: expected the keys of camera[0].recipes (7), found 8"),
+        (HEAD + TIMER + TOP + SIDE.replace('"side"', '"on the side"'),
+            "camera[1].name: expected a name of letters, digits, '.', '_' and '-' (64 at most), found \"on the side\""),
+        (HEAD + TIMER + TOP + SIDE.replace("device = 1", "devise = 1"),
+            "camera[1].source.devise: unknown key; did you mean camera[1].source.device?"),
+        (HEAD + TIMER + TOP + SIDE.replace('"camera"', '"camra"'),
+            'camera[1].source.kind: expected one of "camera", "folder", "synthetic", "video", found "camra"'),
+        (HEAD + TIMER + TOP + SIDE.replace('recipe = "s.toml"\n', ""), "camera[1].recipe: missing"),
+        (HEAD + TIMER + TOP + SIDE.replace("s7.toml", "").replace('""', "3"), "camera[1].recipes.7: expected a path in quotes, found 3"),
+        (HEAD + TIMER, "source: missing"),
+        (HEAD + FOLDER + TIMER, "recipe: missing"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_camera_s_block_is_named_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    assert refused(tmp_path, text) == message
+
+
 def test_broken_toml_names_the_line(tmp_path: Path) -> None:
     assert "is not valid TOML" in (said := refused(tmp_path, STATION + "[source\n"))
     assert "line 3" in said

@@ -19,7 +19,7 @@ LIMITS = Drift(low=1.0, median=2.0, high=3.0, share=0.1, window=20, max_above=8,
 
 
 def monitor(drift: DriftWatch | None) -> Monitor:
-    return Monitor(station="s", recipe="r", bundle_id="b", device="CPU", drifts={"b": drift} if drift else None)
+    return Monitor(station="s", recipe="r", bundle_id="b", device="CPU", drifts={("", "b"): drift} if drift else None)
 
 
 def decision(seq: int, verdict: Verdict, score: float | None) -> Decision:

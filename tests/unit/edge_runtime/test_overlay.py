@@ -22,8 +22,8 @@ from edge_runtime.bundle import DisplayScale
 from edge_runtime.config import PreviewSettings
 from edge_runtime.errors import DisplayError
 from edge_runtime.overlay import paint as p
-from edge_runtime.overlay import picture, text, window
-from edge_runtime.records import Decision, Frame, Health, Picture, Prediction, Region, Stamps, State, Verdict
+from edge_runtime.overlay import picture, style, text, window
+from edge_runtime.records import Decision, Frame, Health, Picture, Prediction, Region, Stamps, State, Verdict, View
 from edge_runtime.sinks.preview import Display, PreviewSink
 
 SIZES = [(1920, 1080), (1280, 720), (1024, 768)]
@@ -57,14 +57,35 @@ def test_verdicts_differ_in_colour_brightness_and_sign(size: tuple[int, int]) ->
     band = slice(0, round(216 * unit))
     for verdict, screen in screens.items():
         assert screen.shape == (size[1], size[0], 3)
-        ground = np.all(screen[band] == p.BAND[verdict][0], axis=2)
+        ground = np.all(screen[band] == style.BAND[verdict][0], axis=2)
         assert 0.4 < ground.mean() < 0.95
     sign = np.s_[round(60 * unit) : round(160 * unit), round(56 * unit) : round(180 * unit)]
-    shapes = [np.all(screens[v][sign] == p.BAND[v][0], axis=2) for v in Verdict]
+    shapes = [np.all(screens[v][sign] == style.BAND[v][0], axis=2) for v in Verdict]
     for i in range(3):
         assert np.mean(shapes[i] != shapes[i - 1]) > 0.1, "the sign alone tells them apart"
-    light = [float(np.dot(p.BAND[v][0], (0.114, 0.587, 0.299))) for v in (Verdict.REJECT, Verdict.ACCEPT, Verdict.FAULT)]
+    light = [float(np.dot(style.BAND[v][0], (0.114, 0.587, 0.299))) for v in (Verdict.REJECT, Verdict.ACCEPT, Verdict.FAULT)]
     assert light[1] - light[0] > 10 and light[2] - light[1] > 60
+
+
+def test_the_deciding_camera_is_large_and_each_other_one_is_below_it_with_its_own_verdict() -> None:
+    views = tuple(
+        View(camera, verdict, "", 1.0, 20.0, 0.05, (), (64, 64), "b", "r")
+        for camera, verdict in (("side", Verdict.ACCEPT), ("top", Verdict.REJECT), ("back", Verdict.FAULT))
+    )
+    screen = view(flat(30.0), views=views)
+    pictures = (("side", np.full((64, 64), 90, np.uint8)), ("back", None))
+    others = tuple(p._shown(screen.decision, camera, image, None, None, LOW, HIGH) for camera, image in pictures)
+    screen = dataclasses.replace(screen, camera="top", others=others)
+    for size in SIZES:
+        painted = p.paint(screen, size)
+        unit = min(size[0] / 1920, size[1] / 1080)
+        left = painted[round(250 * unit) :, : size[0] - round(640 * unit)]
+        row = round((size[1] - 250 * unit - 40 * unit) * 0.24)
+        above, below = left[: -row - round(40 * unit)], left[-row - round(40 * unit) :]
+        for colour, wanted in ((style.RED, (True, False)), (style.GREEN, (False, True)), (style.AMBER, (False, True))):
+            assert (bool(np.all(above == colour, axis=2).any()), bool(np.all(below == colour, axis=2).any())) == wanted
+        assert np.all(below == 90, axis=2).any(), "its picture"
+        assert not np.all(above == 90, axis=2).any()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -79,16 +100,16 @@ def test_nothing_leaves_its_place_however_long_it_is(size: tuple[int, int]) -> N
     for screen in (p.paint(worst, size), p.paint(dataclasses.replace(worst, image=None), size)):
         below = screen[round(216 * unit) + 2 :]
         right, bottom = round(36 * unit), round(28 * unit)
-        assert np.all(below[:, -right:] == p.BACKGROUND)
-        assert np.all(below[-bottom:] == p.BACKGROUND)
+        assert np.all(below[:, -right:] == style.BACKGROUND)
+        assert np.all(below[-bottom:] == style.BACKGROUND)
         gap = size[0] - round((40 + 540) * unit)
-        assert np.all(below[:, gap - round(36 * unit) : gap - 3] == p.BACKGROUND), "picture and words stay apart"
+        assert np.all(below[:, gap - round(36 * unit) : gap - 3] == style.BACKGROUND), "picture and words stay apart"
 
 
 def test_old_data_never_looks_like_a_verdict() -> None:
     for v in Verdict:
         fresh, stale = p.paint(view(flat(30), v), (1280, 720)), p.paint(view(flat(30), v), (1280, 720), stale_s=9.0)
-        colour = p.BAND[v][0]
+        colour = style.BAND[v][0]
         assert np.all(fresh[:144] == colour, axis=2).any()
         assert not np.all(stale[:144] == colour, axis=2).any()
         assert stale[144:].mean() < 0.7 * fresh[144:].mean()
@@ -163,8 +184,8 @@ def test_without_truetype_the_stroke_letters_do(monkeypatch: pytest.MonkeyPatch)
     try:
         assert text.ascii_of("Größe 1.5× – “čau”…") == 'Grosse 1.5x - "cau"...'
         screen = p.paint(view(flat(30), reason="Größe – 1.5×"), (1280, 720))
-        assert np.all(screen[146:, -24:] == p.BACKGROUND)
-        assert np.all(screen[:144] == p.INK, axis=2).mean() > 0.05
+        assert np.all(screen[146:, -24:] == style.BACKGROUND)
+        assert np.all(screen[:144] == style.INK, axis=2).mean() > 0.05
     finally:
         text.width_of.cache_clear()
 
@@ -218,10 +239,10 @@ def test_a_snapshot_needs_no_screen(ports: tuple[int, int], tmp_path: Path, monk
         window.snapshot(*endpoints(ports), file, timeout_s=5)
     screen = cv2.imread(str(file))
     assert screen is not None and screen.shape == (1080, 1920, 3)
-    assert np.all(screen[:216] == p.RED, axis=2).mean() > 0.4
+    assert np.all(screen[:216] == style.RED, axis=2).mean() > 0.4
     heat = screen[300:1000, 200:1000].astype(int)
     assert (heat[:, :, 2] - heat[:, :, 0] > 40).mean() > 0.4, "the picture shows the map"
-    assert np.all(screen[216:] == p.AMBER, axis=2).sum() > 500, "health's problem is shown"
+    assert np.all(screen[216:] == style.AMBER, axis=2).sum() > 500, "health's problem is shown"
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -243,10 +264,10 @@ def test_silence_makes_the_screen_stale(ports: tuple[int, int], monkeypatch: pyt
             until = time.monotonic() + 5
             while (listener.view() is None or not listener.health_came) and time.monotonic() < until:
                 listener.listen(0.1)
-            assert np.all(listener.screen(listener.view(), (640, 360))[:72] == p.RED, axis=2).any()
+            assert np.all(listener.screen(listener.view(), (640, 360))[:72] == style.RED, axis=2).any()
         listener.listen(0.1)
         time.sleep(0.6)
-        assert not np.all(listener.screen(listener.view(), (640, 360))[:72] == p.RED, axis=2).any()
+        assert not np.all(listener.screen(listener.view(), (640, 360))[:72] == style.RED, axis=2).any()
 
 
 def test_a_message_of_another_version_is_shown_as_such(ports: tuple[int, int]) -> None:
@@ -302,6 +323,6 @@ def _eventually_red(file: Path, environment: dict[str, str]) -> bool:
         time.sleep(0.3)
         subprocess.run(["import", "-window", "root", str(file)], env=environment, check=True, timeout=20)
         screen = cv2.imread(str(file))
-        if screen is not None and np.all(screen[:300] == p.RED, axis=2).mean() > 0.1:
+        if screen is not None and np.all(screen[:300] == style.RED, axis=2).mean() > 0.1:
             return True
     return False

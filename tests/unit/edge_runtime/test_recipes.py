@@ -21,11 +21,11 @@ def test_recipes_of_one_bundle_and_region_share_one_model_and_keep_their_own_lim
     (station_dir / "station.toml").write_text(STATION + '1 = "strict.toml"\n2 = "moved.toml"\n')
     with contextlib.ExitStack() as stack:
         opened = open_recipes(load_station(station_dir / "station.toml"), stack)
-        assert [o.entry.where for o in opened] == ["recipe", "recipes.1", "recipes.2"]
+        assert [o.entry.where for o in opened] == ["", "recipes.1", "recipes.2"]
         assert opened[0].predictor is opened[1].predictor is not opened[2].predictor
         thread = model_thread()
         stack.callback(thread.close, 1.0)
-        products = products_of(opened, thread)
+        products = products_of(opened, [thread])
     own, strict, moved = products[""], products["1"], products["2"]
     assert own.models == strict.models != moved.models
     assert (strict.recipe, strict.deadline_ms, strict.jobs[0].limits.threshold) == ("strict", 80.0, 2.0)

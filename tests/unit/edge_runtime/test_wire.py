@@ -1,6 +1,7 @@
 """The wire contract: what is encoded comes back equal, and what is not ours is refused with a sentence."""
 
 import math
+from dataclasses import asdict
 
 import msgspec
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from edge_runtime import wire
 from edge_runtime.errors import WireError
-from edge_runtime.records import Decision, Health, Region, Stamps, State, Verdict
+from edge_runtime.records import Decision, Health, Region, Stamps, State, Verdict, View
 
 
 def a_decision(**changes: object) -> Decision:
@@ -46,6 +47,43 @@ def test_a_score_that_is_no_number_is_carried_as_it_is() -> None:
     assert back.score is not None
     assert math.isnan(back.score)
     assert back.severity == math.inf
+
+
+A_VIEW = View("top", Verdict.REJECT, "why", 31.25, 20.0, 1.5625, (Region(1, 2, 30, 40, 500, 33.0),), (640, 480), "a" * 64, "cells", 2, 3, 4)
+
+
+def test_listeners_of_both_ages_understand_a_station_with_several_cameras_and_one_with_one() -> None:
+    several = a_decision(views=(A_VIEW, A_VIEW))
+    assert wire.decode_decision(wire.encode_decision(several)) == several
+    old = asdict(several)
+    del old["views"]
+    message = {"schema": wire.SCHEMA, "run": "", "first_seq": 1, "decision": old}
+    assert wire.decode_decision([wire.DECISION, b"cell-3", msgspec.msgpack.encode(message)]) == a_decision()
+
+    class OldDecision(msgspec.Struct):
+        """What an older listener knows of a decision, as far as it matters here."""
+
+        seq: int
+        verdict: Verdict
+        wall_time: str
+
+    class OldMessage(msgspec.Struct):
+        schema: int
+        decision: OldDecision
+
+    assert msgspec.msgpack.decode(wire.encode_decision(several)[2], type=OldMessage).decision.seq == 17
+
+
+def test_a_preview_carries_the_other_cameras_pictures_and_their_maps_are_checked_too() -> None:
+    other = wire.PreviewOther(
+        camera="side", image=b"jpeg", score_map=wire.pack_map(np.ones((2, 2), np.float32)), map_hw=(2, 2),
+        grid_to_frame=(8.0, 0.0, 0.0, 0.0, 8.0, 0.0), display_low=1.0, display_high=40.0,
+    )  # fmt: skip
+    back = wire.decode_preview(wire.encode_preview(a_preview(camera="top", others=[other])))
+    assert back.others == [other]
+    broken = msgspec.structs.replace(other, map_hw=(3, 3))
+    with pytest.raises(WireError, match="3x3 float16"):
+        wire.decode_preview(wire.encode_preview(a_preview(others=[broken])))
 
 
 def test_health_comes_back_equal() -> None:

@@ -1,5 +1,6 @@
 """The archive: lossless, whole or not there, within its quota, and never in the way."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from edge_runtime.config import ArchiveSettings
 from edge_runtime.errors import SinkError
 from edge_runtime.preprocess import read_image
-from edge_runtime.records import Decision, Frame, Image, Picture, Stamps, Verdict
+from edge_runtime.records import Decision, Frame, Image, Picture, Stamps, Verdict, View
 from edge_runtime.sinks.archive import Archive
 
 
@@ -198,3 +199,37 @@ def test_a_frame_that_png_cannot_hold_is_reported_and_the_next_is_kept(tmp_path:
         archive.put(a_decision(2), of(a_frame()))
         assert archive.problem is None
     assert cv2.imread(str(tmp_path / "2026-11-21" / "000000002_A-17_REJECT.png")) is not None
+
+
+def several(seq: int) -> tuple[Decision, tuple[Picture, ...]]:
+    decision = a_decision(seq)
+    views = tuple(
+        View(camera, verdict, "", 1.0, 2.0, 0.5, (), (40, 30), "b", "r")
+        for camera, verdict in (("top", Verdict.REJECT), ("side", Verdict.ACCEPT), ("back", Verdict.FAULT))
+    )
+    pictures = Picture("top", a_frame(seq), None), Picture("side", a_frame(seq + 100), None), Picture("back", None, None)
+    return dataclasses.replace(decision, views=views), pictures
+
+
+def test_each_camera_has_its_own_folders_and_the_view_s_verdict_is_in_the_name(tmp_path: Path) -> None:
+    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+        archive.put(*several(1))
+    names = ["side/2026-11-21/000000001_A-17_ACCEPT", "top/2026-11-21/000000001_A-17_REJECT"]
+    assert files(tmp_path) == [f"{name}.{kind}" for name in names for kind in ("json", "png")]
+    assert json.loads((tmp_path / f"{names[0]}.json").read_text())["camera"] == "side"
+    assert np.array_equal(read_image(tmp_path / f"{names[0]}.png"), a_frame(101).image)
+
+
+def test_the_quota_is_that_of_all_cameras_and_is_kept_after_a_restart(tmp_path: Path) -> None:
+    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+        archive.put(*several(1))
+        one = sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
+    settings = ArchiveSettings(path=tmp_path, quota_mb=3.2 * one / 1e6)
+    for seqs in (range(2, 6), range(6, 8)):
+        with Archive(settings) as archive:
+            for seq in seqs:
+                archive.put(*several(seq))
+    assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) <= 3.2 * one
+    for camera in ("top", "side"):
+        assert {int(name.split("/")[-1][:9]) for name in files(tmp_path / camera)} >= {6, 7}
+        assert 4 not in {int(name.split("/")[-1][:9]) for name in files(tmp_path / camera)}

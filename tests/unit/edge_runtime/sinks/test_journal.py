@@ -1,5 +1,6 @@
 """The journal: what was acknowledged is there after a kill, and a disk that takes nothing stops no decision."""
 
+import dataclasses
 import signal
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from edge_runtime.config import JournalSettings
 from edge_runtime.errors import SinkError
-from edge_runtime.records import Decision, Region, Stamps, Verdict
+from edge_runtime.records import Decision, Region, Stamps, Verdict, View
 from edge_runtime.sinks import journal as journal_module
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.journal import Journal, read_decisions
@@ -29,6 +30,13 @@ def a_decision(seq: int, **changes: Any) -> Decision:
         "stamps": Stamps(1_000_000, 2_000_000, 3_500_000, 9_000_000, 9_100_000, 9_200_000),
     }  # fmt: skip
     return Decision(**(values | changes))
+
+
+A_VIEW = View(
+    camera="top", verdict=Verdict.REJECT, reason="1 place above the limit", score=31.25, threshold=20.0, severity=1.5625,
+    regions=(Region(1, 2, 30, 40, 500, 33.0),), frame_wh=(640, 480), bundle_id="a" * 64, recipe="cells", captured_ns=2, grabbed_ns=3,
+    predicted_ns=4,
+)  # fmt: skip
 
 
 def settings(path: Path, **changes: Any) -> JournalSettings:
@@ -48,6 +56,7 @@ def test_every_decision_comes_back_equal_and_in_order(tmp_path: Path) -> None:
         a_decision(1),
         a_decision(2, verdict=Verdict.ACCEPT, score=1.5, severity=0.075, regions=()),
         a_decision(3, verdict=Verdict.FAULT, score=None, severity=None, regions=(), frame_wh=(0, 0), stamps=Stamps(7), part_id=""),
+        a_decision(8, views=(A_VIEW, dataclasses.replace(A_VIEW, camera="side", verdict=Verdict.FAULT, score=None, severity=None))),
         a_decision(9, score=float("inf"), reason="Prüfling „Ä“ — zu hell"),
     ]
     with Journal(settings(tmp_path / "new folder" / "j.sqlite"), "cell-3") as journal:
@@ -58,6 +67,20 @@ def test_every_decision_comes_back_equal_and_in_order(tmp_path: Path) -> None:
         assert journal.last_seq() == 9
         assert read_decisions(journal.path) == decisions
         assert read_decisions(journal.path, after_seq=1, limit=2) == decisions[1:3]
+
+
+def test_a_journal_from_before_there_were_several_cameras_is_read_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as journal:
+        journal.put(a_decision(1))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE decisions DROP COLUMN views")
+        connection.commit()
+    assert read_decisions(path)[0].views == ()
+    with Journal(settings(path), "s") as journal:
+        journal.put(several := a_decision(2, views=(A_VIEW,)))
+        assert read_decisions(path)[0].views == ()
+        assert read_decisions(path)[1] == several
 
 
 def test_the_last_number_survives_a_restart(tmp_path: Path) -> None:

@@ -1,0 +1,296 @@
+"""PLCs whose tags are cells of numbered areas (coils, registers, bytes of a data block): what Modbus and S7 have in common."""
+
+import logging
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from edge_runtime.errors import ConfigError, TagError
+from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.tags import Tag, Value, from_bytes, to_bytes
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`count` cells of an area from `start` on."""
+
+    area: str
+    start: int
+    count: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Place(Span):
+    """Where a tag lies: its cells, or one bit of one cell."""
+
+    bit: int | None = None
+
+
+class Refused(Exception):
+    """The PLC answered a request with an error; what it said, as text."""
+
+    def __init__(self, said: str, *, no_such_place: bool = False) -> None:
+        super().__init__(said)
+        self.no_such_place = no_such_place
+
+
+def decode(tag: Tag, place: Place, cells: Sequence[int], width: int) -> Value:
+    """The tag's value in its cells, of `width` bytes each."""
+    if place.bit is not None:
+        return bool(cells[0] >> place.bit & 1)
+    return from_bytes(tag, b"".join(cell.to_bytes(width, "big") for cell in cells))
+
+
+def encode(tag: Tag, place: Place, value: Value, before: Sequence[int], width: int) -> list[int]:
+    """The tag's cells with that value in them; `before` is what they held, for the bits beside the tag's."""
+    if place.bit is not None:
+        return [before[0] & ~(1 << place.bit) | bool(value) << place.bit]
+    data = to_bytes(tag, value)
+    return [int.from_bytes(data[i : i + width], "big") for i in range(0, len(data), width)]
+
+
+def batches(items: Sequence[_T], fits: Callable[[Sequence[_T]], bool]) -> list[Sequence[_T]]:
+    """Consecutive items in groups, each as long as `fits` allows: what is together is one request, and the order of the rest is kept."""
+    groups: list[Sequence[_T]] = []
+    at = 0
+    while at < len(items):
+        end = next(end for end in range(len(items), at, -1) if end == at + 1 or fits(items[at:end]))
+        groups.append(items[at:end])
+        at = end
+    return groups
+
+
+def joined(spans: Sequence[Span], gap: int) -> list[Span]:
+    """Sorted and without overlaps; what is at most `gap` cells apart in one area is one span."""
+    result: list[Span] = []
+    for span in sorted(spans, key=lambda s: (s.area, s.start)):
+        last = result[-1] if result else None
+        if last is not None and last.area == span.area and span.start <= last.end + gap:
+            result[-1] = Span(last.area, last.start, max(last.end, span.end) - last.start)
+        else:
+            result.append(Span(span.area, span.start, span.count))
+    return result
+
+
+def refuse_overlaps(tags: Sequence[Tag], places: Mapping[str, Place], cell: str) -> None:
+    """Raises ConfigError where an output shares its place with another tag; two outputs may be bits of one `cell` ("register")."""
+    for i, tag in enumerate(tags):
+        for other in tags[:i]:
+            a, b = places[tag.name], places[other.name]
+            if a.area != b.area or a.start >= b.end or b.start >= a.end or not (tag.writable or other.writable):
+                continue
+            if None not in (a.bit, b.bit) and a.bit != b.bit:
+                if tag.writable and other.writable:
+                    continue
+                raise ConfigError(
+                    f"{tag.key}: {tag.address} is in the same {cell} as {other.key} ({other.address}); the station writes a whole {cell} "
+                    f"for an output bit, so expected no input in it: move one of the two to another {cell}"
+                )
+            raise ConfigError(
+                f"{tag.key}: {tag.address} shares its place with {other.key} ({other.address}); expected a place of its own for each output"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One request: what it reads, and the tags in it with the span and the cell of the span where each begins."""
+
+    spans: list[Span]
+    members: list[tuple[Tag, Place, int, int]]
+
+
+class AreaPort(ABC):
+    """A TagPort over requests for spans of cells. The protocols say how a span is read and written, and what fits into one request.
+
+    The station owns the cells of its output bits: a bit beside them that no tag maps is written as 0. What a request must write between
+    two outputs, because one request writes adjacent cells only, is other outputs as they were last written.
+    """
+
+    pushes = False
+    where: str
+    cell: str
+    """For messages: "register", "byte"."""
+    width: int
+    """Bytes in a cell."""
+
+    def __init__(self, tags: Sequence[Tag]) -> None:
+        self._tags = {tag.name: tag for tag in tags}
+        self._places = {tag.name: self._parse(tag) for tag in tags}
+        refuse_overlaps(tags, self._places, self.cell)
+        self._gap = self.gap
+        self._reads: dict[tuple[str, ...], list[_Read]] = {}
+        self._writes: dict[tuple[str, ...], list[tuple[Span, Sequence[str]]]] = {}
+        self._last = {(p.area, n): 0 for t in tags if t.writable for p in [self._places[t.name]] for n in range(p.start, p.end)}
+        """The output cells as they were last written, by area and number."""
+
+    gap: int
+    """Cells that are read for nothing rather than making another request."""
+
+    @abstractmethod
+    def _parse(self, tag: Tag) -> Place:
+        """Where the tag lies. Raises ConfigError."""
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Connect. Raises PlcLost."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """As in TagPort."""
+
+    @abstractmethod
+    def _fits(self, spans: Sequence[Span]) -> bool:
+        """True when one request reads all of these."""
+
+    @abstractmethod
+    def _fits_write(self, span: Span) -> bool:
+        """True when one request writes this."""
+
+    @abstractmethod
+    def _read_cells(self, spans: Sequence[Span]) -> Sequence[Sequence[int]]:
+        """The cells of each span, in one request. Raises Refused, PlcLost."""
+
+    @abstractmethod
+    def _write_cells(self, span: Span, cells: Sequence[int]) -> None:
+        """Raises Refused, PlcLost."""
+
+    def connect(self, changed: Callable[[], None]) -> None:
+        """As in TagPort. Reads each tag by itself, and writes each output back as it was read to see that it is writable."""
+        self.close()
+        self._open()
+        for tag in self._tags.values():
+            place = self._places[tag.name]
+            (cells,) = self._tried("read", tag, self._read_cells, [place])
+            if tag.writable:
+                self._remember(place, cells)
+        for tag in self._tags.values():
+            if tag.writable:
+                self._tried("write", tag, self._write_span, self._places[tag.name])
+
+    def _tried(self, doing: str, tag: Tag, request: Callable[..., _T], *args: object) -> _T:
+        try:
+            return self._guarded(request, *args)
+        except Refused as e:
+            self.close()
+            raise TagError(f"{tag.key}: {self.where} refused to {doing} {tag.address}: {e}{self._hint(tag, e)}") from e
+
+    def _hint(self, tag: Tag, refused: Refused) -> str:
+        """What to do about it, for messages."""
+        return "; check the address in the PLC's table" if refused.no_such_place else ""
+
+    def _remember(self, place: Place, cells: Sequence[int]) -> None:
+        """Take an output as it stands in the PLC, and nothing of the bits beside it."""
+        mask = -1 if place.bit is None else 1 << place.bit
+        for n, cell in enumerate(cells, place.start):
+            self._last[place.area, n] = self._last[place.area, n] & ~mask | cell & mask
+
+    def read(self, names: Sequence[str]) -> dict[str, Value]:
+        """As in TagPort."""
+        values: dict[str, Value] = {}
+        for plan in self._read_plan(names):
+            try:
+                cells = self._guarded(self._read_cells, plan.spans)
+            except Refused as e:
+                if not (e.no_such_place and self._gap):
+                    raise self._lost(f"refused to read {_listed(plan.spans)}: {e}") from e
+                # Some PLCs refuse a request for what lies between their tags: from now on only what is mapped is read.
+                _log.warning("%s: refused to read %s: %s; reads nothing between the tags from now on", self.where, _listed(plan.spans), e)
+                self._gap = 0
+                self._forget_plans()
+                return self.read(names)
+            for tag, place, span, at in plan.members:
+                values[tag.name] = decode(tag, place, cells[span][at : at + place.count], self.width)
+        return values
+
+    def poll(self, names: Sequence[str]) -> Sequence[dict[str, Value]]:
+        """As in TagPort."""
+        return (self.read(names),)
+
+    def write(self, values: Mapping[str, Value]) -> None:
+        """As in TagPort."""
+        for span, names in self._write_plan(values):
+            for name in names:
+                place = self._places[name]
+                before = [self._last[place.area, n] for n in range(place.start, place.end)]
+                for n, cell in enumerate(encode(self._tags[name], place, values[name], before, self.width), place.start):
+                    self._last[place.area, n] = cell
+            try:
+                self._guarded(self._write_span, span)
+            except Refused as e:
+                raise self._lost(f"refused to write {_listed([span])}: {e}") from e
+
+    def trips(self, names: Sequence[str]) -> int:
+        """As in TagPort."""
+        return len(self._read_plan(names))
+
+    def _write_span(self, span: Span) -> None:
+        self._write_cells(span, [self._last[span.area, n] for n in range(span.start, span.end)])
+
+    def _read_plan(self, names: Sequence[str]) -> list[_Read]:
+        key = tuple(names)
+        if key not in self._reads:
+            plan = []
+            for group in batches(key, lambda group: self._fits(self._spans(group))):
+                spans = self._spans(group)
+                members = []
+                for name in group:
+                    place = self._places[name]
+                    at = next(i for i, s in enumerate(spans) if s.area == place.area and s.start <= place.start < s.end)
+                    members.append((self._tags[name], place, at, place.start - spans[at].start))
+                plan.append(_Read(spans, members))
+            self._reads[key] = plan
+        return self._reads[key]
+
+    def _forget_plans(self) -> None:
+        self._reads.clear()
+        self._writes.clear()
+
+    def _spans(self, names: Sequence[str]) -> list[Span]:
+        return joined([self._places[name] for name in names], self._gap)
+
+    def _write_plan(self, names: Iterable[str]) -> list[tuple[Span, Sequence[str]]]:
+        key = tuple(names)
+        if key not in self._writes:
+            self._writes[key] = [(self._hull(group), group) for group in batches(key, self._one_write)]
+        return self._writes[key]
+
+    def _hull(self, names: Sequence[str]) -> Span:
+        places = [self._places[name] for name in names]
+        start = min(p.start for p in places)
+        return Span(places[0].area, start, max(p.end for p in places) - start)
+
+    def _one_write(self, names: Sequence[str]) -> bool:
+        """True when these share an area and all between them are outputs."""
+        hull = self._hull(names)
+        return (
+            all(self._places[name].area == hull.area for name in names)
+            and all((hull.area, n) in self._last for n in range(hull.start, hull.end))
+            and self._fits_write(hull)
+        )
+
+    def _guarded(self, request: Callable[..., _T], *args: object) -> _T:
+        """After a request without a proper answer the connection is closed: a late one must not be taken for the next one's."""
+        try:
+            return request(*args)
+        except PlcLost:
+            self.close()
+            raise
+        except (struct.error, ValueError, IndexError) as e:
+            raise self._lost(f"answered with something that is not {type(self).__name__.removesuffix('Port')}: {e}") from e
+
+    def _lost(self, why: str) -> PlcLost:
+        self.close()
+        return PlcLost(why)
+
+
+def _listed(spans: Sequence[Span]) -> str:
+    return ", ".join(f"{s.area}:{s.start}" + (f"..{s.end - 1}" if s.count > 1 else "") for s in spans)

@@ -1,0 +1,140 @@
+"""Tags of a PLC that is a Modbus TCP server: coils, discrete inputs, holding and input registers, and bits of registers."""
+
+import logging
+import re
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edge_runtime.config import ModbusTrigger
+from edge_runtime.errors import ConfigError, MissingExtra
+from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
+from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.tags import Tag
+
+_ADDRESS = re.compile(r"(coil|discrete|holding|input):(\d{1,6})(?:\.(\d{1,3}))?", re.ASCII)
+_BIT_AREAS = ("coil", "discrete")
+_READ_ONLY = ("discrete", "input")
+_READ_LIMIT = {"coil": 2000, "discrete": 2000, "holding": 125, "input": 125}
+_WRITE_LIMIT = {"coil": 1968, "holding": 123}
+_GAP = 64
+_NOT_NOW = (5, 6, 10, 11)
+_ANSWERS = {
+    1: "illegal function: it has no such kind of address",
+    2: "illegal data address",
+    3: "illegal data value",
+    4: "device failure; is trigger.unit right?",
+    5: "busy, will answer later",
+    6: "busy",
+    10: "the gateway cannot reach it; is trigger.unit right?",
+    11: "the gateway says that it does not answer; is trigger.unit right?",
+}
+
+
+def parse(tag: Tag) -> Place:
+    """Where a tag lies: "coil:N", "discrete:N", "holding:N", "input:N"; "holding:N.B" or "input:N.B" for bit B, 0 the least significant.
+
+    Raises ConfigError, with the tag's key, for an address that Modbus does not have or that does not fit the tag's type or direction.
+    """
+    match = _ADDRESS.fullmatch(tag.address)
+    if match is None:
+        raise ConfigError(
+            f'{tag.key}: expected a Modbus address such as "coil:0", "discrete:0", "holding:0", "input:0" or "holding:0.3", '
+            f"found {tag.address!r}"
+        )
+    area, number, bit = match[1], int(match[2]), None if match[3] is None else int(match[3])
+    count = 1 if tag.type == "bool" else tag.size // 2
+    if number + count - 1 > 65_535:
+        end = f"; it ends at {area}:{number + count - 1}" if count > 1 else ""
+        raise ConfigError(f"{tag.key}: expected an address from 0 to 65535, found {tag.address!r}{end}")
+    if bit is not None and (area in _BIT_AREAS or bit > 15):
+        raise ConfigError(f"{tag.key}: expected a bit from 0 to 15 of a holding or input register, found {tag.address!r}")
+    if tag.type == "bool" and bit is None and area not in _BIT_AREAS:
+        raise ConfigError(f'{tag.key}: a bool needs a coil, a discrete input or a bit such as "{area}:{number}.0", found {tag.address!r}')
+    if tag.type != "bool" and (bit is not None or area in _BIT_AREAS):
+        raise ConfigError(f'{tag.key}: a tag of type {tag.type} needs registers such as "holding:{number}", found {tag.address!r}')
+    if tag.writable and area in _READ_ONLY:
+        raise ConfigError(f"{tag.key}: the station writes its outputs, expected a coil or a holding register, found {tag.address!r}")
+    return Place(area, number, count, 0 if area in _BIT_AREAS else bit)
+
+
+class ModbusPort(AreaPort):
+    """A TagPort. The tags of one area that are near each other are one request; adjacent outputs are one request.
+
+    A register that holds output bits belongs to the station: bits of it that no tag maps are written as 0.
+    """
+
+    cell = "register"
+    width = 2
+    gap = _GAP
+
+    def __init__(self, settings: ModbusTrigger, tags: Sequence[Tag]) -> None:
+        """Raises ConfigError for a tag's address, MissingExtra without pymodbus."""
+        try:
+            from pymodbus.client import ModbusTcpClient
+        except ImportError as e:
+            raise MissingExtra("the modbus trigger", "plc") from e
+        super().__init__(tags)
+        logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)  # PlcLost says it once, and with the reason
+        self.where = f"PLC {settings.host}:{settings.port} unit {settings.unit}"
+        self._settings = settings
+        self._timeout_s = settings.timeout_ms / 1e3
+        self._client: Any = ModbusTcpClient(settings.host, port=settings.port, timeout=self._timeout_s, retries=0)
+        self._readers = {
+            "coil": self._client.read_coils, "discrete": self._client.read_discrete_inputs,
+            "holding": self._client.read_holding_registers, "input": self._client.read_input_registers,
+        }  # fmt: skip
+
+    def _parse(self, tag: Tag) -> Place:
+        return parse(tag)
+
+    def _open(self) -> None:
+        s = self._settings
+        try:  # pymodbus would open it as well, and keep the reason of a failure to itself
+            self._client.socket = socket.create_connection((s.host, s.port), self._timeout_s)
+        except OSError as e:
+            why = f"does not answer in {s.timeout_ms:g} ms" if isinstance(e, TimeoutError) else e.strerror or str(e)
+            raise PlcLost(f"cannot be connected to: {why}; it may be off, or at another address") from e
+
+    def close(self) -> None:
+        """As in TagPort."""
+        self._client.close()
+
+    def _fits(self, spans: Sequence[Span]) -> bool:
+        return len(spans) == 1 and spans[0].count <= _READ_LIMIT[spans[0].area]
+
+    def _fits_write(self, span: Span) -> bool:
+        return span.count <= _WRITE_LIMIT[span.area]
+
+    def _read_cells(self, spans: Sequence[Span]) -> Sequence[Sequence[int]]:
+        (span,) = spans
+        answer = self._request(self._readers[span.area], span.start, count=span.count)
+        bits = span.area in _BIT_AREAS
+        cells: list[int] = answer.bits[: span.count] if bits else answer.registers
+        if len(cells) != span.count:
+            raise PlcLost(f"answered with {len(cells)} {'bits' if bits else 'registers'}, expected {span.count}")
+        return [cells]
+
+    def _write_cells(self, span: Span, cells: Sequence[int]) -> None:
+        if span.area == "coil":
+            self._request(self._client.write_coils, span.start, values=[bool(c) for c in cells])
+        else:
+            self._request(self._client.write_registers, span.start, values=list(cells))
+
+    def _request(self, function: Callable[..., Any], address: int, **more: Any) -> Any:
+        from pymodbus.exceptions import ConnectionException, ModbusException
+
+        if not self._client.connected:  # pymodbus would connect by itself
+            raise PlcLost("not connected")
+        try:
+            answer = function(address, device_id=self._settings.unit, **more)
+        except (ConnectionException, OSError) as e:
+            raise PlcLost(f"the connection was lost: {getattr(e, 'strerror', None) or 'closed by the PLC'}") from e
+        except ModbusException as e:
+            raise PlcLost(f"did not answer in {self._settings.timeout_ms:g} ms") from e
+        if answer.isError():
+            code = answer.exception_code
+            if code in _NOT_NOW:
+                raise PlcLost(f"{_ANSWERS[code]} (Modbus exception {code})")
+            raise Refused(f"{_ANSWERS.get(code, 'error')} (Modbus exception {code})", no_such_place=code == 2)
+        return answer

@@ -1,0 +1,199 @@
+"""Tags of a Siemens S7 PLC: bits, words and texts of data blocks, flags, inputs and outputs, over PUT/GET."""
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from edge_runtime.config import S7Trigger
+from edge_runtime.errors import ConfigError, MissingExtra
+from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
+from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.tags import Tag
+
+_ADDRESS = re.compile(r"(?:DB(\d{1,5})\.DB([XBWD])|([MIEQA])([BWD]?))(\d{1,5})(?:\.(\d))?", re.ASCII | re.IGNORECASE)
+_MAX_ITEMS = 20
+_ITEM_READ_BYTES, _READ_HEADER_BYTES = 12, 14
+_WRITE_HEADER_BYTES = 28
+_GAP = 32
+_PUT_GET = "allow PUT/GET communication in the CPU's properties (Protection & Security)"
+_ITEM_ANSWERS = {
+    0x01: "hardware fault",
+    0x03: f"access refused; {_PUT_GET}",
+    0x05: "address out of range",
+    0x06: "data type not supported",
+    0x07: "data type inconsistent",
+    0x0A: "there is no such block",
+}
+_ANSWERS = {
+    0x8104: f"the CPU does not offer this service; {_PUT_GET}",
+    0x8404: "error in its protection level or no such block",
+    0xD241: f"access refused; {_PUT_GET}",
+}
+
+
+def parse(tag: Tag) -> Place:
+    """Where a tag lies: "DB10.DBX0.0", "DB10.DBB8" (texts), "DB10.DBW2", "DB10.DBD4", and M, I, Q for flags, inputs and outputs: "M0.0",
+    "MB8", "MW2", "MD4". E and A are the German I and Q. A text is an array of characters, not a STRING with its two bytes of length.
+
+    Raises ConfigError, with the tag's key, for an address that S7 does not have or that does not fit the tag's type or direction.
+    """
+    match = _ADDRESS.fullmatch(tag.address)
+    size = "" if match is None else (match[2] or match[4] or "").upper().replace("X", "")
+    if match is None or (size == "") != (match[6] is not None):
+        raise ConfigError(
+            f'{tag.key}: expected an S7 address such as "DB10.DBX0.0", "DB10.DBW2", "DB10.DBD4", "DB10.DBB8", "M0.0", "MW2", "I0.0" or '
+            f'"Q0.0", found {tag.address!r}'
+        )
+    block, letter, number, bit = match[1], match[3], int(match[5]), None if match[6] is None else int(match[6])
+    if bit is not None and bit > 7:
+        raise ConfigError(f"{tag.key}: expected a bit from 0 to 7, found {tag.address!r}")
+    if block is not None and not 1 <= int(block) <= 65_535:
+        raise ConfigError(f"{tag.key}: expected a data block from 1 to 65535, found {tag.address!r}")
+    area = f"DB{int(block)}" if block else {"E": "I", "A": "Q"}.get(letter.upper(), letter.upper())
+    wanted = {"bool": "", "text": "B", "int16": "W", "uint16": "W"}.get(tag.type, "D")
+    if size != wanted:
+        stem = f"{area}.DB{wanted or 'X'}{number}" if block else f"{area}{wanted}{number}"
+        raise ConfigError(
+            f'{tag.key}: a tag of type {tag.type} needs an address such as "{stem}{"" if wanted else ".0"}", found {tag.address!r}'
+        )
+    count = max(tag.size, 1)
+    if number + count - 1 > 65_535:
+        raise ConfigError(f"{tag.key}: expected bytes from 0 to 65535, found {tag.address!r}")
+    if tag.writable and area == "I":
+        raise ConfigError(
+            f"{tag.key}: the station writes its outputs, expected a data block, flag or output, found the input {tag.address!r}"
+        )
+    return Place(area, number, count, bit)
+
+
+class S7Port(AreaPort):
+    """A TagPort. All tags of all areas are one request as far as the PLC's PDU reaches; adjacent outputs are one request.
+
+    A byte that holds output bits belongs to the station: bits of it that no tag maps are written as 0.
+    """
+
+    cell = "byte"
+    width = 1
+    gap = _GAP
+
+    def __init__(self, settings: S7Trigger, tags: Sequence[Tag]) -> None:
+        """Raises ConfigError for a tag's address, MissingExtra without python-snap7."""
+        try:
+            from snap7.connection import ISOTCPConnection
+            from snap7.s7protocol import S7Protocol
+        except ImportError as e:
+            raise MissingExtra("the s7 trigger", "plc") from e
+        super().__init__(tags)
+        logging.getLogger("snap7").setLevel(logging.CRITICAL)  # PlcLost says it once, and with the reason
+        self.where = f"PLC {settings.host}:{settings.port} rack {settings.rack} slot {settings.slot}"
+        self._settings = settings
+        # snap7's own Client connects with a timeout of 5 s that cannot be changed: these are the parts that it is made of.
+        self._new_connection, self._new_protocol = ISOTCPConnection, S7Protocol
+        self._connection: ISOTCPConnection | None = None
+        self._protocol = S7Protocol()
+        self._pdu_bytes = 240
+
+    def _parse(self, tag: Tag) -> Place:
+        return parse(tag)
+
+    def _open(self) -> None:
+        from snap7.error import S7Error, S7TimeoutError
+
+        s = self._settings
+        connection = self._new_connection(s.host, s.port, remote_tsap=0x0100 | s.rack << 5 | s.slot)
+        try:
+            connection.connect(s.timeout_ms / 1e3)
+        except S7Error as e:
+            cause = e.__context__
+            if isinstance(e, S7TimeoutError):
+                why = f"takes the connection, but does not answer as an S7 PLC in {s.timeout_ms:g} ms"
+            elif isinstance(cause, OSError) and not isinstance(cause, ConnectionResetError | BrokenPipeError):
+                why = f"does not answer in {s.timeout_ms:g} ms" if isinstance(cause, TimeoutError) else cause.strerror or str(cause)
+                why = f"cannot be connected to: {why}; it may be off, or at another address"
+            else:
+                why = f"refuses rack {s.rack} slot {s.slot}; expected slot 1 for S7-1200 and S7-1500, 2 for S7-300: see trigger.slot"
+            raise PlcLost(why) from e
+        self._connection, self._protocol = connection, self._new_protocol()
+        try:
+            answer = self._guarded(self._request, self._protocol.build_setup_communication_request(1, 1, 480))
+        except Refused as e:
+            raise self._lost(f"refuses to communicate: {e}") from e
+        pdu_bytes = min(int(answer["parameters"]["pdu_length"]), 480)
+        if pdu_bytes != self._pdu_bytes:
+            self._pdu_bytes = pdu_bytes
+            self._forget_plans()
+
+    def close(self) -> None:
+        """As in TagPort."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+    def _fits(self, spans: Sequence[Span]) -> bool:
+        answer = _READ_HEADER_BYTES + sum(4 + s.count + s.count % 2 for s in spans)
+        question = _READ_HEADER_BYTES + _ITEM_READ_BYTES * len(spans)
+        return len(spans) <= _MAX_ITEMS and max(answer, question) <= self._pdu_bytes
+
+    def _fits_write(self, span: Span) -> bool:
+        return _WRITE_HEADER_BYTES + span.count <= self._pdu_bytes
+
+    def _read_cells(self, spans: Sequence[Span]) -> Sequence[Sequence[int]]:
+        items: list[tuple[int, int, int, int]] = [(*_area(s.area), s.start, s.count) for s in spans]
+        answer = self._request(self._protocol.build_multi_read_request(items))
+        data = answer.get("raw_data", b"")
+        cells: list[Sequence[int]] = []
+        at = 0
+        for span in spans:
+            if data[at] != 0xFF:
+                code = data[at]
+                raise Refused(f"{_ITEM_ANSWERS.get(code, 'error')} (S7 item code 0x{code:02X})", no_such_place=code in (0x05, 0x0A))
+            got = data[at + 4 : at + 4 + span.count]
+            length = int.from_bytes(data[at + 2 : at + 4], "big")
+            if len(got) != span.count or length // (8 if data[at + 1] in (3, 4, 5) else 1) != span.count:
+                raise PlcLost(f"answered with {len(got)} bytes, expected {span.count}")
+            cells.append(got)
+            at += 4 + span.count + span.count % 2
+        return cells
+
+    def _write_cells(self, span: Span, cells: Sequence[int]) -> None:
+        from snap7.datatypes import S7Area, S7WordLen
+
+        area, block = _area(span.area)
+        answer = self._request(self._protocol.build_write_request(S7Area(area), block, span.start, S7WordLen.BYTE, bytes(cells)))
+        code = answer.get("raw_data", b"\0")[0]
+        if code != 0xFF:
+            raise Refused(f"{_ITEM_ANSWERS.get(code, 'error')} (S7 item code 0x{code:02X})", no_such_place=code in (0x05, 0x0A))
+
+    def _hint(self, tag: Tag, refused: Refused) -> str:
+        if not refused.no_such_place:
+            return ""
+        return "; check the block's number and length" + (
+            ", and that it is without optimized block access" if tag.address[:2] == "DB" else ""
+        )
+
+    def _request(self, request: bytes) -> dict[str, Any]:
+        """One request and its answer. Raises Refused, PlcLost."""
+        from snap7.error import S7Error, S7ProtocolError, S7TimeoutError
+
+        if self._connection is None:
+            raise PlcLost("not connected")
+        try:
+            self._connection.send_data(request)
+            answer = self._protocol.parse_response(self._connection.receive_data())
+        except S7TimeoutError as e:
+            raise PlcLost(f"did not answer in {self._settings.timeout_ms:g} ms") from e
+        except S7ProtocolError as e:
+            if e.error_code is None:
+                raise PlcLost(f"answered with something that is not S7: {e}") from e
+            raise Refused(f"{_ANSWERS.get(e.error_code, e)} (S7 error 0x{e.error_code:04X})") from e
+        except S7Error as e:
+            raise PlcLost("the connection was lost: closed by the PLC") from e
+        if answer["sequence"] != self._protocol.sequence:
+            raise PlcLost("answered another request")
+        return answer
+
+
+def _area(name: str) -> tuple[int, int]:
+    """S7's number of an area, and the data block's."""
+    return (0x84, int(name[2:])) if name.startswith("DB") else ({"I": 0x81, "Q": 0x82, "M": 0x83}[name], 0)
