@@ -1,4 +1,4 @@
-"""A complete tag map for each protocol, to begin with: the simulated PLC, the example stations and the PLC programmer's files all have these."""
+"""A complete tag map for each protocol, to begin with: the simulated PLC, the examples and the PLC programmer's files have these."""
 
 from typing import Literal
 

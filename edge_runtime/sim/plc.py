@@ -270,8 +270,8 @@ class SimulatedPlc:
         recipe = self._recipe_of(part)
         if "recipe" in self._wanted and recipe != self._wanted["recipe"]:
             self._wanted["recipe"] = str(recipe) if isinstance(self._wanted["recipe"], str) else recipe
-            changed = self._now
-            while self._told.get("ready", False) and self._now - changed < _RECIPE_SEEN_S:
+            changed, was_ready = self._now, bool(self._told.get("ready", False))
+            while (self._told.get("ready") if was_ready else self._unknown_recipe) and self._now - changed < _RECIPE_SEEN_S:
                 yield
         yield
         while self._heed_ready and part not in self._busy_parts and not self._may_announce():
@@ -279,7 +279,11 @@ class SimulatedPlc:
 
     def _may_announce(self) -> bool:
         """The station is ready, or has no such recipe: that part gets its FAULT."""
-        return bool(self._told.get("ready", True)) or self._told.get("fault_code") == StationFault.UNKNOWN_RECIPE
+        return bool(self._told.get("ready", True)) or self._unknown_recipe
+
+    @property
+    def _unknown_recipe(self) -> bool:
+        return self._told.get("fault_code") == StationFault.UNKNOWN_RECIPE
 
     def _until_acknowledged(self, high: bool) -> Iterator[None]:
         """Hold the trigger as it is."""
