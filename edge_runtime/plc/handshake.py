@@ -16,7 +16,8 @@ The words are those of `signals.py`. Three machines run side by side; each row i
     RESULT (`results.py`; with `acknowledge` mapped)
     EMPTY   a result waits, acknowledge low   result and numbers are written; then result_valid rises        VALID
     VALID   acknowledge rises                 result_valid, accept, reject, fault fall                       TAKEN
-    VALID   not within acknowledge_timeout_ms fault rises, fault_code 101: until reset_fault                 VALID
+    VALID   not within acknowledge_timeout_ms fault rises, fault_code 101: until reset_fault, which gives    VALID
+                                              the PLC as long again
     TAKEN   acknowledge falls                                                                                EMPTY
     any     connection lost                   results that wait are dropped: they are in the journal         EMPTY
 
@@ -161,7 +162,7 @@ class Handshake:
             self._latched = self._latched or StationFault(self._results.fault)
         elif not self._has_reset and self._latched is not StationFault.UNKNOWN_RECIPE:
             self._latched = None
-        if not self._has_reset and not self._results.outputs["result_valid"]:
+        if not self._has_reset and self._latched is StationFault.LATE_FOR_PULSE and not self._results.outputs["result_valid"]:
             self._results.forgive()
         announced = self._trigger(inputs)
         if alive and now_ns - self._beat_ns >= self._heartbeat_ns:
@@ -210,8 +211,6 @@ class Handshake:
         return recipe
 
     def _reset(self) -> None:
-        if self._latched is StationFault.ACKNOWLEDGE_TIMEOUT:
-            self._results.clear()
         self._results.forgive()
         self._overrun = False
         if self._latched is not StationFault.UNKNOWN_RECIPE or self._recipe_ready:

@@ -100,6 +100,7 @@ class Presented:
     def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
         """At most one move of the machine in `handshake`, so that the PLC sees every state."""
         if self._state is _Shown.VALID:
+            self._since_ns = self._since_ns or now_ns
             if acknowledge:
                 self._fall(_Shown.TAKEN)
                 self.fault = None
@@ -124,7 +125,8 @@ class Presented:
             self._fall(_Shown.EMPTY)
 
     def forgive(self) -> None:
-        """A fault of the acknowledge ends with its cause, or with `clear`."""
+        """The result stays, and the PLC has as long again to acknowledge it: a reset takes no verdict away."""
+        self.fault, self._blocked_ns, self._since_ns = None, 0, 0
 
     def clear(self) -> None:
         """Nothing is shown again after that: what was, is in the journal."""

@@ -21,7 +21,7 @@ class Signal:
 INPUTS = {
     "trigger": Signal("bool", "Rises once a part. May be held until trigger_acknowledge is seen."),
     "acknowledge": Signal("bool", "High: the result has been taken. result_valid falls, and this may fall then."),
-    "reset_fault": Signal("bool", "Its rise clears fault, fault_code and overrun, and drops results that were not acknowledged."),
+    "reset_fault": Signal("bool", "Its rise clears overrun and the station's own fault; results that wait for their acknowledge stay."),
     "enable": Signal("bool", "Low: the station is not to be triggered; ready is low and a trigger means nothing."),
     "part_id": Signal("uint32", "The part's number or name; valid before the trigger rises and until trigger_acknowledge."),
     "recipe": Signal("uint16", "Which recipe the next parts are judged by; ready is low until it is prepared."),

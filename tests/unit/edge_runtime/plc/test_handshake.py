@@ -155,11 +155,16 @@ def test_without_acknowledge_in_time_the_station_has_a_fault_until_it_is_reset()
     plc.look(trigger=True)
     assert "had a fault (101)" in plc.announced[-1].refused
     plc.decide(FAULT)
-    plc.look(trigger=False, acknowledge=True)
+    plc.look(trigger=False, reset_fault=True)
+    assert {"ready", "result_valid", "accept"} <= plc.high(), "a reset takes no result away"
+    plc.look(ms=990, reset_fault=False)
+    assert "fault" not in plc.high(), "the PLC has as long again"
+    plc.look(ms=20)
+    assert "fault" in plc.high()
+    plc.look(acknowledge=True)
     assert "fault" in plc.high(), "a late acknowledge takes the result, not the fault"
     plc.look(acknowledge=False, reset_fault=True)
-    plc.look(reset_fault=False)
-    assert plc.high() == {"ready"}
+    assert plc.handshake.outputs()["fault_code"] == 1, "the refused part's own"
 
 
 def test_without_reset_fault_the_fault_ends_with_the_acknowledge() -> None:
