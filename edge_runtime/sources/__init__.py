@@ -7,6 +7,8 @@ from edge_runtime import config as c
 from edge_runtime import protocols
 from edge_runtime.sources.camera import Camera
 from edge_runtime.sources.folder import Folder
+from edge_runtime.sources.guarded import GuardedSource
+from edge_runtime.sources.pylon import PylonDriver
 from edge_runtime.sources.synthetic import Synthetic
 from edge_runtime.sources.video import Video
 
@@ -28,6 +30,7 @@ _KINDS: dict[type, Callable[[Any], Source]] = {
     c.VideoSource: Video,
     c.CameraSource: Camera,
     c.SyntheticSource: Synthetic,
+    c.PylonSource: lambda s: GuardedSource(s, lambda: PylonDriver(s)),
 }
 
 
