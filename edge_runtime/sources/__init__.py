@@ -5,8 +5,10 @@ from typing import Any, Protocol
 
 from edge_runtime import config as c
 from edge_runtime import protocols
+from edge_runtime.sources.aravis import AravisDriver
 from edge_runtime.sources.camera import Camera
 from edge_runtime.sources.folder import Folder
+from edge_runtime.sources.genicam import GenicamDriver
 from edge_runtime.sources.guarded import GuardedSource
 from edge_runtime.sources.pylon import PylonDriver
 from edge_runtime.sources.synthetic import Synthetic
@@ -30,6 +32,8 @@ _KINDS: dict[type, Callable[[Any], Source]] = {
     c.VideoSource: Video,
     c.CameraSource: Camera,
     c.SyntheticSource: Synthetic,
+    c.AravisSource: lambda s: GuardedSource(s, lambda: AravisDriver(s)),
+    c.GenicamSource: lambda s: GuardedSource(s, lambda: GenicamDriver(s)),
     c.PylonSource: lambda s: GuardedSource(s, lambda: PylonDriver(s)),
 }
 

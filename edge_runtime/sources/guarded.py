@@ -230,7 +230,7 @@ class GuardedSource:
             elif self._settings.trigger == "free" and now - heard > self._settings.read_timeout_ms / 1e3:
                 raise SourceError(f"camera {self._name}: stopped delivering, no picture for {now - heard:.1f} s, reconnecting")
             elif now - checked > _CHECK_S:
-                camera.ask(camera.driver.check, self._limit_s)
+                camera.ask(camera.driver.check, self._settings.open_timeout_ms / 1e3 + _HANGS_AFTER_S)
                 checked = time.monotonic()
 
     @property
@@ -308,7 +308,8 @@ class GuardedSource:
             self._kind = kind
         if kind != self._kind:
             was, found = (f"{name_of(k[0])} {k[1]}x{k[2]}" for k in (self._kind, kind))
-            raise SourceError(f"camera {self._name}: expected {was} as its first frame was, it now delivers {found}; reconnecting")
+            hint = "state source.pixel_format and source.roi, so that a power cycle cannot change them"
+            raise SourceError(f"camera {self._name}: expected {was} as its first frame was, it now delivers {found}; {hint}")
         fmt = format_of(raw.pixel_format)
         image = to_image(raw.data, fmt, raw.width, raw.height, raw.padding_x, self._settings.demosaic)
         image.flags.writeable = False
@@ -319,7 +320,7 @@ class GuardedSource:
     def _captured_ns(self, camera: _Camera, raw: RawFrame, not_before_ns: int) -> int:
         """When the exposure began: the camera's clock (else the arrival), less what even the fastest frame takes."""
         told_ns = raw.arrived_ns
-        if raw.ticks is not None:
+        if raw.ticks is not None and raw.complete:  # what lost packets may have lost its time as well
             if camera.clock is None:
                 camera.clock = CameraClock(camera.driver.tick_ns)
             clock, resets = camera.clock, camera.clock.resets

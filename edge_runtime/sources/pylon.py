@@ -12,7 +12,8 @@ from edge_runtime.errors import MissingExtra, SourceError
 from edge_runtime.sources.driver import Kind, Node, RawFrame
 
 _KINDS: tuple[tuple[str, Kind], ...] = (
-    ("Integer", "integer"), ("Float", "float"), ("Enum", "enumeration"), ("Boolean", "boolean"), ("Command", "command"), ("String", "string"),
+    ("Integer", "integer"), ("Float", "float"), ("Enum", "enumeration"),
+    ("Boolean", "boolean"), ("Command", "command"), ("String", "string"),
 )  # fmt: skip
 
 
