@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from edge_runtime import config as c
 from edge_runtime import protocols
+from edge_runtime.errors import ConfigError
 from edge_runtime.sources.aravis import AravisDriver
 from edge_runtime.sources.camera import Camera
 from edge_runtime.sources.folder import Folder
@@ -43,4 +44,11 @@ def open_source(settings: c.Source) -> Source:
     return _KINDS[type(settings)](settings)
 
 
-__all__ = ["Source", "open_source"]
+def check_depth(source: Source, bits: int) -> None:
+    """Raises ConfigError when an opened camera gives pixels of another depth than the bundle was taught on: both fit into uint16."""
+    found: int | None = getattr(source, "bits", None)
+    if found is not None and found != bits:
+        raise ConfigError(f"source.pixel_format: expected pixels of {bits} bits, as the bundle was taught on, the camera gives {found}")
+
+
+__all__ = ["Source", "check_depth", "open_source"]

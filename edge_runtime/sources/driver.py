@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from edge_runtime.config import IndustrialSource
 from edge_runtime.errors import ConfigError, SourceError
+from edge_runtime.sources.pixels import format_named
 
 NodeValue = bool | int | float | str
 Kind = Literal["integer", "float", "enumeration", "boolean", "command", "string"]
@@ -175,6 +176,12 @@ def exposure_ns(driver: Driver) -> int:
     return 0 if node is None else round(float(node.read()) * 1e3)
 
 
+def bits_of(driver: Driver) -> int | None:
+    """Significant bits of a pixel, None when the camera does not tell its format. Raises SourceError for a format that cannot be judged."""
+    node = driver.node("PixelFormat")
+    return None if node is None else format_named(str(node.read())).bits
+
+
 def _first(driver: Driver, *names: str) -> str:
     return next((n for n in names if driver.node(n) is not None), names[0])
 
@@ -218,4 +225,4 @@ def _trigger(driver: Driver, s: IndustrialSource) -> None:
         set_node(driver, "TriggerSource", s.trigger_line, "source.trigger_line")
 
 
-__all__ = ["Driver", "Kind", "Node", "NodeValue", "RawFrame", "configure", "exposure_ns", "set_node"]
+__all__ = ["Driver", "Kind", "Node", "NodeValue", "RawFrame", "bits_of", "configure", "exposure_ns", "set_node"]

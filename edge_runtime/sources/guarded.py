@@ -14,7 +14,7 @@ from edge_runtime.errors import LinesideError, LostFrame, SourceError
 from edge_runtime.handoff import Helper, Reply
 from edge_runtime.records import Frame
 from edge_runtime.sources.clock import CameraClock
-from edge_runtime.sources.driver import Driver, RawFrame, configure, exposure_ns
+from edge_runtime.sources.driver import Driver, RawFrame, bits_of, configure, exposure_ns
 from edge_runtime.sources.pixels import format_of, name_of, to_image
 
 _log = logging.getLogger(__name__)
@@ -69,6 +69,8 @@ class GuardedSource:
     """
 
     remaining: int | None = None
+    guarded = True
+    """`problem` tells how the camera is now; what single grabs raised need not be remembered."""
 
     def __init__(self, settings: IndustrialSource, make: Callable[[], Driver]) -> None:
         """`make` builds a fresh driver, which is opened in its own thread."""
@@ -81,7 +83,7 @@ class GuardedSource:
         """Frames that lost packets, since the source was entered."""
         self.reconnects = 0
         self.bits: int | None = None
-        """Significant bits of a pixel, once a frame came."""
+        """Significant bits of a pixel, once the camera is open."""
         self._trouble: str | None = None
         self._name = ""
         self._kind: tuple[int, int, int] | None = None
@@ -185,6 +187,7 @@ class GuardedSource:
             driver.open()
             configure(driver, s)
             camera.exposure_ns = exposure_ns(driver)
+            self.bits = bits_of(driver)
             driver.start()
 
         try:
@@ -313,7 +316,6 @@ class GuardedSource:
         fmt = format_of(raw.pixel_format)
         image = to_image(raw.data, fmt, raw.width, raw.height, raw.padding_x, self._settings.demosaic)
         image.flags.writeable = False
-        self.bits = fmt.bits
         self._well()
         return Frame(seq=self._seq, captured_ns=captured_ns, source=camera.driver.name, image=image)
 

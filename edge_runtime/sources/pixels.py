@@ -70,6 +70,7 @@ FORMATS = {
 }
 """By name, as `source.pixel_format` names them."""
 
+_KNOWN = ", ".join(n for n in FORMATS if n.startswith(("Mono", "BayerRG", "RGB", "BGR"))) + " (and the other Bayer patterns)"
 _BY_CODE = {f.code: f for f in FORMATS.values()}
 
 
@@ -78,10 +79,15 @@ def format_of(code: int) -> Format:
     try:
         return _BY_CODE[code]
     except KeyError:
-        known = ", ".join(n for n in FORMATS if n.startswith(("Mono", "BayerRG", "RGB", "BGR")))
-        raise SourceError(
-            f"source.pixel_format: expected one of {known} (and the other Bayer patterns), the camera delivers format 0x{code:08X}"
-        ) from None
+        raise SourceError(f"source.pixel_format: expected one of {_KNOWN}, the camera delivers format 0x{code:08X}") from None
+
+
+def format_named(name: str) -> Format:
+    """The format of a camera's own name for it, also of before the convention (RGB8Packed). Raises SourceError."""
+    found = FORMATS.get(name) or FORMATS.get(name.removesuffix("Packed"))
+    if found is None:
+        raise SourceError(f"source.pixel_format: expected one of {_KNOWN}, the camera is set to {name}")
+    return found
 
 
 def name_of(code: int) -> str:
