@@ -7,14 +7,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from edge_runtime.config import IndustrialSource
 from edge_runtime.errors import LinesideError, LostFrame, SourceError
-from edge_runtime.handoff import Helper, Reply
+from edge_runtime.handoff import Reply
 from edge_runtime.records import Frame
 from edge_runtime.sources.clock import CameraClock
-from edge_runtime.sources.driver import Driver, RawFrame, bits_of, configure, exposure_ns
+from edge_runtime.sources.connection import Connection
+from edge_runtime.sources.driver import Driver, RawFrame
 from edge_runtime.sources.pixels import format_of, name_of, to_image
 
 _log = logging.getLogger(__name__)
@@ -32,33 +33,9 @@ _LOSSES_TOLD_S = 10.0
 _MISSES = 2
 """Software triggers in a row without a frame, after which the camera is opened anew."""
 
-T = TypeVar("T")
 
-
-class _Hung(SourceError):
-    """A call into the driver did not return."""
-
-
-class _Camera:
-    """One opened driver and the thread that alone calls it."""
-
-    def __init__(self, driver: Driver) -> None:
-        self.driver = driver
-        self.calls: Helper[Callable[[], Any], Any] = Helper(lambda call: call(), "camera-driver")
-        self.clock: CameraClock | None = None
-        self.exposure_ns = 0
-        self.last_block: int | None = None
-        self.hangs = False
-
-    def ask(self, call: Callable[[], T], limit_s: float) -> T:
-        """Raises what the call raises, or _Hung."""
-        reply = self.calls.call(call)
-        try:
-            result: T = reply.result(limit_s)
-        except TimeoutError:
-            self.hangs = True
-            raise _Hung(f"camera {self.driver.name}: its driver has not answered for {limit_s:.1f} s, reconnecting") from None
-        return result
+class _Missed(SourceError):
+    """A software trigger got no frame."""
 
 
 class GuardedSource:
@@ -91,7 +68,7 @@ class GuardedSource:
         self._seq = 0
         self._owed = False
         self._misses = 0
-        self._hung: list[Helper[Any, Any]] = []
+        self._hung: list[Connection] = []
         self._fresh = threading.Condition()
         self._frames: deque[Frame | SourceError] = deque(maxlen=_WAITING_FRAMES if self.trigger_window_ns else 1)
         self._shots: queue.SimpleQueue[tuple[int, Reply[Frame]] | None] = queue.SimpleQueue()
@@ -149,7 +126,7 @@ class GuardedSource:
 
     # --- the thread "camera" -----------------------------------------------------------------------------------------
 
-    def _run(self, camera: _Camera | None, stop: threading.Event) -> None:
+    def _run(self, camera: Connection | None, stop: threading.Event) -> None:
         pause, longest = _BACKOFF_S
         while not stop.is_set():
             seen = self._seq
@@ -166,57 +143,37 @@ class GuardedSource:
                 _log.exception("camera %s", self._name)
                 self._lose(f"camera {self._name}: its driver raised {type(e).__name__}: {e}")
             finally:
-                self._let_go(camera)
+                if camera is not None:
+                    self._let_go(camera)
                 camera = None
             pause = _BACKOFF_S[0] if self._seq > seen else pause
             if stop.wait(pause):
                 return
             pause = min(pause * 2, longest)
 
-    def _connect(self) -> _Camera:
+    def _connect(self) -> Connection:
         """An opened, set up and started camera."""
-        self._hung = [h for h in self._hung if h.alive]
+        self._hung = [c for c in self._hung if c.left_behind]
         if len(self._hung) >= _MOST_HUNG:
             raise SourceError(
                 f"camera {self._name}: {len(self._hung)} calls into its driver hang; unplug the camera, or restart the station"
             )
-        camera = _Camera(self._make())
-        driver, s = camera.driver, self._settings
-
-        def begin() -> None:
-            driver.open()
-            configure(driver, s)
-            camera.exposure_ns = exposure_ns(driver)
-            self.bits = bits_of(driver)
-            driver.start()
-
+        camera = Connection(self._make())
         try:
-            camera.ask(begin, s.open_timeout_ms / 1e3 + _HANGS_AFTER_S)
+            camera.open(self._settings, self._open_limit_s)
         except BaseException:
             self._let_go(camera)
             raise
-        self._name = driver.name
+        self._name, self.bits = camera.driver.name, camera.bits
         self._owed, self._misses = False, 0
         return camera
 
-    def _let_go(self, camera: _Camera | None) -> None:
-        if camera is None:
-            return
-        close = camera.driver.close
-        if not camera.hangs:
-            try:
-                camera.ask(close, _CLOSE_S)
-            except _Hung:
-                pass
-            except Exception:
-                _log.exception("camera %s: closing", self._name)
-        else:
-            camera.calls.call(close)  # once it returns after all, others may have the camera
-        camera.calls.leave()
-        if camera.hangs:
-            self._hung.append(camera.calls)
+    def _let_go(self, camera: Connection) -> None:
+        camera.end()
+        if camera.left_behind:
+            self._hung.append(camera)
 
-    def _serve(self, camera: _Camera, stop: threading.Event) -> None:
+    def _serve(self, camera: Connection, stop: threading.Event) -> None:
         """Until `stop`; raises what ends the connection."""
         heard = checked = time.monotonic()
         while not stop.is_set():
@@ -233,14 +190,18 @@ class GuardedSource:
             elif self._settings.trigger == "free" and now - heard > self._settings.read_timeout_ms / 1e3:
                 raise SourceError(f"camera {self._name}: stopped delivering, no picture for {now - heard:.1f} s, reconnecting")
             elif now - checked > _CHECK_S:
-                camera.ask(camera.driver.check, self._settings.open_timeout_ms / 1e3 + _HANGS_AFTER_S)
+                camera.ask(camera.driver.check, self._open_limit_s)
                 checked = time.monotonic()
 
     @property
     def _limit_s(self) -> float:
         return self._settings.read_timeout_ms / 1e3 + _HANGS_AFTER_S
 
-    def _serve_shot(self, camera: _Camera) -> bool:
+    @property
+    def _open_limit_s(self) -> float:
+        return self._settings.open_timeout_ms / 1e3 + _HANGS_AFTER_S
+
+    def _serve_shot(self, camera: Connection) -> bool:
         try:
             shot = self._shots.get(timeout=_SLICE_S)
         except queue.Empty:
@@ -250,18 +211,19 @@ class GuardedSource:
         until_ns, reply = shot
         try:
             reply.give(self._fire(camera, until_ns))
+        except (LostFrame, _Missed) as e:
+            reply.fail(e)
+            if self._misses >= _MISSES:
+                raise
         except SourceError as e:
             reply.fail(e)
-            if isinstance(e, _Hung) or self._misses >= _MISSES or not self._owed:
-                if isinstance(e, LostFrame):
-                    return True
-                raise
+            raise
         except Exception as e:
             reply.fail(SourceError(f"camera {self._name}: its driver raised {type(e).__name__}: {e}"))
             raise
         return True
 
-    def _fire(self, camera: _Camera, until_ns: int) -> Frame:
+    def _fire(self, camera: Connection, until_ns: int) -> Frame:
         """One software trigger and its own frame."""
         driver = camera.driver
         left_s = max((until_ns - time.monotonic_ns()) / 1e9, 0.001)
@@ -280,13 +242,13 @@ class GuardedSource:
         fired_ns, raw = camera.ask(shoot, left_s + self._limit_s)
         if raw is None:
             self._misses += 1
-            raise SourceError(f"camera {self._name}: no picture within {left_s * 1e3:.0f} ms of its software trigger")
+            raise _Missed(f"camera {self._name}: no picture within {left_s * 1e3:.0f} ms of its software trigger")
         self._misses = 0
         frame = self._judged(camera, raw, fired_ns)
         self._owed = False
         return frame
 
-    def _take(self, camera: _Camera, raw: RawFrame) -> None:
+    def _take(self, camera: Connection, raw: RawFrame) -> None:
         try:
             frame: Frame | SourceError = self._judged(camera, raw, 0)
         except LostFrame as e:
@@ -297,7 +259,7 @@ class GuardedSource:
             self._frames.append(frame)
             self._fresh.notify_all()
 
-    def _judged(self, camera: _Camera, raw: RawFrame, not_before_ns: int) -> Frame:
+    def _judged(self, camera: Connection, raw: RawFrame, not_before_ns: int) -> Frame:
         """A frame that may be judged. Raises LostFrame, or SourceError when the camera changed its format or delivered an old frame."""
         captured_ns = self._captured_ns(camera, raw, not_before_ns)
         self._seq += self._counted(camera, raw)
@@ -319,7 +281,7 @@ class GuardedSource:
         self._well()
         return Frame(seq=self._seq, captured_ns=captured_ns, source=camera.driver.name, image=image)
 
-    def _captured_ns(self, camera: _Camera, raw: RawFrame, not_before_ns: int) -> int:
+    def _captured_ns(self, camera: Connection, raw: RawFrame, not_before_ns: int) -> int:
         """When the exposure began: the camera's clock (else the arrival), less what even the fastest frame takes."""
         told_ns = raw.arrived_ns
         if raw.ticks is not None and raw.complete:  # what lost packets may have lost its time as well
@@ -333,7 +295,7 @@ class GuardedSource:
                 raise SourceError(f"camera {self._name}: the picture is older than its software trigger; not judged")
         return max(told_ns - camera.exposure_ns - round(self._settings.latency_ms * 1e6), not_before_ns)
 
-    def _counted(self, camera: _Camera, raw: RawFrame) -> int:
+    def _counted(self, camera: Connection, raw: RawFrame) -> int:
         """Frames since the last one by the camera's own count, so that one that never came leaves a gap."""
         last, camera.last_block = camera.last_block, raw.block_id
         if last is None or raw.block_id is None or not self.trigger_window_ns:
