@@ -79,6 +79,10 @@ class Pairing:
             if answered.missing and self._owns(answered.trigger, frame.captured_ns):
                 answered.missing, picture.taken = False, True  # too late for its trigger, but it did come
                 self._unexplained += 1
+            elif not picture.taken and self._owns(answered.trigger, frame.captured_ns):
+                picture.taken = True  # whether the first was the part's cannot be told any more, but somebody must hear of it
+                self.strays += 1
+                self.problem = f"A second picture came for part {answered.trigger.seq}, after it was answered: does the wire bounce?"
 
     def lost(self, why: LostFrame) -> list[Outcome]:
         """A picture came that must not be judged: the fault of the one trigger that can be meant; with several, they wait on."""
@@ -115,19 +119,20 @@ class Pairing:
         others = [t for t in (*self._waiting, *(a.trigger for a in self._answered)) if t is not trigger]
         for p in mine:
             p.taken = True
-        if len(mine) > 1:
-            return self._fail(trigger, f"{len(mine)} pictures for one trigger: which one shows the part is not known.", missing=False)
-        if any(self._owns(t, picture.frame.captured_ns) for t in others):
-            return self._fail(trigger, "The picture may belong to either of two triggers: they came too close together.", missing=False)
-        missing = self._unexplained + sum(p.gap for p in self._pictures if p.frame.seq <= picture.frame.seq)
+        last_seq = mine[-1].frame.seq
+        lost = self._unexplained + sum(p.gap for p in self._pictures if p.frame.seq <= last_seq)
         for p in self._pictures:
-            p.gap = 0 if p.frame.seq <= picture.frame.seq else p.gap
+            p.gap = 0 if p.frame.seq <= last_seq else p.gap
         explained = sum(a.missing for a in self._answered)
         self._unexplained = 0
         for answered in self._answered:
             answered.missing = False
-        if missing > explained:
-            why = f"The camera counted {missing - explained} pictures more than came: frames and triggers may have lost step."
+        if len(mine) > 1:
+            return self._fail(trigger, f"{len(mine)} pictures for one trigger: which one shows the part is not known.", missing=False)
+        if any(self._owns(t, picture.frame.captured_ns) for t in others):
+            return self._fail(trigger, "The picture may belong to either of two triggers: they came too close together.", missing=False)
+        if lost > explained:
+            why = f"The camera counted {lost - explained} pictures more than came: frames and triggers may have lost step."
             return self._fail(trigger, why, missing=False)
         self._waiting.remove(trigger)
         self._close(trigger, missing=False)

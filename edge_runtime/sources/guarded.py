@@ -106,7 +106,7 @@ class GuardedSource:
             return self._shoot(timeout_s)
         with self._fresh:
             if not self._fresh.wait_for(lambda: self._frames, timeout_s):
-                raise SourceError(self._trouble or f"camera {self._name}: expected a frame within {timeout_s:g} s, none came")
+                raise SourceError(self.problem or f"camera {self._name}: expected a frame within {timeout_s:g} s, none came")
             frame = self._frames.popleft()
         if isinstance(frame, SourceError):
             raise frame
