@@ -19,7 +19,7 @@ from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.recipes import Entry, load_recipes
 from edge_runtime.records import Frame
 from edge_runtime.sinks import journal_file
-from edge_runtime.sources import open_source
+from edge_runtime.sources import check_depth, open_source
 from edge_runtime.triggers import open_trigger
 
 JOURNAL_NEEDS_MB = 200
@@ -184,11 +184,18 @@ def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe)
 
 def _source(camera: Camera, predictors: list[OpenvinoPredictor]) -> str:
     grab_s = getattr(camera.source, "read_timeout_ms", 2000.0) / 1e3
-    limit_s = grab_s + getattr(camera.source, "open_timeout_ms", 5000.0) / 1e3 + 1
+    limit_s = grab_s + getattr(camera.source, "open_timeout_ms", 5000.0) / 1e3 + 3
 
-    def one_frame(_: None) -> Frame:
+    def one_frame(_: None) -> Frame | None:
         with open_source(camera.source) as source:
-            return source.grab(grab_s)
+            for predictor in predictors:
+                check_depth(source, predictor.preprocessor.spec.bits)
+            try:
+                return source.grab(grab_s)
+            except SourceError:
+                if getattr(source, "trigger_window_ns", None) is None or source.problem is not None:
+                    raise
+                return None  # waits for the PLC's wire
 
     helper = Helper(one_frame, "check-source")  # a driver may hang in spite of its timeouts
     try:
@@ -197,6 +204,8 @@ def _source(camera: Camera, predictors: list[OpenvinoPredictor]) -> str:
         raise SourceError(f"source: expected a frame within {limit_s:g} s, found none: the driver hangs") from None
     finally:
         helper.close(0)
+    if frame is None:
+        return f"the camera is there and took its settings; no trigger came on its wire within {grab_s:g} s, so no picture was looked at"
     kind = "x".join(map(str, frame.image.shape[1::-1])) + (" gray" if frame.image.ndim == 2 else " colour") + f" {frame.image.dtype}"
     if not predictors:
         return f"{frame.source}: one frame, {kind}; no bundle to compare with"

@@ -7,7 +7,8 @@
     ├── DataError          66  training or test images are missing, unreadable or do not fit together
     ├── DeviceError        69  the inference device named in the station file is not there or cannot run the model
     ├── SourceError        74  a camera, a video or an image folder cannot be opened or stopped delivering
-    │   └── SourceExhausted 74 a folder or video that does not loop has no more images; the station ends cleanly
+    │   ├── SourceExhausted 74 a folder or video that does not loop has no more images; the station ends cleanly
+    │   └── LostFrame      74  one picture of a camera lost packets or changed its format: never judged
     ├── TriggerError       76  a trigger line (PLC, socket) cannot be opened or broke its protocol
     │   └── TagError       76  the PLC has no such tag, or one of another type or access
     ├── SinkError          73  a receiver of decisions cannot be opened: port in use, folder not writable
@@ -74,6 +75,15 @@ class SourceExhausted(SourceError):
     """A folder or video that does not loop has no more images."""
 
 
+class LostFrame(SourceError):
+    """The camera took a picture that cannot be judged: packets are missing, or it is of another format than those before."""
+
+    def __init__(self, why: str, seq: int, captured_ns: int) -> None:
+        super().__init__(why)
+        self.seq = seq
+        self.captured_ns = captured_ns
+
+
 class TriggerError(LinesideError):
     """A trigger line cannot be opened or broke its protocol."""
 
@@ -125,8 +135,10 @@ class MissingExtra(LinesideError):
 
     exit_code = 83
 
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs packages that are not installed. Install them with: pip install 'lineside[{extra}]'")
+    def __init__(self, what: str, extra: str, install: str | None = None) -> None:
+        """`install`: the command, where it is not pip with an extra."""
+        command = install or f"pip install 'lineside[{extra}]'"
+        super().__init__(f"{what} needs packages that are not installed. Install them with: {command}")
 
 
 class FrameError(LinesideError):

@@ -53,6 +53,8 @@ def explain(message: str, raw: Any, kind: type[msgspec.Struct]) -> str:
         return f"{key}: missing{_kinds_hint(key, kind, 'one of')}"
     where = _named(raw, where)
     found = look_up(raw, where)
+    if what.startswith("Invalid enum value"):
+        return f"{where}: expected one of {', '.join(map(show, _choices(where, kind)))}, found {show(found)}"
     if what.startswith("Invalid value"):
         return f"{where}: expected{_kinds_hint(where, kind, ' one of').lstrip(';')}, found {show(found)}"
     if wanted := _EXPECTED.fullmatch(what):
@@ -119,6 +121,17 @@ def _kinds_hint(where: str, kind: type[msgspec.Struct], lead: str) -> str:
     """`; one of "folder", "video"` where `where` is the `kind` of a table that comes in several."""
     tags = [t.__struct_config__.tag for t in _tables(kind, where.removesuffix(".kind")) if t.__struct_config__.tag is not None]
     return f"; {lead.strip()} {', '.join(show(t) for t in sorted(map(str, tags)))}" if tags and where.endswith("kind") else ""
+
+
+def _choices(where: str, kind: type[msgspec.Struct]) -> tuple[Any, ...]:
+    """What a key that is a Literal may be."""
+    table, _, key = where.rpartition(".")
+    for struct in _tables(kind, table) if table else [kind]:
+        for f in msgspec.structs.fields(struct):
+            if f.encode_name == key:
+                hints = (f.type, *typing.get_args(f.type))
+                return next((typing.get_args(h) for h in hints if typing.get_origin(h) is typing.Literal), ())
+    return ()
 
 
 def _structs_in(hint: Any) -> list[type[msgspec.Struct]]:

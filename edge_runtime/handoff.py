@@ -146,6 +146,15 @@ class Helper(Generic[A, R]):
         self._calls.put((argument, reply))
         return reply
 
+    @property
+    def alive(self) -> bool:
+        """False when the thread has ended."""
+        return self._thread.is_alive()
+
+    def leave(self) -> None:
+        """End after the calls that were asked for already, whenever the one that hangs returns; never waits."""
+        self._calls.put(None)
+
     def close(self, timeout_s: float) -> bool:
         """Begin no further call and wait so long for the one that runs. False when it hangs and was left behind."""
         self._closed = True

@@ -31,7 +31,7 @@ from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.preview import Display, PreviewSink
 from edge_runtime.sinks.publisher import Publisher
-from edge_runtime.sources import Source, open_source
+from edge_runtime.sources import Source, check_depth, open_source
 from edge_runtime.station import Station
 from edge_runtime.triggers import open_trigger
 
@@ -113,6 +113,8 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
         with named(name and f"camera {name}"):
             source = open_source(settings.source)
             source.__enter__()
+            for depth in {o.predictor.preprocessor.spec.bits for o in opened if names[o.entry.camera] == name}:
+                check_depth(source, depth)
         cameras.append(Camera(name, Capture(source, slowest_s)))
         stack.callback(_close_source, source, cameras[-1].capture)
     eyes = Cameras(cameras)

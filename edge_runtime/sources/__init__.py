@@ -5,8 +5,13 @@ from typing import Any, Protocol
 
 from edge_runtime import config as c
 from edge_runtime import protocols
+from edge_runtime.errors import ConfigError
+from edge_runtime.sources.aravis import AravisDriver
 from edge_runtime.sources.camera import Camera
 from edge_runtime.sources.folder import Folder
+from edge_runtime.sources.genicam import GenicamDriver
+from edge_runtime.sources.guarded import GuardedSource
+from edge_runtime.sources.pylon import PylonDriver
 from edge_runtime.sources.synthetic import Synthetic
 from edge_runtime.sources.video import Video
 
@@ -28,6 +33,9 @@ _KINDS: dict[type, Callable[[Any], Source]] = {
     c.VideoSource: Video,
     c.CameraSource: Camera,
     c.SyntheticSource: Synthetic,
+    c.AravisSource: lambda s: GuardedSource(s, lambda: AravisDriver(s)),
+    c.GenicamSource: lambda s: GuardedSource(s, lambda: GenicamDriver(s)),
+    c.PylonSource: lambda s: GuardedSource(s, lambda: PylonDriver(s)),
 }
 
 
@@ -36,4 +44,11 @@ def open_source(settings: c.Source) -> Source:
     return _KINDS[type(settings)](settings)
 
 
-__all__ = ["Source", "open_source"]
+def check_depth(source: Source, bits: int) -> None:
+    """Raises ConfigError when an opened camera gives pixels of another depth than the bundle was taught on: both fit into uint16."""
+    found: int | None = getattr(source, "bits", None)
+    if found is not None and found != bits:
+        raise ConfigError(f"source.pixel_format: expected pixels of {bits} bits, as the bundle was taught on, the camera gives {found}")
+
+
+__all__ = ["Source", "check_depth", "open_source"]

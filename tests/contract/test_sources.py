@@ -96,18 +96,40 @@ def video(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=["folder", "video", "camera", "synthetic"])
+SIZES = {"genicam": (100, 128)}
+"""Where not SIZE: that producer's cameras cannot be smaller."""
+
+
+@pytest.fixture(params=["folder", "video", "camera", "synthetic", "pylon", "pylon free", "aravis", "genicam"])
 def source(request: pytest.FixtureRequest) -> Source:
+    roi = [0, 0, *SIZE[::-1]]
     make: dict[str, Callable[[], c.Source]] = {
         "folder": lambda: c.FolderSource(path=request.getfixturevalue("folder")),
         "video": lambda: c.VideoSource(path=request.getfixturevalue("video")),
         "camera": lambda: c.CameraSource(device=request.getfixturevalue("camera").url, open_timeout_ms=2000, read_timeout_ms=300),
         "synthetic": lambda: c.SyntheticSource(width=SIZE[1], height=SIZE[0]),
+        "pylon": lambda: c.PylonSource(
+            serial=request.getfixturevalue("pylon_camera"), trigger="software", pixel_format="Mono8", roi=roi, exposure_us=1000
+        ),
+        "pylon free": lambda: c.PylonSource(
+            serial=request.getfixturevalue("pylon_camera"), pixel_format="Mono8", roi=roi, exposure_us=1000
+        ),
+        "aravis": lambda: c.AravisSource(
+            camera=request.getfixturevalue("gige_camera").address, pixel_format="Mono8", roi=roi, trigger="software", exposure_us=1000
+        ),
+        "genicam": lambda: c.GenicamSource(
+            producer=request.getfixturevalue("producer"), camera="VikyTL_DEV_red", pixel_format="Mono8", roi=[0, 0, 128, 100]
+        ),
     }
     return open_source(make[request.param]())
 
 
-def test_frames_are_numbered_stamped_and_read_only(source: Source) -> None:
+@pytest.fixture
+def size(request: pytest.FixtureRequest) -> tuple[int, int]:
+    return SIZES.get(request.node.callspec.params["source"], SIZE)
+
+
+def test_frames_are_numbered_stamped_and_read_only(source: Source, size: tuple[int, int]) -> None:
     with source:
         entered = time.monotonic_ns()
         frames = [source.grab(1.0) for _ in range(3)]
@@ -116,7 +138,7 @@ def test_frames_are_numbered_stamped_and_read_only(source: Source) -> None:
     assert frames[0].seq < frames[1].seq < frames[2].seq
     for frame in frames:
         assert entered - 200e6 < frame.captured_ns <= time.monotonic_ns()
-        assert frame.image.shape[:2] == SIZE and frame.image.dtype == np.uint8
+        assert frame.image.shape[:2] == size and frame.image.dtype == np.uint8
         with pytest.raises(ValueError, match="read-only"):
             frame.image[0, 0] = 0
 
