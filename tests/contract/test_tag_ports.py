@@ -163,8 +163,8 @@ def test_a_number_is_never_older_than_the_bit_that_was_read_before_it(plc: Plc) 
             part = 0
             while not stop.is_set():
                 part += 1
-                server.set({"part_id": part})
-                server.set({"trigger": True})
+                time.sleep(part % 10 * 1e-4)  # comes at any time of the other side's reads
+                server.set({"part_id": part, "trigger": True})
                 seen.wait(5)
                 seen.clear()
                 server.set({"trigger": False})

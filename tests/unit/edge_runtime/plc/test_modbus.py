@@ -1,0 +1,201 @@
+"""Modbus addresses, what is refused, and an independent server and client (libmodbus, mbpoll)."""
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.config import ModbusTrigger, PlcInputs, TagType
+from edge_runtime.errors import ConfigError, TagError
+from edge_runtime.plc.modbus import ModbusPort, parse
+from edge_runtime.plc.tags import Tag
+
+SERVER = r"""
+#include <modbus.h>
+#include <stdlib.h>
+#include <stdio.h>
+int main(int argc, char **argv) {
+    modbus_t *plc = modbus_new_tcp("127.0.0.1", atoi(argv[1]));
+    modbus_mapping_t *memory = modbus_mapping_new(200, 200, 200, 200);
+    uint8_t query[MODBUS_TCP_MAX_ADU_LENGTH];
+    memory->tab_input_bits[3] = 1;
+    memory->tab_input_registers[5] = 4711;
+    memory->tab_registers[20] = 0x0001; memory->tab_registers[21] = 0xE240;
+    int listening = modbus_tcp_listen(plc, 1), got;
+    puts("listening"); fflush(stdout);
+    for (;;) {
+        modbus_tcp_accept(plc, &listening);
+        while ((got = modbus_receive(plc, query)) >= 0)
+            if (got > 0) modbus_reply(plc, query, got, memory);
+        modbus_close(plc);
+    }
+}
+"""
+
+
+def tag(address: str, kind: TagType = "bool", name: str = "x", writable: bool = False, length: int = 0) -> Tag:
+    return Tag(name, f"trigger.{'outputs' if writable else 'inputs'}.{name}", address, kind, writable, length=length)
+
+
+def port_of(*tags: Tag, number: int = 502) -> ModbusPort:
+    return ModbusPort(ModbusTrigger(port=number, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0")), tags)
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "place"),
+    [
+        ("coil:0", "bool", ("coil", 0, 1, 0)), ("discrete:65535", "bool", ("discrete", 65_535, 1, 0)),
+        ("holding:7.15", "bool", ("holding", 7, 1, 15)), ("input:7.0", "bool", ("input", 7, 1, 0)),
+        ("holding:7", "uint16", ("holding", 7, 1, None)), ("input:65534", "float32", ("input", 65_534, 2, None)),
+        ("holding:7", "text", ("holding", 7, 3, None)),
+    ],
+)  # fmt: skip
+def test_addresses(address: str, kind: TagType, place: tuple[str, int, int, int | None]) -> None:
+    found = parse(tag(address, kind, length=5))
+    assert (found.area, found.start, found.count, found.bit) == place
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "writable", "says"),
+    [
+        ("40001", "uint16", False, "holding:0"), ("coil:x", "bool", False, "coil:0"), ("Coil:1", "bool", False, "coil:0"),
+        ("coil:-1", "bool", False, "coil:0"), ("coil:65536", "bool", False, "0 to 65535"), ("holding:65535", "uint32", False, "65536"),
+        ("holding:1", "bool", False, "holding:1.0"), ("holding:1.16", "bool", False, "0 to 15"), ("coil:1.2", "bool", False, "0 to 15"),
+        ("coil:1", "uint16", False, "holding:1"), ("holding:1.2", "int32", False, "holding:1"), ("discrete:1", "bool", True, "coil"),
+        ("input:1", "uint16", True, "holding register"), ("coil:٣", "bool", False, "coil:0"), ("", "bool", False, "coil:0"),
+    ],
+)  # fmt: skip
+def test_an_address_that_cannot_be_is_named(address: str, kind: TagType, writable: bool, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        port_of(tag(address, kind, writable=writable))
+    message = str(caught.value)
+    assert message.startswith(f"trigger.{'outputs' if writable else 'inputs'}.x: ") and says in message and repr(address) in message
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("coil:1", "bool", True), ("coil:1", "bool", True)), (("coil:1", "bool", False), ("coil:1", "bool", True)),
+        (("holding:1", "uint32", True), ("holding:2", "uint16", False)), (("holding:1.3", "bool", True), ("holding:1.4", "bool", False)),
+        (("holding:1.3", "bool", True), ("holding:1", "uint16", True)), (("holding:1.3", "bool", True), ("holding:1.3", "bool", True)),
+    ],
+)  # fmt: skip
+def test_an_output_shares_its_place_with_nothing(one: tuple[str, TagType, bool], other: tuple[str, TagType, bool]) -> None:
+    a, b = tag(one[0], one[1], "a", one[2]), tag(other[0], other[1], "b", other[2])
+    with pytest.raises(ConfigError) as caught:
+        port_of(a, b)
+    assert a.key in str(caught.value) and b.key in str(caught.value)
+
+
+def test_inputs_may_share_and_output_bits_may_share_a_register() -> None:
+    port_of(tag("holding:1", "uint32", "a"), tag("holding:1.3", "bool", "b"), tag("coil:1", "bool", "c"), tag("coil:1", "bool", "d"))
+    port_of(tag("holding:1.3", "bool", "a", True), tag("holding:1.4", "bool", "b", True))
+
+
+@pytest.mark.parametrize(
+    ("addresses", "trips"),
+    [
+        (["coil:0", "coil:3", "coil:40"], 1), (["coil:0", "coil:900"], 2), (["coil:0", "discrete:0"], 2),
+        (["coil:0", "holding:1.0", "coil:1"], 3), (["coil:9", "coil:0"], 1), (["holding:0.0", "holding:60.1", "holding:120.1"], 1),
+        (["holding:0.0", "holding:60.1", "holding:125.1"], 2),
+    ],
+)  # fmt: skip
+def test_tags_near_each_other_are_one_request_and_the_order_is_kept(addresses: list[str], trips: int) -> None:
+    tags = [tag(address, "bool", f"t{i}") for i, address in enumerate(addresses)]
+    assert port_of(*tags).trips([t.name for t in tags]) == trips
+
+
+# --- independent peers -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def libmodbus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The TCP port of a server on Debian's libmodbus."""
+    if shutil.which("gcc") is None or shutil.which("pkg-config") is None:
+        pytest.skip("no C compiler: apt-get install gcc pkg-config")
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "libmodbus"], capture_output=True, text=True)
+    if flags.returncode:
+        pytest.skip("libmodbus is not installed: apt-get install libmodbus-dev")
+    folder: Path = tmp_path_factory.mktemp("libmodbus")
+    (folder / "plc.c").write_text(SERVER)
+    subprocess.run(["gcc", "plc.c", "-o", "plc", *flags.stdout.split()], cwd=folder, check=True)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        number = int(s.getsockname()[1])
+    with subprocess.Popen([folder / "plc", str(number)], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None and server.stdout.readline() == b"listening\n"
+        yield number
+        server.kill()
+
+
+def test_libmodbus_is_read_and_mbpoll_reads_what_was_written(libmodbus: int) -> None:
+    inputs = [tag("discrete:3", "bool", "enable"), tag("input:5", "uint16", "recipe"), tag("holding:20", "uint32", "part_id")]
+    outputs = [
+        tag("holding:100", "uint32", "result_part_id", True), tag("holding:102", "uint16", "severity", True),
+        tag("holding:103.2", "bool", "heartbeat", True), tag("coil:50", "bool", "accept", True),
+        tag("coil:51", "bool", "result_valid", True),
+    ]  # fmt: skip
+    port = port_of(*inputs, *outputs, number=libmodbus)
+    try:
+        port.connect(lambda: None)
+        assert port.read(["enable", "recipe", "part_id"]) == {"enable": True, "recipe": 4711, "part_id": 123_456}
+        port.write({"result_part_id": 123_456, "severity": 250, "heartbeat": True, "accept": False, "result_valid": True})
+        assert port.read([t.name for t in outputs]) == {
+            "result_part_id": 123_456, "severity": 250, "heartbeat": True, "accept": False, "result_valid": True,
+        }  # fmt: skip
+    finally:
+        port.close()
+    with pytest.raises(TagError, match=r"trigger.inputs.enable: .*coil:200.*illegal data address"):  # it serves one client at a time
+        port_of(tag("coil:200", name="enable"), number=libmodbus).connect(lambda: None)
+    if shutil.which("mbpoll") is None:
+        pytest.skip("mbpoll is not installed: apt-get install mbpoll")
+    common = ["mbpoll", "-m", "tcp", "-p", str(libmodbus), "-0", "-1", "-a", "1"]
+    registers = subprocess.run([*common, "-t", "4:hex", "-r", "100", "-c", "4", "127.0.0.1"], capture_output=True, text=True, timeout=10)
+    coils = subprocess.run([*common, "-t", "0", "-r", "50", "-c", "2", "127.0.0.1"], capture_output=True, text=True, timeout=10)
+    assert [line.split()[-1] for line in registers.stdout.splitlines() if line.startswith("[")] == ["0x0001", "0xE240", "0x00FA", "0x0004"]
+    assert [line.split()[-1] for line in coils.stdout.splitlines() if line.startswith("[")] == ["0", "1"]
+
+
+def test_what_lies_between_tags_may_be_missing(caplog: pytest.LogCaptureFixture) -> None:
+    """A PLC that refuses a request over a gap is read without the gap."""
+    from edge_runtime.sim.modbus_server import ModbusServer
+
+    tags = [tag("holding:0", "uint16", "a"), tag("holding:9", "uint16", "b")]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        number = int(s.getsockname()[1])
+    settings = ModbusTrigger(port=number, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0"))
+
+    class Holes(ModbusServer):
+        def _count(self, sending: bool, pdu: object) -> object:
+            if not sending and getattr(pdu, "count", 0) > 1:
+                pdu.address = 60_000  # type: ignore[attr-defined]  # answered as an address that is not there
+            return super()._count(sending, pdu)
+
+    with Holes(settings, tags) as server:
+        server.set({"a": 1, "b": 2})
+        port = ModbusPort(settings, tags)
+        port.connect(lambda: None)
+        assert port.trips(["a", "b"]) == 1
+        assert port.read(["a", "b"]) == {"a": 1, "b": 2}
+        assert port.trips(["a", "b"]) == 2 and "refused to read holding:0..9" in caplog.text
+        port.close()
+
+
+def test_a_wrong_unit_is_named() -> None:
+    from edge_runtime.sim.modbus_server import ModbusServer
+
+    tags = [replace(tag("coil:0"), name="trigger")]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        number = int(s.getsockname()[1])
+    settings = ModbusTrigger(port=number, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0"))
+    other = ModbusTrigger(port=number, unit=9, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0"))
+    with ModbusServer(settings, tags):
+        port = ModbusPort(other, tags)
+        with pytest.raises(TagError, match=r"unit 9 refused to read coil:0: .*trigger.unit"):
+            port.connect(lambda: None)
