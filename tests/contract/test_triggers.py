@@ -1,4 +1,4 @@
-"""What every trigger line promises: timer, ZeroMQ and a PLC (edge_runtime.sim)."""
+"""What every trigger line promises: timer, ZeroMQ, and a PLC over each protocol (edge_runtime.sim)."""
 
 import itertools
 import json
@@ -6,14 +6,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import zmq
-from pymodbus.client import ModbusTcpClient
 
 from edge_runtime import config as c
 from edge_runtime.errors import TriggerError
+from edge_runtime.plc import defaults
+from edge_runtime.plc.defaults import Kind, default_trigger
 from edge_runtime.records import Trigger
 from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.triggers import TriggerLine, open_trigger
@@ -46,32 +47,29 @@ def _zeromq(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
         yield line, lambda part: push.send(json.dumps({"part_id": str(part)}).encode())
 
 
-@contextmanager
-def _modbus(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
-    settings = c.ModbusTrigger(port=port, timeout_ms=1000)
-    with SimulatedPlc(settings, count=0):
-        client = ModbusTcpClient("127.0.0.1", port=port)
-        timers: list[threading.Timer] = []
+def _plc(kind: Kind) -> Callable[[int], AbstractContextManager[tuple[TriggerLine, Callable[[int], None]]]]:
+    @contextmanager
+    def begin(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
+        settings = default_trigger(kind, port=port)
+        with SimulatedPlc(settings, count=0) as plc:
+            timers: list[threading.Timer] = []
 
-        def rise(part: int) -> None:
-            client.write_registers(0, [part >> 16, part & 0xFFFF])
-            client.write_coil(0, True)
+            def announce(part: int) -> None:
+                plc.server.set({"trigger": False, "part_id": part, "enable": True})
+                later = threading.Timer(0.1, plc.server.set, ({"trigger": True},))  # the line must be polling to see it low
+                later.start()
+                timers.append(later)
 
-        def announce(part: int) -> None:
-            client.write_coil(0, False)
-            later = threading.Timer(0.05, rise, (part,))  # the line must be polling to see the coil low
-            later.start()
-            timers.append(later)
+            try:
+                yield open_trigger(settings, 41), announce
+            finally:
+                for timer in timers:
+                    timer.join()
 
-        try:
-            yield open_trigger(settings, 41), announce
-        finally:
-            for timer in timers:
-                timer.join()
-            client.close()
+    return begin
 
 
-KINDS = {"timer": _timer, "zeromq": _zeromq, "modbus": _modbus}
+KINDS = {"timer": _timer, "zeromq": _zeromq} | {kind: _plc(kind) for kind in defaults.KINDS}
 
 
 @pytest.fixture(params=KINDS)
@@ -168,7 +166,8 @@ def test_a_port_in_use_is_named(free_port: int) -> None:
         pass
 
 
-def test_a_plc_that_is_not_there_is_an_error_on_entering(free_port: int) -> None:
-    line = open_trigger(c.ModbusTrigger(port=free_port, timeout_ms=200), 1)
-    with pytest.raises(TriggerError, match=f"127.0.0.1:{free_port}.*does not answer"), line:
+@pytest.mark.parametrize("kind", defaults.KINDS)
+def test_a_plc_that_is_not_there_is_an_error_on_entering(kind: Kind, free_port: int) -> None:
+    line = open_trigger(default_trigger(kind, port=free_port), 1)
+    with pytest.raises(TriggerError, match=rf"127.0.0.1:{free_port}.*Check \[trigger\]"), line:
         pass

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.config import CameraSource, FolderSource, ModbusTrigger, load_recipe, load_station
+from edge_runtime.config import CameraSource, FolderSource, ModbusTrigger, TagSettings, load_recipe, load_station
 from edge_runtime.errors import ConfigError
 
 STATION = 'name = "a"\nrecipe = "r.toml"\n'
@@ -40,10 +40,15 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 
 def test_each_kind_brings_its_own_table(tmp_path: Path) -> None:
     text = STATION + '[source]\nkind = "camera"\ndevice = "rtsp://c/1"\n[trigger]\nkind = "modbus"\nport = 1502\n'
+    text += (
+        '[trigger.inputs]\ntrigger = "coil:0"\npart_id = { address = "holding:4", order = "CDAB" }\n[trigger.outputs]\nreject = "coil:9"\n'
+    )
     config = load_station(station(tmp_path, text))
     assert isinstance(config.source, CameraSource)
     assert isinstance(config.trigger, ModbusTrigger)
     assert config.trigger.port == 1502
+    assert config.trigger.inputs.part_id == TagSettings(address="holding:4", order="CDAB")
+    assert config.trigger.outputs.reject == "coil:9"
 
 
 @pytest.mark.parametrize(
@@ -73,9 +78,9 @@ def test_each_kind_brings_its_own_table(tmp_path: Path) -> None:
         (STATION + FOLDER + TIMER + "[journal]\ndurable = 1\n", "journal.durable: expected true or false, found 1"),
         (
             STATION + '[source]\nkind = "camra"\n' + TIMER,
-            'source.kind: expected one of "camera", "folder", "synthetic", "video", found "camra"',
+            'source.kind: expected one of "aravis", "camera", "folder", "genicam", "pylon", "synthetic", "video", found "camra"',
         ),
-        (STATION + FOLDER + "[trigger]\n", 'trigger.kind: missing; one of "modbus", "timer", "zeromq"'),
+        (STATION + FOLDER + "[trigger]\n", 'trigger.kind: missing; one of "ethernetip", "modbus", "opcua", "s7", "timer", "zeromq"'),
         (STATION + TIMER, "source: missing"),
         (STATION + '[source]\nkind = "camera"\n' + TIMER, "source.device: missing"),
         (STATION + "device = []\n" + FOLDER + TIMER, 'device: expected at least one device such as "CPU", found an empty list'),
@@ -122,7 +127,7 @@ def test_several_cameras_each_have_their_source_and_recipes(tmp_path: Path) -> N
         (HEAD + TIMER + TOP + SIDE.replace("device = 1", "devise = 1"),
             "camera[1].source.devise: unknown key; did you mean camera[1].source.device?"),
         (HEAD + TIMER + TOP + SIDE.replace('"camera"', '"camra"'),
-            'camera[1].source.kind: expected one of "camera", "folder", "synthetic", "video", found "camra"'),
+            'camera[1].source.kind: expected one of "aravis", "camera", "folder", "genicam", "pylon", "synthetic", "video", found "camra"'),
         (HEAD + TIMER + TOP + SIDE.replace('recipe = "s.toml"\n', ""), "camera[1].recipe: missing"),
         (HEAD + TIMER + TOP + SIDE.replace("s7.toml", "").replace('""', "3"), "camera[1].recipes.7: expected a path in quotes, found 3"),
         (HEAD + TIMER, "source: missing"),
