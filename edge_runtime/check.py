@@ -15,12 +15,15 @@ from edge_runtime.bundle import ModelBundle
 from edge_runtime.config import Camera, Recipe, StationConfig, TimerTrigger, ZeromqTrigger, load_station
 from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError
 from edge_runtime.handoff import Helper
+from edge_runtime.plc.line import PlcLine
+from edge_runtime.plc.opcua import OpcuaPort
+from edge_runtime.plc.ports import open_port
+from edge_runtime.plc.signals import tags_of
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.recipes import Entry, load_recipes
 from edge_runtime.records import Frame
 from edge_runtime.sinks import journal_file
 from edge_runtime.sources import check_depth, open_source
-from edge_runtime.triggers import open_trigger
 
 JOURNAL_NEEDS_MB = 200
 """Below this the journal of a fast line is full within a shift."""
@@ -220,8 +223,13 @@ def _trigger(config: StationConfig) -> str:
         return f"timer, every {settings.period_ms:g} ms"
     if isinstance(settings, ZeromqTrigger):
         return f"messages to {settings.endpoint}, which can be bound"
-    with open_trigger(settings, 1):
-        return f"PLC {settings.host}:{settings.port} answers, and every coil and register of [trigger] is there"
+    inputs, outputs = tags_of(settings)
+    port = open_port(settings, [*inputs, *outputs])
+    with PlcLine(settings, 1, port):
+        said = f"{port.where} answers, and all {len(inputs) + len(outputs)} signals of [trigger] are there"
+        if isinstance(port, OpcuaPort):
+            said += f"; it publishes every {port.publishing_ms:g} ms ({port.sampling_ms:g} ms between samples)"
+        return said
 
 
 def _journal(config: StationConfig) -> str:

@@ -115,18 +115,17 @@ def run_line(out: Path, parts: int) -> tuple[list[Decision], dict[int, Any], lis
     Returns what a subscriber received, what the PLC read back (part -> PartResult), and the previews' messages.
     """
     from edge_runtime.client import DecisionClient
-    from edge_runtime.config import ModbusTrigger
+    from edge_runtime.plc.defaults import default_trigger
     from edge_runtime.sim.plc import SimulatedPlc
 
     modbus, decision, replay, preview = free_ports(4)
     endpoints = [f"tcp://127.0.0.1:{port}" for port in (decision, replay, preview)]
-    station = write_station(out, modbus, endpoints)
     previews: list[list[bytes]] = []
     decisions: list[Decision] = []
-    plc = SimulatedPlc(
-        ModbusTrigger(port=modbus), parts_per_minute=PARTS_PER_MINUTE, count=parts, first_part=FIRST_PART, told=tell_part
-    )  # fmt: skip
+    trigger = default_trigger("modbus", port=modbus)
+    plc = SimulatedPlc(trigger, parts_per_minute=PARTS_PER_MINUTE, count=parts, first_part=FIRST_PART, told=tell_part)
     watching = threading.Event()
+    station = write_station(out, trigger, endpoints)
     with (
         DecisionClient(endpoints[0], endpoints[1]) as client,
         plc,
@@ -143,8 +142,10 @@ def run_line(out: Path, parts: int) -> tuple[list[Decision], dict[int, Any], lis
     return decisions, plc.results, previews
 
 
-def write_station(out: Path, modbus_port: int, endpoints: Sequence[str]) -> Path:
+def write_station(out: Path, trigger: Any, endpoints: Sequence[str]) -> Path:
     """The station and recipe files, as a line engineer would write them. Returns the station file's path."""
+    from edge_runtime.plc.defaults import trigger_toml
+
     (out / "recipe.toml").write_text('name = "solar-cell"\nbundle = "bundle"\ndeadline_ms = 500\n')
     station = out / "station.toml"
     station.write_text(
@@ -157,9 +158,7 @@ device = "CPU"
 kind = "folder"
 path = "line"
 
-[trigger]
-kind = "modbus"
-port = {modbus_port}
+{trigger_toml(trigger)}
 
 [publisher]
 endpoint = "{endpoints[0]}"

@@ -1,10 +1,12 @@
-"""A complete tag map for each protocol, to begin with: the simulated PLC, the examples and the PLC programmer's files have these."""
+"""A complete tag map for each protocol: what simulated PLC, example stations and the PLC programmer's files begin with."""
 
-from typing import Literal
+import json
+from typing import Any, Literal
 
 import msgspec
 
 from edge_runtime import config as c
+from edge_runtime.errors import ConfigError
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
 
 Kind = Literal["modbus", "opcua", "s7", "ethernetip"]
@@ -44,11 +46,20 @@ def default_trigger(kind: Kind, host: str = "127.0.0.1", port: int | None = None
     inputs, outputs = _map(kind)
     inputs.pop("acknowledge" if pulse is not None else "encoder")
     port = port or _PORTS[kind]
-    return msgspec.convert(
+    trigger: c.PlcTrigger = msgspec.convert(
         {"kind": kind, **({"endpoint": f"opc.tcp://{host}:{port}"} if kind == "opcua" else {"host": host, "port": port}),
          "inputs": inputs, "outputs": outputs, "pulse": pulse},
         type=c.PlcTrigger,
     )  # fmt: skip
+    return trigger
+
+
+def trigger_to_play(kind: str, host: str, port: int | None) -> c.PlcTrigger:
+    """What `lineside sim plc` plays without a station file; `port`: None is one that needs no root. Raises ConfigError."""
+    known = next((k for k in KINDS if k == kind), None)
+    if known is None:
+        raise ConfigError(f'--protocol: expected one of {", ".join(KINDS)}, found "{kind}"')
+    return default_trigger(known, host, port or _PORTS[known] + (1000 if _PORTS[known] < 1024 else 0))
 
 
 def _map(kind: Kind) -> tuple[dict[str, c.PlcTag], dict[str, c.PlcTag]]:
@@ -66,3 +77,22 @@ def _map(kind: Kind) -> tuple[dict[str, c.PlcTag], dict[str, c.PlcTag]]:
                 # Most Logix controllers have no unsigned types.
                 table[name] = f"LS_{words}" if signal.type == "bool" else c.TagSettings(address=f"LS_{words}", type="int32")
     return named
+
+
+def trigger_toml(settings: c.PlcTrigger) -> str:
+    """The [trigger] of a station file with the settings that differ from their defaults."""
+    given = msgspec.to_builtins(settings)
+    tables = {name: given.pop(name) for name in ("inputs", "outputs", "pulse")}
+    usual = {f.name: f.default for f in msgspec.structs.fields(settings)}
+    lines = ["[trigger]", *(f"{key} = {json.dumps(value)}" for key, value in given.items() if key == "kind" or value != usual[key])]
+    for name, table in tables.items():
+        entries = [f"{key} = {_inline(value)}" for key, value in (table or {}).items() if value is not None]
+        lines += ["", f"[trigger.{name}]", *entries] if entries else []
+    return "\n".join(lines) + "\n"
+
+
+def _inline(value: Any) -> str:
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    kept = {key: v for key, v in value.items() if v is not None and not (key == "length" and value.get("type") != "text")}
+    return "{ " + ", ".join(f"{key} = {json.dumps(v)}" for key, v in kept.items()) + " }"
