@@ -72,7 +72,7 @@ def test_each_kind_brings_its_own_table(tmp_path: Path) -> None:
         (STATION + FOLDER + TIMER + "[journal]\ndurable = 1\n", "journal.durable: expected true or false, found 1"),
         (
             STATION + '[source]\nkind = "camra"\n' + TIMER,
-            'source.kind: expected one of "camera", "folder", "synthetic", "video", found "camra"',
+            'source.kind: expected one of "aravis", "camera", "folder", "genicam", "pylon", "synthetic", "video", found "camra"',
         ),
         (STATION + FOLDER + "[trigger]\n", 'trigger.kind: missing; one of "modbus", "timer", "zeromq"'),
         (STATION + TIMER, "source: missing"),
