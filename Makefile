@@ -22,6 +22,7 @@ demo: $(READY)
 	@$(BIN)/python -m export.demo --out runs/demo
 
 test: $(READY)
+	@bash deploy/testbench.sh
 	$(BIN)/python -m pytest
 
 check: $(READY)

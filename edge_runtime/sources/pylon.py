@@ -83,6 +83,8 @@ class PylonDriver:
 
     def fetch(self, timeout_s: float) -> RawFrame | None:
         with self._errors():
+            if timeout_s <= 0 and self._camera.NumReadyBuffers.Value == 0:
+                return None  # RetrieveResult(0) would take a millisecond
             result = self._camera.RetrieveResult(round(timeout_s * 1e3), self._pylon.TimeoutHandling_Return)
             arrived_ns = time.monotonic_ns()
             if not result.IsValid():

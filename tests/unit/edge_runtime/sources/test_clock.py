@@ -77,3 +77,12 @@ def test_no_frame_is_told_later_than_it_came_nor_before_the_one_before_it(steps:
         assert last <= told <= arrival
         assert clock.error_ns >= 0
         last = told
+
+
+def test_a_drift_that_turns_as_the_camera_warms_up_is_followed() -> None:
+    clock, rng, truth, ticks = CameraClock(1.0), random.Random(1), 1000 * S, 0.0
+    for i in range(20 * 400):
+        truth += S // 20
+        ticks += S / 20 * (1 + (80e-6 if i < 20 * 300 else -80e-6))
+        told = clock.captured_ns(round(ticks), truth + LEAST_NS + round(rng.expovariate(1 / MS)))
+    assert abs(told - truth - LEAST_NS) < MS
