@@ -67,7 +67,7 @@ def run_dir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> SharedWorkshop:
-    """One quantization of the backbone for many exports at 64x64: it takes longer than all the rest of one. Networks are quantized anew.
+    """One quantization of the backbone for many exports at 64x64. Networks are quantized anew.
 
     An export that shares nothing is `int8` of test_build.
     """
