@@ -1,1 +1,3 @@
 """From a fitted detector to a bundle that a device can trust: convert, quantize, compare, pack."""
+
+import training  # noqa: F401  # before any module here loads torch: it tells OpenMP not to spin

@@ -7,6 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from export.workshop import SharedWorkshop
+from training.backbones import DEFAULT_BACKBONE
+from training.lesson import Lesson, resolve
+from training.methods.table import METHODS
+
 SIDE = 64
 
 
@@ -58,3 +63,13 @@ def run_dir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "rings"
     teach(load_dataset(data_dir, image_size=str(SIDE)), Lesson("padim"), out)
     return out
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> SharedWorkshop:
+    """One quantization of the backbone for many exports at 64x64. Networks are quantized anew.
+
+    An export that shares nothing is `int8` of test_build.
+    """
+    strides = {s for method, known in METHODS.items() if known.network is None for s in resolve(Lesson(method))[0]}
+    return SharedWorkshop(DEFAULT_BACKBONE, sorted(strides | {8, 16}), None, SIDE, SIDE, tmp_path_factory.mktemp("workshop"))

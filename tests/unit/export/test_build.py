@@ -13,8 +13,10 @@ from openvino import op
 from edge_runtime.bundle import ModelBundle
 from edge_runtime.errors import ConfigError, DataError, ParityError
 from edge_runtime.predictor import OpenvinoPredictor
-from export import convert, workshop
+from export import convert
+from export import workshop as workshop_module
 from export.build import Options, Report, build
+from export.workshop import SharedWorkshop
 from training.data import load_dataset, load_frame
 from training.evaluate import evaluate_bundle
 from training.run import frame_of, load_run
@@ -98,8 +100,7 @@ def test_a_refused_export_leaves_nothing_behind(run_dir: Path, tmp_path: Path, m
 def test_a_quantization_that_went_wrong_does_not_pass_the_default_gate(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = workshop.quantize_backbone
-    monkeypatch.setattr(workshop, "quantize_backbone", lambda *args: _blind(real(*args)))
+    monkeypatch.setattr(workshop_module, "quantize_backbone", lambda backbone, *rest: _blind(backbone.clone()))
     with pytest.raises(ParityError, match="INT8 against FP32"):
         build(load_run(run_dir), tmp_path / "bundle", None, Options("int8"))
     assert list(tmp_path.iterdir()) == []
@@ -152,15 +153,14 @@ def test_an_existing_bundle_is_not_replaced_without_force(int8: Report, run_dir:
     assert ModelBundle.open(int8.out).id == int8.bundle_id
 
 
-def test_a_rule_that_rests_on_painted_defects_is_applied_to_the_int8_graph_too(data_dir: Path, tmp_path: Path) -> None:
+def test_a_rule_that_rests_on_painted_defects_is_applied_to_the_int8_graph_too(
+    run_dir: Path, workshop: SharedWorkshop, tmp_path: Path
+) -> None:
     from training.calibrate import Rule
-    from training.lesson import Lesson
     from training.recalibrate import recalibrate
-    from training.teach import teach
 
-    run = teach(load_dataset(data_dir, image_size="64"), Lesson("padim"), tmp_path / "run")
-    run = recalibrate(run, Rule(kind="max_f1", synthetic=10))
-    report = build(run, tmp_path / "bundle", None, Options("int8", band=1.0, budget=1.0))
+    run = recalibrate(load_run(Path(shutil.copytree(run_dir, tmp_path / "run"))), Rule(kind="max_f1", synthetic=10))
+    report = build(run, tmp_path / "bundle", None, Options("int8", band=1.0, budget=1.0), workshop=workshop)
     threshold = ModelBundle.open(report.out).manifest.threshold
     assert (threshold.n_bad, threshold.n_synthetic) == (10, 10)
     assert threshold.value != run.info.threshold.value and "synthetic" in threshold.rule

@@ -12,6 +12,7 @@ import pytest
 from edge_runtime.bundle import ModelBundle, file_sha256
 from edge_runtime.errors import ConfigError
 from export.compare import Comparison, Request, Row, _choose, compare, fast_methods, share_bad
+from export.workshop import SharedWorkshop
 from tests.unit.export.conftest import draw
 from training.data import Dataset, load_dataset
 from training.fit import torch_backbone_fn
@@ -124,14 +125,12 @@ def test_methods_that_these_images_cannot_teach_are_left_out(dataset: Dataset) -
         compare(dataset, Request(["magic"]), Path("nowhere"))
 
 
-def test_shared_features_are_those_of_torch(dataset: Dataset, tmp_path: Path) -> None:
-    from export.workshop import SharedWorkshop
+def test_shared_features_are_those_of_torch(workshop: SharedWorkshop) -> None:
     from training.backbones import build_backbone
 
-    shop = SharedWorkshop("efficientnet_lite0", (8, 16), None, 64, 64, tmp_path)
     backbone = build_backbone("efficientnet_lite0", (16,))
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    run = shop.backbone_fn(backbone)
+    run = workshop.backbone_fn(backbone)
     first, again, expected = run(pictures), run(pictures[1:]), torch_backbone_fn(backbone)(pictures)
     assert len(first) == 1 and np.allclose(first[0], expected[0], atol=1e-3)
     assert np.array_equal(again[0][0], first[0][1])

@@ -9,6 +9,7 @@ import pytest
 
 from edge_runtime.bundle import ModelBundle
 from export.build import Options, build
+from export.workshop import SharedWorkshop
 from tests.unit.export.conftest import draw, draw_mask
 from training.augment import Augment
 from training.data import load_dataset
@@ -39,7 +40,7 @@ def bad_parts(tmp_path_factory: pytest.TempPathFactory) -> OutlierSource:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_method_becomes_a_bundle_that_scores_as_its_manifest_says(
-    method: str, data_dir: Path, bad_parts: OutlierSource, tmp_path: Path
+    method: str, data_dir: Path, bad_parts: OutlierSource, workshop: SharedWorkshop, tmp_path: Path
 ) -> None:
     dataset = load_dataset(data_dir, image_size="64", allow_duplicates=True)
     takes_bad = METHODS[method].outliers != "none"
@@ -52,7 +53,7 @@ def test_a_method_becomes_a_bundle_that_scores_as_its_manifest_says(
     assert (run.info.learning is not None) == learns(method)
     assert len(run.held_out.images) == (5 if learns(method) else 24)
 
-    report = build(run, tmp_path / "bundle", None, Options("int8", band=WIDE, budget=WIDE))
+    report = build(run, tmp_path / "bundle", None, Options("int8", band=WIDE, budget=WIDE), workshop=workshop, dataset=dataset)
     assert report.score_difference < 1e-3  # torch and its own FP32 graph agree
     bundle = ModelBundle.open(report.out)
     manifest = bundle.manifest
