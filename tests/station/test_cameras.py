@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_runtime import wire
+from edge_runtime import inspection, wire
 from edge_runtime.bundle import ModelBundle
 from edge_runtime.config import FolderSource
 from edge_runtime.errors import DeviceError, SourceError
 from edge_runtime.inference import model_thread, together_is_faster
+from edge_runtime.judge import Judgement, Limits
 from edge_runtime.launch import run_station
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.protocols import Predictor, Source
@@ -141,6 +142,28 @@ def test_a_model_that_hangs_faults_its_parts_in_time(model: OpenvinoPredictor, o
         assert max(r.heard.late_ms) <= 300 + BUSY_MS
         assert "side: " in r.heard.decisions[1].reason
         assert of(r.heard.decisions[1])["top"].verdict is A
+
+
+def test_a_view_that_does_not_come_back_at_all_keeps_nobody_waiting(
+    model: OpenvinoPredictor, other_model: OpenvinoPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever hangs in it, the part is told in time; the view serves again when it is back."""
+    real, stuck = inspection.judge, Limits(20.0, 18.0)
+    first = threading.Event()
+
+    def judge(prediction: Prediction, limits: Limits, frame_wh: tuple[int, int]) -> Judgement:
+        if limits is stuck and not first.is_set():
+            first.set()
+            time.sleep(1.5)
+        return real(prediction, limits, frame_wh)
+
+    monkeypatch.setattr(inspection, "judge", judge)
+    side: tuple[Source, dict[str, Recipe]] = (Parts(), {"": Recipe(other_model, stuck, 300)})
+    with several(Line([0, 400, 2500]), {"top": at(Parts(bad=[2]), model, 300), "side": side}) as r:
+        assert r.station.run() == 0
+        assert r.heard.verdicts == [F, R, A]
+        assert max(r.heard.late_ms) <= 300 + BUSY_MS
+        assert "side: It did not answer in time." in r.heard.decisions[0].reason
 
 
 def test_cameras_grab_at_the_same_time(model: OpenvinoPredictor, other_model: OpenvinoPredictor) -> None:

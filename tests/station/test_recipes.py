@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.judge import Limits
 from edge_runtime.predictor import OpenvinoPredictor
-from edge_runtime.records import Decision, Picture, Trigger
+from edge_runtime.records import Decision, Frame, Picture, Trigger
 from edge_runtime.station import Station
 from tests.station.rig import BUSY_MS, A, F, Line, Parts, R, Recipe, Wrapped, every, rig
 
@@ -104,6 +106,17 @@ def test_parts_that_were_taken_are_faults_while_the_plc_is_lost(model: OpenvinoP
         assert lost.severity is None
 
 
+@contextmanager
+def running(station: Station) -> Iterator[None]:
+    thread = threading.Thread(target=station.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        station.stop()
+        thread.join()
+
+
 def prepared(station: Station, recipe: str) -> tuple[Exception | None, float]:
     began = time.monotonic()
     try:
@@ -114,14 +127,20 @@ def prepared(station: Station, recipe: str) -> tuple[Exception | None, float]:
 
 
 def test_preparing_runs_the_recipe_s_model_once_after_the_part_in_flight_and_shows_in_health(model: OpenvinoPredictor) -> None:
+    """Asked while the part's picture is still being taken: the part comes first all the same."""
+
+    class Slow(Parts):
+        def grab(self, timeout_s: float) -> Frame:
+            frame = super().grab(timeout_s)
+            time.sleep(0.4)
+            return frame
+
     order: list[str] = []
-    own = Wrapped(model, lambda n: order.append("part") or time.sleep(0.3))
+    own = Wrapped(model, lambda n: order.append("part"))
     other = Wrapped(model, lambda n: order.append("warm") or time.sleep(0.1))
-    line = Line([0], endless=True)
-    with rig(line, Parts(), own, recipes={"7": Recipe(other)}, warm_frame=model.blank(), deadline_ms=5000) as r:
-        thread = threading.Thread(target=r.station.run)
-        thread.start()
-        while not order:
+    source, line = Slow(), Line([0], endless=True)
+    with rig(line, source, own, recipes={"7": Recipe(other)}, warm_frame=model.blank(), deadline_ms=5000) as r, running(r.station):
+        while not source.grabs:
             time.sleep(0.005)
         error, took_s = prepared(r.station, "7")
         assert error is None
@@ -133,22 +152,19 @@ def test_preparing_runs_the_recipe_s_model_once_after_the_part_in_flight_and_sho
         assert isinstance(error, ConfigError)
         assert "'8' is not known" in str(error)
         assert r.monitor.snapshot().recipe == "r7"
-        r.station.stop()
-        thread.join()
 
 
 def test_the_recipe_that_was_prepared_is_the_one_that_is_kept_warm(model: OpenvinoPredictor) -> None:
     own, other = Wrapped(model, lambda n: None), Wrapped(model, lambda n: None)
     line = Line([], endless=True)
-    with rig(line, Parts(), own, recipes={"7": Recipe(other)}, warm_frame=model.blank(), keep_warm_ms=50) as r:
-        thread = threading.Thread(target=r.station.run)
-        thread.start()
+    with (
+        rig(line, Parts(), own, recipes={"7": Recipe(other)}, warm_frame=model.blank(), keep_warm_ms=50) as r,
+        running(r.station),
+    ):
         r.station.prepare("7")
         before = own.calls
         time.sleep(0.6)
-        r.station.stop()
-        thread.join()
-        assert own.calls == before
+        assert own.calls <= before + 1, "one that was begun before may still end"
         assert other.calls >= 3
 
 
@@ -162,9 +178,11 @@ def test_a_model_that_hangs_or_fails_while_it_is_prepared_is_told_in_time_and_ch
         raise DeviceError("inference failed on GPU")
 
     recipes = {"hangs": Recipe(Wrapped(model, lambda n: release.wait(20) and None)), "fails": Recipe(Wrapped(model, fail))}
-    with rig(Line([], endless=True), Parts(), model, recipes=recipes, warm_frame=model.blank(), deadline_ms=300) as r:
-        thread = threading.Thread(target=r.station.run)
-        thread.start()
+    line = Line([], endless=True)
+    with (
+        rig(line, Parts(), model, recipes=recipes, warm_frame=model.blank(), deadline_ms=300) as r,
+        running(r.station),
+    ):
         error, _ = prepared(r.station, "fails")
         assert str(error) == "inference failed on GPU"
         error, took_s = prepared(r.station, "hangs")
@@ -173,8 +191,6 @@ def test_a_model_that_hangs_or_fails_while_it_is_prepared_is_told_in_time_and_ch
         assert "not warm" in str(error)
         assert took_s < 3
         assert r.monitor.snapshot().recipe == "r"
-        r.station.stop()
-        thread.join()
 
 
 def test_a_part_of_another_recipe_makes_that_the_current_one(model: OpenvinoPredictor) -> None:
