@@ -122,6 +122,11 @@ class Cameras:
         for capture in self._captures:
             capture.order(trigger)
 
+    def dismiss(self, trigger: Trigger) -> None:
+        """No camera is asked: the part is refused."""
+        for capture in self._captures:
+            capture.dismiss(trigger)
+
     def look(self, trigger: Trigger, product: Product, until_ns: int, at_last_ns: int) -> tuple[Look, ...]:
         """Every camera's look, in their order: each by `until_ns`, and one that does not come back is left behind at `at_last_ns`."""
         if not self._threads:

@@ -163,6 +163,7 @@ class Station:
                     continue
                 part = self._part_of(trigger)
                 if part.refused:
+                    self._cameras.dismiss(trigger)
                     self._lane.note(part)
                 else:
                     self._cameras.order(trigger)
