@@ -1,5 +1,6 @@
 """A frame for each trigger: bound by identity and by time, whatever the driver does."""
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -241,3 +242,44 @@ def test_a_free_running_camera_that_comes_back_in_time_still_serves_the_part() -
         capture.order(t)
         assert capture.collect(t, in_ms(2000)).frame.captured_ns >= t.fired_ns
         assert capture.problem is None
+
+
+class Wired:
+    """A camera that the PLC's wire triggers: its pictures come when the test puts them."""
+
+    on_demand = False
+    problem: str | None = None
+    trigger_window_ns = (20_000_000, 5_000_000)
+
+    def __init__(self) -> None:
+        self.pictures: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+
+    def expose(self, seq: int) -> None:
+        now = time.monotonic_ns()
+        self.pictures.put(Frame(seq, now, "wired", np.zeros((4, 4), np.uint8)))
+
+    def grab(self, timeout_s: float) -> Frame:
+        try:
+            return self.pictures.get(timeout=timeout_s)
+        except queue.Empty:
+            raise SourceError("none came") from None
+
+
+@pytest.mark.parametrize("dismissed", [True, False])
+def test_the_picture_of_a_refused_part_is_no_stray(dismissed: bool) -> None:
+    """The wire triggers the camera whether or not the station was ready for the part."""
+    source = Wired()
+    capture = Capture(source, 1.0)  # type: ignore[arg-type]
+    try:
+        source.expose(1)
+        if dismissed:
+            capture.dismiss(Trigger(1, time.monotonic_ns(), ""))
+        time.sleep(0.3)
+        source.expose(2)
+        second = Trigger(2, time.monotonic_ns(), "")
+        capture.order(second)
+        time.sleep(0.02)
+        assert (capture.problem is None) is dismissed
+        assert capture.collect(second, time.monotonic_ns() + 1_000_000_000).frame.seq == 2
+    finally:
+        assert capture.close()
