@@ -14,6 +14,7 @@ from pymodbus.client import ModbusTcpClient
 
 from edge_runtime import config as c
 from edge_runtime.errors import TriggerError
+from edge_runtime.plc.defaults import default_trigger
 from edge_runtime.records import Trigger
 from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.triggers import TriggerLine, open_trigger
@@ -48,7 +49,7 @@ def _zeromq(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
 
 @contextmanager
 def _modbus(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
-    settings = c.ModbusTrigger(port=port, timeout_ms=1000)
+    settings = default_trigger("modbus", port=port)
     with SimulatedPlc(settings, count=0):
         client = ModbusTcpClient("127.0.0.1", port=port)
         timers: list[threading.Timer] = []

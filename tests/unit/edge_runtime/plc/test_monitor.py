@@ -89,7 +89,7 @@ def test_a_trace_has_every_change(plc: SimulatedPlc, station: Path, tmp_path: Pa
     code, out, _ = lineside(station, "--seconds", "1.5", "--trace", tmp_path / "trace.csv")
     actor.join()
     assert code == 0
-    rows = list(csv.DictReader((tmp_path / "trace.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "trace.csv").read_text().splitlines()))
     assert len({row["signal"] for row in rows}) == 19
     assert [row["value"] for row in rows if row["signal"] == "busy"] == ["0", "1", "0"]
     began, ended = (float(row["seconds"]) for row in rows if row["signal"] == "busy" and row["seconds"] > "0.1")
