@@ -170,6 +170,6 @@ def test_a_port_in_use_is_named(free_port: int) -> None:
 
 
 def test_a_plc_that_is_not_there_is_an_error_on_entering(free_port: int) -> None:
-    line = open_trigger(c.ModbusTrigger(port=free_port, timeout_ms=200), 1)
-    with pytest.raises(TriggerError, match=f"127.0.0.1:{free_port}.*does not answer"), line:
+    line = open_trigger(default_trigger("modbus", port=free_port), 1)
+    with pytest.raises(TriggerError, match=f"127.0.0.1:{free_port}.*cannot be connected to"), line:
         pass

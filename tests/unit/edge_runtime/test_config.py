@@ -40,6 +40,7 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 
 def test_each_kind_brings_its_own_table(tmp_path: Path) -> None:
     text = STATION + '[source]\nkind = "camera"\ndevice = "rtsp://c/1"\n[trigger]\nkind = "modbus"\nport = 1502\n'
+    text += '[trigger.inputs]\ntrigger = "coil:0"\n'
     config = load_station(station(tmp_path, text))
     assert isinstance(config.source, CameraSource)
     assert isinstance(config.trigger, ModbusTrigger)
@@ -75,7 +76,7 @@ def test_each_kind_brings_its_own_table(tmp_path: Path) -> None:
             STATION + '[source]\nkind = "camra"\n' + TIMER,
             'source.kind: expected one of "camera", "folder", "synthetic", "video", found "camra"',
         ),
-        (STATION + FOLDER + "[trigger]\n", 'trigger.kind: missing; one of "modbus", "timer", "zeromq"'),
+        (STATION + FOLDER + "[trigger]\n", 'trigger.kind: missing; one of "ethernetip", "modbus", "opcua", "s7", "timer", "zeromq"'),
         (STATION + TIMER, "source: missing"),
         (STATION + '[source]\nkind = "camera"\n' + TIMER, "source.device: missing"),
         (STATION + "device = []\n" + FOLDER + TIMER, 'device: expected at least one device such as "CPU", found an empty list'),
