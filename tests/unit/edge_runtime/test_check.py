@@ -16,6 +16,8 @@ import zmq
 from edge_runtime.check import Finding, _ranges, bindable, check_station, one_opencv, room
 from edge_runtime.errors import ConfigError, SinkError
 
+TAGS = 'inputs = { trigger = "coil:0" }\noutputs = { reject = "coil:1" }'
+
 
 def free_port() -> int:
     with socket.socket() as s:
@@ -132,22 +134,25 @@ def test_a_camera_that_is_not_there_fails(station_dir: Path, endpoints: tuple[st
 
 def test_a_plc_that_is_not_there_fails_with_its_address(station_dir: Path, endpoints: tuple[str, str]) -> None:
     port = free_port()
-    bad = failed(write(station_dir, endpoints, trigger=f'kind = "modbus"\nport = {port}\ntimeout_ms = 300'))
+    bad = failed(write(station_dir, endpoints, trigger=f'kind = "modbus"\nport = {port}\ntimeout_ms = 300\n{TAGS}'))
     assert set(bad) == {"trigger"}
     assert f"127.0.0.1:{port}" in bad["trigger"]
 
 
 def test_a_plc_that_answers_passes(station_dir: Path, endpoints: tuple[str, str]) -> None:
-    from edge_runtime.config import ModbusTrigger
+    from edge_runtime.plc.defaults import default_trigger, trigger_toml
     from edge_runtime.sim.plc import SimulatedPlc
 
-    port = free_port()
-    with SimulatedPlc(ModbusTrigger(port=port), count=0):
-        assert failed(write(station_dir, endpoints, trigger=f'kind = "modbus"\nport = {port}')) == {}
+    settings = default_trigger("opcua", port=free_port())
+    with SimulatedPlc(settings, count=0):
+        found = findings(write(station_dir, endpoints, trigger=trigger_toml(settings).removeprefix("[trigger]\n")))
+    assert all(f.ok for f in found.values()), found
+    assert "all 19 signals of [trigger] are there" in found["trigger"].sentence
+    assert "publishes every" in found["trigger"].sentence
 
 
 def test_a_port_in_use_is_named_and_the_plc_is_then_left_alone(station_dir: Path, endpoints: tuple[str, str]) -> None:
-    file = write(station_dir, endpoints, trigger=f'kind = "modbus"\nport = {free_port()}')
+    file = write(station_dir, endpoints, trigger=f'kind = "modbus"\nport = {free_port()}\n{TAGS}')
     with socket.create_server(("127.0.0.1", int(endpoints[1].rpartition(":")[2]))):
         bad = failed(file)
     assert endpoints[1] in bad["sockets"]

@@ -19,6 +19,7 @@ import pytest
 from edge_runtime.bench import STAGES
 from edge_runtime.cli import app
 from edge_runtime.console import run_app
+from edge_runtime.plc.defaults import default_trigger, trigger_toml
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-m", "edge_runtime.cli"]
@@ -113,7 +114,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_every_verb_is_in_the_help(lineside: Callable[..., Done]) -> None:
     said = lineside("--help").stdout
-    for verb in ("run", "check", "tail", "replay", "bench", "overlay", "sim", "version"):
+    for verb in ("run", "check", "tail", "replay", "bench", "overlay", "plc", "sim", "version"):
         assert f"\n  {verb} " in said
 
 
@@ -138,6 +139,8 @@ def test_a_usage_error_ends_with_2(lineside: Callable[..., Done], arguments: tup
         (("bench", "{bundle}", "--device", "GPU.9"), 69, "GPU.9"),
         (("tail", "--endpoint", "nonsense"), 78, "nonsense"),
         (("sim", "plc", "{dir}/station.toml"), 78, "trigger.kind"),
+        (("sim", "plc", "--protocol", "profinet"), 78, "expected one of modbus, opcua, s7, ethernetip"),
+        (("plc", "{dir}/station.toml"), 78, "trigger.kind"),
     ],
 )
 def test_a_user_s_mistake_is_one_message_and_its_exit_code(
@@ -234,7 +237,8 @@ def test_overlay_draws_a_snapshot_of_a_running_station(lineside: Callable[..., D
 
 def test_the_simulated_plc_plays_a_line_for_a_station(station: Path, start: Callable[..., Any]) -> None:
     port = free_port()
-    station.write_text(station.read_text().replace('kind = "timer"\nperiod_ms = 60', f'kind = "modbus"\nport = {port}'))
+    trigger = trigger_toml(default_trigger("modbus", port=port))
+    station.write_text(station.read_text().replace('[trigger]\nkind = "timer"\nperiod_ms = 60', trigger))
     loop_for_ever(station)
     plc = start("sim", "plc", station, "--parts-per-minute", "600", "--count", "6")
     until = time.monotonic() + 20

@@ -1,6 +1,7 @@
 """`lineside plc`: reads beside a station without writing, writes by hand only without one, records every change."""
 
 import csv
+import io
 import json
 import socket
 import threading
@@ -89,7 +90,7 @@ def test_a_trace_has_every_change(plc: SimulatedPlc, station: Path, tmp_path: Pa
     code, out, _ = lineside(station, "--seconds", "1.5", "--trace", tmp_path / "trace.csv")
     actor.join()
     assert code == 0
-    rows = list(csv.DictReader((tmp_path / "trace.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "trace.csv").read_text().splitlines()))
     assert len({row["signal"] for row in rows}) == 19
     assert [row["value"] for row in rows if row["signal"] == "busy"] == ["0", "1", "0"]
     began, ended = (float(row["seconds"]) for row in rows if row["signal"] == "busy" and row["seconds"] > "0.1")
@@ -108,7 +109,7 @@ def test_an_output_is_set_after_a_warning(plc: SimulatedPlc, station: Path, line
 def test_without_a_yes_nothing_is_set(
     plc: SimulatedPlc, station: Path, lineside: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", open("/dev/null"))  # noqa: SIM115, PTH123
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     code, _, _ = lineside(station, "--set", "ready=1")
     assert code == 1
     assert plc.server.get(["ready"]) == {"ready": False}
