@@ -29,7 +29,7 @@ _WHOLE = {
     0xC7: RANGES["uint16"], 0xC8: RANGES["uint32"], 0xC9: (0, 2**64 - 1),
 }  # fmt: skip
 _REAL, _LREAL = 0xCA, 0xCB
-_STRINGS = (_STRUCT, 0xDA, 0xD0)
+_SHORT_STRINGS = (0xDA, 0xD0)
 _FLOAT_MAX = 3.4028234663852886e38
 _TEXT = 82
 
@@ -150,6 +150,8 @@ class EthernetipPort:
         name = self._plc.CIPTypes.get(code, (0, f"type 0x{code:02X}"))[1]
         if code == _STRUCT:
             name = "STRING" if isinstance(value, str) else "a structure"
+        elif code in _SHORT_STRINGS:
+            name = "a string of another kind"
         found = f'{name}, the tag "{tag.address}" in the {self.where}'
         has_bit = _match(tag)["bit"] is not None
         if tag.type == "bool":
@@ -158,7 +160,7 @@ class EthernetipPort:
                 expected = "an integer for a bit of it" if has_bit else "a BOOL"
                 raise TagError(f"{tag.key}: expected {expected}, found {found}")
         elif tag.type == "text":
-            if code not in _STRINGS or not isinstance(value, str):
+            if code != _STRUCT or not isinstance(value, str):
                 raise TagError(f'{tag.key}: expected a STRING for type "text", found {found}')
         elif code not in (*_WHOLE, _REAL, _LREAL):
             raise TagError(f'{tag.key}: expected a number for type "{tag.type}", found {found}')

@@ -2,8 +2,8 @@
 
 Addresses are node ids ("ns=2;s=Station.Trigger", "ns=4;i=17"). A node may be of any number type: values are converted to its own and held
 at the ends of its range; a bool needs Boolean, a text String. Every change arrives in the order of the server's source timestamps, however
-short it was, as long as the server's own sampling sees it: a server that samples slower than `publishing_ms` says so, and edges shorter
-than its sampling interval are lost in the PLC.
+short it was, as long as the server's own sampling sees it; of two tags that change in one tick of its clock either may come first. A
+server that samples slower than `publishing_ms` says so, and edges shorter than its sampling interval are lost in the PLC.
 """
 
 import logging

@@ -69,9 +69,10 @@ async def refusal(e: Exception, s: OpcuaTrigger, timeout_s: float) -> ConfigErro
         return await _not_offered(s, timeout_s)
     if type(e) is ua.UaError and "certificate mismatch" in str(e):
         return ConfigError(f"trigger.server_certificate: the PLC {s.endpoint} changed its certificate while it was connected to")
-    if isinstance(e, ConnectionError) and not isinstance(e, ConnectionRefusedError) and await _offers(s, timeout_s) is not None:
+    cut = isinstance(e, ConnectionError | AssertionError) and not isinstance(e, ConnectionRefusedError)
+    if cut and await _offers(s, timeout_s) is not None:
         # It talks to us, but not on this channel: servers that do not trust a certificate may hang up without a word.
-        return _untrusted(s, "it hung up") if s.security != "none" else await _not_offered(s, timeout_s)
+        return _untrusted(s, "it opened no channel") if s.security != "none" else await _not_offered(s, timeout_s)
     return None
 
 

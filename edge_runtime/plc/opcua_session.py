@@ -107,10 +107,14 @@ class Session:
         try:
             await identify(client, self._settings)
             await client.connect()
-        except (ua.UaError, OSError) as e:
+        except TimeoutError as e:
+            raise PlcLost(_reason(e, self._open_s)) from e
+        except (ua.UaError, OSError, AssertionError) as e:  # asyncua asserts that a channel is not answered with a fault
             problem = await refusal(e, self._settings, self._open_s)
             if problem is not None:
                 raise problem from e
+            if isinstance(e, AssertionError):
+                raise PlcLost("refused to open a channel") from e
             raise
         await self._look()
         await self._subscribe()
