@@ -69,7 +69,7 @@ class Capture:
     def dismiss(self, trigger: Trigger) -> None:
         """The trigger gets no picture: where the PLC's wire made one all the same, it is this trigger's and nobody else's. Never waits."""
         if isinstance(self._eyes, Paired):
-            self._eyes.order(trigger).unwanted = True
+            self._eyes.dismiss(trigger)
 
     def collect(self, trigger: Trigger, until_ns: int) -> Shot:
         """The frame of an ordered trigger, waiting until `until_ns` (CLOCK_MONOTONIC) at most.

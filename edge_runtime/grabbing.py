@@ -159,7 +159,7 @@ class Paired:
         self._grab, self._is_lost = grab, is_lost
         self._pairing = Pairing(window_ns)
         self._orders: dict[int, tuple[Trigger, Reply[Shot]]] = {}
-        self._events: queue.SimpleQueue[tuple[Frame, int] | tuple[Trigger, Reply[Shot]] | LostFrame | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[Frame, int] | tuple[Trigger, Reply[Shot]] | Trigger | LostFrame | None] = queue.SimpleQueue()
         self._ended: Exception | None = None
         self._closing = threading.Event()
         self._threads = [
@@ -176,6 +176,10 @@ class Paired:
         reply: Reply[Shot] = Reply()
         self._events.put((trigger, reply))
         return reply
+
+    def dismiss(self, trigger: Trigger) -> None:
+        """Its picture is nobody's."""
+        self._events.put(trigger)
 
     def check(self) -> None:
         if self._ended is not None:
@@ -215,6 +219,8 @@ class Paired:
             else:
                 if event is None:
                     pairing.begin_anew()
+                elif isinstance(event, Trigger):
+                    pairing.dismiss(event)
                 elif isinstance(event, LostFrame):
                     outcomes = pairing.lost(event)
                 elif isinstance(event[0], Trigger):

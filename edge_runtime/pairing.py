@@ -35,6 +35,7 @@ class _Picture:
 class _Answered:
     trigger: Trigger
     missing: bool
+    dismissed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,20 @@ class Pairing:
             self._waiting.remove(trigger)
             self._close(trigger, missing=not self._in_window(trigger))
 
+    def dismiss(self, trigger: Trigger) -> None:
+        """The part is refused: its picture, should the wire make one, is nobody else's and no stray."""
+        for picture in self._in_window(trigger):
+            picture.taken = True
+        self._answered = [*self._answered[1 - _KEPT :], _Answered(trigger, missing=False, dismissed=True)]
+
     def frame(self, frame: Frame, arrived_ns: int) -> None:
         """A picture came; `frame.seq` is the camera's count."""
         picture = _Picture(frame, arrived_ns, self._gap(frame.seq))
         self._pictures.append(picture)
         for answered in self._answered:
-            if answered.missing and self._owns(answered.trigger, frame.captured_ns):
+            if answered.dismissed and self._owns(answered.trigger, frame.captured_ns):
+                picture.taken = True
+            elif answered.missing and self._owns(answered.trigger, frame.captured_ns):
                 answered.missing, picture.taken = False, True  # too late for its trigger, but it did come
                 self._unexplained += 1
             elif not picture.taken and self._owns(answered.trigger, frame.captured_ns):

@@ -17,7 +17,11 @@ import importlib, pkgutil, sys
 import edge_runtime
 names = [m.name for m in pkgutil.walk_packages(edge_runtime.__path__, "edge_runtime.")]
 for name in names:
-    importlib.import_module(name)
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        if e.name != "asyncua":  # its session is a module that is imported where the extra is known to be there
+            raise
 print(len(names), *sorted(set(sys.argv[1:]) & set(sys.modules)))
 """
 
@@ -87,6 +91,7 @@ def test_a_modbus_station_without_its_extra_says_so_in_one_line(device: Path, st
     station = station_dir / "station.toml"
     station.write_text(
         'name = "s"\nrecipe = "recipe.toml"\n[source]\nkind = "folder"\npath = "parts"\n[trigger]\nkind = "modbus"\n'
+        '[trigger.inputs]\ntrigger = "coil:0"\n[trigger.outputs]\nreject = "coil:1"\n'
         '[publisher]\nendpoint = "ipc:///tmp/lineside-wheel-test"\n'
     )
     done = run([device / "lineside", "run", station], ok=False)
