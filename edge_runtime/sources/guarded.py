@@ -141,7 +141,7 @@ class GuardedSource:
                 self._lose(str(e))
             except Exception as e:  # a driver may raise anything; the camera is then opened anew, and its parts are told why
                 _log.exception("camera %s", self._name)
-                self._lose(f"camera {self._name}: its driver raised {type(e).__name__}: {e}")
+                self._lose(self._raised(e))
             finally:
                 if camera is not None:
                     self._let_go(camera)
@@ -211,16 +211,14 @@ class GuardedSource:
         until_ns, reply = shot
         try:
             reply.give(self._fire(camera, until_ns))
-        except (LostFrame, _Missed) as e:
-            reply.fail(e)
-            if self._misses >= _MISSES:
-                raise
-        except SourceError as e:
-            reply.fail(e)
-            raise
         except Exception as e:
-            reply.fail(SourceError(f"camera {self._name}: its driver raised {type(e).__name__}: {e}"))
-            raise
+            told = e if isinstance(e, SourceError) else SourceError(self._raised(e))
+            one_part_only = isinstance(e, LostFrame | _Missed) and self._misses < _MISSES
+            if not one_part_only:
+                self._lose(str(told))  # before anybody hears of it: the next part must not be tried
+            reply.fail(told)
+            if not one_part_only:
+                raise
         return True
 
     def _fire(self, camera: Connection, until_ns: int) -> Frame:
@@ -309,6 +307,9 @@ class GuardedSource:
         if self._trouble is not None:
             _log.warning("camera %s: delivers again", self._name)
         self._trouble = None
+
+    def _raised(self, e: Exception) -> str:
+        return f"camera {self._name}: its driver raised {type(e).__name__}: {e}"
 
     def _lose(self, why: str) -> None:
         if self._trouble != why:
