@@ -174,6 +174,8 @@ def read_decisions(path: Path, after_seq: int = 0, limit: int = 1000) -> list[De
         return []
     with _reading(path) as connection:
         select, there = _SELECT, _columns(connection)
+        if not there:
+            return []  # a station is just creating it
         for name, (_, default) in _LATER.items():
             select = select if name in there else select.replace(f", {name}", f", {default}")
         return [_decision(row) for row in connection.execute(select, (after_seq, limit))]

@@ -263,7 +263,7 @@ def test_two_triggers_without_a_frame_open_the_camera_anew(bench: Bench) -> None
             with pytest.raises(SourceError, match="software trigger"):
                 source.grab(0.05)
         bench.late_s = 0
-        _until(lambda: source.reconnects == 1)
+        _until(lambda: source.reconnects == 1 and source.problem is None)
         assert source.grab(1).image.shape == (6, 8)
 
 
