@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench benchmark-methods clean
+.PHONY: setup demo test check bench soak benchmark-methods clean
 
 setup: $(READY)
 
@@ -35,6 +35,9 @@ check: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m tests.bench $(BENCH)
+
+soak: $(READY)
+	@$(BIN)/python -m tests.soak soak $(SOAK)
 
 benchmark-methods: $(READY)
 	@$(BIN)/python -m tests.bench_methods --write $(BENCH)

@@ -183,6 +183,10 @@ class SimulatedPlc:
             raise self._bug
         return finished
 
+    def raised_at(self, part: int) -> float:
+        """CLOCK_MONOTONIC seconds at which an announced part's trigger rose."""
+        return self._raised[part]
+
     def power_off(self, seconds: float) -> None:
         """Soon: connections are cut and nobody answers; then it goes on where it was, its memory as it was, as with a battery."""
         self._off_s = seconds
