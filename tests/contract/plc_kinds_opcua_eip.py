@@ -1,8 +1,7 @@
 """OPC UA and EtherNet/IP for the contract suite: see plc_kinds."""
 
-from tests.contract.plc_kinds import Plc
-
 from edge_runtime import config as c
+from tests.contract.plc_kinds import Plc
 
 _NO_INPUTS = c.PlcInputs(trigger="unused")
 
