@@ -31,7 +31,7 @@ class Verdict(enum.StrEnum):
 
 
 class Cause(enum.IntEnum):
-    """Why a part is a FAULT, in one number: the PLC's `fault_code`. Codes above 100 are the station's own (plc.handshake.StationFault)."""
+    """Why a part is a FAULT, in one number: the PLC's `fault_code`. Codes above 100 are the station's own (plc.signals.StationFault)."""
 
     NONE = 0
     """No FAULT."""

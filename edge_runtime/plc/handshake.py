@@ -32,23 +32,12 @@ The words are those of `signals.py`. Three machines run side by side; each row i
 One result a part, in the order of the triggers. A signal that is not mapped is as if the PLC never used it.
 """
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_runtime.plc.results import Result, Results
+from edge_runtime.plc.signals import StationFault
 from edge_runtime.plc.tags import Value
-
-
-class StationFault(enum.IntEnum):
-    """`fault_code` of the station itself; those of a part are `records.Cause`."""
-
-    ACKNOWLEDGE_TIMEOUT = 101
-    """The PLC did not acknowledge a result in time."""
-    UNKNOWN_RECIPE = 102
-    """The station has no recipe of that number, or it cannot be prepared."""
-    LATE_FOR_PULSE = 103
-    """A verdict came after its part had passed the ejector; the part was ejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +148,7 @@ class Handshake:
         asked = self._ask(inputs.recipe) if inputs.recipe != self._recipe else None
         self._results.step(inputs.acknowledge, inputs.encoder, now_ns)
         if self._results.fault is not None:
-            self._latched = self._latched or StationFault(self._results.fault)
+            self._latched = self._latched or self._results.fault
         elif not self._has_reset and self._latched is not StationFault.UNKNOWN_RECIPE:
             self._latched = None
         if not self._has_reset and self._latched is StationFault.LATE_FOR_PULSE and not self._results.outputs["result_valid"]:

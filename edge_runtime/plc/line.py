@@ -60,6 +60,7 @@ class PlcLine:
         # Where all inputs come in one answer, they are of one moment and cost no more than the bits.
         self._polled = self._names if not self._port.pushes and self._port.trips(self._names) == self._port.trips(polled) else polled
         self._late = [n for n in self._names if n not in self._polled]
+        """Read when the trigger rises."""
         self._outputs = [t.name for t in outputs]
         self._results = _results(settings, inputs)
         self._handshake = Handshake(self._results, heartbeat_ms=settings.heartbeat_ms, has_reset=settings.inputs.reset_fault is not None)
@@ -118,6 +119,7 @@ class PlcLine:
         self._inbox.put(None)
         if self._thread is not None:
             self._thread.join(_CLOSE_TIMEOUT_S + self._timeout_s)  # a driver that hangs is left behind
+        self._thread = None
         if self._preparing is not None:
             self._preparing.close(_CLOSE_TIMEOUT_S)
 
@@ -188,17 +190,36 @@ class PlcLine:
         return due
 
     def _look(self) -> None:
-        """Read, step, announce, write."""
         self._poll_due = time.monotonic() + (_RECIPE_S if self._port.pushes else self._poll_s)
         for snapshot in self._port.poll(self._polled) or [{}]:
-            fired_ns = time.monotonic_ns()
-            rises = bool(snapshot.get("trigger")) and not self._values["trigger"]
-            self._values |= snapshot
-            if self._late and (rises or fired_ns / 1e9 >= self._recipe_due):
-                self._recipe_due = fired_ns / 1e9 + _RECIPE_S
-                self._values |= self._port.read(self._late)
-            self._step(fired_ns)
-        self._write()
+            self._see(snapshot)
+
+    def _see(self, snapshot: dict[str, Value]) -> None:
+        """Read the rest, step, announce, write: so that the PLC sees each state that its own changes lead to.
+
+        An edge that was seen is a part, also where the PLC is lost before it has told the part's name.
+        """
+        fired_ns = time.monotonic_ns()
+        rises = bool(snapshot.get("trigger")) and not self._values["trigger"]
+        self._values |= snapshot
+        if rises and "part_id" in self._late:
+            self._values["part_id"] = ""  # what stands there is the last part's
+        if rises or ("recipe" in self._late and fired_ns / 1e9 >= self._recipe_due):
+            self._recipe_due = fired_ns / 1e9 + _RECIPE_S
+            self._unless_lost(self._read_late)
+        self._step(fired_ns)
+        self._unless_lost(self._write)
+
+    def _unless_lost(self, talk: Callable[[], None]) -> None:
+        if self.lost is None:
+            try:
+                talk()
+            except PlcLost as e:
+                self._lose(e)
+
+    def _read_late(self) -> None:
+        if self._late:
+            self._values |= self._port.read(self._late)
 
     def _step(self, fired_ns: int) -> None:
         inputs = self._inputs()
@@ -308,8 +329,7 @@ class PlcLine:
         if answer.problem is not None:
             _log.warning("recipe %s: %s", answer.recipe, answer.problem)
         self._handshake.prepared(answer.recipe, answer.problem is None)
-        if self.lost is None:
-            self._write()
+        self._unless_lost(self._write)
 
 
 def _results(settings: PlcTrigger, inputs: list[Tag]) -> Results:

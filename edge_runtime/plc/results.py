@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from edge_runtime.plc.signals import StationFault
 from edge_runtime.plc.tags import Value
 from edge_runtime.records import Verdict
 
@@ -13,8 +14,6 @@ _HOLD_NS = 50_000_000
 """Without acknowledge, a result that is followed by another at once stays for so long: some scans of any PLC."""
 _FALLEN: Mapping[str, Value] = {"accept": False, "reject": False, "fault": False, "fault_code": 0, "result_valid": False}
 _NOTHING: Mapping[str, Value] = {"result_part_id": "", "result_count": 0, "severity": 0.0, **_FALLEN}
-_LATE_FOR_PULSE = 103
-_ACKNOWLEDGE_TIMEOUT = 101
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,8 @@ class Results(Protocol):
 
     outputs: Mapping[str, Value]
     """The eight that speak of a result."""
-    fault: int | None
-    """A `handshake.StationFault`, while it stands."""
+    fault: StationFault | None
+    """While it stands."""
     parts_at_once: int
     """Parts that may be in the station; with so many it is not ready."""
 
@@ -76,7 +75,7 @@ class Presented:
     def __init__(self, *, acknowledged: bool, timeout_ms: float, limit: int) -> None:
         """`acknowledged`: the PLC acknowledges, and each result waits for it, up to `limit` of them."""
         self.outputs = _NOTHING
-        self.fault: int | None = None
+        self.fault: StationFault | None = None
         self._acknowledged, self._timeout_ns, self._limit = acknowledged, round(timeout_ms * 1e6), limit
         self._waiting: deque[Result] = deque()
         self._state = _Shown.EMPTY
@@ -105,13 +104,13 @@ class Presented:
                 self._fall(_Shown.TAKEN)
                 self.fault = None
             elif self._acknowledged and now_ns - self._since_ns > self._timeout_ns:
-                self.fault = _ACKNOWLEDGE_TIMEOUT
+                self.fault = StationFault.ACKNOWLEDGE_TIMEOUT
             elif not self._acknowledged and self._waiting and now_ns - self._since_ns > _HOLD_NS:
                 self._fall(_Shown.EMPTY)
         elif acknowledge and self._waiting:
             self._blocked_ns = self._blocked_ns or now_ns
             if now_ns - self._blocked_ns > self._timeout_ns:  # it never fell: the PLC cannot tell this result from the last
-                self.fault = _ACKNOWLEDGE_TIMEOUT
+                self.fault = StationFault.ACKNOWLEDGE_TIMEOUT
         elif self._waiting:
             self._count = (self._count + 1) % 65_536
             self.outputs = shown(self._waiting.popleft(), self._count)
@@ -152,7 +151,7 @@ class Pulsed:
     def __init__(self, *, width_ms: float, delay_ms: float | None, encoder_counts: int | None, modulus: int, limit: int) -> None:
         """Exactly one of `delay_ms` and `encoder_counts`; the encoder's count wraps round at `modulus`. Up to `limit` parts on the way."""
         self.outputs = _NOTHING
-        self.fault: int | None = None
+        self.fault: StationFault | None = None
         self.parts_at_once = limit
         self._width_ns = round(width_ms * 1e6)
         self._delay_ns = None if delay_ms is None else round(delay_ms * 1e6)
@@ -191,8 +190,8 @@ class Pulsed:
             return
         result = self._way.pop(due).result
         if result is None:  # fail closed: whoever is not known to be good is ejected
-            self.fault = _LATE_FOR_PULSE
-            result = Result("", Verdict.FAULT, 0.0, _LATE_FOR_PULSE)
+            self.fault = StationFault.LATE_FOR_PULSE
+            result = Result("", Verdict.FAULT, 0.0, StationFault.LATE_FOR_PULSE)
         self._count = (self._count + 1) % 65_536
         out = shown(result, self._count)
         self.outputs = {**out, "reject": result.verdict is not Verdict.ACCEPT}

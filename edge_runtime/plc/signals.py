@@ -1,5 +1,6 @@
-"""The signals of the handshake: name, direction, type and meaning, in the field's words; and their tags out of a station file."""
+"""The handshake's signals (name, direction, type, meaning, in the field's words), its fault codes, and the tags out of a station file."""
 
+import enum
 from dataclasses import dataclass
 
 import msgspec
@@ -45,6 +46,17 @@ OUTPUTS = {
     "result_valid": Signal("bool", "Rises over a complete result; falls after acknowledge, or at the next trigger where none is mapped."),
 }
 """Station -> PLC, in the order in which they are written: result_valid last."""
+
+
+class StationFault(enum.IntEnum):
+    """`fault_code` of the station itself; those of a part are `records.Cause`."""
+
+    ACKNOWLEDGE_TIMEOUT = 101
+    """The PLC did not acknowledge a result in time."""
+    UNKNOWN_RECIPE = 102
+    """The station has no recipe of that number, or it cannot be prepared."""
+    LATE_FOR_PULSE = 103
+    """A verdict came after its part had passed the ejector; the part was ejected."""
 
 
 def tags_of(settings: PlcTrigger) -> tuple[list[Tag], list[Tag]]:

@@ -5,8 +5,7 @@ import io
 from collections.abc import Sequence
 
 from edge_runtime.config import PlcTrigger
-from edge_runtime.plc.handshake import StationFault
-from edge_runtime.plc.signals import INPUTS, OUTPUTS, tags_of
+from edge_runtime.plc.signals import INPUTS, OUTPUTS, StationFault, tags_of
 from edge_runtime.plc.tags import Tag
 from edge_runtime.records import Cause
 

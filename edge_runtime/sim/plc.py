@@ -10,9 +10,8 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from edge_runtime import config as c
-from edge_runtime.plc.handshake import StationFault
 from edge_runtime.plc.port import TagServer
-from edge_runtime.plc.signals import tags_of
+from edge_runtime.plc.signals import StationFault, tags_of
 from edge_runtime.plc.tags import Tag, Value
 from edge_runtime.records import Verdict
 from edge_runtime.sim.ethernetip_server import EthernetipServer

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.plc.handshake import Announced, Handshake, Inputs, StationFault
+from edge_runtime.plc.handshake import Announced, Handshake, Inputs
 from edge_runtime.plc.results import Presented, Pulsed, Result, Results
-from edge_runtime.plc.signals import OUTPUTS
+from edge_runtime.plc.signals import OUTPUTS, StationFault
 from edge_runtime.records import Verdict
 
 MS = 1_000_000

@@ -36,6 +36,8 @@ class Memory:
         self.writes: list[dict[str, Value]] = []
         self.reads: list[list[str]] = []
         self.off = False
+        self.goes_off_at = ""
+        """Reading this tag is the first thing that it does not answer any more."""
         self.hangs_s = 0.0
         self.breaks: Exception | None = None
         self.pushed: list[dict[str, Value]] = []
@@ -56,6 +58,7 @@ class Memory:
         pass
 
     def read(self, names: Sequence[str]) -> dict[str, Value]:
+        self.off = self.off or self.goes_off_at in names
         self._answer()
         self.reads.append(list(names))
         return {n: self.tags[n] for n in names}
@@ -179,6 +182,36 @@ def test_every_short_pulse_that_the_plc_reports_is_a_part() -> None:
         first, second = line.parts  # type: ignore[attr-defined]
     assert not first.refused
     assert "Overrun" in second.refused
+
+
+def test_results_follow_each_other_with_result_valid_low_between_them_however_fast_the_acknowledge_was() -> None:
+    plc = Memory(pushes=True)
+    with running(plc) as line:
+        for part in (1, 2):
+            plc.push({"part_id": part, "trigger": True})
+            until(lambda part=part: len(line.parts) == part)  # type: ignore[attr-defined,misc]
+            line.put(decision(part, part_id=str(part)), ())
+            plc.push({"trigger": False})
+        plc.writes.clear()
+        plc.push({"acknowledge": True}, {"acknowledge": False})  # both in one report
+        until(lambda: plc.tags["result_part_id"] == "2")
+        assert [w["result_valid"] for w in plc.writes if "result_valid" in w] == [False, True]
+
+
+def test_an_edge_that_was_seen_is_a_part_also_when_the_plc_is_lost_before_its_name_is_read() -> None:
+    """Law 1."""
+    plc = Memory(trips=2)
+    with running(plc) as line:
+        announce(plc, line, 17)
+        line.put(decision(1), ())
+        plc.tags["acknowledge"] = True
+        until(lambda: not plc.tags["result_valid"])
+        plc.goes_off_at = "part_id"
+        plc.tags |= {"part_id": 18, "trigger": True}
+        until(lambda: len(line.parts) == 2)  # type: ignore[attr-defined]
+        assert line.parts[1].part_id == "", "not the last part's"  # type: ignore[attr-defined]
+        assert line.lost, "so that its verdict is a FAULT"
+        plc.goes_off_at = ""
 
 
 def test_a_plc_that_goes_away_is_told_of_at_once_and_its_parts_get_no_result_when_it_is_back() -> None:
@@ -311,6 +344,7 @@ def test_a_line_can_be_opened_again() -> None:
     for _ in range(2):
         with line:
             until(lambda: line.wait(0.01) is None and plc.tags["ready"])
+        assert not plc.tags["ready"]
 
 
 def test_a_bug_in_a_driver_ends_the_station_and_not_only_the_thread() -> None:

@@ -9,10 +9,9 @@ import pytest
 
 from edge_runtime.config import OpcuaTrigger, PulseSettings, TagSettings, load_station
 from edge_runtime.plc.defaults import KINDS, Kind, default_trigger, trigger_toml
-from edge_runtime.plc.handshake import StationFault
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.ports import open_port
-from edge_runtime.plc.signals import INPUTS, OUTPUTS, tags_of
+from edge_runtime.plc.signals import INPUTS, OUTPUTS, StationFault, tags_of
 from edge_runtime.plc.table import FAULTS, as_csv, as_markdown
 from edge_runtime.records import Cause
 
