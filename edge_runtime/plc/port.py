@@ -70,8 +70,9 @@ class TagServer(Protocol):
     """The PLC's side, for simulation and tests: a memory of named tags with a real server of the protocol in front of it.
 
     Constructed from the same settings and tags as the port. `__enter__` returns when it listens and raises TriggerError when it cannot;
-    `__exit__` cuts all connections, like a PLC that loses power, and frees the port at once. What a client writes is seen by `get`; what
-    `set` writes is seen by clients together (for subscriptions: each call is one change). Both may be called from any thread.
+    `__exit__` cuts all connections, like a PLC that loses power, and frees the port at once; the memory is kept, as with a battery. What a
+    client writes is seen by `get`; what `set` writes is seen by clients together (for subscriptions: each call is one change). Both may be
+    called from any thread.
     """
 
     def __enter__(self) -> Self: ...

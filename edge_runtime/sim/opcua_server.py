@@ -1,20 +1,17 @@
 """A PLC that is an OPC UA server, for simulation and tests: the nodes of a station file, in memory, behind asyncua's server."""
 
-import asyncio
 import datetime
 import logging
-import threading
 import warnings
-from collections.abc import Coroutine, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlparse
 
 from edge_runtime.config import OpcuaTrigger
-from edge_runtime.errors import MissingExtra, TriggerError
+from edge_runtime.errors import MissingExtra
 from edge_runtime.plc.tags import Tag, Value, from_plc, to_plc
+from edge_runtime.sim.loop_server import LoopServer
 
-_T = TypeVar("_T")
 _TYPES = {
     "bool": "Boolean", "int16": "Int16", "uint16": "UInt16", "int32": "Int32", "uint32": "UInt32", "float32": "Float", "text": "String",
 }  # fmt: skip
@@ -23,7 +20,7 @@ _standard: dict[Any, Any] = {}
 """Namespace 0, which every server has: built once, since that takes seconds."""
 
 
-class OpcuaServer:
+class OpcuaServer(LoopServer):
     """TagServer. With security in the settings it offers that policy alone, with a certificate that it makes itself, and trusts no
     client certificate but the one of the settings; with a user, nobody else and no other password."""
 
@@ -34,49 +31,15 @@ class OpcuaServer:
         except ImportError as e:
             raise MissingExtra("the simulated OPC UA server", "plc") from e
         logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
-        self._settings, self._tags = settings, {t.name: t for t in tags}
+        super().__init__(settings.endpoint, tags)
+        self._settings = settings
         self._certificate, self._key = self_signed(_URI) if settings.security != "none" else (b"", b"")
         self._server: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopped: asyncio.Event | None = None
-        self._thread: threading.Thread | None = None
-        self._failure: str | None = None
-        self._requests = 0
 
     @property
     def certificate(self) -> bytes:
         """What the server shows, DER; empty without security."""
         return self._certificate
-
-    @property
-    def requests(self) -> int:
-        return self._requests
-
-    def __enter__(self) -> Self:
-        up = threading.Event()
-        self._failure = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(up)), name="opcua-server", daemon=True)
-        self._thread.start()
-        up.wait()
-        if self._failure is not None:
-            self._thread.join()
-            raise TriggerError(self._failure)
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        if self._thread is not None and self._thread.is_alive() and self._loop is not None and self._stopped is not None:
-            self._loop.call_soon_threadsafe(self._stopped.set)
-            self._thread.join()
-
-    def get(self, names: Sequence[str]) -> dict[str, Value]:
-        return self._run(self._get(names))
-
-    def set(self, values: Mapping[str, Value]) -> None:
-        self._run(self._set(values))
-
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        assert self._loop is not None, "not started"
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _get(self, names: Sequence[str]) -> dict[str, Value]:
         from asyncua import ua
@@ -99,25 +62,15 @@ class OpcuaServer:
             node = ua.NodeId.from_string(tag.address)
             (await self._server.iserver.aspace.write_attribute_value(node, ua.AttributeIds.Value, data)).check()
 
-    async def _serve(self, up: threading.Event) -> None:
-        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        self._loop.set_exception_handler(lambda _loop, _context: None)  # connections that are cut are what it is for
-        try:
-            self._server = await self._build()
-            await self._server.start()
-        except OSError as e:
-            self._failure = (
-                f"simulated PLC: cannot listen on {self._settings.endpoint}: {e.strerror or e}. Is the port in use? Choose another"
-            )
-            return
-        finally:
-            up.set()
-        await self._stopped.wait()
+    async def _listen(self) -> None:
+        await self._server.start()
+
+    async def _hang_up(self) -> None:
         for transport in list(self._server.iserver.asyncio_transports):
             transport.abort()
         await self._server.stop()
 
-    async def _build(self) -> Any:
+    async def _build(self) -> None:
         from asyncua import Server, ua
         from asyncua.server.internal_server import InternalServer
         from asyncua.server.internal_session import InternalSession
@@ -171,7 +124,7 @@ class OpcuaServer:
             )  # fmt: skip
             if tag.writable:
                 await node.set_writable()
-        return server
+        self._server = server
 
     async def _trusts(self, certificate: Any, _description: Any) -> None:
         from asyncua import ua

@@ -207,15 +207,13 @@ class SimulatedPlc:
             self._finished.set()
 
     def _power_cycle(self, seconds: float) -> None:
-        memory = self.server.get(self._names)
         self._up = False
         self.server.__exit__(None, None, None)
         self._off_s = None
         if self._stop.wait(seconds):
             return
-        self.server.__enter__()
+        self.server.__enter__()  # its memory is what it was
         self._up = True
-        self.server.set(memory)
         self._watch.forget()
         self._open.clear()  # the station drops what it had to say
 

@@ -61,10 +61,10 @@ class S7Server:
         s = self._settings
         self._server = self._new_server(log=False)
         for area, memory in self._memory.items():
-            memory[:] = bytes(len(memory))
             self._server.register_area(*_area(area), memory)
         try:
             self._server.host = socket.gethostbyname(s.host)
+            socket.create_server((self._server.host, s.port)).close()  # snap7 would share a port with whoever has it
             self._server.start(s.port)
         except (S7Error, OSError) as e:
             raise TriggerError(

@@ -45,8 +45,6 @@ class Plc:
     addresses: dict[str, str]
     missing: str
     """A writable bool's address that a server of these tags does not have."""
-    byte_orders: bool
-    """False: the protocol itself says how a number lies in memory."""
 
     def tags(self, **changes: Any) -> list[Tag]:
         return [replace(tag, address=self.addresses[tag.name], **changes) for tag in TAGS]
@@ -70,7 +68,7 @@ def modbus(port: int, timeout_ms: float = 1000.0) -> Plc:
         "result_valid": "coil:102",
     }  # fmt: skip
     settings = c.ModbusTrigger(port=port, timeout_ms=timeout_ms, inputs=_NO_INPUTS)
-    return Plc(settings, ModbusPort, ModbusServer, addresses, "coil:4000", True)
+    return Plc(settings, ModbusPort, ModbusServer, addresses, "coil:4000")
 
 
 def s7(port: int, timeout_ms: float = 1000.0) -> Plc:
@@ -84,7 +82,7 @@ def s7(port: int, timeout_ms: float = 1000.0) -> Plc:
         "accept": "DB11.DBX12.0", "reject": "DB11.DBX12.1", "ready": "Q0.0", "heartbeat": "A0.7", "result_valid": "DB11.DBX12.7",
     }  # fmt: skip
     settings = c.S7Trigger(host="127.0.0.1", port=port, timeout_ms=timeout_ms, inputs=_NO_INPUTS)
-    return Plc(settings, S7Port, S7Server, addresses, "DB99.DBX0.0", True)
+    return Plc(settings, S7Port, S7Server, addresses, "DB99.DBX0.0")
 
 
 def opcua(port: int, timeout_ms: float = 1000.0) -> Plc:
@@ -97,7 +95,7 @@ def opcua(port: int, timeout_ms: float = 1000.0) -> Plc:
     ]  # fmt: skip
     addresses = {name: f"ns=2;s=Station.{name}" for name in names} | {"trigger": "ns=3;i=17", "accept": "ns=3;i=4000000000"}
     settings = c.OpcuaTrigger(endpoint=f"opc.tcp://127.0.0.1:{port}", timeout_ms=timeout_ms, inputs=_NO_INPUTS)
-    return Plc(settings, OpcuaPort, OpcuaServer, addresses, "ns=2;s=Station.Missing", False)
+    return Plc(settings, OpcuaPort, OpcuaServer, addresses, "ns=2;s=Station.Missing")
 
 
 def ethernetip(port: int, timeout_ms: float = 1000.0) -> Plc:
@@ -112,7 +110,7 @@ def ethernetip(port: int, timeout_ms: float = 1000.0) -> Plc:
         "heartbeat": "Heartbeat", "result_valid": "ResultValid",
     }  # fmt: skip
     settings = c.EthernetipTrigger(host="127.0.0.1", port=port, timeout_ms=timeout_ms, inputs=_NO_INPUTS)
-    return Plc(settings, EthernetipPort, EthernetipServer, addresses, "Missing", False)
+    return Plc(settings, EthernetipPort, EthernetipServer, addresses, "Missing")
 
 
 KINDS = {"modbus": modbus, "s7": s7, "opcua": opcua, "ethernetip": ethernetip}

@@ -83,10 +83,13 @@ def _lost_within(port: TagPort, timeout_ms: float, call: Callable[[], object]) -
 # --- values ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", ["ABCD", "CDAB", "BADC", "DCBA"])
-def test_every_type_arrives_as_it_was_written_both_ways(plc: Plc, order: str) -> None:
-    if order != "ABCD" and not plc.byte_orders:
-        pytest.skip("the protocol itself says how a number lies in memory")
+ORDERS = [(kind, order) for kind in ("modbus", "s7") for order in ("ABCD", "CDAB", "BADC", "DCBA")]
+ORDERS += [(kind, "ABCD") for kind in ("opcua", "ethernetip")]  # these protocols say themselves how a number lies in memory
+
+
+@pytest.mark.parametrize(("kind", "order"), ORDERS)
+def test_every_type_arrives_as_it_was_written_both_ways(kind: str, order: str) -> None:
+    plc = KINDS[kind](free_port())
     tags = plc.tags(order=order)
     with plc.server(tags) as server:
         port = plc.port(tags)
@@ -260,6 +263,7 @@ def test_a_plc_that_goes_away_is_lost_and_comes_back(kind: str) -> None:
     _lost_within(port, 500, lambda: port.connect(_changed))
     with server:
         port.connect(_changed)
+        assert port.read(["part_id"]) == {"part_id": 1}, "its memory is kept, as with a battery"
         server.set({"part_id": 2})
         assert port.read(["part_id"]) == {"part_id": 2}
         port.close()
@@ -316,6 +320,8 @@ def test_a_server_says_that_its_port_is_in_use(kind: str) -> None:
         number = int(taken.getsockname()[1])
         with pytest.raises(TriggerError, match=str(number)), KINDS[kind](number).server():
             pass
+    with KINDS[kind](number).server(), pytest.raises(TriggerError, match=str(number)), KINDS[kind](number).server():
+        pass
 
 
 def test_a_server_counts_what_it_is_asked_for(plc: Plc) -> None:
