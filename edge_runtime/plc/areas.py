@@ -116,6 +116,7 @@ class AreaPort(ABC):
     """
 
     pushes = False
+    ordered = False
     where: str
     cell: str
     """For messages: "register", "byte"."""

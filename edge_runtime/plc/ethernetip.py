@@ -43,6 +43,7 @@ class EthernetipPort:
     """TagPort over pylogix. A connection that failed once is dropped, so that a late answer is never taken for another's."""
 
     pushes = False
+    ordered = False
 
     def __init__(self, settings: EthernetipTrigger, tags: Sequence[Tag]) -> None:
         """Raises ConfigError for a name that is none, a bit that is no bool, and a place of two tags; MissingExtra without pylogix."""

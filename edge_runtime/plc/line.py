@@ -56,10 +56,9 @@ class PlcLine:
         _check(settings, inputs, outputs)
         self._port = port or open_port(settings, [*inputs, *outputs])
         self._names = bits_first(inputs)
-        polled = [t.name for t in inputs if t.type == "bool" or (t.name == "encoder" and settings.pulse)]
-        # Where all inputs come in one answer, they are of one moment and cost no more than the bits.
-        self._polled = self._names if not self._port.pushes and self._port.trips(self._names) == self._port.trips(polled) else polled
-        self._late = [n for n in self._names if n not in self._polled]
+        self._at_least = [t.name for t in inputs if t.type == "bool" or (t.name == "encoder" and settings.pulse)]
+        self._polled: list[str] = []
+        self._late: list[str] = []
         """Read when the trigger rises."""
         self._outputs = [t.name for t in outputs]
         self._results = _results(settings, inputs)
@@ -263,6 +262,7 @@ class PlcLine:
     def _connect(self) -> None:
         try:
             self._port.connect(lambda: self._inbox.put(None))
+            self._share_out()
             self._values = self._port.read(self._names)
             asked = self._handshake.resume(self._inputs())
             self._written = {}
@@ -276,6 +276,13 @@ class PlcLine:
             _log.warning("%s: connected again", self._port.where)
         self.lost, self._retry_pause = None, _BACKOFF_S[0]
         self._poll_due = self._recipe_due = 0.0
+
+    def _share_out(self) -> None:
+        """All inputs are polled where that costs no more than the bits alone and tells what belongs together."""
+        port = self._port
+        whole = port.ordered if port.pushes else port.trips(self._names) == port.trips(self._at_least)
+        self._polled = self._names if whole else self._at_least
+        self._late = [n for n in self._names if n not in self._polled]
 
     def _lose(self, why: PlcLost) -> None:
         self._port.close()

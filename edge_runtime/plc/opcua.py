@@ -48,6 +48,7 @@ class OpcuaPort:
         self._session: Session | None = None
         self.publishing_ms = settings.publishing_ms
         """What the server has granted, once connected."""
+        self.ordered = False
         self.sampling_ms = 0.0
         """The server's slowest sampling of an input, once connected: shorter edges are not seen."""
 
@@ -63,6 +64,7 @@ class OpcuaPort:
             self.close()
             raise
         self.publishing_ms, self.sampling_ms = session.publishing_ms, session.sampling_ms
+        self.ordered = session.sampling_ms == 0  # the server reports changes as they are made, with their time
 
     def close(self) -> None:
         session, self._session = self._session, None

@@ -26,6 +26,9 @@ class TagPort(Protocol):
     """True when the PLC reports changes by itself (a subscription): `poll` then returns all of them, however short, and costs no round
     trip. False: `poll` is one read."""
 
+    ordered: bool
+    """Of a port that pushes, once connected: a snapshot shows every tag as it was at that change, and none has to be read again."""
+
     def connect(self, changed: Callable[[], None]) -> None:
         """Connect and see that every tag is there, of its type, readable, and writable where it is an output (without changing its value
         where the protocol can tell so).

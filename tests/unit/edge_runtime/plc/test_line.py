@@ -29,8 +29,8 @@ class Memory:
 
     where = "PLC in memory"
 
-    def __init__(self, pushes: bool = False, trips: int = 2) -> None:
-        self.pushes = pushes
+    def __init__(self, pushes: bool = False, trips: int = 2, ordered: bool = False) -> None:
+        self.pushes, self.ordered = pushes, ordered
         self._trips = trips
         self.tags: dict[str, Value] = {name: False if s.type == "bool" else 0 for name, s in (INPUTS | OUTPUTS).items()} | {"enable": True}
         self.writes: list[dict[str, Value]] = []
@@ -172,6 +172,17 @@ def test_inputs_that_come_in_one_answer_are_read_together() -> None:
         announce(plc, line)
     assert {len(names) for names in plc.reads[1:]} == {len(INPUTS)}
     assert plc.reads[-1][0] == "trigger"
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_plc_whose_reports_are_in_order_is_not_asked_again(ordered: bool) -> None:
+    plc = Memory(pushes=True, ordered=ordered)
+    with running(plc) as line:
+        plc.reads.clear()
+        plc.push({"part_id": 1}, {"trigger": True}, {"trigger": False, "part_id": 2})
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        assert line.parts[0].part_id == ("1" if ordered else "2")  # type: ignore[attr-defined]
+        assert any("part_id" in names for names in plc.reads) is not ordered
 
 
 def test_every_short_pulse_that_the_plc_reports_is_a_part() -> None:
