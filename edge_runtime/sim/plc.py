@@ -3,9 +3,7 @@
 import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -13,12 +11,11 @@ from edge_runtime import config as c
 from edge_runtime.plc.port import TagServer
 from edge_runtime.plc.signals import StationFault, tags_of
 from edge_runtime.plc.tags import Tag, Value
-from edge_runtime.records import Verdict
 from edge_runtime.sim.ethernetip_server import EthernetipServer
 from edge_runtime.sim.modbus_server import ModbusServer
 from edge_runtime.sim.opcua_server import OpcuaServer
 from edge_runtime.sim.s7_server import S7Server
-from edge_runtime.sim.watch import Watch
+from edge_runtime.sim.score import PartResult, Pulse, Score
 
 _REQUESTS_BEFORE_START = 5
 """Without `ready`, the line starts when a station polls: what was announced to nobody would be a part without a verdict."""
@@ -33,34 +30,6 @@ _SERVERS: dict[type, Callable[[Any, Sequence[Tag]], TagServer]] = {
     c.S7Trigger: S7Server,
     c.EthernetipTrigger: EthernetipServer,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class PartResult:
-    """What the PLC knows of one part."""
-
-    part: int
-    verdict: Verdict | None = None
-    """None: no result came (yet)."""
-    severity: float | None = None
-    """None without a verdict and for a FAULT, and where the signal is not mapped."""
-    latency_ms: float | None = None
-    """From raising the trigger to seeing result_valid."""
-    fault_code: int = 0
-    count: int | None = None
-    """The result_count that came with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """`accept` or `reject` was high for a while, on a line with [trigger.pulse]."""
-
-    signal: Literal["accept", "reject"]
-    part: int | None
-    """Of the parts on the way, the first."""
-    began_ms: float | None
-    """After the part's trigger was raised."""
-    width_ms: float
 
 
 class SimulatedPlc:
@@ -122,27 +91,14 @@ class SimulatedPlc:
         self._parts = itertools.count(first_part) if count is None else iter(range(first_part, first_part + count))
         self._wait_for_result = wait_for_result and settings.pulse is None
         self._heed_ready = heed_ready
-        self._timeout_s = result_timeout_ms / 1e3 + _way_s(settings.pulse)
         self._hold_s, self._scan_s = hold_ms / 1e3, scan_ms / 1e3
         self._recipe_of = recipe_of or (lambda part: 0)
         self._busy_parts = busy_parts
         self.acknowledges = acknowledges
-        self._told_to = told or (lambda result: None)
-        self.results: dict[int, PartResult] = {}
-        """Part -> result, in the order announced; a part stands here from the moment of its trigger."""
-        self.pulses: list[Pulse] = []
-        """Of a line with [trigger.pulse], each when it has ended."""
-        self._watch = Watch(settings)
-        self._raised: dict[int, float] = {}
-        self._open: dict[int, None] = {}
-        """Parts without a result that may still come, in order."""
-        self._awaited: deque[int] = deque()
-        """Parts without a result that are not late."""
+        self._timeout_s = result_timeout_ms / 1e3 + _way_s(settings.pulse)
+        self._score = Score(settings, self._timeout_s, told or (lambda result: None))
         self._now = 0.0
         self._told: Mapping[str, Value] = {}
-        self._valid = False
-        self._count: Value | None = None
-        self._high: dict[str, tuple[float, int | None]] = {}
         self._reset_until = 0.0
         self._off_s: float | None = None
         self._up = False
@@ -152,9 +108,19 @@ class SimulatedPlc:
         self._bug: Exception | None = None
 
     @property
+    def results(self) -> dict[int, PartResult]:
+        """Part -> result, in the order announced; a part stands here from the moment of its trigger."""
+        return self._score.results
+
+    @property
+    def pulses(self) -> list[Pulse]:
+        """Of a line with [trigger.pulse], each when it has ended."""
+        return self._score.pulses
+
+    @property
     def violations(self) -> list[str]:
         """What the station did that the handshake does not allow, a sentence each, in the order in which it was seen."""
-        return self._watch.violations
+        return self._score.violations
 
     def __enter__(self) -> Self:
         """Listens when it returns. Raises TriggerError when it cannot."""
@@ -184,7 +150,7 @@ class SimulatedPlc:
 
     def raised_at(self, part: int) -> float:
         """CLOCK_MONOTONIC seconds at which an announced part's trigger rose."""
-        return self._raised[part]
+        return self._score.raised[part]
 
     def power_off(self, seconds: float) -> None:
         """Soon: connections are cut and nobody answers; then it goes on where it was, its memory as it was, as with a battery."""
@@ -214,21 +180,16 @@ class SimulatedPlc:
             return
         self.server.__enter__()  # its memory is what it was
         self._up = True
-        self._watch.forget()
-        self._open.clear()  # the station drops what it had to say
+        self._score.power_was_off()
 
     def _scan(self) -> None:
         """Inputs, program, outputs."""
         memory = self.server.get(self._names)
         self._now, self._told = time.monotonic(), {n: v for n, v in memory.items() if n in self._outputs}
-        self._watch.scan(self._told, memory, self._now)
-        self._read_result()
-        if self._settings.pulse is not None:
-            self._read_pulses()
-        while self._awaited and (self._awaited[0] not in self._open or self._is_late(self._awaited[0])):
-            part = self._awaited.popleft()
-            if self.results[part].verdict is None:
-                self._told_to(self.results[part])
+        self._score.read(self._told, memory, self._now)
+        if "acknowledge" in self._wanted:
+            stuck = self.acknowledges == "stuck" and bool(self._wanted["acknowledge"])
+            self._wanted["acknowledge"] = (self._score.valid or stuck) and self.acknowledges != "never"
         next(self._program, None)
         if "reset_fault" in self._wanted:
             self._wanted["reset_fault"] = self._now < self._reset_until
@@ -250,17 +211,14 @@ class SimulatedPlc:
                     yield
                 due = max(due, self._now - self._pace_s) + self._pace_s
             yield from self._show(part)
-            self.results[part] = PartResult(part)
-            self._raised[part] = self._now
-            self._open[part] = None
-            self._awaited.append(part)
+            self._score.announce(part, self._now)
             self._wanted["trigger"] = True
             yield from self._until_acknowledged(True)
             self._wanted["trigger"] = False
             yield from self._until_acknowledged(False)
-            while self._wait_for_result and part in self._awaited and part + 1 not in self._busy_parts:
+            while self._wait_for_result and self._score.awaits(part) and part + 1 not in self._busy_parts:
                 yield
-        while self._awaited:
+        while self._score.awaits():
             yield
         self._finished.set()
 
@@ -300,73 +258,6 @@ class SimulatedPlc:
     def _station_is_there(self) -> bool:
         return bool(self._told["ready"]) if "ready" in self._told else self.server.requests >= _REQUESTS_BEFORE_START
 
-    def _read_result(self) -> None:
-        told = self._told
-        signals = ("result_valid",) if "result_valid" in told else ("accept", "reject", "fault")
-        valid, count = any(told.get(n) for n in signals), told.get("result_count")
-        if valid and (not self._valid or count != self._count):
-            self._take(told)
-        self._valid, self._count = valid, count
-        if "acknowledge" in self._wanted:
-            stuck = self.acknowledges == "stuck" and bool(self._wanted["acknowledge"])
-            self._wanted["acknowledge"] = (valid or stuck) and self.acknowledges != "never"
-
-    def _take(self, told: Mapping[str, Value]) -> None:
-        named = told.get("result_part_id")
-        first = next(iter(self._open), None)
-        in_turn = named is None or self._settings.pulse is not None
-        part = first if in_turn else _number(named)
-        shown = f"part {named if part is None else part}"
-        self._watch.result(told, shown)
-        if part is None or part not in self.results:
-            self.violations.append(f"a result came for {shown}, which was not announced")
-        elif self.results[part].verdict is not None:
-            self.violations.append(f"a result came twice for {shown}")
-        else:
-            if in_turn and named and _number(named) != part:
-                self.violations.append(f"a result came for part {named}, expected one for {shown}")
-            self._record(part, told)
-
-    def _record(self, part: int, told: Mapping[str, Value]) -> None:
-        verdict = _verdict(told)
-        severity, count, code = told.get("severity"), told.get("result_count"), told.get("fault_code", 0)
-        self.results[part] = replace(
-            self.results[part], verdict=verdict, severity=None if severity is None or verdict is Verdict.FAULT else float(severity),
-            latency_ms=(self._now - self._raised[part]) * 1e3, fault_code=int(code), count=None if count is None else int(count),
-        )  # fmt: skip
-        self._open.pop(part, None)
-        self._told_to(self.results[part])
-
-    def _read_pulses(self) -> None:
-        names: tuple[Literal["accept", "reject"], ...] = ("accept", "reject")
-        for name in names:
-            high = bool(self._told.get(name))
-            if high and name not in self._high:
-                last = next((p for p in reversed(self.results) if self.results[p].verdict is not None), None)
-                self._high[name] = (self._now, last)
-            elif not high and name in self._high:
-                began, part = self._high.pop(name)
-                after = None if part is None else (began - self._raised[part]) * 1e3
-                self.pulses.append(Pulse(name, part, after, (self._now - began) * 1e3))
-
-    def _is_late(self, part: int) -> bool:
-        return self._now - self._raised[part] > self._timeout_s
-
-
-def _verdict(told: Mapping[str, Value]) -> Verdict:
-    """FAULT unless one of the other two is clear; `fault` beside them may be the station's own, which `fault_code` tells."""
-    accept, reject, fault = (bool(told.get(n)) for n in ("accept", "reject", "fault"))
-    if fault and int(told.get("fault_code", 0)) <= 100:
-        return Verdict.FAULT
-    if accept is not reject:
-        return Verdict.ACCEPT if accept else Verdict.REJECT
-    return Verdict.REJECT if not accept and not fault and "accept" in told and "reject" not in told else Verdict.FAULT
-
-
-def _number(value: Value | None) -> int | None:
-    text = str(value).strip()
-    return int(text) if text.isascii() and text.isdigit() else None
-
 
 def _way_s(pulse: c.PulseSettings | None) -> float:
     """From the trigger to the pulse."""
@@ -399,3 +290,6 @@ def run_sim_plc(
         except KeyboardInterrupt:
             pass
     return plc.results, plc.violations
+
+
+__all__ = ["PartResult", "Pulse", "SimulatedPlc", "run_sim_plc"]

@@ -43,7 +43,7 @@ def tag(address: str, kind: Any = "bool", writable: bool = False, name: str = "t
 
 @pytest.mark.parametrize("address", ["T", "Vision.Trigger", "Program:Main.Trigger", "Parts[3].Id", "M[1,2,3]", "Flags.31", "_a.b_[0].3"])
 def test_tag_names_of_all_kinds_are_taken(address: str) -> None:
-    EthernetipPort(settings(), [tag(address)])
+    assert EthernetipPort(settings(), [tag(address)]).trips(["trigger"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,8 @@ def test_outputs_that_share_memory_are_named_with_both_keys(first: str, second: 
 
 def test_bits_of_one_tag_and_inputs_of_one_tag_are_no_overlap() -> None:
     EthernetipPort(settings(), [tag("W.0", writable=True, name="accept"), tag("W.1", writable=True, name="reject")])
-    EthernetipPort(settings(), [tag("W.0"), tag("W", "int32", name="part_id")])
+    port = EthernetipPort(settings(), [tag("W.0"), tag("W", "int32", name="part_id")])
+    assert port.trips(["trigger", "part_id"]) == 1
 
 
 def test_a_bit_is_a_bool() -> None:

@@ -1,59 +1,17 @@
 """The handshake's table, row by row: what the PLC does, and what it sees then."""
 
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.plc.handshake import Announced, Handshake, Inputs
-from edge_runtime.plc.results import Presented, Pulsed, Result, Results
+from edge_runtime.plc.handshake import Announced, Inputs
+from edge_runtime.plc.results import Presented, Result
 from edge_runtime.plc.signals import OUTPUTS, StationFault
 from edge_runtime.records import Verdict
-
-MS = 1_000_000
-ACCEPT = Result("17", Verdict.ACCEPT, 0.4, 0)
-REJECT = Result("18", Verdict.REJECT, 2.5, 0)
-FAULT = Result("19", Verdict.FAULT, 0.0, 1)
-
-
-@dataclass
-class Plc:
-    """Steps a handshake, 2 ms a look, and remembers what came."""
-
-    results: Results = field(default_factory=lambda: Presented(acknowledged=True, timeout_ms=1000, limit=8))
-    has_reset: bool = True
-    now: int = 1000 * MS
-    inputs: Inputs = field(default_factory=Inputs)
-    seq: int = 0
-    announced: list[Announced] = field(default_factory=list)
-    recipes: list[str] = field(default_factory=list)
-    alive: bool = True
-
-    def __post_init__(self) -> None:
-        self.handshake = Handshake(self.results, heartbeat_ms=500, has_reset=self.has_reset)
-        self.handshake.resume(self.inputs)
-        self.look()
-
-    def look(self, ms: float = 2.0, **inputs: object) -> dict[str, object]:
-        self.now += round(ms * MS)
-        self.inputs = replace(self.inputs, **inputs)  # type: ignore[arg-type]
-        step = self.handshake.step(self.inputs, self.now, self.alive)
-        if step.announced is not None:
-            self.seq += 1
-            self.announced.append(step.announced)
-            self.handshake.announce(self.seq, bool(step.announced.refused), self.now, self.inputs.encoder)
-        if step.recipe is not None:
-            self.recipes.append(step.recipe)
-        return dict(self.handshake.outputs())
-
-    def decide(self, result: Result, seq: int | None = None) -> bool:
-        return self.handshake.result(seq or self.seq, result)
-
-    def high(self) -> set[str]:
-        """Names of the bits that are high, but for the heartbeat."""
-        return {n for n, v in self.handshake.outputs().items() if v is True} - {"heartbeat"}
+from tests.unit.edge_runtime.plc.stepped import ACCEPT, FAULT, REJECT, Plc
 
 
 def test_one_part_goes_through_the_states_that_a_plc_programmer_knows() -> None:
@@ -307,67 +265,6 @@ def test_a_trigger_before_the_station_works_is_refused_and_not_lost() -> None:
     plc.alive = False
     plc.look(trigger=True)
     assert "was not ready" in plc.announced[0].refused
-
-
-def pulsed(**more: object) -> Pulsed:
-    return Pulsed(**{"width_ms": 20, "delay_ms": 100, "encoder_counts": None, "modulus": 2**16, "limit": 8} | more)  # type: ignore[arg-type]
-
-
-def test_a_pulse_ejects_a_rejected_part_at_its_time_and_for_its_width() -> None:
-    plc = Plc(results=pulsed())
-    plc.look(trigger=True)
-    plc.decide(REJECT)
-    high = [("reject" in plc.high(), plc.look(trigger=False) and plc.now) for _ in range(100)]
-    ms = [(now - high[0][1]) / MS for rejects, now in high if rejects]
-    assert 98 <= ms[0] <= 104
-    assert 16 <= ms[-1] - ms[0] <= 24
-
-
-def test_parts_on_the_belt_follow_each_other_and_each_has_its_own_pulse() -> None:
-    plc = Plc(results=pulsed())
-    for n, result in enumerate([REJECT, ACCEPT, FAULT]):
-        plc.look(ms=28, trigger=True)
-        plc.decide(result, n + 1)
-        plc.look(trigger=False)
-        assert plc.handshake.ready
-    pulses = []
-    was: set[str] = set()
-    for _ in range(100):
-        plc.look()
-        pulses += [plc.high() & {"accept", "reject", "fault"}] if "result_valid" in plc.high() - was else []
-        was = plc.high()
-    assert pulses == [{"reject"}, {"accept"}, {"reject", "fault"}], "a part that could not be judged is ejected"
-
-
-def test_a_part_without_a_verdict_when_it_passes_is_ejected_and_the_station_says_so() -> None:
-    plc = Plc(results=pulsed())
-    plc.look(trigger=True)
-    plc.look(ms=101, trigger=False)
-    assert "reject" in plc.high()
-    assert plc.handshake.outputs()["fault_code"] == StationFault.LATE_FOR_PULSE
-    plc.decide(ACCEPT)
-    plc.look(ms=30)
-    assert not plc.high() & {"accept", "reject"}, "the verdict came too late to let the next part through"
-    plc.look(reset_fault=True)
-    assert plc.high() == {"ready"}
-
-
-def test_the_encoder_says_when_a_part_passes_also_when_it_wraps_round_or_jerks_back() -> None:
-    plc = Plc(results=pulsed(delay_ms=None, encoder_counts=300))
-    plc.look(encoder=65_400)
-    plc.look(trigger=True)
-    plc.decide(REJECT)
-    for count, due in [(65_398, False), (65_500, False), (100, False), (163, False), (164, True)]:
-        plc.look(encoder=count)
-        assert ("reject" in plc.high()) is due, count
-
-
-def test_after_a_break_nobody_knows_where_the_parts_are_and_no_pulse_comes() -> None:
-    plc = Plc(results=pulsed())
-    plc.look(trigger=True)
-    plc.decide(REJECT)
-    plc.handshake.resume(plc.inputs)
-    assert not any("reject" in plc.high() for _ in range(100) if plc.look())
 
 
 MOVES = st.lists(

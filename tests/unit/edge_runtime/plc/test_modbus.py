@@ -92,7 +92,8 @@ def test_an_output_shares_its_place_with_nothing(one: tuple[str, TagType, bool],
 
 
 def test_inputs_may_share_and_output_bits_may_share_a_register() -> None:
-    port_of(tag("holding:1", "uint32", "a"), tag("holding:1.3", "bool", "b"), tag("coil:1", "bool", "c"), tag("coil:1", "bool", "d"))
+    port = port_of(tag("holding:1", "uint32", "a"), tag("holding:1.3", "bool", "b"), tag("coil:1", "bool", "c"), tag("coil:1", "bool", "d"))
+    assert port.trips(["a", "b"]) == port.trips(["c", "d"]) == 1
     port_of(tag("holding:1.3", "bool", "a", True), tag("holding:1.4", "bool", "b", True))
 
 

@@ -29,7 +29,7 @@ def tag(address: str, kind: Any = "bool", writable: bool = False, name: str = "t
      f"g={'0' * 8}-0000-0000-0000-{'0' * 12}"]
 )  # fmt: skip
 def test_node_ids_of_all_kinds_are_taken(address: str) -> None:
-    OpcuaPort(SETTINGS, [tag(address)])
+    assert OpcuaPort(SETTINGS, [tag(address)]).trips(["trigger"]) == 1
 
 
 @pytest.mark.parametrize(

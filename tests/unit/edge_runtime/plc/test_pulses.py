@@ -1,0 +1,66 @@
+"""Pulses instead of an acknowledge: each at its part's own time or place, and never too late."""
+
+from edge_runtime.plc.results import Pulsed
+from edge_runtime.plc.signals import StationFault
+from tests.unit.edge_runtime.plc.stepped import ACCEPT, FAULT, MS, REJECT, Plc
+
+
+def pulsed(**more: object) -> Pulsed:
+    return Pulsed(**{"width_ms": 20, "delay_ms": 100, "encoder_counts": None, "modulus": 2**16, "limit": 8} | more)  # type: ignore[arg-type]
+
+
+def test_a_pulse_ejects_a_rejected_part_at_its_time_and_for_its_width() -> None:
+    plc = Plc(results=pulsed())
+    plc.look(trigger=True)
+    plc.decide(REJECT)
+    high = [("reject" in plc.high(), plc.look(trigger=False) and plc.now) for _ in range(100)]
+    ms = [(now - high[0][1]) / MS for rejects, now in high if rejects]
+    assert 98 <= ms[0] <= 104
+    assert 16 <= ms[-1] - ms[0] <= 24
+
+
+def test_parts_on_the_belt_follow_each_other_and_each_has_its_own_pulse() -> None:
+    plc = Plc(results=pulsed())
+    for n, result in enumerate([REJECT, ACCEPT, FAULT]):
+        plc.look(ms=28, trigger=True)
+        plc.decide(result, n + 1)
+        plc.look(trigger=False)
+        assert plc.handshake.ready
+    pulses = []
+    was: set[str] = set()
+    for _ in range(100):
+        plc.look()
+        pulses += [plc.high() & {"accept", "reject", "fault"}] if "result_valid" in plc.high() - was else []
+        was = plc.high()
+    assert pulses == [{"reject"}, {"accept"}, {"reject", "fault"}], "a part that could not be judged is ejected"
+
+
+def test_a_part_without_a_verdict_when_it_passes_is_ejected_and_the_station_says_so() -> None:
+    plc = Plc(results=pulsed())
+    plc.look(trigger=True)
+    plc.look(ms=101, trigger=False)
+    assert "reject" in plc.high()
+    assert plc.handshake.outputs()["fault_code"] == StationFault.LATE_FOR_PULSE
+    plc.decide(ACCEPT)
+    plc.look(ms=30)
+    assert not plc.high() & {"accept", "reject"}, "the verdict came too late to let the next part through"
+    plc.look(reset_fault=True)
+    assert plc.high() == {"ready"}
+
+
+def test_the_encoder_says_when_a_part_passes_also_when_it_wraps_round_or_jerks_back() -> None:
+    plc = Plc(results=pulsed(delay_ms=None, encoder_counts=300))
+    plc.look(encoder=65_400)
+    plc.look(trigger=True)
+    plc.decide(REJECT)
+    for count, due in [(65_398, False), (65_500, False), (100, False), (163, False), (164, True)]:
+        plc.look(encoder=count)
+        assert ("reject" in plc.high()) is due, count
+
+
+def test_after_a_break_nobody_knows_where_the_parts_are_and_no_pulse_comes() -> None:
+    plc = Plc(results=pulsed())
+    plc.look(trigger=True)
+    plc.decide(REJECT)
+    plc.handshake.resume(plc.inputs)
+    assert not any("reject" in plc.high() for _ in range(100) if plc.look())
