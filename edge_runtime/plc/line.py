@@ -17,7 +17,7 @@ from edge_runtime.plc.port import PlcLost, TagPort, bits_first
 from edge_runtime.plc.ports import open_port
 from edge_runtime.plc.results import Presented, Pulsed, Result, Results
 from edge_runtime.plc.signals import tags_of
-from edge_runtime.plc.tags import RANGES, Tag, Value
+from edge_runtime.plc.tags import Tag, Value
 from edge_runtime.records import Decision, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,6 @@ class PlcLine:
         self._settings = settings
         self._seq = first_seq
         inputs, outputs = tags_of(settings)
-        _check(settings, inputs, outputs)
         self._port = port or open_port(settings, [*inputs, *outputs])
         self._names = bits_first(inputs)
         self._at_least = [t.name for t in inputs if t.type == "bool" or (t.name == "encoder" and settings.pulse)]
@@ -350,40 +349,6 @@ def _results(settings: PlcTrigger, inputs: list[Tag]) -> Results:
     return Pulsed(
         width_ms=pulse.width_ms, delay_ms=pulse.delay_ms, encoder_counts=pulse.encoder_counts, modulus=modulus, limit=settings.results
     )
-
-
-def _check(settings: PlcTrigger, inputs: list[Tag], outputs: list[Tag]) -> None:
-    """What no protocol would find. Raises ConfigError."""
-    names = {t.name for t in outputs}
-    if not names & {"accept", "reject"}:
-        raise ConfigError("trigger.outputs: expected at least accept or reject, found neither: the PLC could not act on a verdict")
-    for tag in [*inputs, *outputs]:
-        if tag.name in _BITS and tag.type != "bool":
-            raise ConfigError(f'{tag.key}: expected type "bool", found "{tag.type}"')
-        if tag.name in _WHOLE and tag.type not in RANGES:
-            raise ConfigError(f'{tag.key}: expected a whole number type ({", ".join(RANGES)}), found "{tag.type}"')
-        if tag.name not in _BITS and tag.type == "bool":
-            raise ConfigError(f'{tag.key}: expected a number or a text, found "bool"')
-    pulse = settings.pulse
-    if pulse is None:
-        if "accept" in names and "reject" not in names and "fault" not in names and "result_valid" not in names:
-            raise ConfigError(
-                "trigger.outputs: expected result_valid beside accept: without it the PLC cannot tell a reject from no result"
-            )
-        return
-    if (pulse.delay_ms is None) == (pulse.encoder_counts is None):
-        raise ConfigError("trigger.pulse: expected delay_ms or encoder_counts, found " + ("neither" if pulse.delay_ms is None else "both"))
-    if pulse.encoder_counts is not None and settings.inputs.encoder is None:
-        raise ConfigError("trigger.pulse.encoder_counts: expected inputs.encoder beside it, found none")
-    if settings.inputs.acknowledge is not None:
-        raise ConfigError("trigger.inputs.acknowledge: a line with [trigger.pulse] has none; remove one of the two")
-
-
-_BITS = {
-    "trigger", "acknowledge", "reset_fault", "enable", "accept", "reject", "fault", "trigger_acknowledge", "busy", "ready", "overrun",
-    "heartbeat", "result_valid",
-}  # fmt: skip
-_WHOLE = {"recipe", "encoder", "result_count", "fault_code"}
 
 
 def _text(value: Value) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import msgspec
 
 from edge_runtime.config import PlcInputs, PlcOutputs, PlcTag, PlcTrigger, TagSettings, TagType
-from edge_runtime.plc.tags import Tag
+from edge_runtime.errors import ConfigError
+from edge_runtime.plc.tags import RANGES, Tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ OUTPUTS = {
 }
 """Station -> PLC, in the order in which they are written: result_valid last."""
 
+_WHOLE = ("recipe", "encoder", "result_count", "fault_code")
+
 
 class StationFault(enum.IntEnum):
     """`fault_code` of the station itself; those of a part are `records.Cause`."""
@@ -60,11 +63,29 @@ class StationFault(enum.IntEnum):
 
 
 def tags_of(settings: PlcTrigger) -> tuple[list[Tag], list[Tag]]:
-    """The mapped inputs and outputs of a station file's [trigger], each in the order of the tables here."""
-    return (
-        [_tag(settings, "inputs", name, INPUTS[name], tag) for name, tag in _mapped(settings.inputs, INPUTS)],
-        [_tag(settings, "outputs", name, OUTPUTS[name], tag) for name, tag in _mapped(settings.outputs, OUTPUTS)],
-    )
+    """The mapped inputs and outputs of a station file's [trigger], each in the order of the tables here.
+
+    Raises ConfigError for what no protocol would find: a type that the signal cannot have, a map that cannot work.
+    """
+    inputs = [_tag(settings, "inputs", name, INPUTS[name], tag) for name, tag in _mapped(settings.inputs, INPUTS)]
+    outputs = [_tag(settings, "outputs", name, OUTPUTS[name], tag) for name, tag in _mapped(settings.outputs, OUTPUTS)]
+    names = {t.name for t in outputs}
+    if not names & {"accept", "reject"}:
+        raise ConfigError("trigger.outputs: expected at least accept or reject, found neither: the PLC could not act on a verdict")
+    pulse = settings.pulse
+    if pulse is None:
+        if "reject" not in names and not names & {"fault", "result_valid"}:
+            raise ConfigError(
+                "trigger.outputs: expected result_valid beside accept: without it the PLC cannot tell a reject from no result"
+            )
+        return inputs, outputs
+    if (pulse.delay_ms is None) == (pulse.encoder_counts is None):
+        raise ConfigError("trigger.pulse: expected delay_ms or encoder_counts, found " + ("neither" if pulse.delay_ms is None else "both"))
+    if pulse.encoder_counts is not None and settings.inputs.encoder is None:
+        raise ConfigError("trigger.pulse.encoder_counts: expected inputs.encoder beside it, found none")
+    if settings.inputs.acknowledge is not None:
+        raise ConfigError("trigger.inputs.acknowledge: a line with [trigger.pulse] has none; remove one of the two")
+    return inputs, outputs
 
 
 def _mapped(table: PlcInputs | PlcOutputs, signals: dict[str, Signal]) -> list[tuple[str, PlcTag]]:
@@ -75,8 +96,14 @@ def _mapped(table: PlcInputs | PlcOutputs, signals: dict[str, Signal]) -> list[t
 def _tag(settings: PlcTrigger, table: str, name: str, signal: Signal, given: PlcTag) -> Tag:
     t = TagSettings(address=given) if isinstance(given, str) else given
     kind: TagType = t.type or signal.type
+    key = f"trigger.{table}.{name}"
+    if (signal.type == "bool") != (kind == "bool"):
+        wanted = 'type "bool"' if signal.type == "bool" else "a number or a text"
+        raise ConfigError(f'{key}: expected {wanted}, found "{kind}"')
+    if name in _WHOLE and kind not in RANGES:
+        raise ConfigError(f'{key}: expected a whole number type ({", ".join(RANGES)}), found "{kind}"')
     scale = t.scale if t.scale is not None else signal.scale
     return Tag(
-        name, f"trigger.{table}.{name}", t.address, kind, table == "outputs", t.order or settings.order,
+        name, key, t.address, kind, table == "outputs", t.order or settings.order,
         scale if kind not in ("bool", "text") else 1.0, t.length if kind == "text" else 0,
     )  # fmt: skip
