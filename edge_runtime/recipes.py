@@ -101,6 +101,6 @@ def named(where: str) -> Iterator[None]:
     try:
         yield
     except LinesideError as e:
-        if not where:
-            raise
-        raise type(e)(f"{where}: {e}") from e
+        if where:
+            e.args = (f"{where}: {e}",)  # the same error: not every branch is made from a sentence alone
+        raise

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.config import load_station
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, ConfigError, LinesideError, LostFrame, MissingExtra
 from edge_runtime.inference import model_thread
-from edge_runtime.recipes import open_recipes, products_of
+from edge_runtime.recipes import named, open_recipes, products_of
 
 STATION = 'name = "s"\nrecipe = "recipe.toml"\n[source]\nkind = "folder"\npath = "parts"\n[trigger]\nkind = "timer"\n[recipes]\n'
 
@@ -38,3 +38,12 @@ def test_a_bundle_that_another_recipe_needs_is_verified_too_and_the_key_is_named
     with contextlib.ExitStack() as stack, pytest.raises(BundleError, match=r"^recipes\.7: ") as e:
         open_recipes(load_station(station_dir / "station.toml"), stack)
     assert e.value.exit_code == 65
+
+
+@pytest.mark.parametrize("error", [MissingExtra("pylon", "cameras"), LostFrame("is incomplete", 3, 0), ConfigError("no")], ids=str)
+def test_every_kind_of_error_is_named_and_stays_what_it_is(error: LinesideError) -> None:
+    said = str(error)
+    with pytest.raises(type(error)) as caught, named("camera top"):
+        raise error
+    assert caught.value is error
+    assert str(error) == f"camera top: {said}"
