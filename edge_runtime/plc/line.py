@@ -98,7 +98,6 @@ class PlcLine:
     def __enter__(self) -> Self:
         """Connect, see every tag, clear the outputs. Raises TriggerError, TagError or ConfigError: a wrong one is found here."""
         self._stop.clear()
-        self._preparing = Helper(self._prepare_one, "recipe")
         try:
             self._connect()
         except PlcLost as e:
@@ -107,6 +106,7 @@ class PlcLine:
         except BaseException:
             self._port.close()
             raise
+        self._preparing = Helper(self._prepare_one, "recipe")
         self._thread = threading.Thread(target=self._run, name="plc", daemon=True)
         self._thread.start()
         return self

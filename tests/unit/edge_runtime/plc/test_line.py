@@ -340,13 +340,14 @@ def test_heartbeat_and_ready_end_when_nobody_waits_for_parts_any_more() -> None:
 
 
 def test_at_the_end_the_plc_reads_that_the_station_is_gone() -> None:
+    before = set(threading.enumerate())
     plc = Memory()
     with running(plc) as line:
         announce(plc, line)
         line.put(decision(1), ())
         assert plc.tags["result_valid"]
     assert not any(plc.tags[n] for n in ("ready", "busy", "result_valid", "accept", "trigger_acknowledge"))
-    assert not any(t.name in ("plc", "recipe") for t in threading.enumerate())
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_line_can_be_opened_again() -> None:
@@ -370,11 +371,13 @@ def test_a_bug_in_a_driver_ends_the_station_and_not_only_the_thread() -> None:
             line.put(decision(1), ())
 
 
-def test_a_plc_that_is_off_at_the_start_is_an_error() -> None:
+def test_a_plc_that_is_off_at_the_start_is_an_error_and_leaves_nothing_behind() -> None:
+    before = set(threading.enumerate())
     plc = Memory()
     plc.off = True
     with pytest.raises(TriggerError, match=r"PLC in memory: does not answer.*Check \[trigger\]"), PlcLine(settings(), 1, plc):
         pass
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_pulse_comes_at_its_time_although_the_plc_is_polled_seldom() -> None:
