@@ -23,7 +23,8 @@ demo: $(READY)
 
 test: $(READY)
 	@bash deploy/testbench.sh
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit/training tests/unit/export  # a core each
+	$(BIN)/python -m pytest --ignore tests/unit/training --ignore tests/unit/export  # about time: these run alone
 
 check: $(READY)
 	$(BIN)/ruff check .
