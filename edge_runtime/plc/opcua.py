@@ -23,6 +23,8 @@ _T = TypeVar("_T")
 _NODE_ID = re.compile(
     r"(ns=(?P<ns>\d{1,5});)?(i=(?P<i>\d{1,10})|s=.+|g=[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|b=[A-Za-z0-9+/]+={0,2})"
 )
+_CYCLE_MS = 1.0
+"""No PLC's program runs oftener: what it writes a cycle before the trigger is sampled before it."""
 _SECURE_S = 3.0
 """A small PLC takes seconds for the public-key half of a secure channel; `timeout_ms` counts from then on."""
 
@@ -64,7 +66,7 @@ class OpcuaPort:
             self.close()
             raise
         self.publishing_ms, self.sampling_ms = session.publishing_ms, session.sampling_ms
-        self.ordered = session.sampling_ms == 0  # the server reports changes as they are made, with their time
+        self.ordered = session.sampling_ms <= _CYCLE_MS
 
     def close(self) -> None:
         session, self._session = self._session, None
