@@ -2,9 +2,9 @@
 
 A simulated PLC announces 20 parts a second to a station with a camera of Basler's emulation, triggered by software. Every half minute, in
 turn: the camera's driver hangs for 3 s, the PLC is off for 5 s, five pictures arrive incomplete, and all cores are busy for 6 s. A
-subscriber reads one message a second all the while, and each fiftieth part is triggered while the station is busy. Each picture shows the
-part that lay under the camera when the exposure was triggered, every fifth of them bad: one that is given to another part shows as a wrong
-verdict.
+subscriber reads one message a second all the while, and each fiftieth trigger is a bounce, at once after the one before it: the station is
+busy, and the part under the camera the same. Each picture shows the part that lay there when the exposure was triggered, every fifth of them
+bad: one that is given to another part shows as a wrong verdict.
 
 Exit code 1 when a law was broken; the sentences say where.
 """
@@ -117,7 +117,7 @@ def play(home: Path, world: World, kind: str, parts: int, rate: float) -> list[s
     outages: list[tuple[float, float]] = []
 
     def under_the_camera(part: int) -> int:
-        world.change(part=part)
+        world.change(part=lies_there(part))
         return 0  # the station's own recipe
 
     plc = SimulatedPlc(
@@ -175,7 +175,7 @@ def laws(decisions: list[Decision], plc: SimulatedPlc, outages: list[tuple[float
             broken.append(f"part {d.part_id}: told {late_ms:.0f} ms after its trigger")
         if d.verdict is not Verdict.FAULT and d.stamps.captured_ns < d.stamps.fired_ns:
             broken.append(f"part {d.part_id}: judged by a picture older than its trigger")
-        if d.verdict is (Verdict.ACCEPT if int(d.part_id) % BAD_EVERY == 0 else Verdict.REJECT):
+        if d.verdict is (Verdict.ACCEPT if lies_there(int(d.part_id)) % BAD_EVERY == 0 else Verdict.REJECT):
             broken.append(f"part {d.part_id}: {d.verdict}, which it is not: the picture shows another part")
     told = {d.part_id: d.verdict for d in decisions}
     for part, result in plc.results.items():
@@ -185,6 +185,11 @@ def laws(decisions: list[Decision], plc: SimulatedPlc, outages: list[tuple[float
         if result.verdict is not None and result.verdict is not told.get(str(part)):
             broken.append(f"part {part}: the PLC read {result.verdict}, the journal says {told.get(str(part))}")
     return broken
+
+
+def lies_there(part: int) -> int:
+    """What the camera sees when this part is announced."""
+    return part - 1 if part % BUSY_EVERY == 0 else part
 
 
 def trouble(world: World, plc: SimulatedPlc, over: threading.Event, outages: list[tuple[float, float]]) -> None:
