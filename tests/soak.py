@@ -3,8 +3,8 @@
 A simulated PLC announces 20 parts a second to a station with a camera of Basler's emulation, triggered by software. Every half minute, in
 turn: the camera's driver hangs for 3 s, the PLC is off for 5 s, five pictures arrive incomplete, and all cores are busy for 6 s. A
 subscriber reads one message a second all the while, and each fiftieth trigger is a bounce, at once after the one before it: the station is
-busy, and the part under the camera the same. Each picture shows the part that lay there when the exposure was triggered, every fifth of them
-bad: one that is given to another part shows as a wrong verdict.
+busy, and the part under the camera the same. Each picture shows the part that lay there when the exposure was triggered, every fifth of
+them bad: one that is given to another part shows as a wrong verdict.
 
 Exit code 1 when a law was broken; the sentences say where.
 """
