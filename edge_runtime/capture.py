@@ -1,6 +1,7 @@
 """Binds each trigger to its own frame, in a thread that may hang without stopping the line."""
 
 import time
+from collections.abc import Mapping
 
 from edge_runtime.errors import FrameError, SourceError, SourceExhausted
 from edge_runtime.grabbing import FreeRun, OnDemand, Paired, Shot
@@ -57,6 +58,11 @@ class Capture:
         if self._eyes.busy_s > self._timeout_s + _HANGS_AFTER_S:
             return f"The camera's driver has not answered for {self._eyes.busy_s:.0f} s."
         return self._lost or getattr(self._source, "problem", None) or self._eyes.problem
+
+    @property
+    def tallies(self) -> Mapping[str, int]:
+        """What happened to the source's connection since the start: `reconnects`, `incomplete_frames`; empty for one that has none."""
+        return getattr(self._source, "tallies", {})
 
     def check(self) -> None:
         """Raises what ended the capture thread, should it have ended: nobody may be waiting for a frame to hear of it."""

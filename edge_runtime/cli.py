@@ -108,6 +108,34 @@ def tail(
 
 
 @app.command()
+def status(
+    station: MaybeStationFile = None,
+    endpoint: Annotated[str | None, typer.Option(help="The station's [publisher] endpoint.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how a running station is.
+
+    State, problems, counts, times, reconnections. Exit code 1 when it is not READY, 84 when none answers.
+    """
+    from edge_runtime.config import PublisherSettings, load_station
+    from edge_runtime.records import State
+    from edge_runtime.status import health_of, lines_of
+
+    health = health_of(endpoint or (load_station(station).publisher if station else PublisherSettings()).endpoint)
+    if as_json:
+        import msgspec
+
+        print(msgspec.json.encode(health).decode())
+    else:
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        for line in lines_of(health):
+            console.print(line, soft_wrap=True)
+    raise typer.Exit(EXIT_OK if health.state is State.READY else EXIT_FINDINGS)
+
+
+@app.command()
 def replay(
     folder: Annotated[Path, typer.Argument(help="Images, in sub-folders or not.", show_default=False)],
     bundle: Annotated[Path, typer.Option(help="The model to judge them with.", show_default=False)],

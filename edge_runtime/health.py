@@ -33,6 +33,14 @@ class HasProblem(Protocol):
         """A sentence for the operator, or None."""
 
 
+class Connected(HasProblem, Protocol):
+    """A camera, or the PLC."""
+
+    @property
+    def tallies(self) -> Mapping[str, int]:
+        """What happened to the connection since the start; empty for one that cannot break."""
+
+
 class ServiceManager:
     """systemd's notification protocol (sd_notify(3)) over the socket that it names; without one, nothing is sent."""
 
@@ -98,6 +106,7 @@ class Monitor:
         self._times: deque[tuple[float, float, float, float]] = deque(maxlen=_WINDOW)
         self._troubles: dict[str, str] = {}
         self._watched: Sequence[HasProblem] = ()
+        self._connections: Mapping[str, Connected] = {}
         self._beats: dict[str, float] = {}
         self._manager = ServiceManager()
         self._wake = threading.Event()
@@ -113,9 +122,10 @@ class Monitor:
         self._wake.set()
         self._thread.join(timeout=2.0)
 
-    def watch(self, parts: Sequence[HasProblem]) -> None:
-        """Ask these for problems from now on."""
-        self._watched = tuple(parts)
+    def watch(self, parts: Sequence[HasProblem], connections: Mapping[str, Connected] | None = None) -> None:
+        """Ask these for problems from now on; `connections`, by name, for their tallies too."""
+        self._connections = dict(connections or {})
+        self._watched = (*parts, *self._connections.values())
 
     def ready(self) -> None:
         """Every trigger gets its verdict from now on."""
@@ -198,6 +208,7 @@ class Monitor:
             station=self._station, state=state, problems=problems, bundle_id=bundle_id, recipe=recipe, device=self._device,
             uptime_s=round(time.monotonic() - self._began, 3), counts=counts, stages_ms=stages, last_seq=last_seq,
             wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), drift=drift_state, inference=self._inference,
+            connections={name: dict(tallies) for name, part in self._connections.items() if (tallies := part.tallies)},
         )  # fmt: skip
 
     def _run(self) -> None:

@@ -1,7 +1,7 @@
 """The cameras' share of the loop: each one's picture of a part, what the model says of it, and its judgement; never later than its time."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_runtime.capture import Capture
@@ -63,6 +63,11 @@ class Camera:
         """A sentence for the operator while no pictures come; with its name where there are several."""
         problem = self.capture.problem
         return f"{self.name}: {problem}" if problem and self.name else problem
+
+    @property
+    def tallies(self) -> Mapping[str, int]:
+        """As its source tells."""
+        return self.capture.tallies
 
     def look(self, trigger: Trigger, job: Job, until_ns: int) -> Look:
         """Judge the picture of an ordered trigger by `until_ns`, or say why that cannot be: a FAULT. An exception is a bug."""

@@ -20,10 +20,11 @@ from edge_runtime.config import StationConfig, load_station
 from edge_runtime.drift import DriftWatch
 from edge_runtime.errors import LinesideError
 from edge_runtime.handoff import Helper
-from edge_runtime.health import Monitor, ServiceManager
+from edge_runtime.health import Connected, Monitor, ServiceManager
 from edge_runtime.inference import ModelThread, model_thread, together_is_faster
 from edge_runtime.inspection import Camera, Cameras
 from edge_runtime.observers import Observers
+from edge_runtime.plc.line import PlcLine
 from edge_runtime.protocols import ActuatorLine, Sink
 from edge_runtime.recipes import OpenRecipe, named, open_recipes, products_of
 from edge_runtime.regions import find_regions
@@ -127,7 +128,10 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
         on_recipe(station.prepare)
     if (on_alive := getattr(line, "on_alive", None)) is not None:
         on_alive(lambda: monitor.alive)
-    monitor.watch([station, *cameras, line, journal, publisher, *watching.values()])
+    connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
+    if isinstance(line, PlcLine):
+        connections["plc"] = line
+    monitor.watch([station, line, journal, publisher, *watching.values()], connections)
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",

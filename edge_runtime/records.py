@@ -4,7 +4,7 @@ Times are CLOCK_MONOTONIC nanoseconds (`_ns`); wall time is kept beside them for
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -247,3 +247,6 @@ class Health:
     """None for a bundle without drift limits. With several cameras: of the first one that drifts, else of the first one."""
     inference: str = ""
     """With several cameras: whether their models run "together" or "in turn", whichever was faster at start."""
+    connections: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Since start, `reconnects` of each camera ("camera NAME", or "camera" for the only one) and of the PLC ("plc"), and the
+    `incomplete_frames` of an industrial camera."""

@@ -81,6 +81,7 @@ class PlcLine:
         self._bug: Exception | None = None
         self.lost: str | None = None
         """A sentence while the PLC does not answer: what is decided meanwhile reaches nobody who acts on it."""
+        self.tallies = {"reconnects": 0}
 
     @property
     def problem(self) -> str | None:
@@ -272,6 +273,7 @@ class PlcLine:
             raise PlcLost(str(e)) from e  # it came back as another one: say so, go on trying
         self._asked = asked if asked is not None else self._asked
         if self.lost is not None:
+            self.tallies["reconnects"] += 1
             _log.warning("%s: connected again", self._port.where)
         self.lost, self._retry_pause = None, _BACKOFF_S[0]
         self._poll_due = self._recipe_due = 0.0

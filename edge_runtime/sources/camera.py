@@ -51,6 +51,7 @@ class Camera:
         self._thread: threading.Thread | None = None
         self._seq = 0
         self.problem: str | None = None
+        self.tallies = {"reconnects": 0}
 
     def __enter__(self) -> Self:
         # Their warnings repeat, without a time and on stderr, what SourceError and `problem` say.
@@ -89,6 +90,7 @@ class Camera:
                 if reopened is None:
                     return
                 capture = reopened
+                self.tallies["reconnects"] += 1
                 _log.warning("camera %s: delivers again", self._name)
                 continue
             self._keep(image, capture)

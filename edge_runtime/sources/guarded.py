@@ -83,6 +83,11 @@ class GuardedSource:
             return f"camera {self._name}: {self.incomplete} pictures lost packets so far and were not judged; {advice}"
         return self._trouble
 
+    @property
+    def tallies(self) -> dict[str, int]:
+        """Since the source was entered."""
+        return {"reconnects": self.reconnects, "incomplete_frames": self.incomplete}
+
     def __enter__(self) -> Self:
         """Open and set up the camera. Raises ConfigError naming the key, MissingExtra, SourceError."""
         self._frames.clear()

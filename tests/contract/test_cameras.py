@@ -68,6 +68,7 @@ def test_a_failed_buffer_of_pylon_is_that_parts_fault_and_nothing_else(pylon_cam
                 source.grab(1)
         assert source.grab(1).image.shape == (H, W)
         assert source.problem is not None and "2 pictures lost packets" in source.problem
+        assert source.tallies == {"reconnects": 0, "incomplete_frames": 2}
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,7 @@ def test_a_gige_camera_is_killed_and_serves_again_without_a_restart(gige_camera:
         _until(lambda: source.problem is None, 15)
         after = source.grab(1)
         assert after.captured_ns > before.captured_ns and after.image.shape == (H, W)
+        assert source.tallies["reconnects"] >= 1
 
 
 def test_no_gige_frame_that_lost_packets_is_judged(gige_camera: GigeCamera) -> None:

@@ -17,6 +17,7 @@ from edge_runtime.plc.defaults import KINDS, Kind, default_trigger
 from edge_runtime.records import Cause, Decision, Verdict
 from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.sinks.journal_file import read_decisions
+from edge_runtime.status import health_of
 
 A, R, F = Verdict.ACCEPT, Verdict.REJECT, Verdict.FAULT
 
@@ -100,6 +101,7 @@ def test_a_plc_without_power_costs_its_own_parts_and_nothing_else(station_dir: P
         plc.power_off(0.5)
         assert plc.wait_finished(60)
         decided = journal()
+        assert health_of(c.load_station(station_dir / "station.toml").publisher.endpoint).connections["plc"]["reconnects"] >= 1
     answered = {str(n) for n, r in plc.results.items() if r.verdict is not None}
     assert len(answered) >= 38
     assert plc.violations == []

@@ -167,7 +167,9 @@ def test_a_folder_is_run_to_its_end(station: Path, start: Callable[..., Any]) ->
     assert running.wait(30) == 0, running.stderr.read()
 
 
-def test_tail_shows_decisions_in_order_to_programs_and_people(station: Path, start: Callable[..., Any]) -> None:
+def test_tail_and_status_show_a_running_station_to_programs_and_people(
+    station: Path, start: Callable[..., Any], lineside: Callable[..., Done]
+) -> None:
     loop_for_ever(station)
     programs, people, running = start("tail", station, "--json"), start("tail", station), start("run", station)
     decisions = [json.loads(line) for line in lines(programs, 8)]
@@ -178,12 +180,22 @@ def test_tail_shows_decisions_in_order_to_programs_and_people(station: Path, sta
     shown = lines(people, 8)
     assert any(" ACCEPT " in line for line in shown)
     assert any(" REJECT " in line and "worst near" in line for line in shown)
+    status = lineside("status", station)
+    assert (status.returncode, status.stderr) == (0, "")
+    assert "READY" in status.stdout and "ACCEPT" in status.stdout and "p99" in status.stdout
+    assert json.loads(lineside("status", station, "--json").stdout)["state"] == "READY"
     for tail in (programs, people):
         tail.send_signal(signal.SIGINT)
         tail.communicate(timeout=20)  # reads on: a pipe that is full would keep it from ending
         assert tail.returncode == 0
     running.send_signal(signal.SIGTERM)
     assert running.wait(15) == 0
+
+
+def test_status_of_a_station_that_does_not_run_is_one_sentence(lineside: Callable[..., Done], station: Path) -> None:
+    done = lineside("status", station)
+    assert (done.returncode, done.stdout) == (84, "")
+    assert "is the station running" in done.stderr
 
 
 def test_replay_ends_with_1_when_a_verdict_is_not_as_expected(lineside: Callable[..., Done], station: Path, tiny_bundle: Path) -> None:

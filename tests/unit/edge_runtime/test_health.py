@@ -26,7 +26,9 @@ def decision(seq: int, verdict: Verdict) -> Decision:
 
 @dataclass
 class Part:
-    problem: str | None = None
+    def __init__(self, **tallies: int) -> None:
+        self.problem: str | None = None
+        self.tallies = tallies
 
 
 @pytest.fixture
@@ -78,6 +80,14 @@ def test_a_problem_degrades_a_ready_station_until_it_is_gone() -> None:
     assert (m.snapshot().state, m.snapshot().problems) == (State.READY, ())
     m.stopping()
     assert m.snapshot().state is State.STOPPING
+
+
+def test_connections_tell_what_happened_to_them_and_their_problems() -> None:
+    m, plc, folder = monitor(), Part(reconnects=2), Part()
+    plc.problem = "the PLC is off"
+    m.watch([], {"plc": plc, "camera": folder})
+    assert m.snapshot().connections == {"plc": {"reconnects": 2}}
+    assert m.snapshot().problems == ("the PLC is off",)
 
 
 def test_health_is_sent_once_a_second_and_a_publisher_that_fails_shows() -> None:

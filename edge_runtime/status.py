@@ -1,0 +1,49 @@
+"""How a station is now, in a few lines: its last word of health."""
+
+import time
+from datetime import timedelta
+
+from rich.text import Text
+
+from edge_runtime.client import DecisionClient
+from edge_runtime.errors import WireError
+from edge_runtime.records import Health, State
+
+_STYLES = {State.READY: "bold green", State.DEGRADED: "bold black on yellow"}
+
+
+def health_of(endpoint: str, timeout_s: float = 3.0) -> Health:
+    """The next health record that the station with this [publisher] endpoint sends; it sends one a second.
+
+    Raises WireError when none came in time, or what came is no station's of this version; ConfigError for an address that is none.
+    """
+    until = time.monotonic() + timeout_s
+    with DecisionClient(endpoint) as client:
+        while client.health is None and (left := until - time.monotonic()) > 0:
+            client.receive(min(left, 0.1))
+        if client.health is None:
+            raise WireError(
+                f"expected a word of health from {endpoint} within {timeout_s:g} s, none came; is the station running, and is this its "
+                "[publisher] endpoint?"
+            )
+        return client.health
+
+
+def lines_of(health: Health) -> list[Text]:
+    """State, problems, what is judged, counts, times, connections: for a person."""
+    up = timedelta(seconds=round(health.uptime_s))
+    lines = [Text.assemble(f"{health.station}: ", (health.state.value, _STYLES.get(health.state, "bold")), f", up {up}")]
+    lines += [Text(f"✗ {problem}", style="red") for problem in health.problems]
+    inference = f", cameras' models {health.inference}" if health.inference else ""
+    lines.append(Text(f"recipe {health.recipe}, bundle {health.bundle_id[:12]}, on {health.device}{inference}"))
+    lines.append(Text(f"{_named(health.counts)}; last decision {health.last_seq}"))
+    times = [f"{stage} {median:.1f} ms (p99 {p99:.1f})" for stage, (median, p99) in health.stages_ms.items()]
+    lines += [Text(", ".join(times))] if times else []
+    lines += [Text(f"{name}: {_named(tallies)}") for name, tallies in health.connections.items()]
+    if (drift := health.drift) is not None and drift.median is not None:
+        lines.append(Text(f"good parts score {drift.median:.3g} in the median, {drift.usual_median:.3g} when the detector was taught"))
+    return lines
+
+
+def _named(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in numbers.items())
