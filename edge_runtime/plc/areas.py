@@ -4,7 +4,7 @@ import logging
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from edge_runtime.errors import ConfigError, TagError
@@ -100,12 +100,15 @@ def refuse_overlaps(tags: Sequence[Tag], places: Mapping[str, Place], cell: str)
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Read:
     """One request: what it reads, and the tags in it with the span and the cell of the span where each begins."""
 
     spans: list[Span]
     members: list[tuple[Tag, Place, int, int]]
+    cells: Sequence[Sequence[int]] = ()
+    """As they were last read, and the tags' values in them: most polls find the same again."""
+    values: dict[str, Value] = field(default_factory=dict)
 
 
 class AreaPort(ABC):
@@ -208,8 +211,12 @@ class AreaPort(ABC):
                 self._gap = 0
                 self._forget_plans()
                 return self.read(names)
-            for tag, place, span, at in plan.members:
-                values[tag.name] = decode(tag, place, cells[span][at : at + place.count], self.width)
+            if cells != plan.cells:
+                plan.values = {
+                    tag.name: decode(tag, place, cells[span][at : at + place.count], self.width) for tag, place, span, at in plan.members
+                }
+                plan.cells = cells
+            values |= plan.values
         return values
 
     def poll(self, names: Sequence[str]) -> Sequence[dict[str, Value]]:

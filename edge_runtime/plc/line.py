@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.1, 5.0)
 _RECIPE_S = 0.05
 """How often a recipe that is not read with the trigger is looked at."""
+_STEP_S = 0.01
+"""How often the handshake looks at the clock while the PLC shows nothing new."""
 _WAITED_WITHIN_S = 1.0
 """Nobody has asked for a trigger for so long: the station does not work."""
 _CLOSE_TIMEOUT_S = 2.0
@@ -73,7 +75,9 @@ class PlcLine:
         self._preparing: Helper[str, None] | None = None
         self._asked: str | None = None
         """A recipe to prepare, once the station runs."""
-        self._recipe_due = self._poll_due = self._retry_at = 0.0
+        self._recipe_due = self._poll_due = self._step_due = self._retry_at = 0.0
+        self._moves = True
+        """The last step changed what the PLC reads: the next may change more, whatever the PLC does."""
         self._retry_pause = _BACKOFF_S[0]
         self._waited_at = 0.0
         self._stop = threading.Event()
@@ -183,10 +187,13 @@ class PlcLine:
             self._look()
 
     def _next_look(self) -> float:
-        due = self._poll_due
-        if isinstance(self._results, Pulsed) and (pulse_ns := self._results.next_due_ns()) is not None:
-            due = min(due, pulse_ns / 1e9)
-        return due
+        return self._poll_due if self._pulse_due is None else min(self._poll_due, self._pulse_due)
+
+    @property
+    def _pulse_due(self) -> float | None:
+        if not isinstance(self._results, Pulsed) or (due_ns := self._results.next_due_ns()) is None:
+            return None
+        return due_ns / 1e9
 
     def _look(self) -> None:
         self._poll_due = time.monotonic() + (_RECIPE_S if self._port.pushes else self._poll_s)
@@ -199,6 +206,8 @@ class PlcLine:
         An edge that was seen is a part, also where the PLC is lost before it has told the part's name.
         """
         fired_ns = time.monotonic_ns()
+        if not self._moves and fired_ns / 1e9 < self._step_due and snapshot.items() <= self._values.items():
+            return  # nothing new, nothing due
         rises = bool(snapshot.get("trigger")) and not self._values["trigger"]
         self._values |= snapshot
         if rises and "part_id" in self._late:
@@ -223,6 +232,9 @@ class PlcLine:
     def _step(self, fired_ns: int) -> None:
         inputs = self._inputs()
         step = self._handshake.step(inputs, fired_ns, self._works)
+        self._step_due = fired_ns / 1e9 + _STEP_S
+        if self._pulse_due is not None:
+            self._step_due = min(self._step_due, self._pulse_due)
         self._asked = step.recipe if step.recipe is not None else self._asked
         if self._asked is not None and self._preparing is not None and self._waited_at:
             self._preparing.call(self._asked)
@@ -252,6 +264,7 @@ class PlcLine:
         """What has changed. `result_valid` rises last and falls first, so that it is never high over half a result."""
         new = self._handshake.outputs()
         changed = {n: new[n] for n in self._outputs if n not in self._written or new[n] != self._written[n]}
+        self._moves = bool(changed)
         if not changed:
             return
         if changed.get("result_valid") is False:

@@ -196,7 +196,7 @@ def test_a_result_is_complete_before_it_is_valid(plc: Plc) -> None:
         stop, wrong, valid = threading.Event(), [], set()
 
         def program() -> None:
-            while not stop.is_set():
+            while not stop.wait(0.0002):  # a pause: the port in the same process must get its turn
                 found = server.get(names)
                 if found.pop("result_valid"):
                     part = int(found["result_part_id"])
@@ -293,8 +293,8 @@ def test_a_plc_that_hangs_is_lost_in_time_and_its_late_answer_is_not_taken(kind:
         port.close()
 
 
-def test_two_hundred_connections_leave_nothing_behind(kind: str) -> None:
-    before, after = reconnects(kind, 200)
+def test_a_hundred_connections_leave_nothing_behind(kind: str) -> None:
+    before, after = reconnects(kind, 100)
     assert (after.threads, after.files) == (before.threads, before.files)
     assert after.rss_kib - before.rss_kib < 8 * 1024
 
