@@ -1,9 +1,12 @@
 """Modbus addresses, what is refused, and an independent server and client (libmodbus, mbpoll)."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from edge_runtime.config import ModbusTrigger, PlcInputs, TagType
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.modbus import ModbusPort, parse
+from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag
 
 SERVER = r"""
@@ -200,3 +204,83 @@ def test_a_wrong_unit_is_named() -> None:
         port = ModbusPort(other, tags)
         with pytest.raises(TagError, match=r"unit 9 refused to read coil:0: .*trigger.unit"):
             port.connect(lambda: None)
+
+
+def coils(number: bytes, value: int) -> bytes:
+    """The answer to a request for one coil."""
+    return number + b"\0\0\0\4\1\1\1" + bytes([value])
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[bytes], Iterator[bytes]]) -> Iterator[ModbusPort]:
+    """A port to a PLC that sends what `answer` makes of each request's number, piece by piece."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as peer:
+                while asked := peer.recv(100):
+                    for piece in answer(asked[:2]):
+                        peer.sendall(piece)
+                        time.sleep(0.02)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        settings = ModbusTrigger(inputs=PlcInputs(trigger="coil:0"), port=server.getsockname()[1], timeout_ms=500.0)
+        port = ModbusPort(settings, [tag("coil:0")])
+        try:
+            port.connect(lambda: None)
+            yield port
+        finally:
+            port.close()
+            thread.join(5)
+
+
+def test_an_answer_may_come_in_pieces_and_behind_one_that_was_given_up() -> None:
+    values = iter([0, 1, 1, 0, 0, 1])
+
+    def answer(number: bytes) -> Iterator[bytes]:
+        whole = coils(number, next(values))
+        stale = coils(bytes([number[0] ^ 0x80, number[1]]), 1)
+        yield stale + whole[:5]
+        yield whole[5:]
+
+    with answering(answer) as port:
+        assert [port.read(["x"])["x"] for _ in range(5)] == [True, True, False, False, True]
+
+
+def test_an_answer_that_repeats_is_the_same_and_a_stale_one_that_looks_like_it_is_passed_over() -> None:
+    stale = [False, False, False, True, False]
+
+    def answer(number: bytes) -> Iterator[bytes]:
+        if stale and stale.pop(0):
+            yield coils(b"\xff\xff", 1)
+            yield coils(number, 0)
+        else:
+            yield coils(number, 1)
+
+    with answering(answer) as port:
+        assert [port.read(["x"])["x"] for _ in range(5)] == [True, True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        (lambda n: n + b"\0\0\0\3\1\1", "did not answer in 500 ms"),  # half of it, and no more
+        (lambda n: n + b"\0\0\0\3\1\x6f\1", "not Modbus"),
+        (lambda n: n + b"\0\0\0\5\1\3\2\0\1", "answered function 3, asked was 1"),
+        (lambda n: n + b"\0\0\0\3\1\x81\6", "busy"),
+    ],
+)
+def test_what_is_no_answer_loses_the_plc_and_is_never_taken_for_the_last_one(then: Callable[[bytes], bytes], said: str) -> None:
+    answers = iter([coils, coils])
+
+    def answer(number: bytes) -> Iterator[bytes]:
+        known = next(answers, None)
+        yield known(number, 1) if known else then(number)
+
+    with answering(answer) as port:
+        assert port.read(["x"]) == {"x": True}
+        with pytest.raises(PlcLost, match=said):
+            port.read(["x"])
+        with pytest.raises(PlcLost, match="not connected"):
+            port.read(["x"])
