@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+NOT_TIMED := tests/unit/training tests/unit/export tests/packaging
 
 .PHONY: setup demo test check bench soak benchmark-methods clean
 
@@ -23,8 +24,8 @@ demo: $(READY)
 
 test: $(READY)
 	@bash deploy/testbench.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit/training tests/unit/export  # a core each
-	$(BIN)/python -m pytest --ignore tests/unit/training --ignore tests/unit/export  # about time: these run alone
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(NOT_TIMED)  # a core each
+	$(BIN)/python -m pytest $(addprefix --ignore ,$(NOT_TIMED))  # about time: these run alone
 
 check: $(READY)
 	$(BIN)/ruff check .
