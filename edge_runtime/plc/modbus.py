@@ -182,7 +182,7 @@ class ModbusPort(AreaPort):
         until = time.monotonic() + self._timeout_s
         sock.sendall(head + request.frame)
         data = sock.recv(_MOST)
-        if data[:2] == head and data[2:] == request.received:
+        if request.received and data[:2] == head and data[2:] == request.received:
             return request.answer
         waited = False
         while True:
