@@ -1,6 +1,7 @@
 """A PLC as a trigger line and a receiver of results: one thread that polls, steps the handshake and writes, over any tag port."""
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -76,6 +77,7 @@ class PlcLine:
         self._asked: str | None = None
         """A recipe to prepare, once the station runs."""
         self._recipe_due = self._poll_due = self._step_due = self._retry_at = 0.0
+        self._pulse_due = math.inf
         self._moves = True
         """The last step changed what the PLC reads: the next may change more, whatever the PLC does."""
         self._retry_pause = _BACKOFF_S[0]
@@ -187,13 +189,7 @@ class PlcLine:
             self._look()
 
     def _next_look(self) -> float:
-        return self._poll_due if self._pulse_due is None else min(self._poll_due, self._pulse_due)
-
-    @property
-    def _pulse_due(self) -> float | None:
-        if not isinstance(self._results, Pulsed) or (due_ns := self._results.next_due_ns()) is None:
-            return None
-        return due_ns / 1e9
+        return min(self._poll_due, self._pulse_due)
 
     def _look(self) -> None:
         self._poll_due = time.monotonic() + (_RECIPE_S if self._port.pushes else self._poll_s)
@@ -232,9 +228,6 @@ class PlcLine:
     def _step(self, fired_ns: int) -> None:
         inputs = self._inputs()
         step = self._handshake.step(inputs, fired_ns, self._works)
-        self._step_due = fired_ns / 1e9 + _STEP_S
-        if self._pulse_due is not None:
-            self._step_due = min(self._step_due, self._pulse_due)
         self._asked = step.recipe if step.recipe is not None else self._asked
         if self._asked is not None and self._preparing is not None and self._waited_at:
             self._preparing.call(self._asked)
@@ -243,6 +236,9 @@ class PlcLine:
             self._handshake.announce(self._seq, bool(part.refused), fired_ns, inputs.encoder)
             self._triggers.put(Trigger(self._seq, fired_ns, part.part_id, recipe=part.recipe, refused=part.refused))
             self._seq += 1
+        pulse_ns = self._results.next_due_ns() if isinstance(self._results, Pulsed) else None
+        self._pulse_due = math.inf if pulse_ns is None else pulse_ns / 1e9  # of the part that was announced just now, too
+        self._step_due = min(fired_ns / 1e9 + _STEP_S, self._pulse_due)
 
     def _tell(self, told: _Told) -> None:
         if self.lost is not None:

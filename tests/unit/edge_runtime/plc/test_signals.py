@@ -1,0 +1,27 @@
+"""A station file's signals: what can be no map of tags is refused with its key."""
+
+import pytest
+
+from edge_runtime.config import ModbusTrigger, PlcInputs, PlcOutputs, PulseSettings, TagSettings
+from edge_runtime.errors import ConfigError
+from edge_runtime.plc.signals import tags_of
+
+TRIGGER = PlcInputs(trigger="coil:0")
+BAD: list[tuple[dict[str, object], str]] = [
+    ({"outputs": PlcOutputs(ready="coil:1")}, r"trigger\.outputs: expected at least accept or reject"),
+    ({"outputs": PlcOutputs(accept="coil:1")}, r"expected result_valid beside accept"),
+    ({"inputs": PlcInputs(trigger=TagSettings(address="holding:0", type="uint16"))}, r'inputs\.trigger: expected type "bool"'),
+    ({"inputs": PlcInputs(trigger="coil:0", recipe=TagSettings(address="holding:0", type="float32"))}, "inputs.recipe: expected a whole"),
+    ({"inputs": PlcInputs(trigger="coil:0", part_id=TagSettings(address="coil:5", type="bool"))}, "inputs.part_id: expected a number"),
+    ({"inputs": TRIGGER, "pulse": PulseSettings()}, r"trigger\.pulse: expected delay_ms or encoder_counts, found neither"),
+    ({"inputs": TRIGGER, "pulse": PulseSettings(encoder_counts=3)}, r"expected inputs\.encoder"),
+    ({"pulse": PulseSettings(delay_ms=3)}, r"trigger\.inputs\.acknowledge"),
+]
+
+
+@pytest.mark.parametrize(("more", "message"), BAD, ids=[m for _, m in BAD])
+def test_a_mapping_that_cannot_work_is_refused_with_its_key(more: dict[str, object], message: str) -> None:
+    works = {"inputs": PlcInputs(trigger="coil:0", acknowledge="coil:1"), "outputs": PlcOutputs(accept="coil:2", result_valid="coil:3")}
+    tags_of(ModbusTrigger(**works))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=message):
+        tags_of(ModbusTrigger(**(works | more)))  # type: ignore[arg-type]
