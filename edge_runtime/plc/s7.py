@@ -2,7 +2,10 @@
 
 import logging
 import re
+import socket
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edge_runtime.config import S7Trigger
@@ -16,6 +19,12 @@ _MAX_ITEMS = 20
 _ITEM_READ_BYTES, _READ_HEADER_BYTES = 12, 14
 _WRITE_HEADER_BYTES = 28
 _GAP = 32
+_MOST = 4096
+"""Bytes at once; an answer has 487 at most."""
+_FRAME = b"\x02\xf0\x80"
+"""Between an ISO frame's length (RFC 1006) and the S7 message: it carries data (ISO 8073), and all of them."""
+_NUMBER = slice(4, 6)
+"""Where in an S7 message its number stands, which the answer repeats."""
 _PUT_GET = "allow PUT/GET communication in the CPU's properties (Protection & Security)"
 _ITEM_ANSWERS = {
     0x01: "hardware fault",
@@ -67,6 +76,16 @@ def parse(tag: Tag) -> Place:
     return Place(area, number, count, bit)
 
 
+@dataclass(slots=True)
+class _Read:
+    """A request for some spans, and what the PLC answered last, without its number. Most polls find the same again, byte for byte: only
+    what differs is decoded."""
+
+    message: bytes
+    received: bytes = b""
+    cells: Sequence[Sequence[int]] = ()
+
+
 class S7Port(AreaPort):
     """A TagPort. All tags of all areas are one request as far as the PLC's PDU reaches; adjacent outputs are one request.
 
@@ -89,10 +108,12 @@ class S7Port(AreaPort):
         self.where = f"PLC {settings.host}:{settings.port} rack {settings.rack} slot {settings.slot}"
         self._settings = settings
         # snap7's own Client connects with a timeout of 5 s that cannot be changed: these are the parts that it is made of.
-        self._new_connection, self._new_protocol = ISOTCPConnection, S7Protocol
+        self._new_connection = ISOTCPConnection
         self._connection: ISOTCPConnection | None = None
         self._protocol = S7Protocol()
         self._pdu_bytes = 240
+        self._number = 0
+        self._asked: dict[tuple[Span, ...], _Read] = {}
 
     def _parse(self, tag: Tag) -> Place:
         return parse(tag)
@@ -114,9 +135,9 @@ class S7Port(AreaPort):
             else:
                 why = f"refuses rack {s.rack} slot {s.slot}; expected slot 1 for S7-1200 and S7-1500, 2 for S7-300: see trigger.slot"
             raise PlcLost(why) from e
-        self._connection, self._protocol = connection, self._new_protocol()
+        self._connection = connection
         try:
-            answer = self._guarded(self._request, self._protocol.build_setup_communication_request(1, 1, 480))
+            answer = self._guarded(lambda: self._parsed(self._ask(self._protocol.build_setup_communication_request(1, 1, 480))))
         except Refused as e:
             raise self._lost(f"refuses to communicate: {e}") from e
         pdu_bytes = min(int(answer["parameters"]["pdu_length"]), 480)
@@ -139,9 +160,19 @@ class S7Port(AreaPort):
         return _WRITE_HEADER_BYTES + span.count <= self._pdu_bytes
 
     def _read_cells(self, spans: Sequence[Span]) -> Sequence[Sequence[int]]:
-        items: list[tuple[int, int, int, int]] = [(*_area(s.area), s.start, s.count) for s in spans]
-        answer = self._request(self._protocol.build_multi_read_request(items))
-        data = answer.get("raw_data", b"")
+        key = tuple(spans)
+        if key not in self._asked:
+            items: list[tuple[int, int, int, int]] = [(*_area(s.area), s.start, s.count) for s in spans]
+            self._asked[key] = _Read(self._protocol.build_multi_read_request(items))
+        asked = self._asked[key]
+        answer = self._ask(asked.message)
+        received = answer[: _NUMBER.start] + answer[_NUMBER.stop :]
+        if received != asked.received:
+            asked.cells = self._cells(spans, self._parsed(answer).get("raw_data", b""))
+            asked.received = received
+        return asked.cells
+
+    def _cells(self, spans: Sequence[Span], data: bytes) -> Sequence[Sequence[int]]:
         cells: list[Sequence[int]] = []
         at = 0
         for span in spans:
@@ -160,8 +191,8 @@ class S7Port(AreaPort):
         from snap7.datatypes import S7Area, S7WordLen
 
         area, block = _area(span.area)
-        answer = self._request(self._protocol.build_write_request(S7Area(area), block, span.start, S7WordLen.BYTE, bytes(cells)))
-        code = answer.get("raw_data", b"\0")[0]
+        message = self._protocol.build_write_request(S7Area(area), block, span.start, S7WordLen.BYTE, bytes(cells))
+        code = self._parsed(self._ask(message)).get("raw_data", b"\0")[0]
         if code != 0xFF:
             raise Refused(f"{_ITEM_ANSWERS.get(code, 'error')} (S7 item code 0x{code:02X})", no_such_place=code in (0x05, 0x0A))
 
@@ -172,26 +203,49 @@ class S7Port(AreaPort):
             ", and that it is without optimized block access" if tag.address[:2] == "DB" else ""
         )
 
-    def _request(self, request: bytes) -> dict[str, Any]:
-        """One request and its answer. Raises Refused, PlcLost."""
-        from snap7.error import S7Error, S7ProtocolError, S7TimeoutError
-
-        if self._connection is None:
+    def _ask(self, message: bytes) -> bytes:
+        """The S7 message that answers this one, which comes whole within `timeout_ms`. Raises PlcLost."""
+        if self._connection is None or self._connection.socket is None:
             raise PlcLost("not connected")
+        self._number = self._number % 65_535 + 1
+        number = self._number.to_bytes(2, "big")
+        frame = _FRAME + message[: _NUMBER.start] + number + message[_NUMBER.stop :]
         try:
-            self._connection.send_data(request)
-            answer = self._protocol.parse_response(self._connection.receive_data())
-        except S7TimeoutError as e:
+            answer = self._exchange(self._connection.socket, b"\x03\x00" + (4 + len(frame)).to_bytes(2, "big") + frame)
+        except TimeoutError as e:
             raise PlcLost(f"did not answer in {self._settings.timeout_ms:g} ms") from e
+        except OSError as e:
+            raise PlcLost("the connection was lost: closed by the PLC") from e
+        if answer[_NUMBER] != number:
+            raise PlcLost("answered another request")
+        return answer
+
+    def _exchange(self, sock: socket.socket, frame: bytes) -> bytes:
+        # snap7's own receive_data waits for each piece anew, and writes a protocol of it that nobody reads.
+        until = time.monotonic() + self._settings.timeout_ms / 1e3
+        sock.sendall(frame)
+        data = sock.recv(_MOST)
+        while data[:1] in (b"", b"\x03") and (len(data) < 4 or len(data) < int.from_bytes(data[2:4], "big")):
+            sock.settimeout(max(until - time.monotonic(), 1e-3))
+            more = sock.recv(_MOST)
+            sock.settimeout(self._settings.timeout_ms / 1e3)
+            if not more:
+                raise ConnectionResetError("closed by the PLC")
+            data += more
+        if data[0] != 3 or data[4:7] != _FRAME or len(data) != int.from_bytes(data[2:4], "big"):
+            raise PlcLost("answered with something that is not S7")
+        return data[7:]
+
+    def _parsed(self, answer: bytes) -> dict[str, Any]:
+        """Raises Refused, PlcLost."""
+        from snap7.error import S7ProtocolError
+
+        try:
+            return self._protocol.parse_response(answer)
         except S7ProtocolError as e:
             if e.error_code is None:
                 raise PlcLost(f"answered with something that is not S7: {e}") from e
             raise Refused(f"{_ANSWERS.get(e.error_code, e)} (S7 error 0x{e.error_code:04X})") from e
-        except S7Error as e:
-            raise PlcLost("the connection was lost: closed by the PLC") from e
-        if answer["sequence"] != self._protocol.sequence:
-            raise PlcLost("answered another request")
-        return answer
 
 
 def _area(name: str) -> tuple[int, int]:

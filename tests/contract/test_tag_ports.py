@@ -153,6 +153,17 @@ def test_polling_tells_what_the_plc_has_now(plc: Plc) -> None:
                 time.sleep(0.001)
 
 
+def test_each_reading_tells_what_the_plc_has_now_whatever_was_read_before_it(plc: Plc) -> None:
+    readings = [["trigger"], ["trigger", "part_id"], ["part_id"], ["part_id", "trigger", "enable"]]
+    with connected(plc) as (port, server):
+        for part in range(1, 13):
+            values: dict[str, Value] = {"trigger": part % 2 == 0, "part_id": part // 2, "enable": part % 3 == 0}
+            server.set(values)
+            for names in (*readings, *readings):
+                assert port.read(names) == {name: values[name] for name in names}
+            port.write({"result_part_id": part})
+
+
 # --- order -------------------------------------------------------------------------------------------------------
 
 

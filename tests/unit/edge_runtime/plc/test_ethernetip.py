@@ -14,7 +14,7 @@ from edge_runtime.config import EthernetipTrigger, PlcInputs
 from edge_runtime.errors import ConfigError, MissingExtra, TagError, TriggerError
 from edge_runtime.plc.ethernetip import EthernetipPort
 from edge_runtime.plc.port import PlcLost
-from edge_runtime.plc.tags import Tag
+from edge_runtime.plc.tags import Tag, Value
 from edge_runtime.sim.ethernetip_server import EthernetipServer
 
 TIMEOUT_MS = 300.0
@@ -119,6 +119,21 @@ def test_a_wrong_slot_is_named(free_port: int) -> None:
 def test_a_server_without_a_free_port_says_so(free_port: int) -> None:
     with EthernetipServer(settings(free_port), [tag("T")]), pytest.raises(TriggerError, match="cannot listen"):
         EthernetipServer(settings(free_port), [tag("T")]).__enter__()
+
+
+def test_what_changes_in_one_packet_of_several_is_seen(free_port: int) -> None:
+    tags = [tag(f"Station_with_a_long_name_of_its_own_{n:03}", "uint32", name=f"n{n}") for n in range(120)]
+    names = [t.name for t in tags]
+    port = EthernetipPort(settings(free_port), tags)
+    with EthernetipServer(settings(free_port), tags) as server:
+        port.connect(lambda: None)
+        assert port.trips(names) > 1
+        expected: dict[str, Value] = dict.fromkeys(names, 0)
+        for changed in ([], ["n119"], [], ["n0"], ["n60", "n119"], []):
+            expected |= {name: int(str(expected[name])) + 1 for name in changed}
+            server.set(expected)
+            assert port.read(names) == expected
+        port.close()
 
 
 @contextmanager

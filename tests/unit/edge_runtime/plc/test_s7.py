@@ -1,8 +1,10 @@
 """S7 addresses and what is refused. python-snap7's own server is the only S7 server to be had: there is no independent peer."""
 
+import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -147,3 +149,63 @@ def test_an_answer_to_another_request_is_not_taken() -> None:
     other = _framed(bytes.fromhex("02f0803203000000070002000500000401ff04000801"))
     with answering(CONFIRM, SETUP, other) as number, pytest.raises(PlcLost, match="another request"):
         S7Port(settings(number), [tag("M0.0")]).connect(lambda: None)
+
+
+@contextmanager
+def reading(delay_s: float, *pieces: bytes) -> Iterator[S7Port]:
+    """A port that reads M0.0, connected to a PLC whose answer to its next request comes in these pieces."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = S7Port(settings(listener.getsockname()[1]), [tag("M0.0")])
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with client:
+                for answer in (CONFIRM, SETUP, _bit(2, False)):
+                    client.recv(1000)
+                    client.sendall(answer)
+                client.recv(1000)
+                with contextlib.suppress(OSError):
+                    for piece in pieces:
+                        client.sendall(piece)
+                        time.sleep(delay_s)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port.connect(lambda: None)
+        yield port
+        port.close()
+        thread.join()
+
+
+def _bit(number: int, high: bool) -> bytes:
+    return _framed(
+        struct.pack(">7sH", bytes.fromhex("02f08032030000"), number) + bytes.fromhex("000200050000 0401 ff040008") + bytes([high])
+    )
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 7, 13, 25])
+def test_an_answer_in_pieces_is_put_together(cut: int) -> None:
+    answer = _bit(3, True)
+    with reading(0.02, answer[:cut], answer[cut:]) as port:
+        assert port.read(["x"]) == {"x": True}
+
+
+def test_an_answer_that_trickles_is_lost_when_the_time_is_over() -> None:
+    with reading(0.1, *(bytes([b]) for b in _bit(3, True))) as port:
+        began = time.monotonic()
+        with pytest.raises(PlcLost, match="1000 ms"):
+            port.read(["x"])
+        assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (_bit(2, False), "another request"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not S7"), (_bit(3, False) + b"\0", "not S7"),
+        (_bit(3, False)[:12], "closed by the PLC"),
+    ],
+)  # fmt: skip
+def test_what_only_begins_as_the_last_answer_did_is_not_taken_for_it(answer: bytes, says: str) -> None:
+    with reading(0.0, answer) as port, pytest.raises(PlcLost, match=says):
+        port.read(["x"])
