@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_runtime.errors import LostFrame, SourceError, SourceExhausted
+from edge_runtime.errors import FrameError, LostFrame, SourceError, SourceExhausted
 from edge_runtime.handoff import Helper, Reply
 from edge_runtime.pairing import Pairing
 from edge_runtime.records import Frame, Trigger
@@ -65,7 +65,8 @@ class OnDemand:
 
 
 class FreeRun:
-    """Grabs all the time; each order gets the first frame captured at or after its edge."""
+    """Grabs all the time; each order gets the first frame captured at or after its edge, and each frame goes to one order: the last whose
+    edge it follows. Which parts it shows beside that one's, nobody can tell."""
 
     pending = 0
     problem: str | None = None
@@ -91,8 +92,7 @@ class FreeRun:
         with self._lock:
             self._orders = [(t, r) for t, r in self._orders if not r.unwanted]
             self._orders.append((trigger, reply))
-            for frame, arrived_ns in self._recent:
-                self._serve(frame, arrived_ns)
+            self._recent = deque((shot for shot in self._recent if not self._serve(*shot)), maxlen=_KEPT_FRAMES)
             self._refuse()
         return reply
 
@@ -122,18 +122,23 @@ class FreeRun:
                 self._call_began_ns = 0
             with self._lock:
                 arrived_ns = time.monotonic_ns()
-                self._recent.append((frame, arrived_ns))
-                self._serve(frame, arrived_ns)
+                if not self._serve(frame, arrived_ns):
+                    self._recent.append((frame, arrived_ns))
         return None
 
-    def _serve(self, frame: Frame, arrived_ns: int) -> None:
-        left = []
-        for trigger, reply in self._orders:
-            if frame.captured_ns < trigger.fired_ns:
-                left.append((trigger, reply))
-            else:
-                reply.give(Shot(frame, max(arrived_ns - trigger.fired_ns, 0)))
-        self._orders = left
+    def _serve(self, frame: Frame, arrived_ns: int) -> bool:
+        """True when the frame was somebody's."""
+        served = [(t, r) for t, r in self._orders if t.fired_ns <= frame.captured_ns and not r.unwanted]
+        if not served:
+            return False
+        self._orders = [(t, r) for t, r in self._orders if t.fired_ns > frame.captured_ns]
+        for _, reply in served[:-1]:
+            reply.fail(
+                FrameError("The camera took no picture between this part's trigger and the next one's: it runs too slowly for this line.")
+            )
+        trigger, reply = served[-1]
+        reply.give(Shot(frame, max(arrived_ns - trigger.fired_ns, 0)))
+        return True
 
     def _end(self, why: Exception) -> None:
         with self._lock:
@@ -209,32 +214,41 @@ class Paired:
                 self._events.put((frame, time.monotonic_ns()))
 
     def _pair(self) -> None:
+        try:
+            while not self._closing.is_set():
+                self._pair_next()
+        except Exception as e:
+            self._ended = e
+
+    def _pair_next(self) -> None:
         pairing = self._pairing
-        while not self._closing.is_set():
-            outcomes = []
-            try:
-                event = self._events.get(timeout=pairing.due_s(time.monotonic_ns()))
-            except queue.Empty:
-                pass
+        outcomes = []
+        try:
+            event = self._events.get(timeout=pairing.due_s(time.monotonic_ns()))
+        except queue.Empty:
+            pass
+        else:
+            if event is None:
+                pairing.begin_anew()
+            elif isinstance(event, Trigger):
+                pairing.dismiss(event)
+            elif isinstance(event, LostFrame):
+                outcomes = pairing.lost(event)
+            elif isinstance(event[0], Trigger):
+                self._orders[event[0].seq] = event
+                pairing.trigger(event[0])
             else:
-                if event is None:
-                    pairing.begin_anew()
-                elif isinstance(event, Trigger):
-                    pairing.dismiss(event)
-                elif isinstance(event, LostFrame):
-                    outcomes = pairing.lost(event)
-                elif isinstance(event[0], Trigger):
-                    self._orders[event[0].seq] = event
-                    pairing.trigger(event[0])
-                else:
-                    pairing.frame(*event)
-            for trigger, reply in tuple(self._orders.values()):
-                if reply.unwanted:
-                    pairing.forget(trigger)
-                    del self._orders[trigger.seq]
-            for outcome in (*outcomes, *pairing.settle(time.monotonic_ns())):
-                trigger, reply = self._orders.pop(outcome.trigger.seq)
-                if isinstance(outcome.picture, Frame):
-                    reply.give(Shot(outcome.picture, max(outcome.arrived_ns - trigger.fired_ns, 0)))
-                else:
-                    reply.fail(outcome.picture)
+                pairing.frame(*event)
+        for trigger, reply in tuple(self._orders.values()):
+            if reply.unwanted:
+                pairing.forget(trigger)
+                del self._orders[trigger.seq]
+        for outcome in (*outcomes, *pairing.settle(time.monotonic_ns())):
+            ordered = self._orders.pop(outcome.trigger.seq, None)
+            if ordered is None:
+                continue  # whoever ordered it has given up a moment ago
+            trigger, reply = ordered
+            if isinstance(outcome.picture, Frame):
+                reply.give(Shot(outcome.picture, max(outcome.arrived_ns - trigger.fired_ns, 0)))
+            else:
+                reply.fail(outcome.picture)

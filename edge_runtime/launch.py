@@ -114,10 +114,11 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
         with named(name and f"camera {name}"):
             source = open_source(settings.source)
             source.__enter__()
+            capture = Capture(source, slowest_s)
+            stack.callback(_close_source, source, capture)
             for depth in {o.predictor.preprocessor.spec.bits for o in opened if names[o.entry.camera] == name}:
                 check_depth(source, depth)
-        cameras.append(Camera(name, Capture(source, slowest_s)))
-        stack.callback(_close_source, source, cameras[-1].capture)
+        cameras.append(Camera(name, capture))
     eyes = Cameras(cameras)
     stack.callback(eyes.close)
     station = Station(

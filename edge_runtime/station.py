@@ -90,6 +90,7 @@ class Station:
         self._stopped_ns = 0
         self._line_over = threading.Event()
         self._line_failure: Exception | None = None
+        self._taking: Trigger | None = None
 
     @property
     def problem(self) -> str | None:
@@ -151,30 +152,43 @@ class Station:
         return self._line_over.is_set() and len(self._lane) == 0
 
     def _take_triggers(self) -> None:
-        trigger: Trigger | None = None
         try:
             while not (self._stopped_ns or self._cameras.exhausted or getattr(self._line, "exhausted", False)):
                 self._monitor.beat("trigger line")
-                if not self._cameras.can_serve:
-                    time.sleep(_PAUSE_S)
-                    continue
-                trigger = self._line.wait(_ROUND_S)
-                if trigger is None:
-                    continue
-                part = self._part_of(trigger)
-                if part.refused:
-                    self._cameras.dismiss(trigger)
-                    self._lane.note(part)
+                if self._cameras.can_serve:
+                    self._take(self._line.wait(_ROUND_S))
                 else:
-                    self._cameras.order(trigger)
-                    self._lane.put(part)
-                trigger = None
+                    time.sleep(_PAUSE_S)
+            self._take_the_last()
         except Exception as e:  # ends the station, in the loop's thread
             self._line_failure = e
-            if trigger is not None:
+            if (trigger := self._taking) is not None:
                 self._lane.note(_Part(trigger, self._products.get(trigger.recipe), _INTERNAL_ERROR, Cause.INTERNAL))
         finally:
             self._line_over.set()
+
+    def _take(self, trigger: Trigger | None) -> None:
+        self._taking = trigger
+        if trigger is None:
+            return
+        part = self._part_of(trigger)
+        if part.refused:
+            self._cameras.dismiss(trigger)
+            self._lane.note(part)
+        else:
+            self._cameras.order(trigger)
+            self._lane.put(part)
+        self._taking = None
+
+    def _take_the_last(self) -> None:
+        """Parts that the line announces until it has told its other side that no more are taken."""
+        end = getattr(self._line, "end", None)
+        if end is None:
+            return
+        end()
+        until = time.monotonic() + _LINE_TIMEOUT_S
+        while time.monotonic() < until and (trigger := self._line.wait(0.0)) is not None:
+            self._take(trigger)
 
     def _part_of(self, trigger: Trigger) -> _Part:
         try:

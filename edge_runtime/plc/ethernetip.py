@@ -6,6 +6,7 @@ LREAL, in whose range it is held; a text a STRING (82 characters).
 """
 
 import contextlib
+import functools
 import math
 import re
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 
 from edge_runtime.config import EthernetipTrigger
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
+from edge_runtime.plc.areas import batches
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import RANGES, Tag, Value, from_plc, to_plc
 
@@ -36,10 +38,15 @@ _TEXT = 82
 
 _NO_TAG = ("Path segment error", "Path destination unknown", "Object does not exist", "Invalid member ID")
 _NO_WRITE = ("Privilege violation", "Attribute not settable", "Member not settable", "Object state conflict")
+_HEAD = 24
+_CONNECTED = b"\x70\x00"
+"""The command of a packet that belongs to a connection: each has a number, one more than the last, which the answer repeats."""
 _CIP_AT = 46
 """Where the controller's answer begins in a packet of a connection: behind the head of 24 bytes, two items and the number."""
 _OVERHEAD = 12
 """Bytes of a request beside the tag's name, about."""
+_PACKET, _WRITE = 10, 32
+"""What pylogix reckons for a packet of writes and for each tag in it, beside its name and a text's characters; at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,8 @@ class EthernetipPort:
         self._heard: list[tuple[bytes, Any]] = []
         self._ahead: list[tuple[bytes, Any]] = []
         self._reads: dict[tuple[str, ...], _Read] = {}
+        self._number: int | None = None
+        self._why = ""
         self._timeout_s = settings.timeout_ms / 1e3
         self._late = f"did not answer in {settings.timeout_ms:g} ms"
 
@@ -85,7 +94,9 @@ class EthernetipPort:
         plc.conn.msg_socket.close()  # of a feature that is not used here; nothing else would close it
         plc.StringEncoding = "latin-1"
         self._send, plc.conn.send = plc.conn.send, self._exchange
+        plc.conn.receive_data = lambda: self._receive(plc.conn)
         self._reads.clear()
+        self._number, self._why = None, ""
         try:
             self._open()
             self._look()
@@ -140,8 +151,7 @@ class EthernetipPort:
     def write(self, values: Mapping[str, Value]) -> None:
         if not values:
             return
-        answers = self._ask(lambda plc: plc.Write([(self._tags[n].address, self._raw(n, v)) for n, v in values.items()]), len(values))
-        for name, answer in zip(values, answers, strict=True):
+        for name, answer in self._write_all({n: self._raw(n, v) for n, v in values.items()}).items():
             if answer.Status != "Success":
                 self._drop()
                 raise PlcLost(f"refused to write {self._tags[name].key} ({self._tags[name].address}): {answer.Status}")
@@ -186,12 +196,25 @@ class EthernetipPort:
         outputs = [name for name in names if self._tags[name].writable]
         if not outputs:
             return
-        answers = self._ask(lambda plc: plc.Write([(self._tags[n].address, found[n]) for n in outputs]), len(outputs))
-        for name, answer in zip(outputs, answers, strict=True):
+        for name, answer in self._write_all({n: found[n] for n in outputs}).items():
             if answer.Status != "Success":
                 tag = self._tags[name]
                 why = "its External Access is not Read/Write" if answer.Status in _NO_WRITE else answer.Status
                 raise TagError(f'{tag.key}: expected a tag that may be written, found "{tag.address}" in the {self.where}: {why}')
+
+    def _write_all(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """In their order, a packet for as many as fit into one: where not all do, pylogix leaves some out and writes later ones first."""
+        size = self._plc.ConnectionSize if self._plc is not None else 504
+
+        def fits(names: Sequence[str]) -> bool:
+            tags = [self._tags[n] for n in names]
+            return _PACKET + sum(_WRITE + len(t.address) + (_TEXT if t.type == "text" else 0) for t in tags) <= size
+
+        answers: dict[str, Any] = {}
+        for group in batches(list(values), fits):
+            write = functools.partial(_written, pairs=[(self._tags[n].address, values[n]) for n in group])
+            answers |= zip(group, self._ask(write, len(group)), strict=True)
+        return answers
 
     def _type_of(self, tag: Tag, value: Any) -> int:
         """Raises TagError for a type that does not fit the tag."""
@@ -213,6 +236,10 @@ class EthernetipPort:
                 raise TagError(f'{tag.key}: expected a STRING for type "text", found {found}')
         elif code not in (*_WHOLE, _REAL, _LREAL):
             raise TagError(f'{tag.key}: expected a number for type "{tag.type}", found {found}')
+        elif not tag.counts_in(_WHOLE.get(code)):
+            raise TagError(
+                f'{tag.key}: expected a whole number of at least the range of "{tag.type}", in which it wraps round, found {found}'
+            )
         return code
 
     def _ask(self, request: Callable[[Any], list[Any]], count: int, ahead: Sequence[tuple[bytes, Any]] = ()) -> list[Any]:
@@ -225,16 +252,52 @@ class EthernetipPort:
         self._heard, self._ahead = [], list(ahead)
         try:
             answers = request(plc)
-        except (OSError, struct.error, UnicodeError, IndexError, KeyError) as e:  # what pylogix makes of an answer that is cut short
+        except (
+            OSError,
+            struct.error,
+            UnicodeError,
+            IndexError,
+            KeyError,
+            TypeError,
+        ) as e:  # what pylogix makes of an answer that is cut short
             self._drop()
             raise PlcLost(f"answered with something else than was asked: {e}") from e
         if not plc.conn.SocketConnected:
             self._drop()
-            raise PlcLost(self._late if time.monotonic() - began > self._timeout_s else "closed the connection")
+            raise PlcLost(self._why or (self._late if time.monotonic() - began > self._timeout_s else "closed the connection"))
         if len(answers) != count:
             self._drop()
             raise PlcLost(f"answered for {len(answers)} tags of {count}")
         return answers
+
+    def _receive(self, conn: Any) -> bytes | None:
+        """One packet, whole within `timeout_ms`, or None.
+
+        In place of pylogix' own, which waits for each piece anew, for ever for those that a closed connection will not bring, and takes the
+        answer to any request for the last one's.
+        """
+        until = time.monotonic() + self._timeout_s
+        data = b""
+        try:
+            while len(data) < _HEAD or len(data) < _HEAD + int.from_bytes(data[2:4], "little"):
+                conn.Socket.settimeout(max(until - time.monotonic(), 1e-3))
+                piece = conn.Socket.recv(4096)
+                if not piece:
+                    return None
+                data += piece
+            conn.Socket.settimeout(self._timeout_s)
+        except OSError:
+            return None
+        if len(data) != _HEAD + int.from_bytes(data[2:4], "little"):
+            self._why = "answered with something that is not EtherNet/IP"
+            return None
+        if data[:2] == _CONNECTED:
+            number = int.from_bytes(data[_CIP_AT - 2 : _CIP_AT], "little")
+            if self._number is not None and number != (self._number + 1) % 65_536:
+                self._why = "answered another request"
+                return None
+            self._number = number
+        return data
 
     def _drop(self) -> None:
         plc, self._plc = self._plc, None
@@ -258,6 +321,11 @@ class EthernetipPort:
             low, high = _WHOLE[code]
             return int(min(max(round(raw), low), high)) if math.isfinite(raw) else 0
         return min(max(float(raw), -_FLOAT_MAX), _FLOAT_MAX) if code == _REAL and math.isfinite(raw) else raw
+
+
+def _written(plc: Any, pairs: list[tuple[str, Any]]) -> list[Any]:
+    answers: list[Any] = plc.Write(pairs)
+    return answers
 
 
 def _cip(answer: bytes) -> bytes:

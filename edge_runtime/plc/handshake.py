@@ -114,7 +114,7 @@ class Handshake:
 
     def resume(self, inputs: Inputs) -> str | None:
         """After connecting: what is high now is no edge, what was in flight has no receiver any more. The recipe to prepare, if any."""
-        self._trigger_high, self._reset_high, self._acknowledged, self._enabled = True, True, False, inputs.enable
+        self._trigger_high, self._reset_high, self._acknowledged, self._enabled = inputs.trigger, True, False, inputs.enable
         self._in_flight.clear()
         self._results.clear()
         return self._ask(inputs.recipe) if inputs.recipe != self._recipe or not self._recipe_ready else None
@@ -126,9 +126,10 @@ class Handshake:
 
     def result(self, seq: int, result: Result) -> bool:
         """A part is decided: it is shown in one of the next steps. False when it was announced before the connection was lost."""
-        if self._in_flight.pop(seq, None) is None:
+        taken = self._in_flight.pop(seq, None)
+        if taken is None:
             return False
-        self._results.add(seq, result)
+        self._results.add(seq, result, refused=not taken)
         return True
 
     def prepared(self, recipe: str, works: bool) -> None:

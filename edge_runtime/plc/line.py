@@ -1,5 +1,6 @@
 """A PLC as a trigger line and a receiver of results: one thread that polls, steps the handshake and writes, over any tag port."""
 
+import contextlib
 import logging
 import math
 import queue
@@ -69,7 +70,7 @@ class PlcLine:
         self._poll_s = settings.poll_ms / 1e3
         self._values: dict[str, Value] = {}
         self._written: dict[str, Value] = {}
-        self._inbox: queue.SimpleQueue[_Told | _Prepared | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Told | _Prepared | Reply[None] | None] = queue.SimpleQueue()
         self._triggers: queue.SimpleQueue[Trigger] = queue.SimpleQueue()
         self._alive: Callable[[], bool] = lambda: True
         self._prepare: Callable[[str], None] = _no_recipes
@@ -82,6 +83,7 @@ class PlcLine:
         """The last step changed what the PLC reads: the next may change more, whatever the PLC does."""
         self._retry_pause = _BACKOFF_S[0]
         self._waited_at = 0.0
+        self._ending = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._bug: Exception | None = None
@@ -138,22 +140,29 @@ class PlcLine:
         except queue.Empty:
             return None
 
+    def end(self) -> None:
+        """From now on a trigger means nothing. Returns when the PLC sees `ready` low, or cannot; `wait` still gives what came before."""
+        ended: Reply[None] = Reply()
+        self._inbox.put(ended)
+        with contextlib.suppress(TimeoutError, PlcLost):
+            ended.result(self._timeout_s)
+
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Returns when the result is in the PLC, or in the queue behind one that is not acknowledged; waits `timeout_ms` at most.
 
         Raises SinkError: the PLC gets no result for this part.
         """
-        part = f"the result of part {decision.part_id or '(no id)'}, seq {decision.seq}, was not written"
+        part = f"the result of part {decision.part_id or '(no id)'}, seq {decision.seq}"
         if self.lost is not None:  # do not wait for the thread that tries to reconnect
-            raise SinkError(f"{self.lost}; {part}")
+            raise SinkError(f"{self.lost}; {part}, was not written")
         told = _Told(decision)
         self._inbox.put(told)
         try:
             told.written.result(self._timeout_s)
         except TimeoutError:
-            raise SinkError(f"{self._port.where}: does not answer; {part}") from None
+            raise SinkError(f"{self._port.where}: does not answer; {part}, may not have been written") from None
         except PlcLost as e:
-            raise SinkError(f"{self._port.where}: {e}; {part}") from e
+            raise SinkError(f"{self._port.where}: {e}; {part}, may not have been written") from e
 
     def _run(self) -> None:
         try:
@@ -180,6 +189,12 @@ class PlcLine:
             message = None
         if isinstance(message, _Told):
             self._tell(message)
+        elif isinstance(message, Reply):
+            self._ending = True
+            if self.lost is None:
+                self._step(time.monotonic_ns())
+                self._write()
+            message.give(None)
         elif isinstance(message, _Prepared):
             self._recipe_answer(message)
         elif self.lost is not None:
@@ -330,8 +345,8 @@ class PlcLine:
         v = self._values
         return Inputs(
             trigger=bool(v.get("trigger", False)), acknowledge=bool(v.get("acknowledge", False)),
-            reset_fault=bool(v.get("reset_fault", False)), enable=bool(v.get("enable", True)), part_id=_text(v.get("part_id", "")),
-            recipe=_recipe_key(v.get("recipe", "")), encoder=int(v.get("encoder", 0)),
+            reset_fault=bool(v.get("reset_fault", False)), enable=bool(v.get("enable", True)) and not self._ending,
+            part_id=_text(v.get("part_id", "")), recipe=_recipe_key(v.get("recipe", "")), encoder=int(v.get("encoder", 0)),
         )  # fmt: skip
 
     def _prepare_one(self, recipe: str) -> None:
@@ -340,6 +355,9 @@ class PlcLine:
             self._prepare(recipe)
         except LinesideError as e:
             problem = str(e)
+        except Exception as e:  # a bug: the PLC must not wait for `ready` for ever
+            _log.exception("recipe %s", recipe)
+            problem = f"internal error: {e}"
         self._inbox.put(_Prepared(recipe, problem))
 
     def _recipe_answer(self, answer: _Prepared) -> None:

@@ -37,6 +37,10 @@ def type_of(tag: Tag, where: str, value: Any, access: Any, data_type: Any) -> An
     if found not in fits:
         expected = "a number" if fits is _NUMBER else fits[0]
         raise TagError(f'{tag.key}: expected {expected} for type "{tag.type}", found {found}, {node}')
+    if not tag.counts_in(_WHOLE.get(found)):
+        raise TagError(
+            f'{tag.key}: expected a whole number of at least the range of "{tag.type}", in which it wraps round, found {found}, {node}'
+        )
     if tag.writable and access.Value is not None and isinstance(access.Value.Value, int) and not access.Value.Value & _WRITE_BIT:
         raise TagError(f"{tag.key}: expected a node that this station may write, found {node}, which is read-only for it")
     return kind

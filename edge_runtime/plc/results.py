@@ -45,8 +45,8 @@ class Results(Protocol):
     def expect(self, seq: int, fired_ns: int, encoder: int) -> None:
         """This part was announced."""
 
-    def add(self, seq: int, result: Result) -> None:
-        """This part is decided."""
+    def add(self, seq: int, result: Result, *, refused: bool) -> None:
+        """This part is decided; `refused`: its trigger came while the station was not ready."""
 
     def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
         """Look at the PLC and the clock; changes `outputs`."""
@@ -91,9 +91,9 @@ class Presented:
     def expect(self, seq: int, fired_ns: int, encoder: int) -> None:
         """Results come in the order of the triggers anyway."""
 
-    def add(self, seq: int, result: Result) -> None:
-        """Behind those that wait. What finds no room is a refused part's: `overrun` is high, and the journal has it."""
-        if not self.full:
+    def add(self, seq: int, result: Result, *, refused: bool) -> None:
+        """Behind those that wait. A refused part's may find no room: `overrun` is high, and the journal has it."""
+        if not (refused and self.full):
             self._waiting.append(result)
 
     def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
@@ -169,7 +169,7 @@ class Pulsed:
         """The part is on its way."""
         self._way[seq] = _Passing(fired_ns, encoder)
 
-    def add(self, seq: int, result: Result) -> None:
+    def add(self, seq: int, result: Result, *, refused: bool) -> None:
         """In time, or its part has been ejected already."""
         if seq in self._way:
             self._way[seq].result = result
@@ -182,10 +182,15 @@ class Pulsed:
         return min(due, default=None)
 
     def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
-        """Ends the pulse that is over, begins the one that is due."""
-        if self.outputs["result_valid"] and now_ns >= self._until_ns:
-            self.outputs = {**self.outputs, **_FALLEN}
+        """Ends the pulse that is over, or begins the one that is due: never both, so that the PLC sees `result_valid` low between two.
+
+        Of two parts nearer than a pulse is wide, a bad one cuts the pulse before it short, a good one waits for a reject's end.
+        """
         due = next((seq for seq, part in self._way.items() if self._passes(part, encoder, now_ns)), None)
+        if self.outputs["result_valid"]:
+            if now_ns >= self._until_ns or (due is not None and not (self.outputs["reject"] and self._is_good(due))):
+                self.outputs = {**self.outputs, **_FALLEN}
+            return
         if due is None:
             return
         result = self._way.pop(due).result
@@ -209,6 +214,10 @@ class Pulsed:
         self._way.clear()
         self.outputs = {**self.outputs, **_FALLEN}
         self.fault = None
+
+    def _is_good(self, seq: int) -> bool:
+        result = self._way[seq].result
+        return result is not None and result.verdict is Verdict.ACCEPT
 
     def _passes(self, part: _Passing, encoder: int, now_ns: int) -> bool:
         if self._delay_ns is not None:

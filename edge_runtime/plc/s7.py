@@ -137,13 +137,19 @@ class S7Port(AreaPort):
             raise PlcLost(why) from e
         self._connection = connection
         try:
-            answer = self._guarded(lambda: self._parsed(self._ask(self._protocol.build_setup_communication_request(1, 1, 480))))
+            pdu_bytes = min(self._guarded(self._negotiated), 480)
         except Refused as e:
             raise self._lost(f"refuses to communicate: {e}") from e
-        pdu_bytes = min(int(answer["parameters"]["pdu_length"]), 480)
         if pdu_bytes != self._pdu_bytes:
             self._pdu_bytes = pdu_bytes
             self._forget_plans()
+
+    def _negotiated(self) -> int:
+        """Bytes of the longest message that the PLC takes and gives."""
+        parameters = self._parsed(self._ask(self._protocol.build_setup_communication_request(1, 1, 480)))["parameters"]
+        if not parameters or "pdu_length" not in parameters:
+            raise PlcLost("answered something else when it was asked how long a message may be")
+        return int(parameters["pdu_length"])
 
     def close(self) -> None:
         """As in TagPort."""

@@ -83,6 +83,18 @@ def tags_of(settings: PlcTrigger) -> tuple[list[Tag], list[Tag]]:
         raise ConfigError("trigger.pulse: expected delay_ms or encoder_counts, found " + ("neither" if pulse.delay_ms is None else "both"))
     if pulse.encoder_counts is not None and settings.inputs.encoder is None:
         raise ConfigError("trigger.pulse.encoder_counts: expected inputs.encoder beside it, found none")
+    if pulse.encoder_counts is not None:
+        encoder = next(t for t in inputs if t.wraps)
+        half = (RANGES[encoder.type][1] - RANGES[encoder.type][0] + 1) // 2
+        if encoder.scale != 1.0:
+            raise ConfigError(
+                f"{encoder.key}: expected no scale, found {encoder.scale:g}: give trigger.pulse.encoder_counts as the PLC counts"
+            )
+        if pulse.encoder_counts >= half:
+            raise ConfigError(
+                f"trigger.pulse.encoder_counts: expected less than {half}, half of what {encoder.type} counts until it wraps round, found "
+                f"{pulse.encoder_counts}"
+            )
     if settings.inputs.acknowledge is not None:
         raise ConfigError("trigger.inputs.acknowledge: a line with [trigger.pulse] has none; remove one of the two")
     return inputs, outputs
@@ -105,5 +117,5 @@ def _tag(settings: PlcTrigger, table: str, name: str, signal: Signal, given: Plc
     scale = t.scale if t.scale is not None else signal.scale
     return Tag(
         name, key, t.address, kind, table == "outputs", t.order or settings.order,
-        scale if kind not in ("bool", "text") else 1.0, t.length if kind == "text" else 0,
+        scale if kind not in ("bool", "text") else 1.0, t.length if kind == "text" else 0, wraps=name == "encoder",
     )  # fmt: skip

@@ -33,6 +33,16 @@ class Tag:
     length: int = 0
     """Of a text: the characters that the PLC keeps room for."""
 
+    wraps: bool = False
+    """A count that goes on from its type's other end."""
+
+    def counts_in(self, low_high: tuple[int, int] | None) -> bool:
+        """False where what the PLC holds (whole numbers from `low` to `high`; None: others) wraps round before this tag's type does."""
+        if not self.wraps:
+            return True
+        low, high = RANGES[self.type]
+        return low_high is not None and low_high[1] - low_high[0] >= high - low
+
     @property
     def size(self) -> int:
         """Bytes in the PLC; 0 for a bool, which is one bit."""

@@ -58,7 +58,9 @@ class _Refused(Exception):
 class EthernetipServer:
     """TagServer. All services of one packet see one moment; inputs of the station are read-only for it."""
 
-    def __init__(self, settings: EthernetipTrigger, tags: Sequence[Tag]) -> None:
+    def __init__(self, settings: EthernetipTrigger, tags: Sequence[Tag], *, large_connections: bool = True) -> None:
+        """`large_connections`: False is a controller of before 2012 or so, whose packets have 504 bytes at most."""
+        self._large_connections = large_connections
         self._settings, self._tags = settings, {t.name: t for t in tags}
         self._places: dict[str, _Place] = {}
         for tag in tags:
@@ -173,6 +175,8 @@ class EthernetipServer:
 
     def _unconnected(self, client: _Client, request: bytes) -> bytes:
         service, path, data = _request(request)
+        if path == _MANAGER and service == 0x5B and not self._large_connections:
+            return _reply(service, _NO_SERVICE)
         if path == _MANAGER and service in (0x54, 0x5B):
             return self._forward_open(client, service, data)
         if path == _MANAGER and service == 0x4E:  # Forward Close

@@ -156,12 +156,11 @@ class Journal:
                     journal_file.checkpoint(connection)
                     unmoved = 0
                 elif time.monotonic() >= prune_at:
-                    before = (datetime.datetime.now(datetime.UTC) - self._keep).isoformat(timespec="milliseconds")
-                    pruned = journal_file.prune(connection, before, _PRUNE_ROWS)
+                    pruned = journal_file.prune(connection, datetime.datetime.now(datetime.UTC), self._keep, _PRUNE_ROWS)
                     unmoved += pruned
                     prune_at = time.monotonic() + (0.0 if pruned == _PRUNE_ROWS else _PRUNE_EVERY_S)
                 self._upkeep_failure = None
-            except sqlite3.Error as e:
+            except (sqlite3.Error, ValueError, TypeError) as e:  # also a row's time that is none
                 self._upkeep_failure = f"upkeep failed: {e}"
                 unmoved, prune_at = 0, time.monotonic() + 60.0
         connection.close()

@@ -8,6 +8,7 @@ journal from before it had these columns gets them when it is opened for writing
 """
 
 import contextlib
+import datetime
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -143,8 +144,16 @@ def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
         raise
 
 
-def prune(connection: sqlite3.Connection, before: str, at_most: int) -> int:
-    """Delete up to `at_most` of the oldest rows whose wall time is before the ISO 8601 text; how many were deleted."""
+def prune(connection: sqlite3.Connection, now: datetime.datetime, keep: datetime.timedelta, at_most: int) -> int:
+    """Delete up to `at_most` of the oldest rows, those older than `keep`; how many were deleted.
+
+    Older than the newest row, where `now` is later than that: neither a standstill nor a clock that is years ahead empties a journal, from
+    whose last row the station goes on counting.
+    """
+    newest = connection.execute("SELECT wall_time FROM decisions ORDER BY seq DESC LIMIT 1").fetchone()
+    if newest is None:
+        return 0
+    before = (min(now, datetime.datetime.fromisoformat(newest[0])) - keep).isoformat(timespec="milliseconds")
     return connection.execute(
         "DELETE FROM decisions WHERE wall_time < ? AND seq IN (SELECT seq FROM decisions ORDER BY seq LIMIT ?)", (before, at_most)
     ).rowcount

@@ -36,7 +36,8 @@ def open_trigger(settings: c.Trigger, first_seq: int) -> TriggerLine:
     """The trigger line that the station file describes; its triggers count from `first_seq`.
 
     A line to a PLC is an ActuatorLine: the same PLC gets the results. One whose PLC chooses the recipe has a method `on_recipe(callback)`;
-    the callback has the named recipe's models warmed and raises LinesideError when that cannot be. Raises MissingExtra.
+    the callback has the named recipe's models warmed and raises LinesideError when that cannot be. One that others send parts to has
+    `end()`: it takes no further part from then on, and `wait(0)` gives those that came before. Raises MissingExtra.
     """
     return _KINDS[type(settings)](settings, first_seq)
 

@@ -1,5 +1,6 @@
 """Triggers over ZeroMQ: a PULL socket that binds, JSON in, one message a part."""
 
+import contextlib
 import logging
 import time
 from types import TracebackType
@@ -68,6 +69,12 @@ class ZeromqLine:
         if not self._malformed or time.monotonic() - self._malformed_at > _SHOW_PROBLEM_S:
             return None
         return f"trigger socket {self._endpoint}: {self._malformed} messages could not be read; the last: {self._malformed_why}"
+
+    def end(self) -> None:
+        """Nobody connects any more; `wait` still gives what has come."""
+        assert self._socket is not None, "enter the trigger line first"
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.unbind(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def wait(self, timeout_s: float) -> Trigger | None:
         """The next readable message's part."""

@@ -213,3 +213,25 @@ def test_every_decision_comes_after_the_one_before(model: OpenvinoPredictor) -> 
         assert r.station.run() == 0
         assert all(a.stamps.told_ns < b.stamps.told_ns and a.seq + 1 == b.seq for a, b in pairwise(r.heard.decisions))
         assert len(r.heard.decisions) == 60
+
+
+def test_a_part_that_the_line_announces_while_the_station_stops_is_decided(model: OpenvinoPredictor) -> None:
+    class Ending(Line):
+        """Its other side takes a moment to hear that no more parts are taken."""
+
+        over = False
+
+        def end(self) -> None:
+            self.over = True
+
+        def wait(self, timeout_s: float) -> Trigger | None:
+            if self.over and self._fired < 3:
+                self._fired += 1
+                return Trigger(self._fired, time.monotonic_ns(), f"part-{self._fired}")
+            return super().wait(timeout_s)
+
+    with rig(Ending([0.0], endless=True), Parts(), model) as r:
+        stopping = threading.Timer(0.2, r.station.stop)
+        stopping.start()
+        assert r.station.run() == 0
+        assert r.heard.verdicts == [A, A, A]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.capture import Capture
-from edge_runtime.errors import FrameError, SourceError, SourceExhausted
+from edge_runtime.errors import FrameError, LostFrame, SourceError, SourceExhausted
 from edge_runtime.records import Frame, Trigger
 
 MS = 1_000_000
@@ -252,7 +252,7 @@ class Wired:
     trigger_window_ns = (20_000_000, 5_000_000)
 
     def __init__(self) -> None:
-        self.pictures: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self.pictures: queue.SimpleQueue[Frame | LostFrame] = queue.SimpleQueue()
 
     def expose(self, seq: int) -> None:
         now = time.monotonic_ns()
@@ -260,9 +260,12 @@ class Wired:
 
     def grab(self, timeout_s: float) -> Frame:
         try:
-            return self.pictures.get(timeout=timeout_s)
+            found = self.pictures.get(timeout=timeout_s)
         except queue.Empty:
             raise SourceError("none came") from None
+        if isinstance(found, LostFrame):
+            raise found
+        return found
 
 
 @pytest.mark.parametrize("dismissed", [True, False])
@@ -281,5 +284,43 @@ def test_the_picture_of_a_refused_part_is_no_stray(dismissed: bool) -> None:
         capture.order(second)
         if dismissed:
             assert capture.collect(second, in_ms(1000)).frame.seq == 2
+    finally:
+        assert capture.close()
+
+
+def test_in_free_run_one_picture_is_one_parts() -> None:
+    """Two edges with no picture between them: it shows where the second part is, and nobody saw the first."""
+    go = threading.Event()
+
+    def step(_: float) -> Frame:
+        go.wait(10)
+        time.sleep(0.02)
+        return frame(1)
+
+    with capturing(Scripted(step, on_demand=False)) as capture:
+        first, second = trigger(1), trigger(2)
+        capture.order(first)
+        capture.order(second)
+        go.set()
+        with pytest.raises(FrameError, match="no picture between this part's trigger and the next"):
+            capture.collect(first, in_ms(2000))
+        assert capture.collect(second, in_ms(2000)).frame.captured_ns >= second.fired_ns
+
+
+def test_an_incomplete_picture_after_the_deadline_of_its_part_costs_no_other_part() -> None:
+    source = Wired()
+    capture = Capture(source, 1.0)  # type: ignore[arg-type]
+    try:
+        first = trigger(1)
+        capture.order(first)
+        with pytest.raises(SourceError):
+            capture.collect(first, in_ms(100))
+        source.pictures.put(LostFrame("incomplete", 1, first.fired_ns))
+        time.sleep(0.2)
+        capture.check()
+        second = trigger(2)
+        source.expose(2)
+        capture.order(second)
+        assert capture.collect(second, in_ms(1000)).frame.seq == 2
     finally:
         assert capture.close()

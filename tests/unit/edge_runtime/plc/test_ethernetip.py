@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -99,6 +100,8 @@ def test_bits_of_one_word_are_written_alone(free_port: int) -> None:
         (tag("T"), tag("T", "int32"), 'expected a number for type "int32", found BOOL'),
         (tag("T", "float32"), tag("T", "text", length=8), "expected a STRING .* found REAL"),
         (tag("T", "text", length=8), tag("T", "uint16"), "expected a number .* found STRING"),
+        (tag("T", "int16"), tag("T", "int32", wraps=True), 'expected a whole number of at least the range of "int32".* found INT'),
+        (tag("T", "float32"), tag("T", "uint16", wraps=True), "expected a whole number .* found REAL"),
         (tag("T"), tag("T.3"), "expected an integer for a bit of it, found BOOL"),
         (tag("T"), tag("U"), 'expected the tag "U" .* found none'),
         (tag("T"), tag("T", writable=True), "expected a tag that may be written, .*External Access"),
@@ -136,21 +139,90 @@ def test_what_changes_in_one_packet_of_several_is_seen(free_port: int) -> None:
         port.close()
 
 
+def test_outputs_that_take_several_packets_arrive_in_their_order(free_port: int) -> None:
+    """On the small connections of old controllers."""
+    base = "Program:MainProgram.Vision_Station_1."
+    names = [f"n{n}" for n in range(4)] + [f"b{n}" for n in range(8)] + ["result_valid"]
+    tags = [tag(f"{base}Number_{n}", "uint32", True, f"n{n}") for n in range(4)]
+    tags += [tag(f"{base}Status_Word.{n}", "bool", True, f"b{n}") for n in range(8)] + [tag("RV", "bool", True, "result_valid")]
+    port = EthernetipPort(settings(free_port), tags)
+    with EthernetipServer(settings(free_port), tags, large_connections=False) as server:
+        port.connect(lambda: None)
+        stop, seen = threading.Event(), []
+
+        def look() -> None:
+            while not stop.is_set():
+                seen.append(tuple(server.get(names).values()))
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        for n in range(1, 40):
+            port.write({name: n if name[0] == "n" else n % 2 == 1 for name in names})
+        stop.set()
+        thread.join()
+        port.close()
+    half = [s for s in seen if len({int(v) % 2 for v in s}) > 1]
+    assert half, "one packet was enough for all"
+    assert all(s[-1] is not (s[0] % 2 == 1) for s in half), "result_valid was there before all that it stands for"
+
+
+def test_an_answer_that_ends_in_the_middle_is_a_lost_plc() -> None:
+    outside, inside = _free_ports(2)
+    tags = [tag("T"), tag("P", "uint32", name="part_id")]
+    with EthernetipServer(settings(inside), tags), between(outside, inside) as network:
+        port = EthernetipPort(settings(outside), tags)
+        port.connect(lambda: None)
+        network.cut = 30
+        began = time.monotonic()
+        with pytest.raises(PlcLost, match="closed the connection"):
+            port.read(["part_id"])
+        assert time.monotonic() - began < 1
+        port.close()
+
+
+def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one() -> None:
+    outside, inside = _free_ports(2)
+    tags = [tag("P", "uint32", name="part_id")]
+    with EthernetipServer(settings(inside), tags) as server, between(outside, inside) as network:
+        port = EthernetipPort(settings(outside), tags)
+        port.connect(lambda: None)
+        network.twice = True
+        with pytest.raises(PlcLost):
+            for part in range(1, 4):
+                server.set({"part_id": part})
+                assert port.read(["part_id"]) == {"part_id": part}
+                time.sleep(0.05)
+        port.close()
+
+
+@dataclass
+class Network:
+    """What becomes of the PLC's packets on their way to the station."""
+
+    delay_s: float = 0.0
+    cut: int | None = None
+    """So many bytes of the next one arrive, and then the connection ends."""
+    twice: bool = False
+
+    def carry(self, source: socket.socket, sink: socket.socket) -> None:
+        while data := source.recv(65536):
+            time.sleep(self.delay_s)
+            sink.sendall((data + data if self.twice else data)[: self.cut])
+            if self.cut is not None:
+                return
+
+
 @contextmanager
-def between(listen: int, target: int) -> Iterator[list[float]]:
-    """A network whose delay, towards the station, is the list's one element in seconds."""
-    delay = [0.0]
+def between(listen: int, target: int) -> Iterator[Network]:
+    network = Network()
     socks: list[socket.socket] = []
     threads: list[threading.Thread] = []
 
     def carry(source: socket.socket, sink: socket.socket, late: bool) -> None:
-        try:
-            while data := source.recv(65536):
-                time.sleep(delay[0] if late else 0)
-                sink.sendall(data)
-        except OSError:
-            pass
-        sink.close()
+        with suppress(OSError):
+            (network if late else Network()).carry(source, sink)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
 
     def accept(listener: socket.socket) -> None:
         while True:
@@ -168,7 +240,7 @@ def between(listen: int, target: int) -> Iterator[list[float]]:
     acceptor = threading.Thread(target=accept, args=(listener,))
     acceptor.start()
     try:
-        yield delay
+        yield network
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
@@ -184,18 +256,18 @@ def between(listen: int, target: int) -> Iterator[list[float]]:
 def test_an_answer_that_comes_too_late_is_never_taken_for_the_next_one() -> None:
     outside, inside = _free_ports(2)
     tags = [tag("T"), tag("P", "uint32", name="part_id")]
-    with EthernetipServer(settings(inside), tags) as server, between(outside, inside) as delay:
+    with EthernetipServer(settings(inside), tags) as server, between(outside, inside) as network:
         port = EthernetipPort(settings(outside), tags)
         port.connect(lambda: None)
         server.set({"part_id": 1})
-        delay[0] = 1.5 * TIMEOUT_MS / 1e3
+        network.delay_s = 1.5 * TIMEOUT_MS / 1e3
         began = time.monotonic()
         with pytest.raises(PlcLost, match="300 ms"):
             port.read(["part_id"])
         assert time.monotonic() - began < 1.3 * TIMEOUT_MS / 1e3 + 0.5
         with pytest.raises(PlcLost, match="not connected"):
             port.read(["part_id"])
-        delay[0] = 0.0
+        network.delay_s = 0.0
         server.set({"part_id": 2})
         port.connect(lambda: None)
         assert port.read(["part_id"]) == {"part_id": 2}

@@ -297,3 +297,33 @@ def test_whatever_the_plc_does_no_part_is_shown_twice_or_out_of_order_and_never_
             plc.decide(Result(str(decided), Verdict.FAULT if refused else Verdict.ACCEPT, 0.0, 1 if refused else 0), decided)
     assert shown == sorted(set(shown))
     assert len(plc.announced) == plc.seq
+
+
+def test_refused_parts_take_no_result_away_from_one_that_was_judged() -> None:
+    plc = Plc(results=Presented(acknowledged=True, timeout_ms=5000, limit=1))
+    plc.look(trigger=True, part_id="17")
+    plc.look(trigger=False)
+    plc.look(trigger=True, part_id="18")  # an overrun, whose FAULT is slow to come
+    plc.look(trigger=False)
+    plc.decide(ACCEPT, 1)
+    plc.look()
+    plc.look(acknowledge=True)
+    plc.look(acknowledge=False)
+    assert plc.handshake.ready
+    plc.look(trigger=True, part_id="19")
+    plc.look(trigger=False)
+    assert [bool(a.refused) for a in plc.announced] == [False, True, False]
+    plc.decide(FAULT, 2)
+    plc.look()
+    plc.decide(REJECT, 3)
+    plc.look(acknowledge=True)
+    plc.look(acknowledge=False)
+    plc.look()
+    assert {"reject", "result_valid"} <= plc.high()
+
+
+def test_a_trigger_that_rises_right_after_a_reconnect_is_a_part() -> None:
+    plc = Plc()
+    assert plc.handshake.resume(plc.inputs) is None
+    plc.look(trigger=True, part_id="17")
+    assert [a.part_id for a in plc.announced] == ["17"]

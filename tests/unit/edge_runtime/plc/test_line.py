@@ -405,3 +405,38 @@ def test_a_pulse_comes_at_its_time_also_where_the_plc_is_told_nothing_else(monke
         until(lambda: line.parts)  # type: ignore[attr-defined]
         until(lambda: plc.tags["reject"], 2)
         until(lambda: not plc.tags["reject"], 2)
+
+
+def test_when_the_station_ends_ready_falls_and_a_trigger_means_nothing_but_what_came_before_is_given() -> None:
+    plc = Memory()
+    with PlcLine(settings(), 1, plc) as line:  # type: ignore[arg-type]
+        until(lambda: line.wait(0.01) or plc.tags["ready"])
+        plc.tags |= {"trigger": True, "part_id": 17}
+        until(lambda: plc.tags["trigger_acknowledge"])
+        plc.tags["trigger"] = False
+        until(lambda: not plc.tags["trigger_acknowledge"])
+        line.end()
+        assert plc.tags["ready"] is False
+        plc.tags |= {"trigger": True, "part_id": 18}
+        time.sleep(0.05)
+        assert plc.tags["trigger_acknowledge"] is False
+        trigger = line.wait(0.0)
+        assert trigger is not None
+        assert (trigger.part_id, trigger.refused) == ("17", "")
+        assert line.wait(0.0) is None
+        line.put(decision(trigger.seq), ())
+        assert plc.tags["accept"] is True
+
+
+def test_a_recipe_that_fails_by_a_bug_is_a_fault_and_not_a_wait_for_ever() -> None:
+    plc = Memory()
+
+    def prepare(recipe: str) -> None:
+        raise RuntimeError("a bug")
+
+    with running(plc) as line:
+        line.on_recipe(prepare)
+        plc.tags["recipe"] = 7
+        until(lambda: plc.tags["fault"])
+        assert plc.tags["fault_code"] == 102
+        assert "recipe 7" in str(line.problem)

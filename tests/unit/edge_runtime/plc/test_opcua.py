@@ -111,6 +111,13 @@ def test_a_node_that_holds_nothing_reads_as_zero_and_a_bad_one_is_a_lost_plc() -
         from_node(tag("i=1"), data(None, status=ua.StatusCodes.BadNoCommunication))
 
 
+@pytest.mark.parametrize("held", [ua.VariantType.UInt16, ua.VariantType.Double])
+def test_a_count_that_wraps_round_elsewhere_than_its_tag_is_refused(held: Any) -> None:
+    with pytest.raises(TagError, match=rf"expected a whole number of at least the range .* found {held.name}"):
+        type_of(tag("i=1", "uint32", wraps=True), "PLC", data(0, held), READABLE, NO_TYPE)
+    assert type_of(tag("i=1", "uint32", wraps=True), "PLC", data(0, ua.VariantType.Int64), READABLE, NO_TYPE) is ua.VariantType.Int64
+
+
 READABLE, WRITABLE = data(1, ua.VariantType.Byte), data(3, ua.VariantType.Byte)
 UINT16, NO_TYPE = data(ua.NodeId(5)), data(ua.NodeId(3001, 4))
 

@@ -1,6 +1,6 @@
 """Pulses instead of an acknowledge: each at its part's own time or place, and never too late."""
 
-from edge_runtime.plc.results import Pulsed
+from edge_runtime.plc.results import Pulsed, Result
 from edge_runtime.plc.signals import StationFault
 from tests.unit.edge_runtime.plc.stepped import ACCEPT, FAULT, MS, REJECT, Plc
 
@@ -64,3 +64,40 @@ def test_after_a_break_nobody_knows_where_the_parts_are_and_no_pulse_comes() -> 
     plc.decide(REJECT)
     plc.handshake.resume(plc.inputs)
     assert not any("reject" in plc.high() for _ in range(100) if plc.look())
+
+
+def _shown(plc: Plc, looks: int) -> list[tuple[float, set[str]]]:
+    """What the PLC sees, and since when: milliseconds after the first look."""
+    began, seen = plc.now, []
+    for _ in range(looks):
+        plc.look()
+        high = plc.high() & {"accept", "reject", "result_valid"}
+        if not seen or seen[-1][1] != high:
+            seen.append(((plc.now - began) / MS, high))
+    return seen
+
+
+def _two_parts(first: Result, second: Result, apart_ms: float) -> Plc:
+    plc = Plc(results=pulsed(width_ms=50))
+    plc.look(trigger=True)
+    plc.decide(first)
+    plc.look(trigger=False)
+    plc.look(ms=apart_ms - 2, trigger=True)
+    plc.decide(second)
+    plc.look(trigger=False)
+    return plc
+
+
+def test_result_valid_falls_between_two_pulses_that_touch() -> None:
+    """What is written in several requests must not show the next part's number with the last one's verdict."""
+    seen = [high for _, high in _shown(_two_parts(ACCEPT, REJECT, 20), 100)]
+    assert seen == [set(), {"accept", "result_valid"}, set(), {"reject", "result_valid"}, set()]
+
+
+def test_a_reject_keeps_its_width_against_a_good_part_and_not_against_a_bad_one() -> None:
+    for second, width_ms in ((ACCEPT, 50.0), (REJECT, 20.0)):
+        seen = _shown(_two_parts(REJECT, second, 20), 120)
+        (began, first), (ended, low) = seen[1], seen[2]
+        assert (first, low) == ({"reject", "result_valid"}, set())
+        assert abs(ended - began - width_ms) <= 4.0
+        assert seen[3][1] == {"accept" if second is ACCEPT else "reject", "result_valid"}

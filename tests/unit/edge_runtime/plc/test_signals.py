@@ -15,6 +15,20 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"inputs": PlcInputs(trigger="coil:0", part_id=TagSettings(address="coil:5", type="bool"))}, "inputs.part_id: expected a number"),
     ({"inputs": TRIGGER, "pulse": PulseSettings()}, r"trigger\.pulse: expected delay_ms or encoder_counts, found neither"),
     ({"inputs": TRIGGER, "pulse": PulseSettings(encoder_counts=3)}, r"expected inputs\.encoder"),
+    (
+        {
+            "inputs": PlcInputs(trigger="coil:0", encoder=TagSettings(address="holding:4", scale=10.0)),
+            "pulse": PulseSettings(encoder_counts=3),
+        },
+        r"trigger\.inputs\.encoder: expected no scale, found 10",
+    ),
+    (
+        {
+            "inputs": PlcInputs(trigger="coil:0", encoder=TagSettings(address="holding:4", type="int16")),
+            "pulse": PulseSettings(encoder_counts=32_768),
+        },
+        r"trigger\.pulse\.encoder_counts: expected less than 32768",
+    ),
     ({"pulse": PulseSettings(delay_ms=3)}, r"trigger\.inputs\.acknowledge"),
 ]
 

@@ -363,11 +363,25 @@ def test_rows_older_than_keep_days_go_and_younger_ones_stay(tmp_path: Path) -> N
             journal.put(a_decision(seq, wall_time=old))
         for seq in range(501, 511):
             journal.put(a_decision(seq, wall_time=young))
+        journal.put(a_decision(511, wall_time=datetime.now(UTC).isoformat(timespec="milliseconds")))
     with Journal(settings(path, keep_days=10), "s") as journal:
-        wait_until(lambda: len(read_decisions(path)) == 10)
-        journal.put(a_decision(511))
-        assert [d.seq for d in read_decisions(path)] == list(range(501, 512))
-        assert journal.last_seq() == 511
+        wait_until(lambda: len(read_decisions(path)) == 11)
+        journal.put(a_decision(512))
+        assert [d.seq for d in read_decisions(path)] == list(range(501, 513))
+        assert journal.last_seq() == 512
+
+
+def test_neither_a_standstill_nor_a_clock_far_ahead_empties_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as journal:
+        for seq, days in ((1, 120), (2, 105), (3, 100)):
+            journal.put(a_decision(seq, wall_time=(datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds")))
+    with Journal(settings(path, keep_days=10), "s"):
+        wait_until(lambda: [d.seq for d in read_decisions(path)] == [2, 3])
+    with Journal(settings(path, keep_days=10), "s") as journal:
+        time.sleep(0.2)  # upkeep runs at once
+        assert [d.seq for d in read_decisions(path)] == [2, 3]
+        assert journal.last_seq() == 3
 
 
 def test_the_write_ahead_log_does_not_grow_without_end(tmp_path: Path) -> None:
