@@ -228,7 +228,7 @@ def test_a_part_that_the_line_announces_while_the_station_stops_is_decided(model
             if self.over and self._fired < 3:
                 self._fired += 1
                 return Trigger(self._fired, time.monotonic_ns(), f"part-{self._fired}")
-            return super().wait(timeout_s)
+            return None if self.over else super().wait(timeout_s)
 
     with rig(Ending([0.0], endless=True), Parts(), model) as r:
         stopping = threading.Timer(0.2, r.station.stop)
