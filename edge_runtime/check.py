@@ -12,7 +12,7 @@ from pathlib import Path
 import zmq
 
 from edge_runtime.bundle import ModelBundle
-from edge_runtime.config import Camera, Recipe, StationConfig, TimerTrigger, ZeromqTrigger, load_station
+from edge_runtime.config import Camera, Recipe, StationConfig, TimerTrigger, ZeromqTrigger, endpoints_of, load_station
 from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError
 from edge_runtime.handoff import Helper
 from edge_runtime.plc.line import PlcLine
@@ -105,18 +105,6 @@ def _ranges(numbers: list[int]) -> str:
         else:
             runs.append([n, n])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-
-
-def endpoints_of(config: StationConfig) -> dict[str, str]:
-    """Every socket that the station binds, by its key in the station file."""
-    endpoints = {"publisher.endpoint": config.publisher.endpoint}
-    if config.publisher.replay is not None:
-        endpoints["publisher.replay"] = config.publisher.replay
-    if config.preview is not None:
-        endpoints["preview.endpoint"] = config.preview.endpoint
-    if isinstance(config.trigger, ZeromqTrigger):
-        endpoints["trigger.endpoint"] = config.trigger.endpoint
-    return endpoints
 
 
 def bindable(endpoints: dict[str, str]) -> str:

@@ -250,6 +250,7 @@ def plc(
 
     config, settings = m.plc_of(station)
     if as_map or as_csv:
+        m.check_addresses(settings)
         typer.echo(csv_of(settings) if as_csv else as_markdown(settings), nl=False)
         return
     values = m.parse_settings(settings, set_ or [])

@@ -62,7 +62,7 @@ class JournalSettings(Settings, frozen=True, kw_only=True):
     """The SQLite journal, one row a decision."""
 
     path: Path = Path("journal.sqlite")
-    keep_days: Positive = 400.0
+    keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 400.0
     commit_timeout_ms: Positive = 50.0
     """How long a decision waits for its row to be committed before it is told all the same and the journal is reported as late."""
     durable: bool = False
@@ -203,6 +203,31 @@ def _contradiction(config: StationConfig) -> str | None:
             return f'{where}name: expected another name than that of camera[{names.index(camera.name)}], found "{camera.name}" again'
         if (known := set(config.cameras[0].recipes)) != (found := set(camera.recipes)):
             return f"{where}recipes: expected the keys of camera[0].recipes ({_keys(known)}), found {_keys(found)}"
+    return _shared_port(endpoints_of(config))
+
+
+def endpoints_of(config: StationConfig) -> dict[str, str]:
+    """Every socket that the station binds, by its key in the station file."""
+    endpoints = {"publisher.endpoint": config.publisher.endpoint}
+    if config.publisher.replay is not None:
+        endpoints["publisher.replay"] = config.publisher.replay
+    if config.preview is not None:
+        endpoints["preview.endpoint"] = config.preview.endpoint
+    if isinstance(config.trigger, ZeromqTrigger):
+        endpoints["trigger.endpoint"] = config.trigger.endpoint
+    return endpoints
+
+
+def _shared_port(endpoints: dict[str, str]) -> str | None:
+    """Two keys with one port of one network card, or one file, as a sentence."""
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for key, endpoint in endpoints.items():
+        card, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+        for (other_card, other_port), (other, its) in seen.items():
+            everywhere = {card, other_card} & {"*", "0.0.0.0"}
+            if endpoint == its or (endpoint.startswith("tcp") and its.startswith("tcp") and port == other_port and everywhere):
+                return f'{key}: expected a socket of its own, found "{endpoint}", which {other} ("{its}") takes'
+        seen[card, port] = (key, endpoint)
     return None
 
 
@@ -286,6 +311,7 @@ __all__ = [
     "Trigger",
     "VideoSource",
     "ZeromqTrigger",
+    "endpoints_of",
     "load_recipe",
     "load_station",
 ]

@@ -13,11 +13,14 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 ENDPOINT = rf"^((ipc|inproc)://.+|tcp://.+:{_PORT})$"
 
-OPCUA_ENDPOINT = rf"^opc\.tcp://[^/:]+:{_PORT}(/.*)?$"
+_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+HOST = rf"^({_LABEL}(\.{_LABEL})*\.?|[0-9A-Fa-f.]*:[0-9A-Za-z:.%]*)$"
+OPCUA_ENDPOINT = rf"^opc\.tcp://{_LABEL}(\.{_LABEL})*\.?:{_PORT}(/.*)?$"
 
 _PATTERNS = {
     NAME: "a name of letters, digits, '.', '_' and '-' (64 at most)",
     ENDPOINT: 'an endpoint such as "tcp://127.0.0.1:5560" (a port is 1 to 65535)',
+    HOST: 'a host such as "192.168.0.10" or "plc-3.line"',
     OPCUA_ENDPOINT: 'an address such as "opc.tcp://192.168.0.10:4840"',
 }
 _TYPES = {
@@ -47,7 +50,7 @@ def explain(message: str, raw: Any, kind: type[msgspec.Struct]) -> str:
     what, where = match["what"], match["where"] or ""
     if unknown := re.search(r"unknown field `(.+?)`", what):
         key = f"{where}.{unknown[1]}" if where else unknown[1]
-        return f"{key}: unknown key{_did_you_mean(where, unknown[1], kind)}"
+        return f"{key}: unknown key{_did_you_mean(where, unknown[1], kind, look_up(raw, f'{where}.kind'))}"
     if missing := re.search(r"missing required field `(.+?)`", what):
         key = f"{where}.{missing[1]}" if where else missing[1]
         return f"{key}: missing{_kinds_hint(key, kind, 'one of')}"
@@ -91,6 +94,11 @@ def _named(raw: Any, where: str) -> str:
     return f"{where.removesuffix('[...]')}.{bad[0]}" if where.endswith("[...]") and len(bad) == 1 else where
 
 
+def printable(text: str) -> str:
+    """Without what moves a terminal's cursor or colours it; a part's name may hold anything."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 def show(value: Any) -> str:
     """A value as it would stand in the file, shortened."""
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
@@ -99,18 +107,22 @@ def show(value: Any) -> str:
 
 def _wanted(match: re.Match[str]) -> str:
     if match["regex"]:
-        return _PATTERNS.get(match["regex"], f"text like {match['regex']}")
+        regex = match["regex"].replace("\\\\", "\\")  # msgspec shows it as Python would write it
+        return _PATTERNS.get(regex, f"text like {regex}")
     text = " or ".join(_TYPES.get(t.strip(), t.strip()) for t in match["type"].split("|") if t.strip() != "null")
     bound = f"{_BOUNDS[match['op']]} {match['bound']}" if match["op"] else ""
     return f"{text} {bound}{' entries' if match['length'] else ''}".rstrip()
 
 
-def _did_you_mean(where: str, key: str, kind: type[msgspec.Struct]) -> str:
-    """Look in the same table first, then in the whole file: a key in the wrong table is a common slip."""
-    names = _all_keys(kind)
-    fields = [f.encode_name for table in (_tables(kind, where) if where else [kind]) for f in msgspec.structs.fields(table)]
-    here = [f"{where}.{name}" if where else name for name in fields]
-    near = difflib.get_close_matches(f"{where}.{key}" if where else key, here, n=1, cutoff=0.75)
+def _did_you_mean(where: str, key: str, kind: type[msgspec.Struct], tag: Any) -> str:
+    """Look in the same table first, of the kind `tag` where it comes in several, then in the whole file: a key in the wrong table is a
+    common slip."""
+    tables = _tables(kind, where) if where else [kind]
+    tables = [t for t in tables if t.__struct_config__.tag == tag] or tables
+    here = [f"{where}.{f.encode_name}" if where else f.encode_name for table in tables for f in msgspec.structs.fields(table)]
+    names = [name for name in _all_keys(kind) if name in here or not where or name.rpartition(".")[0] != where]
+    by_name = {name.rpartition(".")[2]: name for name in here}
+    near = [by_name[n] for n in difflib.get_close_matches(key, sorted(by_name), n=1, cutoff=0.75)]
     if not near:
         by_last = {n.rpartition(".")[2]: n for n in names}
         near = [by_last[n] for n in difflib.get_close_matches(key, sorted(by_last), n=1, cutoff=0.75)]

@@ -195,8 +195,9 @@ class Station:
             product = find(self._products, trigger.recipe)
         except ConfigError as e:
             return _Part(trigger, None, trigger.refused or str(e), Cause.RECIPE)
-        if not trigger.refused and self._lane.full:
+        if trigger.refused or self._lane.full:
             self._monitor.count("overruns")
+        if not trigger.refused and self._lane.full:
             return _Part(trigger, product, f"Overrun: {self._queue} parts were waiting already; this one was not judged.")
         return _Part(trigger, product, trigger.refused)
 

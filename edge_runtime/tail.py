@@ -6,6 +6,7 @@ import msgspec
 from rich.text import Text
 
 from edge_runtime.client import Gap
+from edge_runtime.explain import printable
 from edge_runtime.records import Decision, Verdict
 
 _COLOURS = {Verdict.ACCEPT: "bold green", Verdict.REJECT: "bold red", Verdict.FAULT: "bold black on yellow"}
@@ -18,9 +19,10 @@ def line_of(item: Decision | Gap) -> Text:
     clock = datetime.fromisoformat(item.wall_time).astimezone().strftime("%H:%M:%S.%f")[:-3]
     took_ms = (item.stamps.decided_ns - item.stamps.fired_ns) / 1e6
     severity = "     -" if item.severity is None else f"{item.severity:6.2f}"
+    part_id = printable(item.part_id)
     return Text.assemble(
-        (clock, "dim"), f" {item.seq:>7} ", (f"{item.part_id:<12.12} ", "cyan"), (f" {item.verdict:<6} ", _COLOURS[item.verdict]),
-        f" {severity} {took_ms:6.1f} ms  ", item.reason,
+        (clock, "dim"), f" {item.seq:>7} ", (f"{part_id:<12.12} ", "cyan"), (f" {item.verdict:<6} ", _COLOURS[item.verdict]),
+        f" {severity} {took_ms:6.1f} ms  ", printable(item.reason),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from edge_runtime.explain import OPCUA_ENDPOINT
-from edge_runtime.settings import Endpoint, NonNegative, Port, Positive, PositiveInt, Settings
+from edge_runtime.settings import Endpoint, Host, NonNegative, Port, Positive, PositiveInt, Settings
 
 TagType = Literal["bool", "int16", "uint16", "int32", "uint32", "float32", "text"]
 ByteOrder = Literal["ABCD", "CDAB", "BADC", "DCBA"]
@@ -39,8 +39,9 @@ class TagSettings(Settings, frozen=True, kw_only=True):
     """Of 16 and 32-bit values, A the most significant byte. None: the trigger's `order`."""
     scale: Positive | None = None
     """The PLC holds the value times this. None: the signal's own, 100 for severity and 1 for the rest."""
-    length: Annotated[int, Meta(ge=1, le=200)] = 16
-    """Characters of a text."""
+    length: Annotated[int, Meta(ge=1, le=200)] | None = None
+    """Characters of a text. None: 16 where the PLC's memory must have room for them (Modbus, S7), as many as its strings hold elsewhere
+    (EtherNet/IP 82, OPC UA 200)."""
 
 
 PlcTag = str | TagSettings
@@ -116,7 +117,7 @@ class ModbusTrigger(PlcSettings, frozen=True, kw_only=True, tag="modbus", tag_fi
     """A PLC that is a Modbus TCP server. Addresses: "coil:0", "discrete:0", "holding:0", "input:0", and "holding:0.3" for a bit (0 is the
     least significant); counted from 0, as they go over the wire."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 502
     unit: Annotated[int, Meta(ge=0, le=255)] = 1
 
@@ -144,7 +145,7 @@ class S7Trigger(PlcSettings, frozen=True, kw_only=True, tag="s7", tag_field="kin
     """A Siemens S7 PLC (300, 400, 1200, 1500 with PUT/GET allowed, data blocks without optimized access). Addresses: "DB10.DBX0.0",
     "DB10.DBW2", "DB10.DBD4", "DB10.DBB8" (texts), "M0.0", "MW2", "MD4", "I0.0", "Q0.0"."""
 
-    host: str
+    host: Host
     port: Port = 102
     rack: Annotated[int, Meta(ge=0, le=7)] = 0
     slot: Annotated[int, Meta(ge=0, le=31)] = 1
@@ -154,7 +155,7 @@ class S7Trigger(PlcSettings, frozen=True, kw_only=True, tag="s7", tag_field="kin
 class EthernetipTrigger(PlcSettings, frozen=True, kw_only=True, tag="ethernetip", tag_field="kind"):
     """A Rockwell ControlLogix or CompactLogix PLC over EtherNet/IP. Addresses are tag names: "Vision.Trigger", "Program:Main.Trigger"."""
 
-    host: str
+    host: Host
     port: Port = 44818
     slot: Annotated[int, Meta(ge=0, le=17)] = 0
 

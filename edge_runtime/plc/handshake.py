@@ -119,10 +119,10 @@ class Handshake:
         self._results.clear()
         return self._ask(inputs.recipe) if inputs.recipe != self._recipe or not self._recipe_ready else None
 
-    def announce(self, seq: int, refused: bool, fired_ns: int, encoder: int) -> None:
+    def announce(self, seq: int, part: Announced, fired_ns: int, encoder: int) -> None:
         """The part that the last step announced is `seq`."""
-        self._in_flight[seq] = not refused
-        self._results.expect(seq, fired_ns, encoder)
+        self._in_flight[seq] = not part.refused
+        self._results.expect(seq, part.part_id, fired_ns, encoder)
 
     def result(self, seq: int, result: Result) -> bool:
         """A part is decided: it is shown in one of the next steps. False when it was announced before the connection was lost."""

@@ -6,7 +6,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -248,7 +248,7 @@ class PlcLine:
             self._preparing.call(self._asked)
             self._asked = None
         if (part := step.announced) is not None:
-            self._handshake.announce(self._seq, bool(part.refused), fired_ns, inputs.encoder)
+            self._handshake.announce(self._seq, part, fired_ns, inputs.encoder)
             self._triggers.put(Trigger(self._seq, fired_ns, part.part_id, recipe=part.recipe, refused=part.refused))
             self._seq += 1
         pulse_ns = self._results.next_due_ns() if isinstance(self._results, Pulsed) else None
@@ -271,9 +271,9 @@ class PlcLine:
             raise
         return told.written.give(None)
 
-    def _write(self) -> None:
+    def _write(self, new: Mapping[str, Value] | None = None) -> None:
         """What has changed. `result_valid` rises last and falls first, so that it is never high over half a result."""
-        new = self._handshake.outputs()
+        new = new or self._handshake.outputs()
         changed = {n: new[n] for n in self._outputs if n not in self._written or new[n] != self._written[n]}
         self._moves = bool(changed)
         if not changed:
@@ -324,7 +324,8 @@ class PlcLine:
             try:
                 self._handshake.resume(Inputs(enable=False))
                 self._handshake.step(Inputs(enable=False), time.monotonic_ns(), alive=False)
-                self._write()
+                last = self._handshake.outputs()
+                self._write({n: False if isinstance(v, bool) else v for n, v in last.items()} | {"fault_code": 0})
             except PlcLost:
                 pass  # it ends anyway
 
@@ -382,7 +383,9 @@ def _results(settings: PlcTrigger, inputs: list[Tag]) -> Results:
 
 def _text(value: Value) -> str:
     """A part's name: numbers as they are written."""
-    return value if isinstance(value, str) else str(int(value))
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if math.isfinite(value) else ""
 
 
 def _recipe_key(value: Value) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edge_runtime.config import PlcTrigger, StationConfig, load_station
-from edge_runtime.errors import ConfigError, LinesideError, SinkError, TriggerError
+from edge_runtime.config import PlcTrigger, StationConfig, endpoints_of, load_station
+from edge_runtime.errors import ConfigError, LinesideError, MissingExtra, SinkError, TriggerError
 from edge_runtime.plc.port import PlcLost, TagPort
 from edge_runtime.plc.ports import open_port
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, tags_of
@@ -43,6 +44,7 @@ class Monitor:
         """Raises ConfigError, MissingExtra."""
         inputs, outputs = tags_of(settings)
         self.tags = [*inputs, *outputs]
+        open_port(settings, self.tags)  # for what it refuses: outputs that share a place
         # Opened as if all were inputs: connecting would otherwise write outputs back as they were read, under a station that runs.
         self._port = open_port(settings, [replace(t, writable=False) for t in self.tags])
         self._names = [t.name for t in self.tags]
@@ -112,6 +114,12 @@ def plc_of(station: Path) -> tuple[StationConfig, PlcTrigger]:
     return config, config.trigger
 
 
+def check_addresses(settings: PlcTrigger) -> None:
+    """Raises ConfigError for what no PLC of that kind has, without asking one."""
+    with contextlib.suppress(MissingExtra):  # a map can be printed where the station itself cannot run
+        open_port(settings, [t for tags in tags_of(settings) for t in tags])
+
+
 def parse_settings(settings: PlcTrigger, wanted: Sequence[str]) -> dict[str, Value]:
     """`ready=1` and the like as values of outputs. Raises ConfigError for what is no output, not mapped, or no value of its type."""
     outputs = {t.name: t for t in tags_of(settings)[1]}
@@ -131,7 +139,7 @@ def parse_settings(settings: PlcTrigger, wanted: Sequence[str]) -> dict[str, Val
 
 def write_by_hand(config: StationConfig, settings: PlcTrigger, values: Mapping[str, Value]) -> None:
     """Write outputs once. Raises SinkError when the station runs (its sockets are taken), TriggerError, TagError."""
-    from edge_runtime.check import bindable, endpoints_of
+    from edge_runtime.check import bindable
 
     try:
         bindable(endpoints_of(config))
@@ -258,6 +266,8 @@ def _value(tag: Tag, text: str, whole: str) -> Value:
         return bits[text.lower()]
     try:
         number = float(text)
+        if tag.type in RANGES and tag.scale == 1.0 and math.isfinite(number) and not number.is_integer():
+            raise ConfigError(f"--set {whole}: expected a whole number, found {text}")
         low, high = RANGES.get(tag.type, (-3.4e38, 3.4e38))
         if not low <= round(number * tag.scale) <= high:
             raise ConfigError(f"--set {whole}: expected {low / tag.scale:g} to {high / tag.scale:g}, found {text}")

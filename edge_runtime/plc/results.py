@@ -42,7 +42,7 @@ class Results(Protocol):
     def full(self) -> bool:
         """No further result can be kept."""
 
-    def expect(self, seq: int, fired_ns: int, encoder: int) -> None:
+    def expect(self, seq: int, part_id: str, fired_ns: int, encoder: int) -> None:
         """This part was announced."""
 
     def add(self, seq: int, result: Result, *, refused: bool) -> None:
@@ -77,7 +77,7 @@ class Presented:
         self.outputs = _NOTHING
         self.fault: StationFault | None = None
         self._acknowledged, self._timeout_ns, self._limit = acknowledged, round(timeout_ms * 1e6), limit
-        self._waiting: deque[Result] = deque()
+        self._waiting: deque[tuple[int, Result]] = deque()
         self._state = _Shown.EMPTY
         self._since_ns = 0
         self._blocked_ns = 0
@@ -88,13 +88,14 @@ class Presented:
         """True with as many results waiting, the one that is shown among them, as the station keeps."""
         return len(self._waiting) + (self._state is _Shown.VALID and self._acknowledged) >= self._limit
 
-    def expect(self, seq: int, fired_ns: int, encoder: int) -> None:
+    def expect(self, seq: int, part_id: str, fired_ns: int, encoder: int) -> None:
         """Results come in the order of the triggers anyway."""
 
     def add(self, seq: int, result: Result, *, refused: bool) -> None:
-        """Behind those that wait. A refused part's may find no room: `overrun` is high, and the journal has it."""
+        """Behind those that wait. A refused part's may find no room: the journal has it, and the PLC a gap in `result_count`."""
+        self._count = (self._count + 1) % 65_536
         if not (refused and self.full):
-            self._waiting.append(result)
+            self._waiting.append((self._count, result))
 
     def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
         """At most one move of the machine in `handshake`, so that the PLC sees every state."""
@@ -112,8 +113,8 @@ class Presented:
             if now_ns - self._blocked_ns > self._timeout_ns:  # it never fell: the PLC cannot tell this result from the last
                 self.fault = StationFault.ACKNOWLEDGE_TIMEOUT
         elif self._waiting:
-            self._count = (self._count + 1) % 65_536
-            self.outputs = shown(self._waiting.popleft(), self._count)
+            count, result = self._waiting.popleft()
+            self.outputs = shown(result, count)
             self._state, self._since_ns, self._blocked_ns, self.fault = _Shown.VALID, now_ns, 0, None
         elif not acknowledge:
             self._state = _Shown.EMPTY
@@ -140,6 +141,7 @@ class Presented:
 
 @dataclass(slots=True)
 class _Passing:
+    part_id: str
     fired_ns: int
     encoder: int
     result: Result | None = None
@@ -165,9 +167,9 @@ class Pulsed:
         """True with as many parts between trigger and ejector as the station keeps."""
         return len(self._way) >= self.parts_at_once
 
-    def expect(self, seq: int, fired_ns: int, encoder: int) -> None:
+    def expect(self, seq: int, part_id: str, fired_ns: int, encoder: int) -> None:
         """The part is on its way."""
-        self._way[seq] = _Passing(fired_ns, encoder)
+        self._way[seq] = _Passing(part_id, fired_ns, encoder)
 
     def add(self, seq: int, result: Result, *, refused: bool) -> None:
         """In time, or its part has been ejected already."""
@@ -193,10 +195,11 @@ class Pulsed:
             return
         if due is None:
             return
-        result = self._way.pop(due).result
+        part = self._way.pop(due)
+        result = part.result
         if result is None:  # fail closed: whoever is not known to be good is ejected
             self.fault = StationFault.LATE_FOR_PULSE
-            result = Result("", Verdict.FAULT, 0.0, StationFault.LATE_FOR_PULSE)
+            result = Result(part.part_id, Verdict.FAULT, 0.0, StationFault.LATE_FOR_PULSE)
         self._count = (self._count + 1) % 65_536
         out = shown(result, self._count)
         self.outputs = {**out, "reject": result.verdict is not Verdict.ACCEPT}

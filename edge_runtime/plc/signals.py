@@ -48,6 +48,7 @@ OUTPUTS = {
 }
 """Station -> PLC, in the order in which they are written: result_valid last."""
 
+_LENGTHS = {"modbus": 16, "s7": 16, "ethernetip": 82, "opcua": 200}
 _WHOLE = ("recipe", "encoder", "result_count", "fault_code")
 
 
@@ -72,6 +73,7 @@ def tags_of(settings: PlcTrigger) -> tuple[list[Tag], list[Tag]]:
     names = {t.name for t in outputs}
     if not names & {"accept", "reject"}:
         raise ConfigError("trigger.outputs: expected at least accept or reject, found neither: the PLC could not act on a verdict")
+    _same_names(inputs, outputs)
     pulse = settings.pulse
     if pulse is None:
         if "reject" not in names and not names & {"fault", "result_valid"}:
@@ -100,6 +102,17 @@ def tags_of(settings: PlcTrigger) -> tuple[list[Tag], list[Tag]]:
     return inputs, outputs
 
 
+def _same_names(inputs: list[Tag], outputs: list[Tag]) -> None:
+    """Raises ConfigError where a part's name cannot come back as it was told."""
+    told, back = (next((t for t in tags if t.name == name), None) for tags, name in ((inputs, "part_id"), (outputs, "result_part_id")))
+    if told is None or back is None or told.type != "text":
+        return
+    if back.type != "text":
+        raise ConfigError(f'{back.key}: expected a text, as {told.key} is one, found "{back.type}"')
+    if back.length < told.length:
+        raise ConfigError(f"{back.key}: expected a length of at least {told.length}, as {told.key} has, found {back.length}")
+
+
 def _mapped(table: PlcInputs | PlcOutputs, signals: dict[str, Signal]) -> list[tuple[str, PlcTag]]:
     given = msgspec.structs.asdict(table)
     return [(name, given[name]) for name in signals if given[name] is not None]
@@ -115,7 +128,8 @@ def _tag(settings: PlcTrigger, table: str, name: str, signal: Signal, given: Plc
     if name in _WHOLE and kind not in RANGES:
         raise ConfigError(f'{key}: expected a whole number type ({", ".join(RANGES)}), found "{kind}"')
     scale = t.scale if t.scale is not None else signal.scale
+    length = t.length or _LENGTHS[str(settings.__struct_config__.tag)]
     return Tag(
         name, key, t.address, kind, table == "outputs", t.order or settings.order,
-        scale if kind not in ("bool", "text") else 1.0, t.length if kind == "text" else 0, wraps=name == "encoder",
+        scale if kind not in ("bool", "text") else 1.0, length if kind == "text" else 0, wraps=name == "encoder",
     )  # fmt: skip

@@ -39,7 +39,8 @@ FAULTS: dict[Cause | StationFault, tuple[str, str]] = {
     Cause.PLC: ("the connection to the PLC was lost while the part was in the station", "in the journal only; the PLC never reads it"),
     Cause.INTERNAL: ("an error in Lineside", "see the station's log"),
     StationFault.ACKNOWLEDGE_TIMEOUT: (
-        "a result was not acknowledged within acknowledge_timeout_ms; ready stays low", "raise reset_fault; results that waited are dropped"
+        "a result was not acknowledged within acknowledge_timeout_ms; ready stays low",
+        "raise reset_fault; results that wait for their acknowledge stay",
     ),
     StationFault.UNKNOWN_RECIPE: ("the station cannot run the recipe that is asked for; ready stays low", "ask for another recipe"),
     StationFault.LATE_FOR_PULSE: ("a verdict came after its part had passed the ejector; it was ejected", "longer delay, or reset_fault"),

@@ -1,15 +1,18 @@
 """Named tags: what a PLC's address holds, and how a value becomes its bytes and back."""
 
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_runtime.config import ByteOrder, TagType
+from edge_runtime.explain import printable
 
 Value = bool | int | float | str
 """What a tag holds, after scaling: a signal's own unit."""
 
+_WHOLE = re.compile(r"-?\d+", re.ASCII)
 _FORMATS = {"int16": ">h", "uint16": ">H", "int32": ">i", "uint32": ">I", "float32": ">f"}
 RANGES = {"int16": (-(2**15), 2**15 - 1), "uint16": (0, 2**16 - 1), "int32": (-(2**31), 2**31 - 1), "uint32": (0, 2**32 - 1)}
 
@@ -65,7 +68,7 @@ def to_plc(tag: Tag, value: Value) -> Value:
 def from_plc(tag: Tag, raw: Value) -> Value:
     """The other way: what the PLC holds as the signal's value. Whole numbers stay whole where the scale is 1."""
     if tag.type == "text":
-        return str(raw).rstrip("\0 ")
+        return str(raw)[: tag.length].rstrip("\0 ")
     if tag.type == "bool":
         return bool(raw)
     number = _number(raw)
@@ -101,10 +104,10 @@ def _reorder(data: bytes, tag: Tag) -> bytes:
 def _number(value: Value) -> int | float:
     if isinstance(value, str):
         text = value.strip()
-        return int(text) if text.isascii() and text.lstrip("-").isdigit() else 0
+        return int(text) if _WHOLE.fullmatch(text) else 0
     return int(value) if isinstance(value, bool) else value
 
 
 def named(values: Mapping[str, Value]) -> str:
-    """For messages and traces: `trigger=1 part_id=17`."""
-    return " ".join(f"{name}={int(v) if isinstance(v, bool) else v}" for name, v in values.items())
+    """For messages and traces, on one line: `trigger=1 part_id=17`."""
+    return printable(" ".join(f"{name}={int(v) if isinstance(v, bool) else v}" for name, v in values.items()))

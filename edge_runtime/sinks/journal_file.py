@@ -80,6 +80,7 @@ def open_for_writing(path: Path, durable: bool = False) -> sqlite3.Connection:
 
     `durable`: sync the disk at each commit. The connection is in autocommit mode and may be used from another thread. Raises SinkError.
     """
+    _refuse_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=0.5, isolation_level=None, check_same_thread=False)
@@ -166,8 +167,14 @@ def checkpoint(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1")
 
 
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise SinkError(f"journal {path}: expected a file, or none yet, found a folder; give [journal] another path")
+
+
 def last_seq(path: Path) -> int:
     """The last decision's seq; 0 for an empty or a missing journal. Raises SinkError when it cannot be read."""
+    _refuse_folder(path)
     if not path.exists():
         return 0
     with _reading(path) as connection:

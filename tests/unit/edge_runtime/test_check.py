@@ -162,7 +162,14 @@ def test_a_port_in_use_is_named_and_the_plc_is_then_left_alone(station_dir: Path
 
 def test_one_port_for_two_sockets_is_found(station_dir: Path, endpoints: tuple[str, str]) -> None:
     file = write(station_dir, endpoints, trigger=f'kind = "zeromq"\nendpoint = "{endpoints[0]}"')
-    assert "trigger.endpoint" in failed(file)["sockets"]
+    said = failed(file)["configuration"]
+    assert f'trigger.endpoint: expected a socket of its own, found "{endpoints[0]}", which publisher.endpoint' in said
+
+
+def test_a_folder_is_no_journal(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    file = write(station_dir, endpoints)
+    (station_dir / "journal.sqlite").mkdir()
+    assert "expected a file, or none yet, found a folder" in failed(file)["journal"]
 
 
 def test_checking_an_ipc_endpoint_leaves_a_running_station_s_socket_alone(tmp_path: Path) -> None:

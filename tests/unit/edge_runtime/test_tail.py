@@ -1,6 +1,7 @@
 """`lineside tail`: one line a decision."""
 
 import json
+from dataclasses import replace
 
 from edge_runtime.client import Gap
 from edge_runtime.records import Decision, Stamps, Verdict
@@ -39,3 +40,8 @@ def test_a_gap_is_never_silent() -> None:
 def test_json_holds_the_whole_decision() -> None:
     found = json.loads(json_of(decision(Verdict.REJECT, 1.5)))
     assert (found["seq"], found["verdict"], found["score"], found["stamps"]["decided_ns"]) == (7, "REJECT", 3.0, 13_500_000)
+
+
+def test_a_part_s_name_moves_no_terminal() -> None:
+    said = line_of(replace(decision(Verdict.ACCEPT, 0.5), part_id="A\n\x1b[2J")).plain
+    assert said.isprintable()

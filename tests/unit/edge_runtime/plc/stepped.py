@@ -37,7 +37,7 @@ class Plc:
         if step.announced is not None:
             self.seq += 1
             self.announced.append(step.announced)
-            self.handshake.announce(self.seq, bool(step.announced.refused), self.now, self.inputs.encoder)
+            self.handshake.announce(self.seq, step.announced, self.now, self.inputs.encoder)
         if step.recipe is not None:
             self.recipes.append(step.recipe)
         return dict(self.handshake.outputs())

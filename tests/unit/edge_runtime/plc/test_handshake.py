@@ -327,3 +327,18 @@ def test_a_trigger_that_rises_right_after_a_reconnect_is_a_part() -> None:
     assert plc.handshake.resume(plc.inputs) is None
     plc.look(trigger=True, part_id="17")
     assert [a.part_id for a in plc.announced] == ["17"]
+
+
+def test_a_refused_part_for_whose_result_there_is_no_room_is_a_gap_in_the_count() -> None:
+    plc = Plc(results=Presented(acknowledged=True, timeout_ms=5000, limit=1))
+    for n, result in enumerate((ACCEPT, FAULT), 1):
+        plc.look(trigger=True)
+        plc.look(trigger=False)
+        plc.decide(result, n)
+        plc.look()
+    assert plc.look(acknowledge=True)["result_count"] == 1
+    plc.look(acknowledge=False)
+    plc.look(trigger=True)
+    plc.look(trigger=False)
+    plc.decide(REJECT, 3)
+    assert plc.look()["result_count"] == 3

@@ -1,5 +1,6 @@
 """The thread between a tag port and the station, over a PLC that is a dictionary: what is written when, and what a break costs."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -440,3 +441,22 @@ def test_a_recipe_that_fails_by_a_bug_is_a_fault_and_not_a_wait_for_ever() -> No
         until(lambda: plc.tags["fault"])
         assert plc.tags["fault_code"] == 102
         assert "recipe 7" in str(line.problem)
+
+
+def test_a_station_that_ends_leaves_nothing_high_whatever_stood() -> None:
+    plc = Memory()
+    with running(plc, acknowledge_timeout_ms=20.0) as line:
+        trigger = announce(plc, line)
+        plc.tags |= {"trigger": True, "part_id": 18}  # an overrun
+        until(lambda: plc.tags["overrun"])
+        line.put(decision(trigger.seq), ())
+        until(lambda: plc.tags["fault_code"] == 101)
+    assert not [name for name in OUTPUTS if plc.tags[name] is True]
+    assert plc.tags["fault_code"] == 0
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_part_number_that_is_none_is_a_part_without_a_name(number: float) -> None:
+    plc = Memory()
+    with running(plc) as line:
+        assert announce(plc, line, number).part_id == ""  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_runtime.config import OpcuaTrigger, PulseSettings, TagSettings, load_station
@@ -52,15 +53,27 @@ def test_the_tag_files_are_what_the_command_prints(kind: Kind, file: str, linesi
 def test_a_map_tells_byte_order_type_and_scale_where_they_mean_something() -> None:
     settings = default_trigger("modbus")
     part = TagSettings(address="holding:0", type="text", length=6, order="BADC")
+    back = TagSettings(address="holding:30", type="text", length=6, order="CDAB")
     settings = type(settings)(
-        inputs=type(settings.inputs)(trigger="coil:0", part_id=part), outputs=settings.outputs, host="10.0.0.1", order="CDAB"
-    )
+        inputs=type(settings.inputs)(trigger="coil:0", part_id=part, recipe=TagSettings(address="holding:10", type="uint32")),
+        outputs=msgspec.structs.replace(settings.outputs, result_part_id=back), host="10.0.0.1", order="CDAB",
+    )  # fmt: skip
     table = {row["signal"]: row for row in csv.DictReader(io.StringIO(as_csv(settings)))}
     assert (table["part_id"]["type"], table["part_id"]["byte order"]) == ("text of 6", "BA")
-    assert (table["result_part_id"]["type"], table["result_part_id"]["byte order"]) == ("uint32", "CDAB")
+    assert (table["recipe"]["type"], table["recipe"]["byte order"]) == ("uint32", "CDAB")
     assert (table["severity"]["byte order"], table["severity"]["scale"]) == ("AB", "100")
     assert (table["ready"]["byte order"], table["ready"]["scale"], table["ready"]["direction"]) == ("", "", "station -> PLC")
     assert "acknowledge" not in table, "what is not mapped is not in the map"
+
+
+def test_a_map_that_the_station_would_refuse_is_not_printed(tmp_path: Path, lineside: Callable[..., str]) -> None:
+    file = tmp_path / "station.toml"
+    text = (DEPLOY / "examples" / "line.toml").read_text()
+    assert text.count('"holding:18"') == 1, "the example's result_count"
+    for wrong in ("holding:16", "holding:-1", "coil:40"):
+        file.write_text(text.replace('"holding:18"', f'"{wrong}"'))
+        with pytest.raises(AssertionError, match="78"):
+            lineside("plc", "--map", file)
 
 
 def test_every_fault_code_is_explained_to_the_plc_programmer() -> None:

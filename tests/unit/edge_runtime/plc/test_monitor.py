@@ -140,6 +140,7 @@ def test_nothing_is_set_while_the_station_runs(plc: SimulatedPlc, station: Path,
         ("ready=2", 'expected 0 or 1, found "2"'),
         ("severity=1000", "expected 0 to 655.35, found 1000"),
         ("severity=high", 'expected a number, found "high"'),
+        ("fault_code=1.5", "expected a whole number, found 1.5"),
         ("fault_code=nan", 'expected a number, found "nan"'),
     ],
 )

@@ -37,10 +37,11 @@ def test_parts_on_the_belt_follow_each_other_and_each_has_its_own_pulse() -> Non
 
 def test_a_part_without_a_verdict_when_it_passes_is_ejected_and_the_station_says_so() -> None:
     plc = Plc(results=pulsed())
-    plc.look(trigger=True)
+    plc.look(trigger=True, part_id="17")
     plc.look(ms=101, trigger=False)
     assert "reject" in plc.high()
     assert plc.handshake.outputs()["fault_code"] == StationFault.LATE_FOR_PULSE
+    assert plc.handshake.outputs()["result_part_id"] == "17"
     plc.decide(ACCEPT)
     plc.look(ms=30)
     assert not plc.high() & {"accept", "reject"}, "the verdict came too late to let the next part through"

@@ -7,6 +7,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.plc.signals import tags_of
 
 TRIGGER = PlcInputs(trigger="coil:0")
+TEXT = TagSettings(address="holding:0", type="text", length=30)
 BAD: list[tuple[dict[str, object], str]] = [
     ({"outputs": PlcOutputs(ready="coil:1")}, r"trigger\.outputs: expected at least accept or reject"),
     ({"outputs": PlcOutputs(accept="coil:1")}, r"expected result_valid beside accept"),
@@ -28,6 +29,20 @@ BAD: list[tuple[dict[str, object], str]] = [
             "pulse": PulseSettings(encoder_counts=32_768),
         },
         r"trigger\.pulse\.encoder_counts: expected less than 32768",
+    ),
+    (
+        {
+            "inputs": PlcInputs(trigger="coil:0", part_id=TEXT),
+            "outputs": PlcOutputs(accept="coil:2", reject="coil:3", result_part_id="holding:50"),
+        },
+        r'outputs\.result_part_id: expected a text, as trigger\.inputs\.part_id is one, found "uint32"',
+    ),
+    (
+        {
+            "inputs": PlcInputs(trigger="coil:0", part_id=TEXT),
+            "outputs": PlcOutputs(accept="coil:2", reject="coil:3", result_part_id=TagSettings(address="holding:50", type="text")),
+        },
+        r"outputs\.result_part_id: expected a length of at least 30, as trigger\.inputs\.part_id has, found 16",
     ),
     ({"pulse": PulseSettings(delay_ms=3)}, r"trigger\.inputs\.acknowledge"),
 ]

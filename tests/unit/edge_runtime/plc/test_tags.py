@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.config import ByteOrder, TagType
-from edge_runtime.plc.tags import RANGES, Tag, Value, from_bytes, named, to_bytes, to_plc
+from edge_runtime.plc.tags import RANGES, Tag, Value, from_bytes, from_plc, named, to_bytes, to_plc
 
 ORDERS: tuple[ByteOrder, ...] = ("ABCD", "CDAB", "BADC", "DCBA")
 
@@ -86,3 +86,13 @@ def test_a_text_ends_at_its_first_zero_and_what_is_not_ascii_is_a_question_mark(
 
 def test_values_as_one_line() -> None:
     assert named({"trigger": True, "part_id": 17}) == "trigger=1 part_id=17"
+
+
+@pytest.mark.parametrize("text", ["--5", "5-", "", "A-17", "1e3", "\u0661"])
+def test_a_text_that_is_no_number_is_zero_as_one(text: str) -> None:
+    assert to_plc(tag("uint32"), text) == 0
+
+
+def test_texts_are_as_long_in_both_directions() -> None:
+    told = from_plc(tag("text", length=6), "ORDER-2026")
+    assert (told, to_plc(tag("text", length=6), told)) == ("ORDER-", "ORDER-")
