@@ -23,6 +23,9 @@ MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
 
 
+SHORT_SHA256 = 16
+
+
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Common to all tables of the manifest."""
 
@@ -153,6 +156,8 @@ class Dataset(_Record, frozen=True, kw_only=True):
     fingerprint: str
     """sha256 over the sorted sha256 of all training images."""
     n_good: int
+    good_sha256: tuple[str, ...] = ()
+    """The first 16 hex digits of each training image's, so that an evaluation can tell which it was taught on."""
     bad_kinds: tuple[str, ...] = ()
     """Kinds of real bad parts that it learnt from, too."""
     bad_sha256: tuple[str, ...] = ()

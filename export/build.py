@@ -29,7 +29,7 @@ from training.calibrate import Scores, apply_rule
 from training.data import Dataset, load_frame
 from training.drift import drift_limits
 from training.evaluate import measure
-from training.fit import Course, fit_held_out
+from training.fit import Course, Painted, fit_held_out
 from training.material import painted_pictures
 from training.methods.base import Features, Head, LevelShape, Progress, silent
 from training.recalibrate import open_data
@@ -189,7 +189,7 @@ class _Export:
         features = Features.of(levels, prepare.views, len(levels[0]) // (len(good) * prepare.views) - 1)
         fitted = fit_held_out(
             info.method, info.params, level_shapes, features, prepare, info.seed, folds=info.folds, course=Course(learnt=head),
-            progress=self.progress,
+            painted=self._painted(quantized, info.rule.synthetic) if info.rule.synthetic else None, progress=self.progress,
         )  # fmt: skip
         held_out = fitted.held_out
         found = self.gate.run_ir("int8", convert.stitch(quantized, convert.convert_head(fitted.head, level_shapes)), images)
@@ -200,21 +200,17 @@ class _Export:
         rule = info.rule
         good = judged.scores_of("test", True) if rule.from_test_split else held_out
         bad = judged.scores_of("test" if rule.from_test_split else "bad", False)
-        if rule.synthetic:
-            painted = self._painted(rule.synthetic)
+        if (painted := fitted.painted) is not None:
             bad = painted if not len(bad) else Scores(*(np.concatenate(p) for p in zip(astuple(bad), astuple(painted), strict=True)))
         threshold, display = apply_rule(rule, good, bad if len(bad) else None)
         return _Built(self.work / "int8.xml", judged, threshold, display, held_out)
 
-    def _painted(self, count: int) -> Scores:
-        """What the INT8 graph says of the defects that the rule has painted."""
-        pictures = painted_pictures(self.gate.held, self.gate.prepare, count, self.run.info.seed)
-        file = self.gate.write_pictures("painted", pictures.reshape(-1, *pictures.shape[2:]), pictures.shape[0] * pictures.shape[1])
-        out = self.work / "painted"
-        out.mkdir()
-        found = run_in_child(self.work / "int8.xml", file, out)
-        scores, maps = self.gate.merge(found.outputs["score"], found.outputs["map"][:, 0])
-        return Scores(scores, maps.max((1, 2)).astype(np.float64), np.median(maps, (1, 2)).astype(np.float64))
+    def _painted(self, quantized: ov.Model, count: int) -> Painted:
+        """What the quantized backbone makes of the defects that the rule has painted."""
+        prepare = self.gate.prepare
+        pictures, sources = painted_pictures(self.gate.held, prepare, count, self.run.info.seed)
+        file = self.gate.write_pictures("painted", pictures.reshape(-1, *pictures.shape[2:]), count * prepare.views)
+        return Painted(Features.of(self._levels("int8_painted", quantized, file), prepare.views, 0), sources)
 
     def _levels(self, name: str, trunk: ov.Model, pictures: Path) -> list[npt.NDArray[np.float32]]:
         what = f"running {name.replace('_', ' ')}"

@@ -226,7 +226,7 @@ def _choosing(dataset: Dataset, held: npt.NDArray[np.intp], given: Sequence[Samp
     if given:
         what = f"{len(good)} good images that were held back and {len(given)} bad images that were given"
         return _Choosing(good, _pictures(given, prepare), what)
-    bad = painted_pictures(unseen, prepare, PAINTED * len(good), seed)
+    bad, _ = painted_pictures(unseen, prepare, PAINTED * len(good), seed)
     what = f"{len(good)} good images that were held back and {len(bad)} synthetic defects painted into them: an estimate, no promise"
     return _Choosing(good, bad, what)
 

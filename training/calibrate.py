@@ -179,6 +179,11 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None) -> tuple[Thr
         pick = _picker(rule)
         value, map_value = pick(good.score, bad.score), pick(good.map_peak, bad.map_peak)
         rejected, missed = int((good.score > value).sum()), int((bad.score <= value).sum())
+        if rejected * 2 > len(good) and (rule.kind == "max_f1" or rejected == len(good)):
+            raise CalibrationError(
+                f"calibration: these scores do not tell good from bad: {_name(rule)} would reject {rejected} of {len(good)} good images;"
+                " teach on more images or another method, or give real bad images with --bad FOLDER"
+            )
         sentence = f"{_name(rule)}: rejects {rejected} of {len(good)} good and misses {missed} of {n_bad} bad images"
         if rule.kind == "recall":
             recall_lower = 1 - clopper_pearson(missed, n_bad, rule.confidence)[1]

@@ -53,7 +53,9 @@ def fit(
         str | None,
         typer.Option(help="Variations that good parts show, such as shift=8,rotate=3,brightness=0.1,copies=4."),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Time that a method which learns by steps may take.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Time that a method which learns by steps may take; with auto, the one that was chosen.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter fit to this place ended.")] = False,
     budget_ms: Annotated[float | None, typer.Option(min=0.01, help="With --method auto: a whole decision may take this long here.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Parameter of the method, key=value; may be repeated.")] = None,
@@ -236,6 +238,8 @@ def distil(
 
     if image_size % 4:
         raise ConfigError(f"image size: expected a side divisible by 4, found {image_size}")
+    if out.is_dir():
+        raise ConfigError(f"out: expected a file to write, found the folder {out}")
     if out.exists() and not (force or resume):
         raise ConfigError(f"out: {out} exists already; choose another place or add --force to replace it")
     spec = PdnSpec(size, channels, WIDTHS.get(size, 1.0) if width is None else width)

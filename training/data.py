@@ -52,7 +52,8 @@ class Dataset:
     def record(self) -> bundle.Dataset:
         """For the manifest."""
         digest = hashlib.sha256("".join(sorted(self.sha256)).encode()).hexdigest()
-        return bundle.Dataset(name=self.name, fingerprint=digest, n_good=len(self.train))
+        short = tuple(sorted(s[: bundle.SHORT_SHA256] for s in self.sha256))
+        return bundle.Dataset(name=self.name, fingerprint=digest, n_good=len(self.train), good_sha256=short)
 
     @property
     def scored(self) -> tuple[Sample, ...]:

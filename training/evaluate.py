@@ -191,9 +191,7 @@ def evaluate_run(run: Run, dataset: Dataset, progress: Progress = silent) -> Rep
         map_threshold=run.info.threshold.map_value,
         progress=progress,
     )
-    taught = {i.sha256 for i in run.held_out.images}
-    seen = sum(file_sha256(s.path) in taught for s in scored.samples if s.is_good)
-    return _report(scored, run.info.threshold, seen, run.info.dataset)
+    return _report(scored, run.info.threshold, run.info.dataset)
 
 
 def evaluate_bundle(bundle: ModelBundle, dataset: Dataset, device: str = "CPU", progress: Progress = silent) -> Report:
@@ -204,12 +202,18 @@ def evaluate_bundle(bundle: ModelBundle, dataset: Dataset, device: str = "CPU", 
         prepare = Preprocessor(manifest.input, mask)
         samples = unlearnt(dataset.scored, manifest.dataset)
         scored = score_dataset(predictor.predict, samples, prepare, map_threshold=manifest.threshold.map_value, progress=progress)
-    same = dataset.record.fingerprint == manifest.dataset.fingerprint
-    return _report(scored, manifest.threshold, len(dataset.train) if same else 0, manifest.dataset)
+    return _report(scored, manifest.threshold, manifest.dataset)
 
 
-def _report(scored: Scored, threshold: Threshold, seen: int, taught: records.Dataset) -> Report:
+def taught_on(samples: Sequence[Sample], taught: records.Dataset) -> list[Sample]:
+    """Those that are good images of the training set, whatever they are called here."""
+    known = set(taught.good_sha256)
+    return [s for s in samples if file_sha256(s.path)[: records.SHORT_SHA256] in known] if known else []
+
+
+def _report(scored: Scored, threshold: Threshold, taught: records.Dataset) -> Report:
     metrics = measure(scored, threshold.value)
+    seen = len(taught_on([s for s in scored.samples if s.is_good], taught))
     notes = []
     if taught.bad_sha256:
         kinds = ", ".join(taught.bad_kinds)

@@ -89,6 +89,15 @@ def extract_features(
 
 
 @dataclass(frozen=True, slots=True)
+class Painted:
+    """Good images with a defect painted into each: they look much like those they were painted into, also to a head that knows these."""
+
+    features: Features
+    sources: npt.NDArray[np.intp]
+    """Which of the good images each was; where these are in part learnt from, which of the others."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fitted:
     """A head, and what it says of good images that it did not learn from."""
 
@@ -98,6 +107,8 @@ class Fitted:
     """Which of the features' images `held_out` is of: all where heads were cross-fitted, else those that were never learnt from."""
     outcome: Outcome | None
     """Of a head that learns by gradient steps."""
+    painted: Scores | None = None
+    """Of painted defects, each by a head that did not see its image without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,7 @@ def fit_held_out(
     *,
     folds: int | None = None,
     course: Course | None = None,
+    painted: Painted | None = None,
     progress: Progress = silent,
 ) -> Fitted:
     """Fit the method's head to the features of good images, and score good images by heads that did not see them.
@@ -132,9 +144,9 @@ def fit_held_out(
     """
     head = make_head(method, params, list(level_shapes))
     if not isinstance(head, TrainedHead):
-        held_out = cross_fit(method, params, level_shapes, features, prepare, seed, folds, progress)
+        held_out, found = cross_fit(method, params, level_shapes, features, prepare, seed, folds, progress, painted)
         fitted = fit_head(method, params, level_shapes, features, prepare, seed, progress)
-        return Fitted(fitted, held_out, np.arange(features.n_images), None)
+        return Fitted(fitted, held_out, np.arange(features.n_images), None, found)
     course = course or Course()
     learnt, held = hold_out(features.n_images, seed)
     valid = valid_views(prepare, head.grid_hw)
@@ -146,7 +158,9 @@ def fit_held_out(
     else:
         task = head.task(seen, unseen, valid, course.outliers, seed)
         outcome = learn(task, course.schedule, seed, checkpoint=course.checkpoint, progress=progress, what=f"learning {method}")
-    return Fitted(head.cpu().eval().requires_grad_(False), score_features(head, unseen, prepare), held, outcome)
+    head = head.cpu().eval().requires_grad_(False)
+    found = None if painted is None else score_features(head, painted.features, prepare)
+    return Fitted(head, score_features(head, unseen, prepare), held, outcome, found)
 
 
 def valid_views(prepare: Preprocessor, grid_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -198,8 +212,10 @@ def cross_fit(
     seed: int,
     folds: int | None = None,
     progress: Progress = silent,
-) -> Scores:
-    """Held-out scores of all images: each is scored by a head that was fitted on the other folds, their variations included.
+    painted: Painted | None = None,
+) -> tuple[Scores, Scores | None]:
+    """Held-out scores of all images, and of painted ones: each is scored by a head that was fitted on the other folds, their variations
+    included.
 
     `folds`: None is `folds_of(method, n)`. Images are dealt to folds at random, by `seed`. Raises DataError for a single image.
     """
@@ -208,14 +224,18 @@ def cross_fit(
     if not 2 <= folds <= n:
         raise DataError(f"fit: expected at least 2 good images to hold some out, found {n}; a useful threshold needs 99 or more")
     table = np.empty((n, 3), dtype=np.float64)
+    painted_table = np.empty((0 if painted is None else len(painted.sources), 3), dtype=np.float64)
     for i, held in enumerate(np.array_split(np.random.default_rng(seed).permutation(n), folds)):
         rest = np.setdiff1d(np.arange(n), held)
         step = _named(progress, f"fold {i + 1} of {folds}: ")
         head = fit_head(method, params, level_shapes, features.of_images(rest, varied=True), prepare, seed, step)
         found = score_features(head, features.of_images(held, varied=False), prepare)
         table[held] = np.stack([found.score, found.map_peak, found.map_median], axis=1)
+        if painted is not None and (rows := np.flatnonzero(np.isin(painted.sources, held))).size:
+            found = score_features(head, painted.features.of_images(rows, varied=False), prepare)
+            painted_table[rows] = np.stack([found.score, found.map_peak, found.map_median], axis=1)
         progress("held-out scores", i + 1, folds)
-    return Scores(table[:, 0], table[:, 1], table[:, 2])
+    return Scores(*table.T), None if painted is None else Scores(*painted_table.T)
 
 
 def folds_of(method: str, n_images: int) -> int:

@@ -1,5 +1,6 @@
 """What a data set's files are to each other: images, their kinds, splits and masks; and the helpers that every format shares."""
 
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from edge_runtime.preprocess import read_mask
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2"})
 GOOD = "good"
+_GOOD_NAMES = ("good", "ok", "normal")
+_MASK_NAMES = ("mask", "masks", "ground_truth")
 BAD = "bad"
 """The kind of a bad image where nothing names one."""
 TEST_EVERY = 5
@@ -70,12 +73,26 @@ def images_in(folder: Path) -> list[Path]:
     """Image files directly in `folder`, by name; none where it does not exist."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
+    for path in found:
+        _refuse_bytes(path)
+    return found
+
+
+def _refuse_bytes(path: Path) -> None:
+    """Records and reports are text: a name that is none would stop them after all the work."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"images: expected names in UTF-8, found {os.fsencode(path)!r}; rename it") from None
 
 
 def folders_in(folder: Path) -> list[Path]:
     """Folders directly in `folder`, by name, without hidden ones; none where it does not exist."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")) if folder.is_dir() else []
+    found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")) if folder.is_dir() else []
+    for path in found:
+        _refuse_bytes(path)
+    return found
 
 
 def pair_masks(images: Sequence[Path], folder: Path | None) -> tuple[dict[Path, Path], list[Path]]:
@@ -117,6 +134,10 @@ def marked(masks: Iterable[Path]) -> dict[Path, bool | DataError]:
         return dict(zip(paths, pool.map(look, paths), strict=True))
 
 
+def _are_masks(images: Sequence[Path]) -> bool:
+    return bool(images) and all(i.stem.lower().endswith("_mask") for i in images)
+
+
 def find_bad(bad: Path | None, masks: Path | None) -> tuple[list[Sample], list[Path]]:
     """The defective images in `bad`, subfolders naming kinds, and masks without an image; `masks` may lie inside. Raises DataError."""
     if bad is None:
@@ -125,7 +146,15 @@ def find_bad(bad: Path | None, masks: Path | None) -> tuple[list[Sample], list[P
         raise DataError(f"bad images: expected a folder, found {'a file' if bad.exists() else 'nothing'} at {bad}")
     if masks is not None and not masks.is_dir():
         raise DataError(f"masks: expected a folder, found {'a file' if masks.exists() else 'nothing'} at {masks}")
-    kinds = [(BAD, bad), *((f.name, f) for f in folders_in(bad) if masks is None or f.resolve() != masks.resolve())]
+    inside = [f for f in folders_in(bad) if masks is None or f.resolve() != masks.resolve()]
+    for folder in inside:
+        if folder.name.lower() in _GOOD_NAMES:
+            raise DataError(f"bad images: expected defects in the folders of {bad}, found {folder.name}; give a folder without good images")
+        if folder.name.lower() in _MASK_NAMES or _are_masks(images_in(folder)):
+            raise DataError(
+                f"bad images: expected defects in the folders of {bad}, found masks in {folder.name}; give them with --masks {folder}"
+            )
+    kinds = [(BAD, bad), *((f.name, f) for f in inside)]
     found: list[Sample] = []
     used: set[Path] = set()
     for kind, folder in kinds:

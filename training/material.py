@@ -143,8 +143,11 @@ def outlier_pictures(
     return OutlierPictures(np.stack(images), np.stack(masks), np.array(masked), tuple(kinds), synthetic, tuple(hashes))
 
 
-def painted_pictures(samples: Sequence[Sample], prepare: Preprocessor, count: int, seed: int) -> npt.NDArray[np.uint8]:
-    """(count, views, H, W, 3) model inputs of good images with one synthetic defect each; of a tiled one, in one of its tiles.
+def painted_pictures(
+    samples: Sequence[Sample], prepare: Preprocessor, count: int, seed: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
+    """(count, views, H, W, 3) model inputs of good images with one synthetic defect each, of a tiled one in one of its tiles; and (count,)
+    positions in `samples` of the images that they were painted into.
 
     Raises DataError for no samples.
     """
@@ -154,11 +157,12 @@ def painted_pictures(samples: Sequence[Sample], prepare: Preprocessor, count: in
     good = flat.reshape(-1, prepare.views, *flat.shape[1:])
     valid = prepare.valid_cells((prepare.spec.height, prepare.spec.width)) if prepare.views == 1 else None
     frames = room((count, *good.shape[1:]), np.uint8)
-    for frame, painted in zip(frames, paint_defects(flat, count, seed, valid=valid), strict=True):
-        image, view = divmod(painted.source, prepare.views)
-        frame[:] = good[image]
-        frame[view] = painted.image
-    return frames
+    sources = np.empty(count, np.intp)
+    for i, painted in enumerate(paint_defects(flat, count, seed, valid=valid)):
+        sources[i], view = divmod(painted.source, prepare.views)
+        frames[i] = good[sources[i]]
+        frames[i, view] = painted.image
+    return frames, sources
 
 
 def _stacked(samples: Sequence[Sample], prepare: Preprocessor) -> Images:

@@ -1,6 +1,7 @@
 """Another threshold for a detector that is already taught: gathers the scores that a rule asks for, and applies it."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import msgspec
@@ -12,11 +13,11 @@ from edge_runtime.errors import DataError
 from edge_runtime.preprocess import Preprocessor
 from training.calibrate import Rule, Scores, apply_rule
 from training.data import Dataset, inputs, load_bad, load_dataset
-from training.evaluate import unlearnt
-from training.fit import extract_features, score_features, torch_backbone_fn
+from training.evaluate import taught_on, unlearnt
+from training.fit import Painted, cross_fit, extract_features, score_features, torch_backbone_fn
 from training.layout import Sample
-from training.learn import hold_out
-from training.material import painted_pictures
+from training.learn import TrainedHead, hold_out
+from training.material import good_pictures, painted_pictures
 from training.methods.base import Progress, silent
 from training.run import IGNORE, Detector, Run, rewrite_info
 
@@ -34,6 +35,11 @@ def recalibrate(run: Run, rule: Rule, data: Path | None = None, progress: Progre
 def evidence(run: Run, rule: Rule, data: Path | None = None, progress: Progress = silent) -> tuple[Scores, Scores | None]:
     """Scores that `rule` needs of the torch detector: of good images and, where it uses them, of bad ones."""
     good_samples, bad_samples = rule_samples(rule, data or Path(run.info.data), run.info.input, run.ignore, progress)
+    if rule.bad is not None and (copies := taught_on(bad_samples, run.info.dataset)):
+        raise DataError(
+            f"calibrate: {len(copies)} of the bad images in {rule.bad} are good ones that {run.info.method} was taught on (the first:"
+            f" {copies[0].path.name}); give bad images alone"
+        )
     given, bad_samples = len(bad_samples), unlearnt(bad_samples, run.info.dataset)
     if given and not bad_samples and not rule.synthetic:
         raise DataError(f"calibrate: {run.info.method} has learnt from all {given} bad images that were given; a threshold needs others")
@@ -41,13 +47,33 @@ def evidence(run: Run, rule: Rule, data: Path | None = None, progress: Progress 
         return run.held_out.scores, None
     detector, prepare = run.detector(), run.preprocessor()
     good = score_samples(detector, good_samples, prepare, progress) if good_samples else run.held_out.scores
-    pictures = list(inputs(bad_samples, prepare))
+    bad = [score_samples(detector, bad_samples, prepare, progress)] if bad_samples else []
     if rule.synthetic:
-        dataset = open_data(run, data, progress)
-        names = {i.name for i in run.held_out.images}
-        held = [s for s in dataset.train if dataset.name_of(s) in names]
-        pictures += [view for frame in painted_pictures(held, prepare, rule.synthetic, run.info.seed) for view in frame]
-    return good, score_pictures(detector, pictures, len(pictures) // prepare.views, prepare, progress) if pictures else None
+        bad.append(_painted(run, detector, open_data(run, data, progress), prepare, rule.synthetic, progress))
+    return good, Scores(*(np.concatenate(part) for part in zip(*map(astuple, bad), strict=True))) if bad else None
+
+
+def _painted(run: Run, detector: Detector, dataset: Dataset, prepare: Preprocessor, count: int, progress: Progress) -> Scores:
+    """Scores of defects painted into good images, by heads that know those images as little as those did that scored the good ones."""
+    info, views = run.info, prepare.views
+    names = {i.name for i in run.held_out.images}
+    held = [s for s in dataset.train if dataset.name_of(s) in names]
+    pictures, sources = painted_pictures(held, prepare, count, info.seed)
+    shapes = detector.backbone.level_shapes(info.input.height, info.input.width)
+    run_backbone = torch_backbone_fn(detector.backbone)
+    flat = iter(pictures.reshape(-1, *pictures.shape[2:]))
+    features = extract_features(run_backbone, flat, count, shapes, views=views, progress=progress)
+    if isinstance(detector.head, TrainedHead):
+        return score_features(detector.head, features, prepare)
+    # A head on a learnt network was fitted on the images that the network has not learnt from, as they are.
+    augment = info.augment if info.learning is None else None
+    copies = augment.copies if augment else 0
+    taught = extract_features(
+        run_backbone, good_pictures(held, prepare, augment, info.seed), len(held), shapes, views=views, copies=copies, progress=progress
+    )
+    _, found = cross_fit(info.method, info.params, shapes, taught, prepare, info.seed, info.folds, progress, Painted(features, sources))
+    assert found is not None
+    return found
 
 
 def open_data(run: Run, data: Path | None, progress: Progress = silent) -> Dataset:

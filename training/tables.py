@@ -17,17 +17,17 @@ Row = tuple[int, dict[str, str]]
 
 
 def header_of(path: Path) -> list[str]:
-    """The first line's names, in lower case; empty where the file cannot be read as a table."""
-    try:
-        lines = _lines(path)
-    except DataError:
-        return []
+    """The first line's names, in lower case. Raises DataError for a file that is not text."""
+    lines = _lines(path)
     return [c.lower() for c in lines[0][1]] if lines else []
 
 
 def is_labels(path: Path) -> bool:
     """Whether a CSV file has the two columns that a data set needs."""
-    return {"path", "label"} <= set(header_of(path))
+    try:
+        return {"path", "label"} <= set(header_of(path))
+    except DataError:
+        return False
 
 
 def read_csv(path: Path) -> Found:

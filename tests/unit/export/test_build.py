@@ -164,3 +164,5 @@ def test_a_rule_that_rests_on_painted_defects_is_applied_to_the_int8_graph_too(
     threshold = ModelBundle.open(report.out).manifest.threshold
     assert (threshold.n_bad, threshold.n_synthetic) == (10, 10)
     assert threshold.value != run.info.threshold.value and "synthetic" in threshold.rule
+    # Both are of the same painted images, by heads that did not see them plain: the two graphs differ a little only.
+    assert threshold.value == pytest.approx(run.info.threshold.value, rel=0.2)

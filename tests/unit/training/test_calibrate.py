@@ -219,3 +219,13 @@ def test_options_that_do_not_go_together_are_refused(
     with pytest.raises(SystemExit) as e:
         run_app(app, ["calibrate", str(tmp_path), *args])
     assert e.value.code == 78 and message in capsys.readouterr().err
+
+
+def test_a_rule_that_would_reject_most_good_parts_gives_no_threshold() -> None:
+    good, bad = scores([4, 5, 6, 7]), scores([3, 3, 3, 8])
+    with pytest.raises(CalibrationError, match=r"do not tell good from bad: .* would reject 4 of 4"):
+        apply_rule(Rule(kind="max_f1"), good, bad)
+    with pytest.raises(CalibrationError, match="would reject 4 of 4"):
+        apply_rule(Rule(kind="recall", target=1.0), good, bad)
+    threshold, _ = apply_rule(Rule(kind="recall", target=0.25), good, bad)
+    assert "rejects 0 of 4 good" in threshold.rule

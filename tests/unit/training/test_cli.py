@@ -1,6 +1,7 @@
 """`lineside-train` as a user meets it: exit codes, one message, one JSON object."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,18 @@ def test_fit_calibrate_evaluate(data: Path, tmp_path: Path, capsys: pytest.Captu
     assert figures["pixel_auroc"] > 0.5 and "flatter" in evaluated.stderr
 
     code, out, err = here("evaluate", run, data / "train" / "good", capsys=capsys)
-    assert code == 0 and "taught on" in err and "image AUROC –" in out
+    assert code == 0 and "10 of 10 good images were taught on" in err and "image AUROC –" in out
+
+    # Also where only some of them are there, under other names.
+    few = tmp_path / "few"
+    few.mkdir()
+    for i, path in enumerate(sorted((data / "train" / "good").iterdir())[:3]):
+        shutil.copy(path, few / f"x{i}.png")
+    code, out, err = here("evaluate", run, few, capsys=capsys)
+    assert code == 0 and "3 of 3 good images were taught on" in err
+
+    code, _, err = here("calibrate", run, "--recall", 0.9, "--bad", few, capsys=capsys)
+    assert code == 66 and "3 of the bad images" in err and "are good ones that padim was taught on" in err
 
     code, _, err = here("calibrate", run, "--false-reject-rate", 0.01, capsys=capsys)
     assert code == 82 and "99 good images" in err

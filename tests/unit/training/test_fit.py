@@ -14,7 +14,7 @@ from edge_runtime.preprocess import Preprocessor
 from training import fit as fit_module
 from training.calibrate import Rule
 from training.data import inputs, load_dataset
-from training.fit import cross_fit, extract_features, fit_head, score_features
+from training.fit import Painted, cross_fit, extract_features, fit_head, fit_held_out, score_features
 from training.lesson import Lesson
 from training.memory import check_memory
 from training.methods.base import Features
@@ -71,7 +71,7 @@ def test_an_image_never_helps_to_score_itself() -> None:
     level = rng.normal(size=(20, 6, 4, 4)).astype(np.float32)
     level[7] += 9
     features = Features.of([level])
-    held_out = cross_fit("padim", {}, [(6, 4, 4)], features, PLAIN, seed=0)
+    held_out, _ = cross_fit("padim", {}, [(6, 4, 4)], features, PLAIN, seed=0)
     own = score_features(fit_head("padim", {}, [(6, 4, 4)], features, PLAIN, 0), features, PLAIN)
     assert held_out.score.argmax() == 7
     assert held_out.score[7] > 2 * own.score[7]
@@ -82,7 +82,7 @@ def test_an_image_never_helps_to_score_itself() -> None:
 def test_the_same_seed_gives_the_same_scores(method: str) -> None:
     features = Features.of([np.random.default_rng(0).random((12, 6, 8, 8), dtype=np.float32)])
     params = {"bank_size": 100, "dims": 4} if method == "patchcore" else {}
-    first, second = (cross_fit(method, params, [(6, 8, 8)], features, PLAIN, 5) for _ in range(2))
+    first, second = (cross_fit(method, params, [(6, 8, 8)], features, PLAIN, 5)[0] for _ in range(2))
     assert np.array_equal(first.score, second.score) and np.array_equal(first.map_peak, second.map_peak)
 
 
@@ -245,3 +245,16 @@ def test_ignored_places_are_silent_in_map_and_score(parts: Path, tmp_path: Path)
         assert (grid[0, 0].numpy()[~valid] == 0).all()
     clean = score_samples(detector, [s for s in load_dataset(parts).test if s.is_good][:1], prepare).score[0]
     assert clean > 0
+
+
+def test_a_painted_image_is_not_scored_by_a_head_that_saw_it_without_its_defect() -> None:
+    """Painted and plain are alike but for a little: a head that learnt from the plain one would find its painted twin ordinary."""
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=(20, 6, 4, 4)).astype(np.float32)
+    level[7] += 9
+    sources = np.array([7, 3, 7])
+    twins = level[sources] + rng.normal(scale=0.01, size=(3, 6, 4, 4)).astype(np.float32)
+    fitted = fit_held_out("padim", {}, [(6, 4, 4)], Features.of([level]), PLAIN, 0, painted=Painted(Features.of([twins]), sources))
+    assert fitted.painted is not None
+    assert fitted.painted.score == pytest.approx(fitted.held_out.score[sources], rel=0.05)
+    assert fitted.painted.score[0] > 2 * score_features(fitted.head, Features.of([twins]), PLAIN).score[0]

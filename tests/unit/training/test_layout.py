@@ -1,5 +1,6 @@
 """Masks and their images: which belongs to which, and what is said of those that belong to none."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -94,3 +95,28 @@ def test_a_mask_marks_something_nothing_or_cannot_be_read(tmp_path: Path) -> Non
     found = marked([full, empty, broken])
     assert found[full] is True and found[empty] is False and isinstance(found[broken], DataError)
     assert len(images_in(tmp_path)) == 3 and images_in(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize("name", ["good", "OK", "Normal"])
+def test_good_parts_are_no_kind_of_defect(tmp_path: Path, name: str) -> None:
+    put(tmp_path / f"{name}/0.png")
+    put(tmp_path / "hole/1.png")
+    with pytest.raises(DataError, match=f"found {name}"):
+        find_bad(tmp_path, None)
+
+
+@pytest.mark.parametrize("mask", ["masks/0.png", "ground_truth/0.png", "marks/0_mask.png"])
+def test_masks_beside_bad_images_are_no_kind_of_defect(tmp_path: Path, mask: str) -> None:
+    put(tmp_path / "0.png")
+    put(tmp_path / mask, 255)
+    with pytest.raises(DataError, match=r"found masks .* give them with --masks"):
+        find_bad(tmp_path, None)
+
+
+@pytest.mark.parametrize("name", [b"teil_\xe4.png", b"Ri\xdf/0.png"])
+def test_a_name_that_is_no_text_is_refused_before_any_work(mvtec: Path, name: bytes) -> None:
+    path = Path(os.fsdecode(os.fsencode(mvtec / "test") + b"/" + (name if b"/" in name else b"hole/" + name)))
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes((mvtec / "test/hole/0.png").read_bytes())
+    with pytest.raises(DataError, match=r"names in UTF-8, found b'.*\\x(e4|df)"):
+        find(mvtec)

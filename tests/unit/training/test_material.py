@@ -74,7 +74,7 @@ def test_variations_of_an_image_never_help_to_score_it() -> None:
     level[14:16] += 9
     features = Features.of([level], copies=1)
     assert features.n_images == 20
-    held_out = cross_fit("padim", {}, [(6, 4, 4)], features, PLAIN, seed=0)
+    held_out, _ = cross_fit("padim", {}, [(6, 4, 4)], features, PLAIN, seed=0)
     head = fit_head("padim", {}, [(6, 4, 4)], features, PLAIN, 0)
     own = score_features(head, features.of_images(np.arange(20), varied=False), PLAIN)
     assert len(held_out) == len(own) == 20
