@@ -222,10 +222,10 @@ def test_options_that_do_not_go_together_are_refused(
 
 
 def test_a_rule_that_would_reject_most_good_parts_gives_no_threshold() -> None:
-    good, bad = scores([4, 5, 6, 7]), scores([3, 3, 3, 8])
-    with pytest.raises(CalibrationError, match=r"do not tell good from bad: .* would reject 4 of 4"):
-        apply_rule(Rule(kind="max_f1"), good, bad)
+    good = scores([4, 5, 6, 7])
+    with pytest.raises(CalibrationError, match=r"do not tell good from bad: .* would reject 3 of 4"):
+        apply_rule(Rule(kind="max_f1"), good, scores([4.5, 4.6, 4.7, 8]))
     with pytest.raises(CalibrationError, match="would reject 4 of 4"):
-        apply_rule(Rule(kind="recall", target=1.0), good, bad)
-    threshold, _ = apply_rule(Rule(kind="recall", target=0.25), good, bad)
-    assert "rejects 0 of 4 good" in threshold.rule
+        apply_rule(Rule(kind="recall", target=1.0), good, scores([3, 8, 9]))
+    threshold, _ = apply_rule(Rule(kind="recall", target=1.0), good, scores([4.5, 8, 9]))
+    assert "rejects 3 of 4 good" in threshold.rule, "who asks for recall may pay for it"
