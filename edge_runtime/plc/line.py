@@ -251,7 +251,7 @@ class PlcLine:
             self._handshake.announce(self._seq, part, fired_ns, inputs.encoder)
             self._triggers.put(Trigger(self._seq, fired_ns, part.part_id, recipe=part.recipe, refused=part.refused))
             self._seq += 1
-        pulse_ns = self._results.next_due_ns() if isinstance(self._results, Pulsed) else None
+        pulse_ns = self._results.next_due_ns(fired_ns) if isinstance(self._results, Pulsed) else None
         self._pulse_due = math.inf if pulse_ns is None else pulse_ns / 1e9  # of the part that was announced just now, too
         self._step_due = min(fired_ns / 1e9 + _STEP_S, self._pulse_due)
 

@@ -176,12 +176,15 @@ class Pulsed:
         if seq in self._way:
             self._way[seq].result = result
 
-    def next_due_ns(self) -> int | None:
-        """When the next pulse begins or the one that is shown ends; None when nothing will, or the encoder tells."""
+    def next_due_ns(self, now_ns: int) -> int | None:
+        """When, from `now_ns` on, the next pulse begins or the one that is shown ends; None when nothing will, or the encoder tells.
+
+        What was due before is shown already, or waits for the end of what is.
+        """
         due = [self._until_ns] if self.outputs["result_valid"] else []
         if self._delay_ns is not None:
             due += [p.fired_ns + self._delay_ns for p in self._way.values()]
-        return min(due, default=None)
+        return min((ns for ns in due if ns >= now_ns), default=None)
 
     def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
         """Ends the pulse that is over, or begins the one that is due: never both, so that the PLC sees `result_valid` low between two.

@@ -460,3 +460,18 @@ def test_a_part_number_that_is_none_is_a_part_without_a_name(number: float) -> N
     plc = Memory()
     with running(plc) as line:
         assert announce(plc, line, number).part_id == ""  # type: ignore[arg-type]
+
+
+def test_a_good_part_that_waits_for_a_reject_s_end_costs_no_more_polls() -> None:
+    plc = Memory(trips=1)
+    with running(plc, pulse=PulseSettings(delay_ms=20, width_ms=300), inputs=PlcInputs(trigger="coil:0", part_id="holding:0")) as line:
+        for part, verdict in ((17, Verdict.REJECT), (18, Verdict.ACCEPT)):
+            line.put(decision(announce(plc, line, part).seq, verdict, str(part)), ())
+        until(lambda: plc.tags["reject"])
+        time.sleep(0.05)
+        before, began = len(plc.reads), time.monotonic()
+        time.sleep(0.1)
+        polls = (len(plc.reads) - before) / (time.monotonic() - began)
+        assert plc.tags["reject"] is True
+        until(lambda: plc.tags["accept"])
+    assert polls < 600, "every 2 ms"
