@@ -238,7 +238,8 @@ class Health:
     """The inference device that is really used, as read back."""
     uptime_s: float
     counts: dict[str, int]
-    """Since start, by verdict (ACCEPT, REJECT, FAULT), and `overruns`, `dropped_previews`, `dropped_archives`."""
+    """Since start, by verdict (ACCEPT, REJECT, FAULT), and `overruns` (parts announced while the station was not ready for them),
+    `dropped_previews`, `dropped_archives`."""
     stages_ms: dict[str, tuple[float, float]]
     """Stage -> (median, p99) over the last 1,000 decisions: grab, predict, overhead, total."""
     last_seq: int
