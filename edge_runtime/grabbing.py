@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_runtime.errors import FrameError, LostFrame, SourceError, SourceExhausted
-from edge_runtime.handoff import Helper, Reply
+from edge_runtime.handoff import Helper, Reply, take
 from edge_runtime.pairing import Pairing
 from edge_runtime.records import Frame, Trigger
 
@@ -224,7 +224,7 @@ class Paired:
         pairing = self._pairing
         outcomes = []
         try:
-            event = self._events.get(timeout=pairing.due_s(time.monotonic_ns()))
+            event = take(self._events, pairing.due_s(time.monotonic_ns()))
         except queue.Empty:
             pass
         else:

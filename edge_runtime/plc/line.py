@@ -13,7 +13,7 @@ from typing import Self
 
 from edge_runtime.config import PlcTrigger
 from edge_runtime.errors import ConfigError, LinesideError, SinkError, TriggerError
-from edge_runtime.handoff import Helper, Reply
+from edge_runtime.handoff import Helper, Reply, take
 from edge_runtime.plc.handshake import Handshake, Inputs
 from edge_runtime.plc.port import PlcLost, TagPort, bits_first
 from edge_runtime.plc.ports import open_port
@@ -136,7 +136,7 @@ class PlcLine:
         if self._bug is not None:
             raise self._bug
         try:
-            return self._triggers.get(timeout=timeout_s)
+            return take(self._triggers, timeout_s)
         except queue.Empty:
             return None
 
@@ -184,7 +184,7 @@ class PlcLine:
         due = self._retry_at if self.lost is not None else self._next_look()
         wait_s = due - time.monotonic()
         try:
-            message = self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait()
+            message = take(self._inbox, wait_s)
         except queue.Empty:
             message = None
         if isinstance(message, _Told):

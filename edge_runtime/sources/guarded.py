@@ -11,7 +11,7 @@ from typing import Self
 
 from edge_runtime.config import IndustrialSource
 from edge_runtime.errors import LinesideError, LostFrame, SourceError
-from edge_runtime.handoff import Reply
+from edge_runtime.handoff import Reply, take
 from edge_runtime.records import Frame
 from edge_runtime.sources.clock import CameraClock
 from edge_runtime.sources.connection import Connection
@@ -208,7 +208,7 @@ class GuardedSource:
 
     def _serve_shot(self, camera: Connection) -> bool:
         try:
-            shot = self._shots.get(timeout=_SLICE_S)
+            shot = take(self._shots, _SLICE_S)
         except queue.Empty:
             return False
         if shot is None or shot[1].unwanted:

@@ -1,12 +1,14 @@
 """Handing over between threads: nothing is lost in silence, nothing late is taken for something else."""
 
+import contextlib
+import queue
 import threading
 import time
 
 import pytest
 
 from edge_runtime.errors import HandoffFull
-from edge_runtime.handoff import Helper, Lane, Mailbox
+from edge_runtime.handoff import Helper, Lane, Mailbox, take
 
 
 def test_a_mailbox_keeps_only_the_latest() -> None:
@@ -108,3 +110,20 @@ def test_closing_does_not_wait_for_a_call_that_hangs_and_begins_no_other() -> No
     release.set()
     assert helper.close(5)
     assert made == [1]
+
+
+def test_no_wait_is_for_ever_however_short_it_is_and_whatever_came_before() -> None:
+    """A queue's reader that takes something and at once waits for a moment again, as between two polls of a PLC."""
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    over = threading.Event()
+
+    def read() -> None:
+        for i in range(100_000):
+            waiting.put(i)
+            assert take(waiting, 1.0) == i
+            with contextlib.suppress(queue.Empty):
+                take(waiting, 1e-9 + i % 50 * 1e-7)
+        over.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    assert over.wait(30)
