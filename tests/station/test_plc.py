@@ -145,7 +145,7 @@ def test_a_result_that_nobody_acknowledges_stops_the_line_until_it_is_reset(stat
     settings = trigger_of("modbus", acknowledge_timeout_ms=200.0)
     with SimulatedPlc(settings, parts_per_minute=600, count=6, acknowledges="never") as plc, station(station_dir, settings):
         until(lambda: plc.server.get(["fault_code"])["fault_code"] == 101)
-        assert plc.server.get(["ready"])["ready"] is False
+        until(lambda: plc.server.get(["ready"])["ready"] is False)  # the numbers are written first, the bits after them
         plc.acknowledges = "always"
         plc.reset_fault()
         assert plc.wait_finished(60)
