@@ -21,9 +21,8 @@ from edge_runtime.errors import BundleError
 SCHEMA = 1
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
-
-
 SHORT_SHA256 = 16
+"""Hex digits that are enough to know a training image again."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -195,11 +195,12 @@ class Station:
             product = find(self._products, trigger.recipe)
         except ConfigError as e:
             return _Part(trigger, None, trigger.refused or str(e), Cause.RECIPE)
-        if trigger.refused or self._lane.full:
+        refused = trigger.refused
+        if not refused and self._lane.full:
+            refused = f"Overrun: {self._queue} parts were waiting already; this one was not judged."
+        if refused:
             self._monitor.count("overruns")
-        if not trigger.refused and self._lane.full:
-            return _Part(trigger, product, f"Overrun: {self._queue} parts were waiting already; this one was not judged.")
-        return _Part(trigger, product, trigger.refused)
+        return _Part(trigger, product, refused)
 
     def _answer(self, part: _Part) -> None:
         self._in_flight = part

@@ -252,14 +252,8 @@ class EthernetipPort:
         self._heard, self._ahead = [], list(ahead)
         try:
             answers = request(plc)
-        except (
-            OSError,
-            struct.error,
-            UnicodeError,
-            IndexError,
-            KeyError,
-            TypeError,
-        ) as e:  # what pylogix makes of an answer that is cut short
+        except (OSError, struct.error, UnicodeError, IndexError, KeyError, TypeError) as e:
+            # What pylogix makes of an answer that is cut short.
             self._drop()
             raise PlcLost(f"answered with something else than was asked: {e}") from e
         if not plc.conn.SocketConnected:

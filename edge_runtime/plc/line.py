@@ -107,6 +107,7 @@ class PlcLine:
     def __enter__(self) -> Self:
         """Connect, see every tag, clear the outputs. Raises TriggerError, TagError or ConfigError: a wrong one is found here."""
         self._stop.clear()
+        self._ending = False
         try:
             self._connect()
         except PlcLost as e:

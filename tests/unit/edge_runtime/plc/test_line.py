@@ -427,6 +427,9 @@ def test_when_the_station_ends_ready_falls_and_a_trigger_means_nothing_but_what_
         assert line.wait(0.0) is None
         line.put(decision(trigger.seq), ())
         assert plc.tags["accept"] is True
+    plc.tags["trigger"] = False
+    with line:  # and it can be opened again
+        until(lambda: line.wait(0.01) or plc.tags["ready"])
 
 
 def test_a_recipe_that_fails_by_a_bug_is_a_fault_and_not_a_wait_for_ever() -> None:
