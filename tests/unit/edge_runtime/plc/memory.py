@@ -1,0 +1,136 @@
+"""A PLC that is a dictionary behind a tag port, and a line that runs on it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from edge_runtime.config import ModbusTrigger, PlcInputs, PlcOutputs
+from edge_runtime.plc.line import PlcLine
+from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal
+from edge_runtime.plc.tags import Value
+from edge_runtime.records import Cause, Decision, Stamps, Trigger, Verdict
+
+
+def _map(signals: Mapping[str, Signal], at: int) -> dict[str, str]:
+    return {name: f"{'coil' if s.type == 'bool' else 'holding'}:{at + 10 * n}" for n, (name, s) in enumerate(signals.items())}
+
+
+WHOLE = PlcInputs(**_map(INPUTS, 0))
+ALL = PlcOutputs(**_map(OUTPUTS, 500))
+
+
+class Memory:
+    """A tag port whose PLC is `tags`: `writes` remembers what arrived together, `off` and `hangs_s` make it fail."""
+
+    where = "PLC in memory"
+
+    def __init__(self, pushes: bool = False, trips: int = 2, ordered: bool = False) -> None:
+        self.pushes, self.ordered = pushes, ordered
+        self._trips = trips
+        self.tags: dict[str, Value] = {name: False if s.type == "bool" else 0 for name, s in (INPUTS | OUTPUTS).items()} | {"enable": True}
+        self.writes: list[dict[str, Value]] = []
+        self.reads: list[list[str]] = []
+        self.off = False
+        self.goes_off_at = ""
+        """Reading this tag is the first thing that it does not answer any more."""
+        self.hangs_s = 0.0
+        self.breaks: Exception | None = None
+        self.pushed: list[dict[str, Value]] = []
+        self._changed: Callable[[], None] = lambda: None
+
+    def _answer(self) -> None:
+        time.sleep(self.hangs_s)
+        if self.breaks is not None:
+            raise self.breaks
+        if self.off:
+            raise PlcLost("does not answer")
+
+    def connect(self, changed: Callable[[], None]) -> None:
+        self._answer()
+        self._changed = changed
+
+    def close(self) -> None:
+        pass
+
+    def read(self, names: Sequence[str]) -> dict[str, Value]:
+        self.off = self.off or self.goes_off_at in names
+        self._answer()
+        self.reads.append(list(names))
+        return {n: self.tags[n] for n in names}
+
+    def poll(self, names: Sequence[str]) -> Sequence[dict[str, Value]]:
+        if not self.pushes:
+            return [self.read(names)]
+        self._answer()
+        snapshots, self.pushed = self.pushed, []
+        return snapshots
+
+    def write(self, values: Mapping[str, Value]) -> None:
+        self._answer()
+        self.writes.append(dict(values))
+        self.tags |= values
+
+    def trips(self, names: Sequence[str]) -> int:
+        return 1 if all(INPUTS[n].type == "bool" for n in names) else self._trips
+
+    def push(self, *changes: dict[str, Value]) -> None:
+        for change in changes:
+            self.tags |= change
+            self.pushed.append(dict(self.tags))
+        self._changed()
+
+
+def settings(**more: object) -> ModbusTrigger:
+    return ModbusTrigger(**{"inputs": WHOLE, "outputs": ALL, "timeout_ms": 300, "heartbeat_ms": 20} | more)  # type: ignore[arg-type]
+
+
+@contextmanager
+def running(plc: Memory, first_seq: int = 1, **more: object) -> Iterator[PlcLine]:
+    """A line whose station waits for triggers all the time; `line.parts` collects them."""
+    line = PlcLine(settings(**more), first_seq, plc)
+    parts: list[Trigger] = []
+    line.parts = parts  # type: ignore[attr-defined]
+    over = threading.Event()
+
+    def take() -> None:
+        while not over.is_set():
+            if (trigger := line.wait(0.01)) is not None:
+                parts.append(trigger)
+
+    with line:
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            until(lambda: plc.tags["ready"] or plc.tags["fault"] or not plc.tags["enable"])
+            yield line
+        finally:
+            over.set()
+            thread.join()
+
+
+def until(true: Callable[[], object], within_s: float = 3.0) -> None:
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end, "did not come true in time"
+        time.sleep(0.001)
+
+
+def decision(seq: int, verdict: Verdict = Verdict.ACCEPT, part_id: str = "17", cause: Cause = Cause.NONE) -> Decision:
+    return Decision(
+        station="s", seq=seq, part_id=part_id, verdict=verdict, reason="", score=1.0, threshold=2.0, severity=0.5, regions=(),
+        frame_wh=(4, 4), bundle_id="b", recipe="r", stamps=Stamps(1), wall_time="", cause=cause,
+    )  # fmt: skip
+
+
+def announce(plc: Memory, line: PlcLine, part: int = 17) -> Trigger:
+    """Raise the trigger until it is acknowledged, as a PLC does."""
+    before = len(line.parts)  # type: ignore[attr-defined]
+    plc.tags["part_id"] = part
+    plc.tags["trigger"] = True
+    until(lambda: plc.tags["trigger_acknowledge"])
+    plc.tags["trigger"] = False
+    until(lambda: not plc.tags["trigger_acknowledge"])
+    until(lambda: len(line.parts) > before)  # type: ignore[attr-defined]
+    return line.parts[-1]  # type: ignore[attr-defined,no-any-return]
