@@ -167,6 +167,14 @@ def laws(decisions: list[Decision], plc: SimulatedPlc, outages: list[tuple[float
     seqs = [d.seq for d in decisions]
     if seqs != list(range(1, len(seqs) + 1)):
         broken.append("decisions are not numbered 1 to n")
+
+    def in_outage(at_s: float) -> bool:
+        return any(began - 0.3 <= at_s <= ended + 1.0 for began, ended in outages)
+
+    for d in decisions:  # the PLC went between the trigger's edge and the part's name
+        if not d.part_id and not (d.verdict is Verdict.FAULT and in_outage(d.stamps.fired_ns / 1e9)):
+            broken.append(f"seq {d.seq}: {d.verdict} without a part's name, outside an outage or not a fault")
+    decisions = [d for d in decisions if d.part_id]
     often = Counter(d.part_id for d in decisions)
     broken += [f"part {part}: {n} decisions" for part, n in often.items() if n > 1]
     for d in decisions:
@@ -179,8 +187,7 @@ def laws(decisions: list[Decision], plc: SimulatedPlc, outages: list[tuple[float
             broken.append(f"part {d.part_id}: {d.verdict}, which it is not: the picture shows another part")
     told = {d.part_id: d.verdict for d in decisions}
     for part, result in plc.results.items():
-        raised = plc.raised_at(part)
-        if result.verdict is None and not any(began - 0.3 <= raised <= ended + 1.0 for began, ended in outages):
+        if result.verdict is None and not in_outage(plc.raised_at(part)):
             broken.append(f"part {part}: the PLC got no result, and was not off")
         if result.verdict is not None and result.verdict is not told.get(str(part)):
             broken.append(f"part {part}: the PLC read {result.verdict}, the journal says {told.get(str(part))}")
