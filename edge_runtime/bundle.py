@@ -6,10 +6,12 @@ manifest.sha256 (`sha256sum -c` reads it) holds that id, so that damage to the m
 """
 
 import hashlib
+import lzma
 import shutil
 import tempfile
 import weakref
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -317,5 +319,5 @@ def _unzip(path: Path, directory: Path) -> None:
             if bad is not None:
                 raise BundleError(f"bundle {path}: holds {bad!r}, which would be unpacked outside of it; refused")
             archive.extractall(directory)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as e:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, NotImplementedError, RuntimeError) as e:
         raise BundleError(f"bundle {path}: expected a directory or a zip file, could not unpack it: {e}") from e

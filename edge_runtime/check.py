@@ -23,6 +23,7 @@ from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.recipes import Entry, load_recipes
 from edge_runtime.records import Frame
 from edge_runtime.sinks import journal_file
+from edge_runtime.sinks.binding import answers
 from edge_runtime.sources import check_depth, open_source
 
 JOURNAL_NEEDS_MB = 200
@@ -231,7 +232,10 @@ def _journal(config: StationConfig) -> str:
 
 
 def _ipc_free(key: str, endpoint: str) -> None:
-    folder = Path(endpoint.removeprefix("ipc://")).parent
+    path = endpoint.removeprefix("ipc://")
+    if answers(path):
+        raise SinkError(f"{key}: {endpoint} is in use: does the station run already, or another one with the same socket?")
+    folder = Path(path).parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise SinkError(f"{key}: {endpoint}: expected a folder {folder} that this user may write to")
 

@@ -245,9 +245,11 @@ class DecisionClient:
         for decision in reply.decisions:
             self._hold(decision, fetched=True)
         self._known = max(self._known, reply.last_seq)
-        if reply.more:
+        if reply.problem:
+            pass  # made from memory alone: what is missing in it may yet come out of the journal
+        elif reply.more:
             self._covered = reply.decisions[-1].seq
-        elif not reply.problem:
+        else:
             self._covered = max(reply.last_seq, *(d.seq for d in reply.decisions), 0)
         self._covered_why = "the station has them neither in its journal nor in memory"
         if not reply.decisions or reply.problem:

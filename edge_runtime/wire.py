@@ -8,7 +8,7 @@ The replay socket (ROUTER) takes one `ReplayRequest` a message from a DEALER and
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 import numpy as np
@@ -84,7 +84,7 @@ class ReplayRequest(_Message, frozen=True, kw_only=True):
 
     request: int
     """Chosen by the listener, echoed in the reply."""
-    after_seq: int | None
+    after_seq: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None
     """Send decisions with a larger seq, oldest first; None asks only where the station is."""
 
 

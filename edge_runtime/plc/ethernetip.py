@@ -20,7 +20,7 @@ from edge_runtime.config import EthernetipTrigger
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
 from edge_runtime.plc.areas import batches
 from edge_runtime.plc.port import PlcLost
-from edge_runtime.plc.tags import RANGES, Tag, Value, from_plc, to_plc
+from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, to_plc
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,39}"
 _PART = rf"{_NAME}(\[\d+(,\d+){{0,2}}\])?"
@@ -33,7 +33,6 @@ _WHOLE = {
 }  # fmt: skip
 _REAL, _LREAL = 0xCA, 0xCB
 _SHORT_STRINGS = (0xDA, 0xD0)
-_FLOAT_MAX = 3.4028234663852886e38
 _TEXT = 82
 
 _NO_TAG = ("Path segment error", "Path destination unknown", "Object does not exist", "Invalid member ID")
@@ -314,7 +313,7 @@ class EthernetipPort:
         if code in _WHOLE and not isinstance(raw, bool):
             low, high = _WHOLE[code]
             return int(min(max(round(raw), low), high)) if math.isfinite(raw) else 0
-        return min(max(float(raw), -_FLOAT_MAX), _FLOAT_MAX) if code == _REAL and math.isfinite(raw) else raw
+        return min(max(float(raw), -FLOAT_MAX), FLOAT_MAX) if code == _REAL and math.isfinite(raw) else raw
 
 
 def _written(plc: Any, pairs: list[tuple[str, Any]]) -> list[Any]:

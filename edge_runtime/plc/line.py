@@ -313,7 +313,7 @@ class PlcLine:
     def _lose(self, why: PlcLost) -> None:
         self._port.close()
         message = f"{self._port.where}: {why}; reconnecting"
-        if self.lost is None:
+        if self.lost != message:  # also when it fails for another reason than before
             _log.warning("%s", message)
         self.lost = message
         self._retry_at = time.monotonic() + self._retry_pause

@@ -18,7 +18,7 @@ from edge_runtime.plc.port import PlcLost, TagPort
 from edge_runtime.plc.ports import open_port
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, tags_of
 from edge_runtime.plc.table import TO_PLC, TO_STATION
-from edge_runtime.plc.tags import RANGES, Tag, Value, named
+from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, named
 
 _RETRY_S = 1.0
 _DRAWINGS_PER_S = 10
@@ -213,7 +213,7 @@ class Screen:
     def add(self, change: Change) -> None:
         """Drawn some times a second at most."""
         for name, value in change.values.items():
-            if name in self._values:
+            if name in self._values and self._values[name] != value:
                 self._changed[name] = change.at_s
             self._values[name] = value
         self._problem = change.problem
@@ -268,9 +268,9 @@ def _value(tag: Tag, text: str, whole: str) -> Value:
         number = float(text)
         if tag.type in RANGES and tag.scale == 1.0 and math.isfinite(number) and not number.is_integer():
             raise ConfigError(f"--set {whole}: expected a whole number, found {text}")
-        low, high = RANGES.get(tag.type, (-3.4e38, 3.4e38))
+        low, high = RANGES.get(tag.type, (-FLOAT_MAX, FLOAT_MAX))
         if not low <= round(number * tag.scale) <= high:
-            raise ConfigError(f"--set {whole}: expected {low / tag.scale:g} to {high / tag.scale:g}, found {text}")
+            raise ConfigError(f"--set {whole}: expected {low / tag.scale:.10g} to {high / tag.scale:.10g}, found {text}")
     except (ValueError, OverflowError):
         raise ConfigError(f'--set {whole}: expected a number, found "{text}"') from None
     return int(number) if number.is_integer() else number

@@ -9,6 +9,7 @@ from asyncua.crypto import security_policies
 from asyncua.crypto.uacrypto import CertProperties
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edge_runtime.config import OpcuaTrigger
 from edge_runtime.errors import ConfigError
@@ -39,6 +40,10 @@ async def identify(client: Client, s: OpcuaTrigger) -> None:
     key = _read("private_key", s.private_key, _private_key)
     if certificate.public_key() != key.public_key():
         raise ConfigError(f"trigger.private_key: expected the key of {s.certificate}, found another one in {s.private_key}")
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise ConfigError(
+            f"trigger.private_key: expected an RSA key, the only kind that {s.security} takes, found another in {s.private_key}"
+        )
     client.application_uri = application_uri(certificate) or client.application_uri  # the PLC compares the two
     pinned = load_certificate("server_certificate", s.server_certificate) if s.server_certificate is not None else None
     server = await _server_certificate(client, s)

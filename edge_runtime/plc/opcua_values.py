@@ -7,13 +7,12 @@ from asyncua import ua
 
 from edge_runtime.errors import TagError
 from edge_runtime.plc.port import PlcLost
-from edge_runtime.plc.tags import RANGES, Tag, Value, from_plc, to_plc
+from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, to_plc
 
 _WHOLE = {
     "SByte": (-(2**7), 2**7 - 1), "Byte": (0, 2**8 - 1), "Int16": RANGES["int16"], "UInt16": RANGES["uint16"], "Int32": RANGES["int32"],
     "UInt32": RANGES["uint32"], "Int64": (-(2**63), 2**63 - 1), "UInt64": (0, 2**64 - 1),
 }  # fmt: skip
-_FLOAT_MAX = 3.4028234663852886e38
 _FITS = {"bool": ("Boolean",), "text": ("String",)}
 _NUMBER = (*_WHOLE, "Float", "Double")
 
@@ -65,7 +64,7 @@ def to_node(tag: Tag, kind: Any, value: Value) -> Any:
         low, high = _WHOLE[kind.name]
         raw = int(min(max(round(raw), low), high)) if math.isfinite(raw) else 0
     elif kind.name == "Float" and math.isfinite(float(raw)):
-        raw = min(max(float(raw), -_FLOAT_MAX), _FLOAT_MAX)
+        raw = min(max(float(raw), -FLOAT_MAX), FLOAT_MAX)
     elif kind.name == "Double":
         raw = float(raw)
     return ua.DataValue(Value=ua.Variant(raw, kind), StatusCode=None)

@@ -14,6 +14,8 @@ Value = bool | int | float | str
 
 _WHOLE = re.compile(r"-?\d+", re.ASCII)
 _FORMATS = {"int16": ">h", "uint16": ">H", "int32": ">i", "uint32": ">I", "float32": ">f"}
+FLOAT_MAX = 3.4028234663852886e38
+"""The largest number of a float32."""
 RANGES = {"int16": (-(2**15), 2**15 - 1), "uint16": (0, 2**16 - 1), "int32": (-(2**31), 2**31 - 1), "uint32": (0, 2**32 - 1)}
 
 
@@ -60,7 +62,7 @@ def to_plc(tag: Tag, value: Value) -> Value:
         return bool(value)
     number = _number(value) * tag.scale
     if tag.type == "float32":
-        return number
+        return min(max(float(number), -FLOAT_MAX), FLOAT_MAX) if math.isfinite(number) else number
     low, high = RANGES[tag.type]
     return int(min(max(round(number), low), high)) if math.isfinite(number) else 0
 

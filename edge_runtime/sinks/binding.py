@@ -24,7 +24,7 @@ def bind(sock: zmq.Socket[Any], endpoint: str, key: str) -> None:
         if endpoint.startswith("tcp://") and not _is_port(endpoint.rpartition(":")[2]):
             # libzmq would take port 70000 for 4464, and * for any free one that no subscriber could guess.
             raise zmq.ZMQError(errno.EINVAL)
-        if endpoint.startswith("ipc://") and _answers(endpoint.removeprefix("ipc://")):
+        if endpoint.startswith("ipc://") and answers(endpoint.removeprefix("ipc://")):
             # libzmq unlinks an existing ipc file before it binds, and would silently take a running station's subscribers away.
             raise zmq.ZMQError(errno.EADDRINUSE)
         sock.bind(endpoint)
@@ -37,7 +37,8 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
 
 
-def _answers(path: str) -> bool:
+def answers(path: str) -> bool:
+    """Whether somebody listens on this Unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(0.5)
         try:

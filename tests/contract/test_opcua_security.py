@@ -1,5 +1,6 @@
 """OPC UA with certificates and passwords, against a server that trusts one client and shows a certificate of its own."""
 
+import datetime
 import socket
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_runtime.config import OpcuaTrigger, PlcInputs
 from edge_runtime.errors import ConfigError
@@ -129,3 +131,16 @@ def test_a_file_that_cannot_be_used_is_named(settings: OpcuaTrigger, tmp_path: P
 def test_a_key_of_another_certificate_is_found(settings: OpcuaTrigger, tmp_path: Path) -> None:
     _identity(tmp_path, "stranger")
     refused(changed(settings, private_key=tmp_path / "stranger.key"), r"^trigger\.private_key: expected the key of .*station\.der")
+
+
+def test_a_key_that_is_not_rsa_is_named(settings: OpcuaTrigger, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "station")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+    certificate = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1)).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    (tmp_path / "ec.pem").write_bytes(certificate.public_bytes(pem))
+    (tmp_path / "ec.key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    curve = changed(settings, certificate=tmp_path / "ec.pem", private_key=tmp_path / "ec.key")
+    refused(curve, r"^trigger\.private_key: expected an RSA key, the only kind that Basic256Sha256 takes")

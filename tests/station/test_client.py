@@ -347,6 +347,8 @@ def test_garbage_on_the_replay_socket_is_ignored(tmp_path: Path, endpoints: Publ
         station.tell(1, 2)
         dealer.send(b"\xff garbage")
         dealer.send_multipart([b"", b"too", b"many"])
+        for nowhere in (2**63, -1):
+            dealer.send(wire.encode_replay(wire.ReplayRequest(request=6, after_seq=nowhere)))
         dealer.send(wire.encode_replay(wire.ReplayRequest(request=7, after_seq=1)))
         assert dealer.poll(5000)
         reply = wire.decode_reply(dealer.recv())

@@ -167,6 +167,18 @@ def test_a_zip_with_damaged_contents_is_refused(tiny_bundle: Path, tmp_path: Pat
     assert "b.zip" in refused(file)
 
 
+def test_a_zip_whose_compressed_data_is_damaged_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "b.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.json", bytes(range(256)) * 40)
+        info = archive.getinfo("manifest.json")
+    raw = bytearray(file.read_bytes())
+    start = info.header_offset + 30 + len("manifest.json")
+    raw[start : start + 8] = b"\xff" * 8
+    file.write_bytes(raw)
+    assert "could not unpack it" in refused(file)
+
+
 def test_writing_a_manifest_seals_it(copy: Path) -> None:
     manifest, old = b.read_manifest(copy)
     new = b.write_manifest(copy, msgspec.structs.replace(manifest, version="2"))

@@ -172,16 +172,18 @@ def test_a_folder_is_no_journal(station_dir: Path, endpoints: tuple[str, str]) -
     assert "expected a file, or none yet, found a folder" in failed(file)["journal"]
 
 
-def test_checking_an_ipc_endpoint_leaves_a_running_station_s_socket_alone(tmp_path: Path) -> None:
+def test_checking_an_ipc_endpoint_leaves_a_running_station_s_socket_alone_and_says_so(tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/live"
     with zmq.Context() as context, context.socket(zmq.PULL) as pull:
         pull.bind(endpoint)
-        bindable({"publisher.endpoint": endpoint})
+        with pytest.raises(SinkError, match=r"publisher\.endpoint: ipc:.*live is in use"):
+            bindable({"publisher.endpoint": endpoint})
         with context.socket(zmq.PUSH) as push:
             push.setsockopt(zmq.LINGER, 0)
             push.connect(endpoint)
             push.send(b"x")
             assert pull.poll(2000)
+    bindable({"publisher.endpoint": endpoint})  # nobody listens any more
     with pytest.raises(SinkError, match="expected a folder /nowhere"):
         bindable({"publisher.endpoint": "ipc:///nowhere/live"})
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.config import ByteOrder, TagType
-from edge_runtime.plc.tags import RANGES, Tag, Value, from_bytes, from_plc, named, to_bytes, to_plc
+from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_bytes, from_plc, named, to_bytes, to_plc
 
 ORDERS: tuple[ByteOrder, ...] = ("ABCD", "CDAB", "BADC", "DCBA")
 
@@ -65,10 +65,13 @@ def test_nothing_wraps_round(kind: TagType, value: Value, scale: float) -> None:
     [
         ("uint16", 1e9, 65_535), ("uint16", -5, 0), ("int16", -1e9, -32_768), ("uint16", math.nan, 0), ("int32", math.inf, 0),
         ("uint32", "17", 17), ("uint32", "A-17", 0), ("uint32", "", 0), ("uint16", 12.6, 13), ("bool", 2, True), ("text", "ABC", "AB"),
+        ("float32", 1e39, FLOAT_MAX), ("float32", -1e300, -FLOAT_MAX),
     ],
 )  # fmt: skip
 def test_values_that_do_not_fit(kind: TagType, value: Value, raw: Value) -> None:
     assert to_plc(tag(kind, length=2), value) == raw
+    if kind != "bool":
+        to_bytes(tag(kind, length=2), value)
 
 
 def test_a_scale_is_undone_when_read() -> None:
