@@ -10,6 +10,7 @@ from edge_runtime.protocols import Source
 from edge_runtime.records import Frame, Trigger
 
 _HANGS_AFTER_S = 3.0
+_KEPT_EDGES = 64
 
 
 class Capture:
@@ -29,9 +30,13 @@ class Capture:
         self._lost: str | None = None
         window_ns: tuple[int, int] | None = getattr(source, "trigger_window_ns", None)
         self._oldest_ns = 0 if window_ns is None else window_ns[0]
+        self._one_part_stands_there = window_ns is None and (not source.on_demand or bool(getattr(source, "live", False)))
+        """Whatever is exposed after the next part's edge shows the next part."""
+        self._edges: tuple[int, ...] = ()
+        """Of all triggers, also of those that get no picture. Replaced as a whole: one thread orders, another collects."""
         self._eyes: OnDemand | FreeRun | Paired
         if window_ns is not None:
-            self._eyes = Paired(source.grab, window_ns, lambda: getattr(source, "problem", None) is not None)
+            self._eyes = Paired(source.grab, window_ns, lambda: bool(getattr(source, "lost", False)))
         else:
             self._eyes = OnDemand(self._grab, timeout_s) if source.on_demand else FreeRun(self._grab)
 
@@ -70,10 +75,15 @@ class Capture:
 
     def order(self, trigger: Trigger) -> None:
         """Ask for the trigger's frame; never waits."""
+        self._see_edge(trigger)
         self._shots[trigger.seq] = self._eyes.order(trigger)
 
     def dismiss(self, trigger: Trigger) -> None:
-        """The trigger gets no picture: where the PLC's wire made one all the same, it is this trigger's and nobody else's. Never waits."""
+        """The trigger gets no picture: where the PLC's wire made one all the same, it is this trigger's and nobody else's. Never waits.
+
+        Its part stands before the camera all the same, so that no earlier part's picture can be made any more.
+        """
+        self._see_edge(trigger)
         if isinstance(self._eyes, Paired):
             self._eyes.dismiss(trigger)
 
@@ -82,7 +92,7 @@ class Capture:
 
         Raises:
             SourceError: there is none, with the reason for the operator.
-            FrameError: the source gave one that is older than the trigger.
+            FrameError: the source gave one that is older than the trigger, or younger than the next one.
         """
         reply = self._shots.pop(trigger.seq)
         try:
@@ -94,7 +104,12 @@ class Capture:
         if shot.frame.captured_ns < trigger.fired_ns - self._oldest_ns:
             age_ms = (trigger.fired_ns - shot.frame.captured_ns) / 1e6
             raise FrameError(f"The picture is {age_ms:.1f} ms older than its trigger: it may show another part.")
+        if self._one_part_stands_there and any(trigger.fired_ns < edge <= shot.frame.captured_ns for edge in self._edges):
+            raise FrameError("The camera took no picture between this part's trigger and the next one's: it is too slow for this line.")
         return shot
+
+    def _see_edge(self, trigger: Trigger) -> None:
+        self._edges = (*self._edges[1 - _KEPT_EDGES :], trigger.fired_ns)
 
     def close(self) -> bool:
         """End the thread. False when the driver hangs in it: the source must then be left alone."""

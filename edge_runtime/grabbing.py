@@ -134,7 +134,7 @@ class FreeRun:
         self._orders = [(t, r) for t, r in self._orders if t.fired_ns > frame.captured_ns]
         for _, reply in served[:-1]:
             reply.fail(
-                FrameError("The camera took no picture between this part's trigger and the next one's: it runs too slowly for this line.")
+                FrameError("The camera took no picture between this part's trigger and the next one's: it is too slow for this line.")
             )
         trigger, reply = served[-1]
         reply.give(Shot(frame, max(arrived_ns - trigger.fired_ns, 0)))

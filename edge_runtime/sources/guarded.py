@@ -46,6 +46,8 @@ class GuardedSource:
     """
 
     remaining: int | None = None
+    live = True
+    """What it shows is what stands before it now: after the next part's trigger, the next part."""
     guarded = True
     """`problem` tells how the camera is now; what single grabs raised need not be remembered."""
 
@@ -82,6 +84,11 @@ class GuardedSource:
             advice = "check cable, switch and source.packet_bytes"
             return f"camera {self._name}: {self.incomplete} pictures lost packets so far and were not judged; {advice}"
         return self._trouble
+
+    @property
+    def lost(self) -> bool:
+        """Whether the camera is: what it counts begins anew."""
+        return self._trouble is not None
 
     @property
     def tallies(self) -> dict[str, int]:

@@ -22,6 +22,7 @@ class Scripted:
     """A source whose n-th grab runs the n-th step, and the last one ever after."""
 
     problem: str | None = None
+    live = False
 
     def __init__(self, *steps: Callable[[float], Frame], on_demand: bool = True, remaining: int | None = None) -> None:
         self.on_demand, self.remaining = on_demand, remaining
@@ -305,6 +306,49 @@ def test_in_free_run_one_picture_is_one_parts() -> None:
         with pytest.raises(FrameError, match="no picture between this part's trigger and the next"):
             capture.collect(first, in_ms(2000))
         assert capture.collect(second, in_ms(2000)).frame.captured_ns >= second.fired_ns
+
+
+@pytest.mark.parametrize("on_demand", [True, False])
+@pytest.mark.parametrize("refused", [True, False])
+def test_no_part_gets_a_picture_that_was_exposed_after_another_part_came(on_demand: bool, refused: bool) -> None:
+    go = threading.Event()
+
+    def step(_: float) -> Frame:
+        go.wait(10)
+        return frame(1)
+
+    source = Scripted(step, on_demand=on_demand)
+    source.live = True
+    with capturing(source) as capture:
+        first, second = trigger(1), trigger(2)
+        capture.order(first)
+        (capture.dismiss if refused else capture.order)(second)
+        go.set()
+        with pytest.raises(FrameError, match="no picture between this part's trigger and the next"):
+            capture.collect(first, in_ms(2000))
+        third = trigger(3)
+        capture.order(third)
+        assert capture.collect(third, in_ms(2000)).frame.captured_ns >= third.fired_ns
+
+
+def test_incomplete_pictures_do_not_hide_that_one_never_came() -> None:
+    """A camera that lost packets a moment ago has a problem, and is not lost: its count goes on."""
+    source = Wired()
+    source.problem = "2 pictures lost packets so far"
+    capture = Capture(source, 1.0)  # type: ignore[arg-type]
+    try:
+        first = trigger(1)
+        source.expose(1)
+        capture.order(first)
+        assert capture.collect(first, in_ms(1000)).frame.seq == 1
+        time.sleep(0.6)  # grabs that found nothing
+        third = trigger(2)
+        source.expose(3)
+        capture.order(third)
+        with pytest.raises(FrameError, match="counted 1 pictures more than came"):
+            capture.collect(third, in_ms(1000))
+    finally:
+        assert capture.close()
 
 
 def test_an_incomplete_picture_after_the_deadline_of_its_part_costs_no_other_part() -> None:
