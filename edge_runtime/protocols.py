@@ -56,9 +56,8 @@ class Sink(_Managed, Protocol):
 class ActuatorLine(TriggerLine, Sink, Protocol):
     """A trigger line that takes the results as well: the PLC. Without it no verdict reaches the part."""
 
-    @property
-    def lost(self) -> str | None:
-        """Why results do not reach it now; None while they do."""
+    def unreachable(self, trigger: Trigger) -> str | None:
+        """Why the result of this part will not reach it, also if others do again; None when it should."""
 
 
 __all__ = ["ActuatorLine", "Predictor", "Sink", "Source", "TriggerLine"]

@@ -216,8 +216,8 @@ class Station:
         if judgement.verdict is not Verdict.FAULT:
             if decided_ns > deadline_ns:
                 judgement = fault(f"Judged {(decided_ns - trigger.fired_ns) / 1e6:.0f} ms after the trigger: too late.", Cause.LATE)
-            elif self._actuator is not None and (lost := self._actuator.lost) is not None:
-                judgement = fault(f"The PLC is lost, so the part's result cannot be acted upon: {lost}", Cause.PLC)
+            elif self._actuator is not None and (lost := self._actuator.unreachable(trigger)) is not None:
+                judgement = fault(f"The PLC is lost, or was, so the part's result cannot be acted upon: {lost}", Cause.PLC)
         return self._tell(part, judgement, looks, decided_ns)
 
     def _use(self, product: Product) -> None:

@@ -83,6 +83,8 @@ class PlcLine:
         """The last step changed what the PLC reads: the next may change more, whatever the PLC does."""
         self._retry_pause = _BACKOFF_S[0]
         self._waited_at = 0.0
+        self._receives_from = first_seq
+        """The PLC knows nothing of the parts before this one: their results are not written."""
         self._ending = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -147,6 +149,12 @@ class PlcLine:
         self._inbox.put(ended)
         with contextlib.suppress(TimeoutError, PlcLost):
             ended.result(self._timeout_s)
+
+    def unreachable(self, trigger: Trigger) -> str | None:
+        """Why the PLC will get no result for this part; None when it should."""
+        if self.lost is None and trigger.seq < self._receives_from:
+            return f"{self._port.where}: was lost since the part was announced"
+        return self.lost
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Returns when the result is in the PLC, or in the queue behind one that is not acknowledged; waits `timeout_ms` at most.
@@ -290,6 +298,7 @@ class PlcLine:
             self._share_out()
             self._values = self._port.read(self._names)
             asked = self._handshake.resume(self._inputs())
+            self._receives_from = self._seq  # before `lost` says that all is well
             self._written = {}
             self._write()
         except (TriggerError, ConfigError) as e:

@@ -110,9 +110,11 @@ def test_a_plc_that_goes_away_is_told_of_at_once_and_its_parts_get_no_result_whe
         with pytest.raises(SinkError, match=r"does not answer.*part 17, seq 1, was not written"):
             line.put(decision(trigger.seq), ())
         assert time.monotonic() - began < 0.1
+        assert "reconnecting" in (line.unreachable(trigger) or "")
         plc.tags |= {"trigger": True, "part_id": 18}  # raised while nobody looked
         plc.off = False
         until(lambda: line.problem is None)
+        assert "lost since the part was announced" in (line.unreachable(trigger) or ""), "so that its verdict is a FAULT"
         with pytest.raises(SinkError, match="lost since the part was announced"):
             line.put(decision(trigger.seq), ())
         until(lambda: plc.tags["ready"])
@@ -121,7 +123,9 @@ def test_a_plc_that_goes_away_is_told_of_at_once_and_its_parts_get_no_result_whe
         assert plc.tags["result_valid"] is False
         plc.tags["trigger"] = False
         time.sleep(0.02)
-        assert announce(plc, line, 19).part_id == "19"
+        after = announce(plc, line, 19)
+        assert after.part_id == "19"
+        assert line.unreachable(after) is None
 
 
 def test_a_plc_that_hangs_holds_a_decision_up_no_longer_than_its_timeout() -> None:
