@@ -20,7 +20,7 @@ from edge_runtime.config import EthernetipTrigger
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
 from edge_runtime.plc.areas import batches
 from edge_runtime.plc.port import PlcLost
-from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, to_plc
+from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, to_plc, whole
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,39}"
 _PART = rf"{_NAME}(\[\d+(,\d+){{0,2}}\])?"
@@ -307,12 +307,12 @@ class EthernetipPort:
         return from_plc(tag, raw)
 
     def _raw(self, name: str, value: Value) -> Value:
-        raw, code = to_plc(self._tags[name], value), self._types.get(name, 0)
+        tag, code = self._tags[name], self._types.get(name, 0)
+        raw = to_plc(tag, value)
         if isinstance(raw, str):
             return raw.encode("ascii", "replace").decode()[:_TEXT]
         if code in _WHOLE and not isinstance(raw, bool):
-            low, high = _WHOLE[code]
-            return int(min(max(round(raw), low), high)) if math.isfinite(raw) else 0
+            return whole(tag, raw, _WHOLE[code])
         return min(max(float(raw), -FLOAT_MAX), FLOAT_MAX) if code == _REAL and math.isfinite(raw) else raw
 
 

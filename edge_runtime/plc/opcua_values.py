@@ -7,7 +7,7 @@ from asyncua import ua
 
 from edge_runtime.errors import TagError
 from edge_runtime.plc.port import PlcLost
-from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, to_plc
+from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, to_plc, whole
 
 _WHOLE = {
     "SByte": (-(2**7), 2**7 - 1), "Byte": (0, 2**8 - 1), "Int16": RANGES["int16"], "UInt16": RANGES["uint16"], "Int32": RANGES["int32"],
@@ -61,8 +61,7 @@ def to_node(tag: Tag, kind: Any, value: Value) -> Any:
     """A DataValue of the node's own type, without status and timestamps: some PLCs refuse a write that sets them."""
     raw = to_plc(tag, value)
     if kind.name in _WHOLE and not isinstance(raw, bool | str):
-        low, high = _WHOLE[kind.name]
-        raw = int(min(max(round(raw), low), high)) if math.isfinite(raw) else 0
+        raw = whole(tag, raw, _WHOLE[kind.name])
     elif kind.name == "Float" and math.isfinite(float(raw)):
         raw = min(max(float(raw), -FLOAT_MAX), FLOAT_MAX)
     elif kind.name == "Double":

@@ -86,7 +86,7 @@ def tags_of(settings: PlcTrigger) -> tuple[list[Tag], list[Tag]]:
     if pulse.encoder_counts is not None and settings.inputs.encoder is None:
         raise ConfigError("trigger.pulse.encoder_counts: expected inputs.encoder beside it, found none")
     if pulse.encoder_counts is not None:
-        encoder = next(t for t in inputs if t.wraps)
+        encoder = next(t for t in inputs if t.name == "encoder")
         half = (RANGES[encoder.type][1] - RANGES[encoder.type][0] + 1) // 2
         if encoder.scale != 1.0:
             raise ConfigError(
@@ -131,5 +131,5 @@ def _tag(settings: PlcTrigger, table: str, name: str, signal: Signal, given: Plc
     length = t.length or _LENGTHS[str(settings.__struct_config__.tag)]
     return Tag(
         name, key, t.address, kind, table == "outputs", t.order or settings.order,
-        scale if kind not in ("bool", "text") else 1.0, length if kind == "text" else 0, wraps=name == "encoder",
+        scale if kind not in ("bool", "text") else 1.0, length if kind == "text" else 0, wraps=name in ("encoder", "result_count"),
     )  # fmt: skip

@@ -43,7 +43,7 @@ class Tag:
 
     def counts_in(self, low_high: tuple[int, int] | None) -> bool:
         """False where what the PLC holds (whole numbers from `low` to `high`; None: others) wraps round before this tag's type does."""
-        if not self.wraps:
+        if not self.wraps or self.writable:  # what is written is made to wrap round where the PLC does
             return True
         low, high = RANGES[self.type]
         return low_high is not None and low_high[1] - low_high[0] >= high - low
@@ -55,7 +55,7 @@ class Tag:
 
 
 def to_plc(tag: Tag, value: Value) -> Value:
-    """A signal's value as the PLC holds it: scaled, rounded, and held at the ends of the type's range instead of wrapping round."""
+    """A signal's value as the PLC holds it: scaled, rounded, and held at the ends of the type's range; a count wraps round."""
     if tag.type == "text":
         return str(value)[: tag.length]
     if tag.type == "bool":
@@ -63,8 +63,17 @@ def to_plc(tag: Tag, value: Value) -> Value:
     number = _number(value) * tag.scale
     if tag.type == "float32":
         return min(max(float(number), -FLOAT_MAX), FLOAT_MAX) if math.isfinite(number) else number
-    low, high = RANGES[tag.type]
-    return int(min(max(round(number), low), high)) if math.isfinite(number) else 0
+    return whole(tag, number, RANGES[tag.type])
+
+
+def whole(tag: Tag, number: int | float, low_high: tuple[int, int]) -> int:
+    """Rounded, and held at the ends of the range; a count goes on from the range's other end."""
+    if not math.isfinite(number):
+        return 0
+    low, high = low_high
+    if tag.wraps:
+        return (round(number) - low) % (high - low + 1) + low
+    return min(max(round(number), low), high)
 
 
 def from_plc(tag: Tag, raw: Value) -> Value:

@@ -74,6 +74,13 @@ def test_values_that_do_not_fit(kind: TagType, value: Value, raw: Value) -> None
         to_bytes(tag(kind, length=2), value)
 
 
+@pytest.mark.parametrize(("kind", "raw"), [("int16", [32_767, -32_768, -1, 0]), ("uint16", [32_767, 32_768, 65_535, 0])])
+def test_a_count_goes_on_from_the_other_end_of_its_type(kind: TagType, raw: list[int]) -> None:
+    count = Tag("result_count", "k", "a", kind, True, wraps=True)
+    assert [to_plc(count, n) for n in (32_767, 32_768, 65_535, 65_536)] == raw
+    assert [from_bytes(count, to_bytes(count, n)) for n in (32_767, 32_768, 65_535, 65_536)] == raw
+
+
 def test_a_scale_is_undone_when_read() -> None:
     t = tag("uint16", scale=100.0)
     assert to_bytes(t, 1.25).hex() == "007d" and from_bytes(t, bytes.fromhex("007d")) == 1.25
