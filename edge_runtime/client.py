@@ -27,7 +27,9 @@ from edge_runtime.records import Decision, Health
 
 _HELD = 10_000
 """Live decisions held back while older ones are fetched; what does not fit is fetched as well."""
-_ASK_AGAIN_S = 0.5
+_ASK_AGAIN_S = (0.5, 4.0)
+"""Doubled with each question without an answer, and twice what the last answer took: a station that reads its journal slowly must not be
+buried under questions."""
 _CATCH_UP_S = 0.1
 """After a reply that brought nothing: the station is still busy telling."""
 
@@ -78,7 +80,9 @@ class DecisionClient:
         self._covered_why = ""
         self._gaps: deque[Gap] = deque()
         self._numbers = itertools.count(1)
-        self._asked: int | None = None
+        self._asked: dict[int, tuple[float, bool]] = {}
+        """Questions without an answer yet: when, and whether one asked for decisions, not where to begin."""
+        self._patience_s = _ASK_AGAIN_S[0]
         self._answered = False
         self._ask_at = 0.0
         self._missing_since: float | None = None
@@ -203,13 +207,14 @@ class DecisionClient:
 
     def _ask(self, now: float) -> None:
         number = next(self._numbers)
-        self._ask_at = now + _ASK_AGAIN_S
+        self._ask_at = now + self._patience_s
         try:
             self._dealer.send(wire.encode_replay(wire.ReplayRequest(request=number, after_seq=self._last)), flags=zmq.NOBLOCK)
         except zmq.Again:
             self._ask_at = now + 0.02  # not connected yet
             return
-        self._asked = number
+        self._patience_s = min(2 * self._patience_s, _ASK_AGAIN_S[1])
+        self._asked[number] = (now, self._last is not None)
 
     def _take(self, message: wire.DecisionMessage | wire.HealthMessage | wire.Preview) -> None:
         if isinstance(message, wire.Preview):
@@ -223,11 +228,16 @@ class DecisionClient:
             self._hold(message.decision)
 
     def _take_reply(self, reply: wire.ReplayReply) -> None:
-        if reply.request != self._asked:
-            return  # to a question that was asked again meanwhile
-        self._asked = None
+        if reply.request not in self._asked:
+            return  # nobody here asked
+        asked_at, asked_for_more = self._asked[reply.request]
+        self._asked = {number: asked for number, asked in self._asked.items() if number > reply.request}  # answers keep their order
+        now = time.monotonic()
+        self._patience_s = min(max(2 * (now - asked_at), _ASK_AGAIN_S[0]), _ASK_AGAIN_S[1])
         self._answered = True
-        self._ask_at = 0.0
+        self._ask_at = now + self._patience_s if self._asked else 0.0
+        if self._last is not None and not asked_for_more:
+            return  # where to begin, which is settled meanwhile
         followed = self._run is not None
         if not self._see_run(reply.run, reply.first_seq):
             return

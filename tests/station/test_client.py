@@ -18,6 +18,7 @@ from edge_runtime.config import JournalSettings, PublisherSettings
 from edge_runtime.errors import ConfigError, SinkError, WireError
 from edge_runtime.records import Decision, Health, Stamps, State, Verdict
 from edge_runtime.sinks import publisher as publisher_module
+from edge_runtime.sinks import replay_server
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.publisher import Publisher
 
@@ -284,6 +285,30 @@ def test_the_last_decisions_leave_before_the_socket_closes(endpoints: PublisherS
             publisher.put(dataclasses.replace(a_decision(seq), reason="a long sentence " * 2500))
         publisher.__exit__(None, None, None)
         assert numbers(client, 400)[-1] == seq
+
+
+@pytest.mark.parametrize("takes_s", [0.01, 0.7])
+def test_a_journal_that_is_read_slowly_or_fails_once_costs_no_decision(
+    tmp_path: Path, endpoints: PublisherSettings, monkeypatch: pytest.MonkeyPatch, takes_s: float
+) -> None:
+    """Slower than a question is repeated; and what the station then has in memory alone says nothing of what is missing in it."""
+    reads = []
+
+    def read(path: Path, after_seq: int, limit: int) -> list[Decision]:
+        reads.append(after_seq)
+        time.sleep(takes_s)
+        if len(reads) == 1:
+            raise SinkError("journal: database is locked")
+        return read_decisions(path, after_seq, limit)
+
+    monkeypatch.setattr(replay_server, "REMEMBERED", 200)
+    read_decisions = replay_server.journal_file.read_decisions
+    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
+        monkeypatch.setattr(replay_server.journal_file, "read_decisions", read)
+        station.lose(1, 700)
+        station.tell(701, 701)
+        assert numbers(client, 701, timeout_s=30) == list(range(1, 702))
+        assert len(reads) <= 12, "asked again and again for what was on its way"
 
 
 def test_decisions_that_come_twice_are_handed_on_once(tmp_path: Path, endpoints: PublisherSettings) -> None:
