@@ -60,6 +60,10 @@ class Journal:
         self._failure: str | None = None
         self._upkeep_failure: str | None = None
         self._refused: str | None = None
+        self._gone: str | None = None
+        self._connection: sqlite3.Connection | None = None
+        """The writer's, once it runs."""
+        self._file: tuple[int, int] | None = None
         self._lost = 0
         self._late_until = 0.0
         self._closing = False
@@ -67,18 +71,14 @@ class Journal:
 
     def __enter__(self) -> Self:
         """Open or create the file. Raises SinkError when it is damaged, not writable, of another schema, or another station's."""
-        connection = None
         try:
-            self._lock()
-            connection = journal_file.open_for_writing(self.path, self._durable)
+            self._open()
             self._last_seq = journal_file.last_seq(self.path)
         except SinkError:
-            if connection is not None:
-                connection.close()
-            self._unlock()
+            self._close()
             raise
         self._closing = False
-        self._thread = threading.Thread(target=self._write, args=(connection,), name="journal", daemon=True)
+        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
         self._thread.start()
         return self
 
@@ -115,7 +115,7 @@ class Journal:
                 said.append(f"{self._lost} decisions were told but never written")
             if self._thread is not None and not self._thread.is_alive():
                 said.append("its writer ended unexpectedly; restart the station")
-            said += [text for text in (self._refused, self._upkeep_failure) if text is not None]
+            said += [text for text in (self._gone, self._refused, self._upkeep_failure) if text is not None]
         return f"journal {self.path}: {'; '.join(said)}" if said else None
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...] = ()) -> None:
@@ -139,18 +139,21 @@ class Journal:
 
     # --- the writer's thread -------------------------------------------------------------------------------------
 
-    def _write(self, connection: sqlite3.Connection) -> None:
+    def _write(self) -> None:
         unmoved = 0  # rows since the last checkpoint
         prune_at = time.monotonic()
         while True:
             batch = self._next_batch(until=prune_at)
             if batch:
-                unmoved += self._commit(connection, batch)
+                unmoved += self._commit(batch)
             if self._closing and not (batch and self._failure is None):
                 break
             if self._waiting or self._failure is not None:
                 continue
             # Nobody waits for what follows, and a part that comes meanwhile waits for one small step at most.
+            connection = self._connection
+            if connection is None:
+                continue
             try:
                 if unmoved >= _CHECKPOINT_ROWS:
                     journal_file.checkpoint(connection)
@@ -163,7 +166,7 @@ class Journal:
             except (sqlite3.Error, ValueError, TypeError) as e:  # also a row's time that is none
                 self._upkeep_failure = f"upkeep failed: {e}"
                 unmoved, prune_at = 0, time.monotonic() + 60.0
-        connection.close()
+        self._close()
 
     def _next_batch(self, until: float) -> list[Row]:
         """Rows to write, in order; empty when upkeep is due or the journal closes."""
@@ -179,11 +182,12 @@ class Journal:
             self._in_hand = len(batch)
             return batch
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[Row]) -> int:
+    def _commit(self, batch: list[Row]) -> int:
         """Write a batch or put it back; how many rows were written."""
         failure = refused = None
         handled = written = 0
         try:
+            connection = self._file_that_is_there()
             journal_file.insert(connection, batch)
             handled = written = len(batch)
         except _ROW_ERRORS:
@@ -198,7 +202,7 @@ class Journal:
                     failure = str(e)
                     break
                 handled += 1
-        except sqlite3.Error as e:
+        except (sqlite3.Error, SinkError) as e:
             failure = str(e)
         if failure is not None and self._failure is None:
             _log.error("journal %s: %s", self.path, failure)
@@ -214,6 +218,32 @@ class Journal:
             self._refused = refused or self._refused
             self._changed.notify_all()
         return written
+
+    def _file_that_is_there(self) -> sqlite3.Connection:
+        """The open file, or another one if that was taken away: SQLite would go on writing into one that nobody can find any more."""
+        if self._connection is not None and self._file == _identity(self.path):
+            return self._connection
+        if self._connection is not None:
+            self._gone = f"its file was removed or replaced while the station ran; a new one begins after decision {self._last_seq}"
+            _log.error("journal %s: %s", self.path, self._gone)
+            self._close()
+        return self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        self._lock()
+        try:
+            self._connection = journal_file.open_for_writing(self.path, self._durable)
+        except SinkError:
+            self._unlock()
+            raise
+        self._file = _identity(self.path)
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._unlock()
 
     # --- one writer a file ---------------------------------------------------------------------------------------
 
@@ -238,6 +268,15 @@ class Journal:
         if self._lock_file is not None:
             self._lock_file.close()
             self._lock_file = None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 __all__ = ["Journal", "read_decisions"]

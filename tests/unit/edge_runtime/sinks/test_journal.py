@@ -1,6 +1,7 @@
 """The journal: what was acknowledged is there after a kill, and a disk that takes nothing stops no decision."""
 
 import dataclasses
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -271,6 +272,40 @@ def test_a_number_that_is_there_already_is_reported_and_stops_nothing(tmp_path: 
         assert [(d.seq, d.reason) for d in read_decisions(journal.path)] == [(1, "first"), (2, "1 place above the limit")]
         assert journal.problem is not None
         assert "decision 1 was refused" in journal.problem
+
+
+@pytest.mark.parametrize("taken", ["removed", "moved"])
+def test_a_journal_that_is_taken_away_while_it_is_written_is_begun_anew_and_said_so(tmp_path: Path, taken: str) -> None:
+    """SQLite alone would go on writing into a file that nobody can find any more."""
+    folder = tmp_path / "state"
+    with Journal(settings(folder / "j.sqlite"), "cell-3") as journal:
+        journal.put(a_decision(1))
+        if taken == "removed":
+            shutil.rmtree(folder)
+        else:
+            folder.rename(tmp_path / "elsewhere")
+        journal.put(a_decision(2))
+        journal.put(a_decision(3))
+        assert "removed or replaced while the station ran; a new one begins after decision 1" in (journal.problem or "")
+        assert [d.seq for d in read_decisions(folder / "j.sqlite")] == [2, 3]
+        with pytest.raises(SinkError, match="only writer"), Journal(settings(folder / "j.sqlite"), "cell-4"):
+            pass
+    if taken == "moved":
+        assert [d.seq for d in read_decisions(tmp_path / "elsewhere" / "j.sqlite")] == [1]
+
+
+def test_a_journal_whose_folder_cannot_be_made_again_waits_until_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.02)
+    folder = tmp_path / "state"
+    with Journal(settings(folder / "j.sqlite"), "cell-3") as journal:
+        journal.put(a_decision(1))
+        shutil.rmtree(folder)
+        folder.write_text("in the way")
+        journal.put(a_decision(2))
+        assert "decisions wait in memory" in (journal.problem or "")
+        folder.unlink()
+        wait_until(lambda: "wait in memory" not in (journal.problem or ""))
+        assert [d.seq for d in read_decisions(folder / "j.sqlite")] == [2]
 
 
 def test_what_waits_is_written_when_the_journal_closes(tmp_path: Path) -> None:
