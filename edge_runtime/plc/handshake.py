@@ -39,6 +39,9 @@ from edge_runtime.plc.results import Result, Results
 from edge_runtime.plc.signals import StationFault
 from edge_runtime.plc.tags import Value
 
+_STANDS_NS = 1_000_000_000
+"""A fault that has no end of its own, where the PLC cannot reset it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -88,6 +91,7 @@ class Handshake:
         self._recipe = ""
         self._recipe_ready = True
         self._latched: StationFault | None = None
+        self._stands_until_ns = 0
         self._overrun = False
         self._heartbeat = False
         self._beat_ns = 0
@@ -104,6 +108,8 @@ class Handshake:
                 return f"The PLC asks for recipe {self._recipe}, which this station cannot run."
             case StationFault.LATE_FOR_PULSE:
                 return "A verdict came after its part had passed the ejector; the part was ejected."
+            case StationFault.PASSED_UNTOLD:
+                return "The PLC was lost while parts were on their way to the ejector: they passed it without their pulse."
         return None
 
     @property
@@ -154,6 +160,11 @@ class Handshake:
             self._latched = None
         if not self._has_reset and self._latched is StationFault.LATE_FOR_PULSE and not self._results.outputs["result_valid"]:
             self._results.forgive()
+        if not self._has_reset and self._latched is StationFault.PASSED_UNTOLD:
+            self._stands_until_ns = self._stands_until_ns or now_ns + _STANDS_NS
+            if now_ns >= self._stands_until_ns:
+                self._results.forgive()
+                self._stands_until_ns = 0
         announced = self._trigger(inputs)
         if alive and now_ns - self._beat_ns >= self._heartbeat_ns:
             self._heartbeat, self._beat_ns = not self._heartbeat, now_ns

@@ -61,6 +61,8 @@ class StationFault(enum.IntEnum):
     """The station has no recipe of that number, or it cannot be prepared."""
     LATE_FOR_PULSE = 103
     """A verdict came after its part had passed the ejector; the part was ejected."""
+    PASSED_UNTOLD = 104
+    """The connection broke while parts were between trigger and ejector: no pulse came for them."""
 
 
 def tags_of(settings: PlcTrigger) -> tuple[list[Tag], list[Tag]]:

@@ -44,6 +44,10 @@ FAULTS: dict[Cause | StationFault, tuple[str, str]] = {
     ),
     StationFault.UNKNOWN_RECIPE: ("the station cannot run the recipe that is asked for; ready stays low", "ask for another recipe"),
     StationFault.LATE_FOR_PULSE: ("a verdict came after its part had passed the ejector; it was ejected", "longer delay, or reset_fault"),
+    StationFault.PASSED_UNTOLD: (
+        "the connection broke while parts were on their way to the ejector, and no pulse came for them",
+        "take them out, then reset_fault",
+    ),
 }  # fmt: skip
 """Code -> what it means, and what to do. Below 100: of this part. Above: of the station itself, until reset_fault or its cause ends."""
 

@@ -1,5 +1,7 @@
 """Pulses instead of an acknowledge: each at its part's own time or place, and never too late."""
 
+import pytest
+
 from edge_runtime.plc.results import Pulsed, Result
 from edge_runtime.plc.signals import StationFault
 from tests.unit.edge_runtime.plc.stepped import ACCEPT, FAULT, MS, REJECT, Plc
@@ -65,6 +67,35 @@ def test_after_a_break_nobody_knows_where_the_parts_are_and_no_pulse_comes() -> 
     plc.decide(REJECT)
     plc.handshake.resume(plc.inputs)
     assert not any("reject" in plc.high() for _ in range(100) if plc.look())
+
+
+@pytest.mark.parametrize("has_reset", [True, False])
+def test_parts_that_passed_the_ejector_without_their_pulse_are_a_fault_and_a_gap_in_the_count(has_reset: bool) -> None:
+    plc = Plc(results=pulsed(), has_reset=has_reset)
+    for seq in (1, 2):
+        plc.look(ms=30, trigger=True)
+        plc.decide(REJECT, seq)
+        plc.look(trigger=False)
+    plc.handshake.resume(plc.inputs)
+    found = plc.look()
+    assert (found["fault"], found["fault_code"], found["ready"]) == (True, StationFault.PASSED_UNTOLD, False)
+    assert "without their pulse" in (plc.handshake.problem or "")
+    plc.look(ms=500)
+    assert plc.handshake.outputs()["fault"]
+    plc.look(ms=0 if has_reset else 600, reset_fault=has_reset)
+    plc.look()
+    assert plc.high() == {"ready"}
+    plc.look(trigger=True)
+    plc.decide(REJECT)
+    found = plc.look(ms=101, trigger=False)
+    assert (found["reject"], found["result_count"]) == (True, 3)
+
+
+def test_a_break_with_no_part_on_the_belt_is_no_fault() -> None:
+    plc = Plc(results=pulsed())
+    plc.handshake.resume(plc.inputs)
+    plc.look()
+    assert plc.high() == {"ready"}
 
 
 def _shown(plc: Plc, looks: int) -> list[tuple[float, set[str]]]:
