@@ -216,7 +216,7 @@ class Pulsed:
         self.fault = None
 
     def clear(self) -> None:
-        """The connection was lost: where the parts are by now, nobody can tell. That some went by without their pulse, the PLC must hear."""
+        """The connection was lost: where the parts are by now, nobody can tell; that there were some, the PLC must hear."""
         self.fault = StationFault.PASSED_UNTOLD if self._way else None
         self._count = (self._count + len(self._way)) % 65_536
         self._way.clear()
