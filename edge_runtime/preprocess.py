@@ -240,11 +240,17 @@ def read_image(path: Path) -> Image:
     return cast(Image, np.ascontiguousarray(image))
 
 
+_LOSSY = (".jpg", ".jpeg", ".webp", ".jp2")
+
+
 def read_mask(path: Path) -> npt.NDArray[np.uint8]:
-    """A mask file as (H, W) uint8, 255 where it is non-zero. Raises DataError."""
+    """A mask file as (H, W) uint8, 255 where it is non-zero; of a lossy format, whose black is seldom all 0, where it is more than half.
+
+    Raises DataError.
+    """
     image = read_image(path)
     flat = image.max(axis=2) if image.ndim == 3 else image
-    return np.where(flat > 0, 255, 0).astype(np.uint8)
+    return np.where(flat > (127 if path.suffix.lower() in _LOSSY else 0), 255, 0).astype(np.uint8)
 
 
 def _size(wh: tuple[int, int] | None) -> str:

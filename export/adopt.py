@@ -36,7 +36,8 @@ from export import package
 from export.child import golden_in_child, run_in_child
 from export.foreign import Foreign, read_foreign
 from training.facts import Facts, bits_for, is_colourless, look, refuse
-from training.layout import GOOD, folders_in, images_in
+from training.layout import GOOD_NAMES, MASK_NAMES, are_masks, folders_in, images_in
+from training.memory import array_file
 
 MOST = 100
 """Photographs a kind that golden samples are chosen from."""
@@ -179,7 +180,7 @@ def _pack(
     work.mkdir()
     pack.mkdir()
     ir = work / "model.xml"
-    ov.save_model(foreign.model, ir, compress_to_fp16=False)
+    package.save_ir(foreign.model, ir)
     found = run_in_child(ir, _write_inputs(frames, work), work, advice=ADVICE)
     scores = np.asarray(found.outputs["score"], dtype=np.float64)
     maps = found.outputs["map"][:, 0]
@@ -233,7 +234,8 @@ def _find_frames(options: Options, foreign: Foreign) -> _Frames:
         return _Frames(spec, (), None)
     if not folder.is_dir():
         raise DataError(f"golden: expected a folder of images, found {'a file' if folder.exists() else 'nothing'} at {folder}")
-    kinds = [(f.name == GOOD, _spread(images_in(f))) for f in folders_in(folder)]
+    inside = [f for f in folders_in(folder) if f.name.lower() not in MASK_NAMES and not are_masks(images_in(f))]
+    kinds = [(f.name.lower() in GOOD_NAMES, _spread(images_in(f))) for f in inside]
     paths = [p for _, found in kinds for p in found]
     good = tuple(is_good for is_good, found in kinds for _ in found) if paths else None
     paths = paths or _spread(images_in(folder))
@@ -258,7 +260,7 @@ def _spread(paths: Sequence[Path]) -> list[Path]:
 def _write_inputs(frames: _Frames, work: Path) -> Path:
     """Model inputs as (N, H, W, 3) uint8 in a file. Raises DataError."""
     path, spec, prepare = work / "frames.npy", frames.spec, Preprocessor(frames.spec)
-    array = np.lib.format.open_memmap(path, "w+", np.uint8, (len(frames), spec.height, spec.width, 3))
+    array = array_file(path, np.uint8, (len(frames), spec.height, spec.width, 3))
     for i in range(len(frames)):
         try:
             array[i] = prepare(frames.load(i))

@@ -128,6 +128,8 @@ def _say(stage: str) -> None:
 def _run(ir: Path, images_file: Path, out: Path) -> None:
     import openvino as ov
 
+    from training.memory import array_file
+
     images = np.load(images_file, mmap_mode="r")
     _say("reading")
     core = ov.Core()
@@ -136,9 +138,8 @@ def _run(ir: Path, images_file: Path, out: Path) -> None:
     names = [o.get_any_name() for o in model.outputs]  # before compiling, which may join tensors and so add names
     compiled = core.compile_model(model, "CPU", COMPILE_OPTIONS)
     shapes = [(len(images), *list(o.get_shape())[1:]) for o in compiled.outputs]
-    files = {
-        name: np.lib.format.open_memmap(out / f"{name}.npy", "w+", np.float32, shape) for name, shape in zip(names, shapes, strict=True)
-    }
+    _say("making room for its outputs")
+    files = {name: array_file(out / f"{name}.npy", np.float32, shape) for name, shape in zip(names, shapes, strict=True)}
     request = compiled.create_infer_request()
     times = []
     if len(images):

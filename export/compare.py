@@ -148,7 +148,11 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
     began = time.monotonic()
     lessons = [_lesson(name, request) for name in request.methods]
     if not lessons:
-        raise ConfigError("methods: expected at least one to compare, found none")
+        found = len(dataset.train)
+        raise ConfigError(
+            "methods: expected at least one to compare, found none"
+            + (f" that can be taught: of {found} good images a fifth is held back to choose by" if found else "")
+        )
     if out.exists():
         raise ConfigError(f"out: {out} exists already; choose another place")
     learnt, held = hold_out(len(dataset.train), request.seed)

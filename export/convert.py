@@ -189,11 +189,6 @@ def replace_head(model: ov.Model, values: dict[str, Array]) -> ov.Model:
     return model
 
 
-def save_ir(model: ov.Model, path: Path) -> None:
-    """Write `path` (.xml) and the weights beside it (.bin), every number in the precision it has in the graph."""
-    ov.save_model(model, path, compress_to_fp16=False)
-
-
 def export_onnx(backbone: Trunk, head: Head, height: int, width: int, path: Path, notes: dict[str, str]) -> None:
     """Write the whole FP32 detector as ONNX with the same input and outputs; `notes` become its metadata. Raises ExportError."""
     import onnx

@@ -59,6 +59,11 @@ def read_foreign(path: Path, image_hw: tuple[int, int] | None = None) -> Foreign
     mean, scale = _pixel_scale(path, exporter, info)
     height, width = _make_static(path, model, image_hw, info)
     _refuse_cuts(path, model)
+    if info.get("resize_type", "standard") != "standard":
+        raise ExportError(
+            f"{path}: expected a model that was taught on images resized to {width}x{height} as they are (resize_type standard), found "
+            f"{info['resize_type']}: the device would show it stretched ones. Teach and export it without"
+        )
     outputs = {name: port for port in model.outputs for name in port.get_names()}
     score, score_map = _results(path, exporter, outputs, model)
     if exporter == ANOMALIB:
@@ -95,6 +100,7 @@ def _model_info(model: ov.Model) -> dict[str, str]:
     """What OpenVINO Training Extensions, Geti and model_api write into the model of themselves; empty where they did not."""
     keys = (
         "model_type", "image_threshold", "pixel_threshold", "mean_values", "scale_values", "orig_height", "orig_width",
+        "resize_type",
     )  # fmt: skip
     paths = {key: ["model_info", key] for key in keys}
     return {key: str(model.get_rt_info(where).astype(str)) for key, where in paths.items() if model.has_rt_info(where)}
@@ -145,6 +151,11 @@ def _make_static(path: Path, model: ov.Model, image_hw: tuple[int, int] | None, 
     elif image_hw is not None:
         hw = image_hw
     elif "orig_height" in info and "orig_width" in info:
+        if not (info["orig_height"].isdecimal() and info["orig_width"].isdecimal()):
+            raise ExportError(
+                f"{path}: expected whole numbers as orig_height and orig_width in its model_info, found {info['orig_height']} and "
+                f"{info['orig_width']}; say the size with --image-size, 256 or 256x320"
+            )
         hw = (int(info["orig_height"]), int(info["orig_width"]))
     else:
         found = _inner_size(model)

@@ -11,7 +11,7 @@ import openvino as ov
 import torch
 
 from edge_runtime.records import Frame, Prediction
-from export import convert
+from export import package
 from export.child import ChildRun, run_in_child
 from training.augment import Augment
 from training.calibrate import Scores
@@ -19,6 +19,7 @@ from training.data import Dataset
 from training.evaluate import Scored, score_dataset, unlearnt
 from training.layout import Sample
 from training.material import good_pictures
+from training.memory import array_file
 from training.methods.base import Progress
 from training.run import Detector, Run
 
@@ -68,7 +69,7 @@ class Gate:
     def write_pictures(self, name: str, pictures: Iterable[npt.NDArray[np.uint8]], count: int) -> Path:
         """(N, H, W, 3) uint8 in a file that processes can share."""
         path, spec = self.work / f"{name}.npy", self.prepare.spec
-        array = np.lib.format.open_memmap(path, "w+", np.uint8, (count, spec.height, spec.width, 3))
+        array = array_file(path, np.uint8, (count, spec.height, spec.width, 3))
         for i, picture in enumerate(pictures):
             array[i] = picture
             self.progress("preparing images", i + 1, count)
@@ -79,7 +80,7 @@ class Gate:
         """Save `model` as `<work>/<name>.xml` and run it on `images` in a child process. Raises ExportError."""
         ir, out = self.work / f"{name}.xml", self.work / name
         out.mkdir()
-        convert.save_ir(model, ir)
+        package.save_ir(model, ir)
         what = f"running {name.replace('_', ' ')}"
         self.progress(what, 0, 1)
         found = run_in_child(ir, images, out)

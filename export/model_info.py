@@ -8,6 +8,7 @@ from openvino import opset13 as ops
 
 from edge_runtime.bundle import Threshold
 from edge_runtime.errors import ExportError
+from export.package import save_ir
 
 LABELS = "Normal Anomaly"
 """In model_api's order and spelling: what is accepted, what is rejected."""
@@ -43,7 +44,7 @@ def write_model_info(xml: Path, threshold: Threshold) -> None:
     # The weights are mapped from the very file that is replaced, so both go elsewhere first.
     part = xml.with_name(f".{xml.stem}.part.xml")
     try:
-        ov.save_model(model, part, compress_to_fp16=False)
+        save_ir(model, part)
         del model, ports, score, score_map, peak, at_peak, level, view
         part.with_suffix(".bin").replace(xml.with_suffix(".bin"))
         part.replace(xml)

@@ -10,6 +10,7 @@ import cv2
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import openvino as ov
 
 from edge_runtime.bundle import MANIFEST, Manifest, ModelBundle, file_sha256, write_manifest
 from edge_runtime.errors import ConfigError, DataError, ExportError
@@ -21,6 +22,14 @@ on the edge of two steps may land on either side of it on another kind of device
 agree to the bit (see quantize.py); a device that saturates or computes in half precision is far outside and is refused."""
 
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def save_ir(model: ov.Model, path: Path) -> None:
+    """Write `path` (.xml) and the weights beside it (.bin), every number in the precision it has in the graph. Raises OSError."""
+    try:
+        ov.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as e:  # "iostream error" is all that it says of a full disk
+        raise OSError(f"OpenVINO could not save {path.name} ({str(e).strip().splitlines()[-1]})") from e
 
 
 def check_out(out: Path, zipped: bool, force: bool) -> None:

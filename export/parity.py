@@ -10,9 +10,8 @@ from edge_runtime.bundle import Metrics
 from edge_runtime.errors import ParityError
 
 SCORE_TOLERANCE = 1e-3
-"""Largest relative difference of torch's and the FP32 graph's scores: the same head, so only rounding differs (1e-5 is usual)."""
-NEGLIGIBLE = 0.1
-"""Scores below this share of the threshold are compared as if they were that large: what is left of a difference moves no verdict."""
+"""Largest difference of torch's and the FP32 graph's scores, relative to the score, or to the threshold if that is larger: the head is the
+same, so only rounding differs (1e-5 is usual)."""
 DEFAULT_BUDGET = 0.005
 """How far image AUROC, and pixel AUROC where there are masks, may fall from FP32 to INT8; AUPRO, which moves more, by twice as much."""
 DEFAULT_BAND = 0.15
@@ -45,8 +44,8 @@ def flips(images: Sequence[str], reference: Severities, found: Severities, band:
 
 def check_same(images: Sequence[str], torch_scores: npt.NDArray[np.float64], ir_scores: npt.NDArray[np.float64], threshold: float) -> float:
     """Torch against its own FP32 graph. Returns the largest relative difference. Raises ParityError above SCORE_TOLERANCE, or for NaN."""
-    # With fewer images than features, taught images score next to nothing, and rounding is all that is left of them.
-    scale = np.maximum(np.abs(torch_scores), NEGLIGIBLE * threshold)
+    # With few images, taught ones score next to nothing, and rounding is all that is left of them: it moves no verdict.
+    scale = np.maximum(np.abs(torch_scores), threshold)
     relative = np.abs(ir_scores - torch_scores) / scale
     wrong = np.flatnonzero(~(relative <= SCORE_TOLERANCE))
     if len(wrong):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from export import convert
+from export import convert, package
 from export.child import ChildRun, run_in_child
 from export.convert import TrunkGraph
 from export.quantize import pick_images, quantize_backbone
@@ -96,5 +96,5 @@ class SharedWorkshop(Workshop):
 def _run(model: ov.Model, pictures: Path, out: Path) -> ChildRun:
     ir = out.with_name(out.name + ".xml")
     out.mkdir()
-    convert.save_ir(model, ir)
+    package.save_ir(model, ir)
     return run_in_child(ir, pictures, out)

@@ -51,12 +51,15 @@ class State:
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str] | None = None) -> None:
     """A safetensors file that all may read who may read a file made here: the library writes for its owner alone.
 
-    Raises OSError, SafetensorError.
+    Raises OSError.
     """
     path.touch()
     mode = path.stat().st_mode
     apart = {k: v.contiguous().clone() for k, v in tensors.items()}  # shared or strided ones are refused
-    save_file(apart, path, metadata=None if notes is None else dict(notes))
+    try:
+        save_file(apart, path, metadata=None if notes is None else dict(notes))
+    except SafetensorError as e:  # for a folder that is gone and for a full disk alike
+        raise OSError(str(e)) from e
     path.chmod(mode)
 
 
@@ -88,7 +91,7 @@ def save_state(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim
     try:
         save_tensors(tensors, part, notes)
         part.replace(checkpoint.path)
-    except (OSError, SafetensorError) as e:  # the latter for a folder that is gone and for a full disk alike
+    except OSError as e:
         raise DataError(f"checkpoint {checkpoint.path}: cannot be written ({e})") from e
     finally:
         part.unlink(missing_ok=True)

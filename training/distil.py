@@ -264,7 +264,7 @@ def save_teacher(pdn: Pdn, path: Path, backbone: str) -> None:
     try:
         save_tensors({k: v.detach().cpu() for k, v in pdn.state_dict().items()}, part, notes)
         part.replace(path)
-    except (OSError, SafetensorError) as e:
+    except OSError as e:
         raise DataError(f"teacher {path}: cannot be written ({e})") from e
     finally:
         part.unlink(missing_ok=True)

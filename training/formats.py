@@ -16,7 +16,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_runtime.errors import DataError
-from training.layout import GOOD, LISTED, SUFFIXES, TEST_EVERY, Found, Sample, folders_in, images_in, marked, pair_masks, say_orphans
+from training.layout import (
+    GOOD,
+    GOOD_NAMES,
+    LISTED,
+    SUFFIXES,
+    TEST_EVERY,
+    Found,
+    Sample,
+    folders_in,
+    images_in,
+    marked,
+    pair_masks,
+    say_orphans,
+)
 from training.tables import header_of, is_labels, read_csv, read_visa
 
 OK, KO = "ok", "ko"
@@ -100,6 +113,8 @@ def _read_split(path: Path, name: str, good: str) -> Found:
     kinds = [f for f in folders_in(path / "test") if f.name != good]
     for folder in kinds:
         images = images_in(folder)
+        if folder.name.lower() in GOOD_NAMES:
+            problems.append(f"{folder}: expected a kind of defect, found a name of good images; those belong in test/{good}: rename it")
         masks, left = pair_masks(images, truth / folder.name)
         wrong, said = say_orphans(truth / folder.name, [p for p in images if p not in masks], left)
         orphans, problems, notes = orphans + left, problems + wrong, notes + said

@@ -11,8 +11,8 @@ from edge_runtime.preprocess import read_mask
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2"})
 GOOD = "good"
-_GOOD_NAMES = ("good", "ok", "normal")
-_MASK_NAMES = ("mask", "masks", "ground_truth")
+GOOD_NAMES = ("good", "ok", "normal")
+MASK_NAMES = ("mask", "masks", "ground_truth")
 BAD = "bad"
 """The kind of a bad image where nothing names one."""
 TEST_EVERY = 5
@@ -134,7 +134,7 @@ def marked(masks: Iterable[Path]) -> dict[Path, bool | DataError]:
         return dict(zip(paths, pool.map(look, paths), strict=True))
 
 
-def _are_masks(images: Sequence[Path]) -> bool:
+def are_masks(images: Sequence[Path]) -> bool:
     return bool(images) and all(i.stem.lower().endswith("_mask") for i in images)
 
 
@@ -148,9 +148,9 @@ def find_bad(bad: Path | None, masks: Path | None) -> tuple[list[Sample], list[P
         raise DataError(f"masks: expected a folder, found {'a file' if masks.exists() else 'nothing'} at {masks}")
     inside = [f for f in folders_in(bad) if masks is None or f.resolve() != masks.resolve()]
     for folder in inside:
-        if folder.name.lower() in _GOOD_NAMES:
+        if folder.name.lower() in GOOD_NAMES:
             raise DataError(f"bad images: expected defects in the folders of {bad}, found {folder.name}; give a folder without good images")
-        if folder.name.lower() in _MASK_NAMES or _are_masks(images_in(folder)):
+        if folder.name.lower() in MASK_NAMES or are_masks(images_in(folder)):
             raise DataError(
                 f"bad images: expected defects in the folders of {bad}, found masks in {folder.name}; give them with --masks {folder}"
             )

@@ -35,6 +35,24 @@ def available_memory() -> int | None:
         return None
 
 
+def array_file(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> "np.memmap[Any, Any]":
+    """An .npy file of that shape, to be written in place. Raises OSError where the disk has no room for all of it."""
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:
+        _reserve(file.fileno(), array.offset + _bytes(shape, dtype))
+    return array
+
+
+def _bytes(shape: tuple[int, ...], dtype: type[np.generic]) -> int:
+    return int(np.prod(shape)) * np.dtype(dtype).itemsize
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the room now: a mapped file of holes ends the process with SIGBUS when the disk is full at its first write."""
+    if size:
+        os.posix_fallocate(descriptor, 0, size)
+
+
 def room(
     shape: tuple[int, ...], dtype: type[np.generic], scratch: Path | None = None, *, budget: int = IN_MEMORY_BYTES
 ) -> npt.NDArray[Any]:
@@ -42,11 +60,12 @@ def room(
 
     Raises DataError where the disk has no room.
     """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = _bytes(shape, dtype)
     if size <= budget:
         return np.empty(shape, dtype=dtype)
     try:
         with tempfile.TemporaryFile(dir=scratch, prefix="lineside-features-") as file:
+            _reserve(file.fileno(), size)
             return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
     except OSError as e:
         raise DataError(f"fit: no room for {size / 1e9:.1f} GB in {scratch or tempfile.gettempdir()}: {e.strerror or e}") from e

@@ -299,6 +299,14 @@ def test_a_png_cut_in_half_is_never_judged(tmp_path: Path) -> None:
         read_image(tmp_path / "i.png")
 
 
+def test_what_a_lossy_format_makes_of_black_is_not_masked(tmp_path: Path) -> None:
+    image = np.zeros((64, 96), np.uint8)
+    image[20:34, 30:54] = 255
+    cv2.imwrite(str(tmp_path / "m.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 60])
+    assert (cv2.imread(str(tmp_path / "m.jpg"), cv2.IMREAD_GRAYSCALE) > 0).mean() > 1.5 * (image > 0).mean(), "else this shows nothing"
+    assert (read_mask(tmp_path / "m.jpg") != image).sum() <= 20
+
+
 def test_any_value_but_zero_is_masked(tmp_path: Path) -> None:
     image = np.zeros((4, 4), np.uint8)
     image[1, 2] = 1

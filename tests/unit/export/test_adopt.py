@@ -17,7 +17,7 @@ from edge_runtime.errors import ConfigError, DataError, ExportError
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.preprocess import read_image
 from edge_runtime.records import Frame
-from export.adopt import ADVICE, FEWEST_BAD, Options, adopt, parse_hw
+from export.adopt import ADVICE, FEWEST_BAD, Options, _find_frames, adopt, parse_hw
 from export.child import run_in_child
 from export.cli import app
 from export.foreign import read_foreign
@@ -164,6 +164,13 @@ def _info(**changed: object) -> dict[str, object]:
     return {k: v for k, v in {**OTX, **changed}.items() if v is not None}
 
 
+def _sized(height: str) -> ov.Model:
+    model = anomalib_like(resizes=False)
+    model.set_rt_info(height, ["model_info", "orig_height"])
+    model.set_rt_info("64", ["model_info", "orig_width"])
+    return model
+
+
 REFUSED: dict[str, tuple[Callable[[], ov.Model], str]] = {
     "no metadata": (lambda: otx_like({}), "does not say what it is.*found outputs output"),
     "another task": (lambda: otx_like(_info(model_type="ssd")), "does not say what it is.*model_type ssd"),
@@ -175,6 +182,8 @@ REFUSED: dict[str, tuple[Callable[[], ov.Model], str]] = {
     "any size": (lambda: anomalib_like(resizes=False), "takes images of any size .*--image-size"),
     "centre crop": (lambda: anomalib_like(static=True, cut=8), "cuts 48x48 out of the 64x64 image"),
     "never validated": (lambda: anomalib_like(limit=float("nan")), "does not say where good ends .*--threshold"),
+    "letterbox": (lambda: otx_like(_info(resize_type="fit_to_window_letterbox")), "found fit_to_window_letterbox: .* stretched"),
+    "size no whole number": (lambda: _sized("64.0"), r"whole numbers as orig_height .* found 64\.0"),
     "no threshold": (lambda: otx_like(_info(image_threshold=None)), "does not say where good ends .*--threshold"),
 }
 
@@ -221,6 +230,16 @@ def test_a_model_that_accepts_every_bad_part_is_refused(save: Callable[[ov.Model
     with pytest.raises(ExportError, match=r"accepts all 4 bad images .*must not reach a line"):
         adopt(save(anomalib_like(limit=0.9999)), tmp_path / "bundle", Options(golden=golden))
     assert _left(tmp_path) == set()
+
+
+def test_good_frames_have_many_names_and_masks_are_no_frames(save: Callable[[ov.Model], Path], golden: Path, tmp_path: Path) -> None:
+    (golden / "good").rename(golden / "OK")
+    (golden / "ground_truth").mkdir()
+    for seed in range(FEWEST_BAD):
+        cv2.imwrite(str(golden / "ground_truth" / f"{seed}_mask.png"), np.full((80, 96), 255, np.uint8))
+    frames = _find_frames(Options(golden=golden), read_foreign(save(anomalib_like())))
+    assert frames.good is not None
+    assert (frames.good.count(True), frames.good.count(False)) == (FEWEST_BAD, FEWEST_BAD)
 
 
 def test_golden_folders_that_cannot_be_used_are_refused(save: Callable[[ov.Model], Path], golden: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edge_runtime.errors import ExportError, ParityError
-from export import convert
+from export import convert, package
 from export.parity import check_same
 from training.data import inputs, load_dataset
 from training.run import Detector, load_run
@@ -62,7 +62,7 @@ def test_the_graph_gives_torchs_scores_and_maps(parts: Parts) -> None:
 
 
 def test_the_graph_is_static_and_named_as_the_device_expects(parts: Parts, tmp_path: Path) -> None:
-    convert.save_ir(parts.model, tmp_path / "model.xml")
+    package.save_ir(parts.model, tmp_path / "model.xml")
     model = ov.Core().read_model(tmp_path / "model.xml")
     assert [(p.get_names(), p.get_element_type(), list(p.get_shape())) for p in model.inputs] == [({"image"}, ov.Type.u8, [1, 64, 64, 3])]
     assert {p.get_any_name(): (p.get_element_type(), list(p.get_shape())) for p in model.outputs} == {
@@ -72,7 +72,7 @@ def test_the_graph_is_static_and_named_as_the_device_expects(parts: Parts, tmp_p
 
 
 def test_every_buffer_of_the_head_is_a_named_constant_of_the_saved_graph(parts: Parts, tmp_path: Path) -> None:
-    convert.save_ir(parts.model, tmp_path / "model.xml")
+    package.save_ir(parts.model, tmp_path / "model.xml")
     found = convert.head_constants(ov.Core().read_model(tmp_path / "model.xml"))
     expected = {name: buffer.numpy() for name, buffer in parts.detector.head.named_buffers()}
     assert found.keys() == expected.keys()

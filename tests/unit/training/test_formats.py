@@ -293,6 +293,12 @@ def test_mvtecs_further_training_folders_are_never_learnt_as_good(tmp_path: Path
     assert any("stray.png" in n for n in found.notes) and "never learnt as good" in found.sentence
 
 
+def test_good_images_under_another_spelling_are_no_kind_of_defect(tmp_path: Path) -> None:
+    for name in ("train/good/0.png", "train/good/1.png", "test/Good/2.png", "test/hole/3.png"):
+        image(tmp_path / name, int(name[-5]))
+    assert any("test/Good: expected a kind of defect, found a name of good images" in p for p in find(tmp_path).problems)
+
+
 def test_a_plain_folder_is_all_good(tmp_path: Path) -> None:
     image(tmp_path / "b.tif", 1)
     image(tmp_path / "a.png", 2)

@@ -1,0 +1,52 @@
+"""A disk without room is a sentence, never a signal: SIGBUS is what a mapped file of holes ends with."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_BODY = """
+import sys
+from pathlib import Path
+import numpy as np, openvino as ov, torch
+from openvino import opset13 as ops
+from edge_runtime.errors import DataError
+from export.package import save_ir
+from training.checkpoint import save_tensors
+from training.memory import array_file, room
+
+disk = Path(sys.argv[1])
+big = ops.constant(np.zeros(1_000_000, np.float32))
+x = ops.parameter([1], np.float32)
+for do in (
+    lambda: array_file(disk / "a.npy", np.uint8, (4_000_000,)),
+    lambda: room((4_000_000,), np.uint8, disk, budget=0),
+    lambda: save_tensors({"a": torch.zeros(1_000_000)}, disk / "t"),
+    lambda: save_ir(ov.Model([ops.add(x, big)], [x], "m"), disk / "m.xml"),
+):
+    try:
+        do()
+        print("written")
+    except (OSError, DataError) as e:
+        print(type(e).__name__, e)
+    for path in disk.iterdir():
+        path.unlink()
+array_file(disk / "b.npy", np.uint8, (10, 7))[:] = 3
+print(np.load(disk / "b.npy").sum())
+"""
+
+
+def test_what_finds_no_room_says_so(tmp_path: Path) -> None:
+    shell = f'mount -t tmpfs -o size=1m none {tmp_path} || exit 97; exec "$@"'
+    command = ["unshare", "-m", "bash", "-c", shell, "_", sys.executable, "-c", _BODY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode in (1, 97) and ("unshare" in done.stderr or "mount" in done.stderr):
+        pytest.skip(f"a private file system cannot be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert [line.split()[0] for line in said] == ["OSError", "DataError", "OSError", "OSError", "210"], said
+    assert "No space left" in said[0]
+    assert "no room for" in said[1]
+    assert "No space left" in said[2]
+    assert "could not save m.xml" in said[3]
