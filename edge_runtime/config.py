@@ -64,7 +64,8 @@ class JournalSettings(Settings, frozen=True, kw_only=True):
     path: Path = Path("journal.sqlite")
     keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 400.0
     commit_timeout_ms: Positive = 50.0
-    """How long a decision waits for its row to be committed before it is told all the same and the journal is reported as late."""
+    """How long a decision waits for its row to be committed before it is told all the same and the journal is reported as late; at most
+    until its deadline."""
     durable: bool = False
     """Wait for the disk itself at each commit, so that a power cut loses no decision that was told; costs one disk sync a part."""
 

@@ -83,7 +83,10 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     own = products[""]
     find_regions(np.ones((4, 4), np.float32), np.eye(2, 3), (4, 4), 0.5)  # its first call takes milliseconds: not at the first reject
 
-    journal = stack.enter_context(Journal(config.journal, config.name))
+    deadlines_ns: dict[str, int] = {}
+    for product in products.values():
+        deadlines_ns[product.recipe] = min(product.deadline_ns, deadlines_ns.get(product.recipe, product.deadline_ns))
+    journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
     publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
     monitor = Monitor(

@@ -4,7 +4,7 @@ The camera exposes at the wire's edge; the station sees the same edge when it po
 whose exposure began in [t - before, t + after], and is answered once that window is over:
 
     pictures in the window   the trigger gets
-    exactly one              it, if no other trigger's window holds it too, and if the camera's count shows no picture that never came
+    exactly one, complete    it, if no other trigger's window holds it too, and if the camera's count shows no picture that never came
     two or more              a fault
     none                     a fault, as soon as a later picture came or its deadline passed
 
@@ -56,6 +56,8 @@ class Pairing:
         self._waiting: list[Trigger] = []
         self._answered: list[_Answered] = []
         self._pictures: list[_Picture] = []
+        self._incomplete_ns: list[int] = []
+        """When the last incomplete ones were exposed."""
         self._last_seq: int | None = None
         self._unexplained = 0
         self.strays = 0
@@ -96,6 +98,7 @@ class Pairing:
     def lost(self, why: LostFrame) -> list[Outcome]:
         """A picture came that must not be judged: the fault of the one trigger that can be meant; with several, they wait on."""
         self._unexplained += self._gap(why.seq)
+        self._incomplete_ns = [*self._incomplete_ns[1 - _KEPT :], why.captured_ns]
         bare = [t for t in self._waiting if not self._in_window(t)]
         return [self._fail(bare[0], str(why), missing=False)] if len(bare) == 1 else []
 
@@ -136,8 +139,8 @@ class Pairing:
         self._unexplained = 0
         for answered in self._answered:
             answered.missing = False
-        if len(mine) > 1:
-            return self._fail(trigger, f"{len(mine)} pictures for one trigger: which one shows the part is not known.", missing=False)
+        if (pictures := len(mine) + sum(self._owns(trigger, t) for t in self._incomplete_ns)) > 1:
+            return self._fail(trigger, f"{pictures} pictures for one trigger: which one shows the part is not known.", missing=False)
         if any(self._owns(t, picture.frame.captured_ns) for t in others):
             return self._fail(trigger, "The picture may belong to either of two triggers: they came too close together.", missing=False)
         if lost > explained:

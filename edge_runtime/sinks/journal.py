@@ -8,13 +8,14 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from edge_runtime.config import JournalSettings
 from edge_runtime.errors import SinkError
-from edge_runtime.records import Decision, Picture
+from edge_runtime.records import Decision, Picture, Verdict
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.journal_file import Row, read_decisions
 
@@ -24,6 +25,8 @@ RETRY_S = 1.0
 LATE_SHOWN_S = 10.0
 """How long a late commit stays in `problem`: health goes out once a second and must not miss it."""
 CLOSE_S = 5.0
+_TELL_S = 0.005
+"""What is left of the deadline for the PLC's write, once the disk has been waited for."""
 _BATCH = 500
 _CHECKPOINT_ROWS = 500
 _PRUNE_ROWS = 200
@@ -38,17 +41,20 @@ _log = logging.getLogger(__name__)
 
 
 class Journal:
-    """A Sink. `put` comes back when the row is committed, or after `commit_timeout_ms`, or at once while the disk is known to fail.
+    """A Sink. `put` comes back when the row is committed, or after `commit_timeout_ms`, or in time for the part's deadline, or at once
+    while the disk is known to fail.
 
-    The decision is kept in memory in the last two cases and written as soon as that is possible; meanwhile `problem` says so.
+    The decision is kept in memory in the last three cases and written as soon as that is possible; meanwhile `problem` says so.
     """
 
-    def __init__(self, settings: JournalSettings, station: str) -> None:
+    def __init__(self, settings: JournalSettings, station: str, deadlines_ns: Mapping[str, int] | None = None) -> None:
+        """`deadlines_ns`: by a decision's recipe, from its trigger to the moment at which all must be told."""
         self.path: Path = settings.path
         self._timeout_s = settings.commit_timeout_ms / 1e3
         self._keep = datetime.timedelta(days=settings.keep_days)
         self._durable = settings.durable
         self._station = station
+        self._deadlines_ns = deadlines_ns or {}
         self._lock_file: IO[bytes] | None = None
         self._thread: threading.Thread | None = None
         # All below is guarded by this one condition; put() and the writer wait on it for each other.
@@ -65,7 +71,7 @@ class Journal:
         """The writer's, once it runs."""
         self._file: tuple[int, int] | None = None
         self._lost = 0
-        self._late_until = 0.0
+        self._late_until = self._waited_s = 0.0
         self._closing = False
         self._last_seq = 0
 
@@ -110,7 +116,7 @@ class Journal:
             elif held and time.monotonic() < self._late_until:
                 said.append(f"{held} decisions are waiting for the disk")
             elif time.monotonic() < self._late_until:
-                said.append(f"a decision was told before its row was committed: the disk took longer than {self._timeout_s * 1e3:g} ms")
+                said.append(f"a decision was told before its row was committed: the disk took longer than {self._waited_s * 1e3:.0f} ms")
             if self._lost:
                 said.append(f"{self._lost} decisions were told but never written")
             if self._thread is not None and not self._thread.is_alive():
@@ -121,6 +127,7 @@ class Journal:
     def put(self, decision: Decision, pictures: tuple[Picture, ...] = ()) -> None:
         """Commit one decision; `pictures` are not kept."""
         row = journal_file.row_of(decision)
+        patience_s = self._patience_s(decision)
         with self._changed:
             if self._closing or self._thread is None:
                 raise SinkError(f"journal {self.path}: is closed; decision {decision.seq} was not written")
@@ -132,10 +139,16 @@ class Journal:
             self._taken += 1
             ticket = self._taken
             self._changed.notify_all()
-            if self._failure is None and not self._changed.wait_for(
-                lambda: self._done >= ticket or self._failure is not None, self._timeout_s
-            ):
-                self._late_until = time.monotonic() + LATE_SHOWN_S
+            if self._failure is None and not self._changed.wait_for(lambda: self._done >= ticket or self._failure is not None, patience_s):
+                self._late_until, self._waited_s = time.monotonic() + LATE_SHOWN_S, patience_s
+
+    def _patience_s(self, decision: Decision) -> float:
+        """How long this decision may wait for the disk. A FAULT has nothing to gain by its deadline: it may wait."""
+        deadline_ns = self._deadlines_ns.get(decision.recipe)
+        if deadline_ns is None or decision.verdict is Verdict.FAULT:
+            return self._timeout_s
+        left_s = (decision.stamps.fired_ns + deadline_ns - time.monotonic_ns()) / 1e9 - _TELL_S
+        return min(max(left_s, 0.0), self._timeout_s)
 
     # --- the writer's thread -------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Triggers over ZeroMQ: a PULL socket that binds, JSON in, one message a part."""
 
 import contextlib
+import datetime
 import logging
 import time
 from types import TracebackType
@@ -16,6 +17,8 @@ from edge_runtime.records import Trigger
 _log = logging.getLogger(__name__)
 _SHOW_PROBLEM_S = 60.0
 _MAX_MESSAGE_BYTES = 65_536
+_MAX_READ_BYTES = 16_777_216
+"""Beyond it ZeroMQ closes the connection, and all messages on their way are lost with that one."""
 
 
 class _Message(msgspec.Struct):
@@ -23,15 +26,22 @@ class _Message(msgspec.Struct):
 
     part_id: Annotated[str, msgspec.Meta(max_length=200)] = ""
     recipe: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    sent: Annotated[datetime.datetime, msgspec.Meta(tz=True)] | None = None
 
 
 class ZeromqLine:
-    """One trigger a message. A message that cannot be read announces nothing: it is counted and shown for a minute."""
+    """One trigger a message. A message that cannot be read announces nothing: it is counted and shown for a minute.
+
+    A part that has gone by when its message is read is refused, for the next frame shows another one: ZeroMQ keeps messages at the sender
+    while the station is down. Known are those that say so (`sent`), and those that came before the station was ready.
+    """
 
     exhausted = False
 
     def __init__(self, settings: ZeromqTrigger, first_seq: int) -> None:
         self._endpoint = settings.endpoint
+        self._max_age_ns = round(settings.max_age_ms * 1e6)
+        self._awaited = False
         self._seq = first_seq
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -41,10 +51,11 @@ class ZeromqLine:
         self._malformed_why = ""
 
     def __enter__(self) -> Self:
+        self._awaited = False
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PULL)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_READ_BYTES)
         try:
             self._socket.bind(self._endpoint)
         except zmq.ZMQError as e:
@@ -80,19 +91,38 @@ class ZeromqLine:
         """The next readable message's part."""
         assert self._socket is not None, "enter the trigger line first"
         until = time.monotonic() + timeout_s
-        while self._socket.poll(max(round((until - time.monotonic()) * 1e3), 0), zmq.POLLIN):
+        while True:
+            early = not self._awaited and self._socket.poll(0, zmq.POLLIN) != 0
+            self._awaited = not early
+            if not early and not self._socket.poll(max(round((until - time.monotonic()) * 1e3), 0), zmq.POLLIN):
+                return None
             fired = time.monotonic_ns()
             parts = self._socket.recv_multipart(zmq.NOBLOCK)
             try:
                 if len(parts) != 1:
                     raise msgspec.DecodeError(f"expected one message part, found {len(parts)}")
+                if len(parts[0]) > _MAX_MESSAGE_BYTES:
+                    raise msgspec.DecodeError(f"expected at most {_MAX_MESSAGE_BYTES} bytes, found {len(parts[0])}")
                 message = self._decoder.decode(parts[0])
             except (msgspec.DecodeError, UnicodeDecodeError) as e:
                 self._malformed += 1
                 self._malformed_at, self._malformed_why = time.monotonic(), str(e)
                 _log.warning('trigger socket %s: expected JSON such as {"part_id": "A-17"}, found %.80r: %s', self._endpoint, parts[0], e)
                 continue
-            trigger = Trigger(seq=self._seq, fired_ns=fired, part_id=message.part_id, recipe=message.recipe)
+            refused = "Announced before the station was ready: its part is taken to have gone." if early else ""
+            if message.sent is not None:
+                age_ns = (datetime.datetime.now(datetime.UTC) - message.sent) // datetime.timedelta(microseconds=1) * 1000
+                fired -= min(max(age_ns, 0), self._max_age_ns)
+                refused = refused or self._gone(age_ns)
+            trigger = Trigger(self._seq, fired, message.part_id, message.recipe, refused)
             self._seq += 1
             return trigger
-        return None
+
+    def _gone(self, age_ns: int) -> str:
+        """Why a part whose message is that old cannot be judged; empty when it can."""
+        if abs(age_ns) <= self._max_age_ns:
+            return ""
+        limit = f"trigger.max_age_ms is {self._max_age_ns / 1e6:g}"
+        if age_ns < 0:
+            return f"Announced {-age_ns / 1e9:.1f} s in the future: the sender's clock and this machine's differ ({limit})."
+        return f"Announced {age_ns / 1e9:.1f} s ago: its message has waited, or the sender's clock is behind ({limit})."

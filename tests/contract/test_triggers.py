@@ -1,5 +1,6 @@
 """What every trigger line promises: timer, ZeroMQ, and a PLC over each protocol (edge_runtime.sim)."""
 
+import datetime
 import itertools
 import json
 import socket
@@ -138,7 +139,10 @@ def test_a_malformed_message_is_reported_and_the_next_one_counts(free_port: int,
             [b""],
             [b"{}", b"{}"],
             [b'{"part_id": "' + b"x" * 201 + b'"}'],
+            [b'{"part_id": "A", "sent": "2026-03-01T06:30:00"}'],
+            [b'{"more": "' + b"x" * 70_000 + b'"}'],
         ]
+        assert line.wait(0.01) is None
         for parts in bad:
             push.send_multipart(parts)
         push.send(b'{"part_id": "A-17", "shift": 2}')
@@ -151,9 +155,34 @@ def test_a_malformed_message_is_reported_and_the_next_one_counts(free_port: int,
 
 def test_a_message_may_name_the_recipe(free_port: int) -> None:
     with sender(free_port) as push, open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
+        assert line.wait(0.01) is None
         push.send(b'{"part_id": "A", "recipe": "7"}')
         push.send(b'{"part_id": "B"}')
         assert [_next(line).recipe, _next(line).recipe] == ["7", ""]
+
+
+def test_parts_that_were_announced_while_nobody_listened_are_refused(free_port: int) -> None:
+    with sender(free_port) as push:
+        push.send(b'{"part_id": "A"}')
+        with open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
+            time.sleep(0.5)  # the sender reconnects, as the station opens its cameras
+            early = _next(line)
+            assert line.wait(0.01) is None
+            push.send(b'{"part_id": "B"}')
+            assert (early.part_id, "before the station was ready" in early.refused, _next(line).refused) == ("A", True, "")
+
+
+def test_a_message_that_says_when_it_was_sent_counts_from_there_and_is_refused_when_its_part_has_gone(free_port: int) -> None:
+    with sender(free_port) as push, open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}", max_age_ms=5000), 1) as line:
+        assert line.wait(0.01) is None
+        for ago_s in (1.0, 90.0, -90.0):
+            sent = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=ago_s)
+            push.send(json.dumps({"sent": sent.isoformat()}).encode())
+        fresh, old, ahead = _next(line), _next(line), _next(line)
+    assert fresh.refused == ""
+    assert 0.99 < (time.monotonic_ns() - fresh.fired_ns) / 1e9 < 3.0
+    assert "s ago: its message has waited" in old.refused
+    assert "in the future" in ahead.refused
 
 
 def test_a_port_in_use_is_named(free_port: int) -> None:

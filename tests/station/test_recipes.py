@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,9 +81,14 @@ def test_the_deadline_is_that_of_the_part_s_own_recipe(model: OpenvinoPredictor)
 
 
 class Plc(Line):
-    """A line that takes the results, too, and can be lost."""
+    """A line that takes the results, too; the one of the part `lost` does not reach it."""
 
-    lost: str | None = None
+    def __init__(self, at_ms: Sequence[float], lost: int) -> None:
+        super().__init__(at_ms)
+        self._lost = lost
+
+    def unreachable(self, trigger: Trigger) -> str | None:
+        return "PLC 10.0.0.9: stopped answering; reconnecting" if trigger.seq == self._lost else None
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         pass
@@ -91,12 +96,7 @@ class Plc(Line):
 
 def test_parts_that_were_taken_are_faults_while_the_plc_is_lost(model: OpenvinoPredictor) -> None:
     """Law 2: what cannot be acted upon is accepted by nobody."""
-    plc = Plc(every(300, 3))
-
-    def around_the_second(n: int) -> None:
-        plc.lost = "PLC 10.0.0.9: stopped answering; reconnecting" if n == 2 else None
-
-    with rig(plc, Parts(bad=[3]), Wrapped(model, around_the_second)) as r:
+    with rig(Plc(every(300, 3), lost=2), Parts(bad=[3]), model) as r:
         assert r.station.run() == 0
         assert r.heard.verdicts == [A, F, R]
         lost = r.heard.decisions[1]

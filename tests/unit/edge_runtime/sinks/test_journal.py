@@ -249,6 +249,18 @@ def test_a_disk_that_hangs_delays_a_decision_by_the_commit_timeout_only(tmp_path
         assert [d.seq for d in read_decisions(journal.path)] == [1]
 
 
+def test_a_disk_that_hangs_makes_no_verdict_late(tmp_path: Path) -> None:
+    with Journal(settings(tmp_path / "j.sqlite", commit_timeout_ms=250), "s", {"cells": 60_000_000}) as journal, Blocker(journal.path):
+        now = time.monotonic_ns()
+        stamps = Stamps(now, now, now, now, now, now)
+        journal.put(a_decision(1, stamps=stamps))
+        assert 0.04 < (time.monotonic_ns() - now) / 1e9 < 0.2
+        assert journal.problem is not None
+        began = time.perf_counter()
+        journal.put(a_decision(2, stamps=stamps, verdict=Verdict.FAULT))
+        assert time.perf_counter() - began > 0.2, "a fault has no deadline to keep: its row may be waited for"
+
+
 def test_what_memory_cannot_hold_is_counted_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "BACKLOG", 5)
     with Journal(settings(tmp_path / "j.sqlite", commit_timeout_ms=1), "s") as journal:
