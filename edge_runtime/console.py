@@ -1,7 +1,12 @@
 """How the three commands end: an error of Lineside's own is one message on stderr and its exit code; a traceback is for --debug only."""
 
+import os
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
 import typer
@@ -10,6 +15,12 @@ from edge_runtime.errors import EXIT_BUG, DeviceError, LinesideError
 
 EXIT_INTERRUPTED = 130
 """As a shell reports a process that SIGINT ended."""
+_END_S = 10.0
+"""How long a child that is to end may take to end its own children."""
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: what is open is closed, and what was begun is ended, on the way out."""
 
 
 def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None) -> NoReturn:
@@ -22,6 +33,8 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     app.pretty_exceptions_enable = False  # typer would otherwise draw a traceback for users
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
         app(args=[a for a in arguments if a != "--debug"], prog_name=name)
     except LinesideError as e:
@@ -31,6 +44,9 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
         sys.exit(e.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)  # for a supervisor, an end by this signal is no failure
     except Exception as e:
         if debug:
             raise
@@ -41,7 +57,29 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
         first = (str(e).strip().splitlines() or ["no message"])[0]
         _say(f"internal error: {type(e).__name__}: {first}. This is a bug in Lineside; run again with --debug for its traceback")
         sys.exit(EXIT_BUG)
+    finally:
+        if main_thread and signal.getsignal(signal.SIGTERM) is _terminate:
+            signal.signal(signal.SIGTERM, before)
     sys.exit(0)
+
+
+def run_child(command: Sequence[str]) -> tuple[int, bytes]:
+    """(exit code, stdout) of a command; an exception meanwhile, such as SIGTERM's, ends it and what it has begun itself."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            said, _ = process.communicate()
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+    return process.returncode, said
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
 
 
 def _say(message: str) -> None:

@@ -1,7 +1,7 @@
 """`lineside-train`: verbs -> calls -> exit codes. Importable without torch: what needs it is imported inside the verbs."""
 
 import json
-import subprocess
+import os
 import sys
 import tempfile
 import time
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_runtime.console import run_app
+from edge_runtime.console import run_app, run_child
 from edge_runtime.errors import ConfigError
 from training import look
 from training.console import AllowDuplicates, bars, input_options, need_extra, say
@@ -179,8 +179,9 @@ app.command()(look.report)
 def compare(context: typer.Context) -> None:
     """Teach, build and measure methods side by side, and say which one to take (--help says more)."""
     need_extra()
-    # Teaching does not import exporting: what needs both is a process of its own.
-    raise typer.Exit(subprocess.run([*CHOOSE, *context.args], check=False).returncode)
+    # Teaching does not import exporting: what needs both is another program, and this process becomes it.
+    sys.stdout.flush()
+    os.execv(CHOOSE[0], [*CHOOSE, *context.args])
 
 
 def _refuse_with_auto(preset: str, resume: bool, lone_masks: bool, **of_one_method: Any) -> None:
@@ -205,10 +206,10 @@ def _pick_method(data: Path, **options: Any) -> tuple[str, str, bool]:
         words += [flag] if value is True else [] if value is None or value is False else [flag, str(value)]
     with tempfile.TemporaryDirectory(prefix="lineside-auto-") as scratch:
         command = [*CHOOSE, str(data), *words, "--out", str(Path(scratch) / "compared"), "--json"]
-        found = subprocess.run(command, check=False, stdout=subprocess.PIPE)
-    if found.returncode:
-        raise typer.Exit(found.returncode)
-    comparison = json.loads(found.stdout)
+        code, said = run_child(command)
+    if code:
+        raise typer.Exit(code)
+    comparison = json.loads(said)
     method, _, preset = comparison["best"].partition("/")
     say(f"taking {method} ({preset}), chosen by {comparison['chosen_by']}")
     return method, preset, comparison["n_bad_learnt"] > 0

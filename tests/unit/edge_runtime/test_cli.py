@@ -102,6 +102,13 @@ def lines(process: subprocess.Popen[str], count: int, timeout_s: float = 20.0) -
     return raw[: raw.rindex(b"\n")].decode().splitlines()
 
 
+def wait_for(true: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom edge_runtime.cli import main\nsys.argv = ['lineside', '--help']\n"
@@ -263,3 +270,20 @@ def test_the_simulated_plc_plays_a_line_for_a_station(station: Path, start: Call
     ]  # fmt: skip
     running.send_signal(signal.SIGTERM)
     assert running.wait(15) == 0
+
+
+def test_sigterm_ends_what_a_command_has_begun(tmp_path: Path) -> None:
+    """`kill` on a command that teaches in children must not leave them at work."""
+    code = (
+        "import subprocess, sys, typer\nfrom edge_runtime.console import run_app, run_child\napp = typer.Typer()\n"
+        "@app.command()\ndef f(depth: int):\n"
+        "    run_child([sys.executable, __file__, '0']) if depth else run_child(['sh', '-c', 'echo $$ > pid; exec sleep 60'])\n"
+        "run_app(app)\n"
+    )
+    (tmp_path / "nested.py").write_text(code)
+    pid = tmp_path / "pid"
+    process = subprocess.Popen([sys.executable, "nested.py", "1"], cwd=tmp_path)
+    wait_for(lambda: pid.exists() and pid.read_text().strip() != "")
+    process.terminate()
+    assert process.wait(15) == -signal.SIGTERM
+    wait_for(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists())
