@@ -3,6 +3,7 @@
 Everything is laid out on 1920x1080 and scaled by one `unit`. Verdicts differ in word, sign, brightness and pattern, not only in colour.
 """
 
+import re
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +18,8 @@ from edge_runtime.overlay.style import AMBER, BACKGROUND, BAND, BLACK, GRAY, INK
 from edge_runtime.overlay.text import BOLD, MEDIUM, REGULAR, Canvas, Color
 from edge_runtime.records import Affine, Decision, ScoreMap, Verdict
 
+_FOLDERS = re.compile(r"(?<![\w/:])/(?:[^\s/:]+/)+")
+"""Of a path. They are in the journal and the log; here they would push the cause off the screen."""
 FADE = 0.5
 """Brightness of what is shown although it is old."""
 
@@ -245,7 +248,8 @@ def _problems(canvas: Canvas, box: tuple[int, int, int, int], problems: tuple[st
     lines = (h - 2 * pad) // leading
     if lines < 1:
         return
-    first = f"{len(problems)} problems: {problems[0]}" if len(problems) > 1 else problems[0]
+    first = _FOLDERS.sub("…/", problems[0])
+    first = f"{len(problems)} problems: {first}" if len(problems) > 1 else first
     wrapped = text.wrap(first, size, MEDIUM, w - u(8) - 2 * pad, lines)
     h = 2 * pad + len(wrapped) * leading
     canvas[y : y + h, x : x + w] = PANEL

@@ -22,6 +22,8 @@ from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, named
 
 _RETRY_S = 1.0
 _DRAWINGS_PER_S = 10
+_WIDE = 100
+"""Characters: a narrower terminal shows no type and no direction, so that each value has its room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,7 @@ class Screen:
     """A table that stays in its place: signal, direction, address, type, value, and how long ago it changed."""
 
     def __init__(self, monitor: Monitor) -> None:
+        from rich import get_console
         from rich.live import Live
 
         self._tags, self._where = monitor.tags, monitor.where
@@ -201,7 +204,8 @@ class Screen:
         self._changed: dict[str, float] = {}
         self._problem: str | None = None
         self._drawn = -1.0
-        self._live = Live(self._table(0.0), auto_refresh=False)
+        self._console = get_console()
+        self._live = Live(self._table(0.0), console=self._console, auto_refresh=False)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -226,16 +230,21 @@ class Screen:
         from rich.table import Table
 
         table = Table(box=box.SIMPLE, title=self._problem or self._where, title_style="bold red" if self._problem else "bold")
-        for column in ("signal", "direction", "address", "type", "value", "changed"):
-            table.add_column(column, justify="right" if column in ("value", "changed") else "left")
+        narrow = self._console.width < _WIDE
+        for column in (
+            ("signal", "address", "value", "changed") if narrow else ("signal", "direction", "address", "type", "value", "changed")
+        ):
+            # Rather the address is folded than a value cut.
+            table.add_column(column, justify="right" if column in ("value", "changed") else "left", no_wrap=column != "address")
         for tag in self._tags:
             value, changed = self._values.get(tag.name), self._changed.get(tag.name)
             ago = "" if changed is None else f"{at_s - changed:.1f} s ago"
             style = "bold green" if value is True else "bold" if changed is not None and at_s - changed < 1 else ""
+            said = "" if value is None else str(_plain(value))
+            way = TO_PLC if tag.writable else TO_STATION
             table.add_row(
-                tag.name, TO_PLC if tag.writable else TO_STATION, tag.address, tag.type, "" if value is None else str(_plain(value)), ago,
-                style=style,
-            )  # fmt: skip
+                *((tag.name, tag.address, said, ago) if narrow else (tag.name, way, tag.address, tag.type, said, ago)), style=style
+            )
         return table
 
 

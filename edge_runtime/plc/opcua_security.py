@@ -1,5 +1,6 @@
 """Who the station and the PLC are to each other over OPC UA: certificates, policies, passwords, and what a refusal means."""
 
+import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -146,10 +147,18 @@ async def _not_offered(s: OpcuaTrigger, timeout_s: float) -> ConfigError:
 
 
 def _untrusted(s: OpcuaTrigger, why: str) -> ConfigError:
-    return ConfigError(
-        f"trigger.certificate: the PLC {s.endpoint} refused {s.certificate} ({why}). Add it to the certificates that the PLC trusts, "
-        "and see that it is valid today and names this station's application URI"
-    )
+    advice = "Add it to the certificates that the PLC trusts"
+    if s.certificate is not None:
+        own, now, wrong = load_certificate("certificate", s.certificate), datetime.datetime.now(datetime.UTC), []
+        if now >= own.not_valid_after_utc:
+            wrong.append(f"expired on {own.not_valid_after_utc:%Y-%m-%d}")
+        if now < own.not_valid_before_utc:
+            wrong.append(f"is valid only from {own.not_valid_before_utc:%Y-%m-%d %H:%M} UTC (is this machine's clock right?)")
+        if application_uri(own) is None:
+            wrong.append("names no application URI (a subjectAltName of the kind URI)")
+        if wrong:
+            advice = f"It {' and '.join(wrong)}: make a new one, and add that to the certificates that the PLC trusts"
+    return ConfigError(f"trigger.certificate: the PLC {s.endpoint} refused {s.certificate} ({why}). {advice}")
 
 
 def _named(certificate: x509.Certificate) -> str:

@@ -1,7 +1,10 @@
 """OPC UA with certificates and passwords, against a server that trusts one client and shows a certificate of its own."""
 
 import datetime
+import shlex
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edge_runtime.config import OpcuaTrigger, PlcInputs
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.opcua import OpcuaPort
+from edge_runtime.plc.opcua_security import application_uri
 from edge_runtime.plc.tags import Tag
 from edge_runtime.sim.opcua_server import OpcuaServer, self_signed
 
@@ -38,8 +42,8 @@ def settings(tmp_path: Path) -> OpcuaTrigger:
     )  # fmt: skip
 
 
-def _identity(directory: Path, name: str) -> None:
-    certificate, key = self_signed(f"urn:lineside:{name}")
+def _identity(directory: Path, name: str, days: int = 365) -> None:
+    certificate, key = self_signed(f"urn:lineside:{name}", days)
     (directory / f"{name}.der").write_bytes(certificate)
     (directory / f"{name}.key").write_bytes(key)
 
@@ -126,6 +130,33 @@ def test_a_file_that_cannot_be_used_is_named(settings: OpcuaTrigger, tmp_path: P
     if content is not None:
         path.write_bytes(content)
     assert str(path) in refused(changed(settings, **{key: path}), rf"^trigger\.{key}: .*{message}")
+
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+
+
+@needs_openssl
+def test_what_a_certificate_lacks_is_said_when_it_is_refused(settings: OpcuaTrigger, tmp_path: Path) -> None:
+    _identity(tmp_path, "expired", days=0)
+    subprocess.run(
+        shlex.split(f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout {tmp_path}/bare.key -out {tmp_path}/bare.der"),
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with OpcuaServer(settings, TAGS):
+        for name, lack in (("expired", "expired on 20"), ("bare", "names no application URI")):
+            refused(changed(settings, certificate=tmp_path / f"{name}.der", private_key=tmp_path / f"{name}.key"), lack)
+
+
+@needs_openssl
+def test_the_command_in_the_documentation_makes_a_certificate_that_a_server_takes(settings: OpcuaTrigger, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "deploy/plc/README.md").read_text(encoding="utf-8")
+    command = next(block for block in page.split("```") if "openssl req" in block).removeprefix("sh\n")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, capture_output=True)
+    own = changed(settings, certificate=tmp_path / "station.pem", private_key=tmp_path / "station.key")
+    with OpcuaServer(own, TAGS) as server:
+        works(own, server)
+    names = application_uri(x509.load_pem_x509_certificate((tmp_path / "station.pem").read_bytes()))
+    assert names is not None
 
 
 def test_a_key_of_another_certificate_is_found(settings: OpcuaTrigger, tmp_path: Path) -> None:

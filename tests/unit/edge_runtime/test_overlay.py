@@ -106,6 +106,16 @@ def test_nothing_leaves_its_place_however_long_it_is(size: tuple[int, int]) -> N
         assert np.all(below[:, gap - round(36 * unit) : gap - 3] == style.BACKGROUND), "picture and words stay apart"
 
 
+def test_a_problem_s_cause_is_not_pushed_off_the_screen_by_a_path() -> None:
+    cause = "database or disk is full"
+    short, long = (
+        p.paint(dataclasses.replace(view(flat(30)), problems=(f"journal {folders}journal.sqlite: {cause}",)), (1280, 720))
+        for folders in ("…/", "/var/lib/lineside/a-station-with-a-long-name/and-a-folder-of-its-own/on-another-disk/")
+    )
+    assert np.array_equal(short, long)
+    assert p._FOLDERS.sub("…/", "camera rtsp://10.0.0.5/a/b: no answer") == "camera rtsp://10.0.0.5/a/b: no answer"
+
+
 def test_old_data_never_looks_like_a_verdict() -> None:
     for v in Verdict:
         fresh, stale = p.paint(view(flat(30), v), (1280, 720)), p.paint(view(flat(30), v), (1280, 720), stale_s=9.0)

@@ -183,7 +183,12 @@ def test_the_screen_shows_address_value_and_age(plc: SimulatedPlc) -> None:
         screen.add(first)
         screen.add(Change(first.wall_time, 2.0, {"busy": True}))
         console = Console(width=140)
+        screen._console = console
         with console.capture() as capture:
             console.print(screen._table(5.0))
+        narrow = screen._console = Console(width=60)
+        with narrow.capture() as captured:
+            narrow.print(screen._table(5.0))
+    assert ["busy", "coil:20", "1", "3.0", "s", "ago"] in [row.split() for row in captured.get().splitlines()]
     line = next(row for row in capture.get().splitlines() if row.split()[:1] == ["busy"])
     assert line.split() == ["busy", "station", "->", "PLC", "coil:20", "bool", "1", "3.0", "s", "ago"]
