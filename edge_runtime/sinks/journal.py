@@ -154,7 +154,8 @@ class Journal:
 
     def _write(self) -> None:
         unmoved = 0  # rows since the last checkpoint
-        prune_at = time.monotonic()
+        prune_at = began = time.monotonic()
+        found = self._last_seq
         while True:
             batch = self._next_batch(until=prune_at)
             if batch:
@@ -172,7 +173,9 @@ class Journal:
                     journal_file.checkpoint(connection)
                     unmoved = 0
                 elif time.monotonic() >= prune_at:
-                    pruned = journal_file.prune(connection, datetime.datetime.now(datetime.UTC), self._keep, _PRUNE_ROWS)
+                    # Rows that this process wrote are no older than it is, whatever a clock that was put right meanwhile makes of them.
+                    up_to = found if time.monotonic() - began < self._keep.total_seconds() else self._last_seq
+                    pruned = journal_file.prune(connection, datetime.datetime.now(datetime.UTC), self._keep, _PRUNE_ROWS, up_to)
                     unmoved += pruned
                     prune_at = time.monotonic() + (0.0 if pruned == _PRUNE_ROWS else _PRUNE_EVERY_S)
                 self._upkeep_failure = None

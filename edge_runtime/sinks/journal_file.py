@@ -145,18 +145,23 @@ def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
         raise
 
 
-def prune(connection: sqlite3.Connection, now: datetime.datetime, keep: datetime.timedelta, at_most: int) -> int:
-    """Delete up to `at_most` of the oldest rows, those older than `keep`; how many were deleted.
+def prune(connection: sqlite3.Connection, now: datetime.datetime, keep: datetime.timedelta, at_most: int, up_to_seq: int) -> int:
+    """Delete up to `at_most` of the oldest rows, those older than `keep` and not after `up_to_seq`; how many were deleted.
 
     Older than the newest row, where `now` is later than that: neither a standstill nor a clock that is years ahead empties a journal, from
-    whose last row the station goes on counting.
+    whose last row the station goes on counting. Rows dated in the future are as old as the first one after them that is not.
     """
     newest = connection.execute("SELECT wall_time FROM decisions ORDER BY seq DESC LIMIT 1").fetchone()
     if newest is None:
         return 0
-    before = (min(now, datetime.datetime.fromisoformat(newest[0])) - keep).isoformat(timespec="milliseconds")
+    known = min(now, datetime.datetime.fromisoformat(newest[0]))
+    before = (known - keep).isoformat(timespec="milliseconds")
+    dated = (known.isoformat(timespec="milliseconds"),)
+    first = connection.execute("SELECT seq, wall_time FROM decisions WHERE wall_time <= ? ORDER BY seq LIMIT 1", dated).fetchone()
+    ahead = first[0] if first is not None and first[1] < before else 0
     return connection.execute(
-        "DELETE FROM decisions WHERE wall_time < ? AND seq IN (SELECT seq FROM decisions ORDER BY seq LIMIT ?)", (before, at_most)
+        "DELETE FROM decisions WHERE (wall_time < ? OR seq < ?) AND seq IN (SELECT seq FROM decisions WHERE seq <= ? ORDER BY seq LIMIT ?)",
+        (before, ahead, up_to_seq, at_most),
     ).rowcount
 
 

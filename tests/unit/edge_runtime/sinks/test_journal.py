@@ -431,6 +431,26 @@ def test_neither_a_standstill_nor_a_clock_far_ahead_empties_a_journal(tmp_path: 
         assert journal.last_seq() == 3
 
 
+def test_rows_of_a_clock_that_was_years_behind_stay_as_long_as_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PC whose clock's battery is flat starts in the past, until the network tells it the time."""
+    monkeypatch.setattr(journal_module, "_PRUNE_EVERY_S", 0.02)
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path, keep_days=10), "s") as journal:
+        journal.put(a_decision(1, wall_time="2020-01-01T00:00:00.000+00:00"))
+        journal.put(a_decision(2))
+        time.sleep(0.3)  # upkeep runs many times
+        assert [d.seq for d in read_decisions(path)] == [1, 2]
+
+
+def test_rows_dated_in_the_future_go_with_those_after_them(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as journal:
+        for seq, days in ((1, -900), (2, -900), (3, 20), (4, 5), (5, -900), (6, 0)):
+            journal.put(a_decision(seq, wall_time=(datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds")))
+    with Journal(settings(path, keep_days=10), "s"):
+        wait_until(lambda: [d.seq for d in read_decisions(path)] == [4, 5, 6])
+
+
 def test_the_write_ahead_log_does_not_grow_without_end(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     with Journal(settings(path), "s") as journal:
