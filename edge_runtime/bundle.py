@@ -2,7 +2,8 @@
 
 Layout: manifest.json, manifest.sha256, model.xml, model.bin, golden/*.png, optionally ignore_mask.png. The manifest lists the sha256 of
 every other file; the bundle's id is the sha256 of the manifest's bytes, so that one id names one exact model with one exact calibration.
-manifest.sha256 (`sha256sum -c` reads it) holds that id, so that damage to the manifest itself is seen too.
+manifest.sha256 (`sha256sum -c` reads it) holds that id, so that damage to the manifest itself is seen too. A bundle that was released has
+manifest.sig as well (edge_runtime.signature).
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from edge_runtime.errors import BundleError
 SCHEMA = 1
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
+SIGNATURE = "manifest.sig"
 SHORT_SHA256 = 16
 """Hex digits that are enough to know a training image again."""
 
@@ -207,6 +209,8 @@ class ModelBundle:
         self.directory = directory
         self.manifest = manifest
         self.id = bundle_id
+        self.signature = _signature(directory)
+        """As it is in the file, not yet compared with any key; None where there is none."""
 
     @property
     def model_xml(self) -> Path:
@@ -277,6 +281,15 @@ def _check_seal(directory: Path, manifest: bytes) -> str:
     return bundle_id
 
 
+def _signature(directory: Path) -> bytes | None:
+    try:
+        return (directory / SIGNATURE).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        raise BundleError(f"bundle {directory}: {SIGNATURE} is unreadable ({e.strerror}); copy the bundle again") from e
+
+
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, as hex."""
     with path.open("rb") as f:
@@ -302,7 +315,7 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
                 f"bundle {directory}: {name} was altered: expected sha256 {expected[:16]}…, found {found[:16]}…; copy the bundle again"
             )
     present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
-    extra = sorted(present - set(manifest.files) - {MANIFEST, SEAL})
+    extra = sorted(present - set(manifest.files) - {MANIFEST, SEAL, SIGNATURE})
     if extra:
         raise BundleError(f"bundle {directory}: {extra[0]} is not listed in the manifest; a bundle holds nothing else: remove it")
 

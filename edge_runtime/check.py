@@ -22,6 +22,7 @@ from edge_runtime.plc.signals import tags_of
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.recipes import Entry, load_recipes
 from edge_runtime.records import Frame
+from edge_runtime.signature import TrustedKey, load_keys, released_by
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.binding import answers
 from edge_runtime.sources import check_depth, open_source
@@ -49,6 +50,7 @@ def check_station(path: Path) -> Iterator[Finding]:
     try:
         config = load_station(path)
         entries = load_recipes(config)
+        keys = load_keys(config.trusted_keys)
     except ConfigError as e:
         yield Finding("configuration", False, str(e))
         return  # nothing else is known
@@ -56,7 +58,7 @@ def check_station(path: Path) -> Iterator[Finding]:
     predictors: list[list[OpenvinoPredictor]] = [[] for _ in config.cameras]
     with contextlib.ExitStack() as stack:
         for entry in entries:
-            predictor = yield from _recipe(config, entry, stack)
+            predictor = yield from _recipe(config, entry, keys, stack)
             predictors[entry.camera] += [predictor] if predictor is not None else []
     yield _try("processors", lambda: processors(config.threads, max((p.threads_used for its in predictors for p in its), default=0)))
     sockets = _try("sockets", lambda: bindable(endpoints_of(config)))
@@ -147,17 +149,21 @@ def _known(config: StationConfig, entries: list[Entry]) -> str:
     return f"station {config.name}, recipe {', '.join(names)}, deadline {min(r.deadline_ms for r in own):g} ms{more}"
 
 
-def _recipe(config: StationConfig, entry: Entry, stack: contextlib.ExitStack) -> Generator[Finding, None, OpenvinoPredictor | None]:
+def _recipe(
+    config: StationConfig, entry: Entry, keys: list[TrustedKey], stack: contextlib.ExitStack
+) -> Generator[Finding, None, OpenvinoPredictor | None]:
     """Its findings; returns the predictor of a bundle that is sound."""
     recipe = entry.recipe
     prefix = f"{entry.where.removeprefix('camera ')} " if entry.where else ""
     try:
         bundle = ModelBundle.open(recipe.bundle)
+        signer = released_by(bundle, keys, recipe.bundle)
         predictor = OpenvinoPredictor(bundle, config.device, config.threads, recipe.region)
         m = bundle.manifest
         clamped = "; scores are clamped to 0..1" if m.clamped else ""
+        released = f", released by {signer}" if signer else ""
         known = f"{m.name} {m.version} ({m.method}, {m.precision})"
-        yield Finding(f"{prefix}bundle", True, f"{known}, {len(m.files)} files intact, id {bundle.id[:12]}{clamped}")
+        yield Finding(f"{prefix}bundle", True, f"{known}, {len(m.files)} files intact, id {bundle.id[:12]}{released}{clamped}")
     except (BundleError, ConfigError) as e:
         yield Finding(f"{prefix}bundle", False, str(e))
         return None

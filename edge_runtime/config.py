@@ -124,6 +124,8 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     journal: JournalSettings = JournalSettings()
     archive: ArchiveSettings | None = None
     preview: PreviewSettings | None = None
+    trusted_keys: tuple[Path, ...] = ()
+    """Public keys (`lineside-export keygen`): with any, only bundles that one of them released are run (`lineside-export sign`)."""
     golden_tolerance_scale: Annotated[float, Meta(ge=1, le=100)] = 1.0
     """Multiplies the bundle's golden-sample tolerance on this device (another instruction set rounds differently);
     echoed by `lineside check`."""
@@ -167,6 +169,7 @@ def load_station(path: Path) -> StationConfig:
         raise ConfigError(f"{path}: {wrong}")
     base = path.resolve().parent
     changes: dict[str, Any] = {"journal": msgspec.structs.replace(config.journal, path=base / config.journal.path)}
+    changes["trusted_keys"] = tuple(base / key for key in config.trusted_keys)
     if config.archive is not None:
         changes["archive"] = msgspec.structs.replace(config.archive, path=base / config.archive.path)
     if isinstance(config.trigger, OpcuaTrigger):

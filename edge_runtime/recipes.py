@@ -13,6 +13,7 @@ from edge_runtime.inference import Model, ModelThread
 from edge_runtime.judge import limits_of
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.products import Job, Product
+from edge_runtime.signature import load_keys, released_by
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +60,13 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
     predictors: dict[tuple[int, str, tuple[int, int, int, int] | None], OpenvinoPredictor] = {}
     proved: dict[OpenvinoPredictor, int] = {}
     opened = []
+    keys = load_keys(config.trusted_keys)
     for entry in load_recipes(config):
         recipe = entry.recipe
         with named(entry.where):
             bundle = bundles.get(recipe.bundle) or ModelBundle.open(recipe.bundle)
             bundles[recipe.bundle] = bundle
+            signer = released_by(bundle, keys, recipe.bundle)
             what = (entry.camera, bundle.id, recipe.region)
             if what not in predictors:
                 predictors[what] = stack.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
@@ -75,8 +78,9 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
         opened.append(OpenRecipe(entry, predictor))
         m = bundle.manifest
         device = predictor.device_used + (f", {predictor.threads_used} inference threads" if predictor.threads_used else "")
-        log.info("%s %s: bundle %s %s, %d golden samples agree on %s",
-            entry.where or "recipe", recipe.name, m.name, m.version, wanted, device)  # fmt: skip
+        released = f", released by {signer}" if signer else ""
+        log.info("%s %s: bundle %s %s%s, %d golden samples agree on %s",
+            entry.where or "recipe", recipe.name, m.name, m.version, released, wanted, device)  # fmt: skip
     return opened
 
 

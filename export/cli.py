@@ -17,7 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from edge_runtime.bundle import Metrics, ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import BundleError, ConfigError, ExportError, MissingExtra
+from edge_runtime.signature import load_keys, released_by
 from export.child import golden_in_child
+from export.release import load_private, make_keys, sign
 
 if TYPE_CHECKING:
     from export.build import Report
@@ -107,15 +109,22 @@ def adopt(
 
 
 @app.command()
-def verify(bundle: Annotated[Path, typer.Argument(help="A bundle: folder or zip.")]) -> None:
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle: folder or zip.")],
+    key: Annotated[list[Path] | None, typer.Option(help="A public key: one of those given must have signed it. May be repeated.")] = None,
+) -> None:
     """Check every byte of a bundle, and run its golden samples with the device's own predictor. Ends with 0, or 65 and the reason."""
     console = Console(highlight=False, soft_wrap=True)
+    keys = load_keys(key or [])
     opened = ModelBundle.open(bundle)
+    signer = released_by(opened, keys, bundle)
     manifest = opened.manifest
     console.print(f"manifest   ok  schema {manifest.schema}, {manifest.name} {manifest.version}, {manifest.method}, {manifest.precision}")
     if manifest.clamped:
         console.print("scores     ok  end at 0 and 1: the model was adopted from a tool that clamps them")
     console.print(f"files      ok  {len(manifest.files)} files match their sha256")
+    if signer is not None:
+        console.print(f"signature  ok  by {signer}")
     try:
         results = golden_in_child(opened.directory)
     except ExportError as e:  # here a crash is a property of the bundle
@@ -132,6 +141,27 @@ def verify(bundle: Annotated[Path, typer.Argument(help="A bundle: folder or zip.
             f"bundle {bundle}: {len(wrong)} of {len(results)} golden samples differ on this machine; do not run it here, build it again"
         )
     console.print(f"bundle     ok  id {opened.id}")
+
+
+@app.command()
+def keygen(
+    key: Annotated[Path, typer.Argument(help="The private key to write, such as release.key; release.pub comes beside it.")],
+    password: Annotated[bool, typer.Option(help="Ask for a password to encrypt it with.")] = True,
+) -> None:
+    """Make the keys with which bundles are released: the private one stays with whoever releases, stations get the public one."""
+    word = typer.prompt("Password of the new key", hide_input=True, confirmation_prompt=True) if password else ""
+    public = make_keys(key, word)
+    Console(highlight=False, soft_wrap=True).print(f'{key} and {public}. On a station: trusted_keys = ["{public.name}"]')
+
+
+@app.command("sign")
+def sign_(
+    bundle: Annotated[Path, typer.Argument(help="A bundle: folder or zip.")],
+    key: Annotated[Path, typer.Option(help="The private key that `keygen` made.")],
+) -> None:
+    """Release a bundle: sign it, so that stations with `trusted_keys` run it."""
+    opened = sign(bundle, load_private(key, lambda: typer.prompt(f"Password of {key}", hide_input=True)))
+    Console(highlight=False, soft_wrap=True).print(f"{bundle}: signed, id {opened.id}")
 
 
 class _Bars:
