@@ -218,15 +218,21 @@ class ModelBundle:
         return self.directory / "model.xml"
 
     @classmethod
-    def open(cls, path: Path) -> "ModelBundle":
-        """Verify and open the directory or zip file at `path`. Raises BundleError."""
-        if path.is_dir():
+    def open(cls, path: Path, private: bool = False) -> "ModelBundle":
+        """Verify and open the directory or zip file at `path`. Raises BundleError.
+
+        `private`: a copy that nobody else writes to, as it is of a zip file in any case, so that what was verified is what is run.
+        """
+        if path.is_dir() and not private:
             return cls._verified(path)
-        if not path.is_file():
+        if not path.exists():
             raise BundleError(f"bundle: expected a directory or a zip file, found nothing at {path}")
         scratch = Path(tempfile.mkdtemp(prefix="lineside-bundle-"))
         try:
-            _unzip(path, scratch)
+            if path.is_dir():
+                _copy(path, scratch)
+            else:
+                _unzip(path, scratch)
             bundle = cls._verified(scratch)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -265,7 +271,7 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
             raise BundleError(f"{path}: expected schema {SCHEMA}, found {schema!r}: built by another version of Lineside; build it again")
         bundle_id = _check_seal(directory, raw)
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.MsgspecError as e:
+    except (msgspec.MsgspecError, RecursionError) as e:
         raise BundleError(f"{path}: is not a valid manifest: {e}") from e
     return manifest, bundle_id
 
@@ -323,6 +329,13 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
 def _is_inside(name: str) -> bool:
     pure = PurePosixPath(name)
     return not pure.is_absolute() and ".." not in pure.parts and "\\" not in name
+
+
+def _copy(path: Path, directory: Path) -> None:
+    try:
+        shutil.copytree(path, directory, dirs_exist_ok=True)
+    except (OSError, shutil.Error) as e:
+        raise BundleError(f"bundle {path}: could not be copied to {directory.parent}, where it would be verified: {e}") from e
 
 
 def _unzip(path: Path, directory: Path) -> None:

@@ -35,6 +35,7 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
     app.pretty_exceptions_enable = False  # typer would otherwise draw a traceback for users
     main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
+    terminated = False
     try:
         app(args=[a for a in arguments if a != "--debug"], prog_name=name)
     except LinesideError as e:
@@ -45,8 +46,7 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except _Terminated:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)  # for a supervisor, an end by this signal is no failure
+        terminated = True
     except Exception as e:
         if debug:
             raise
@@ -60,12 +60,16 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
     finally:
         if main_thread and signal.getsignal(signal.SIGTERM) is _terminate:
             signal.signal(signal.SIGTERM, before)
+    if terminated:  # only here is all let go that the exception still held
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)  # for a supervisor, an end by this signal is no failure
+        sys.exit(128 + signal.SIGTERM)  # a container's first process is not ended by its own signal
     sys.exit(0)
 
 
-def run_child(command: Sequence[str]) -> tuple[int, bytes]:
-    """(exit code, stdout) of a command; an exception meanwhile, such as SIGTERM's, ends it and what it has begun itself."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+def run_child(command: Sequence[str], capture: bool = True) -> tuple[int, bytes]:
+    """(exit code, stdout where captured) of a command; an exception meanwhile, such as SIGTERM's, ends it and what it has begun itself."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE if capture else None) as process:
         try:
             said, _ = process.communicate()
         except BaseException:
@@ -75,10 +79,11 @@ def run_child(command: Sequence[str]) -> tuple[int, bytes]:
             except subprocess.TimeoutExpired:
                 process.kill()
             raise
-    return process.returncode, said
+    return process.returncode, said or b""
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not break off what the first began to put in order
     raise _Terminated
 
 

@@ -85,7 +85,8 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
 
     deadlines_ns: dict[str, int] = {}
     for product in products.values():
-        deadlines_ns[product.recipe] = min(product.deadline_ns, deadlines_ns.get(product.recipe, product.deadline_ns))
+        for job in product.jobs:
+            deadlines_ns[job.recipe] = min(product.deadline_ns, deadlines_ns.get(job.recipe, product.deadline_ns))
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
     publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3

@@ -64,7 +64,7 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
     for entry in load_recipes(config):
         recipe = entry.recipe
         with named(entry.where):
-            bundle = bundles.get(recipe.bundle) or ModelBundle.open(recipe.bundle)
+            bundle = bundles.get(recipe.bundle) or ModelBundle.open(recipe.bundle, private=bool(keys))
             bundles[recipe.bundle] = bundle
             signer = released_by(bundle, keys, recipe.bundle)
             what = (entry.camera, bundle.id, recipe.region)

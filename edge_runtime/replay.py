@@ -181,7 +181,7 @@ class _Kept(msgspec.Struct):
 def _from_archive(record: Path) -> Verdict:
     try:
         kept = msgspec.json.decode(record.read_bytes(), type=_Kept)
-    except (OSError, msgspec.MsgspecError) as e:
+    except (OSError, msgspec.MsgspecError, RecursionError) as e:
         raise DataError(f"{record}: expected a decision of the archive, found something else: {e}") from e
     return next((view.verdict for view in kept.decision.views if view.camera == kept.camera), kept.decision.verdict)
 

@@ -25,12 +25,12 @@ class TimerTrigger(Settings, frozen=True, kw_only=True, tag="timer", tag_field="
 class ZeromqTrigger(Settings, frozen=True, kw_only=True, tag="zeromq", tag_field="kind"):
     """A PULL socket that binds; each message is JSON such as {"part_id": "A-17"}, with "recipe" where it is to be another one.
 
-    With "sent" (RFC 3339, such as 2026-03-01T06:30:00.125Z) its trigger counts from there, by both machines' clocks; without it, from when
-    it is read. A sender that keeps no message for later (ZMQ_IMMEDIATE, and a timeout or NOBLOCK) announces no part that has gone.
+    A trigger counts from when its message is read. A message may have waited in the sender while the station was down: with "sent" (RFC
+    3339, such as 2026-03-01T06:30:00.125Z) such a one is known by its age. Or have the sender keep none (ZMQ_IMMEDIATE, and NOBLOCK).
     """
 
     endpoint: Endpoint = "tcp://127.0.0.1:5555"
-    max_age_ms: Positive = 1000.0
+    max_age_ms: Positive = 250.0
     """A message that was sent longer ago, or as far in the future, is a FAULT: its part is no longer before the camera."""
 
 

@@ -223,5 +223,5 @@ def _payload(payload: bytes, kind: type[_Any]) -> _Any:
                 f"expected messages of schema {SCHEMA}, found {schema}: the station runs another version of Lineside; install the same here"
             )
         return msgspec.msgpack.decode(payload, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise WireError(f"expected a {kind.__name__} in msgpack, found {len(payload)} bytes that are none: {e}") from e

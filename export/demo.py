@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from edge_runtime.console import run_app
+from edge_runtime.console import run_app, run_child
 from edge_runtime.errors import LinesideError, MissingExtra
 from edge_runtime.records import Decision, Verdict
 
@@ -295,7 +295,7 @@ def command(name: str, *args: object) -> None:
     """Show a command and run it. Raises LinesideError when it fails."""
     words = [str(a) for a in args]
     console.print(f"  [dim]$ {name} {' '.join(shown(w) for w in words)}[/]", soft_wrap=True)
-    code = subprocess.run([tool(name), *words], check=False).returncode
+    code, _ = run_child([tool(name), *words], capture=False)
     if code != 0:
         raise LinesideError(f"demo: {name} ended with exit code {code}")
 

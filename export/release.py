@@ -1,12 +1,9 @@
 """Releasing a bundle: a key pair, and the signature that stations with `trusted_keys` ask for (edge_runtime.signature)."""
 
 import os
-import shutil
-import tempfile
-import zipfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -14,6 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_runtime.bundle import MANIFEST, SIGNATURE, ModelBundle
 from edge_runtime.errors import ConfigError, ExportError
+from export.package import write_zip
+
+_LONGEST_PASSWORD = 1000
+"""OpenSSL takes 1023."""
 
 
 def make_keys(private: Path, password: str) -> Path:
@@ -21,6 +22,10 @@ def make_keys(private: Path, password: str) -> Path:
 
     Raises ConfigError where a file is there already.
     """
+    if not private.name:
+        raise ConfigError(f"{private}: expected a name for the private key, such as release.key")
+    if len(password.encode()) > _LONGEST_PASSWORD:
+        raise ConfigError(f"password: expected at most {_LONGEST_PASSWORD} bytes, found {len(password.encode())}")
     public = private.with_suffix(".pub")
     for file in (private, public):
         if file.exists():
@@ -62,34 +67,26 @@ def sign(bundle: Path, key: Ed25519PrivateKey) -> ModelBundle:
 
     Raises BundleError for one that is not sound, ExportError when it cannot be written.
     """
-    opened = ModelBundle.open(bundle)
+    opened = ModelBundle.open(bundle, private=True)  # what is signed is what was verified
+    real = bundle.resolve()  # a link goes on pointing to the bundle that is signed
     signature = key.sign((opened.directory / MANIFEST).read_bytes())
-    target = bundle / SIGNATURE if bundle.is_dir() else bundle
-    part: Path | None = None
     try:
-        # Complete under another name first: a full disk or a power cut leaves the bundle as it was. Beside the folder, not in it.
-        handle, name = tempfile.mkstemp(prefix=f".{bundle.name}.", dir=bundle.resolve().parent)
-        part = Path(name)
-        with os.fdopen(handle, "w+b") as f:
-            if bundle.is_dir():
-                f.write(signature)
-            else:
-                _with_signature(bundle, f, signature)
-            f.flush()
-            os.fsync(f.fileno())
-        shutil.copymode(bundle / MANIFEST if bundle.is_dir() else bundle, part)
-        part.replace(target)
+        if real.is_dir():
+            _replace(real / SIGNATURE, signature)
+        else:
+            (opened.directory / SIGNATURE).write_bytes(signature)
+            write_zip(opened.directory, real)
     except OSError as e:
         raise ExportError(f"bundle {bundle}: the signature cannot be written: {e.strerror}") from e
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
     return ModelBundle.open(bundle)
 
 
-def _with_signature(bundle: Path, out: IO[bytes], signature: bytes) -> None:
-    with zipfile.ZipFile(bundle) as old, zipfile.ZipFile(out, "w") as new:
-        for item in old.infolist():
-            if item.filename != SIGNATURE:
-                new.writestr(item, old.read(item))
-        new.writestr(SIGNATURE, signature)
+def _replace(path: Path, data: bytes) -> None:
+    """Beside the bundle first, for nothing else may lie in it, and complete: a full disk leaves it as it was. Raises OSError."""
+    part = path.parent.with_name(f".{path.parent.name}.{uuid.uuid4().hex[:8]}.sig")
+    try:
+        part.write_bytes(data)
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from edge_runtime.overlay.style import AMBER, BACKGROUND, BAND, BLACK, GRAY, INK
 from edge_runtime.overlay.text import BOLD, MEDIUM, REGULAR, Canvas, Color
 from edge_runtime.records import Affine, Decision, ScoreMap, Verdict
 
-_FOLDERS = re.compile(r"(?<![\w/:])/(?:[^\s/:]+/)+")
+_FOLDERS = re.compile(r"(?<![^\s(\"'])/(?:[^\s/:]+/)+")
 """Of a path. They are in the journal and the log; here they would push the cause off the screen."""
 FADE = 0.5
 """Brightness of what is shown although it is old."""

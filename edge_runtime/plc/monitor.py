@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from edge_runtime.config import PlcTrigger, StationConfig, endpoints_of, load_station
 from edge_runtime.errors import ConfigError, LinesideError, MissingExtra, SinkError, TriggerError
@@ -234,8 +234,9 @@ class Screen:
         for column in (
             ("signal", "address", "value", "changed") if narrow else ("signal", "direction", "address", "type", "value", "changed")
         ):
-            # Rather the address is folded than a value cut.
-            table.add_column(column, justify="right" if column in ("value", "changed") else "left", no_wrap=column != "address")
+            free = column in ("address", "value")  # rather folded than cut
+            justify: Literal["left", "right"] = "right" if column in ("value", "changed") else "left"
+            table.add_column(column, justify=justify, no_wrap=not free, overflow="fold", min_width=8 if free else None)
         for tag in self._tags:
             value, changed = self._values.get(tag.name), self._changed.get(tag.name)
             ago = "" if changed is None else f"{at_s - changed:.1f} s ago"

@@ -26,7 +26,9 @@ LATE_SHOWN_S = 10.0
 """How long a late commit stays in `problem`: health goes out once a second and must not miss it."""
 CLOSE_S = 5.0
 _TELL_S = 0.005
-"""What is left of the deadline for the PLC's write, once the disk has been waited for."""
+"""What is left of the deadline for the PLC's write, once the disk has been waited for; of short deadlines half of what the loop itself
+leaves, a tenth (edge_runtime.station)."""
+_LEAST_S = 0.001
 _BATCH = 500
 _CHECKPOINT_ROWS = 500
 _PRUNE_ROWS = 200
@@ -147,15 +149,15 @@ class Journal:
         deadline_ns = self._deadlines_ns.get(decision.recipe)
         if deadline_ns is None or decision.verdict is Verdict.FAULT:
             return self._timeout_s
-        left_s = (decision.stamps.fired_ns + deadline_ns - time.monotonic_ns()) / 1e9 - _TELL_S
-        return min(max(left_s, 0.0), self._timeout_s)
+        left_s = (decision.stamps.fired_ns + deadline_ns - time.monotonic_ns()) / 1e9
+        return min(max(left_s - min(_TELL_S, deadline_ns / 20e9), _LEAST_S), self._timeout_s)
 
     # --- the writer's thread -------------------------------------------------------------------------------------
 
     def _write(self) -> None:
         unmoved = 0  # rows since the last checkpoint
         prune_at = began = time.monotonic()
-        found = self._last_seq
+        found_seq = self._last_seq
         while True:
             batch = self._next_batch(until=prune_at)
             if batch:
@@ -173,9 +175,8 @@ class Journal:
                     journal_file.checkpoint(connection)
                     unmoved = 0
                 elif time.monotonic() >= prune_at:
-                    # Rows that this process wrote are no older than it is, whatever a clock that was put right meanwhile makes of them.
-                    up_to = found if time.monotonic() - began < self._keep.total_seconds() else self._last_seq
-                    pruned = journal_file.prune(connection, datetime.datetime.now(datetime.UTC), self._keep, _PRUNE_ROWS, up_to)
+                    now, run = datetime.datetime.now(datetime.UTC), datetime.timedelta(seconds=time.monotonic() - began)
+                    pruned = journal_file.prune(connection, now, self._keep, _PRUNE_ROWS, found_seq, run)
                     unmoved += pruned
                     prune_at = time.monotonic() + (0.0 if pruned == _PRUNE_ROWS else _PRUNE_EVERY_S)
                 self._upkeep_failure = None

@@ -145,24 +145,39 @@ def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
         raise
 
 
-def prune(connection: sqlite3.Connection, now: datetime.datetime, keep: datetime.timedelta, at_most: int, up_to_seq: int) -> int:
-    """Delete up to `at_most` of the oldest rows, those older than `keep` and not after `up_to_seq`; how many were deleted.
+def prune(
+    connection: sqlite3.Connection, now: datetime.datetime, keep: datetime.timedelta, at_most: int, found_seq: int, run: datetime.timedelta
+) -> int:
+    """Delete up to `at_most` of the oldest rows, those older than `keep`; how many were deleted.
 
-    Older than the newest row, where `now` is later than that: neither a standstill nor a clock that is years ahead empties a journal, from
-    whose last row the station goes on counting. Rows dated in the future are as old as the first one after them that is not.
+    `found_seq`: the last row when the station started, `run` ago; later ones are no older than that, whatever their date says.
+
+    Older than the newest row, where `now` is later than that, and than the last row of the run before plus this run: neither a standstill
+    nor a clock that is years ahead empties a journal, from whose last row the station goes on counting. Rows dated in the future are as old
+    as the first one after them that is not.
     """
-    newest = connection.execute("SELECT wall_time FROM decisions ORDER BY seq DESC LIMIT 1").fetchone()
-    if newest is None:
+    newest_at, found_at = _last_time(connection, None), _last_time(connection, found_seq)
+    if newest_at is None:
         return 0
-    known = min(now, datetime.datetime.fromisoformat(newest[0]))
-    before = (known - keep).isoformat(timespec="milliseconds")
-    dated = (known.isoformat(timespec="milliseconds"),)
-    first = connection.execute("SELECT seq, wall_time FROM decisions WHERE wall_time <= ? ORDER BY seq LIMIT 1", dated).fetchone()
-    ahead = first[0] if first is not None and first[1] < before else 0
+    before = (min(now, newest_at, newest_at if found_at is None else found_at + run) - keep).isoformat(timespec="milliseconds")
+    ahead = 0
+    if now >= newest_at:  # with a clock that is behind, all that is right would look as if it were ahead
+        dated = (newest_at.isoformat(timespec="milliseconds"),)
+        first = connection.execute("SELECT seq, wall_time FROM decisions WHERE wall_time <= ? ORDER BY seq LIMIT 1", dated).fetchone()
+        ahead = first[0] if first is not None and first[1] < before else 0
     return connection.execute(
-        "DELETE FROM decisions WHERE (wall_time < ? OR seq < ?) AND seq IN (SELECT seq FROM decisions WHERE seq <= ? ORDER BY seq LIMIT ?)",
-        (before, ahead, up_to_seq, at_most),
+        """DELETE FROM decisions WHERE (wall_time < ? OR seq < ?)
+        AND seq IN (SELECT seq FROM decisions WHERE ? OR seq <= ? ORDER BY seq LIMIT ?)""",
+        (before, ahead, run >= keep, found_seq, at_most),
     ).rowcount
+
+
+def _last_time(connection: sqlite3.Connection, up_to_seq: int | None) -> datetime.datetime | None:
+    """The date of the last row, or of the last up to that one; None where there is none. Raises ValueError for a date that is none."""
+    row = connection.execute(
+        "SELECT wall_time FROM decisions WHERE ?1 IS NULL OR seq <= ?1 ORDER BY seq DESC LIMIT 1", (up_to_seq,)
+    ).fetchone()
+    return None if row is None else datetime.datetime.fromisoformat(row[0])
 
 
 def checkpoint(connection: sqlite3.Connection) -> None:

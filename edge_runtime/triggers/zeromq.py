@@ -104,16 +104,18 @@ class ZeromqLine:
                 if len(parts[0]) > _MAX_MESSAGE_BYTES:
                     raise msgspec.DecodeError(f"expected at most {_MAX_MESSAGE_BYTES} bytes, found {len(parts[0])}")
                 message = self._decoder.decode(parts[0])
-            except (msgspec.DecodeError, UnicodeDecodeError) as e:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
                 self._malformed += 1
                 self._malformed_at, self._malformed_why = time.monotonic(), str(e)
-                _log.warning('trigger socket %s: expected JSON such as {"part_id": "A-17"}, found %.80r: %s', self._endpoint, parts[0], e)
+                _log.warning(
+                    'trigger socket %s: expected JSON such as {"part_id": "A-17"}, found %.80r: %s', self._endpoint, parts[0][:80], e
+                )
                 continue
             refused = "Announced before the station was ready: its part is taken to have gone." if early else ""
             if message.sent is not None:
-                age_ns = (datetime.datetime.now(datetime.UTC) - message.sent) // datetime.timedelta(microseconds=1) * 1000
-                fired -= min(max(age_ns, 0), self._max_age_ns)
-                refused = refused or self._gone(age_ns)
+                # It only refuses. Were the trigger dated back by it, two clocks that differ could have it judged by an older picture.
+                age = datetime.datetime.now(datetime.UTC) - message.sent
+                refused = refused or self._gone(age // datetime.timedelta(microseconds=1) * 1000)
             trigger = Trigger(self._seq, fired, message.part_id, message.recipe, refused)
             self._seq += 1
             return trigger

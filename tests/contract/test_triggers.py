@@ -141,6 +141,7 @@ def test_a_malformed_message_is_reported_and_the_next_one_counts(free_port: int,
             [b'{"part_id": "' + b"x" * 201 + b'"}'],
             [b'{"part_id": "A", "sent": "2026-03-01T06:30:00"}'],
             [b'{"more": "' + b"x" * 70_000 + b'"}'],
+            [b'{"more": ' + b"[" * 5000 + b"]" * 5000 + b"}"],
         ]
         assert line.wait(0.01) is None
         for parts in bad:
@@ -172,15 +173,16 @@ def test_parts_that_were_announced_while_nobody_listened_are_refused(free_port: 
             assert (early.part_id, "before the station was ready" in early.refused, _next(line).refused) == ("A", True, "")
 
 
-def test_a_message_that_says_when_it_was_sent_counts_from_there_and_is_refused_when_its_part_has_gone(free_port: int) -> None:
+def test_a_message_that_says_when_it_was_sent_is_refused_when_its_part_has_gone(free_port: int) -> None:
     with sender(free_port) as push, open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}", max_age_ms=5000), 1) as line:
         assert line.wait(0.01) is None
+        began = time.monotonic_ns()
         for ago_s in (1.0, 90.0, -90.0):
             sent = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=ago_s)
             push.send(json.dumps({"sent": sent.isoformat()}).encode())
         fresh, old, ahead = _next(line), _next(line), _next(line)
     assert fresh.refused == ""
-    assert 0.99 < (time.monotonic_ns() - fresh.fired_ns) / 1e9 < 3.0
+    assert fresh.fired_ns > began, "no picture from before it was read may be its own, whatever the sender's clock says"
     assert "s ago: its message has waited" in old.refused
     assert "in the future" in ahead.refused
 

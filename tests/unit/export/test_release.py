@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,27 @@ def test_a_changed_threshold_needs_a_new_signature_although_its_seal_is_right(ma
     ModelBundle.open(folder)
     with pytest.raises(BundleError, match="by another key, or for another bundle"):
         signer(folder, key)
+
+
+def test_a_link_to_a_bundle_stays_one_and_anybody_may_read_the_signature(bundle: Path, key: Path, tmp_path: Path) -> None:
+    link = tmp_path / f"current{bundle.suffix}"
+    link.symlink_to(bundle)
+    sign(link, load_private(key, no_password))
+    assert link.is_symlink()
+    assert signer(bundle, key) == "anna"
+    if bundle.is_dir():
+        assert (bundle / SIGNATURE).stat().st_mode & 0o777 == 0o644
+    else:
+        with zipfile.ZipFile(bundle) as archive:
+            assert archive.getinfo(SIGNATURE).external_attr >> 16 == 0o644
+
+
+def test_a_station_with_trusted_keys_runs_what_it_verified_and_not_what_came_in_its_place(make_bundle: Callable[..., Path]) -> None:
+    folder = make_bundle()
+    opened = ModelBundle.open(folder, private=True)
+    before = opened.model_xml.with_suffix(".bin").read_bytes()
+    (folder / "model.bin").write_bytes(b"other weights")
+    assert opened.model_xml.with_suffix(".bin").read_bytes() == before
 
 
 def test_a_damaged_bundle_is_not_signed(bundle: Path, key: Path) -> None:

@@ -189,6 +189,11 @@ def test_the_screen_shows_address_value_and_age(plc: SimulatedPlc) -> None:
         narrow = screen._console = Console(width=60)
         with narrow.capture() as captured:
             narrow.print(screen._table(5.0))
+        screen.add(Change(first.wall_time, 3.0, {"part_id": "A" * 70}))
+        with narrow.capture() as long:
+            narrow.print(screen._table(5.0))
+    assert long.get().count("A") >= 70, "a long value is folded"
+    assert "coil:20" in long.get()
     assert ["busy", "coil:20", "1", "3.0", "s", "ago"] in [row.split() for row in captured.get().splitlines()]
     line = next(row for row in capture.get().splitlines() if row.split()[:1] == ["busy"])
     assert line.split() == ["busy", "station", "->", "PLC", "coil:20", "bool", "1", "3.0", "s", "ago"]

@@ -451,6 +451,37 @@ def test_rows_dated_in_the_future_go_with_those_after_them(tmp_path: Path) -> No
         wait_until(lambda: [d.seq for d in read_decisions(path)] == [4, 5, 6])
 
 
+def pruned(path: Path, now: datetime, days: list[float], run: timedelta = timedelta(0), found: int | None = None) -> list[int]:
+    """Which rows, of so many days before today, remain of those that are kept for ten."""
+    with Journal(settings(path), "s") as journal:
+        for seq, ago in enumerate(days, 1):
+            journal.put(a_decision(seq, wall_time=(datetime.now(UTC) - timedelta(days=ago)).isoformat(timespec="milliseconds")))
+    with closing(sqlite3.connect(path)) as connection:
+        journal_file.prune(connection, now, timedelta(days=10), 200, len(days) if found is None else found, run)
+        connection.commit()
+    return [d.seq for d in read_decisions(path)]
+
+
+def test_a_clock_that_is_behind_makes_no_row_old(tmp_path: Path) -> None:
+    """The rows that are right seem to be ahead of it. The one dated wrongly says nothing of those before it."""
+    long_ago = datetime.now(UTC) - timedelta(days=2000)
+    assert pruned(tmp_path / "j.sqlite", long_ago, [5, 4, 9000, 3, 2]) == [1, 2, 4, 5]
+
+
+def test_a_clock_that_jumps_ahead_while_the_station_runs_makes_no_row_old(tmp_path: Path) -> None:
+    ahead = datetime.now(UTC) + timedelta(days=20_000)
+    run = timedelta(hours=1)
+    assert pruned(tmp_path / "j.sqlite", ahead, [12, 5, 4, 0, -20_000], run, found=4) == [2, 3, 4, 5]
+
+
+def test_a_disk_that_is_well_is_waited_for_however_short_the_deadline(tmp_path: Path) -> None:
+    """The loop leaves a tenth of the deadline for telling: 2 ms of 20."""
+    with Journal(settings(tmp_path / "j.sqlite"), "s", {"cells": 20_000_000}) as journal:
+        for used_ms in (0, 16, 18, 25):
+            fired = time.monotonic_ns() - used_ms * 1_000_000
+            assert 0.001 <= journal._patience_s(a_decision(1, stamps=Stamps(fired))) <= 0.019
+
+
 def test_the_write_ahead_log_does_not_grow_without_end(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     with Journal(settings(path), "s") as journal:
