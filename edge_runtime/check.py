@@ -25,6 +25,7 @@ from edge_runtime.records import Frame
 from edge_runtime.signature import TrustedKey, load_keys, released_by
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.binding import answers
+from edge_runtime.source_settings import CameraSource, IndustrialSource, Source
 from edge_runtime.sources import check_depth, open_source
 
 JOURNAL_NEEDS_MB = 200
@@ -205,11 +206,20 @@ def _source(camera: Camera, predictors: list[OpenvinoPredictor]) -> str:
     if frame is None:
         return f"the camera is there and took its settings; no trigger came on its wire within {grab_s:g} s, so no picture was looked at"
     kind = "x".join(map(str, frame.image.shape[1::-1])) + (" gray" if frame.image.ndim == 2 else " colour") + f" {frame.image.dtype}"
+    kind += _unknown_delay(camera.source)
     if not predictors:
         return f"{frame.source}: one frame, {kind}; no bundle to compare with"
     for predictor in predictors:
         predictor.preprocessor.check(frame.image)
     return f"{frame.source}: one frame, {kind}, as {'the bundle was' if len(predictors) == 1 else 'the bundles were'} taught on"
+
+
+def _unknown_delay(source: Source) -> str:
+    """Which frame is a trigger's own is told by when it was exposed; of one that the camera takes by itself only its arrival is known."""
+    free = isinstance(source, CameraSource) or (isinstance(source, IndustrialSource) and source.trigger == "free")
+    if not free or getattr(source, "latency_ms", 0.0) > 0:
+        return ""
+    return " (latency_ms is 0, so a frame counts as exposed when it came: state what even the fastest one takes)"
 
 
 def _trigger(config: StationConfig) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import zmq
 
-from edge_runtime.check import Finding, _ranges, bindable, check_station, one_opencv, room
+from edge_runtime.check import Finding, _ranges, _unknown_delay, bindable, check_station, one_opencv, room
 from edge_runtime.errors import ConfigError, SinkError
+from edge_runtime.source_settings import AravisSource, CameraSource, FolderSource, Source
 
 TAGS = 'inputs = { trigger = "coil:0" }\noutputs = { reject = "coil:1" }'
 
@@ -255,3 +256,18 @@ def test_every_camera_and_each_of_its_recipes_is_checked(station_dir: Path, endp
     for what in ("top golden samples", "top recipes.7 golden samples", "side golden samples", "top source"):
         assert found[what].ok
     assert "top: tiny, side: tiny" in found["configuration"].sentence
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (CameraSource(device=0), True),
+        (CameraSource(device=0, latency_ms=8.0), False),
+        (AravisSource(), True),
+        (AravisSource(trigger="software"), False),
+        (FolderSource(path=Path("parts")), False),
+    ],
+)
+def test_a_camera_that_runs_free_is_asked_how_long_its_frames_take(source: Source, told: bool) -> None:
+    """Otherwise the picture of the part before may pass for that of the next."""
+    assert ("latency_ms is 0" in _unknown_delay(source)) is told
