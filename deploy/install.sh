@@ -2,6 +2,7 @@
 # Make this Debian or Ubuntu machine a Lineside station: system libraries, user, device environment, units, example files.
 # Run it again to upgrade; it never overwrites a file in /etc/lineside.
 set -euo pipefail
+umask 022 # the service user must be able to enter what root makes here, whatever root's own umask is
 
 usage() {
     cat <<'TEXT'
@@ -12,7 +13,7 @@ Usage: deploy/install.sh [--headless] [--wheel FILE] [--python PYTHON] [--prefix
   --wheel FILE     install this wheel; without it, the checkout that this script lies in
   --python PYTHON  the Python to use, 3.11 to 3.13 (default: python3)
   --prefix DIR     put everything below DIR instead of / and leave the running system alone: no packages, no user, no
-                   systemctl (for building an image, or for a look)
+                   systemctl. For a look: to build an image, run this script inside of it (chroot DIR deploy/install.sh)
   --dry-run        say what would be done
 TEXT
 }
@@ -60,7 +61,8 @@ state=$prefix/var/lib/lineside
 
 if [ -z "$prefix" ]; then
     step "system packages"
-    packages=(python3-venv)
+    packages=("$("$python" -c 'import sys; print(f"python3.{sys.version_info[1]}-venv")')")
+    apt-cache show "${packages[0]}" >/dev/null 2>&1 || packages=(python3-venv)
     if [ "$headless" = no ]; then
         if apt-cache show libglib2.0-0t64 >/dev/null 2>&1; then
             packages+=(libgl1 libglib2.0-0t64)
@@ -88,7 +90,8 @@ if [ -z "$prefix" ]; then
 fi
 
 step "device environment in $venv"
-[ -x "$venv/bin/python" ] || run "$python" -m venv "$venv"
+# One that another Python left, or without pip (its python3-venv was missing), is made anew.
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || run "$python" -m venv --clear "$venv"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
 what=${wheel:-$source_tree}
 remove() { # the two OpenCV wheels unpack into one folder: with $1 goes the other, or its files would be damaged
@@ -131,7 +134,7 @@ step "units"
 run install -D -m 0644 -t "$prefix/etc/systemd/system" "$source_tree/systemd/lineside@.service" "$source_tree/systemd/lineside.target"
 run install -D -m 0644 -t "$prefix/etc/systemd/user" "$source_tree/systemd/lineside-overlay@.service"
 dropin=$prefix/etc/systemd/system/lineside@.service.d/back-off.conf
-release=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+release=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p' || true)
 if [ "${release:-0}" -ge 254 ]; then # older ones do not know these keys, and warn of them
     run install -d -m 0755 "$(dirname "$dropin")"
     if [ "$dry" = yes ]; then
@@ -163,4 +166,5 @@ Next:
   3. sudo -u lineside $venv/bin/lineside check $etc/station.toml
   4. sudo systemctl enable --now lineside@station
   5. $venv/bin/lineside tail $etc/station.toml
+After an upgrade: sudo systemctl restart 'lineside@*'
 TEXT

@@ -6,6 +6,7 @@ manifest.sha256 (`sha256sum -c` reads it) holds that id, so that damage to the m
 manifest.sig as well (edge_runtime.signature).
 """
 
+import errno
 import hashlib
 import lzma
 import shutil
@@ -19,7 +20,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, DeviceError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -219,7 +220,7 @@ class ModelBundle:
 
     @classmethod
     def open(cls, path: Path, private: bool = False) -> "ModelBundle":
-        """Verify and open the directory or zip file at `path`. Raises BundleError.
+        """Verify and open the directory or zip file at `path`. Raises BundleError, and DeviceError where a copy finds no room.
 
         `private`: a copy that nobody else writes to, as it is of a zip file in any case, so that what was verified is what is run.
         """
@@ -227,7 +228,10 @@ class ModelBundle:
             return cls._verified(path)
         if not path.exists():
             raise BundleError(f"bundle: expected a directory or a zip file, found nothing at {path}")
-        scratch = Path(tempfile.mkdtemp(prefix="lineside-bundle-"))
+        try:
+            scratch = Path(tempfile.mkdtemp(prefix="lineside-bundle-"))
+        except OSError as e:
+            raise _no_room(path, Path(tempfile.gettempdir()), e) from e
         try:
             if path.is_dir():
                 _copy(path, scratch)
@@ -334,8 +338,15 @@ def _is_inside(name: str) -> bool:
 def _copy(path: Path, directory: Path) -> None:
     try:
         shutil.copytree(path, directory, dirs_exist_ok=True)
-    except (OSError, shutil.Error) as e:
-        raise BundleError(f"bundle {path}: could not be copied to {directory.parent}, where it would be verified: {e}") from e
+    except shutil.Error as e:  # one entry a file: (from, to, why)
+        raise _no_room(path, directory.parent, e.args[0][0][2]) from e
+    except OSError as e:
+        raise _no_room(path, directory.parent, e) from e
+
+
+def _no_room(path: Path, folder: Path, why: object) -> DeviceError:
+    """Not the bundle's fault, and over when the disk has room again."""
+    return DeviceError(f"bundle {path}: could not be copied to {folder}, where it is verified: {getattr(why, 'strerror', None) or why}")
 
 
 def _unzip(path: Path, directory: Path) -> None:
@@ -345,5 +356,9 @@ def _unzip(path: Path, directory: Path) -> None:
             if bad is not None:
                 raise BundleError(f"bundle {path}: holds {bad!r}, which would be unpacked outside of it; refused")
             archive.extractall(directory)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, NotImplementedError, RuntimeError) as e:
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise _no_room(path, directory.parent, e) from e
+        raise BundleError(f"bundle {path}: expected a directory or a zip file, could not unpack it: {e}") from e
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as e:
         raise BundleError(f"bundle {path}: expected a directory or a zip file, could not unpack it: {e}") from e

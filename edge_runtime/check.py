@@ -165,7 +165,7 @@ def _recipe(
         released = f", released by {signer}" if signer else ""
         known = f"{m.name} {m.version} ({m.method}, {m.precision})"
         yield Finding(f"{prefix}bundle", True, f"{known}, {len(m.files)} files intact, id {bundle.id[:12]}{released}{clamped}")
-    except (BundleError, ConfigError) as e:
+    except (BundleError, ConfigError, DeviceError) as e:
         yield Finding(f"{prefix}bundle", False, str(e))
         return None
     yield _try(f"{prefix}device", lambda: f"{stack.enter_context(predictor).device_used}: the model runs")
@@ -244,7 +244,9 @@ def _journal(config: StationConfig) -> str:
         return f"{sentence}; {path.name} will be created"
     if not os.access(path, os.W_OK):
         raise SinkError(f"{path}: expected a journal that this user may write to; change its owner")
-    return f"{sentence}; {path.name} ends with decision {journal_file.last_seq(path)}"
+    last = journal_file.last_seq(path)
+    journal_file.read_decisions(path, 0, 1), journal_file.read_decisions(path, last - 1, 1)  # both ends can be read
+    return f"{sentence}; {path.name} ends with decision {last}"
 
 
 def _ipc_free(key: str, endpoint: str) -> None:

@@ -257,10 +257,12 @@ def load_recipe(path: Path) -> Recipe:
 
 def _load(path: Path, kind: type[_T]) -> _T:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as e:
         raise ConfigError(f"{path}: expected a {_noun(kind)} file, could not read it: {e.strerror}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path}: is not valid TOML: save it as UTF-8 ({e})") from e
+    except (tomllib.TOMLDecodeError, RecursionError) as e:
         raise ConfigError(f"{path}: is not valid TOML: {e}") from e
     bad = not_finite(raw)
     if bad is not None:
@@ -277,6 +279,8 @@ def _noun(kind: type[msgspec.Struct]) -> str:
 
 def _decode_path(wanted: type, value: Any) -> Any:
     if wanted is Path and isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("expected a path, found one with a NUL character in it")
         return Path(value)
     raise TypeError("expected a path in quotes")
 

@@ -26,6 +26,8 @@ A message says what was expected, what was found, where, and what to do. FrameEr
 a process: the loop turns them into a FAULT decision.
 """
 
+import sys
+
 EXIT_OK = 0
 EXIT_FINDINGS = 1
 EXIT_BUG = 70
@@ -137,7 +139,8 @@ class MissingExtra(LinesideError):
 
     def __init__(self, what: str, extra: str, install: str | None = None) -> None:
         """`install`: the command, where it is not pip with an extra."""
-        command = install or f"pip install 'lineside[{extra}]'"
+        pip = f"{sys.executable} -m pip" if sys.prefix != sys.base_prefix else "pip"  # not the system's: it refuses, or installs elsewhere
+        command = install or f"{pip} install 'lineside[{extra}]'"
         super().__init__(f"{what} needs packages that are not installed. Install them with: {command}")
 
 

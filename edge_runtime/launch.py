@@ -4,6 +4,7 @@ import contextlib
 import gc
 import logging
 import logging.handlers
+import os
 import queue
 import signal
 import sys
@@ -165,6 +166,14 @@ class _DroppingHandler(logging.handlers.QueueHandler):
             self.queue.put_nowait(record)
 
 
+class _Prefixed(logging.Formatter):
+    """For the system's journal, which takes a line's priority from its beginning (sd-daemon(3)): `journalctl -p warning`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = 3 if record.levelno >= logging.ERROR else 4 if record.levelno >= logging.WARNING else 6
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).split("\n"))
+
+
 @contextlib.contextmanager
 def _logging_aside() -> Iterator[None]:
     """Log lines go to stderr in a thread of their own: where the service manager reads slowly, a fault must not delay the next part."""
@@ -174,7 +183,7 @@ def _logging_aside() -> Iterator[None]:
         return
     lines: queue.Queue[logging.LogRecord] = queue.Queue(_LOG_LINES)
     stderr = logging.StreamHandler(sys.stderr)
-    stderr.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    stderr.setFormatter(_Prefixed() if "JOURNAL_STREAM" in os.environ else logging.Formatter("%(levelname)s %(message)s"))
     listener = logging.handlers.QueueListener(lines, stderr)
     handler = _DroppingHandler(lines)
     level = root.level

@@ -1,4 +1,8 @@
-"""Who the station and the PLC are to each other over OPC UA: certificates, policies, passwords, and what a refusal means."""
+"""Who the station and the PLC are to each other over OPC UA: certificates, policies, passwords, and what a refusal means.
+
+What a file here lacks is a ConfigError. What the PLC refuses is a TriggerError, which is tried again: after a power cut its clock may stand
+years back, or its trust list not be loaded yet.
+"""
 
 import datetime
 from collections.abc import Callable
@@ -13,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edge_runtime.config import OpcuaTrigger
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, TriggerError
 
 _T = TypeVar("_T")
 _POLICIES: dict[str, Any] = {
@@ -49,7 +53,7 @@ async def identify(client: Client, s: OpcuaTrigger) -> None:
     pinned = load_certificate("server_certificate", s.server_certificate) if s.server_certificate is not None else None
     server = await _server_certificate(client, s)
     if pinned is not None and server != pinned:
-        raise ConfigError(
+        raise TriggerError(
             f"trigger.server_certificate: expected the PLC {s.endpoint} to show {_named(pinned)}, found {_named(server)}. "
             "If its certificate was renewed, put the new one there; if not, this is another machine"
         )
@@ -63,18 +67,18 @@ async def identify(client: Client, s: OpcuaTrigger) -> None:
     )
 
 
-async def refusal(e: Exception, s: OpcuaTrigger, timeout_s: float) -> ConfigError | None:
+async def refusal(e: Exception, s: OpcuaTrigger, timeout_s: float) -> TriggerError | None:
     """What is wrong in the station file or in the PLC's trust list if connecting failed with `e`; None where it is neither."""
     name = ua.StatusCode(e.code).name if isinstance(e, ua.UaStatusCodeError) else ""
     if name in _USER:
         who = f'the user "{s.user}"' if s.user is not None else "anonymous users (no trigger.user is set)"
-        return ConfigError(f"trigger.user: the PLC {s.endpoint} refused {who} ({name}). Check trigger.user and trigger.password_file")
+        return TriggerError(f"trigger.user: the PLC {s.endpoint} refused {who} ({name}). Check trigger.user and trigger.password_file")
     if s.security != "none" and name in _CERTIFICATE:
         return _untrusted(s, name)
     if name in _POLICY or (type(e) is ua.UaError and "endpoints" in str(e)):
         return await _not_offered(s, timeout_s)
     if type(e) is ua.UaError and "certificate mismatch" in str(e):
-        return ConfigError(f"trigger.server_certificate: the PLC {s.endpoint} changed its certificate while it was connected to")
+        return TriggerError(f"trigger.server_certificate: the PLC {s.endpoint} changed its certificate while it was connected to")
     cut = isinstance(e, ConnectionError | AssertionError) and not isinstance(e, ConnectionRefusedError)
     if cut and await _offers(s, timeout_s) is not None:
         # It talks to us, but not on this channel: servers that do not trust a certificate may hang up without a word.
@@ -114,7 +118,7 @@ def _private_key(data: bytes) -> Any:
 
 
 async def _server_certificate(client: Client, s: OpcuaTrigger) -> x509.Certificate:
-    """The PLC's certificate on the endpoint that the station file asks for. Raises ConfigError if there is none."""
+    """The PLC's certificate on the endpoint that the station file asks for. Raises TriggerError if there is none."""
     for offer in await client.connect_and_get_server_endpoints():
         if offer.SecurityPolicyUri == _POLICIES[s.security].URI and offer.SecurityMode.name == s.mode and offer.ServerCertificate:
             der = bytes(offer.ServerCertificate)
@@ -138,15 +142,15 @@ def _offer(o: Any) -> str:
     return 'security = "none"' if policy == "None" else f'security = "{policy}", mode = "{o.SecurityMode.name}"'
 
 
-async def _not_offered(s: OpcuaTrigger, timeout_s: float) -> ConfigError:
+async def _not_offered(s: OpcuaTrigger, timeout_s: float) -> TriggerError:
     offers = await _offers(s, timeout_s)
     wanted = 'security = "none"' if s.security == "none" else f'security = "{s.security}", mode = "{s.mode}"'
-    return ConfigError(
+    return TriggerError(
         f"trigger.security: the PLC {s.endpoint} does not offer {wanted}. It offers: {'; '.join(offers or ['nothing that it tells'])}"
     )
 
 
-def _untrusted(s: OpcuaTrigger, why: str) -> ConfigError:
+def _untrusted(s: OpcuaTrigger, why: str) -> TriggerError:
     advice = "Add it to the certificates that the PLC trusts"
     if s.certificate is not None:
         own, now, wrong = load_certificate("certificate", s.certificate), datetime.datetime.now(datetime.UTC), []
@@ -158,7 +162,7 @@ def _untrusted(s: OpcuaTrigger, why: str) -> ConfigError:
             wrong.append("names no application URI (a subjectAltName of the kind URI)")
         if wrong:
             advice = f"It {' and '.join(wrong)}: make a new one, and add that to the certificates that the PLC trusts"
-    return ConfigError(f"trigger.certificate: the PLC {s.endpoint} refused {s.certificate} ({why}). {advice}")
+    return TriggerError(f"trigger.certificate: the PLC {s.endpoint} refused {s.certificate} ({why}). {advice}")
 
 
 def _named(certificate: x509.Certificate) -> str:

@@ -1,7 +1,9 @@
 """The archive: lossless pictures of rejected and faulty parts (and some good ones), oldest dropped beyond a quota."""
 
+import errno
 import os
 import re
+import shutil
 import tempfile
 import threading
 from collections import deque
@@ -16,6 +18,8 @@ from edge_runtime.config import ArchiveSettings
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Frame, Picture, Verdict
 
+_RESERVE_BYTES = 1_000_000_000
+_RESERVE_SHARE = 0.05
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OURS = re.compile(r"\d{9,}_(?:.*_)?(?:ACCEPT|REJECT|FAULT)\.(?:png|json)")
 _LEFT_OVER = re.compile(r"\.\d{9,}_.*\.tmp")
@@ -33,6 +37,8 @@ class Archive:
     def __init__(self, settings: ArchiveSettings) -> None:
         self._settings = settings
         self._quota = int(settings.quota_mb * 1e6)
+        self._reserve = 0
+        """Bytes of the disk that are left to the journal, which must not lose a decision for a picture."""
         self._kept: deque[tuple[Path, int]] = deque()  # (path without suffix, bytes of both files), oldest first
         self._bytes = 0
         self._accepts = 0
@@ -47,9 +53,13 @@ class Archive:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=root, prefix=".try-") as probe:
                 probe.write(b"\0")
+            self._reserve = int(min(_RESERVE_BYTES, _RESERVE_SHARE * shutil.disk_usage(root).total))
             self._scan()
         except OSError as e:
-            raise SinkError(f"archive {root}: expected a folder to write to, found: {e.strerror}; give [archive] another path") from e
+            raise SinkError(
+                f"archive {root}: expected a folder to write to, found: {e.strerror}; give [archive] another path"
+                + (", or the service that one (ReadWritePaths=, see deploy/it.md)" if e.errno == errno.EROFS else "")
+            ) from e
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
@@ -75,6 +85,9 @@ class Archive:
         failures = []
         for picture in pictures:
             try:
+                self._drop_oldest()
+                if not self._is_room():
+                    raise OSError(errno.ENOSPC, f"less than {self._reserve / 1e6:.0f} MB of its disk are free, which the journal may need")
                 if picture.frame is not None:
                     self._keep(decision, picture.camera, picture.frame)
                 self._drop_oldest()
@@ -110,7 +123,7 @@ class Archive:
         self._bytes += size
 
     def _drop_oldest(self) -> None:
-        while self._bytes > self._quota and len(self._kept) > 1:
+        while len(self._kept) > 1 and (self._bytes > self._quota or not self._is_room()):
             stem, size = self._kept[0]
             _with_suffix(stem, ".json").unlink(missing_ok=True)
             _with_suffix(stem, ".png").unlink(missing_ok=True)
@@ -118,6 +131,9 @@ class Archive:
             self._bytes -= size
             if stem.parent != self._kept[0][0].parent and not any(stem.parent.iterdir()):
                 stem.parent.rmdir()
+
+    def _is_room(self) -> bool:
+        return shutil.disk_usage(self._settings.path).free >= self._reserve
 
     def _scan(self) -> None:
         self._kept.clear()

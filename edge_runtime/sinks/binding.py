@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -28,6 +29,8 @@ def bind(sock: zmq.Socket[Any], endpoint: str, key: str) -> None:
             # libzmq unlinks an existing ipc file before it binds, and would silently take a running station's subscribers away.
             raise zmq.ZMQError(errno.EADDRINUSE)
         sock.bind(endpoint)
+        if endpoint.startswith("ipc:///"):
+            Path(endpoint.removeprefix("ipc://")).chmod(0o660)  # the station's group may listen, whatever the service's umask
     except zmq.ZMQError as e:
         hint = _HINTS.get(e.errno or 0, str(e))
         raise SinkError(f"{key}: expected to bind {endpoint}, could not: {hint}") from e

@@ -31,6 +31,7 @@ leaves, a tenth (edge_runtime.station)."""
 _LEAST_S = 0.001
 _BATCH = 500
 _CHECKPOINT_ROWS = 500
+_HELD_BYTES = 32_000_000
 _PRUNE_ROWS = 200
 _PRUNE_EVERY_S = 3600.0
 
@@ -67,6 +68,7 @@ class Journal:
         self._done = 0
         self._failure: str | None = None
         self._upkeep_failure: str | None = None
+        self._held: str | None = None
         self._refused: str | None = None
         self._gone: str | None = None
         self._connection: sqlite3.Connection | None = None
@@ -123,7 +125,7 @@ class Journal:
                 said.append(f"{self._lost} decisions were told but never written")
             if self._thread is not None and not self._thread.is_alive():
                 said.append("its writer ended unexpectedly; restart the station")
-            said += [text for text in (self._gone, self._refused, self._upkeep_failure) if text is not None]
+            said += [text for text in (self._gone, self._refused, self._held, self._upkeep_failure) if text is not None]
         return f"journal {self.path}: {'; '.join(said)}" if said else None
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...] = ()) -> None:
@@ -172,13 +174,19 @@ class Journal:
                 continue
             try:
                 if unmoved >= _CHECKPOINT_ROWS:
-                    journal_file.checkpoint(connection)
+                    held = journal_file.checkpoint(connection)
                     unmoved = 0
+                    where = f"{self.path.name}-wal"
+                    self._held = (
+                        f"{held / 1e6:.3g} MB wait in {where}: another program reads on and on; close it" if held > _HELD_BYTES else None
+                    )
                 elif time.monotonic() >= prune_at:
                     now, run = datetime.datetime.now(datetime.UTC), datetime.timedelta(seconds=time.monotonic() - began)
                     pruned = journal_file.prune(connection, now, self._keep, _PRUNE_ROWS, found_seq, run)
                     unmoved += pruned
                     prune_at = time.monotonic() + (0.0 if pruned == _PRUNE_ROWS else _PRUNE_EVERY_S)
+                else:
+                    continue
                 self._upkeep_failure = None
             except (sqlite3.Error, ValueError, TypeError) as e:  # also a row's time that is none
                 self._upkeep_failure = f"upkeep failed: {e}"

@@ -67,6 +67,9 @@ _COLUMNS = (
 _INSERT = f"INSERT INTO decisions ({_COLUMNS}) VALUES ({', '.join('?' * 22)})"
 _SELECT = f"SELECT {_COLUMNS} FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?"
 
+_WAL_BYTES = 16_000_000
+"""What the write-ahead log shrinks to once it was larger."""
+
 _Value = int | float | str | None
 _regions = msgspec.json.Decoder(tuple[Region, ...])
 _views = msgspec.json.Decoder(tuple[View, ...])
@@ -90,6 +93,7 @@ def open_for_writing(path: Path, durable: bool = False) -> sqlite3.Connection:
         _check(connection, path)
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}").fetchone()
         # Checkpoints sync the disk: the writer runs them itself, when no decision is waiting.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         # Opened read-only or on a full disk it would fail at the first part: find out now.
@@ -180,11 +184,13 @@ def _last_time(connection: sqlite3.Connection, up_to_seq: int | None) -> datetim
     return None if row is None else datetime.datetime.fromisoformat(row[0])
 
 
-def checkpoint(connection: sqlite3.Connection) -> None:
-    """Move the WAL into the database."""
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+def checkpoint(connection: sqlite3.Connection) -> int:
+    """Move the WAL into the database; the bytes that could not be, because another program is in the middle of reading them."""
+    _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
     # The first write after a checkpoint syncs the WAL's new header: let it be this one, not a part's.
     connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1")
+    return int((pages - moved) * page_bytes)
 
 
 def _refuse_folder(path: Path) -> None:

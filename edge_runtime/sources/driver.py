@@ -92,7 +92,7 @@ class Driver(Protocol):
 
 
 def set_node(driver: Driver, name: str, value: NodeValue, key: str) -> None:
-    """Write one node. Raises ConfigError naming `key` of the station file, the node, and what it allows."""
+    """Write one node. Raises ConfigError naming `key` of the station file, the node, and what it allows; SourceError for a lost camera."""
     node = driver.node(name)
     if node is None:
         raise ConfigError(f"{key}: the camera {driver.name} has no node {name}; leave it out, or look up its name in the camera's manual")
@@ -104,6 +104,7 @@ def set_node(driver: Driver, name: str, value: NodeValue, key: str) -> None:
     try:
         node.write(float(value) if node.kind == "float" else value)
     except SourceError as e:
+        driver.check()  # the cable, not the value
         raise ConfigError(f"{key}: {driver.name} refused {name} = {value!r}: {e}") from e
 
 

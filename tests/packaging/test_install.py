@@ -78,6 +78,33 @@ def test_files_of_the_user_are_never_overwritten(tmp_path: Path) -> None:
     assert f"/examples/recipe.toml {mine.with_name('recipe.toml')}\n" in said
 
 
+def test_it_can_be_started_by_its_name() -> None:
+    for script in (ROOT / "deploy").glob("*.sh"):
+        assert os.access(script, os.X_OK), script
+
+
+def test_what_root_installs_can_be_entered_by_the_service_whatever_root_s_umask(tmp_path: Path) -> None:
+    """A machine without systemctl, such as an image that is being built, gets everything, too."""
+    bin_, fake = tmp_path / "root/opt/lineside/venv/bin", tmp_path / "python3"  # stands for a Python whose pip and venv work
+    fake.write_text(
+        f'#!/bin/sh\ncase "$*" in\n*venv*) mkdir -p {bin_}; cp "$0" {bin_}/python; printf "#!/bin/sh\\n" > {bin_}/lineside;'
+        f" chmod +x {bin_}/lineside;;\n*show*) exit 1;;\nesac\n"
+    )
+    fake.chmod(0o755)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("bash", "dirname", "basename", "install", "sed", "mkdir", "cp", "chmod", "sh", "cat", "env"):
+        (tools / tool).symlink_to(str(shutil.which(tool)))
+    script = f"umask 077; exec {tools}/bash {ROOT}/deploy/install.sh --prefix {tmp_path}/root --python {fake}"
+    command = [tools / "bash", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": str(tools)}, check=False)
+    assert done.returncode == 0, done.stderr
+    made = [p for p in (tmp_path / "root").rglob("*") if not p.is_symlink()]
+    assert tmp_path / "root/etc/lineside/station.toml" in made
+    assert all(p.stat().st_mode & 0o004 for p in made)
+    assert all(p.stat().st_mode & 0o001 for p in made if p.is_dir())
+
+
 def test_a_slip_in_the_arguments_is_a_sentence() -> None:
     for arguments, message in (
         (["--hedless"], "unknown option --hedless"),

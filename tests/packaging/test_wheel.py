@@ -110,3 +110,13 @@ def test_a_missing_system_library_is_one_sentence_with_the_command(device: Path,
     assert "libGL.so.1" in done.stderr
     assert "apt-get install libgl1" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("first", ["edge_runtime.predictor", "edge_runtime.client", "export.package", "export.cli"])
+def test_nothing_is_reported_to_anybody(first: str) -> None:
+    """`import openvino` would otherwise look its makers' host up and send them a report."""
+    code = (
+        f"import sys, {first}, openvino, openvino.tools.ovc\n"
+        "assert not [m for m, loaded in sys.modules.items() if m.startswith('openvino_telemetry') and loaded is not None]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from edge_runtime import bundle as b
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, DeviceError
 
 Damage = Callable[[Path], None]
 
@@ -198,3 +198,14 @@ def test_a_manifest_from_before_tiles_and_mosaics_opens_as_one_without(copy: Pat
     edit(copy, older)
     spec = b.ModelBundle.open(copy).manifest.input
     assert (spec.tiles, spec.bayer) == (None, None)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_room_for_a_copy_is_not_the_bundle_s_fault(
+    tiny_bundle: Path, tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service tries again after that, and finds the disk with room."""
+    path = zip_of(tiny_bundle, tmp_path / "b.zip") if zipped else tiny_bundle
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(DeviceError, match=r"could not be copied to .*gone, where it is verified: No such file"):
+        b.ModelBundle.open(path, private=True)

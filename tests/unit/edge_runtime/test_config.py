@@ -153,6 +153,18 @@ def test_broken_toml_names_the_line(tmp_path: Path) -> None:
     assert "line 3" in said
 
 
+def test_what_windows_editors_write_is_taken_or_said(tmp_path: Path) -> None:
+    whole = STATION + FOLDER + TIMER
+    file = tmp_path / "station.toml"
+    file.write_text(whole, encoding="utf-8-sig")
+    load_station(file)
+    file.write_bytes(whole.encode() + "# größer\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="save it as UTF-8"):
+        load_station(file)
+    assert "NUL" in refused(tmp_path, whole.replace('recipe = "', 'recipe = "a\\u0000'))
+    assert "is not valid TOML" in refused(tmp_path, "x = " + "[" * 5000 + "]" * 5000 + "\n" + whole)
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "station.toml"
     file.write_bytes(b"\xff\xfe\x00")

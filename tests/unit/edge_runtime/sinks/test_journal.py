@@ -451,6 +451,23 @@ def test_rows_dated_in_the_future_go_with_those_after_them(tmp_path: Path) -> No
         wait_until(lambda: [d.seq for d in read_decisions(path)] == [4, 5, 6])
 
 
+def test_a_program_that_reads_on_and_on_is_said_before_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "_CHECKPOINT_ROWS", 5)
+    monkeypatch.setattr(journal_module, "_HELD_BYTES", 10_000)
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as journal, closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        journal.put(a_decision(1))
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM decisions").fetchone()
+        for seq in range(2, 60):
+            journal.put(a_decision(seq))
+        wait_until(lambda: "another program reads on and on" in (journal.problem or ""))
+        reader.execute("COMMIT")
+        for seq in range(60, 75):
+            journal.put(a_decision(seq))
+        wait_until(lambda: journal.problem is None)
+
+
 def pruned(path: Path, now: datetime, days: list[float], run: timedelta = timedelta(0), found: int | None = None) -> list[int]:
     """Which rows, of so many days before today, remain of those that are kept for ten."""
     with Journal(settings(path), "s") as journal:
