@@ -12,7 +12,7 @@ from edge_runtime.capture import Capture
 from edge_runtime.config import AravisSource
 from edge_runtime.errors import ConfigError, FrameError, LostFrame, SourceError
 from edge_runtime.records import Frame, Trigger
-from edge_runtime.sources.driver import Node, RawFrame
+from edge_runtime.sources.driver import Node, RawFrame, set_node
 from edge_runtime.sources.guarded import GuardedSource
 from edge_runtime.sources.pixels import FORMATS
 
@@ -347,3 +347,17 @@ def test_lost_packets_of_a_hardware_trigger_are_that_parts_fault(bench: Bench) -
                 _collect(capture, trigger)
         finally:
             assert capture.close()
+
+
+@pytest.mark.parametrize(("dead", "kind"), [(True, SourceError), (False, ConfigError)])
+def test_a_camera_that_goes_while_it_is_set_up_is_not_blamed_on_the_station_file(dead: bool, kind: type[Exception]) -> None:
+    """A service tries again after a lost camera, never after a wrong file."""
+
+    def write(value: Any) -> None:
+        raise SourceError("timed out")
+
+    driver = BenchDriver(Bench())
+    driver.node = lambda name: Node("float", True, write, lambda: "", low=0.0, high=9.0)  # type: ignore[method-assign]
+    driver.bench.dead = dead
+    with pytest.raises(kind):
+        set_node(driver, "ExposureTime", 4.0, "source.exposure_us")
