@@ -299,6 +299,7 @@ class DecisionClient:
 
     @staticmethod
     def _connect(sock: "zmq.Socket[bytes]", endpoint: str) -> None:
+        wire.check_access(endpoint)
         try:
             sock.connect(endpoint)
         except zmq.ZMQError as e:

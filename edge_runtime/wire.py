@@ -7,13 +7,15 @@ process and `first_seq` the first decision that it would make: with both a liste
 The replay socket (ROUTER) takes one `ReplayRequest` a message from a DEALER and answers each with one `ReplayReply`.
 """
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
 import numpy as np
 
-from edge_runtime.errors import WireError
+from edge_runtime.errors import ConfigError, WireError
 from edge_runtime.records import Affine, Decision, Health, ScoreMap
 
 SCHEMA = 1
@@ -213,6 +215,17 @@ def connectable(endpoint: str) -> str:
         if endpoint.startswith(anywhere):
             return "tcp://127.0.0.1:" + endpoint.removeprefix(anywhere)
     return endpoint
+
+
+def check_access(endpoint: str) -> None:
+    """Raises ConfigError for a Unix socket that is there and that this user may not connect to: ZeroMQ would only stay silent."""
+    path = Path(endpoint.removeprefix("ipc://"))
+    if endpoint.startswith("ipc:///") and path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        try:
+            group = path.group()
+        except (KeyError, NotImplementedError):  # one without a name
+            group = str(path.stat().st_gid)
+        raise ConfigError(f"{endpoint}: this user may not connect to it; make him a member of its group, {group}, and log in anew")
 
 
 def _payload(payload: bytes, kind: type[_Any]) -> _Any:

@@ -43,7 +43,12 @@ class Listener:
         """Why the last message could not be understood."""
 
     def __enter__(self) -> Self:
-        """Connect; a station that is not there yet is waited for. Raises DisplayError for an endpoint that is none."""
+        """Connect; a station that is not there yet is waited for.
+
+        Raises DisplayError for an endpoint that is none, ConfigError for one that this user may not connect to.
+        """
+        for endpoint in self._endpoints.values():
+            wire.check_access(endpoint)
         self._context = zmq.Context()
         for topic, endpoint in self._endpoints.items():
             socket = self._context.socket(zmq.SUB)

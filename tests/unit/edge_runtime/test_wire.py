@@ -1,14 +1,18 @@
 """The wire contract: what is encoded comes back equal, and what is not ours is refused with a sentence."""
 
 import math
+import os
+import socket
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
 from edge_runtime import wire
-from edge_runtime.errors import WireError
+from edge_runtime.errors import ConfigError, WireError
 from edge_runtime.records import Decision, Health, Region, Stamps, State, Verdict, View
 
 
@@ -158,3 +162,24 @@ def test_replay_messages_come_back_equal() -> None:
 )
 def test_an_endpoint_bound_everywhere_is_reached_on_this_machine(bound: str, reached: str) -> None:
     assert wire.connectable(bound) == reached
+
+
+def test_a_socket_that_a_user_may_not_connect_to_is_said() -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        Path(folder).chmod(0o755)
+        listener.bind(f"{folder}/pub")
+        wire.check_access(f"ipc://{folder}/pub")
+        wire.check_access(f"ipc://{folder}/none")  # of a station that does not run yet
+        Path(folder, "pub").chmod(0o000)
+        child = os.fork()
+        if child == 0:  # root may do everything: somebody else tries
+            code = 1
+            try:
+                if os.geteuid() == 0:
+                    os.setuid(65534)
+                wire.check_access(f"ipc://{folder}/pub")
+            except ConfigError as e:
+                code = 0 if "make him a member of its group" in str(e) else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
