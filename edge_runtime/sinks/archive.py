@@ -20,6 +20,7 @@ from edge_runtime.records import Decision, Frame, Picture, Verdict
 
 _RESERVE_BYTES = 1_000_000_000
 _RESERVE_SHARE = 0.05
+_DROPS_FOR_ROOM = 10
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OURS = re.compile(r"\d{9,}_(?:.*_)?(?:ACCEPT|REJECT|FAULT)\.(?:png|json)")
 _LEFT_OVER = re.compile(r"\.\d{9,}_.*\.tmp")
@@ -85,7 +86,7 @@ class Archive:
         failures = []
         for picture in pictures:
             try:
-                self._drop_oldest()
+                self._make_room()
                 if not self._is_room():
                     raise OSError(errno.ENOSPC, f"less than {self._reserve / 1e6:.0f} MB of its disk are free, which the journal may need")
                 if picture.frame is not None:
@@ -123,14 +124,24 @@ class Archive:
         self._bytes += size
 
     def _drop_oldest(self) -> None:
-        while len(self._kept) > 1 and (self._bytes > self._quota or not self._is_room()):
-            stem, size = self._kept[0]
-            _with_suffix(stem, ".json").unlink(missing_ok=True)
-            _with_suffix(stem, ".png").unlink(missing_ok=True)
-            self._kept.popleft()
-            self._bytes -= size
-            if stem.parent != self._kept[0][0].parent and not any(stem.parent.iterdir()):
-                stem.parent.rmdir()
+        while self._bytes > self._quota and len(self._kept) > 1:
+            self._drop()
+
+    def _make_room(self) -> None:
+        """A few at a time: where another program fills the disk, what there is must not go all at once."""
+        for _ in range(_DROPS_FOR_ROOM):
+            if len(self._kept) <= 1 or self._is_room():
+                return
+            self._drop()
+
+    def _drop(self) -> None:
+        stem, size = self._kept[0]
+        _with_suffix(stem, ".json").unlink(missing_ok=True)
+        _with_suffix(stem, ".png").unlink(missing_ok=True)
+        self._kept.popleft()
+        self._bytes -= size
+        if stem.parent != self._kept[0][0].parent and not any(stem.parent.iterdir()):
+            stem.parent.rmdir()
 
     def _is_room(self) -> bool:
         return shutil.disk_usage(self._settings.path).free >= self._reserve
