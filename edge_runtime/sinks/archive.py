@@ -88,7 +88,7 @@ class Archive:
             try:
                 self._make_room()
                 if not self._is_room():
-                    raise OSError(errno.ENOSPC, f"less than {self._reserve / 1e6:.0f} MB of its disk are free, which the journal may need")
+                    raise OSError(errno.ENOSPC, f"less than {self._reserve / 1e6:.3g} MB of its disk are free, which the journal may need")
                 if picture.frame is not None:
                     self._keep(decision, picture.camera, picture.frame)
                 self._drop_oldest()

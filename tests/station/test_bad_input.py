@@ -145,7 +145,7 @@ def test_a_full_disk_under_journal_and_archive_is_visible_and_stops_no_decision(
         listener.listen_until(lambda: listener.state() is State.DEGRADED and "archive" in listener.problems())
         assert "journal" in listener.problems()
         assert "full" in listener.problems()
-        assert "No space left" in listener.problems()
+        assert "MB of its disk are free" in listener.problems()
         before = len(listener.decisions)
         listener.listen_until(lambda: len(listener.decisions) >= before + 50)
 
