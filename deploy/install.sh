@@ -1,35 +1,44 @@
 #!/usr/bin/env bash
 # Make this Debian or Ubuntu machine a Lineside station: system libraries, user, device environment, units, example files.
-# Run it again to upgrade; it never overwrites a file in /etc/lineside.
+# Run it again to upgrade: a release is made whole beside the one in use, tried, and only then put in its place, so one that fails
+# changes nothing, a running station keeps the files that it began with, and the way back is one command. No file in /etc/lineside
+# is ever overwritten.
 set -euo pipefail
 umask 022 # the service user must be able to enter what root makes here, whatever root's own umask is
 
 usage() {
     cat <<'TEXT'
-Usage: deploy/install.sh [--headless] [--wheel FILE] [--python PYTHON] [--prefix DIR] [--dry-run]
+Usage: deploy/install.sh [--headless | --window] [--extras LIST] [--wheel FILE] [--python PYTHON] [--prefix DIR] [--dry-run]
+       deploy/install.sh --rollback [--prefix DIR]
 
   --headless       opencv-python-headless instead of opencv-python: no libGL needed, no window (`lineside overlay`
                    then only writes snapshots)
+  --window         opencv-python (the default, and the way back from --headless)
+  --extras LIST    further extras of Lineside, with commas: cameras, train. PLC protocols are always there. An upgrade keeps
+                   --headless and --extras as they were unless they are named again (--extras '' for none)
   --wheel FILE     install this wheel; without it, the checkout that this script lies in
   --python PYTHON  the Python to use, 3.11 to 3.13 (default: python3)
   --prefix DIR     put everything below DIR instead of / and leave the running system alone: no packages, no user, no
                    systemctl. For a look: to build an image, run this script inside of it (chroot DIR deploy/install.sh)
   --dry-run        say what would be done
+  --rollback       take the release before this one again; a second time, and the newer one is back
 TEXT
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_tree=$(dirname "$here")
-headless=no prefix="" wheel="" python=python3 dry=no
+headless="" extras=unsaid prefix="" wheel="" python=python3 dry=no rollback=no
 
 die() { echo "install.sh: $*" >&2; exit 2; }
 while [ $# -gt 0 ]; do
     case $1 in
     --headless) headless=yes ;;
+    --window) headless=no ;;
     --dry-run) dry=yes ;;
-    --wheel | --python | --prefix)
+    --rollback) rollback=yes ;;
+    --wheel | --python | --prefix | --extras)
         [ $# -ge 2 ] || die "$1 needs a value"
-        case $1 in --wheel) wheel=$2 ;; --python) python=$2 ;; --prefix) prefix=${2%/} ;; esac
+        case $1 in --wheel) wheel=$2 ;; --python) python=$2 ;; --prefix) prefix=${2%/} ;; --extras) extras=$2 ;; esac
         shift
         ;;
     -h | --help) usage; exit 0 ;;
@@ -51,19 +60,41 @@ step() { echo "- $*"; }
 
 [ -z "$wheel" ] || [ -f "$wheel" ] || die "--wheel: found no file $wheel"
 [ "$dry" = yes ] || [ -n "$prefix" ] || [ "$(id -u)" -eq 0 ] || die "run it as root (sudo deploy/install.sh), or try --dry-run or --prefix DIR"
+
+opt=$prefix/opt/lineside
+venv=$opt/venv         # a link to the release in use: units and people know this name
+previous=$opt/previous # a link to the one before it
+etc=$prefix/etc/lineside
+state=$prefix/var/lib/lineside
+
+point() { # $1 becomes a link to $2, at once: whoever opens $1 finds the one or the other, never nothing
+    run ln -sfn "$2" "$1.new"
+    run mv -T "$1.new" "$1"
+}
+
+if [ "$rollback" = yes ]; then
+    [ -e "$previous/bin/lineside" ] || die "there is no release before this one in $opt"
+    now=$(readlink "$venv") before=$(readlink "$previous")
+    point "$venv" "$before"
+    point "$previous" "$now"
+    [ "$dry" = yes ] || echo "$venv is $before again: $("$venv/bin/lineside" --version)"
+    echo "The stations take it at their next start: sudo systemctl restart 'lineside@*'"
+    exit 0
+fi
+
 command -v "$python" >/dev/null || die "found no $python; name one with --python"
 "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' ||
     die "Lineside needs Python 3.11 to 3.13, $python is $("$python" -V 2>&1)"
-
-venv=$prefix/opt/lineside/venv
-etc=$prefix/etc/lineside
-state=$prefix/var/lib/lineside
+was() { sed -n "s/^$1=//p" "$venv/lineside-options" 2>/dev/null || true; } # what the release in use was installed with
+headless=${headless:-$(was headless)}
+[ "$extras" != unsaid ] || extras=$(was extras)
+[[ ,$extras, =~ ^(,(cameras|train|plc)?)*,$ ]] || die "--extras: expected cameras or train (plc is always there), found $extras"
 
 if [ -z "$prefix" ]; then
     step "system packages"
     packages=("$("$python" -c 'import sys; print(f"python3.{sys.version_info[1]}-venv")')")
     apt-cache show "${packages[0]}" >/dev/null 2>&1 || packages=(python3-venv)
-    if [ "$headless" = no ]; then
+    if [ "$headless" != yes ]; then
         if apt-cache show libglib2.0-0t64 >/dev/null 2>&1; then
             packages+=(libgl1 libglib2.0-0t64)
         else
@@ -89,53 +120,69 @@ if [ -z "$prefix" ]; then
     run usermod --append --groups video,render lineside
 fi
 
-step "device environment in $venv"
-# One that another Python left, or without pip (its python3-venv was missing), is made anew.
-"$venv/bin/python" -m pip --version >/dev/null 2>&1 || run "$python" -m venv --clear "$venv"
-pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
+release=$opt/releases/$(date -u +%Y%m%dT%H%M%SZ)-$$
+step "device environment in $release"
+abandon() { [ "$dry" = yes ] || rm -rf "$release"; }
+trap abandon EXIT # until it is whole
+run "$python" -m venv --clear "$release"
+pip=("$release/bin/python" -m pip --disable-pip-version-check --quiet)
 what=${wheel:-$source_tree}
-remove() { # the two OpenCV wheels unpack into one folder: with $1 goes the other, or its files would be damaged
-    local package
-    "${pip[@]}" show "$1" >/dev/null 2>&1 || return 0
-    for package in opencv-python opencv-python-headless; do
-        if "${pip[@]}" show "$package" >/dev/null 2>&1; then
-            run "${pip[@]}" uninstall --yes "$package"
-        fi
-    done
-}
+wanted=plc${extras:+,$extras}
 if [ "$headless" = yes ]; then
-    # An extra cannot remove opencv-python from the base dependencies, so Lineside goes in without them, and they follow less that one.
-    remove opencv-python
-    run "${pip[@]}" install --upgrade --force-reinstall --no-deps "$what"
+    # An extra cannot remove opencv-python from the base dependencies, and the two OpenCV wheels unpack into one folder: so Lineside
+    # goes in without its dependencies, and they follow less that one.
+    run "${pip[@]}" install --no-deps "$what"
     if [ "$dry" = yes ]; then
-        echo "would run: $venv/bin/python -m pip install the dependencies of lineside[plc,headless] less opencv-python"
+        echo "would run: $release/bin/python -m pip install the dependencies of lineside[$wanted,headless] less opencv-python"
     else
-        mapfile -t requirements < <("$venv/bin/python" - <<'PYTHON'
+        mapfile -t requirements < <("$release/bin/python" - "$wanted,headless" <<'PYTHON'
 import re
+import sys
 from importlib.metadata import requires
 
 for line in requires("lineside"):
     requirement, _, marker = (part.strip() for part in line.partition(";"))
     extra = re.search(r"extra == [\"'](\w+)[\"']", marker)
-    if (extra is None or extra[1] in ("plc", "headless")) and not re.match(r"opencv-python(?!-headless)", requirement):
+    if (extra is None or extra[1] in sys.argv[1].split(",")) and not re.match(r"opencv-python(?!-headless)", requirement):
         print(requirement)
 PYTHON
         )
-        "${pip[@]}" install --upgrade --no-warn-conflicts "${requirements[@]}"
+        "${pip[@]}" install --no-warn-conflicts "${requirements[@]}"
     fi
 else
-    remove opencv-python-headless
-    run "${pip[@]}" install --upgrade --force-reinstall --no-deps "$what"
-    run "${pip[@]}" install --upgrade "$what[plc]"
+    run "${pip[@]}" install "$what[$wanted]"
 fi
-[ "$dry" = yes ] || "$venv/bin/lineside" --version
+if [ "$dry" = yes ]; then
+    echo "would write $release/lineside-options"
+else
+    "$release/bin/python" -c 'import cv2, openvino, zmq' # what a missing system library would break, before anything rests on it
+    "$release/bin/lineside" --version
+    printf 'headless=%s\nextras=%s\n' "${headless:-no}" "$extras" >"$release/lineside-options"
+fi
+trap - EXIT
+
+step "$venv becomes this release"
+if [ -d "$venv" ] && [ ! -L "$venv" ]; then # from before releases were kept apart
+    run mv "$venv" "$opt/releases/first"
+    run ln -sfn releases/first "$venv"
+fi
+[ ! -L "$venv" ] || point "$previous" "$(readlink "$venv")"
+point "$venv" "releases/$(basename "$release")"
+for old in "$opt"/releases/*; do
+    case $(basename "$old") in
+    "$(basename "$release")" | "$(basename "$(readlink "$previous" || echo none)")") ;;
+    *) # a station that nobody restarted yet may still need its files
+        [ ! -d "$old" ] || grep -qsaF "$old/" /proc/[0-9]*/cmdline || run rm -rf "$old"
+        ;;
+    esac
+done
 
 step "units"
 run install -D -m 0644 -t "$prefix/etc/systemd/system" "$source_tree/systemd/lineside@.service" "$source_tree/systemd/lineside.target"
 run install -D -m 0644 -t "$prefix/etc/systemd/user" "$source_tree/systemd/lineside-overlay@.service"
 dropin=$prefix/etc/systemd/system/lineside@.service.d/back-off.conf
-release=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p' || true)
-if [ "${release:-0}" -ge 254 ]; then # older ones do not know these keys, and warn of them
+systemd=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p' || true)
+if [ "${systemd:-0}" -ge 254 ]; then # older ones do not know these keys, and warn of them
     run install -d -m 0755 "$(dirname "$dropin")"
     if [ "$dry" = yes ]; then
         echo "would write $dropin"
@@ -166,5 +213,5 @@ Next:
   3. sudo -u lineside $venv/bin/lineside check $etc/station.toml
   4. sudo systemctl enable --now lineside@station
   5. $venv/bin/lineside tail $etc/station.toml
-After an upgrade: sudo systemctl restart 'lineside@*'
+After an upgrade: sudo systemctl restart 'lineside@*'; if it disappoints: deploy/install.sh --rollback, and restart
 TEXT

@@ -83,26 +83,124 @@ def test_it_can_be_started_by_its_name() -> None:
         assert os.access(script, os.X_OK), script
 
 
-def test_what_root_installs_can_be_entered_by_the_service_whatever_root_s_umask(tmp_path: Path) -> None:
+class Machine:
+    """A root folder, and a Python whose pip and venv work at once; what it makes says which release it is, or that it does not start."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.tools, self.python = folder / "root", folder / "bin", folder / "python3"
+        self.opt = self.root / "opt/lineside"
+        self.version = folder / "version"
+        self.version.write_text("1")
+        self.python.write_text(
+            '#!/bin/sh\nself=$(dirname "$0")\ncase "$*" in\n'
+            '*"-m venv"*) for release; do :; done; mkdir -p "$release/bin"; cp "$0" "$release/bin/python"\n'
+            f'  printf "#!/bin/sh\\necho $(cat {self.version})\\n" > "$release/bin/lineside"; chmod +x "$release/bin/lineside";;\n'
+            f'*"pip"*) echo "$@" >> {folder}/pip;;\n'
+            f'*cv2*) grep -q broken {self.version} && {{ echo "ImportError: libGL.so.1" >&2; exit 1; }}\nesac\nexit 0\n'
+        )
+        self.python.chmod(0o755)
+        self.tools.mkdir()
+        tools = "bash dirname basename install sed mkdir cp chmod sh cat env date ln mv rm grep readlink"
+        for tool in tools.split():
+            (self.tools / tool).symlink_to(str(shutil.which(tool)))
+
+    def install(self, *arguments: str, umask: str = "022") -> subprocess.CompletedProcess[str]:
+        script = f'umask {umask}; exec bash {ROOT}/deploy/install.sh --prefix {self.root} --python {self.python} "$@"'
+        command = [self.tools / "bash", "-c", script, "-", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": str(self.tools)}, check=False)
+
+    def upgrade(self, version: str, *arguments: str) -> None:
+        self.version.write_text(version)
+        done = self.install(*arguments)
+        assert done.returncode == 0, done.stderr
+
+    def runs(self) -> str:
+        return subprocess.run([self.opt / "venv/bin/lineside"], capture_output=True, text=True, check=True).stdout.strip()
+
+    def releases(self) -> int:
+        return len(list((self.opt / "releases").iterdir()))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_what_root_installs_can_be_entered_by_the_service_whatever_root_s_umask(machine: Machine) -> None:
     """A machine without systemctl, such as an image that is being built, gets everything, too."""
-    bin_, fake = tmp_path / "root/opt/lineside/venv/bin", tmp_path / "python3"  # stands for a Python whose pip and venv work
-    fake.write_text(
-        f'#!/bin/sh\ncase "$*" in\n*venv*) mkdir -p {bin_}; cp "$0" {bin_}/python; printf "#!/bin/sh\\n" > {bin_}/lineside;'
-        f" chmod +x {bin_}/lineside;;\n*show*) exit 1;;\nesac\n"
-    )
-    fake.chmod(0o755)
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for tool in ("bash", "dirname", "basename", "install", "sed", "mkdir", "cp", "chmod", "sh", "cat", "env"):
-        (tools / tool).symlink_to(str(shutil.which(tool)))
-    script = f"umask 077; exec {tools}/bash {ROOT}/deploy/install.sh --prefix {tmp_path}/root --python {fake}"
-    command = [tools / "bash", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": str(tools)}, check=False)
+    done = machine.install(umask="077")
     assert done.returncode == 0, done.stderr
-    made = [p for p in (tmp_path / "root").rglob("*") if not p.is_symlink()]
-    assert tmp_path / "root/etc/lineside/station.toml" in made
+    made = [p for p in machine.root.rglob("*") if not p.is_symlink()]
+    assert machine.root / "etc/lineside/station.toml" in made
     assert all(p.stat().st_mode & 0o004 for p in made)
     assert all(p.stat().st_mode & 0o001 for p in made if p.is_dir())
+
+
+def test_an_upgrade_can_be_taken_back_and_taken_again(machine: Machine) -> None:
+    for version in ("1", "2", "3"):
+        machine.upgrade(version)
+    assert machine.runs() == "3"
+    assert machine.releases() == 2, "the one in use and the one before it"
+    for version in ("2", "3"):
+        done = machine.install("--rollback")
+        assert done.returncode == 0, done.stderr
+        assert version in done.stdout
+        assert machine.runs() == version
+
+
+def test_a_release_that_does_not_start_changes_nothing(machine: Machine) -> None:
+    machine.upgrade("1")
+    machine.version.write_text("broken")
+    done = machine.install()
+    assert done.returncode != 0
+    assert "libGL" in done.stderr
+    assert machine.runs() == "1"
+    assert machine.releases() == 1
+
+
+def test_the_first_release_has_none_to_go_back_to(machine: Machine) -> None:
+    machine.upgrade("1")
+    done = machine.install("--rollback")
+    assert done.returncode == 2
+    assert "no release before this one" in done.stderr
+    assert machine.runs() == "1"
+
+
+def test_a_station_that_still_runs_keeps_its_files(machine: Machine) -> None:
+    machine.upgrade("1")
+    one = (machine.opt / "venv").resolve()
+    running = ["bash", "-c", "read -r _", one / "bin/lineside"]
+    with subprocess.Popen(running, stdin=subprocess.PIPE) as station:
+        for version in ("2", "3"):
+            machine.upgrade(version)
+        assert one.exists()
+        station.communicate(b"end\n")
+    machine.upgrade("4")
+    assert not one.exists()
+
+
+def test_an_environment_from_before_releases_were_kept_is_the_first_of_them(machine: Machine) -> None:
+    machine.upgrade("1")
+    venv = machine.opt / "venv"
+    release = venv.resolve()
+    venv.unlink()
+    release.rename(venv)
+    machine.upgrade("2")
+    assert machine.runs() == "2"
+    assert machine.install("--rollback").returncode == 0
+    assert machine.runs() == "1"
+
+
+def test_an_upgrade_keeps_the_extras_and_the_opencv_that_were_chosen(machine: Machine, tmp_path: Path) -> None:
+    def asked() -> str:
+        return (tmp_path / "pip").read_text().splitlines()[-1]
+
+    machine.upgrade("1", "--extras", "cameras")
+    machine.upgrade("2")
+    assert asked().endswith("[plc,cameras]")
+    assert "dependencies of lineside[plc,cameras,headless] less opencv-python" in machine.install("--headless", "--dry-run").stdout
+    machine.upgrade("3", "--extras", "")
+    assert asked().endswith("[plc]")
 
 
 def test_a_slip_in_the_arguments_is_a_sentence() -> None:
@@ -110,6 +208,7 @@ def test_a_slip_in_the_arguments_is_a_sentence() -> None:
         (["--hedless"], "unknown option --hedless"),
         (["--wheel"], "needs a value"),
         (["--wheel", "/no.whl"], "found no file"),
+        (["--dry-run", "--extras", "gpu"], "expected cameras"),
     ):
         done = install(*arguments)
         assert done.returncode == 2
