@@ -1,6 +1,7 @@
 """Which layout a data set has, and its images. Looked for in this order; what is found is said to the user:
 
 1. A table: a .csv file named by the user, or the one .csv directly in the folder whose header has `path` and `label` (training/tables.py).
+   A table that cannot be read is refused rather than passed over: the bad images that it names would be learnt as good ones.
 2. VisA, one object: Data/Images/Normal.
 3. MVTec AD, one product: train/good, or test/<kind>; masks in ground_truth/<kind>.
 4. BTAD, one product: train/ok, test/ok, test/ko; masks in ground_truth/ko.
@@ -54,7 +55,7 @@ def find(path: Path) -> Found:
             "data: expected a folder of images, or a CSV of path,label,mask,split,"
             f" found {'a file' if path.exists() else 'nothing'} at {path}"
         )
-    tables = [p for p in sorted(path.glob("*.csv")) if is_labels(p)]
+    tables = [p for p in _tables_in(path) if is_labels(p)]
     if len(tables) > 1:
         raise DataError(f"data: found {len(tables)} tables of images in {path} ({_names(tables)}); name the one that is meant")
     if tables:
@@ -73,8 +74,16 @@ def find(path: Path) -> Found:
 
 def _plain(path: Path) -> Found:
     images = images_in(path)
+    headers = {p: header_of(p) for p in _tables_in(path)}
     if images:
-        return Found("a plain folder of good images", tuple(Sample(p, GOOD, True, None, "train") for p in images), ())
+        for table, header in headers.items():
+            if missing := {"path", "label"} & set(header) and {"path", "label"} - set(header):
+                raise DataError(
+                    f"{table}: expected a header with path,label in its first line, found {','.join(header)}: {missing.pop()} is missing."
+                    " Without it, all images beside it would count as good; correct the header, or move the table elsewhere"
+                )
+        notes = tuple(f"{t.name} (columns {','.join(h) or 'none'}) says nothing about images; it is left out" for t, h in headers.items())
+        return Found("a plain folder of good images", tuple(Sample(p, GOOD, True, None, "train") for p in images), (), notes=notes)
     inside = folders_in(path)
     products = [p for p in inside if any(f.fits(p) for f in FORMATS)]
     if products:
@@ -82,10 +91,9 @@ def _plain(path: Path) -> Found:
             f"data: {path} holds {len(products)} data sets, each in a folder of its own ({_names(products)}); give one of them, as"
             f" {products[0]}"
         )
-    tables = [p for p in sorted(path.glob("*.csv")) if p.is_file()]
     found = [
         f"the folders {_names(inside)}" if inside else "",
-        *(f"{t.name} with the columns {','.join(header_of(t))}" for t in tables[:2]),
+        *(f"{t.name} with the columns {','.join(h)}" for t, h in list(headers.items())[:2]),
     ]
     loose = next((f"images directly in {p}: move the good ones to {p / GOOD}" for p in (path / "train", path / "test") if images_in(p)), "")
     what = "; ".join(f for f in (*found, loose) if f) or "none of these"
@@ -225,6 +233,10 @@ FORMATS = (
     Format("KolektorSDD2", "train/<name>_GT.png", _fits_ksdd2, _read_ksdd2),
     Format("KolektorSDD", "<item>/<name>_label.bmp", _fits_ksdd, _read_ksdd),
 )
+
+
+def _tables_in(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.suffix.lower() == ".csv" and not p.name.startswith(".") and p.is_file())
 
 
 def _names(paths: list[Path]) -> str:

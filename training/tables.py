@@ -1,5 +1,6 @@
 """Data sets that a table describes: a CSV of path,label,mask,split, and VisA with its split_csv/1cls.csv and image_anno.csv."""
 
+import codecs
 import csv
 import io
 from pathlib import Path
@@ -17,17 +18,23 @@ Row = tuple[int, dict[str, str]]
 
 
 def header_of(path: Path) -> list[str]:
-    """The first line's names, in lower case. Raises DataError for a file that is not text."""
-    lines = _lines(path)
-    return [c.lower() for c in lines[0][1]] if lines else []
+    """The first line's names, in lower case, whatever the rest of the file is. Raises DataError for a file that cannot be read.
+
+    A table in another encoding is still known by its header: it is then read, and refused, rather than passed over.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.readline()
+            start += file.read(1) if start.startswith(codecs.BOM_UTF16_LE) else b""
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read: {e.strerror}") from e
+    text = start.decode("utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig", "replace").strip()
+    return [c.strip().strip('"').lower() for c in text.split(_delimiter(text))] if text else []
 
 
 def is_labels(path: Path) -> bool:
     """Whether a CSV file has the two columns that a data set needs."""
-    try:
-        return {"path", "label"} <= set(header_of(path))
-    except DataError:
-        return False
+    return {"path", "label"} <= set(header_of(path))
 
 
 def read_csv(path: Path) -> Found:
@@ -164,6 +171,11 @@ def _rows(path: Path, needed: tuple[str, ...]) -> list[Row]:
     return [(line, dict(zip(header, (*cells, *[""] * len(header)), strict=False))) for line, cells in lines[1:]]
 
 
+def _delimiter(header: str) -> str:
+    """Spreadsheets write semicolons where the comma is the decimal mark, and tabs when asked for text."""
+    return max(",;\t", key=header.count)
+
+
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
     """(line of the file, cells) of each row that is not empty. Raises DataError."""
     try:
@@ -172,9 +184,7 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
         raise DataError(f"{path}: cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise DataError(f"{path}: expected UTF-8 text, found a byte {e.object[e.start]:#04x} at {e.start}; save the table as UTF-8") from e
-    # Spreadsheets write semicolons where the comma is the decimal mark.
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",", strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text.partition("\n")[0]), strict=True)
     try:
         return [(reader.line_num, [c.strip() for c in cells]) for cells in reader if any(c.strip() for c in cells)]
     except csv.Error as e:

@@ -244,6 +244,31 @@ def test_a_table_that_cannot_be_used_says_why(table: Path, content: bytes, messa
         load_dataset(table)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("path,label\n0.png,gr\u00fcn\n".encode("cp1252"), "UTF-8"),
+        ("path,label\n0.png,dent\n".encode("utf-16"), "UTF-8"),
+        (b'path,label\n"0.png,dent\n', "expected a row of a CSV"),
+        (b"filename,label\n0.png,dent\n", "path is missing. Without it, all images beside it would count as good"),
+    ],
+)
+def test_images_are_never_learnt_as_good_because_the_table_beside_them_is_unreadable(tmp_path: Path, content: bytes, message: str) -> None:
+    image(tmp_path / "0.png")
+    image(tmp_path / "1.png", 1)
+    (tmp_path / "l.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        find(tmp_path)
+
+
+def test_a_table_is_found_whatever_its_suffix_delimiter_and_quotes(tmp_path: Path) -> None:
+    image(tmp_path / "0.png")
+    image(tmp_path / "1.png", 1)
+    (tmp_path / "LABELS.CSV").write_text('"path"\t"label"\n0.png\tgood\n1.png\tdent\n')
+    found = find(tmp_path)
+    assert found.format == "a table (LABELS.CSV)" and len(found.train) == 1 and shown(found.test) == [("1.png", "dent", False, None)]
+
+
 def test_two_tables_or_two_layouts_are_ambiguous(table: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_bytes(table.read_bytes())
@@ -303,7 +328,9 @@ def test_a_plain_folder_is_all_good(tmp_path: Path) -> None:
     image(tmp_path / "b.tif", 1)
     image(tmp_path / "a.png", 2)
     (tmp_path / ".hidden.png").write_bytes(b"")
+    (tmp_path / "log.csv").write_text("date,shift\n")
     found = find(tmp_path)
     check(found)
+    assert found.notes == ("log.csv (columns date,shift) says nothing about images; it is left out",)
     assert [s.path.name for s in found.train] == ["a.png", "b.tif"] and not found.test
     assert load_dataset(tmp_path).notes[0] == "the data is a plain folder of good images: 2 good images to learn from"
