@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NOT_TIMED := tests/unit/training tests/unit/export tests/packaging
 
-.PHONY: setup demo test check bench soak benchmark-methods clean
+.PHONY: setup demo test check bench soak benchmark-methods deb clean
 
 setup: $(READY)
 
@@ -43,6 +43,9 @@ soak: $(READY)
 
 benchmark-methods: $(READY)
 	@$(BIN)/python -m tests.bench_methods --write $(BENCH)
+
+deb: $(READY)
+	@bash deploy/deb.sh --python $(BIN)/python $(DEB)
 
 clean:
 	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -8,7 +8,8 @@ umask 022 # the service user must be able to enter what root makes here, whateve
 
 usage() {
     cat <<'TEXT'
-Usage: deploy/install.sh [--headless | --window] [--extras LIST] [--wheel FILE] [--python PYTHON] [--prefix DIR] [--dry-run]
+Usage: deploy/install.sh [--headless | --window] [--extras LIST] [--wheel FILE | --wheels DIR] [--python PYTHON]
+                         [--prefix DIR] [--dry-run]
        deploy/install.sh --rollback [--prefix DIR]
 
   --headless       opencv-python-headless instead of opencv-python: no libGL needed, no window (`lineside overlay`
@@ -17,6 +18,8 @@ Usage: deploy/install.sh [--headless | --window] [--extras LIST] [--wheel FILE] 
   --extras LIST    further extras of Lineside, with commas: cameras, train. PLC protocols are always there. An upgrade keeps
                    --headless and --extras as they were unless they are named again (--extras '' for none)
   --wheel FILE     install this wheel; without it, the checkout that this script lies in
+  --wheels DIR     install from these wheels alone, Lineside's own and all that it needs (pip wheel '.[plc]' --wheel-dir DIR), and
+                   ask no network
   --python PYTHON  the Python to use, 3.11 to 3.13 (default: python3)
   --prefix DIR     put everything below DIR instead of / and leave the running system alone: no packages, no user, no
                    systemctl. For a look: to build an image, run this script inside of it (chroot DIR deploy/install.sh)
@@ -27,7 +30,7 @@ TEXT
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_tree=$(dirname "$here")
-headless="" extras=unsaid prefix="" wheel="" python=python3 dry=no rollback=no
+headless="" extras=unsaid prefix="" wheel="" wheels="" python=python3 dry=no rollback=no
 
 die() { echo "install.sh: $*" >&2; exit 2; }
 while [ $# -gt 0 ]; do
@@ -36,9 +39,9 @@ while [ $# -gt 0 ]; do
     --window) headless=no ;;
     --dry-run) dry=yes ;;
     --rollback) rollback=yes ;;
-    --wheel | --python | --prefix | --extras)
+    --wheel | --wheels | --python | --prefix | --extras)
         [ $# -ge 2 ] || die "$1 needs a value"
-        case $1 in --wheel) wheel=$2 ;; --python) python=$2 ;; --prefix) prefix=${2%/} ;; --extras) extras=$2 ;; esac
+        case $1 in --wheel) wheel=$2 ;; --wheels) wheels=$2 ;; --python) python=$2 ;; --prefix) prefix=${2%/} ;; --extras) extras=$2 ;; esac
         shift
         ;;
     -h | --help) usage; exit 0 ;;
@@ -59,6 +62,14 @@ run() {
 step() { echo "- $*"; }
 
 [ -z "$wheel" ] || [ -f "$wheel" ] || die "--wheel: found no file $wheel"
+if [ -n "$wheels" ]; then
+    [ -z "$wheel" ] || die "--wheel and --wheels: expected one of them"
+    shopt -s nullglob
+    own=("$wheels"/lineside-*.whl)
+    shopt -u nullglob
+    [ ${#own[@]} -eq 1 ] || die "--wheels: expected one lineside-*.whl in $wheels, found ${#own[@]} ${own[*]##*/}"
+    wheel=${own[0]}
+fi
 [ "$dry" = yes ] || [ -n "$prefix" ] || [ "$(id -u)" -eq 0 ] || die "run it as root (sudo deploy/install.sh), or try --dry-run or --prefix DIR"
 
 opt=$prefix/opt/lineside
@@ -91,23 +102,25 @@ headless=${headless:-$(was headless)}
 [[ ,$extras, =~ ^(,(cameras|train|plc)?)*,$ ]] || die "--extras: expected cameras or train (plc is always there), found $extras"
 
 if [ -z "$prefix" ]; then
-    step "system packages"
-    packages=("$("$python" -c 'import sys; print(f"python3.{sys.version_info[1]}-venv")')")
-    apt-cache show "${packages[0]}" >/dev/null 2>&1 || packages=(python3-venv)
-    if [ "$headless" != yes ]; then
-        if apt-cache show libglib2.0-0t64 >/dev/null 2>&1; then
-            packages+=(libgl1 libglib2.0-0t64)
-        else
-            packages+=(libgl1 libglib2.0-0)
+    if [ -z "${DPKG_MAINTSCRIPT_PACKAGE:-}" ]; then # what deploy/deb.sh makes depends on them, and apt cannot run within apt
+        step "system packages"
+        packages=("$("$python" -c 'import sys; print(f"python3.{sys.version_info[1]}-venv")')")
+        apt-cache show "${packages[0]}" >/dev/null 2>&1 || packages=(python3-venv)
+        if [ "$headless" != yes ]; then
+            if apt-cache show libglib2.0-0t64 >/dev/null 2>&1; then
+                packages+=(libgl1 libglib2.0-0t64)
+            else
+                packages+=(libgl1 libglib2.0-0)
+            fi
         fi
-    fi
-    missing=()
-    for package in "${packages[@]}"; do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
-    done
-    if [ ${#missing[@]} -gt 0 ]; then
-        run apt-get -qq update
-        run env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}"
+        missing=()
+        for package in "${packages[@]}"; do
+            dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+        done
+        if [ ${#missing[@]} -gt 0 ]; then
+            run apt-get -qq update
+            run env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}"
+        fi
     fi
 
     step "user lineside, in the groups that own cameras (video) and inference devices (render)"
@@ -126,6 +139,8 @@ abandon() { [ "$dry" = yes ] || rm -rf "$release"; }
 trap abandon EXIT # until it is whole
 run "$python" -m venv --clear "$release"
 pip=("$release/bin/python" -m pip --disable-pip-version-check --quiet)
+from=()
+[ -z "$wheels" ] || from=(--isolated --no-index --find-links "$wheels")
 what=${wheel:-$source_tree}
 wanted=plc${extras:+,$extras}
 if [ "$headless" = yes ]; then
@@ -147,10 +162,10 @@ for line in requires("lineside"):
         print(requirement)
 PYTHON
         )
-        "${pip[@]}" install --no-warn-conflicts "${requirements[@]}"
+        "${pip[@]}" install "${from[@]}" --no-warn-conflicts "${requirements[@]}"
     fi
 else
-    run "${pip[@]}" install "$what[$wanted]"
+    run "${pip[@]}" install "${from[@]}" "$what[$wanted]"
 fi
 if [ "$dry" = yes ]; then
     echo "would write $release/lineside-options"
@@ -199,10 +214,8 @@ done
 run install -d -m 0755 "$etc/bundles" "$state"
 if [ -z "$prefix" ]; then
     run chown lineside:lineside "$state"
-    if [ -d /run/systemd/system ]; then
-        run systemctl daemon-reload
-        run systemctl enable --quiet lineside.target
-    fi
+    [ ! -d /run/systemd/system ] || run systemctl daemon-reload
+    ! command -v systemctl >/dev/null || run systemctl enable --quiet lineside.target # in an image that is being built, too
 fi
 
 cat <<TEXT
@@ -213,5 +226,5 @@ Next:
   3. sudo -u lineside $venv/bin/lineside check $etc/station.toml
   4. sudo systemctl enable --now lineside@station
   5. $venv/bin/lineside tail $etc/station.toml
-After an upgrade: sudo systemctl restart 'lineside@*'; if it disappoints: deploy/install.sh --rollback, and restart
+After an upgrade: sudo systemctl restart 'lineside@*'; if it disappoints: $here/install.sh --rollback, and restart
 TEXT

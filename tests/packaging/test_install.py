@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.config import load_recipe, load_station
+from tests.packaging.machine import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "deploy/examples").glob("*.toml"))
@@ -81,44 +82,6 @@ def test_files_of_the_user_are_never_overwritten(tmp_path: Path) -> None:
 def test_it_can_be_started_by_its_name() -> None:
     for script in (ROOT / "deploy").glob("*.sh"):
         assert os.access(script, os.X_OK), script
-
-
-class Machine:
-    """A root folder, and a Python whose pip and venv work at once; what it makes says which release it is, or that it does not start."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root, self.tools, self.python = folder / "root", folder / "bin", folder / "python3"
-        self.opt = self.root / "opt/lineside"
-        self.version = folder / "version"
-        self.version.write_text("1")
-        self.python.write_text(
-            '#!/bin/sh\nself=$(dirname "$0")\ncase "$*" in\n'
-            '*"-m venv"*) for release; do :; done; mkdir -p "$release/bin"; cp "$0" "$release/bin/python"\n'
-            f'  printf "#!/bin/sh\\necho $(cat {self.version})\\n" > "$release/bin/lineside"; chmod +x "$release/bin/lineside";;\n'
-            f'*"pip"*) echo "$@" >> {folder}/pip;;\n'
-            f'*cv2*) grep -q broken {self.version} && {{ echo "ImportError: libGL.so.1" >&2; exit 1; }}\nesac\nexit 0\n'
-        )
-        self.python.chmod(0o755)
-        self.tools.mkdir()
-        tools = "bash dirname basename install sed mkdir cp chmod sh cat env date ln mv rm grep readlink"
-        for tool in tools.split():
-            (self.tools / tool).symlink_to(str(shutil.which(tool)))
-
-    def install(self, *arguments: str, umask: str = "022") -> subprocess.CompletedProcess[str]:
-        script = f'umask {umask}; exec bash {ROOT}/deploy/install.sh --prefix {self.root} --python {self.python} "$@"'
-        command = [self.tools / "bash", "-c", script, "-", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": str(self.tools)}, check=False)
-
-    def upgrade(self, version: str, *arguments: str) -> None:
-        self.version.write_text(version)
-        done = self.install(*arguments)
-        assert done.returncode == 0, done.stderr
-
-    def runs(self) -> str:
-        return subprocess.run([self.opt / "venv/bin/lineside"], capture_output=True, text=True, check=True).stdout.strip()
-
-    def releases(self) -> int:
-        return len(list((self.opt / "releases").iterdir()))
 
 
 @pytest.fixture
@@ -203,11 +166,21 @@ def test_an_upgrade_keeps_the_extras_and_the_opencv_that_were_chosen(machine: Ma
     assert asked().endswith("[plc]")
 
 
+def test_a_folder_of_wheels_is_enough_and_nothing_else_is_asked(machine: Machine, tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    (wheels / "lineside-9.9-py3-none-any.whl").touch()
+    machine.upgrade("1", "--wheels", str(wheels))
+    asked = (tmp_path / "pip").read_text().splitlines()[-1]
+    assert asked.endswith(f"--isolated --no-index --find-links {wheels} {wheels}/lineside-9.9-py3-none-any.whl[plc]")
+
+
 def test_a_slip_in_the_arguments_is_a_sentence() -> None:
     for arguments, message in (
         (["--hedless"], "unknown option --hedless"),
         (["--wheel"], "needs a value"),
         (["--wheel", "/no.whl"], "found no file"),
+        (["--wheels", "/no"], "expected one lineside-*.whl in /no, found 0"),
         (["--dry-run", "--extras", "gpu"], "expected cameras"),
     ):
         done = install(*arguments)
