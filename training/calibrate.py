@@ -40,6 +40,8 @@ from edge_runtime.errors import CalibrationError
 DEFAULT_RATE = 0.01
 DEFECT_RATE = 0.01
 """Assumed where nobody says how many parts are bad."""
+COST_RATIO_MAX = 1_000_000
+"""More than that is reject-everything, or a slip of the hand."""
 _EPS = 1e-9  # keeps (n + 1)(1 - rate) from being rounded past a whole number
 
 
@@ -122,9 +124,10 @@ def check_rule(rule: Rule, n_good: int) -> None:
     if rule.kind == "max_f1":
         return
     if rule.kind == "cost":
-        if rule.cost_ratio is None or not (0 < rule.cost_ratio < math.inf):
+        if rule.cost_ratio is None or not (0 < rule.cost_ratio <= COST_RATIO_MAX):
             raise CalibrationError(
-                f"cost ratio: expected a number above 0 (50: a false accept costs 50 false rejects), found {rule.cost_ratio}"
+                f"cost ratio: expected a number above 0 and up to {COST_RATIO_MAX:,} (50: a false accept costs 50 false rejects), found"
+                f" {rule.cost_ratio}"
             )
         if rule.defect_rate is not None and not 0 < rule.defect_rate < 1:
             raise CalibrationError(
@@ -139,7 +142,7 @@ def check_rule(rule: Rule, n_good: int) -> None:
         needed = math.ceil(1 / target - _EPS) - 1
         raise CalibrationError(
             f"false-reject rate: {n_good} good images support {_percent(1 / (n_good + 1), up=True)} at the lowest,"
-            f" {_percent(target)} was asked for; that needs {needed} good images"
+            f" {target * 100:g} % was asked for; that needs {needed} good images"
         )
 
 
@@ -295,7 +298,7 @@ def _least_cost(of_good: float, of_bad: float, good: npt.NDArray[np.float64], ba
 
 
 def _at_recall(recall: float, good: npt.NDArray[np.float64], bad: npt.NDArray[np.float64]) -> float:
-    weakest = np.sort(bad)[::-1][math.ceil(recall * len(bad) - _EPS) - 1]
+    weakest = np.sort(bad)[::-1][max(1, math.ceil(recall * len(bad) - _EPS)) - 1]
     everything = np.concatenate([good, bad])
     lower = everything[everything < weakest]
     return float((lower.max() + weakest) / 2 if len(lower) else np.nextafter(weakest, -np.inf))

@@ -128,8 +128,8 @@ def write_report(
         DataError, BundleError, DeviceError: as for evaluating.
     """
     _check_out(out)
-    if threshold is not None and not 0 < threshold < float("inf"):
-        raise ConfigError(f"threshold: expected a raw score above 0, found {threshold}")
+    if threshold is not None and not 0 < threshold <= np.finfo(np.float32).max:
+        raise ConfigError(f"threshold: expected a raw score, a float32 above 0, found {threshold}")
     subject = open_subject(detector, device)
     dataset = load_dataset(
         data, bad=bad, masks=masks, spec=subject.spec, ignore=subject.ignore, allow_duplicates=allow_duplicates, progress=progress

@@ -88,7 +88,7 @@ def test_of_equal_f1_the_middle_of_the_gap_is_taken() -> None:
     assert threshold.value == 5.0
 
 
-@pytest.mark.parametrize("recall", [0.5, 0.9, 0.95, 1.0])
+@pytest.mark.parametrize("recall", [1e-12, 0.5, 0.9, 0.95, 1.0])
 def test_recall_is_reached_with_the_fewest_false_rejects(recall: float) -> None:
     rng = np.random.default_rng(4)
     good, bad = rng.normal(5, 1, 200), rng.normal(6.5, 1, 60)
@@ -166,6 +166,7 @@ def test_a_cost_that_no_threshold_lowers_is_refused() -> None:
         (cost(None), "cost ratio.*found None"),
         (cost(0), "cost ratio"),
         (cost(float("inf")), "cost ratio"),
+        (cost(1e300), "up to 1,000,000"),
         (cost(5, 1.0), "defect rate.*1.0"),
     ],
 )
