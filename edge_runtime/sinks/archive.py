@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import shutil
 import tempfile
 import threading
 from collections import deque
@@ -19,6 +18,7 @@ from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Frame, Picture, Verdict
 
 _RESERVE_BYTES = 1_000_000_000
+_RESERVE_FILES = 1_000
 _RESERVE_SHARE = 0.05
 _DROPS_FOR_ROOM = 10
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -40,6 +40,8 @@ class Archive:
         self._quota = int(settings.quota_mb * 1e6)
         self._reserve = 0
         """Bytes of the disk that are left to the journal, which must not lose a decision for a picture."""
+        self._reserve_files = 0
+        """Likewise inodes: a file system of small pictures runs out of these first. 0 where there is no such limit."""
         self._kept: deque[tuple[Path, int]] = deque()  # (path without suffix, bytes of both files), oldest first
         self._bytes = 0
         self._accepts = 0
@@ -54,7 +56,9 @@ class Archive:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=root, prefix=".try-") as probe:
                 probe.write(b"\0")
-            self._reserve = int(min(_RESERVE_BYTES, _RESERVE_SHARE * shutil.disk_usage(root).total))
+            disk = os.statvfs(root)
+            self._reserve = int(min(_RESERVE_BYTES, _RESERVE_SHARE * disk.f_blocks * disk.f_frsize))
+            self._reserve_files = int(min(_RESERVE_FILES, _RESERVE_SHARE * disk.f_files))
             self._scan()
         except OSError as e:
             raise SinkError(
@@ -87,8 +91,8 @@ class Archive:
         for picture in pictures:
             try:
                 self._make_room()
-                if not self._is_room():
-                    raise OSError(errno.ENOSPC, f"less than {self._reserve / 1e6:.3g} MB of its disk are free, which the journal may need")
+                if lacking := self._lacking():
+                    raise OSError(errno.ENOSPC, f"less than {lacking} of its disk are free, which the journal may need")
                 if picture.frame is not None:
                     self._keep(decision, picture.camera, picture.frame)
                 self._drop_oldest()
@@ -130,7 +134,7 @@ class Archive:
     def _make_room(self) -> None:
         """A few at a time: where another program fills the disk, what there is must not go all at once."""
         for _ in range(_DROPS_FOR_ROOM):
-            if len(self._kept) <= 1 or self._is_room():
+            if len(self._kept) <= 1 or not self._lacking():
                 return
             self._drop()
 
@@ -143,8 +147,12 @@ class Archive:
         if stem.parent != self._kept[0][0].parent and not any(stem.parent.iterdir()):
             stem.parent.rmdir()
 
-    def _is_room(self) -> bool:
-        return shutil.disk_usage(self._settings.path).free >= self._reserve
+    def _lacking(self) -> str:
+        """What there is too little of to keep another picture; empty where there is room."""
+        disk = os.statvfs(self._settings.path)
+        if disk.f_bavail * disk.f_frsize < self._reserve:
+            return f"{self._reserve / 1e6:.3g} MB"
+        return f"{self._reserve_files} inodes" if disk.f_favail < self._reserve_files else ""
 
     def _scan(self) -> None:
         self._kept.clear()

@@ -150,8 +150,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_at_start(tmp_path: Path) ->
         pass
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
-def in_small_disk(body: str, tmp_path: Path) -> str:
+def in_small_disk(body: str, tmp_path: Path, options: str = "size=1m") -> str:
     """Run Python code with `disk`, a folder on a tmpfs of 1 MB of its own, in a private mount namespace; its output."""
     mount = tmp_path / "disk"
     mount.mkdir()
@@ -165,7 +164,7 @@ from edge_runtime.sinks.archive import Archive
 disk = Path({str(mount)!r})
 {body}
 """
-    shell = f'mount -t tmpfs -o size=1m none {mount} || exit 97; exec "$@"'
+    shell = f'mount -t tmpfs -o {options} none {mount} || exit 97; exec "$@"'
     done = subprocess.run(
         ["unshare", "-m", "bash", "-c", shell, "_", sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
@@ -189,6 +188,20 @@ with Archive(ArchiveSettings(path=disk / "a")) as archive:
     print(len(t.files(disk / "a")) < kept, archive.problem)
 """
     assert in_small_disk(body, tmp_path).split() == ["True", "None"]
+
+
+def test_old_pictures_make_room_where_a_disk_runs_out_of_inodes_before_it_is_full(tmp_path: Path) -> None:
+    body = """
+with Archive(ArchiveSettings(path=disk / "a")) as archive:
+    for seq in range(1, 100):
+        archive.put(t.a_decision(seq), t.of(t.a_frame(seq)))
+        assert archive.problem is None, archive.problem
+    for suffix in ("wal", "shm"):
+        (disk / f"journal-{suffix}").touch()
+    archive.put(t.a_decision(100), t.of(t.a_frame(100)))
+    print(len(t.files(disk / "a")) > 50, archive.problem)
+"""
+    assert in_small_disk(body, tmp_path, "size=8m,nr_inodes=100").split() == ["True", "None"]
 
 
 def test_on_a_full_disk_nothing_half_written_stays_and_the_archive_recovers(tmp_path: Path) -> None:
