@@ -120,10 +120,10 @@ class OpenvinoPredictor:
         """A black frame of the kind that the model takes, for warming up."""
         spec = self.bundle.manifest.input
         roi = self.preprocessor.roi
-        # Where the recipe moved the region, the frame's size is unknown: the smallest that holds the region will do.
-        w, h = (roi[0] + roi[2], roi[1] + roi[3]) if roi else (spec.width, spec.height)
-        if spec.frame_wh is not None and w <= spec.frame_wh[0] and h <= spec.frame_wh[1]:
-            w, h = spec.frame_wh
+        w, h = spec.frame_wh or (spec.width, spec.height)
+        if roi is not None and (roi[0] + roi[2] > w or roi[1] + roi[3] > h or spec.frame_wh is None):
+            # The recipe moved the region, so the frame's size is unknown: the smallest that holds the region will do.
+            w, h = roi[0] + roi[2], roi[1] + roi[3]
         image = np.zeros((h, w) if spec.channels == 1 else (h, w, spec.channels), np.uint8 if spec.bits == 8 else np.uint16)
         return Frame(seq=0, captured_ns=time.monotonic_ns(), source="blank", image=image)
 

@@ -3,7 +3,6 @@
 import datetime
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -123,19 +122,11 @@ def adopt(model: Path, out: Path, options: Options) -> Report:
     foreign = read_foreign(model, options.image_hw)
     threshold = decide_threshold(model, foreign, options.threshold, options.map_threshold)
     frames = _find_frames(options, foreign)
-    try:
-        place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.absolute().parent))
-    except OSError as e:
-        raise ExportError(f"out: {out.absolute().parent} cannot be written: {e.strerror}") from e
-    try:
+    with package.workplace(out) as place:
         pack, latency_ms, notes = _pack(model, foreign, threshold, frames, options, place)
         bundle = ModelBundle.open(pack)
         package.publish(pack, out)
         return Report(out, bundle.id, package.size_bytes(out), bundle.manifest, latency_ms, notes, time.monotonic() - began)
-    except OSError as e:
-        raise ExportError(f"out: {place} cannot be written: {e.strerror or e}; free some space or choose another place") from e
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def decide_threshold(model: Path, foreign: Foreign, value: float | None, map_value: float | None) -> Threshold:

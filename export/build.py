@@ -3,7 +3,6 @@
 import datetime
 import importlib.metadata
 import shutil
-import tempfile
 import time
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -63,7 +62,8 @@ class Report:
     metrics: dict[str, Metrics]
     """By precision: torch, fp32 and, where built, int8."""
     latency_ms: dict[str, float]
-    """Median by precision, one image, on this machine."""
+    """Median by precision on this machine, of one image, or of one tile where an image is cut into `views` of them."""
+    views: int
     threshold: Threshold
     score_difference: float
     """Largest relative difference of torch's and the FP32 graph's scores."""
@@ -114,16 +114,8 @@ def build(
     began = time.monotonic()
     package.check_out(out, options.zipped, options.force)
     dataset = dataset or open_data(run, data, progress)
-    try:
-        place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.absolute().parent))
-    except OSError as e:
-        raise ExportError(f"out: {out.absolute().parent} cannot be written: {e.strerror}") from e
-    try:
+    with package.workplace(out) as place:
         return _Export(run, dataset, options, place, progress, workshop or Workshop()).build(out, began)
-    except OSError as e:
-        raise ExportError(f"out: {place} cannot be written: {e.strerror or e}; free some space or choose another place") from e
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 class _Export:
@@ -173,7 +165,7 @@ class _Export:
         if options.zipped:
             package.write_zip(out, package.zip_path(out))
         return Report(
-            out, bundle_id, package.size_bytes(out), metrics, latency, final.threshold, difference, flips,
+            out, bundle_id, package.size_bytes(out), metrics, latency, self.gate.prepare.views, final.threshold, difference, flips,
             len(judged.scored.samples), time.monotonic() - began, self._notes(metrics),
         )  # fmt: skip
 

@@ -55,7 +55,7 @@ def compare(
     with bars() as progress:
         dataset = load_dataset(
             data,
-            **input_options(data, roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer),
+            **input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer),
             bad=bad,
             allow_duplicates=allow_duplicates,
             progress=progress,

@@ -188,8 +188,9 @@ def _progress_bars() -> Iterator[_Bars]:
 
 def _show(report: "Report", console: Console) -> None:
     console.print(f"[bold]{report.out}[/bold]  {report.bundle_id[:12]}…  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
+    of = "an image here" if report.views == 1 else f"a tile here ({report.views} an image; `lineside bench` times them all)"
     for name, metrics in report.metrics.items():
-        speed = f"{report.latency_ms[name]:.1f} ms an image here" if name in report.latency_ms else ""
+        speed = f"{report.latency_ms[name]:.1f} ms {of}" if name in report.latency_ms else ""
         console.print(f"  {name:<6} {_figures(metrics)}  {speed}")
     flips = (
         ""

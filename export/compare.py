@@ -9,7 +9,6 @@ import dataclasses
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from edge_runtime.errors import ConfigError, DataError, LinesideError
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.preprocess import Preprocessor
 from export.build import Options, build
+from export.package import workplace
 from export.workshop import SharedWorkshop
 from training.backbones import DEFAULT_BACKBONE
 from training.data import Dataset, inputs
@@ -169,8 +169,7 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
         bad=(*(s for s in dataset.bad if s.split == "train"), *(dataclasses.replace(s, split="train") for s in teaching)),
     )
     choosing = _choosing(dataset, held, judging, request.seed)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.absolute().parent))
-    try:
+    with workplace(out) as part:
         (part / "bundles").mkdir()
         frozen = {s for lesson in lessons if METHODS[lesson.method].network is None for s in resolve(lesson)[0]}
         spec = dataset.spec
@@ -206,8 +205,6 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
         (part / "compare.json").write_bytes(msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
         part.chmod(0o755)  # a station's own user reads the bundles
         part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return comparison
 
 

@@ -1,9 +1,11 @@
 """Writes a bundle: chooses golden samples, hashes every file, and puts the whole in its place in one step."""
 
+import contextlib
 import shutil
+import tempfile
 import uuid
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -43,8 +45,31 @@ def check_out(out: Path, zipped: bool, force: bool) -> None:
             raise ConfigError(
                 f"out: {path} exists and is no bundle ({MANIFEST} is missing), so --force does not replace it; choose another place"
             )
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"out: expected a folder at {out.absolute().parent}, found none; create it first")
+    if not (above := next(p for p in out.absolute().parents if p.exists())).is_dir():
+        raise ConfigError(f"out: expected a folder at {above}, found a file; choose another place")
+
+
+@contextlib.contextmanager
+def workplace(out: Path) -> Iterator[Path]:
+    """A folder to work in, beside `out` and thus on its file system. Afterwards it is gone, and so is what stood above `out` for it alone.
+
+    Raises ExportError, also for an OSError of whoever works there.
+    """
+    above = out.absolute().parent
+    made = [p for p in (above, *above.parents) if not p.exists()]
+    place = None
+    try:
+        above.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=above))
+        yield place
+    except OSError as e:
+        raise ExportError(f"out: {place or above} cannot be written: {e.strerror or e}; free some space or choose another place") from e
+    finally:
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(OSError):  # one that holds something stays, and so do those above it
+            for folder in made:
+                folder.rmdir()
 
 
 def zip_path(out: Path) -> Path:

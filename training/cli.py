@@ -74,7 +74,7 @@ def fit(
     from training.teach import teach
 
     started = time.monotonic()
-    reading = input_options(data, roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer)
+    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer)
     varied = None if augment is None else parse_augment(augment)
     if method != "auto" and budget_ms is not None:
         raise ConfigError("budget: --budget-ms only counts together with --method auto")

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from edge_runtime.errors import ConfigError, MissingExtra
-from edge_runtime.preprocess import read_image
 from edge_runtime.tiles import parse_tiles
 
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
@@ -57,7 +57,6 @@ def parse_roi(text: str | None) -> tuple[int, int, int, int] | None:
 
 
 def input_options(
-    data: Path,
     roi: str | None,
     ignore_mask: Path | None,
     image_size: str,
@@ -74,22 +73,9 @@ def input_options(
         "roi": region,
         "ignore_mask": ignore_mask,
         "image_size": image_size,
-        "tiles": parse_tiles(tiles, tile_size, overlap, None if tile_size is None else _region_wh(data, region)),
+        "tiles": partial(parse_tiles, tiles, tile_size, overlap) if tile_size is not None else parse_tiles(tiles, None, overlap),
         "bayer": None if bayer is None else bayer.upper(),
     }
-
-
-def _region_wh(data: Path, roi: tuple[int, int, int, int] | None) -> tuple[int, int]:
-    """What tiles of a stated size are counted in: the region of interest, else the first image. Raises DataError."""
-    if roi is not None:
-        return roi[2], roi[3]
-    from training.facts import refuse
-    from training.formats import find
-
-    found = find(data)
-    refuse(found.problems, "things are wrong with this data set")
-    height, width = read_image(found.samples[0].path).shape[:2]
-    return width, height
 
 
 def need_extra() -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -22,6 +22,9 @@ from training.facts import Facts, bits_for, is_colourless, look, refuse
 from training.formats import find
 from training.layout import Sample, find_bad, say_orphans
 from training.methods.base import Progress, silent
+
+TilesFor = Callable[[tuple[int, int] | None], TileSpec | None]
+"""Tiles for a region of this (width, height); None where images differ in size. Raises ConfigError."""
 
 Bayer = Literal["RGGB", "BGGR", "GRBG", "GBRG"]
 
@@ -87,7 +90,7 @@ def load_dataset(
     spec: InputSpec | None = None,
     ignore: npt.NDArray[np.uint8] | None = None,
     allow_duplicates: bool = False,
-    tiles: TileSpec | None = None,
+    tiles: TileSpec | TilesFor | None = None,
     bayer: Bayer | None = None,
     progress: Progress = silent,
 ) -> Dataset:
@@ -107,7 +110,7 @@ def load_dataset(
         spec, ignore: of a run or bundle, to check `path` against; training images are then not read where there is a test split,
             but to be compared with it, and `roi`, `ignore_mask`, `image_size`, `tiles` and `bayer` do not count.
         allow_duplicates: make a note of training images that are test or bad images too, instead of refusing them.
-        tiles: how a large region is cut; `image_size` is then that of one tile.
+        tiles: how a large region is cut, or what says so once the region's size is known; `image_size` is then that of one tile.
         bayer: the files are raw mosaics of this pattern.
         progress: told of each image.
 
@@ -215,7 +218,7 @@ def _derive(
     roi: tuple[int, int, int, int] | None,
     ignore_mask: Path | None,
     image_size: str,
-    tiles: TileSpec | None,
+    tiles: TileSpec | TilesFor | None,
     bayer: Bayer | None,
 ) -> tuple[InputSpec, list[str]]:
     if not train:
@@ -246,6 +249,8 @@ def _derive(
     cropped = [f.wh for f in facts] if roi is None else [(roi[2], roi[3])]
     if min(min(wh) for wh in cropped) < 1:
         raise ConfigError(f"roi: expected a width and a height of at least 1, found {cropped[0][0]}x{cropped[0][1]}")
+    if callable(tiles):
+        tiles = tiles(cropped[0] if len(set(cropped)) == 1 else None)
     if tiles is not None:
         cropped = [tile_wh(tiles, wh) for wh in cropped]
     height, width = parse_image_size(image_size, cropped)

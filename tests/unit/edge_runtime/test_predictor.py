@@ -135,6 +135,12 @@ def test_a_recipes_region_moves_the_crop_but_golden_samples_keep_their_own(tiny_
         assert predictor.predict(predictor.blank()).score == pytest.approx(1.0)
 
 
+def test_frames_may_be_smaller_than_the_models_input(make_bundle: Callable[..., Path]) -> None:
+    with OpenvinoPredictor(ModelBundle.open(make_bundle(frame_wh=(40, 24)))) as predictor:
+        assert predictor.blank().image.shape == (24, 40)
+        assert predictor.predict(Frame(1, 0, "small", np.full((24, 40), 80, np.uint8))).grid_to_frame.tolist() == [[5, 0, 0], [0, 3, 0]]
+
+
 def test_a_region_of_another_aspect_is_a_configuration_error(tiny_bundle: Path) -> None:
     with pytest.raises(ConfigError, match="aspect"):
         OpenvinoPredictor(ModelBundle.open(tiny_bundle), roi=(0, 0, 128, 64))

@@ -1,5 +1,6 @@
 """Golden samples that tell devices apart, places that are not overwritten, zips that are reproducible."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from edge_runtime.bundle import ModelBundle
-from edge_runtime.errors import ConfigError, DataError
-from export.package import check_out, choose_golden, publish, write_golden, write_zip, zip_path
+from edge_runtime.errors import ConfigError, DataError, ExportError
+from export.package import check_out, choose_golden, publish, workplace, write_golden, write_zip, zip_path
 
 
 def test_golden_samples_are_ordinary_ones_and_those_next_to_the_threshold() -> None:
@@ -61,8 +62,21 @@ def test_a_taken_place_is_refused_before_any_work(tiny_bundle: Path, tmp_path: P
     zip_path(tmp_path / "other").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"other\.zip exists already"):
         check_out(tmp_path / "other", zipped=True, force=False)
-    with pytest.raises(ConfigError, match="expected a folder"):
-        check_out(tmp_path / "missing" / "bundle", zipped=False, force=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"expected a folder at .*/file, found a file"):
+        check_out(tmp_path / "file" / "sub" / "bundle", zipped=False, force=False)
+
+
+def test_folders_above_a_bundle_are_made_and_go_again_where_nothing_came_of_it(tmp_path: Path) -> None:
+    out = tmp_path / "line 3" / "bundles" / "widget"
+    check_out(out, zipped=True, force=False)
+    with pytest.raises(ExportError, match="No space left"), workplace(out):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
+    with workplace(out) as place:
+        (place / "bundle").mkdir()
+        (place / "bundle").rename(out)
+    assert [p.name for p in out.parent.iterdir()] == ["widget"]
 
 
 def test_force_replaces_a_bundle_but_no_other_folder(tiny_bundle: Path, tmp_path: Path) -> None:
