@@ -25,7 +25,7 @@ from edge_runtime.records import Frame
 from edge_runtime.signature import TrustedKey, load_keys, released_by
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.binding import answers
-from edge_runtime.source_settings import CameraSource, IndustrialSource, Source
+from edge_runtime.source_settings import CameraSource, IndustrialSource, Source, SyntheticSource
 from edge_runtime.sources import check_depth, open_source
 
 JOURNAL_NEEDS_MB = 200
@@ -211,6 +211,8 @@ def _source(camera: Camera, predictors: list[OpenvinoPredictor]) -> str:
         return f"{frame.source}: one frame, {kind}; no bundle to compare with"
     for predictor in predictors:
         predictor.preprocessor.check(frame.image)
+    if isinstance(camera.source, SyntheticSource):
+        return f"{frame.source}: one frame, {kind}. Drawn parts: a bundle that was taught on others rejects them"
     return f"{frame.source}: one frame, {kind}, as {'the bundle was' if len(predictors) == 1 else 'the bundles were'} taught on"
 
 

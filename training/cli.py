@@ -24,10 +24,10 @@ CHOOSE = (sys.executable, "-m", "export.choose")
 @app.command()
 def fit(
     data: Annotated[Path, typer.Argument(help="Good images: MVTec AD, VisA, BTAD, KolektorSDD, a .csv, or a plain folder.")],
+    out: Annotated[Path, typer.Option(help="Run directory to write.")],
     method: Annotated[
         str, typer.Option(help="padim, patchcore, mvg, fastflow, fcdd, devnet, stfpm, efficientad, autoencoder; or auto, see --budget-ms.")
-    ],
-    out: Annotated[Path, typer.Option(help="Run directory to write.")],
+    ] = "padim",
     backbone: Annotated[str, typer.Option(help="timm's model name.")] = "efficientnet_lite0",
     weights: Annotated[
         Path | None, typer.Option(help="State dict of the backbone (.safetensors, .pth); default: installed or downloaded.")
@@ -74,6 +74,8 @@ def fit(
     from training.teach import teach
 
     started = time.monotonic()
+    if method not in (*METHODS, "auto"):
+        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, or auto, found {method!r}")
     reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer)
     varied = None if augment is None else parse_augment(augment)
     if method != "auto" and budget_ms is not None:

@@ -18,7 +18,7 @@ from edge_runtime.preprocess import Preprocessor, read_image, read_mask
 from edge_runtime.records import Image
 from edge_runtime.tiles import tile_wh
 from training.duplicates import refuse_copies
-from training.facts import Facts, bits_for, is_colourless, look, refuse
+from training.facts import Facts, bits_for, is_colourless, look, refuse, say_turned
 from training.formats import find
 from training.layout import Sample, find_bad, say_orphans
 from training.methods.base import Progress, silent
@@ -133,6 +133,7 @@ def load_dataset(
         ignore = None if ignore_mask is None else read_mask(ignore_mask)
         spec, remarks = _derive(found.train, facts[: len(found.train)], roi, ignore_mask, image_size, tiles, bayer)
         notes += remarks
+    notes += say_turned([s.path for s in samples], facts)
     _check_fit(samples, facts, spec, ignore)
     _check_masks(samples, facts)
     notes += _check_copies(found.train, samples, facts, learns, allow_duplicates, progress)

@@ -34,6 +34,8 @@ class Facts:
     """Of the file's bytes."""
     small: npt.NDArray[np.float32]
     """(32, 32) gray, 0 to 255, whatever the picture's depth and aspect."""
+    turned: bool
+    """The file asks whoever shows it to turn or mirror it (EXIF's orientation), as phones do."""
 
 
 def look(paths: Sequence[Path], told: Callable[[int], None] = lambda done: None) -> list[Facts | DataError]:
@@ -45,6 +47,17 @@ def look(paths: Sequence[Path], told: Callable[[int], None] = lambda done: None)
             found.append(result)
             told(i + 1)
     return found
+
+
+def say_turned(paths: Sequence[Path], facts: Sequence[Facts]) -> list[str]:
+    """A sentence where some files ask to be turned, which no camera of a line does and nothing here obeys."""
+    turned = [p for p, f in zip(paths, facts, strict=True) if f.turned]
+    if not turned:
+        return []
+    return [
+        f"{len(turned)} files (the first: {turned[0]}) ask by EXIF to be shown turned, as phones write it; their pixels are taken as"
+        " they are stored. Use pictures of the camera that will inspect, or turn the files themselves"
+    ]
 
 
 def refuse(problems: Sequence[str], what: str = "images cannot be used") -> None:
@@ -83,6 +96,14 @@ def small_of(image: Image) -> npt.NDArray[np.float32]:
     return np.asarray(cv2.resize(gray_of(image), (SIDE, SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
+def _is_turned(path: Path) -> bool:
+    if path.suffix.lower() not in (".jpg", ".jpeg"):
+        return False
+    # Decoded at an eighth of its size, which costs little, once as it asks to be shown and once as it is.
+    shown, stored = (cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_8 | f) for f in (0, cv2.IMREAD_IGNORE_ORIENTATION))
+    return shown is not None and stored is not None and not np.array_equal(shown, stored)
+
+
 def _look_at(path: Path) -> Facts | DataError:
     try:
         image = read_image(path)
@@ -94,4 +115,13 @@ def _look_at(path: Path) -> Facts | DataError:
         return DataError(f"{path}: cannot be read: {e.strerror}")
     channels = 1 if image.ndim == 2 else image.shape[2]
     colourless = channels == 3 and is_colourless(image)
-    return Facts((image.shape[1], image.shape[0]), channels, colourless, image.dtype.name, int(image.max()), digest, small_of(image))
+    return Facts(
+        (image.shape[1], image.shape[0]),
+        channels,
+        colourless,
+        image.dtype.name,
+        int(image.max()),
+        digest,
+        small_of(image),
+        _is_turned(path),
+    )

@@ -74,6 +74,7 @@ def find(path: Path) -> Found:
 
 def _plain(path: Path) -> Found:
     images = images_in(path)
+    inside = folders_in(path)
     headers = {p: header_of(p) for p in _tables_in(path)}
     if images:
         for table, header in headers.items():
@@ -83,8 +84,9 @@ def _plain(path: Path) -> Found:
                     " Without it, all images beside it would count as good; correct the header, or move the table elsewhere"
                 )
         notes = tuple(f"{t.name} (columns {','.join(h) or 'none'}) says nothing about images; it is left out" for t, h in headers.items())
+        if held := [p for p in inside if images_in(p)]:
+            notes += (f"only the images directly in {path.name} count; those in its folders ({_names(held)}) are left out",)
         return Found("a plain folder of good images", tuple(Sample(p, GOOD, True, None, "train") for p in images), (), notes=notes)
-    inside = folders_in(path)
     products = [p for p in inside if any(f.fits(p) for f in FORMATS)]
     if products:
         raise DataError(

@@ -14,7 +14,7 @@ from rich.table import Table
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.preprocess import read_mask
 from training.duplicates import find_pairs
-from training.facts import Facts, bits_for, look
+from training.facts import Facts, bits_for, look, say_turned
 from training.formats import find
 from training.layout import LISTED, Found, Sample, find_bad
 
@@ -120,7 +120,8 @@ def show(summary: Summary, console: Console) -> None:
     sizes = [f"{w}x{h}" for w, h in sorted(summary.sizes_wh, key=lambda wh: wh[0] * wh[1])]
     size = f"{len(sizes)} sizes, {sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else "".join(sizes)
     kinds = [f"{n} {what}" for n, what in ((summary.gray, "gray"), (summary.colour, "in colour")) if n]
-    console.print(f"{summary.data}: {summary.format}; {', '.join([size, *kinds])}, {' and '.join(map(str, summary.bits))} bits\n")
+    seen = ", ".join([size, *kinds, f"{' and '.join(map(str, summary.bits))} bits"]) if sizes else "no image that can be used"
+    console.print(f"{summary.data}: {summary.format}; {seen}\n")
     table = Table(box=None, pad_edge=False)
     for name in ("split", "kind"):
         table.add_column(name)
@@ -213,7 +214,7 @@ def _mixed(samples: tuple[Sample, ...], facts: list[Facts]) -> list[Finding]:
 
 
 def _remarks(found: Found, samples: tuple[Sample, ...], facts: list[Facts]) -> list[str]:
-    remarks = list(found.notes)
+    remarks = [*found.notes, *say_turned([s.path for s in samples], facts)]
     rows = [(s, float(f.small.mean())) for s, f in zip(samples, facts, strict=True) if s.is_good]
     light = np.array([v for _, v in rows])
     if len(light) < 8:

@@ -169,6 +169,16 @@ def test_a_good_image_much_brighter_than_the_others_is_remarked_but_no_finding(d
     assert "1 good images" in found.summary.remarks[0] and "07.png" in found.summary.remarks[0]
 
 
+def test_pictures_that_a_phone_asks_to_be_turned_are_remarked_and_taken_as_they_are_stored(tmp_path: Path) -> None:
+    plain = put(tmp_path / "a.jpg", 1).read_bytes()
+    # A JPEG's APP1 segment: big-endian TIFF with one entry, tag 0x0112 (orientation), a short of value 6 (a quarter turn clockwise).
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    (tmp_path / "b.jpg").write_bytes(plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[2:])
+    found = inspect_data(tmp_path).summary
+    assert found.sizes_wh == [SHAPE[1::-1]]
+    assert f"1 files (the first: {tmp_path}/b.jpg) ask by EXIF to be shown turned" in found.remarks[0]
+
+
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
