@@ -49,11 +49,11 @@ def _lineside(
 def run(station: StationFile) -> None:
     """Run a station: one decision for every trigger.
 
-    Ends with SIGTERM, Ctrl-C or the last of its images; parts in flight are decided first.
+    Ends with SIGTERM, Ctrl-C, its terminal or the last of its images; parts in flight are decided first.
     """
     from edge_runtime.launch import run_station
 
-    # run_station takes both over and hands them back when it is done: one that comes while the process ends is no failure any more.
+    # run_station takes them over and hands them back when it is done: one that comes while the process ends is no failure any more.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     raise typer.Exit(run_station(station))
@@ -212,9 +212,13 @@ def overlay(
     Picture, heat map, verdict, counts. Keys: f full screen, q quit.
     """
     from edge_runtime.config import PreviewSettings, PublisherSettings, load_station
+    from edge_runtime.errors import ConfigError
     from edge_runtime.overlay import window
 
     config = load_station(station) if station else None
+    if config is not None and config.preview is None and preview is None:
+        # The default address may be that of another station, whose parts would be shown as this one's.
+        raise ConfigError(f"preview: expected a [preview] in {station}, found none, so this station shows no pictures; add it and restart")
     endpoint = endpoint or (config.publisher if config else PublisherSettings()).endpoint
     preview = preview or ((config.preview if config else None) or PreviewSettings()).endpoint
     if snapshot is not None:

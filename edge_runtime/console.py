@@ -1,5 +1,6 @@
 """How the three commands end: an error of Lineside's own is one message on stderr and its exit code; a traceback is for --debug only."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from edge_runtime.errors import EXIT_BUG, DeviceError, LinesideError
+from edge_runtime.errors import EXIT_BUG, EXIT_EXHAUSTED, DeviceError, LinesideError
 
 EXIT_INTERRUPTED = 130
 """As a shell reports a process that SIGINT ended."""
@@ -20,7 +21,20 @@ _END_S = 10.0
 
 
 class _Terminated(BaseException):
-    """SIGTERM came: what is open is closed, and what was begun is ended, on the way out."""
+    """SIGTERM or SIGHUP came: what is open is closed, and what was begun is ended, on the way out."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_EXHAUSTED = {
+    errno.EMFILE: "file descriptors (ulimit -n, LimitNOFILE=)",
+    errno.ENFILE: "file descriptors (fs.file-max)",
+    errno.ENOMEM: "memory",
+    errno.ENOSPC: "room on the disk",
+    errno.EDQUOT: "room on the disk",
+}
 
 
 def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None) -> NoReturn:
@@ -34,8 +48,10 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
     debug = "--debug" in arguments
     app.pretty_exceptions_enable = False  # typer would otherwise draw a traceback for users
     main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
-    terminated = False
+    # A signal that whoever started us has set to be ignored, as nohup does, stays so.
+    taken = [n for n in _ENDING if signal.getsignal(n) is not signal.SIG_IGN] if main_thread else []
+    before = {number: signal.signal(number, _terminate) for number in taken}
+    terminated = 0
     try:
         app(args=[a for a in arguments if a != "--debug"], prog_name=name)
     except LinesideError as e:
@@ -45,8 +61,8 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
         sys.exit(e.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-    except _Terminated:
-        terminated = True
+    except _Terminated as e:
+        terminated = e.number
     except Exception as e:
         if debug:
             raise
@@ -54,16 +70,20 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
             library = str(e).partition(":")[0]
             _say(f"error: OpenCV needs {library}, which this machine lacks. Run: sudo apt-get install libgl1 libglib2.0-0")
             sys.exit(DeviceError.exit_code)
+        if lacking := _lacking(e):
+            _say(f"error: this machine has no more {lacking} for it: {str(e).strip() or type(e).__name__}")
+            sys.exit(EXIT_EXHAUSTED)
         first = (str(e).strip().splitlines() or ["no message"])[0]
         _say(f"internal error: {type(e).__name__}: {first}. This is a bug in Lineside; run again with --debug for its traceback")
         sys.exit(EXIT_BUG)
     finally:
-        if main_thread and signal.getsignal(signal.SIGTERM) is _terminate:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            if signal.getsignal(number) is _terminate:
+                signal.signal(number, handler)
     if terminated:  # only here is all let go that the exception still held
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)  # for a supervisor, an end by this signal is no failure
-        sys.exit(128 + signal.SIGTERM)  # a container's first process is not ended by its own signal
+        signal.signal(terminated, signal.SIG_DFL)
+        os.kill(os.getpid(), terminated)  # for a supervisor, an end by this signal is no failure
+        sys.exit(128 + terminated)  # a container's first process is not ended by its own signal
     sys.exit(0)
 
 
@@ -83,8 +103,18 @@ def run_child(command: Sequence[str], capture: bool = True) -> tuple[int, bytes]
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not break off what the first began to put in order
-    raise _Terminated
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)  # a second one must not break off what the first began to put in order
+    raise _Terminated(number)
+
+
+def _lacking(e: Exception) -> str | None:
+    """What the machine, or a limit set to this process, has run out of; None for any other exception."""
+    if isinstance(e, MemoryError):
+        return "memory"
+    if isinstance(e, RuntimeError) and "can't start new thread" in str(e):
+        return "threads or memory (ulimit -u, TasksMax=)"
+    return _EXHAUSTED.get(getattr(e, "errno", None) or 0)  # OSError and ZMQError alike
 
 
 def _say(message: str) -> None:

@@ -20,7 +20,8 @@
     └── MissingExtra       83  an optional package is needed; the message holds the command that installs it
 
 0 is success, 1 a check that found something, 2 a usage error, 70 a bug in Lineside (an exception
-that is none of the above: the part in flight is published as FAULT first).
+that is none of the above: the part in flight is published as FAULT first), 71 a machine without memory, file
+descriptors, threads or room on its disk for what was asked.
 
 A message says what was expected, what was found, where, and what to do. FrameError and HandoffFull never end
 a process: the loop turns them into a FAULT decision.
@@ -31,6 +32,7 @@ import sys
 EXIT_OK = 0
 EXIT_FINDINGS = 1
 EXIT_BUG = 70
+EXIT_EXHAUSTED = 71
 
 
 class LinesideError(Exception):

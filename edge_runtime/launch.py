@@ -6,6 +6,7 @@ import logging
 import logging.handlers
 import os
 import queue
+import resource
 import signal
 import sys
 import threading
@@ -47,10 +48,11 @@ _OBSERVERS_TIMEOUT_S = 2.0
 _MODEL_TIMEOUT_S = 0.05
 _LOG_TIMEOUT_S = 1.0
 _LOG_LINES = 1000
+_DESCRIPTORS = 65_536
 
 
 def run_station(path: Path) -> int:
-    """Run the station of a file until SIGTERM, SIGINT, or the end of a finite trigger or source.
+    """Run the station of a file until SIGTERM, SIGINT, SIGHUP, or the end of a finite trigger or source.
 
     Returns 0, or 70 after an exception that is a bug (its traceback is in the log, the parts in flight were told FAULT).
     Raises LinesideError for what a user can act on, with its exit code: before READY for anything that cannot be opened, or a bundle that
@@ -59,6 +61,7 @@ def run_station(path: Path) -> int:
     try:
         with _logging_aside(), _stopping_on_signals() as stop, contextlib.ExitStack() as stack:
             config = load_station(path)
+            _allow_descriptors()
             station, monitor = open_station(config, stack)
             stop.station = station
             if stop.asked:
@@ -166,6 +169,35 @@ class _DroppingHandler(logging.handlers.QueueHandler):
             self.queue.put_nowait(record)
 
 
+class _Listener(logging.handlers.QueueListener):
+    def enqueue_sentinel(self) -> None:
+        """Wait for room: where nobody reads the log, the queue is full."""
+        self.queue.put(self._sentinel)  # type: ignore[attr-defined]
+
+
+class _Stderr(logging.Handler):
+    """Writes to stderr without any lock of Python's, one of which a reader that stands still would keep from the end of the process."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"{self.format(record)}\n"
+        try:
+            out = sys.stderr.fileno()
+        except (AttributeError, OSError):  # it is closed, or no file
+            if sys.stderr is not None:
+                sys.stderr.write(line)
+            return
+        rest = line.encode(errors="backslashreplace")
+        with contextlib.suppress(OSError):  # a full disk, a terminal that is gone: nobody could be told
+            while rest:
+                rest = rest[os.write(out, rest) :]
+
+    def acquire(self) -> None:
+        """Only one thread ever writes."""
+
+    def release(self) -> None:
+        """See `acquire`."""
+
+
 class _Prefixed(logging.Formatter):
     """For the system's journal, which takes a line's priority from its beginning (sd-daemon(3)): `journalctl -p warning`."""
 
@@ -182,9 +214,9 @@ def _logging_aside() -> Iterator[None]:
         yield  # whoever runs a station inside a program of his own has set up his own logging
         return
     lines: queue.Queue[logging.LogRecord] = queue.Queue(_LOG_LINES)
-    stderr = logging.StreamHandler(sys.stderr)
+    stderr = _Stderr()
     stderr.setFormatter(_Prefixed() if "JOURNAL_STREAM" in os.environ else logging.Formatter("%(levelname)s %(message)s"))
-    listener = logging.handlers.QueueListener(lines, stderr)
+    listener = _Listener(lines, stderr)
     handler = _DroppingHandler(lines)
     level = root.level
     root.addHandler(handler)
@@ -208,7 +240,7 @@ class _Stop:
 
 @contextlib.contextmanager
 def _stopping_on_signals() -> Iterator[_Stop]:
-    """SIGTERM and SIGINT ask the station to stop, also while it still opens its pieces."""
+    """SIGTERM, SIGINT and SIGHUP (its terminal is gone) ask the station to stop, also while it still opens its pieces."""
     stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may set handlers; whoever runs a station elsewhere stops it himself
@@ -219,12 +251,23 @@ def _stopping_on_signals() -> Iterator[_Stop]:
         if stop.station is not None:
             stop.station.stop()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    asking = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        asking.append(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in asking}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _allow_descriptors() -> None:
+    """As many files and connections as this process may have at all: with the usual soft limit, a crowd of observers takes them all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager

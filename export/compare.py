@@ -6,6 +6,7 @@ given), decides which one to take: the test split never does. Of enough bad imag
 """
 
 import dataclasses
+import math
 import shutil
 import subprocess
 import sys
@@ -245,7 +246,7 @@ def _measure(
     run = teach(dataset, lesson, place / "work" / name, progress=progress, backbone_fn=shop.backbone_fn)
     taught = time.monotonic()
     # The gate is wide here: what quantization costs is a column of the table, and what is taken is built again behind the narrow one.
-    options = Options(precision=METHODS[lesson.method].precision(lesson.preset), band=1.0, budget=1.0, torch_images=TORCH_IMAGES)
+    options = Options(precision=METHODS[lesson.method].precision(lesson.preset), band=math.inf, budget=1.0, torch_images=TORCH_IMAGES)
     report = build(run, place / "bundles" / name, None, options, progress, workshop=shop, dataset=dataset)
     built = time.monotonic()
     bundle = ModelBundle.open(report.out)

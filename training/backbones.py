@@ -186,4 +186,6 @@ def _fit_state(backbone: Backbone, state: Mapping[str, Tensor], where: str) -> N
     if missing or wrong:
         what = f"lacks {missing[0]} and {len(missing) - 1} more" if missing else wrong[0]
         raise DataError(f"weights {where}: do not fit {backbone.spec.name}: {what}. Expected that model's state dict as timm names it")
+    if bad := next((k for k, v in found.items() if v.is_floating_point() and not v.isfinite().all()), None):
+        raise DataError(f"weights {where}: expected numbers in {bad}, found some that are none (NaN or infinite); take a sound file")
     backbone.body.load_state_dict(found, strict=False)

@@ -113,7 +113,7 @@ def load_state(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim
         optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
         rng.bit_generator.state = json.loads(notes["rng"])
         state.step, state.seconds, state.best, state.best_step, state.stale = json.loads(notes["state"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as e:  # the same course, but other tensors or notes
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as e:  # the same course, but other tensors or notes
         raise DataError(f"checkpoint {path}: was written by another version of Lineside; leave out --resume to begin anew") from e
 
 

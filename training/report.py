@@ -128,7 +128,7 @@ def write_report(
         DataError, BundleError, DeviceError: as for evaluating.
     """
     _check_out(out)
-    if threshold is not None and not 0 < threshold <= np.finfo(np.float32).max:
+    if threshold is not None and not 0 < threshold <= float(np.finfo(np.float32).max):
         raise ConfigError(f"threshold: expected a raw score, a float32 above 0, found {threshold}")
     subject = open_subject(detector, device)
     dataset = load_dataset(

@@ -90,6 +90,9 @@ class Archive:
         failures = []
         for picture in pictures:
             try:
+                if not self._settings.path.is_dir():  # somebody tidied up
+                    self._settings.path.mkdir(parents=True)
+                    self._scan()
                 self._make_room()
                 if lacking := self._lacking():
                     raise OSError(errno.ENOSPC, f"less than {lacking} of its disk are free, which the journal may need")

@@ -19,6 +19,10 @@ _HINTS = {
 }
 
 
+LONGEST_REQUEST = 256
+"""Bytes of a message that a subscriber may send. libzmq keeps a node for each byte of a subscription, built in the sender's own time."""
+
+
 def bind(sock: zmq.Socket[Any], endpoint: str, key: str) -> None:
     """Bind, or raise SinkError naming the endpoint and the station file's `key` that holds it."""
     try:

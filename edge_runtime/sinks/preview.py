@@ -18,7 +18,7 @@ from edge_runtime.config import PreviewSettings
 from edge_runtime.errors import SinkError
 from edge_runtime.handoff import Mailbox
 from edge_runtime.records import Decision, Image, Picture
-from edge_runtime.sinks.binding import bind
+from edge_runtime.sinks.binding import LONGEST_REQUEST, bind
 
 _JPEG_QUALITY = 85
 _POLL_S = 0.1
@@ -67,6 +67,7 @@ class PreviewSink:
         self._context = zmq.Context()
         sock = self._context.socket(zmq.XPUB)  # as PUB, but it tells when somebody subscribes
         sock.setsockopt(zmq.SNDHWM, 2)  # an operator wants the latest part, not a backlog
+        sock.setsockopt(zmq.MAXMSGSIZE, LONGEST_REQUEST)
         sock.setsockopt(zmq.SNDBUF, 256 * 1024)
         sock.setsockopt(zmq.LINGER, 0)
         sock.setsockopt(zmq.HEARTBEAT_IVL, 2000)

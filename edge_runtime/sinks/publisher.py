@@ -14,7 +14,7 @@ from edge_runtime.config import PublisherSettings
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Health, Picture
 from edge_runtime.sinks import journal_file
-from edge_runtime.sinks.binding import bind
+from edge_runtime.sinks.binding import LONGEST_REQUEST, bind
 from edge_runtime.sinks.replay_server import ReplayServer
 
 SNDHWM = 1000
@@ -47,6 +47,7 @@ class Publisher:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, SNDHWM)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, LONGEST_REQUEST)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         # A subscriber whose cable was pulled is forgotten after seconds, not after TCP's quarter of an hour.
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 
 from edge_runtime.bundle import DisplayScale
 from edge_runtime.config import ArchiveSettings, JournalSettings, PreviewSettings, PublisherSettings
@@ -125,6 +126,22 @@ def test_leaving_takes_a_moment_only(make: Make) -> None:
             sink.put(*part)
         began = time.perf_counter()
     assert time.perf_counter() - began < 2.0
+
+
+@pytest.mark.parametrize("kind", ["publisher", "preview"])
+def test_a_subscription_of_absurd_length_ends_its_connection(kind: str) -> None:
+    """libzmq would build a tree of its bytes in the sender's own time, and never give the memory back."""
+    address = endpoint()
+    publisher = Publisher(PublisherSettings(endpoint=address, replay=endpoint()), "s", None)
+    sink: AnySink = publisher if kind == "publisher" else PreviewSink(PreviewSettings(endpoint=address), "s", {})
+    with sink, zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
+        subscriber.linger = 0
+        subscriber.subscribe(b"decision" * 1000)
+        with subscriber.get_monitor_socket(zmq.EVENT_DISCONNECTED) as events:
+            subscriber.connect(address)
+            came = events.poll(5000)
+            subscriber.disable_monitor()
+        assert came
 
 
 @pytest.mark.parametrize("kind", ["journal", "publisher", "replay", "archive", "preview"])

@@ -146,7 +146,7 @@ def test_a_folder_is_judged_once_published_journalled_and_ends_with_0(station_di
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_with_0_after_the_parts_announced_before_it(station_dir: Path, told: list[str], number: signal.Signals) -> None:
     """Every verdict takes 150 ms here, so that one part is in flight and others wait when the signal comes."""
     code = (

@@ -254,6 +254,20 @@ def test_overlay_draws_a_snapshot_of_a_running_station(lineside: Callable[..., D
     assert running.wait(15) == 0
 
 
+def test_overlay_of_a_station_without_pictures_never_shows_another_ones(lineside: Callable[..., Done], station: Path) -> None:
+    station.write_text(station.read_text().partition("[preview]")[0])
+    done = lineside("overlay", station, "--snapshot", station.parent / "o.png")
+    assert done.returncode == 78
+    assert "expected a [preview]" in done.stderr
+
+
+def test_a_full_disk_is_no_bug() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, "--version"], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False)
+    assert "this machine has no more room on the disk" in done.stderr
+    assert done.returncode == 71
+
+
 def test_the_simulated_plc_plays_a_line_for_a_station(station: Path, start: Callable[..., Any]) -> None:
     port = free_port()
     trigger = trigger_toml(default_trigger("modbus", port=port))

@@ -1,6 +1,9 @@
 """What a station's process says to the system that runs it."""
 
 import logging
+import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -12,3 +15,28 @@ def test_every_line_of_the_log_carries_its_priority(level: int, priority: str) -
     """`journalctl -p warning` must find what somebody should look at."""
     lines = _Prefixed().format(logging.LogRecord("x", level, __file__, 1, "first\nsecond", None, None)).split("\n")
     assert [line.removeprefix(priority) for line in lines] == ["first", "second"]
+
+
+def test_a_log_that_nobody_reads_keeps_no_process_from_its_end() -> None:
+    code = (
+        "import logging\nfrom edge_runtime.launch import _logging_aside\n"
+        "with _logging_aside():\n    for i in range(3000): logging.info('x' * 200)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            said = process.stderr.read() if process.stderr else b""
+    assert said.startswith(b"INFO xxx")
+    assert b"Traceback" not in said
+
+
+def test_a_station_may_have_more_connections_than_the_usual_soft_limit() -> None:
+    code = (
+        "from resource import *\nfrom edge_runtime.launch import _allow_descriptors\n"
+        "setrlimit(RLIMIT_NOFILE, (64, 2048))\n_allow_descriptors()\nprint(getrlimit(RLIMIT_NOFILE)[0])\n"
+    )
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2048:
+        pytest.skip("this process may not have so many itself")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "2048\n"

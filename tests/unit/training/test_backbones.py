@@ -65,6 +65,15 @@ def test_weights_of_another_architecture_are_refused_in_a_sentence(tmp_path: Pat
             build_backbone(name, (16,), tmp_path / "r18.pth")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -> None:
+    state = timm.create_model("resnet18", pretrained=False).state_dict()
+    state["layer1.0.conv1.weight"][0, 0, 0, 0] = value
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(DataError, match=r"w\.pth: expected numbers in layer1.0.conv1.weight, found some that are none"):
+        build_backbone("resnet18", (8,), tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 truncated zip"])
 def test_a_broken_weights_file_is_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "w.pth"

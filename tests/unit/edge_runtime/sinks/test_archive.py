@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,16 @@ disk = Path({str(mount)!r})
         pytest.skip(f"a private file system cannot be mounted here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_folder_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:
+    with Archive(ArchiveSettings(path=tmp_path / "a")) as archive:
+        archive.put(a_decision(1), of(a_frame(1)))
+        shutil.rmtree(tmp_path / "a")
+        archive.put(a_decision(2), of(a_frame(2)))
+        assert archive.problem is None
+        assert archive._bytes == sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
+    assert len(files(tmp_path / "a")) == 2
 
 
 def test_old_pictures_make_room_for_the_journal_whatever_the_quota_allows(tmp_path: Path) -> None:

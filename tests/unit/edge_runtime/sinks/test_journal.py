@@ -306,6 +306,17 @@ def test_a_journal_that_is_taken_away_while_it_is_written_is_begun_anew_and_said
         assert [d.seq for d in read_decisions(tmp_path / "elsewhere" / "j.sqlite")] == [1]
 
 
+def test_a_write_ahead_log_that_is_removed_while_it_is_written_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "cell-3") as journal:
+        journal.put(a_decision(1))
+        path.with_name("j.sqlite-wal").unlink()
+        for seq in (2, 3):
+            journal.put(a_decision(seq))
+        assert "j.sqlite-wal was removed or replaced while the station ran; what it held was saved" in (journal.problem or "")
+        assert [d.seq for d in read_decisions(path)] == [1, 2, 3]
+
+
 def test_a_journal_whose_folder_cannot_be_made_again_waits_until_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "RETRY_S", 0.02)
     folder = tmp_path / "state"
