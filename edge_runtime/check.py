@@ -3,6 +3,8 @@
 import contextlib
 import os
 import shutil
+import statistics
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +17,13 @@ from edge_runtime.bundle import ModelBundle
 from edge_runtime.config import Camera, Recipe, StationConfig, TimerTrigger, ZeromqTrigger, endpoints_of, load_station
 from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError
 from edge_runtime.handoff import Helper
+from edge_runtime.judge import limits_of
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.opcua import OpcuaPort
 from edge_runtime.plc.ports import open_port
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.predictor import OpenvinoPredictor
-from edge_runtime.recipes import Entry, load_recipes
+from edge_runtime.recipes import Entry, check_area, load_recipes
 from edge_runtime.records import Frame
 from edge_runtime.signature import TrustedKey, load_keys, released_by
 from edge_runtime.sinks import journal_file
@@ -28,6 +31,7 @@ from edge_runtime.sinks.binding import answers
 from edge_runtime.source_settings import CameraSource, IndustrialSource, Source, SyntheticSource
 from edge_runtime.sources import check_depth, open_source
 
+_TIMED = 5
 JOURNAL_NEEDS_MB = 200
 """Below this the journal of a fast line is full within a shift."""
 
@@ -171,7 +175,25 @@ def _recipe(
     yield _try(f"{prefix}device", lambda: f"{stack.enter_context(predictor).device_used}: the model runs")
     if predictor.device_used:
         yield _try(f"{prefix}golden samples", lambda: _golden(predictor, config, recipe))
+        yield _try(f"{prefix}limits", lambda: _limits(predictor, recipe))
     return predictor
+
+
+def _limits(predictor: OpenvinoPredictor, recipe: Recipe) -> str:
+    check_area(recipe, predictor)
+    taken_ms = []
+    for _ in range(_TIMED):
+        began = time.perf_counter()
+        predictor.predict(predictor.blank())
+        taken_ms.append((time.perf_counter() - began) * 1e3)
+    model_ms = statistics.median(taken_ms)
+    if recipe.deadline_ms <= model_ms:
+        raise ConfigError(
+            f"deadline_ms: expected more than the {model_ms:.3g} ms that the model alone takes here, found {recipe.deadline_ms:g}:"
+            " every part would be a FAULT"
+        )
+    limits = limits_of(predictor.bundle.manifest, recipe)
+    return f"threshold {limits.threshold:.4g}, deadline {recipe.deadline_ms:g} ms, of which the model takes {model_ms:.3g} ms"
 
 
 def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe) -> str:

@@ -286,7 +286,10 @@ def sim_plc(
     port: Annotated[
         int | None,
         typer.Option(
-            min=1, max=65535, help="Listen here; without a station file. Default: the protocol's own plus 1000.", show_default=False
+            min=1,
+            max=65535,
+            help="Listen here; without a station file. Default: the protocol's, plus 1000 below 1024.",
+            show_default=False,
         ),
     ] = None,
     parts_per_minute: Annotated[float, typer.Option(min=0.1, help="The line's pace.")] = 60.0,

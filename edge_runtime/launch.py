@@ -135,6 +135,8 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     )  # fmt: skip
     if (on_recipe := getattr(line, "on_recipe", None)) is not None:
         on_recipe(station.prepare)
+    if (heed := getattr(line, "heed_deadlines", None)) is not None:
+        heed(deadlines_ns)
     if (on_alive := getattr(line, "on_alive", None)) is not None:
         on_alive(lambda: monitor.alive)
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}

@@ -100,6 +100,7 @@ class Preprocessor:
         if self._tiling is not None:
             raise ValueError(f"a frame of this product becomes {self.views} pictures, one a tile: use split")
         self.check(image)
+        image = self._gray(image)
         return self._picture(image, self._region(image))
 
     def split(self, image: Image) -> npt.NDArray[np.uint8]:
@@ -107,10 +108,14 @@ class Preprocessor:
         if self._tiling is None:
             return self(image)[None]
         self.check(image)
+        image = self._gray(image)
         out = np.empty((self.views, self.spec.height, self.spec.width, 3), dtype=np.uint8)
         for picture, box in zip(out, self._tiling.boxes(self._region(image)), strict=True):
             picture[:] = self._picture(image, box)
         return out
+
+    def _gray(self, image: Image) -> Image:
+        return image[:, :, 0] if image.ndim == 3 and self.spec.channels == 1 else image
 
     def merge(self, scores: npt.NDArray[np.float32], maps: npt.NDArray[np.float32]) -> tuple[float, ScoreMap]:
         """(views,) raw scores and (views, gh, gw) raw maps of one frame's pictures -> the frame's score, and its map of `map_hw`.
@@ -187,7 +192,9 @@ class Preprocessor:
         """Raise FrameError for a frame of another size, type or channel count than `spec` states."""
         spec = self.spec
         channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
-        if channels != spec.channels:
+        # Some programs save gray pictures with three equal channels.
+        saved_so = (spec.channels, channels) == (1, 3) and spec.bayer is None and is_colourless(image)
+        if channels != spec.channels and not saved_so:
             taught = _kind(spec.channels) if spec.bayer is None else f"raw Bayer {spec.bayer} (1 channel)"
             hint = "set mono = true in [source] if the camera is gray" if spec.bayer is None else "set the camera to its raw Bayer format"
             hint = f"; {hint}" if (spec.channels, channels) == (1, 3) else ""
@@ -206,6 +213,11 @@ class Preprocessor:
             raise FrameError(f"frame: expected a Bayer mosaic of at least 3x3 pixels, found {_size(found)}: no colour can be made of it")
         if self.roi is not None and (self.roi[0] + self.roi[2] > found[0] or self.roi[1] + self.roi[3] > found[1]):
             raise FrameError(f"frame: the region of interest {list(self.roi)} does not fit into a frame of {_size(found)}")
+
+
+def is_colourless(image: Image) -> bool:
+    """Whether the channels of an (H, W, 3) image are equal everywhere."""
+    return bool(np.array_equal(image[:, :, 0], image[:, :, 1]) and np.array_equal(image[:, :, 1], image[:, :, 2]))
 
 
 def _resize(image: Pixels, width: int, height: int) -> Pixels:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_runtime.bundle import ModelBundle
 from edge_runtime.config import Recipe, StationConfig, load_recipe
-from edge_runtime.errors import LinesideError
+from edge_runtime.errors import ConfigError, LinesideError
 from edge_runtime.inference import Model, ModelThread
 from edge_runtime.judge import limits_of
 from edge_runtime.predictor import OpenvinoPredictor
@@ -71,6 +71,7 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
             if what not in predictors:
                 predictors[what] = stack.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
             predictor = predictors[what]
+            check_area(recipe, predictor)
             wanted = len(bundle.manifest.golden[: recipe.golden])
             if wanted > proved.get(predictor, -1):
                 predictor.run_golden(recipe.golden, config.golden_tolerance_scale)
@@ -82,6 +83,19 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
         log.info("%s %s: bundle %s %s%s, %d golden samples agree on %s",
             entry.where or "recipe", recipe.name, m.name, m.version, released, wanted, device)  # fmt: skip
     return opened
+
+
+def check_area(recipe: Recipe, predictor: OpenvinoPredictor) -> None:
+    """Raises ConfigError for a smallest defect that is as large as all that is judged: no part could ever be rejected."""
+    shape = predictor.blank().image.shape
+    w, h = predictor.preprocessor.roi[2:] if predictor.preprocessor.roi else shape[1::-1]
+    if predictor.bundle.manifest.input.frame_wh is None and predictor.preprocessor.roi is None:
+        return  # frames may have any size
+    if recipe.min_defect_px >= w * h:
+        raise ConfigError(
+            f"min_defect_px: expected less than the {w * h:,} pixels ({w}x{h}) that are judged, found {recipe.min_defect_px:,}:"
+            " no part could be rejected"
+        )
 
 
 def products_of(opened: Sequence[OpenRecipe], threads: Sequence[ModelThread]) -> dict[str, Product]:

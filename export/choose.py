@@ -33,6 +33,7 @@ def compare(
     tile_size: Annotated[str | None, typer.Option(help="Or into tiles of at most WIDTHxHEIGHT pixels.")] = None,
     overlap: Annotated[str | None, typer.Option(help="Share of a tile that its neighbour sees, too.")] = None,
     bayer: Annotated[str | None, typer.Option(help="Images are a raw mosaic: RGGB, BGGR, GRBG or GBRG.")] = None,
+    bits: Annotated[int | None, typer.Option(help="Significant bits of 16-bit files: 10, 12, 14 or 16. Default: what they use.")] = None,
     bad: Annotated[Path | None, typer.Option(help="Bad images to choose by; of 10 or more, half teach fcdd and devnet.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     minutes: Annotated[float, typer.Option(min=0.01, help="For each method that learns by steps.")] = 0.75,
@@ -55,7 +56,7 @@ def compare(
     with bars() as progress:
         dataset = load_dataset(
             data,
-            **input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer),
+            **input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits),
             bad=bad,
             allow_duplicates=allow_duplicates,
             progress=progress,

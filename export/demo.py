@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 
 from edge_runtime.console import run_app, run_child
-from edge_runtime.errors import LinesideError, MissingExtra
+from edge_runtime.errors import ConfigError, LinesideError, MissingExtra
 from edge_runtime.records import Decision, Verdict
 
 SEED = 7
@@ -31,6 +31,7 @@ PARTS_PER_MINUTE = 480
 FALSE_REJECT_RATE = 0.02
 FIRST_PART = 1001
 SCREEN_WH = (1920, 1080)
+MARK = "demo.txt"
 
 console = Console(highlight=False)
 app = typer.Typer(add_completion=False)
@@ -42,12 +43,15 @@ def main() -> None:
 
 
 @app.command()
-def demo(out: Annotated[Path, typer.Option(help="Folder to work in; replaced.")] = Path("runs/demo")) -> None:
+def demo(out: Annotated[Path, typer.Option(help="Folder to work in; an earlier demo there is replaced.")] = Path("runs/demo")) -> None:
     """Teach, export and run a station on electroluminescence images of solar cells."""
     began = time.monotonic()
     out = out.resolve()
+    if out.exists() and not (out / MARK).is_file():
+        raise ConfigError(f"out: {out} exists and is no earlier demo ({MARK} is missing), so it is not replaced; choose another place")
     shutil.rmtree(out, ignore_errors=True)
     truth = lay_out_images(out)
+    (out / MARK).write_text("Made by make demo, and replaced by the next one.\n")
     parts = len(truth)
     console.print(f"\n[bold]Lineside[/]: {parts} solar cells will pass; {sum(truth.values())} of them are cracked or dead.\n")
     step(1, "teach, from good cells only")

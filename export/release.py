@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_runtime.bundle import MANIFEST, SIGNATURE, ModelBundle
-from edge_runtime.errors import ConfigError, ExportError
+from edge_runtime.errors import BundleError, ConfigError, ExportError
 from export.package import write_zip
 
 _LONGEST_PASSWORD = 1000
@@ -67,6 +67,8 @@ def sign(bundle: Path, key: Ed25519PrivateKey) -> ModelBundle:
 
     Raises BundleError for one that is not sound, ExportError when it cannot be written.
     """
+    if bundle.is_dir() and not (bundle / MANIFEST).is_file():
+        raise BundleError(f"bundle {bundle}: expected a bundle, which lineside-export makes of a run, found no {MANIFEST} in it")
     opened = ModelBundle.open(bundle, private=True)  # what is signed is what was verified
     real = bundle.resolve()  # a link goes on pointing to the bundle that is signed
     signature = key.sign((opened.directory / MANIFEST).read_bytes())

@@ -40,6 +40,7 @@ def fit(
     tile_size: Annotated[str | None, typer.Option(help="Or into tiles of at most WIDTHxHEIGHT image pixels.")] = None,
     overlap: Annotated[str | None, typer.Option(help="Share of a tile that its neighbour sees, too; default 0.1.")] = None,
     bayer: Annotated[str | None, typer.Option(help="Images are a raw mosaic: RGGB, BGGR, GRBG or GBRG.")] = None,
+    bits: Annotated[int | None, typer.Option(help="Significant bits of 16-bit files: 10, 12, 14 or 16. Default: what they use.")] = None,
     preset: Annotated[str, typer.Option(help="fast or fine (finer map, slower); padim also shared (any layout).")] = "fast",
     false_reject_rate: Annotated[
         float | None, typer.Option(help="Stated share of good parts rejected; default 0.01 or what the images support.")
@@ -76,7 +77,7 @@ def fit(
     started = time.monotonic()
     if method not in (*METHODS, "auto"):
         raise ConfigError(f"method: expected one of {', '.join(METHODS)}, or auto, found {method!r}")
-    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer)
+    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
     varied = None if augment is None else parse_augment(augment)
     if method != "auto" and budget_ms is not None:
         raise ConfigError("budget: --budget-ms only counts together with --method auto")
@@ -85,7 +86,8 @@ def fit(
         check_free(out, force)
         method, preset, taught_by_bad = _pick_method(
             data, budget_ms=budget_ms, backbone=backbone, weights=weights, image_size=image_size, roi=roi, ignore_mask=ignore_mask,
-            tiles=tiles, tile_size=tile_size, overlap=overlap, bayer=bayer, bad=bad, seed=seed, allow_duplicates=allow_duplicates,
+            tiles=tiles, tile_size=tile_size, overlap=overlap, bayer=bayer, bits=bits, bad=bad, seed=seed,
+            allow_duplicates=allow_duplicates,
         )  # fmt: skip
         minutes = minutes if learns(method) else None
         # As it was compared: enough bad images teach a method that learns from such, else they only choose and calibrate.
@@ -170,6 +172,7 @@ def calibrate(
     with bars() as progress:
         run = recalibrate(load_run(run_path), rule, data, progress)
     say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
+    say("bundles that were built of this run before keep theirs; build it again")
 
 
 app.command("inspect")(look.inspect_)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.tiles import parse_tiles
+from training.facts import DEPTHS
 
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
 
@@ -64,12 +65,16 @@ def input_options(
     tile_size: str | None,
     overlap: str | None,
     bayer: str | None,
+    bits: int | None,
 ) -> dict[str, Any]:
     """The command line's words as arguments of `load_dataset`. Raises ConfigError, DataError."""
     region = parse_roi(roi)
     if bayer is not None and bayer.upper() not in PATTERNS:
         raise ConfigError(f"bayer: expected one of {', '.join(PATTERNS)}, found {bayer!r}")
+    if bits is not None and bits not in DEPTHS[1:]:
+        raise ConfigError(f"bits: expected one of {', '.join(map(str, DEPTHS[1:]))}, found {bits}")
     return {
+        "bits": bits,
         "roi": region,
         "ignore_mask": ignore_mask,
         "image_size": image_size,

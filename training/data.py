@@ -92,13 +92,15 @@ def load_dataset(
     allow_duplicates: bool = False,
     tiles: TileSpec | TilesFor | None = None,
     bayer: Bayer | None = None,
+    bits: int | None = None,
     progress: Progress = silent,
 ) -> Dataset:
     """Find and check all images at `path`, in any of the layouts of training/formats.py.
 
     Gray and colour: the number of channels is the files'. One gray image among colour ones (or the other way round) is refused, with one
     exception: colour files whose three channels are equal everywhere count as gray where other files are gray, because some programs
-    save gray pictures so. Depth of 16-bit files: the smallest of 10, 12, 14, 16 bits that holds the brightest pixel of the training images.
+    save gray pictures so. Where all are such, they are gray. Depth of 16-bit files: `bits`, or the smallest of 10, 12, 14, 16 that holds
+    the brightest pixel of all images.
 
     Args:
         path: the folder, or a .csv file.
@@ -108,10 +110,11 @@ def load_dataset(
         masks: folder of `<name>_mask.*` or `<name>.*` for the images of `bad`.
         image_size: `N`, `HxW` or `auto`, see `parse_image_size`.
         spec, ignore: of a run or bundle, to check `path` against; training images are then not read where there is a test split,
-            but to be compared with it, and `roi`, `ignore_mask`, `image_size`, `tiles` and `bayer` do not count.
+            but to be compared with it, and `roi`, `ignore_mask`, `image_size`, `tiles`, `bayer` and `bits` do not count.
         allow_duplicates: make a note of training images that are test or bad images too, instead of refusing them.
         tiles: how a large region is cut, or what says so once the region's size is known; `image_size` is then that of one tile.
         bayer: the files are raw mosaics of this pattern.
+        bits: significant bits of 16-bit files, as the camera states them.
         progress: told of each image.
 
     Raises:
@@ -131,7 +134,8 @@ def load_dataset(
     facts = _inspect(samples, progress)
     if spec is None:
         ignore = None if ignore_mask is None else read_mask(ignore_mask)
-        spec, remarks = _derive(found.train, facts[: len(found.train)], roi, ignore_mask, image_size, tiles, bayer)
+        depth = _depth(facts, bits)
+        spec, remarks = _derive(found.train, facts[: len(found.train)], depth, roi, ignore_mask, image_size, tiles, bayer)
         notes += remarks
     notes += say_turned([s.path for s in samples], facts)
     _check_fit(samples, facts, spec, ignore)
@@ -216,6 +220,7 @@ def _check_copies(
 def _derive(
     train: Sequence[Sample],
     facts: Sequence[Facts],
+    depth: tuple[int, str],
     roi: tuple[int, int, int, int] | None,
     ignore_mask: Path | None,
     image_size: str,
@@ -228,16 +233,15 @@ def _derive(
     dtypes = {f.dtype: s.path for s, f in zip(train, facts, strict=True)}
     if len(dtypes) > 1:
         raise DataError(f"data: expected one pixel depth, found 8 bits ({dtypes['uint8']}) and 16 bits ({dtypes['uint16']}) mixed")
-    bits = 8
-    if "uint16" in dtypes:
-        largest = max(f.largest for f in facts)
-        bits = max(10, bits_for(largest))
-        notes.append(f"16-bit images, brightest pixel {largest}: taken as {bits} significant bits")
+    bits, said = depth if "uint16" in dtypes else (8, "")
+    notes += [said] if said else []
     gray = [s.path for s, f in zip(train, facts, strict=True) if f.channels == 1]
     colour = [s.path for s, f in zip(train, facts, strict=True) if f.channels == 3 and not f.colourless]
     if gray and colour:
         few, word = (gray, "gray") if len(gray) < len(colour) else (colour, "in colour")
         raise DataError(f"data: expected all images gray or all in colour, found {len(few)} of {len(train)} {word}, the first {few[0]}")
+    if not gray and not colour:
+        notes.append("the files have three equal channels: they are taken as gray")
     if bayer is not None and colour:
         raise ConfigError(f"bayer: expected raw mosaics of one channel, found colour in {colour[0]}")
     sizes = sorted({f.wh for f in facts})
@@ -264,7 +268,7 @@ def _derive(
     spec = InputSpec(
         height=height,
         width=width,
-        channels=1 if gray or bayer is not None else 3,
+        channels=3 if colour else 1,
         bits=bits,
         frame_wh=sizes[0] if len(sizes) == 1 else None,
         roi=roi,
@@ -273,6 +277,23 @@ def _derive(
         tiles=tiles,
     )
     return spec, notes
+
+
+def _depth(facts: Sequence[Facts], stated: int | None) -> tuple[int, str]:
+    """Significant bits of 16-bit files, and a note. Raises ConfigError for a stated depth that they contradict."""
+    deep = [f.largest for f in facts if f.dtype == "uint16"]
+    if not deep:
+        if stated is not None:
+            raise ConfigError(f"bits: only counts for 16-bit files, found 8 bits a pixel; leave --bits {stated} out")
+        return 8, ""
+    bits = max(10, bits_for(max(deep)))
+    if stated is None:
+        return bits, (
+            f"16-bit images, brightest pixel {max(deep)}: taken as {bits} significant bits. If the camera gives more, say so with --bits"
+        )
+    if stated < bits:
+        raise ConfigError(f"bits: expected at least {bits} for a brightest pixel of {max(deep)}, found {stated}")
+    return stated, ""
 
 
 def _check_fit(samples: Sequence[Sample], facts: Sequence[Facts], spec: InputSpec, ignore: npt.NDArray[np.uint8] | None) -> None:
@@ -284,8 +305,9 @@ def _check_fit(samples: Sequence[Sample], facts: Sequence[Facts], spec: InputSpe
     for sample, fact in zip(samples, facts, strict=True):
         channels = 1 if spec.channels == 1 and fact.colourless else fact.channels
         shape = fact.wh[::-1] if channels == 1 else (*fact.wh[::-1], channels)
+        pixel = np.arange(channels, dtype=fact.dtype)  # a view of one pixel, in colour where there are three channels
         try:
-            prepare.check(cast(Image, np.broadcast_to(np.zeros(1, fact.dtype), shape)))  # a view of one number: only its shape counts
+            prepare.check(cast(Image, np.broadcast_to(pixel, shape)))
         except FrameError as e:
             problems.append(f"{sample.path}: {e}")
     refuse(problems)

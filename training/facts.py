@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import DataError
-from edge_runtime.preprocess import read_image
+from edge_runtime.preprocess import is_colourless, read_image
 from edge_runtime.records import Image
 from training.layout import LISTED
 
 SIDE = 32
 _ROUGH = 64
-_DEPTHS = (8, 10, 12, 14, 16)
+DEPTHS = (8, 10, 12, 14, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,9 @@ def refuse(problems: Sequence[str], what: str = "images cannot be used") -> None
         raise DataError(f"{len(problems)} {what}:\n  " + "\n  ".join(problems[:LISTED]) + more)
 
 
-def is_colourless(image: Image) -> bool:
-    """Whether the channels of an (H, W, 3) image are equal everywhere."""
-    return bool(np.array_equal(image[:, :, 0], image[:, :, 1]) and np.array_equal(image[:, :, 1], image[:, :, 2]))
-
-
 def bits_for(largest: int) -> int:
     """The smallest of 8, 10, 12, 14, 16 bits that holds this pixel."""
-    return next(b for b in _DEPTHS if largest < 1 << b)
+    return next(b for b in DEPTHS if largest < 1 << b)
 
 
 def gray_of(image: Image) -> npt.NDArray[np.float32]:

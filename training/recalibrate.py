@@ -91,6 +91,7 @@ def open_data(run: Run, data: Path | None, progress: Progress = silent) -> Datas
         image_size=f"{info.input.height}x{info.input.width}",
         tiles=info.input.tiles,
         bayer=info.input.bayer,
+        bits=info.input.bits if info.input.bits > 8 else None,
         allow_duplicates=True,  # the fit has refused them, or its user has allowed them
         progress=progress,
     )

@@ -156,11 +156,18 @@ def _loop(station: Listener, fullscreen: bool) -> None:
             cv2.imshow(TITLE, station.screen(view, size))
             painted_at, painted_wh = time.monotonic(), size
         key = cv2.waitKey(10) & 0xFF
-        if key in (ord("q"), ord("Q"), 27) or cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
+        if key in (ord("q"), ord("Q"), 27) or not _is_open():
             return
         if key in (ord("f"), ord("F")):
             fullscreen = not fullscreen
             _set_fullscreen(fullscreen)
+
+
+def _is_open() -> bool:
+    try:
+        return cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+    except cv2.error:  # the window manager has closed the last one
+        return False
 
 
 def _set_fullscreen(on: bool) -> None:

@@ -20,7 +20,7 @@ from edge_runtime.plc.ports import open_port
 from edge_runtime.plc.results import Presented, Pulsed, Result, Results
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Tag, Value
-from edge_runtime.records import Decision, Picture, Trigger, Verdict
+from edge_runtime.records import Cause, Decision, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.1, 5.0)
@@ -74,6 +74,7 @@ class PlcLine:
         self._triggers: queue.SimpleQueue[Trigger] = queue.SimpleQueue()
         self._alive: Callable[[], bool] = lambda: True
         self._prepare: Callable[[str], None] = _no_recipes
+        self._deadlines_ns: Mapping[str, int] = {}
         self._preparing: Helper[str, None] | None = None
         self._asked: str | None = None
         """A recipe to prepare, once the station runs."""
@@ -101,6 +102,10 @@ class PlcLine:
     def on_recipe(self, prepare: Callable[[str], None]) -> None:
         """`prepare(recipe)` is called, in a thread of its own, when the PLC asks for another; it raises LinesideError if it cannot."""
         self._prepare = prepare
+
+    def heed_deadlines(self, deadlines_ns: Mapping[str, int]) -> None:
+        """By a decision's recipe, from its trigger to its telling: what comes later, as after a pause of the machine, is no verdict."""
+        self._deadlines_ns = deadlines_ns
 
     def on_alive(self, alive: Callable[[], bool]) -> None:
         """`alive()` says whether the station's threads come round; while they do not, the heartbeat stands still and ready is low."""
@@ -161,7 +166,7 @@ class PlcLine:
 
         Raises SinkError: the PLC gets no result for this part.
         """
-        part = f"the result of part {decision.part_id or '(no id)'}, seq {decision.seq}"
+        part = _named(decision)
         if self.lost is not None:  # do not wait for the thread that tries to reconnect
             raise SinkError(f"{self.lost}; {part}, was not written")
         told = _Told(decision)
@@ -268,9 +273,14 @@ class PlcLine:
         if self.lost is not None:
             return told.written.fail(PlcLost("was lost"))
         d = told.decision
-        fault = d.verdict is Verdict.FAULT
+        verdict, cause = d.verdict, int(d.cause)
+        age_ns = time.monotonic_ns() - d.stamps.fired_ns
+        late = verdict is not Verdict.FAULT and age_ns > self._deadlines_ns.get(d.recipe, age_ns)
+        if late:
+            verdict, cause = Verdict.FAULT, int(Cause.LATE)
+        fault = verdict is Verdict.FAULT
         severity = d.severity if d.severity is not None and not fault else 0.0
-        if not self._handshake.result(d.seq, Result(d.part_id, d.verdict, severity, int(d.cause) if fault else 0)):
+        if not self._handshake.result(d.seq, Result(d.part_id, verdict, severity, cause if fault else 0)):
             return told.written.fail(PlcLost("was lost since the part was announced"))
         try:
             self._step(time.monotonic_ns())
@@ -278,6 +288,8 @@ class PlcLine:
         except PlcLost as e:
             told.written.fail(e)
             raise
+        if late:
+            return told.written.fail(SinkError(f"{self._port.where}: {_named(d)}, was {age_ns / 1e6:.0f} ms old: the PLC was told FAULT"))
         return told.written.give(None)
 
     def _write(self, new: Mapping[str, Value] | None = None) -> None:
@@ -406,3 +418,7 @@ def _recipe_key(value: Value) -> str:
 def _no_recipes(recipe: str) -> None:
     if recipe:
         raise ConfigError(f"expected a recipe of this station, found {recipe}: it has only its own")
+
+
+def _named(decision: Decision) -> str:
+    return f"the result of part {decision.part_id or '(no id)'}, seq {decision.seq}"

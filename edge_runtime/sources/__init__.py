@@ -48,7 +48,10 @@ def check_depth(source: Source, bits: int) -> None:
     """Raises ConfigError when an opened camera gives pixels of another depth than the bundle was taught on: both fit into uint16."""
     found: int | None = getattr(source, "bits", None)
     if found is not None and found != bits:
-        raise ConfigError(f"source.pixel_format: expected pixels of {bits} bits, as the bundle was taught on, the camera gives {found}")
+        raise ConfigError(
+            f"source.pixel_format: expected pixels of {bits} bits, as the bundle was taught on, the camera gives {found}."
+            f" Set the camera to {bits} bits, or teach again with --bits {found} if the images are this camera's own"
+        )
 
 
 __all__ = ["Source", "check_depth", "open_source"]

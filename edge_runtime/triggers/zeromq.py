@@ -21,16 +21,20 @@ _MAX_READ_BYTES = 16_777_216
 """Beyond it ZeroMQ closes the connection, and all messages on their way are lost with that one."""
 
 
+_Name = Annotated[str, msgspec.Meta(max_length=200)]
+
+
 class _Message(msgspec.Struct):
     """What a sender says of a part; further keys are its own business."""
 
-    part_id: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    recipe: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    part_id: _Name | int = ""
+    recipe: _Name | int = ""
     sent: Annotated[datetime.datetime, msgspec.Meta(tz=True)] | None = None
 
 
 class ZeromqLine:
-    """One trigger a message. A message that cannot be read announces nothing: it is counted and shown for a minute.
+    """One trigger a message. One that is no JSON object announces nothing, and one that cannot be read a part that cannot be judged: both
+    are counted and shown for a minute.
 
     A part that has gone by when its message is read is refused, for the next frame shows another one: ZeroMQ keeps messages at the sender
     while the station is down. Known are those that say so (`sent`), and those that came before the station was ready.
@@ -88,7 +92,7 @@ class ZeromqLine:
             self._socket.unbind(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def wait(self, timeout_s: float) -> Trigger | None:
-        """The next readable message's part."""
+        """The next announced part."""
         assert self._socket is not None, "enter the trigger line first"
         until = time.monotonic() + timeout_s
         while True:
@@ -110,13 +114,16 @@ class ZeromqLine:
                 _log.warning(
                     'trigger socket %s: expected JSON such as {"part_id": "A-17"}, found %.80r: %s', self._endpoint, parts[0][:80], e
                 )
+                if len(parts) == 1 and _is_object(parts[0]):  # somebody announced a part
+                    self._seq += 1
+                    return Trigger(self._seq - 1, fired, "", refused=f"Its message could not be read: {e}.")
                 continue
             refused = "Announced before the station was ready: its part is taken to have gone." if early else ""
             if message.sent is not None:
                 # It only refuses. Were the trigger dated back by it, two clocks that differ could have it judged by an older picture.
                 age = datetime.datetime.now(datetime.UTC) - message.sent
                 refused = refused or self._gone(age // datetime.timedelta(microseconds=1) * 1000)
-            trigger = Trigger(self._seq, fired, message.part_id, message.recipe, refused)
+            trigger = Trigger(self._seq, fired, str(message.part_id), str(message.recipe), refused)
             self._seq += 1
             return trigger
 
@@ -128,3 +135,10 @@ class ZeromqLine:
         if age_ns < 0:
             return f"Announced {-age_ns / 1e9:.1f} s in the future: the sender's clock and this machine's differ ({limit})."
         return f"Announced {age_ns / 1e9:.1f} s ago: its message has waited, or the sender's clock is behind ({limit})."
+
+
+def _is_object(message: bytes) -> bool:
+    try:
+        return len(message) <= _MAX_MESSAGE_BYTES and isinstance(msgspec.json.decode(message), dict)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False

@@ -129,17 +129,14 @@ def test_the_timer_keeps_its_pace_however_late_it_is_asked() -> None:
     assert {b - a for a, b in itertools.pairwise(fired)} == {10_000_000}
 
 
-def test_a_malformed_message_is_reported_and_the_next_one_counts(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_message_that_announces_nothing_is_reported_and_the_next_one_counts(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
     with sender(free_port) as push, open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
         bad: list[list[bytes]] = [
             [b"not json"],
             [b"\xff\xfe"],
-            [b'{"part_id": 5}'],
             [b"[]"],
             [b""],
             [b"{}", b"{}"],
-            [b'{"part_id": "' + b"x" * 201 + b'"}'],
-            [b'{"part_id": "A", "sent": "2026-03-01T06:30:00"}'],
             [b'{"more": "' + b"x" * 70_000 + b'"}'],
             [b'{"more": ' + b"[" * 5000 + b"]" * 5000 + b"}"],
         ]
@@ -152,6 +149,21 @@ def test_a_malformed_message_is_reported_and_the_next_one_counts(free_port: int,
         assert (first.seq, first.part_id, second.seq, second.part_id) == (1, "A-17", 2, "")
         assert line.problem is not None and f"{len(bad)} messages" in line.problem
         assert len(caplog.records) == len(bad)
+
+
+@pytest.mark.parametrize(
+    "message", [b'{"part_id": ["A"]}', b'{"part_id": "' + b"x" * 201 + b'"}', b'{"part_id": "A", "sent": "2026-03-01T06:30:00"}']
+)
+def test_a_part_whose_message_cannot_be_read_is_announced_and_refused(free_port: int, message: bytes) -> None:
+    """Law 1: somebody announced it, so it gets a decision."""
+    with sender(free_port) as push, open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
+        assert line.wait(0.01) is None
+        push.send(message)
+        push.send(b'{"part_id": 17}')
+        refused, good = _next(line), _next(line)
+        assert (refused.seq, good.seq, good.part_id, good.refused) == (1, 2, "17", "")
+        assert refused.refused.startswith("Its message could not be read: ")
+        assert line.problem is not None and "1 messages could not be read" in line.problem
 
 
 def test_a_message_may_name_the_recipe(free_port: int) -> None:

@@ -58,13 +58,30 @@ def test_a_sound_station_passes_every_line(station_dir: Path, endpoints: tuple[s
     before = sorted(p.name for p in station_dir.iterdir())
     found = findings(write(station_dir, endpoints))
     assert list(found) == [
-        "packages", "configuration", "bundle", "device", "golden samples", "processors", "sockets", "source", "trigger", "journal",
+        "packages", "configuration", "bundle", "device", "golden samples", "limits", "processors", "sockets", "source", "trigger", "journal",
         "archive",
     ]  # fmt: skip
     assert all(f.ok for f in found.values()), found
     assert "CPU" in found["device"].sentence
     assert "64x64 gray" in found["source"].sentence
     assert sorted(p.name for p in station_dir.iterdir()) == sorted([*before, "station.toml"]), "a check leaves nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("min_defect_px = 4096", r"min_defect_px: expected less than the 4,096 pixels (64x64) that are judged, found 4,096"),
+        ("deadline_ms = 0.001", "deadline_ms: expected more than the "),
+    ],
+)
+def test_a_recipe_that_could_not_reject_or_never_be_in_time_fails(
+    station_dir: Path, endpoints: tuple[str, str], setting: str, message: str
+) -> None:
+    recipe = station_dir / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("deadline_ms = 500", setting))
+    found = failed(write(station_dir, endpoints))
+    assert set(found) == {"limits"}
+    assert message in found["limits"]
 
 
 def test_a_broken_file_ends_the_check_at_once(station_dir: Path, endpoints: tuple[str, str]) -> None:

@@ -199,6 +199,12 @@ def test_without_a_region_the_grid_covers_the_frame() -> None:
     assert np.allclose(affine, [[10, 0, 0], [0, 10, 0]])
 
 
+def test_a_gray_picture_saved_with_three_equal_channels_is_a_gray_one() -> None:
+    image = noise(16, 16)
+    prepare = Preprocessor(spec())
+    assert np.array_equal(prepare(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)), prepare(image))
+
+
 @pytest.mark.parametrize(
     ("changes", "image", "message"),
     [

@@ -96,6 +96,12 @@ def test_a_station_with_trusted_keys_runs_what_it_verified_and_not_what_came_in_
     assert opened.model_xml.with_suffix(".bin").read_bytes() == before
 
 
+def test_a_run_is_no_bundle_to_sign(tmp_path: Path, key: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(BundleError, match=r"bundle .*/runs: expected a bundle, which lineside-export makes of a run, found no manifest"):
+        sign(tmp_path / "runs", load_private(key, no_password))
+
+
 def test_a_damaged_bundle_is_not_signed(bundle: Path, key: Path) -> None:
     if bundle.is_dir():
         (bundle / "model.bin").write_bytes(b"\0" * 8)

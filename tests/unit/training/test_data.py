@@ -121,6 +121,22 @@ def test_colour_files_without_colour_count_as_gray_among_gray_ones(tmp_path: Pat
     assert np.array_equal(list(inputs(data.train, data.preprocessor()))[2][:, :, 1], gray(2))
 
 
+def test_files_that_are_all_gray_with_three_channels_make_a_gray_product(tmp_path: Path) -> None:
+    for i in range(2):
+        write(tmp_path / f"{i}.png", cv2.cvtColor(gray(i), cv2.COLOR_GRAY2BGR))
+    data = load_dataset(tmp_path)
+    assert data.spec.channels == 1 and any("three equal channels: they are taken as gray" in n for n in data.notes)
+
+
+def test_the_cameras_depth_may_be_stated_where_all_images_are_dark(tmp_path: Path) -> None:
+    for i in range(2):
+        write(tmp_path / f"{i}.png", gray(i, dtype=np.uint16, top=600))
+    assert (load_dataset(tmp_path).spec.bits, load_dataset(tmp_path, bits=12).spec.bits) == (10, 12)
+    write(tmp_path / "2.png", gray(2, dtype=np.uint16, top=3000))
+    with pytest.raises(ConfigError, match="bits: expected at least 12 for a brightest pixel of 2999, found 10"):
+        load_dataset(tmp_path, bits=10)
+
+
 def test_gray_among_real_colour_is_refused_and_named(tmp_path: Path) -> None:
     for i in range(3):
         write(tmp_path / f"{i}.png", np.random.default_rng(i).integers(0, 255, (40, 48, 3), dtype=np.uint8))

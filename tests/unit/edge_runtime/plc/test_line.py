@@ -1,5 +1,6 @@
 """The thread between a tag port and the station, over a PLC that is a dictionary: what is written when, and what a break costs."""
 
+import dataclasses
 import math
 import threading
 import time
@@ -10,7 +11,7 @@ from edge_runtime.config import PlcInputs, PlcOutputs, PulseSettings
 from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
-from edge_runtime.records import Cause, Verdict
+from edge_runtime.records import Cause, Stamps, Verdict
 from tests.unit.edge_runtime.plc.memory import Memory, announce, decision, running, settings, until
 
 
@@ -161,6 +162,18 @@ def test_a_fault_tells_its_cause() -> None:
         trigger = announce(plc, line)
         line.put(decision(trigger.seq, Verdict.FAULT, cause=Cause.CAMERA), ())
         assert (plc.tags["fault"], plc.tags["fault_code"], plc.tags["severity"]) == (True, int(Cause.CAMERA), 0.0)
+
+
+def test_an_accept_that_comes_to_the_plc_after_its_deadline_is_a_fault_there_and_said_so() -> None:
+    """Law 2: the whole machine may have stood still between the verdict and its telling, and the part is gone."""
+    plc = Memory()
+    with running(plc) as line:
+        line.heed_deadlines({"r": 200_000_000})
+        trigger = announce(plc, line)
+        late = dataclasses.replace(decision(trigger.seq), stamps=Stamps(time.monotonic_ns() - 300_000_000))
+        with pytest.raises(SinkError, match=r"the result of part 17, seq 1, was 3\d\d ms old: the PLC was told FAULT"):
+            line.put(late, ())
+        assert (plc.tags["accept"], plc.tags["fault_code"], plc.tags["result_valid"]) == (False, int(Cause.LATE), True)
 
 
 def test_the_plc_changes_the_recipe_and_parts_carry_it() -> None:
