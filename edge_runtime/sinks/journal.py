@@ -95,16 +95,19 @@ class Journal:
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        """Write what waits (one more try on a failing disk), then close."""
+        """Write what waits (one more try on a failing disk), then close. Raises SinkError for decisions that could not be written."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(CLOSE_S)
             self._thread = None
-        if self._waiting or self._in_hand:
-            _log.error("%s; they are lost now", self.problem)
+        lost = f"{self.problem}; they are lost now" if self._waiting or self._in_hand else ""
+        if lost:
+            _log.error("%s", lost)
         self._unlock()
+        if lost and exc_type is None:
+            raise SinkError(lost)
 
     def last_seq(self) -> int:
         """The largest seq in the journal; 0 when it is empty."""

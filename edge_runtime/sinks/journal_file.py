@@ -9,6 +9,7 @@ journal from before it had these columns gets them when it is opened for writing
 
 import contextlib
 import datetime
+import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -152,7 +153,9 @@ def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
 def prune(
     connection: sqlite3.Connection, now: datetime.datetime, keep: datetime.timedelta, at_most: int, found_seq: int, run: datetime.timedelta
 ) -> int:
-    """Delete up to `at_most` of the oldest rows, those older than `keep`; how many were deleted.
+    """Delete up to `at_most` of the first rows, those older than `keep`; how many were deleted.
+
+    None that follows a younger one, whatever its date says: the clock was behind when it was written.
 
     `found_seq`: the last row when the station started, `run` ago; later ones are no older than that, whatever their date says.
 
@@ -169,11 +172,13 @@ def prune(
         dated = (newest_at.isoformat(timespec="milliseconds"),)
         first = connection.execute("SELECT seq, wall_time FROM decisions WHERE wall_time <= ? ORDER BY seq LIMIT 1", dated).fetchone()
         ahead = first[0] if first is not None and first[1] < before else 0
-    return connection.execute(
-        """DELETE FROM decisions WHERE (wall_time < ? OR seq < ?)
-        AND seq IN (SELECT seq FROM decisions WHERE ? OR seq <= ? ORDER BY seq LIMIT ?)""",
-        (before, ahead, run >= keep, found_seq, at_most),
-    ).rowcount
+    first_rows = connection.execute(
+        "SELECT seq, wall_time FROM decisions WHERE ? OR seq <= ? ORDER BY seq LIMIT ?", (run >= keep, found_seq, at_most)
+    ).fetchall()
+    old = list(itertools.takewhile(lambda row: row[1] < before or row[0] < ahead, first_rows))
+    if not old:
+        return 0
+    return connection.execute("DELETE FROM decisions WHERE seq <= ?", (old[-1][0],)).rowcount
 
 
 def _last_time(connection: sqlite3.Connection, up_to_seq: int | None) -> datetime.datetime | None:

@@ -58,8 +58,8 @@ def test_a_sound_station_passes_every_line(station_dir: Path, endpoints: tuple[s
     before = sorted(p.name for p in station_dir.iterdir())
     found = findings(write(station_dir, endpoints))
     assert list(found) == [
-        "packages", "configuration", "bundle", "device", "golden samples", "limits", "processors", "sockets", "source", "trigger", "journal",
-        "archive",
+        "packages", "configuration", "bundle", "device", "golden samples", "limits", "processors", "sockets", "source", "trigger",
+        "journal", "archive",
     ]  # fmt: skip
     assert all(f.ok for f in found.values()), found
     assert "CPU" in found["device"].sentence

@@ -336,3 +336,7 @@ def _eventually_red(file: Path, environment: dict[str, str]) -> bool:
         if screen is not None and np.all(screen[:300] == style.RED, axis=2).mean() > 0.1:
             return True
     return False
+
+
+def test_a_window_that_is_gone_is_closed_and_no_error() -> None:
+    assert not window._is_open()

@@ -342,6 +342,17 @@ def test_what_waits_is_written_when_the_journal_closes(tmp_path: Path) -> None:
     assert [d.seq for d in read_decisions(path)] == list(range(1, 11))
 
 
+def test_a_journal_that_closes_before_all_is_written_is_no_clean_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "CLOSE_S", 0.1)
+    path = tmp_path / "j.sqlite"
+    journal = Journal(settings(path, commit_timeout_ms=1), "s")
+    journal.__enter__()
+    with Blocker(path):
+        journal.put(a_decision(1))
+        with pytest.raises(SinkError, match=r"1 decisions .* they are lost now"):
+            journal.__exit__(None, None, None)
+
+
 def test_a_closed_journal_says_so(tmp_path: Path) -> None:
     journal = Journal(settings(tmp_path / "j.sqlite"), "s")
     with pytest.raises(SinkError, match="closed"):
@@ -491,9 +502,9 @@ def pruned(path: Path, now: datetime, days: list[float], run: timedelta = timede
 
 
 def test_a_clock_that_is_behind_makes_no_row_old(tmp_path: Path) -> None:
-    """The rows that are right seem to be ahead of it. The one dated wrongly says nothing of those before it."""
+    """The rows that are right seem to be ahead of it. The one dated wrongly is no older than those before it."""
     long_ago = datetime.now(UTC) - timedelta(days=2000)
-    assert pruned(tmp_path / "j.sqlite", long_ago, [5, 4, 9000, 3, 2]) == [1, 2, 4, 5]
+    assert pruned(tmp_path / "j.sqlite", long_ago, [5, 4, 9000, 3, 2]) == [1, 2, 3, 4, 5]
 
 
 def test_a_clock_that_jumps_ahead_while_the_station_runs_makes_no_row_old(tmp_path: Path) -> None:
