@@ -319,7 +319,10 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
         path = directory / name
         if not path.is_file():
             raise BundleError(f"bundle {directory}: {name} is missing; copy the bundle again")
-        found = file_sha256(path)
+        try:
+            found = file_sha256(path)
+        except OSError as e:
+            raise BundleError(f"bundle {directory}: {name} cannot be read ({e.strerror}): let this user read it") from e
         if found != expected:
             raise BundleError(
                 f"bundle {directory}: {name} was altered: expected sha256 {expected[:16]}…, found {found[:16]}…; copy the bundle again"

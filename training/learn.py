@@ -245,12 +245,12 @@ class Network(nn.Module):
     @abstractmethod
     def start(
         self, weights: Path | None, good: Pictures, seed: int, progress: Progress = silent, *,
-        minutes: float | None = None, resumed: bool = False,
+        minutes: float | None = None, resumed: bool = False, checkpoint: Checkpoint | None = None,
     ) -> None:  # fmt: skip
         """Load or make what is there before learning: a teacher (see `build_backbone`; `weights` is its file), statistics of good images.
 
         `minutes`: what any learning in it may take. `resumed`: whatever the task's module keeps will come from a checkpoint afterwards, so
-        nothing needs to be learnt. Raises DataError for weights that do not fit.
+        nothing needs to be learnt. `checkpoint`: of what is learnt in it. Raises DataError for weights that do not fit.
         """
 
     @abstractmethod

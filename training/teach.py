@@ -1,5 +1,6 @@
 """One `lineside-train fit` from a checked data set to a run directory."""
 
+import dataclasses
 import hashlib
 import platform
 from collections.abc import Callable
@@ -191,13 +192,20 @@ class _Teaching:
         checkpoint = self._checkpoint()
         share = network.start_share if lesson.weights is None else 0.0
         before, after = (None if lesson.minutes is None else part * lesson.minutes for part in (share, 1 - share))
-        network.start(lesson.weights, good, lesson.seed, self.progress, minutes=before, resumed=lesson.resume)
+        # What is learnt before the course itself has a checkpoint of its own, until that one has one.
+        early = dataclasses.replace(
+            checkpoint, path=early_of(checkpoint.path), source=None, part="start", resume=lesson.resume and not checkpoint.resume
+        )
+        if not lesson.resume:
+            early.path.unlink(missing_ok=True)
+        network.start(lesson.weights, good, lesson.seed, self.progress, minutes=before, resumed=checkpoint.resume, checkpoint=early)
         if network.remark:
             self.say(f"note: {network.remark}")
         outcome = learn(
             network.task(good, unseen, lesson.seed), Schedule(minutes=after), lesson.seed,
             checkpoint=checkpoint, progress=self.progress, what=f"learning {lesson.method}",
         )  # fmt: skip
+        early.path.unlink(missing_ok=True)
         network = network.cpu().eval().requires_grad_(False)
         shapes = network.level_shapes(spec.height, spec.width)
         pictures = (images[int(i)] for i in unseen.rows)
@@ -221,7 +229,8 @@ class _Teaching:
         lesson, dataset = self.lesson, self.dataset
         path, before = checkpoint_of(self.out), self.out / CHECKPOINT
         source = path if path.is_file() else before
-        if lesson.resume and not source.is_file():
+        resume = lesson.resume and source.is_file()
+        if lesson.resume and not resume and not early_of(path).is_file():
             raise DataError(
                 f"resume: expected a checkpoint at {path} (of an interrupted fit) or {before} (of a finished one), found none;"
                 " leave out --resume to begin anew"
@@ -240,12 +249,17 @@ class _Teaching:
             "ignore mask": None if dataset.ignore is None else hashlib.sha256(dataset.ignore.tobytes()).hexdigest(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)  # as for the run itself, only earlier
-        return Checkpoint(path, identity, lesson.resume, source)
+        return Checkpoint(path, identity, resume, source)
 
 
 def checkpoint_of(out: Path) -> Path:
     """Where the state of a fit to `out` lies until it is done."""
     return out.with_name(f".{out.name}.{CHECKPOINT}")
+
+
+def early_of(checkpoint: Path) -> Path:
+    """Where the state of what is learnt before the course itself lies (efficientad's teacher), beside the course's own."""
+    return checkpoint.with_name(f"{checkpoint.name}.start")
 
 
 def tools() -> dict[str, str]:

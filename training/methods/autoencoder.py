@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
 from training.backbones import BackboneSpec
+from training.checkpoint import Checkpoint
 from training.learn import Network, Pictures, Task, device
 from training.methods.base import Features, Head, LevelShape, Progress, silent
 
@@ -90,7 +91,7 @@ class AutoencoderNetwork(Network):
 
     def start(
         self, weights: Path | None, good: Pictures, seed: int, progress: Progress = silent, *,
-        minutes: float | None = None, resumed: bool = False,
+        minutes: float | None = None, resumed: bool = False, checkpoint: Checkpoint | None = None,
     ) -> None:  # fmt: skip
         """Random weights, and the mean good picture."""
         if weights is not None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
 from training.backbones import BackboneSpec, build_backbone
+from training.checkpoint import Checkpoint
 from training.distil import (
     STRIDES,
     WIDTHS,
@@ -128,7 +129,7 @@ class EfficientadNetwork(Network):
 
     def start(
         self, weights: Path | None, good: Pictures, seed: int, progress: Progress = silent, *,
-        minutes: float | None = None, resumed: bool = False,
+        minutes: float | None = None, resumed: bool = False, checkpoint: Checkpoint | None = None,
     ) -> None:  # fmt: skip
         """`weights`: a teacher made by `lineside-train distil`. None: one is distilled from the backbone on variations of the good
         images (see `varied`), in `distil_steps` steps, or in `minutes`."""
@@ -141,7 +142,9 @@ class EfficientadNetwork(Network):
             source = build_backbone(self.backbone.name, STRIDES)
             sundry = Pictures(good.images, good.rows, varied(good.images, good.rows))
             schedule = Schedule(minutes=minutes)
-            teacher, outcome = make_teacher(self.spec, source, sundry, seed, steps=p.distil_steps, schedule=schedule, progress=progress)
+            teacher, outcome = make_teacher(
+                self.spec, source, sundry, seed, steps=p.distil_steps, schedule=schedule, checkpoint=checkpoint, progress=progress
+            )
             if outcome.best > _IGNORANT:
                 self.remark = (
                     f"this teacher, distilled from variations of the good images, misses {100 * outcome.best:.0f} % of what"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
 from training.backbones import Backbone, BackboneSpec, build_backbone
+from training.checkpoint import Checkpoint
 from training.learn import Network, Pictures, Task, device, seeded
 from training.methods.base import Features, Head, LevelShape, Progress, silent, usual
 from training.methods.gaussian import inverse_root
@@ -71,7 +72,7 @@ class StfpmNetwork(Network):
 
     def start(
         self, weights: Path | None, good: Pictures, seed: int, progress: Progress = silent, *,
-        minutes: float | None = None, resumed: bool = False,
+        minutes: float | None = None, resumed: bool = False, checkpoint: Checkpoint | None = None,
     ) -> None:  # fmt: skip
         """Pretrained weights for the teacher, random ones for the student: a student that began as its teacher would know defects, too."""
         spec = self.teacher.spec

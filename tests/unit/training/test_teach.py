@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import time
+from functools import partialmethod
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import pytest
 
 from edge_runtime.errors import DataError
 from training import teach as teach_module
+from training.checkpoint import Checkpoint
 from training.data import Dataset, load_dataset
 from training.layout import Sample
 from training.learn import hold_out
@@ -19,7 +21,7 @@ from training.lesson import Lesson, learns
 from training.material import OutlierSource
 from training.methods.table import METHODS
 from training.recalibrate import open_data
-from training.run import CHECKPOINT, Run, load_run
+from training.run import CHECKPOINT, HEAD, Run, load_run
 from training.teach import checkpoint_of, teach
 
 FEW = {"steps": 6}
@@ -98,6 +100,29 @@ def test_a_teacher_that_knows_little_is_said_to_and_its_time_is_part_of_the_budg
     longer = dataclasses.replace(asked, minutes=0.1, resume=True)
     second = teach(dataset, longer, tmp_path / "run", force=True, progress=lambda what, done, total: told.append(what)).info.learning
     assert second is not None and second.steps > first.steps and "distilling the teacher" not in told
+
+
+def test_a_course_that_ends_while_its_teacher_is_distilled_goes_on_there(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = {"width": 0.05, "channels": 4, "steps": 4, "distil_steps": 40}
+    asked = Lesson("efficientad", overrides=tiny)
+    whole = teach(dataset, asked, tmp_path / "whole")
+    monkeypatch.setattr(Checkpoint, "__init__", partialmethod(Checkpoint.__init__, every_s=-1.0))
+    steps: list[int] = []
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "distilling the teacher":
+            steps.append(done)
+            if len(steps) == 20:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teach(dataset, asked, tmp_path / "run", progress=stop)
+    run = teach(dataset, dataclasses.replace(asked, resume=True), tmp_path / "run", progress=stop)
+    assert len(steps) < 20 + 40, "it did not begin anew"
+    assert (run.directory / HEAD).read_bytes() == (whole.directory / HEAD).read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "whole"]
 
 
 def test_a_mask_that_does_not_fit_is_told_before_anything_is_computed(
