@@ -1,6 +1,7 @@
 """The archive: lossless pictures of rejected and faulty parts (and some good ones), oldest dropped beyond a quota."""
 
 import errno
+import fcntl
 import os
 import re
 import tempfile
@@ -46,21 +47,30 @@ class Archive:
         self._bytes = 0
         self._accepts = 0
         self._lock = threading.Lock()
+        self._folder: int | None = None
+        """A descriptor that holds the lock."""
         self._failure: str | None = None
         self._not_kept = 0
 
     def __enter__(self) -> Self:
-        """Create the folder, try to write in it, and count what is there. Raises SinkError."""
+        """Create the folder, try to write in it, and count what is there. Raises SinkError, also where another station writes there."""
         root = self._settings.path
         try:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=root, prefix=".try-") as probe:
                 probe.write(b"\0")
+            self._lock_folder()
             disk = os.statvfs(root)
             self._reserve = int(min(_RESERVE_BYTES, _RESERVE_SHARE * disk.f_blocks * disk.f_frsize))
             self._reserve_files = int(min(_RESERVE_FILES, _RESERVE_SHARE * disk.f_files))
             self._scan()
+        except BlockingIOError as e:
+            self._unlock_folder()
+            raise SinkError(
+                f"archive {root}: expected to be its only writer, found another station's archive; give [archive] a path of its own"
+            ) from e
         except OSError as e:
+            self._unlock_folder()
             raise SinkError(
                 f"archive {root}: expected a folder to write to, found: {e.strerror}; give [archive] another path"
                 + (", or the service that one (ReadWritePaths=, see deploy/it.md)" if e.errno == errno.EROFS else "")
@@ -68,7 +78,22 @@ class Archive:
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        pass
+        self._unlock_folder()
+
+    def _lock_folder(self) -> None:
+        """One station a folder: numbers, and thus names, are a station's own. Raises BlockingIOError where another one has it."""
+        self._folder = os.open(self._settings.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # a network's file system that locks no folders
+            pass
+
+    def _unlock_folder(self) -> None:
+        if self._folder is not None:
+            os.close(self._folder)
+            self._folder = None
 
     @property
     def problem(self) -> str | None:
@@ -92,6 +117,8 @@ class Archive:
             try:
                 if not self._settings.path.is_dir():  # somebody tidied up
                     self._settings.path.mkdir(parents=True)
+                    self._unlock_folder()
+                    self._lock_folder()
                     self._scan()
                 self._make_room()
                 if lacking := self._lacking():

@@ -174,6 +174,15 @@ disk = Path({str(mount)!r})
     return done.stdout
 
 
+def test_two_stations_cannot_share_a_folder(tmp_path: Path) -> None:
+    """Both count their parts from 1: each would overwrite the other's pictures."""
+    one, two = Archive(ArchiveSettings(path=tmp_path)), Archive(ArchiveSettings(path=tmp_path))
+    with one, pytest.raises(SinkError, match="only writer, found another station"), two:
+        pass
+    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+        assert archive.problem is None
+
+
 def test_a_folder_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:
     with Archive(ArchiveSettings(path=tmp_path / "a")) as archive:
         archive.put(a_decision(1), of(a_frame(1)))
