@@ -74,7 +74,7 @@ class Journal:
         self._connection: sqlite3.Connection | None = None
         """The writer's, once it runs."""
         self._file: tuple[int, int] | None = None
-        self._log: tuple[int, int] | None = None
+        self._wal: tuple[int, int] | None = None
         """SQLite's write-ahead log, which holds the last rows; None before this connection has written."""
         self._lost = 0
         self._late_until = self._waited_s = 0.0
@@ -219,7 +219,7 @@ class Journal:
         try:
             connection = self._file_that_is_there()
             journal_file.insert(connection, batch)
-            self._log = _identity(self._log_path)
+            self._wal = _identity(self._wal_path)
             handled = written = len(batch)
         except _ROW_ERRORS:
             # A row that SQLite will never take (a seq that is there already) must not stop all that follow.
@@ -253,11 +253,11 @@ class Journal:
     def _file_that_is_there(self) -> sqlite3.Connection:
         """The open file, or another one if that was taken away: SQLite would go on writing into one that nobody can find any more."""
         if self._connection is not None and self._file == _identity(self.path):
-            if self._log is None or self._log == _identity(self._log_path):
+            if self._wal is None or self._wal == _identity(self._wal_path):
                 return self._connection
             # Its rows are still there for who has it open: they go into the file before it is let go.
             journal_file.checkpoint(self._connection)
-            self._gone = f"{self._log_path.name} was removed or replaced while the station ran; what it held was saved"
+            self._gone = f"{self._wal_path.name} was removed or replaced while the station ran; what it held was saved"
             _log.error("journal %s: %s", self.path, self._gone)
             self._close()
         elif self._connection is not None:
@@ -267,7 +267,7 @@ class Journal:
         return self._open()
 
     @property
-    def _log_path(self) -> Path:
+    def _wal_path(self) -> Path:
         return self.path.with_name(self.path.name + "-wal")
 
     def _open(self) -> sqlite3.Connection:
@@ -277,7 +277,7 @@ class Journal:
         except SinkError:
             self._unlock()
             raise
-        self._file, self._log = _identity(self.path), None
+        self._file, self._wal = _identity(self.path), None
         return self._connection
 
     def _close(self) -> None:

@@ -69,7 +69,7 @@ def test_a_picture_older_than_its_trigger_is_never_judged(model: OpenvinoPredict
     [
         (np.full((32, 32), 80, np.uint8), ("64x64", "32x32")),
         (np.full((64, 64), 80, np.uint16), ("uint8", "uint16")),
-        (np.full((64, 64, 3), 80, np.uint8), ("1 channel", "3 channels")),
+        (np.full((64, 64, 3), (80, 80, 81), np.uint8), ("1 channel", "3 channels")),
         (np.full((64, 64, 4), 80, np.uint8), ("1 channel", "4-channel")),
         (np.full((64, 64), 80, np.float32), ("uint8", "float32")),
     ],
