@@ -302,8 +302,11 @@ def sim_plc(
     from edge_runtime.plc.defaults import trigger_to_play
     from edge_runtime.plc.monitor import plc_of
     from edge_runtime.sim.plc import run_sim_plc
+    from edge_runtime.trigger_settings import OpcuaTrigger
 
     settings = plc_of(station)[1] if station else trigger_to_play(protocol, host, port)
+    where = settings.endpoint if isinstance(settings, OpcuaTrigger) else f"{settings.host}:{settings.port}"
+    typer.echo(f"playing a PLC at {where}; Ctrl-C ends it", err=True)
     results, violations = run_sim_plc(
         settings, parts_per_minute=parts_per_minute, count=count, told=lambda r: print(_result_line(r), flush=True)
     )

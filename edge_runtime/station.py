@@ -243,7 +243,8 @@ class Station:
         self._monitor.decided(decision, *camera_and_model_ns(looks), time.monotonic_ns())
         self._observers.show(decision, pictures)
         if decision.verdict is Verdict.FAULT:
-            log.warning("part %d %s: FAULT: %s", decision.seq, decision.part_id, decision.reason)
+            named = f" ({decision.part_id})" if decision.part_id else ""
+            log.warning("part %d%s: FAULT: %s", decision.seq, named, decision.reason)
         if failure is not None:
             raise failure
 
