@@ -306,9 +306,12 @@ def sim_plc(
 
     settings = plc_of(station)[1] if station else trigger_to_play(protocol, host, port)
     where = settings.endpoint if isinstance(settings, OpcuaTrigger) else f"{settings.host}:{settings.port}"
-    typer.echo(f"playing a PLC at {where}; Ctrl-C ends it", err=True)
     results, violations = run_sim_plc(
-        settings, parts_per_minute=parts_per_minute, count=count, told=lambda r: print(_result_line(r), flush=True)
+        settings,
+        parts_per_minute=parts_per_minute,
+        count=count,
+        told=lambda r: print(_result_line(r), flush=True),
+        started=lambda: typer.echo(f"playing a PLC at {where}; Ctrl-C ends it", err=True),
     )
     for sentence in violations:
         typer.secho(f"✗ {sentence}", fg="red", err=True)

@@ -87,10 +87,11 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
 
 def check_area(recipe: Recipe, predictor: OpenvinoPredictor) -> None:
     """Raises ConfigError for a smallest defect that is as large as all that is judged: no part could ever be rejected."""
-    shape = predictor.blank().image.shape
-    w, h = predictor.preprocessor.roi[2:] if predictor.preprocessor.roi else shape[1::-1]
-    if predictor.bundle.manifest.input.frame_wh is None and predictor.preprocessor.roi is None:
+    roi = predictor.preprocessor.roi
+    judged_wh = roi[2:] if roi else predictor.bundle.manifest.input.frame_wh
+    if judged_wh is None:
         return  # frames may have any size
+    w, h = judged_wh
     if recipe.min_defect_px >= w * h:
         raise ConfigError(
             f"min_defect_px: expected less than the {w * h:,} pixels ({w}x{h}) that are judged, found {recipe.min_defect_px:,}:"

@@ -29,12 +29,12 @@ from edge_runtime.bundle import (
     file_sha256,
 )
 from edge_runtime.errors import ConfigError, DataError, ExportError, FrameError, GoldenMismatch
-from edge_runtime.preprocess import Preprocessor, read_image
+from edge_runtime.preprocess import Preprocessor
 from edge_runtime.records import Image
 from export import package
 from export.child import golden_in_child, run_in_child
 from export.foreign import Foreign, read_foreign
-from training.facts import Facts, bits_for, is_colourless, look, refuse
+from training.facts import Facts, bits_for, load_frame, look, refuse
 from training.layout import GOOD_NAMES, MASK_NAMES, are_masks, folders_in, images_in
 from training.memory import array_file
 
@@ -102,11 +102,7 @@ class _Frames:
 
     def load(self, i: int) -> Image:
         """As the camera would give it. Raises DataError."""
-        if not self.paths:
-            return draw(i, self.spec)
-        image = read_image(self.paths[i])
-        gray = self.spec.channels == 1 and image.ndim == 3 and is_colourless(image)
-        return cast(Image, np.ascontiguousarray(image[:, :, 0])) if gray else image
+        return load_frame(self.paths[i], self.spec) if self.paths else draw(i, self.spec)
 
 
 def adopt(model: Path, out: Path, options: Options) -> Report:

@@ -25,9 +25,10 @@ from export.gate import Gate, Judged
 from export.model_info import write_model_info
 from export.workshop import Workshop
 from training.calibrate import Scores, apply_rule
-from training.data import Dataset, load_frame
+from training.data import Dataset
 from training.drift import drift_limits
 from training.evaluate import measure
+from training.facts import load_frame
 from training.fit import Course, Painted, fit_held_out
 from training.material import painted_pictures
 from training.methods.base import Features, Head, LevelShape, Progress, silent

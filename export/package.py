@@ -45,8 +45,9 @@ def check_out(out: Path, zipped: bool, force: bool) -> None:
             raise ConfigError(
                 f"out: {path} exists and is no bundle ({MANIFEST} is missing), so --force does not replace it; choose another place"
             )
-    if not (above := next(p for p in out.absolute().parents if p.exists())).is_dir():
-        raise ConfigError(f"out: expected a folder at {above}, found a file; choose another place")
+    from training.run import nearest_folder  # with torch, which signing a bundle needs not
+
+    nearest_folder(out)
 
 
 @contextlib.contextmanager

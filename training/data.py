@@ -14,11 +14,11 @@ import numpy.typing as npt
 from edge_runtime import bundle
 from edge_runtime.bundle import InputSpec, TileSpec
 from edge_runtime.errors import ConfigError, DataError, FrameError
-from edge_runtime.preprocess import Preprocessor, read_image, read_mask
+from edge_runtime.preprocess import Preprocessor, read_mask
 from edge_runtime.records import Image
 from edge_runtime.tiles import tile_wh
 from training.duplicates import refuse_copies
-from training.facts import Facts, bits_for, is_colourless, look, refuse, say_turned
+from training.facts import Facts, bits_for, load_frame, look, refuse, say_turned
 from training.formats import find
 from training.layout import Sample, find_bad, say_orphans
 from training.methods.base import Progress, silent
@@ -159,14 +159,6 @@ def load_bad(
     _check_fit(samples, facts, spec, ignore)
     _check_masks(samples, facts)
     return tuple(samples)
-
-
-def load_frame(path: Path, spec: InputSpec) -> Image:
-    """One image file as this product's camera would give it: colour files without colour become gray where `spec` is gray. DataError."""
-    image = read_image(path)
-    if spec.channels == 1 and image.ndim == 3 and is_colourless(image):
-        image = cast(Image, np.ascontiguousarray(image[:, :, 0]))
-    return image
 
 
 def inputs(samples: Sequence[Sample], prepare: Preprocessor) -> Iterator[npt.NDArray[np.uint8]]:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.bundle import InputSpec
 from edge_runtime.errors import DataError
 from edge_runtime.preprocess import is_colourless, read_image
 from edge_runtime.records import Image
@@ -17,6 +19,8 @@ from training.layout import LISTED
 
 SIDE = 32
 _ROUGH = 64
+_JPEG_HEAD = 65_536
+"""Bytes; EXIF stands in one of a JPEG's first segments, each of which is shorter."""
 DEPTHS = (8, 10, 12, 14, 16)
 
 
@@ -69,6 +73,14 @@ def refuse(problems: Sequence[str], what: str = "images cannot be used") -> None
         raise DataError(f"{len(problems)} {what}:\n  " + "\n  ".join(problems[:LISTED]) + more)
 
 
+def load_frame(path: Path, spec: InputSpec) -> Image:
+    """One image file as this product's camera would give it: colour files without colour become gray where `spec` is gray. DataError."""
+    image = read_image(path)
+    if spec.channels == 1 and image.ndim == 3 and is_colourless(image):
+        image = cast(Image, np.ascontiguousarray(image[:, :, 0]))
+    return image
+
+
 def bits_for(largest: int) -> int:
     """The smallest of 8, 10, 12, 14, 16 bits that holds this pixel."""
     return next(b for b in DEPTHS if largest < 1 << b)
@@ -94,7 +106,10 @@ def small_of(image: Image) -> npt.NDArray[np.float32]:
 def _is_turned(path: Path) -> bool:
     if path.suffix.lower() not in (".jpg", ".jpeg"):
         return False
-    # Decoded at an eighth of its size, which costs little, once as it asks to be shown and once as it is.
+    with path.open("rb") as file:
+        if b"Exif\0" not in file.read(_JPEG_HEAD):
+            return False
+    # Decoded at an eighth of its size, once as it asks to be shown and once as it is.
     shown, stored = (cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_8 | f) for f in (0, cv2.IMREAD_IGNORE_ORIENTATION))
     return shown is not None and stored is not None and not np.array_equal(shown, stored)
 
@@ -104,6 +119,7 @@ def _look_at(path: Path) -> Facts | DataError:
         image = read_image(path)
         with path.open("rb") as f:
             digest = hashlib.file_digest(f, "sha256").hexdigest()
+        turned = _is_turned(path)
     except DataError as e:
         return e
     except OSError as e:
@@ -118,5 +134,5 @@ def _look_at(path: Path) -> Facts | DataError:
         int(image.max()),
         digest,
         small_of(image),
-        _is_turned(path),
+        turned,
     )

@@ -78,9 +78,10 @@ def _plain(path: Path) -> Found:
     headers = {p: header_of(p) for p in _tables_in(path)}
     if images:
         for table, header in headers.items():
-            if missing := {"path", "label"} & set(header) and {"path", "label"} - set(header):
+            missing = [name for name in ("path", "label") if name not in header]
+            if len(missing) == 1:  # meant for the images; one that has neither speaks of something else
                 raise DataError(
-                    f"{table}: expected a header with path,label in its first line, found {','.join(header)}: {missing.pop()} is missing."
+                    f"{table}: expected a header with path,label in its first line, found {','.join(header)}: {missing[0]} is missing."
                     " Without it, all images beside it would count as good; correct the header, or move the table elsewhere"
                 )
         notes = tuple(f"{t.name} (columns {','.join(h) or 'none'}) says nothing about images; it is left out" for t, h in headers.items())

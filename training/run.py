@@ -32,7 +32,7 @@ from training.augment import Augment
 from training.backbones import Backbone, BackboneSpec
 from training.calibrate import HeldOut, Rule
 from training.checkpoint import save_tensors
-from training.data import load_frame
+from training.facts import load_frame
 from training.learn import Network
 from training.material import OutlierSource
 from training.methods.base import Head, LevelShape

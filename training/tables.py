@@ -29,7 +29,7 @@ def header_of(path: Path) -> list[str]:
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror}") from e
     text = start.decode("utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig", "replace").strip()
-    return [c.strip().strip('"').lower() for c in text.split(_delimiter(text))] if text else []
+    return [c.strip().lower() for c in next(csv.reader([text], delimiter=_delimiter(text)), [])]
 
 
 def is_labels(path: Path) -> bool:

@@ -32,6 +32,7 @@ The words are those of `signals.py`. Three machines run side by side; each row i
 One result a part, in the order of the triggers. A signal that is not mapped is as if the PLC never used it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -55,6 +56,27 @@ class Inputs:
     recipe: str = ""
     """As the station file's [recipes] names it; empty for the station's own."""
     encoder: int = 0
+
+    @classmethod
+    def of(cls, values: Mapping[str, Value]) -> "Inputs":
+        """From the tags' values by name; what a PLC does not have is as if it never used it."""
+        return cls(
+            trigger=bool(values.get("trigger", False)), acknowledge=bool(values.get("acknowledge", False)),
+            reset_fault=bool(values.get("reset_fault", False)), enable=bool(values.get("enable", True)),
+            part_id=_text(values.get("part_id", "")), recipe=_recipe_key(values.get("recipe", "")), encoder=int(values.get("encoder", 0)),
+        )  # fmt: skip
+
+
+def _text(value: Value) -> str:
+    """A part's name: numbers as they are written."""
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if math.isfinite(value) else ""
+
+
+def _recipe_key(value: Value) -> str:
+    """0 is what a register holds that nobody has written: the station's own recipe."""
+    return "" if value == 0 else _text(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,20 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
 from edge_runtime.config import PlcTrigger
-from edge_runtime.errors import ConfigError, LinesideError, SinkError, TriggerError
-from edge_runtime.handoff import Helper, Reply, take
+from edge_runtime.errors import ConfigError, SinkError, TriggerError
+from edge_runtime.handoff import Reply, take
 from edge_runtime.plc.handshake import Handshake, Inputs
 from edge_runtime.plc.port import PlcLost, TagPort, bits_first
 from edge_runtime.plc.ports import open_port
-from edge_runtime.plc.results import Presented, Pulsed, Result, Results
+from edge_runtime.plc.recipe_change import Prepared, RecipeChange
+from edge_runtime.plc.results import Pulsed, Result, results_of
 from edge_runtime.plc.signals import tags_of
-from edge_runtime.plc.tags import Tag, Value
+from edge_runtime.plc.tags import Value
 from edge_runtime.records import Cause, Decision, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
@@ -41,12 +42,6 @@ class _Told:
     written: Reply[None] = field(default_factory=Reply)
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    recipe: str
-    problem: str | None
-
-
 class PlcLine:
     """TriggerLine and Sink. The port belongs to the thread `plc`; `wait` and `put` only hand over."""
 
@@ -64,20 +59,17 @@ class PlcLine:
         self._late: list[str] = []
         """Read when the trigger rises."""
         self._outputs = [t.name for t in outputs]
-        self._results = _results(settings, inputs)
+        self._results = results_of(settings, inputs)
         self._handshake = Handshake(self._results, heartbeat_ms=settings.heartbeat_ms, has_reset=settings.inputs.reset_fault is not None)
         self._timeout_s = settings.timeout_ms / 1e3
         self._poll_s = settings.poll_ms / 1e3
         self._values: dict[str, Value] = {}
         self._written: dict[str, Value] = {}
-        self._inbox: queue.SimpleQueue[_Told | _Prepared | Reply[None] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Told | Prepared | Reply[None] | None] = queue.SimpleQueue()
         self._triggers: queue.SimpleQueue[Trigger] = queue.SimpleQueue()
         self._alive: Callable[[], bool] = lambda: True
-        self._prepare: Callable[[str], None] = _no_recipes
+        self._recipes = RecipeChange(self._inbox.put)
         self._deadlines_ns: Mapping[str, int] = {}
-        self._preparing: Helper[str, None] | None = None
-        self._asked: str | None = None
-        """A recipe to prepare, once the station runs."""
         self._recipe_due = self._poll_due = self._step_due = self._retry_at = 0.0
         self._pulse_due = math.inf
         self._moves = True
@@ -101,7 +93,7 @@ class PlcLine:
 
     def on_recipe(self, prepare: Callable[[str], None]) -> None:
         """`prepare(recipe)` is called, in a thread of its own, when the PLC asks for another; it raises LinesideError if it cannot."""
-        self._prepare = prepare
+        self._recipes.prepare = prepare
 
     def heed_deadlines(self, deadlines_ns: Mapping[str, int]) -> None:
         """By a decision's recipe, from its trigger to its telling: what comes later, as after a pause of the machine, is no verdict."""
@@ -123,7 +115,7 @@ class PlcLine:
         except BaseException:
             self._port.close()
             raise
-        self._preparing = Helper(self._prepare_one, "recipe")
+        self._recipes.open()
         self._thread = threading.Thread(target=self._run, name="plc", daemon=True)
         self._thread.start()
         return self
@@ -135,8 +127,7 @@ class PlcLine:
         if self._thread is not None:
             self._thread.join(_CLOSE_TIMEOUT_S + self._timeout_s)  # a driver that hangs is left behind
         self._thread = None
-        if self._preparing is not None:
-            self._preparing.close(_CLOSE_TIMEOUT_S)
+        self._recipes.close()
 
     def wait(self, timeout_s: float) -> Trigger | None:
         """The next part. What stands high when the station starts, or the PLC comes back, announces none."""
@@ -209,8 +200,9 @@ class PlcLine:
                 self._step(time.monotonic_ns())
                 self._write()
             message.give(None)
-        elif isinstance(message, _Prepared):
-            self._recipe_answer(message)
+        elif isinstance(message, Prepared):
+            self._handshake.prepared(message.recipe, message.problem is None)
+            self._unless_lost(self._write)
         elif self.lost is not None:
             if time.monotonic() >= self._retry_at and not self._stop.is_set():
                 self._connect()
@@ -257,10 +249,9 @@ class PlcLine:
     def _step(self, fired_ns: int) -> None:
         inputs = self._inputs()
         step = self._handshake.step(inputs, fired_ns, self._works)
-        self._asked = step.recipe if step.recipe is not None else self._asked
-        if self._asked is not None and self._preparing is not None and self._waited_at:
-            self._preparing.call(self._asked)
-            self._asked = None
+        self._recipes.ask(step.recipe)
+        if self._waited_at:
+            self._recipes.begin()
         if (part := step.announced) is not None:
             self._handshake.announce(self._seq, part, fired_ns, inputs.encoder)
             self._triggers.put(Trigger(self._seq, fired_ns, part.part_id, recipe=part.recipe, refused=part.refused))
@@ -272,24 +263,19 @@ class PlcLine:
     def _tell(self, told: _Told) -> None:
         if self.lost is not None:
             return told.written.fail(PlcLost("was lost"))
-        d = told.decision
-        verdict, cause = d.verdict, int(d.cause)
-        age_ns = time.monotonic_ns() - d.stamps.fired_ns
-        late = verdict is not Verdict.FAULT and age_ns > self._deadlines_ns.get(d.recipe, age_ns)
-        if late:
-            verdict, cause = Verdict.FAULT, int(Cause.LATE)
-        fault = verdict is Verdict.FAULT
-        severity = d.severity if d.severity is not None and not fault else 0.0
-        if not self._handshake.result(d.seq, Result(d.part_id, verdict, severity, cause if fault else 0)):
+        d, now_ns = told.decision, time.monotonic_ns()
+        result = self._result_of(d, now_ns)
+        if not self._handshake.result(d.seq, result):
             return told.written.fail(PlcLost("was lost since the part was announced"))
         try:
-            self._step(time.monotonic_ns())
+            self._step(now_ns)
             self._write()
         except PlcLost as e:
             told.written.fail(e)
             raise
-        if late:
-            return told.written.fail(SinkError(f"{self._port.where}: {_named(d)}, was {age_ns / 1e6:.0f} ms old: the PLC was told FAULT"))
+        if result.verdict is not d.verdict:
+            age_ms = (now_ns - d.stamps.fired_ns) / 1e6
+            return told.written.fail(SinkError(f"{self._port.where}: {_named(d)}, was {age_ms:.0f} ms old: the PLC was told FAULT"))
         return told.written.give(None)
 
     def _write(self, new: Mapping[str, Value] | None = None) -> None:
@@ -317,7 +303,7 @@ class PlcLine:
             if self._thread is None:
                 raise
             raise PlcLost(str(e)) from e  # it came back as another one: say so, go on trying
-        self._asked = asked if asked is not None else self._asked
+        self._recipes.ask(asked)
         if self.lost is not None:
             self.tallies["reconnects"] += 1
             _log.warning("%s: connected again", self._port.where)
@@ -365,59 +351,17 @@ class PlcLine:
         return time.monotonic() - self._waited_at < _WAITED_WITHIN_S and self._alive()
 
     def _inputs(self) -> Inputs:
-        v = self._values
-        return Inputs(
-            trigger=bool(v.get("trigger", False)), acknowledge=bool(v.get("acknowledge", False)),
-            reset_fault=bool(v.get("reset_fault", False)), enable=bool(v.get("enable", True)) and not self._ending,
-            part_id=_text(v.get("part_id", "")), recipe=_recipe_key(v.get("recipe", "")), encoder=int(v.get("encoder", 0)),
-        )  # fmt: skip
+        inputs = Inputs.of(self._values)
+        return replace(inputs, enable=False) if self._ending else inputs
 
-    def _prepare_one(self, recipe: str) -> None:
-        problem = None
-        try:
-            self._prepare(recipe)
-        except LinesideError as e:
-            problem = str(e)
-        except Exception as e:  # a bug: the PLC must not wait for `ready` for ever
-            _log.exception("recipe %s", recipe)
-            problem = f"internal error: {e}"
-        self._inbox.put(_Prepared(recipe, problem))
-
-    def _recipe_answer(self, answer: _Prepared) -> None:
-        if answer.problem is not None:
-            _log.warning("recipe %s: %s", answer.recipe, answer.problem)
-        self._handshake.prepared(answer.recipe, answer.problem is None)
-        self._unless_lost(self._write)
-
-
-def _results(settings: PlcTrigger, inputs: list[Tag]) -> Results:
-    pulse = settings.pulse
-    if pulse is None:
-        return Presented(
-            acknowledged=settings.inputs.acknowledge is not None, timeout_ms=settings.acknowledge_timeout_ms, limit=settings.results
-        )
-    encoder = next((t for t in inputs if t.name == "encoder"), None)
-    modulus = 2 ** (16 if encoder is not None and encoder.type.endswith("16") else 32)
-    return Pulsed(
-        width_ms=pulse.width_ms, delay_ms=pulse.delay_ms, encoder_counts=pulse.encoder_counts, modulus=modulus, limit=settings.results
-    )
-
-
-def _text(value: Value) -> str:
-    """A part's name: numbers as they are written."""
-    if isinstance(value, str):
-        return value
-    return str(int(value)) if math.isfinite(value) else ""
-
-
-def _recipe_key(value: Value) -> str:
-    """0 is what a register holds that nobody has written: the station's own recipe."""
-    return "" if value == 0 else _text(value)
-
-
-def _no_recipes(recipe: str) -> None:
-    if recipe:
-        raise ConfigError(f"expected a recipe of this station, found {recipe}: it has only its own")
+    def _result_of(self, decision: Decision, now_ns: int) -> Result:
+        """As the PLC reads it; one that comes later than its deadline is a FAULT, for its part may have gone."""
+        if decision.verdict is Verdict.FAULT:
+            return Result(decision.part_id, Verdict.FAULT, 0.0, int(decision.cause))
+        deadline_ns = self._deadlines_ns.get(decision.recipe)
+        if deadline_ns is not None and now_ns - decision.stamps.fired_ns > deadline_ns:
+            return Result(decision.part_id, Verdict.FAULT, 0.0, int(Cause.LATE))
+        return Result(decision.part_id, decision.verdict, decision.severity or 0.0, 0)
 
 
 def _named(decision: Decision) -> str:

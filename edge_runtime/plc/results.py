@@ -2,12 +2,13 @@
 
 import enum
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from edge_runtime.config import PlcTrigger
 from edge_runtime.plc.signals import StationFault
-from edge_runtime.plc.tags import Value
+from edge_runtime.plc.tags import Tag, Value
 from edge_runtime.records import Verdict
 
 _HOLD_NS = 50_000_000
@@ -240,3 +241,17 @@ def shown(result: Result, count: int) -> dict[str, Value]:
         "accept": result.verdict is Verdict.ACCEPT, "reject": result.verdict is Verdict.REJECT, "fault": result.verdict is Verdict.FAULT,
         "result_valid": True,
     }  # fmt: skip
+
+
+def results_of(settings: PlcTrigger, inputs: Sequence[Tag]) -> Presented | Pulsed:
+    """The way that the station file asks for."""
+    pulse = settings.pulse
+    if pulse is None:
+        return Presented(
+            acknowledged=settings.inputs.acknowledge is not None, timeout_ms=settings.acknowledge_timeout_ms, limit=settings.results
+        )
+    encoder = next((t for t in inputs if t.name == "encoder"), None)
+    modulus = 2 ** (16 if encoder is not None and encoder.type.endswith("16") else 32)
+    return Pulsed(
+        width_ms=pulse.width_ms, delay_ms=pulse.delay_ms, encoder_counts=pulse.encoder_counts, modulus=modulus, limit=settings.results
+    )

@@ -274,8 +274,11 @@ def run_sim_plc(
     wait_for_result: bool = True,
     result_timeout_ms: float = 1000.0,
     told: Callable[[PartResult], None] | None = None,
+    started: Callable[[], None] = lambda: None,
 ) -> tuple[dict[int, PartResult], list[str]]:
     """Play a line until `count` parts are through, or until Ctrl-C. Returns part -> result, and the violations.
+
+    `started` is called once the station can connect.
 
     Raises TriggerError, ConfigError, MissingExtra.
     """
@@ -284,6 +287,7 @@ def run_sim_plc(
         result_timeout_ms=result_timeout_ms, told=told,
     )  # fmt: skip
     with plc:
+        started()
         try:
             while not plc.wait_finished(0.2):
                 pass

@@ -1,7 +1,6 @@
 """What a station's process says to the system that runs it."""
 
 import logging
-import resource
 import subprocess
 import sys
 
@@ -35,8 +34,6 @@ def test_a_log_that_nobody_reads_keeps_no_process_from_its_end() -> None:
 def test_a_station_may_have_more_connections_than_the_usual_soft_limit() -> None:
     code = (
         "from resource import *\nfrom edge_runtime.launch import _allow_descriptors\n"
-        "setrlimit(RLIMIT_NOFILE, (64, 2048))\n_allow_descriptors()\nprint(getrlimit(RLIMIT_NOFILE)[0])\n"
+        "setrlimit(RLIMIT_NOFILE, (64, 128))\n_allow_descriptors()\nprint(getrlimit(RLIMIT_NOFILE)[0])\n"
     )
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2048:
-        pytest.skip("this process may not have so many itself")
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "2048\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "128\n"

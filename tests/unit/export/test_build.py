@@ -17,8 +17,9 @@ from export import convert
 from export import workshop as workshop_module
 from export.build import Options, Report, build
 from export.workshop import SharedWorkshop
-from training.data import load_dataset, load_frame
+from training.data import load_dataset
 from training.evaluate import evaluate_bundle
+from training.facts import load_frame
 from training.run import frame_of, load_run
 
 LENIENT = 0.2

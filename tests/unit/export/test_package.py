@@ -63,7 +63,7 @@ def test_a_taken_place_is_refused_before_any_work(tiny_bundle: Path, tmp_path: P
     with pytest.raises(ConfigError, match=r"other\.zip exists already"):
         check_out(tmp_path / "other", zipped=True, force=False)
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"expected a folder at .*/file, found a file"):
+    with pytest.raises(ConfigError, match=r"expected a place that can be written, found .*/file, which is a file"):
         check_out(tmp_path / "file" / "sub" / "bundle", zipped=False, force=False)
 
 

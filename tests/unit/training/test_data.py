@@ -8,7 +8,8 @@ import pytest
 
 from edge_runtime.bundle import TileSpec
 from edge_runtime.errors import ConfigError, DataError
-from training.data import inputs, load_dataset, load_frame, parse_image_size
+from training.data import inputs, load_dataset, parse_image_size
+from training.facts import load_frame
 
 
 def gray(seed: int = 0, size: tuple[int, int] = (40, 48), dtype: type = np.uint8, top: int = 200) -> np.ndarray:
