@@ -1,9 +1,11 @@
 """Shared fixtures: a tiny real bundle (an OpenVINO model built by hand, no torch) and frames that it accepts or rejects."""
 
+import contextlib
 import hashlib
 import json
 import platform
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from openvino import opset13 as ops
 
 import training  # noqa: F401  # before any test loads torch: it tells OpenMP not to spin
 from edge_runtime import bundle as b
+from edge_runtime.config import PublisherSettings
 
 SIDE = 64
 
@@ -111,6 +114,18 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     """`make_bundle(broken="nan")` and so on: a fresh bundle in this test's folder."""
     counter = iter(range(100))
     return lambda **kw: write_bundle(tmp_path / f"bundle{next(counter)}", **kw)
+
+
+@pytest.fixture
+def endpoints() -> PublisherSettings:
+    """Of a publisher, on ports that are free."""
+    ports = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            s = stack.enter_context(socket.socket())
+            s.bind(("127.0.0.1", 0))
+            ports.append(s.getsockname()[1])
+    return PublisherSettings(endpoint=f"tcp://127.0.0.1:{ports[0]}", replay=f"tcp://127.0.0.1:{ports[1]}")
 
 
 @pytest.fixture

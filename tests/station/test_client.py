@@ -1,8 +1,6 @@
 """Decisions over real sockets: whatever is lost on the way, a client gets each one once and in order, or is told of the gap."""
 
-import contextlib
 import dataclasses
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -32,17 +30,6 @@ def a_decision(seq: int, reason: str = "") -> Decision:
 
 def some_health(last_seq: int = 0) -> Health:
     return Health("cell-3", State.READY, (), "b", "r", "CPU", 1.0, {}, {}, last_seq, "2026-11-21T10:00:00+00:00")
-
-
-@pytest.fixture
-def endpoints() -> PublisherSettings:
-    ports = []
-    with contextlib.ExitStack() as stack:
-        for _ in range(2):
-            s = stack.enter_context(socket.socket())
-            s.bind(("127.0.0.1", 0))
-            ports.append(s.getsockname()[1])
-    return PublisherSettings(endpoint=f"tcp://127.0.0.1:{ports[0]}", replay=f"tcp://127.0.0.1:{ports[1]}")
 
 
 class Told:
@@ -318,39 +305,6 @@ def test_decisions_that_come_twice_are_handed_on_once(tmp_path: Path, endpoints:
             station.publisher.put(a_decision(seq))
         assert numbers(client, 5) == [1, 2, 3, Gap(4, 5, "the station has them neither in its journal nor in memory"), 6]
         assert client.receive(0.2) is None
-
-
-@pytest.mark.parametrize("which", ["endpoint", "replay"])
-def test_a_port_in_use_is_named_with_its_key(tmp_path: Path, endpoints: PublisherSettings, which: str) -> None:
-    taken = getattr(endpoints, which)
-    with zmq.Context() as context, context.socket(zmq.REP) as other:
-        other.bind(taken)
-        with pytest.raises(SinkError, match=rf"\[publisher\] {which}: expected to bind {taken}.*in use"), Publisher(endpoints, "s", None):
-            pass
-    with Publisher(endpoints, "s", None) as publisher:
-        assert publisher.problem is None
-
-
-def test_an_ipc_path_of_a_running_station_is_not_taken_over(tmp_path: Path) -> None:
-    settings = PublisherSettings(endpoint=f"ipc://{tmp_path}/pub", replay=None)
-    with Publisher(settings, "s", None), pytest.raises(SinkError, match="in use"), Publisher(settings, "s", None):
-        pass
-    with Publisher(settings, "s", None):  # a path left behind by a station that ended is no hindrance
-        pass
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "hint"),
-    [
-        ("tcp://192.0.2.7:5560", "no such address"),
-        ("tcp://127.0.0.1:99999", "not an address"),
-        ("tcp://127.0.0.1:*", "not an address"),
-        ("ipc:///nowhere/at/all/pub", "does not exist"),
-    ],
-)
-def test_an_endpoint_that_cannot_be_bound_says_why(endpoint: str, hint: str) -> None:
-    with pytest.raises(SinkError, match=hint), Publisher(PublisherSettings(endpoint=endpoint, replay=None), "s", None):
-        pass
 
 
 def test_an_address_that_zeromq_does_not_understand_is_named() -> None:

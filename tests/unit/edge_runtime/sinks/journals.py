@@ -1,0 +1,31 @@
+"""What tests of the journal share."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.config import JournalSettings
+from edge_runtime.records import Decision, Region, Stamps, Verdict
+
+
+def a_decision(seq: int, **changes: Any) -> Decision:
+    values: dict[str, Any] = {
+        "station": "cell-3", "seq": seq, "part_id": f"A-{seq}", "verdict": Verdict.REJECT, "reason": "1 place above the limit",
+        "score": 31.25, "threshold": 20.0, "severity": 1.5625, "regions": (Region(1, 2, 30, 40, 500, 33.0),), "frame_wh": (640, 480),
+        "bundle_id": "a" * 64, "recipe": "cells", "wall_time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "stamps": Stamps(1_000_000, 2_000_000, 3_500_000, 9_000_000, 9_100_000, 9_200_000),
+    }  # fmt: skip
+    return Decision(**(values | changes))
+
+
+def settings(path: Path, **changes: Any) -> JournalSettings:
+    # A loaded test machine must not make a commit late where lateness is not the point.
+    return JournalSettings(**({"path": path, "commit_timeout_ms": 5000.0} | changes))
+
+
+def wait_until(true: Any, timeout_s: float = 5.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < until, "did not happen in time"
+        time.sleep(0.01)
