@@ -62,6 +62,9 @@ class InputSpec(_Record, frozen=True, kw_only=True):
     """Frames are a raw mosaic of 1 channel, whose first two rows begin with these colours; the model sees them in colour."""
     tiles: TileSpec | None = None
     """None: the whole region is one picture."""
+    brightness: Annotated[float, Meta(gt=0, lt=256)] | None = None
+    """Mean gray level that every picture is brought to by one factor before the model sees it (all tiles of a frame by the same); None:
+    pictures are judged as bright as they come."""
 
     def __post_init__(self) -> None:
         """Raises ValueError, which msgspec reports with the path of the key."""
@@ -92,6 +95,8 @@ class Threshold(_Record, frozen=True, kw_only=True):
     confidence: float = 0.95
     n_good: int = 0
     n_bad: int = 0
+    n_odd: int = 0
+    """Good images that look unlike the others, which were set apart where the rule allows it (training.judging.odd)."""
     n_synthetic: int = 0
     """How many of the bad images were painted, not photographed."""
     recall_lower: float | None = None
@@ -118,6 +123,63 @@ class Drift(_Record, frozen=True, kw_only=True):
     false_alarm: float
     """Probability, at any part and for each of the two, that a healthy line is over its limit: at most this."""
     n_good: int
+
+
+class Acceptance(_Record, frozen=True, kw_only=True):
+    """Whether what was built met what was asked of it, judged on the very model that ships (training.judging.acceptance)."""
+
+    state: Literal["passed", "failed", "not assessed"]
+    sentence: str
+    """For people: what was asked, what was found, on what."""
+    basis: Literal["real", "painted", "none"]
+    """Which bad parts it rests on: photographed ones, painted ones, or none."""
+    max_missed: float
+    """Share of bad parts that may be accepted, 0..1."""
+    max_rejected: float
+    """Share of good parts that may be rejected, 0..1."""
+    confidence: float | None = None
+    """None: the shares that were seen are compared; else their upper bounds at this confidence."""
+    missed: int = 0
+    n_bad: int = 0
+    rejected: int = 0
+    n_good: int = 0
+    forced: bool = False
+    """It failed, and was built all the same because its user asked for that by name."""
+
+
+class Wander(_Record, frozen=True, kw_only=True):
+    """What becomes of the figures when the line strays in one way from what was taught."""
+
+    what: Literal["light", "gamma", "blur", "shift", "turn", "noise", "jpeg"]
+    amount: float
+    """light: a factor; gamma: the exponent; blur: sigma in pixels of the model's input; shift: a share of the side; turn: degrees; noise:
+    standard deviation in gray levels of 255; jpeg: the quality."""
+    image_auroc: float | None
+    rejected: float
+    """Share of the good parts at the unchanged threshold."""
+    missed: float | None
+    """Share of the bad parts."""
+    holds: bool
+    """Whether the promise still holds here."""
+
+
+class Envelope(_Record, frozen=True, kw_only=True):
+    """How far the line may stray from what was taught before the verdicts' promise breaks (training.judging.envelope)."""
+
+    rows: tuple[Wander, ...]
+    basis: Literal["real", "painted", "none"]
+    """Which bad parts the misses and AUROCs are of."""
+    n_good: int
+    n_bad: int
+    brightness: float
+    """Median over good parts of the mean gray level of the model's input, before any photometric normalisation; 0..255."""
+    sharpness: float
+    """Median over good parts of the same pictures' standard deviation of the Laplacian, in gray levels."""
+    light_low: float | None = None
+    """Brightness, relative to `brightness`, below which the promise breaks; None: it held as far down as was tried."""
+    light_high: float | None = None
+    blur_low: float | None = None
+    """Sharpness, relative to `sharpness`, below which the promise breaks."""
 
 
 class DisplayScale(_Record, frozen=True, kw_only=True):
@@ -190,6 +252,10 @@ class Manifest(_Record, frozen=True, kw_only=True):
     """Scores and maps end at 0 and at 1: a model adopted from a tool that clamps them (ours are raw and have no end)."""
     drift: Drift | None = None
     """None where too few good parts were held out to know what is usual."""
+    acceptance: Acceptance | None = None
+    """None: nobody asked, as with bundles of before and adopted ones."""
+    envelope: Envelope | None = None
+    """None: not measured."""
     dataset: Dataset
     metrics: dict[str, Metrics]
     """By precision: torch, fp32, int8."""
