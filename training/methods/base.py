@@ -111,6 +111,21 @@ class Head(nn.Module):
         Raises DataError when there are fewer images than the method can use.
         """
 
+    def without(
+        self,
+        features: Features,
+        valid: npt.NDArray[np.bool_],
+        folds: Sequence[npt.NDArray[np.intp]],
+        seed: int,
+        progress: Progress = silent,
+    ) -> "Iterator[Head] | None":
+        """For each of `folds` (positions of images) a head that is fitted on all images but these, in turn; a head of an earlier turn may
+        change with the next. None: this method knows no quicker way than to be fitted anew.
+
+        `features`: of whole images, with their variations; `valid`, `seed`: as of `fit`. Call it on a head that is fitted on all of them.
+        """
+        return None
+
     @abstractmethod
     def memory_bytes(self, n_images: int) -> int:
         """What fitting on that many images takes at its peak, features included, as stated to the user before it begins."""

@@ -31,6 +31,7 @@ class Context(nn.Module):
         super().__init__()
         c, h, w = level_shape
         self.components = min(components, c)
+        self.means: Tensor | None = None  # (N, C) float64, of the pictures that it was fitted on
         self.register_buffer("weight", torch.zeros(1, 1, h, w))
         self.register_buffer("shift", torch.zeros(1, c, 1, 1))
         self.register_buffer("project", torch.zeros(self.components, c, 1, 1))
@@ -47,6 +48,13 @@ class Context(nn.Module):
         weight = F.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(valid)).float()[None, None], list(self.weight.shape[2:]))
         self.weight.copy_(weight / weight.sum())
         means = torch.cat([(x * self.weight).sum((2, 3)) for x in batches]).double()
+        self.means = means
+        return self.refit(torch.arange(len(means)), copies)
+
+    def refit(self, rows: Tensor, copies: int) -> Tensor:
+        """The same on some pictures of the last `fit` alone, without reading their features again: (len(rows), components)."""
+        assert self.means is not None
+        means = self.means[rows]
         centre = means.mean(0)
         means = means - centre
         variances, vectors = eigh(means.T @ means / len(means))

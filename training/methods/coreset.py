@@ -9,7 +9,9 @@ _BLOCK_NUMBERS = 4_000_000
 """Largest block of distances held at once: 16 MB."""
 
 
-def greedy_coreset(points: Tensor, count: int, seed: int, progress: Progress = silent, pool: int = 8192) -> Tensor:
+def greedy_coreset(
+    points: Tensor, count: int, seed: int, progress: Progress = silent, pool: int = 8192, nearest: Tensor | None = None
+) -> Tensor:
     """Pick `count` rows of `points` one after the other, each time the row farthest from all rows picked so far.
 
     Roth et al. 2022, algorithm 1, after Sener and Savarese 2018. This is the exact greedy order, not an approximation of it, yet it
@@ -23,6 +25,8 @@ def greedy_coreset(points: Tensor, count: int, seed: int, progress: Progress = s
         seed: draws the first pick.
         progress: told after each round.
         pool: rows that a round plays on; changes the time, never the picks (ties and rounding aside).
+        nearest: (n,) squared distance of each row to the nearest of picks that were made elsewhere, which these continue; None: there are
+            none, and the first pick is drawn.
 
     Returns:
         (count,) int64 row numbers in the order of picking.
@@ -32,11 +36,12 @@ def greedy_coreset(points: Tensor, count: int, seed: int, progress: Progress = s
         raise ValueError(f"greedy_coreset: expected a count in 1..{n}, found {count}")
     pool = min(pool, n)
     square = points.square().sum(1)
-    first = int(torch.randint(n, (1,), generator=torch.Generator().manual_seed(seed)))
     picks = torch.empty(count, dtype=torch.int64)
-    picks[0] = first
-    done, told = 1, 0
-    nearest = torch.full((n,), torch.inf)
+    done, told = 0, 0
+    if nearest is None:
+        picks[0] = int(torch.randint(n, (1,), generator=torch.Generator().manual_seed(seed)))
+        done = 1
+    nearest = torch.full((n,), torch.inf) if nearest is None else nearest.clone()
     while True:
         _lower(nearest, points, square, picks[told:done])
         told = done
@@ -59,6 +64,8 @@ def greedy_coreset(points: Tensor, count: int, seed: int, progress: Progress = s
 
 def _lower(nearest: Tensor, points: Tensor, square: Tensor, picks: Tensor) -> None:
     """Bring `nearest`, the squared distance of each row to its nearest pick, up to date with new picks, in place."""
+    if not len(picks):
+        return
     centres, centre_square = points[picks].T.contiguous(), square[picks]
     block = max(256, _BLOCK_NUMBERS // max(len(picks), 1))
     for start in range(0, len(points), block):

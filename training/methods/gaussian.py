@@ -10,13 +10,22 @@ def ledoit_wolf(x: Tensor) -> tuple[Tensor, Tensor]:
     Ledoit & Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices", lemmas 3.2 to 3.4: each position has its
     own intensity; right also with fewer images than channels.
     """
-    n, c = x.shape[1:]
-    cov = torch.matmul(x.transpose(1, 2), x).double() / n
+    n = x.shape[1]
+    return shrunk(torch.matmul(x.transpose(1, 2), x).double() / n, quartic(x), n)
+
+
+def quartic(x: Tensor) -> Tensor:
+    """(P, N, C) centred samples -> (P,) float64 mean of their squared lengths, squared: what the intensity of shrinkage follows from."""
+    return (x.double() ** 2).sum(2).pow(2).mean(1)
+
+
+def shrunk(cov: Tensor, quartic: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """As `ledoit_wolf`, from the samples' covariances (P, C, C) in float64, their `quartic` (P,) and their number."""
+    c = cov.shape[1]
     mu = cov.diagonal(dim1=1, dim2=2).mean(1)
     fro2 = (cov * cov).sum((1, 2))
     delta2 = (fro2 - c * mu**2).clamp_min(torch.finfo(torch.float64).tiny)
-    beta2 = ((x.double() ** 2).sum(2).pow(2).sum(1) / n - fro2) / n
-    rho = (beta2 / delta2).clamp(0, 1)
+    rho = ((quartic - fro2) / n / delta2).clamp(0, 1)
     return cov * (1 - rho)[:, None, None], rho * mu
 
 

@@ -1,6 +1,7 @@
 """MVG: one Gaussian a level over pooled features, judged by its components of least variance (Rippel et al. 2021; Wang et al. 2022)."""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,7 @@ class MvgHead(Head):
             self.register_buffer(f"centre_{i}", torch.zeros(c))
             self.register_buffer(f"weight_{i}", torch.zeros(h * w))
         self.register_buffer("valid", torch.zeros(1, 1, *self.grid_hw))
+        self.pooled: list[npt.NDArray[np.float64]] = []  # (N, C) a level, of the pictures that it was fitted on
 
     valid: Tensor
 
@@ -101,10 +103,33 @@ class MvgHead(Head):
             for means, level, weight in zip(pooled, batch, weights, strict=True):
                 means.append(level.flatten(2).double() @ weight.double())
             progress("pooled features", min((n + 1) * _BATCH, len(features)), len(features))
-        for i, means in enumerate(pooled):
-            whiten, mean = least_variance_whitening(torch.cat(means).numpy(), self.params.kept_variance)
+        self.pooled = [torch.cat(means).numpy() for means in pooled]
+        self._refit(np.arange(len(features)))
+
+    def _refit(self, rows: npt.NDArray[np.intp]) -> None:
+        """On some pictures of the last fit."""
+        for i, means in enumerate(self.pooled):
+            whiten, mean = least_variance_whitening(means[rows], self.params.kept_variance)
             self.get_buffer(f"whiten_{i}").copy_(torch.from_numpy(whiten)[:, :, None, None])
             self.get_buffer(f"centre_{i}").copy_(torch.from_numpy(whiten @ mean))
+
+    def without(
+        self,
+        features: Features,
+        valid: npt.NDArray[np.bool_],
+        folds: Sequence[npt.NDArray[np.intp]],
+        seed: int,
+        progress: Progress = silent,
+    ) -> Iterator[Head] | None:
+        """All that a fit needs of a picture is its pooled features, which are kept."""
+        head, each = copy.deepcopy(self), features.views * (1 + features.copies)
+
+        def heads() -> Iterator[Head]:
+            for fold in folds:
+                head._refit(np.setdiff1d(np.arange(len(features)), (fold[:, None] * each + np.arange(each)).ravel()))
+                yield head
+
+        return heads()
 
 
 def least_variance_whitening(

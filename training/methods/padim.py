@@ -16,8 +16,10 @@ Two departures from the paper. `context`: the mean features of the whole picture
 `Context`). `shared`: one Gaussian a level for all positions, for parts whose layout differs from picture to picture.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +29,13 @@ from torch import Tensor, nn
 from edge_runtime.errors import ConfigError, DataError
 from training.methods.base import Features, Head, LevelShape, Progress, silent
 from training.methods.context import Context, explained
-from training.methods.gaussian import eigh, floor, ledoit_wolf
+from training.methods.gaussian import eigh, floor, ledoit_wolf, quartic, shrunk
 
 FIT_CHUNK_BYTES = 24 << 20
 """Working memory that one chunk of positions may take while fitting."""
 BATCH = 16
+MOMENTS_BYTES = 1 << 30
+"""Moments of all positions that may be held at once while images are left out; where they are more, each fold is fitted anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,26 +182,122 @@ class PadimHead(Head):
                 progress("fitting Gaussians", done, total)
 
     def _fit_shared(self, features: Features, valid: npt.NDArray[np.bool_], context: Tensor, progress: Progress) -> None:
-        """Moments over all valid positions of all images, level by level, in float64 around the first batch's mean."""
-        mask = torch.from_numpy(valid).float()[None, None]
-        for i, (_, h, w) in enumerate(self.level_shapes):
-            inside = nn.functional.adaptive_max_pool2d(mask, (h, w)).flatten() > 0
-            count, guess, total, square = 0, None, torch.zeros(()), torch.zeros(())
-            for k, batch in enumerate(features.batches(BATCH)):
-                cells = [_repeat(self._prepare(batch[j], j), self.level_shapes[j][1:], (h, w)) for j in range(i, len(batch))]
-                cells.append(context[k * BATCH : k * BATCH + len(batch[0]), :, None, None].expand(-1, -1, h, w))
-                rows = torch.cat(cells, 1).flatten(2)[:, :, inside].permute(0, 2, 1).flatten(0, 1)
-                guess = rows.mean(0) if guess is None else guess
-                rows = rows - guess
-                count, total, square = count + len(rows), total + rows.sum(0).double(), square + (rows.T @ rows).double()
-                progress("fitting one Gaussian", min((k + 1) * BATCH, len(features)), len(features))
-            assert guess is not None
-            kept, mean = self.widths[i], total / count
-            cov = square / count - torch.outer(mean, mean)
-            # Far more cells than channels: nothing to shrink, unless the user asks for it.
-            ridge = torch.zeros(1) if isinstance(self.params.shrinkage, str) else torch.tensor([float(self.params.shrinkage)])
-            self.get_buffer(f"shift_{i}").copy_(-(guess + mean)[None, :kept, None, None])
-            self.get_buffer(f"whiten_{i}").copy_(_factors(cov[None], ridge.double(), kept, self.ranks[i])[0, :, :, None, None])
+        """One mean and covariance a level, over all valid positions of all images."""
+        for i in range(len(self.level_shapes)):
+            self._set_shared(i, self._shared_moments(features, i, valid, context, None, progress))
+
+    def _shared_moments(
+        self, features: Features, i: int, valid: npt.NDArray[np.bool_], context: Tensor, guess: Tensor | None, progress: Progress
+    ) -> "_Moments":
+        """Of one level, in float64 around `guess` (None: the first batch's mean)."""
+        _, h, w = self.level_shapes[i]
+        inside = nn.functional.adaptive_max_pool2d(torch.from_numpy(valid).float()[None, None], (h, w)).flatten() > 0
+        count, total, square = 0, torch.zeros(()), torch.zeros(())
+        for k, batch in enumerate(features.batches(BATCH)):
+            cells = [_repeat(self._prepare(batch[j], j), self.level_shapes[j][1:], (h, w)) for j in range(i, len(batch))]
+            cells.append(context[k * BATCH : k * BATCH + len(batch[0]), :, None, None].expand(-1, -1, h, w))
+            rows = torch.cat(cells, 1).flatten(2)[:, :, inside].permute(0, 2, 1).flatten(0, 1)
+            guess = rows.mean(0) if guess is None else guess
+            rows = rows - guess
+            count, total, square = count + len(rows), total + rows.sum(0).double(), square + (rows.T @ rows).double()
+            progress("fitting one Gaussian", min((k + 1) * BATCH, len(features)), len(features))
+        assert guess is not None
+        return _Moments(count, total, square, guess)
+
+    def _set_shared(self, i: int, moments: "_Moments") -> None:
+        kept, mean = self.widths[i], moments.total / moments.count
+        cov = moments.square / moments.count - torch.outer(mean, mean)
+        # Far more cells than channels: nothing to shrink, unless the user asks for it.
+        ridge = torch.zeros(1) if isinstance(self.params.shrinkage, str) else torch.tensor([float(self.params.shrinkage)])
+        self.get_buffer(f"shift_{i}").copy_(-(moments.guess + mean)[None, :kept, None, None])
+        self.get_buffer(f"whiten_{i}").copy_(_factors(cov[None], ridge.double(), kept, self.ranks[i])[0, :, :, None, None])
+
+    def without(
+        self,
+        features: Features,
+        valid: npt.NDArray[np.bool_],
+        folds: Sequence[npt.NDArray[np.intp]],
+        seed: int,
+        progress: Progress = silent,
+    ) -> Iterator[Head] | None:
+        """By moments: those of all images less those of the fold's give mean, covariance and regression of the others, exactly but for
+        the shrinkage's fourth moment, which is that of all images. A fit reads every feature again and forms each covariance anew.
+        """
+        if self.params.shared:
+            return None if self.params.context else self._shared_without(features, valid, folds)
+        seen = [sum(self.widths[i:]) + (0 if self.context is None else self.widths[-1]) for i in range(len(self.level_shapes))]
+        if sum(4 * h * w * s * s for s, (_, h, w) in zip(seen, self.level_shapes, strict=True)) > MOMENTS_BYTES:
+            return None
+        return self._positions_without(features, folds)
+
+    def _shared_without(self, features: Features, valid: npt.NDArray[np.bool_], folds: Sequence[npt.NDArray[np.intp]]) -> Iterator[Head]:
+        head, none = copy.deepcopy(self), torch.zeros(len(features), 0)
+        levels = range(len(self.level_shapes))
+        guesses = [-self.get_buffer(f"shift_{i}").flatten() for i in levels]
+        guesses = [torch.cat(guesses[i:]) for i in levels]
+        parts = [
+            [self._shared_moments(features.of_images(fold, varied=True), i, valid, none, guesses[i], silent) for i in levels]
+            for fold in folds
+        ]
+        for k in range(len(folds)):
+            for i in levels:
+                others = [part[i] for j, part in enumerate(parts) if j != k]
+                sums = [torch.stack([getattr(m, f) for m in others]).sum(0) for f in ("total", "square")]
+                head._set_shared(i, _Moments(sum(m.count for m in others), sums[0], sums[1], guesses[i]))
+            yield head
+
+    def _positions_without(self, features: Features, folds: Sequence[npt.NDArray[np.intp]]) -> Iterator[Head]:
+        n, each = len(features), features.views * (1 + features.copies)
+        # What the context is made of goes into the moments as it is, since its principal components are others in every fold.
+        means = torch.zeros(n, 0) if self.context is None or self.context.means is None else self.context.means.float()
+        centre = means.mean(0)
+        context = torch.zeros(n, 0) if self.context is None else self.context.refit(torch.arange(n), features.copies)
+        chunks = [(i, rows) for i in range(len(self.level_shapes)) for rows in self._chunks(i, n)]
+        # (P, C, C) and (P, C, M) sums of products about `about` (C, P), quartic (P,), a chunk each
+        whole: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        for i, rows in chunks:
+            x = self._cells(features, i, rows)
+            flat, about = x.reshape(n, -1), x.mean(0)  # (C, P)
+            residual = explained(flat - flat.mean(0, keepdim=True), context)[0].view(n, *about.shape).permute(2, 0, 1).contiguous()
+            own = (x - about).permute(2, 1, 0).contiguous()
+            whole.append((torch.matmul(own, own.transpose(1, 2)), torch.matmul(own, means - centre), about, quartic(residual)))
+        head = copy.deepcopy(self)
+        for fold in folds:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # as in `eigh`: many small products
+            gone = (fold[:, None] * each + np.arange(each)).ravel()
+            rest = np.setdiff1d(np.arange(n), gone)
+            if head.context is not None:
+                head.context.refit(torch.from_numpy(rest), features.copies)
+            held = features.of_images(fold, varied=True)
+            for (i, rows), (square, cross, about, fourth) in zip(chunks, whole, strict=True):
+                x = (self._cells(held, i, rows) - about).permute(2, 1, 0).contiguous()  # (P, C, n)
+                # About the mean of all, the sum of the rest is the negative of the fold's.
+                mean, mean_means = -x.sum(2) / len(rest), -(means[gone] - centre).sum(0) / len(rest)
+                own = (square - torch.matmul(x, x.transpose(1, 2))).div_(len(rest)).baddbmm_(mean[:, :, None], mean[:, None, :], alpha=-1)
+                cross = (cross - torch.matmul(x, means[gone] - centre)) / len(rest) - mean[:, :, None] * mean_means
+                head._set_positions(i, rows, own, cross, mean, about, fourth, len(rest))
+            torch.set_num_threads(threads)
+            yield head
+
+    def _set_positions(
+        self, level: int, rows: slice, own: Tensor, cross: Tensor, mean: Tensor, about: Tensor, fourth: Tensor, n: int
+    ) -> None:
+        """From the cells' covariances (P, C, C), those with the pictures' means (P, C, M), and means (P, C) about `about` (C, P)."""
+        _, h, w = self.level_shapes[level]
+        kept, rank, seen = self.widths[level], self.ranks[level], len(about)
+        slope = torch.zeros(len(own), seen, 0)
+        if self.context is not None:
+            slope = cross @ self.context.project[:, :, 0, 0].T  # the components have variance 1
+            own = own.baddbmm_(slope, slope.transpose(1, 2), alpha=-1)
+        if isinstance(self.params.shrinkage, str):
+            cov, ridge = shrunk(own.double(), fourth, n)
+        else:
+            cov, ridge = own.double(), torch.full((len(own),), float(self.params.shrinkage), dtype=torch.float64)
+        factors = _factors(cov, ridge, kept, rank)
+        factors = torch.cat([factors, -factors @ slope], 2)
+        self.get_buffer(f"shift_{level}")[0, :, rows] = -(about + mean.T).view(seen, -1, w)[:kept]
+        self.get_buffer(f"whiten_{level}").view(h, w, rank, -1)[rows] = factors.view(-1, w, rank, factors.shape[2])
 
     def _pick(self, seed: int) -> None:
         if self.params.features is None:
@@ -215,8 +315,8 @@ class PadimHead(Head):
         for start in range(0, h, step):
             yield slice(start, min(start + step, h))
 
-    def _fit_rows(self, features: Features, level: int, rows: slice, context: Tensor) -> None:
-        """Fit the positions in some rows of one level's grid, given all coarser levels below them and the context (N, q)."""
+    def _cells(self, features: Features, level: int, rows: slice) -> Tensor:
+        """(N, C, P): prepared features of the positions in some rows of one level's grid, all coarser levels below them included."""
         parts: list[Tensor] = []  # (N, c, rows, w) a level, this one first
         _, h, w = self.level_shapes[level]
         margin = self.params.neighbourhood // 2
@@ -228,6 +328,12 @@ class PadimHead(Head):
             x = self._prepare(torch.from_numpy(block), j).index_select(2, at_h - first)
             parts.append(x if wj == w else x.index_select(3, at_w))
         x = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        return x.flatten(2)
+
+    def _fit_rows(self, features: Features, level: int, rows: slice, context: Tensor) -> None:
+        """Fit the positions in some rows of one level's grid, given all coarser levels below them and the context (N, q)."""
+        _, h, w = self.level_shapes[level]
+        x = self._cells(features, level, rows)
         n, seen = x.shape[:2]
         flat = x.reshape(n, -1)  # (N, C * P): all that regresses on the context does so in one product
         mean = flat.mean(0, keepdim=True)
@@ -248,6 +354,18 @@ class PadimHead(Head):
         context = 0 if self.context is None else self.context.components
         batch = 3 * BATCH * 4 * self.grid_hw[0] * self.grid_hw[1] * (sum(self.widths) + context) if self.params.shared else 0
         return feats + state + 3 * FIT_CHUNK_BYTES + batch
+
+
+class _Moments(NamedTuple):
+    """Of one level's cells about `guess`."""
+
+    count: int
+    total: Tensor
+    """(C,) float64."""
+    square: Tensor
+    """(C, C) float64."""
+    guess: Tensor
+    """(C,)"""
 
 
 def _whiten(x: Tensor, kept: int, rank: int, shrinkage: str | float) -> Tensor:

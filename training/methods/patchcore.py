@@ -1,6 +1,7 @@
 """PatchCore: distance of each patch to the nearest of a fixed number of good patches (Roth et al. 2022), shaped for a CPU at the line."""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from training.methods.base import Features, Head, LevelShape, Progress, silent
 from training.methods.coreset import greedy_coreset
 
 _BATCH = 16
+_BLOCK = 2048
+"""Patches whose distances to the whole bank are held at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class PatchcoreHead(Head):
         self.register_buffer("bank_square", torch.zeros(params.bank_size))
         self.register_buffer("around", torch.zeros(params.bank_size, params.neighbours, dtype=torch.int64))
         self.register_buffer("valid", torch.zeros(patches))
+        self.picks: Tensor | None = None  # (bank,) which of the patches that it was fitted on make the bank
         self.top_k = min(params.top_k, patches)
         self.register_buffer("top_weight", torch.tensor(1.0 / self.top_k))
 
@@ -161,18 +165,28 @@ class PatchcoreHead(Head):
         self.valid.copy_(usable)
         self.top_weight.fill_(1.0 / min(self.top_k, max(cells, 1)))
         self._find_components(features, usable, progress)
-        points = torch.empty(count, self.dims)
-        for i, batch in enumerate(features.batches(_BATCH)):
-            part = self.patches(batch)[:, :, usable].permute(0, 2, 1).reshape(-1, self.dims)
-            points[i * _BATCH * cells : i * _BATCH * cells + len(part)] = part
-            progress("patches", min((i + 1) * _BATCH, len(features)), len(features))
-        size = self.params.bank_size
-        kept = min(size, count)
+        points = self._points(features, usable, progress)
+        kept = min(self.params.bank_size, count)
         space = points
         if self.params.projection:
             draw = torch.randn(self.dims, self.params.projection, generator=torch.Generator().manual_seed(seed))
             space = points @ draw / self.params.projection**0.5
-        chosen = points[greedy_coreset(space, kept, seed, progress)]
+        self.picks = greedy_coreset(space, kept, seed, progress)
+        self._set_bank(points[self.picks])
+
+    def _points(self, features: Features, usable: Tensor, progress: Progress) -> Tensor:
+        """(pictures x usable positions, dims): all patches, picture by picture."""
+        cells = int(usable.sum())
+        points = torch.empty(cells * len(features), self.dims)
+        for i, batch in enumerate(features.batches(_BATCH)):
+            part = self.patches(batch)[:, :, usable].permute(0, 2, 1).reshape(-1, self.dims)
+            points[i * _BATCH * cells : i * _BATCH * cells + len(part)] = part
+            progress("patches", min((i + 1) * _BATCH, len(features)), len(features))
+        return points
+
+    def _set_bank(self, chosen: Tensor) -> None:
+        """(up to bank_size, dims), repeated until the bank is full."""
+        size, kept = self.params.bank_size, len(chosen)
         if self.params.neighbours:
             gaps = torch.cdist(chosen, chosen)
             around = gaps.topk(min(self.params.neighbours, kept), largest=False).indices
@@ -180,6 +194,43 @@ class PatchcoreHead(Head):
         chosen = chosen.repeat(size // kept + 1, 1)[:size]
         self.bank.copy_(chosen.T * -2)
         self.bank_square.copy_(chosen.square().sum(1))
+
+    def without(
+        self,
+        features: Features,
+        valid: npt.NDArray[np.bool_],
+        folds: Sequence[npt.NDArray[np.intp]],
+        seed: int,
+        progress: Progress = silent,
+    ) -> Iterator[Head] | None:
+        """The bank less the fold's own patches, and as many others in their place: the greedy choice goes on among those patches that had
+        been near one of them. Components stay those of all images, which turns distances but does not change them where all are kept.
+        """
+        if self.picks is None or self.params.projection or self.params.whiten:
+            return None
+        return self._reduced(features, torch.from_numpy(np.ascontiguousarray(valid.reshape(-1))), folds, seed)
+
+    def _reduced(self, features: Features, usable: Tensor, folds: Sequence[npt.NDArray[np.intp]], seed: int) -> Iterator[Head]:
+        assert self.picks is not None
+        points, cells = self._points(features, usable, silent), int(usable.sum())
+        image = torch.arange(len(features)).repeat_interleave(cells) // (features.views * (1 + features.copies))
+        bank = points[self.picks]
+        owner = torch.empty(len(points), dtype=torch.int64)
+        for start in range(0, len(points), _BLOCK):
+            owner[start : start + _BLOCK] = _squares(points[start : start + _BLOCK], bank).argmin(1)
+        head = copy.deepcopy(self)
+        for fold in folds:
+            inside = torch.zeros(features.n_images, dtype=torch.bool)
+            inside[torch.from_numpy(fold)] = True
+            gone = inside[image[self.picks]]
+            rest = bank[~gone]
+            bereft = points[~inside[image] & gone[owner]]  # whose nearest goes: a patch of the bank is its own, so none of the rest's
+            count = min(int(gone.sum()), len(bereft))
+            if count:
+                nearest = torch.cat([_squares(bereft[i : i + _BLOCK], rest).amin(1) for i in range(0, len(bereft), _BLOCK)])
+                rest = torch.cat([rest, bereft[greedy_coreset(bereft, count, seed, nearest=nearest)]])
+            head._set_bank(rest)
+            yield head
 
     def _find_components(self, features: Features, usable: Tensor, progress: Progress) -> None:
         """Principal components of the patch features, in float64 around a first guess of the mean."""
@@ -206,3 +257,8 @@ class PatchcoreHead(Head):
             self.get_buffer(f"project_{i}").copy_(basis.T[:, start : start + c, None, None])
             start += c
         self.mean.copy_((shift.double() + centre) @ basis)
+
+
+def _squares(points: Tensor, bank: Tensor) -> Tensor:
+    """(n, d), (m, d) -> (n, m) squared distances."""
+    return torch.addmm(bank.square().sum(1), points, bank.T, alpha=-2.0).add_(points.square().sum(1, keepdim=True)).clamp_(min=0)
