@@ -18,6 +18,11 @@ Pixels = npt.NDArray[np.integer[Any] | np.floating[Any]]
 IGNORED_FILL = 127
 """Value of ignored pixels in the model's input: the middle of the range, so that the border of the mask is the only edge."""
 
+GAIN_MAX = 2.0
+"""Most by which a picture is made brighter or darker (`InputSpec.brightness`): beyond that no lamp has aged, something is wrong."""
+_SAME_GAIN = 1 / 512
+"""Gains closer to 1 than this change no pixel but by rounding."""
+
 TRUTH_PX = 1 << 21
 """Most pixels at which the pixels of a tiled product are judged: counting more takes longer than scoring them."""
 
@@ -77,6 +82,7 @@ class Preprocessor:
                 raise ConfigError(f"ignore mask: expected {_size(wanted)} as all images have, found {found}")
             self._ignored = ignore_mask > 0
             self._ignore = cast(npt.NDArray[np.bool_], self._crop(self._ignored))
+        self._seen = None if self._ignore is None else self.valid_cells((spec.height, spec.width)).astype(np.uint8)
 
     @property
     def views(self) -> int:
@@ -101,7 +107,7 @@ class Preprocessor:
             raise ValueError(f"a frame of this product becomes {self.views} pictures, one a tile: use split")
         self.check(image)
         image = self._gray(image)
-        return self._picture(image, self._region(image))
+        return self._level(self._picture(image, self._region(image))[None])[0]
 
     def split(self, image: Image) -> npt.NDArray[np.uint8]:
         """(H, W) or (H, W, 3), uint8 or uint16 -> (views, height, width, 3) uint8 BGR, contiguous; tiles row by row. Raises FrameError."""
@@ -112,7 +118,30 @@ class Preprocessor:
         out = np.empty((self.views, self.spec.height, self.spec.width, 3), dtype=np.uint8)
         for picture, box in zip(out, self._tiling.boxes(self._region(image)), strict=True):
             picture[:] = self._picture(image, box)
-        return out
+        return self._level(out)
+
+    def _level(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """All pictures of a frame by one factor to the product's brightness, where it has one: a lamp that ages changes nothing then.
+
+        One factor for all channels and places, and at most GAIN_MAX either way: a cap on the lens stays dark. What was clipped at white
+        stays lost. Ignored places do not count, and change like all others: their border is the only edge before and after.
+        """
+        target = self.spec.brightness
+        if target is None:
+            return pictures
+        mean = self.brightness_of(pictures)
+        gain = float(np.clip(target / max(mean, 1e-3), 1 / GAIN_MAX, GAIN_MAX))
+        if abs(gain - 1) < _SAME_GAIN:
+            return pictures
+        table = np.clip(np.rint(gain * np.arange(256)), 0, 255).astype(np.uint8)
+        out: npt.NDArray[np.uint8] = np.asarray(cv2.LUT(pictures.reshape(-1, self.spec.width, 3), table), dtype=np.uint8)
+        return out.reshape(pictures.shape)
+
+    def brightness_of(self, pictures: npt.NDArray[np.uint8]) -> float:
+        """Mean gray level of a frame's (views, H, W, 3) pictures, ignored places left out: the mean of the three channels, 0..255."""
+        seen = self._seen
+        means = [cv2.mean(picture, seen)[:3] for picture in pictures]
+        return float(np.mean(means))
 
     def _gray(self, image: Image) -> Image:
         return image[:, :, 0] if image.ndim == 3 and self.spec.channels == 1 else image

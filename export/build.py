@@ -114,7 +114,7 @@ def build(
     """
     began = time.monotonic()
     package.check_out(out, options.zipped, options.force)
-    dataset = dataset or open_data(run, data, progress)
+    dataset = open_data(run, data, progress) if dataset is None else dataset.leave_out(run.info.left_out)
     with package.workplace(out) as place:
         return _Export(run, dataset, options, place, progress, workshop or Workshop()).build(out, began)
 
@@ -195,7 +195,8 @@ class _Export:
         bad = judged.scores_of("test" if rule.from_test_split else "bad", False)
         if (painted := fitted.painted) is not None:
             bad = painted if not len(bad) else Scores(*(np.concatenate(p) for p in zip(astuple(bad), astuple(painted), strict=True)))
-        threshold, display = apply_rule(rule, good, bad if len(bad) else None)
+        own = () if rule.from_test_split else (info.apart, len(info.odd))
+        threshold, display = apply_rule(rule, good, bad if len(bad) else None, *own)
         return _Built(self.work / "int8.xml", judged, threshold, display, held_out)
 
     def _painted(self, quantized: ov.Model, count: int) -> Painted:

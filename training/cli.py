@@ -1,5 +1,6 @@
 """`lineside-train`: verbs -> calls -> exit codes. Importable without torch: what needs it is imported inside the verbs."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -51,14 +52,24 @@ def fit(
     masks: Annotated[Path | None, typer.Option(help="Masks of the bad images.")] = None,
     synthetic: Annotated[int | None, typer.Option(min=0, help="Defects to paint into good parts, for fcdd and devnet.")] = None,
     augment: Annotated[
-        str | None,
-        typer.Option(help="Variations that good parts show, such as shift=8,rotate=3,brightness=0.1,copies=4."),
+        str,
+        typer.Option(help="Variations that good parts show, such as shift=8,rotate=3,brightness=0.1,copies=4; auto, or none."),
+    ] = "auto",
+    brightness: Annotated[
+        str, typer.Option(help="auto brings all pictures to one brightness unless that would hide bad parts; keep never does.")
+    ] = "auto",
+    leave_out: Annotated[
+        Path | None, typer.Option(help="Text file with names of good images that are not to be learnt, such as RUN/odd.txt.")
     ] = None,
+    keep_odd: Annotated[bool, typer.Option("--keep-odd", help="Learn good images that look unlike all others, however many.")] = False,
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Time that a method which learns by steps may take; with auto, the one that was chosen.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter fit to this place ended.")] = False,
     budget_ms: Annotated[float | None, typer.Option(min=0.01, help="With --method auto: a whole decision may take this long here.")] = None,
+    conformal: Annotated[
+        bool, typer.Option("--conformal", help="Place the threshold by order statistics alone: no model of the tail, and more images.")
+    ] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Parameter of the method, key=value; may be repeated.")] = None,
     allow_duplicates: AllowDuplicates = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
@@ -67,7 +78,8 @@ def fit(
     need_extra()
     from training.augment import parse_augment
     from training.calibrate import Rule
-    from training.data import load_dataset
+    from training.data import load_dataset, read_names
+    from training.fitting.remedies import shifts, with_brightness
     from training.lesson import Lesson, learns, resolve
     from training.material import OutlierSource
     from training.methods.table import METHODS
@@ -78,7 +90,9 @@ def fit(
     if method not in (*METHODS, "auto"):
         raise ConfigError(f"method: expected one of {', '.join(METHODS)}, or auto, found {method!r}")
     reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
-    varied = None if augment is None else parse_augment(augment)
+    varied = None if augment in ("auto", "none") else parse_augment(augment)
+    if brightness not in ("auto", "keep"):
+        raise ConfigError(f"brightness: expected auto or keep, found {brightness!r}")
     if method != "auto" and budget_ms is not None:
         raise ConfigError("budget: --budget-ms only counts together with --method auto")
     if method == "auto":
@@ -105,17 +119,29 @@ def fit(
     if false_reject_rate is not None:
         if bad is not None:
             raise ConfigError("bad: these images play no part with --false-reject-rate; leave one of the two out")
-        rule = Rule(kind="false_reject_rate", target=false_reject_rate)
+        rule = Rule(kind="conformal" if conformal else "false_reject_rate", target=false_reject_rate)
+    elif conformal:
+        raise ConfigError("conformal: it needs a stated rate, --false-reject-rate R")
     elif bad is not None:
         rule = Rule(kind="max_f1", bad=bad_path, masks=mask_path)
-    lesson = Lesson(method, preset, _parameters(set_ or []), backbone, weights, seed, rule, varied, source, minutes, resume)
+    lesson = Lesson(method, preset, _parameters(set_ or []), backbone, weights, seed, rule, varied, source, minutes, resume, keep_odd)
     check_free(out, force or resume)
     resolve(lesson)
     with bars() as progress:
         dataset = load_dataset(data, **reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
         for note in dataset.notes:
             say(f"note: {note}")
-        run = teach(dataset, lesson, out, force=force or resume, progress=progress, say=say)
+        if brightness == "auto":
+            dataset, why = with_brightness(dataset, progress)
+            say(why)
+        if augment == "auto":
+            varied, why = shifts(dataset, method)
+            lesson = dataclasses.replace(lesson, augment=varied)
+            if why:
+                say(why)
+        names = () if leave_out is None else read_names(leave_out, dataset)
+        dataset = dataset.leave_out(names)
+        run = teach(dataset, lesson, out, force=force or resume, progress=progress, say=say, left_out=names)
     if (learning := run.info.learning) is not None:
         why = {"steps": "the course was over", "time": "the time was over", "patience": "held-out images gained no more"}[learning.ended]
         say(f"learnt {learning.steps} steps in {learning.seconds:.0f} s, best at {learning.best_step}; {why}")
@@ -127,6 +153,7 @@ def fit(
 def calibrate(
     run_path: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     false_reject_rate: Annotated[float | None, typer.Option(help="Stated share of good parts rejected, from held-out good images.")] = None,
+    conformal: Annotated[bool, typer.Option("--conformal", help="With --false-reject-rate: by order statistics alone.")] = False,
     max_f1: Annotated[bool, typer.Option("--max-f1", help="Largest F1 over good and bad images.")] = False,
     recall: Annotated[float | None, typer.Option(help="Lowest false-reject rate that still rejects this share of the bad images.")] = None,
     cost_ratio: Annotated[float | None, typer.Option(help="Lowest cost, where a false accept costs this many false rejects.")] = None,
@@ -156,6 +183,10 @@ def calibrate(
     if bad is None and not from_test and false_reject_rate is None and not synthetic:
         raise ConfigError("calibrate: --max-f1, --recall and --cost-ratio need bad images: --bad FOLDER (or --synthetic N, --from-test)")
     kind = "max_f1" if max_f1 else "recall" if recall is not None else "cost" if cost_ratio is not None else "false_reject_rate"
+    if conformal:
+        if kind != "false_reject_rate":
+            raise ConfigError("conformal: it belongs to --false-reject-rate, which is not given")
+        kind = "conformal"
     target = recall if recall is not None else false_reject_rate
     if masks is not None and bad is None:
         raise ConfigError("masks: they belong to the images of --bad, which is not given")

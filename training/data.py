@@ -1,9 +1,10 @@
 """Data sets: whether every image of a folder can be used, and what a model needs to know of them."""
 
+import dataclasses
 import hashlib
 import re
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -77,6 +78,12 @@ class Dataset:
     def preprocessor(self) -> Preprocessor:
         """From frames to model inputs."""
         return Preprocessor(self.spec, self.ignore)
+
+    def leave_out(self, names: Collection[str]) -> "Dataset":
+        """Without these good images, named as `name_of` does; names that are not among them are passed over."""
+        gone = set(names)
+        kept = [i for i, s in enumerate(self.train) if self.name_of(s) not in gone] if gone else range(len(self.train))
+        return dataclasses.replace(self, train=tuple(self.train[i] for i in kept), sha256=tuple(self.sha256[i] for i in kept))
 
 
 def load_dataset(
@@ -319,3 +326,24 @@ def _check_masks(samples: Sequence[Sample], facts: Sequence[Facts]) -> None:
             found = f"{mask.shape[1]}x{mask.shape[0]}"
             problems.append(f"{sample.mask_path}: expected the size of its image, {fact.wh[0]}x{fact.wh[1]}, found {found}")
     refuse(problems)
+
+
+def read_names(path: Path, dataset: Dataset) -> tuple[str, ...]:
+    """Names of good images of `dataset`, a line each, as a run's odd.txt has them; empty lines and those that begin with # do not count.
+
+    Raises DataError for a file that cannot be read, or a name that is none of these images'.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"leave out: expected a text file with an image's name a line, {path} cannot be read ({e})") from e
+    wanted = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    known = {dataset.name_of(s) for s in dataset.train}
+    by_name = {Path(name).name: name for name in known}
+    unknown = [name for name in wanted if name not in known and Path(name).name not in by_name]
+    if unknown:
+        raise DataError(
+            f"leave out: {path} names {unknown[0]}, which is none of the {len(known)} good images of {dataset.path};"
+            f" expected names such as {min(known, default='train/good/1.png')}"
+        )
+    return tuple(name if name in known else by_name[Path(name).name] for name in wanted)

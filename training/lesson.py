@@ -36,6 +36,8 @@ class Lesson:
     """Time that the gradient steps may take."""
     resume: bool = False
     """Go on where an interrupted, or a shorter, course ended."""
+    keep_odd: bool = False
+    """Learn good images that look unlike the others even where they are more than good parts explain."""
 
 
 def learns(method: str) -> bool:

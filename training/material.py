@@ -109,7 +109,7 @@ def outlier_pictures(
     if samples and len(samples) < LEAST_BAD:
         raise DataError(f"bad: expected at least {LEAST_BAD} images to learn from, found {len(samples)}; add some")
     # A mask is cut and reduced as its image is; whatever pixel holds any of the defect counts.
-    as_mask = Preprocessor(msgspec.structs.replace(prepare.spec, channels=1, bits=8, bayer=None))
+    as_mask = Preprocessor(msgspec.structs.replace(prepare.spec, channels=1, bits=8, bayer=None, brightness=None))
     for sample in samples:
         hashes.append(file_sha256(sample.path))
         truth = None if sample.mask_path is None else as_mask.split(read_mask(sample.mask_path))[..., 0] > 0

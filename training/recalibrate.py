@@ -1,5 +1,6 @@
 """Another threshold for a detector that is already taught: gathers the scores that a rule asks for, and applies it."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from edge_runtime.bundle import InputSpec
 from edge_runtime.errors import DataError
 from edge_runtime.preprocess import Preprocessor
-from training.calibrate import Rule, Scores, apply_rule
+from training.calibrate import OF_GOOD, Rule, Scores, apply_rule
 from training.data import Dataset, inputs, load_bad, load_dataset
 from training.evaluate import taught_on, unlearnt
 from training.fit import Painted, cross_fit, extract_features, score_features, torch_backbone_fn
@@ -28,7 +29,8 @@ def recalibrate(run: Run, rule: Rule, data: Path | None = None, progress: Progre
     `data`: where the data lies now, for a rule on the test split. Raises DataError, CalibrationError; the run is then as before.
     """
     good, bad = evidence(run, rule, data, progress)
-    threshold, display = apply_rule(rule, good, bad)
+    own = () if rule.from_test_split else (run.info.apart, len(run.info.odd))
+    threshold, display = apply_rule(rule, good, bad, *own)
     return rewrite_info(run, msgspec.structs.replace(run.info, rule=rule, threshold=threshold, display=display))
 
 
@@ -95,6 +97,8 @@ def open_data(run: Run, data: Path | None, progress: Progress = silent) -> Datas
         allow_duplicates=True,  # the fit has refused them, or its user has allowed them
         progress=progress,
     )
+    dataset = dataset.leave_out(info.left_out)
+    dataset = dataclasses.replace(dataset, spec=msgspec.structs.replace(dataset.spec, brightness=info.input.brightness))
     if dataset.record.fingerprint != info.dataset.fingerprint:
         raise DataError(
             f"data: expected the {info.dataset.n_good} good images that the run was taught on "
@@ -122,11 +126,11 @@ def rule_samples(
     if rule.from_test_split:
         test = load_dataset(data, spec=spec, ignore=ignore, allow_duplicates=True, progress=progress).test
         good, bad = tuple(s for s in test if s.is_good), tuple(s for s in test if not s.is_good)
-        if not good or (not bad and rule.kind != "false_reject_rate"):
+        if not good or (not bad and rule.kind not in OF_GOOD):
             raise DataError(
                 f"calibrate: expected a test split with good and bad images in {data} (test/good, test/<defect>), found no such"
             )
-        return good, bad if rule.kind != "false_reject_rate" else ()
+        return good, bad if rule.kind not in OF_GOOD else ()
     if rule.bad is None:
         return (), ()
     return (), load_bad(Path(rule.bad), spec, ignore, masks=Path(rule.masks) if rule.masks else None, progress=progress)

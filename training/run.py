@@ -40,6 +40,8 @@ from training.methods.table import METHODS
 
 SCHEMA = 1
 _T = TypeVar("_T")
+ODD = "odd.txt"
+"""Names of the odd ones, a line each, as `fit --leave-out` reads them."""
 INFO, HELD_OUT, BACKBONE, HEAD, IGNORE = "run.json", "held_out.json", "backbone.safetensors", "head.safetensors", "ignore_mask.png"
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -104,6 +106,11 @@ class RunInfo(_Record, frozen=True, kw_only=True):
     outliers: OutlierSource | None = None
     """Bad parts that were learnt from."""
     learning: Learning | None = None
+    left_out: tuple[str, ...] = ()
+    """Good images of the data that were not learnt, by name: those that the user named, then the `apart` last ones, which are odd."""
+    apart: int = 0
+    odd: tuple[str, ...] = ()
+    """Good images that look unlike the others, learnt or not, the oddest first (judging.odd)."""
 
 
 Trunk = Backbone | Network
@@ -263,6 +270,9 @@ def save_run(
             (part / IGNORE).write_bytes(png.tobytes())
         (part / HELD_OUT).write_bytes(_pretty(held_out))
         (part / INFO).write_bytes(_pretty(info))
+        if info.odd:
+            head_line = "# Good images that look unlike the others, the oddest first. Leave here what fit --leave-out is to leave out.\n"
+            (part / ODD).write_text(head_line + "".join(f"{name}\n" for name in info.odd), encoding="utf-8")
         if checkpoint is not None:
             shutil.copyfile(checkpoint, part / CHECKPOINT)
         old = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.old")

@@ -34,6 +34,7 @@ from training.fit import (
     folds_of,
     torch_backbone_fn,
 )  # fmt: skip
+from training.judging.odd import screen
 from training.learn import Network, Outcome, Pictures, Schedule, TrainedHead, device, hold_out, learn
 from training.lesson import Lesson, check_enough, learns, outlier_source, resolve
 from training.material import OutlierPictures, OutlierSource, good_pictures, outlier_pictures
@@ -43,6 +44,7 @@ from training.methods.table import METHODS
 from training.recalibrate import score_samples
 from training.run import (
     CHECKPOINT,
+    ODD,
     SCHEMA,
     BackboneInfo,
     Detector,
@@ -69,15 +71,20 @@ class _Taught:
     """Positions of the training images that `fitted.held_out` is of."""
     outcome: Outcome | None
     bad: OutlierPictures | None
+    dataset: Dataset
+    """What was learnt from: without images that were set apart."""
+    apart: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
 
 
 def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, progress: Progress = silent,
-          say: Say = lambda text: None, backbone_fn: MakeBackboneFn = torch_backbone_fn) -> Run:  # fmt: skip
+          say: Say = lambda text: None, backbone_fn: MakeBackboneFn = torch_backbone_fn,
+          left_out: tuple[str, ...] = ()) -> Run:  # fmt: skip
     """Fit, calibrate, write the run directory.
 
     `say` gets sentences for the user. Raises ConfigError, DataError, CalibrationError; then nothing is left at `out` (a checkpoint beside
     it to go on from, where gradient steps had been taken). `backbone_fn` runs a frozen backbone; one that remembers its features serves
-    many lessons on the same images.
+    many lessons on the same images. `left_out`: good images of the data that are not in `dataset` because its user says so; for the record.
     """
     check_free(out, force)
     strides, params = resolve(lesson)
@@ -87,13 +94,17 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
     held = n if not learns(lesson.method) else len(hold_out(n, lesson.seed)[1])
     rule = lesson.rule or default_rule(held)
     check_rule(rule, held)
+    whole = dataset
     taught = _Teaching(dataset, lesson, strides, params, source, out, progress, say, backbone_fn).run()
+    dataset = taught.dataset
+    if taught.apart and lesson.rule is None:
+        rule = default_rule(len(taught.held))
     detector = Detector(taught.trunk, taught.fitted.head)
     prepare = dataset.preprocessor()
     record = _with_bad(dataset.record, taught.bad)
     given = unlearnt([s for s in dataset.bad if s.split == "bad"], record)
     bad = score_samples(detector, given, prepare, progress) if rule.bad is not None else None
-    threshold, display = apply_rule(rule, taught.fitted.held_out, bad)
+    threshold, display = apply_rule(rule, taught.fitted.held_out, bad, len(taught.apart), len(taught.odd))
     learnt = [dataset.train[int(i)] for i in taught.held]
     names = [dataset.name_of(s) for s in learnt]
     hashes = [dataset.sha256[int(i)] for i in taught.held]
@@ -119,7 +130,12 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
         augment=lesson.augment,
         outliers=source,
         learning=None if outcome is None else _learning(outcome, lesson),
+        left_out=(*left_out, *taught.apart),
+        apart=len(taught.apart),
+        odd=taught.odd,
     )
+    if taught.odd:
+        say_odd(taught.odd, len(taught.apart), len(whole.train), out, say)
     checkpoint = checkpoint_of(out)
     return save_run(
         out, info, taught.trunk, taught.fitted.head, HeldOut.of(names, hashes, taught.fitted.held_out), dataset.ignore,
@@ -165,13 +181,24 @@ class _Teaching:
         features = extract_features(
             run_backbone, pictures, n, shapes, views=prepare.views, copies=copies, scratch=self.scratch, progress=self.progress
         )
+        apart, odd = (), ()
+        if not lesson.keep_odd:
+            found = screen(features, shapes, prepare, lesson.seed, self.progress)
+            names = [dataset.name_of(s) for s in dataset.train]
+            apart = tuple(names[i] for i in np.flatnonzero(found.apart))
+            odd = tuple(names[i] for i in np.argsort(-found.scores) if found.named[i])
+        if apart:
+            dataset, features = dataset.leave_out(apart), features.only(np.flatnonzero(~found.apart))
+            if self.source is not None:  # nor may what is painted be painted into them
+                rows, _ = hold_out(len(dataset.train), lesson.seed)
+                bad = outlier_pictures(self.source, dataset, [dataset.train[int(i)] for i in rows], prepare, lesson.seed, self.progress)
         outliers = None
         if bad is not None:
             levels = extract_features(run_backbone, iter(bad.images), len(bad), shapes, scratch=self.scratch, progress=self.progress).levels
             outliers = bad.outliers(levels, blank.grid_hw)
         course = Course(outliers, self.schedule, self._checkpoint(bad) if isinstance(blank, TrainedHead) else None)
         fitted = fit_held_out(lesson.method, self.params, shapes, features, prepare, lesson.seed, course=course, progress=self.progress)
-        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad)
+        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, apart, odd)
 
     def _learnt(self, network: Network) -> _Taught:
         """A network that learns on images, and a head that is fitted on held-out ones."""
@@ -213,7 +240,7 @@ class _Teaching:
             torch_backbone_fn(network), pictures, len(held), shapes, views=views, scratch=self.scratch, progress=self.progress
         )
         fitted = fit_held_out(lesson.method, self.params, shapes, features, prepare, lesson.seed, progress=self.progress)
-        return _Taught(network, fitted, held[fitted.images], outcome, None)
+        return _Taught(network, fitted, held[fitted.images], outcome, None, dataset)
 
     def _announce(self, backbone: str, grid_hw: tuple[int, int] | None, more: str) -> None:
         spec, lesson = self.dataset.spec, self.lesson
@@ -250,6 +277,18 @@ class _Teaching:
         }
         path.parent.mkdir(parents=True, exist_ok=True)  # as for the run itself, only earlier
         return Checkpoint(path, identity, resume, source)
+
+
+def say_odd(odd: tuple[str, ...], apart: int, n: int, out: Path, say: Say) -> None:
+    """Names the images that look unlike the others."""
+    shown = ", ".join(odd[:5]) + (f" and {len(odd) - 5} more" if len(odd) > 5 else "")
+    say(f"{len(odd)} of {n} good images look unlike the others: bad, oddly placed, or rare? {shown}; all in {out / ODD}")
+    if apart:
+        say(
+            f"that is more than good parts explain: {apart} of them, or like them, were not learnt and do not count for the threshold."
+            " If they are good, fit with --keep-odd"
+        )
+    say(f"look at them: lineside-train inspect DATA --run {out} --out odd.png; take bad ones out: fit … --leave-out {out / ODD}")
 
 
 def checkpoint_of(out: Path) -> Path:

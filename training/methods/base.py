@@ -32,6 +32,8 @@ class Features:
     """Consecutive pictures that one image was cut into (tiles)."""
     copies: int = 0
     """Further pictures of each image, after its own: random variations, learnt from but never scored."""
+    images: npt.NDArray[np.intp] | None = None
+    """Which images of the arrays there are at all (`only`); None: every one."""
 
     @classmethod
     def of(cls, levels: Sequence[npt.NDArray[np.float32]], views: int = 1, copies: int = 0) -> "Features":
@@ -41,20 +43,27 @@ class Features:
     @property
     def n_images(self) -> int:
         """Of a whole set, not of a subset."""
-        return len(self.levels[0]) // (self.views * (1 + self.copies))
+        return len(self.levels[0]) // (self.views * (1 + self.copies)) if self.images is None else len(self.images)
+
+    def only(self, images: npt.NDArray[np.intp]) -> "Features":
+        """As if the other images were not there, with their variations; `images` counts among those that are."""
+        kept = images if self.images is None else self.images[images]
+        each = self.views * (1 + self.copies)
+        return Features(self.levels, (kept[:, None] * each + np.arange(each)).ravel(), self.views, self.copies, kept)
 
     def of_images(self, images: npt.NDArray[np.intp], *, varied: bool) -> "Features":
         """The pictures of these images, in their order, with their variations or without."""
         each = self.views * (1 + self.copies)
         kept = each if varied else self.views
-        return Features(self.levels, (images[:, None] * each + np.arange(kept)).ravel(), self.views, self.copies)
+        images = images if self.images is None else self.images[images]
+        return Features(self.levels, (images[:, None] * each + np.arange(kept)).ravel(), self.views, self.copies, self.images)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def subset(self, picks: npt.NDArray[np.intp]) -> "Features":
         """Only the images at `picks` (positions within this selection)."""
-        return Features(self.levels, self.rows[picks], self.views, self.copies)
+        return Features(self.levels, self.rows[picks], self.views, self.copies, self.images)
 
     def batches(self, size: int) -> Iterator[list[Tensor]]:
         """Tensors of up to `size` images, one a level."""

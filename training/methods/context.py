@@ -31,6 +31,7 @@ class Context(nn.Module):
         super().__init__()
         c, h, w = level_shape
         self.components = min(components, c)
+        self.bears = 0
         self.means: Tensor | None = None  # (N, C) float64, of the pictures that it was fitted on
         self.register_buffer("weight", torch.zeros(1, 1, h, w))
         self.register_buffer("shift", torch.zeros(1, c, 1, 1))
@@ -48,18 +49,20 @@ class Context(nn.Module):
         weight = F.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(valid)).float()[None, None], list(self.weight.shape[2:]))
         self.weight.copy_(weight / weight.sum())
         means = torch.cat([(x * self.weight).sum((2, 3)) for x in batches]).double()
-        self.means = means
-        return self.refit(torch.arange(len(means)), copies)
+        self.means, self.bears = means, len(means) // (1 + copies) // IMAGES_A_COMPONENT
+        return self.refit(torch.arange(len(means)))
 
-    def refit(self, rows: Tensor, copies: int) -> Tensor:
-        """The same on some pictures of the last `fit` alone, without reading their features again: (len(rows), components)."""
+    def refit(self, rows: Tensor) -> Tensor:
+        """The same on some pictures of the last `fit` alone, without reading their features again: (len(rows), components).
+
+        As many components as all pictures bear: one fewer moves all distances, by a fifth where images are few.
+        """
         assert self.means is not None
         means = self.means[rows]
         centre = means.mean(0)
         means = means - centre
         variances, vectors = eigh(means.T @ means / len(means))
-        bears = len(means) // (1 + copies) // IMAGES_A_COMPONENT
-        used = min(self.components, bears, int((variances > 1e-6 * variances[-1]).sum()))
+        used = min(self.components, self.bears, int((variances > 1e-6 * variances[-1]).sum()))
         project = torch.zeros(self.components, means.shape[1], dtype=torch.float64)
         project[:used] = (vectors / variances.clamp_min(1e-30).sqrt()).flip(1).T[:used]
         self.shift.copy_(-centre[None, :, None, None])

@@ -251,7 +251,7 @@ class PadimHead(Head):
         # What the context is made of goes into the moments as it is, since its principal components are others in every fold.
         means = torch.zeros(n, 0) if self.context is None or self.context.means is None else self.context.means.float()
         centre = means.mean(0)
-        context = torch.zeros(n, 0) if self.context is None else self.context.refit(torch.arange(n), features.copies)
+        context = torch.zeros(n, 0) if self.context is None else self.context.refit(torch.arange(n))
         chunks = [(i, rows) for i in range(len(self.level_shapes)) for rows in self._chunks(i, n)]
         # (P, C, C) and (P, C, M) sums of products about `about` (C, P), quartic (P,), a chunk each
         whole: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -268,7 +268,7 @@ class PadimHead(Head):
             gone = (fold[:, None] * each + np.arange(each)).ravel()
             rest = np.setdiff1d(np.arange(n), gone)
             if head.context is not None:
-                head.context.refit(torch.from_numpy(rest), features.copies)
+                head.context.refit(torch.from_numpy(rest))
             held = features.of_images(fold, varied=True)
             for (i, rows), (square, cross, about, fourth) in zip(chunks, whole, strict=True):
                 x = (self._cells(held, i, rows) - about).permute(2, 1, 0).contiguous()  # (P, C, n)

@@ -21,9 +21,13 @@ def rate(target: float) -> Rule:
     return Rule(kind="false_reject_rate", target=target)
 
 
+def conformal(target: float) -> Rule:
+    return Rule(kind="conformal", target=target)
+
+
 def test_the_threshold_is_the_conformal_order_statistic() -> None:
     good = np.arange(1, 200, dtype=float)  # n = 199: k = ceil(200 * 0.95) = 190
-    threshold, display = apply_rule(rate(0.05), scores(np.random.default_rng(0).permutation(good)))
+    threshold, display = apply_rule(conformal(0.05), scores(np.random.default_rng(0).permutation(good)))
     assert (threshold.value, threshold.map_value) == (190.0, 380.0)
     assert threshold.n_good == 199 and threshold.false_reject_rate == 0.05
     assert display.high == 760.0 and display.low == 25.0
@@ -34,7 +38,7 @@ def test_new_good_parts_are_rejected_no_more_often_than_stated() -> None:
     true_rates = []
     bound_held = 0
     for _ in range(400):
-        threshold, _ = apply_rule(rate(0.02), scores(rng.lognormal(size=150)))
+        threshold, _ = apply_rule(conformal(0.02), scores(rng.lognormal(size=150)))
         fresh = rng.lognormal(size=4000)
         true_rates.append(float((fresh > threshold.value).mean()))
         assert threshold.false_reject_upper is not None
@@ -45,21 +49,23 @@ def test_new_good_parts_are_rejected_no_more_often_than_stated() -> None:
 
 def test_the_upper_bound_is_the_rule_of_three_for_the_maximum() -> None:
     assert upper_bound(100, 100, 0.95) == pytest.approx(1 - 0.05 ** (1 / 100))
-    threshold, _ = apply_rule(rate(0.01), scores(np.linspace(1, 2, 176)))
+    threshold, _ = apply_rule(conformal(0.01), scores(np.linspace(1, 2, 176)))
     assert "at most 1.7 % at 95 % confidence from 176 good images" in threshold.rule
 
 
 def test_a_rate_that_the_images_cannot_support_is_refused_with_both_ways_out() -> None:
     with pytest.raises(CalibrationError, match=r"98 good images support 1\.1 %.*1 %.*needs 99 good images"):
-        apply_rule(rate(0.01), scores(np.linspace(1, 2, 98)))
-    threshold, _ = apply_rule(rate(0.01), scores(np.linspace(1, 2, 99)))
+        apply_rule(conformal(0.01), scores(np.linspace(1, 2, 98)))
+    with pytest.raises(CalibrationError, match=r"23 good images support 1\.1 %.*1 %.*needs 24 good images"):
+        apply_rule(rate(0.01), scores(np.linspace(1, 2, 23)))
+    threshold, _ = apply_rule(conformal(0.01), scores(np.linspace(1, 2, 99)))
     assert threshold.value == 2.0
 
 
 @pytest.mark.parametrize("n", [2, 7, 40, 98, 99, 176, 2000])
 def test_the_default_rule_is_always_supported(n: int) -> None:
     threshold, _ = apply_rule(default_rule(n), scores(np.linspace(1, 2, n)))
-    assert threshold.false_reject_rate == max(0.01, 1 / (n + 1))
+    assert threshold.false_reject_rate == max(0.01, 0.25 / (n + 1))
 
 
 @pytest.mark.parametrize("target", [0.0, -0.1, 0.7, float("nan"), None])

@@ -1,0 +1,84 @@
+"""What is done, unless its user says otherwise, so that a lamp that ages and a fixture that wears do not stop a line.
+
+brightness  Every picture is brought by one factor to the brightness that the good parts have in the middle (`InputSpec.brightness`). Left
+            undone where brightness itself tells bad parts from good ones.
+shift       A detector that learns what belongs at which place also learns from good parts that lie SHIFT off, as they will. Of no use to
+            one that does not know places, or that learns variations of its own.
+
+On the sets of training/README.md neither costs anything where nothing strays; the figures there are made with both.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+from training.augment import Augment
+from training.data import Dataset, inputs
+from training.layout import Sample
+from training.methods.base import Progress, silent
+
+SHIFT = 0.02
+"""Share of the model's input by which parts are shifted, either way along each axis: what a fixture wears in a year."""
+MOST_PICTURES = 2_000
+"""Variations are made up to so many pictures in all, and COPIES of an image at most."""
+COPIES = 3
+PLACED = ("padim", "fastflow", "fcdd", "devnet")
+"""Methods whose statistics belong to places of the picture."""
+LOOKED_AT = 200
+"""Images whose brightness is measured, spread over all."""
+TELLING = 0.9
+"""AUROC of nothing but the distance from the usual brightness, of some kind of bad parts, from which on brightness is left as it is."""
+LEAST_OF_A_KIND = 3
+_DARKEST = 4.0
+
+
+def with_brightness(dataset: Dataset, progress: Progress = silent) -> tuple[Dataset, str]:
+    """The data set with pictures brought to one brightness, or as it was; and a sentence why. Raises DataError."""
+    good = brightness(dataset, dataset.train, progress)
+    target = float(np.median(good))
+    if target < _DARKEST:
+        return dataset, f"brightness is left as it comes: these pictures are nearly black (mean {target:.1f} of 255)"
+    bad = [s for s in (*dataset.bad, *dataset.test) if not s.is_good]
+    for kind in sorted({s.kind for s in bad}):
+        these = [s for s in bad if s.kind == kind]
+        if len(these) < LEAST_OF_A_KIND:
+            continue
+        off = np.abs(np.log(np.maximum(np.concatenate([good, brightness(dataset, these, progress)]), 1e-3) / target))
+        if (told := float(roc_auc_score(np.arange(len(off)) >= len(good), off))) >= TELLING:
+            return dataset, (
+                f"brightness is left as it comes: it alone tells the bad parts of kind {kind} (AUROC {told:.2f}), so a lamp that ages will"
+                " look like a defect; keep the light steady"
+            )
+    spread = float(np.std(np.log(np.maximum(good, 1e-3))))
+    return dataclasses.replace(dataset, spec=msgspec.structs.replace(dataset.spec, brightness=round(target, 3))), (
+        f"every picture is brought to the same brightness (mean {target:.0f} of 255; good parts differ by {100 * spread:.0f} %), so that an"
+        " ageing lamp rejects nothing. Where parts are bad because all of them is too dark or too bright: --brightness keep"
+    )
+
+
+def shifts(dataset: Dataset, method: str) -> tuple[Augment | None, str]:
+    """Variations to learn from, too, and a sentence; None and nothing for methods that gain nothing by them."""
+    if method not in PLACED:
+        return None, ""
+    spec, pictures = dataset.spec, len(dataset.train) * dataset.preprocessor().views
+    copies = min(COPIES, max(1, MOST_PICTURES // max(1, pictures) - 1))
+    pixels = max(1, round(SHIFT * (spec.height * spec.width) ** 0.5))
+    return Augment(shift_px=pixels, copies=copies), (
+        f"good parts that lie up to {pixels} px of the model's input off are learnt from, too ({copies} of each image)."
+        " Where such a part is bad: --augment none"
+    )
+
+
+def brightness(dataset: Dataset, samples: Sequence[Sample], progress: Progress = silent) -> npt.NDArray[np.float64]:
+    """(n,) mean gray level of model inputs before anything is done to it, of up to LOOKED_AT of `samples`. Raises DataError."""
+    plain = dataclasses.replace(dataset, spec=msgspec.structs.replace(dataset.spec, brightness=None)).preprocessor()
+    picks = np.unique(np.linspace(0, len(samples) - 1, min(LOOKED_AT, len(samples))).astype(int)) if samples else []
+    found = []
+    for i, pick in enumerate(picks):
+        found.append(plain.brightness_of(np.stack(list(inputs([samples[int(pick)]], plain)))))
+        progress("measuring light", i + 1, len(picks))
+    return np.array(found, dtype=np.float64)
