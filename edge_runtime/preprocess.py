@@ -107,7 +107,7 @@ class Preprocessor:
             raise ValueError(f"a frame of this product becomes {self.views} pictures, one a tile: use split")
         self.check(image)
         image = self._gray(image)
-        return self._level(self._picture(image, self._region(image))[None])[0]
+        return cast(npt.NDArray[np.uint8], self._level(self._picture(image, self._region(image))[None])[0])
 
     def split(self, image: Image) -> npt.NDArray[np.uint8]:
         """(H, W) or (H, W, 3), uint8 or uint16 -> (views, height, width, 3) uint8 BGR, contiguous; tiles row by row. Raises FrameError."""
@@ -133,9 +133,8 @@ class Preprocessor:
         gain = float(np.clip(target / max(mean, 1e-3), 1 / GAIN_MAX, GAIN_MAX))
         if abs(gain - 1) < _SAME_GAIN:
             return pictures
-        table = np.clip(np.rint(gain * np.arange(256)), 0, 255).astype(np.uint8)
-        out: npt.NDArray[np.uint8] = np.asarray(cv2.LUT(pictures.reshape(-1, self.spec.width, 3), table), dtype=np.uint8)
-        return out.reshape(pictures.shape)
+        out = cv2.convertScaleAbs(pictures.reshape(-1, self.spec.width, 3), alpha=gain)
+        return cast(npt.NDArray[np.uint8], out).reshape(pictures.shape)
 
     def brightness_of(self, pictures: npt.NDArray[np.uint8]) -> float:
         """Mean gray level of a frame's (views, H, W, 3) pictures, ignored places left out: the mean of the three channels, 0..255."""

@@ -3,7 +3,7 @@
 The stated false-reject rate asks for a quantile that so few images hold one part, or none, beyond it: its order statistic is whatever that
 one part happens to be. Scores beyond a high level of any usual distribution fall off exponentially to first order (Pickands 1975,
 "Statistical inference using extreme order statistics": the generalised Pareto law; shape 0 is taken, since few exceedances say next to
-nothing of a shape). So the quantile is read off all of the upper fifth instead:
+nothing of a shape). So the quantile is read off all of the upper scores instead:
 
     t(rate) = u + mean excess over u x ln(share above u / rate)
 
@@ -29,7 +29,8 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 TOP = 0.2
-"""Share of the scores that make the tail."""
+"""Share of the scores that make the tail, at most: of many, fewer do, FEWER n^0.6, since the model is the better the farther out."""
+FEWER = 1.5
 LEAST_TOP = 16
 """Scores that make it at the least, where so many are there."""
 CENSORED = 0.2
@@ -79,7 +80,7 @@ def tail_quantile(scores: Array, rate: float, apart: int = 0) -> float:
     inside = np.sort(scores)
     beyond = FDR * apart
     total = len(inside) + beyond
-    k = min(max(LEAST_TOP, round(TOP * total)), len(inside) - 1)
+    k = min(max(LEAST_TOP, round(min(TOP * total, FEWER * total**0.6))), len(inside) - 1)
     level, excess = float(inside[-k - 1]), inside[-k:] - inside[-k - 1]
     share = (k + beyond) / total
     if rate >= share:  # not in the tail at all

@@ -235,15 +235,12 @@ class PadimHead(Head):
         levels = range(len(self.level_shapes))
         guesses = [-self.get_buffer(f"shift_{i}").flatten() for i in levels]
         guesses = [torch.cat(guesses[i:]) for i in levels]
-        parts = [
-            [self._shared_moments(features.of_images(fold, varied=True), i, valid, none, guesses[i], silent) for i in levels]
-            for fold in folds
-        ]
-        for k in range(len(folds)):
+        whole = [self._shared_moments(features, i, valid, none, guesses[i], silent) for i in levels]
+        for fold in folds:
+            held = features.of_images(fold, varied=True)
             for i in levels:
-                others = [part[i] for j, part in enumerate(parts) if j != k]
-                sums = [torch.stack([getattr(m, f) for m in others]).sum(0) for f in ("total", "square")]
-                head._set_shared(i, _Moments(sum(m.count for m in others), sums[0], sums[1], guesses[i]))
+                all_, gone = whole[i], self._shared_moments(held, i, valid, none, guesses[i], silent)
+                head._set_shared(i, _Moments(all_.count - gone.count, all_.total - gone.total, all_.square - gone.square, guesses[i]))
             yield head
 
     def _positions_without(self, features: Features, folds: Sequence[npt.NDArray[np.intp]]) -> Iterator[Head]:
