@@ -109,7 +109,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     tellers: list[Sink] = [journal, line, publisher] if isinstance(line, ActuatorLine) else [journal, publisher]
     watching: dict[str, PreviewSink | Archive] = {}
     if config.preview is not None:
-        displays = {id_: Display(m.display, m.input.bits) for id_, m in bundles.items()}
+        displays = {id_: Display(m.display, m.input.bits, m.threshold.value) for id_, m in bundles.items()}
         preview = PreviewSink(config.preview, config.name, displays, monitor.counts)
         watching["previews"] = stack.enter_context(preview)
     if config.archive is not None:

@@ -170,6 +170,7 @@ class Decision:
     severity: float | None
     """score / threshold: 1.0 is the border on every product. None for a FAULT."""
     regions: tuple[Region, ...]
+    """Places that exceed the map's threshold, the worst first; of a rejected part at least its worst place."""
     frame_wh: tuple[int, int]
     """(0, 0) when no frame was had."""
     bundle_id: str

@@ -32,6 +32,14 @@ class Display:
     scale: DisplayScale
     bits: int = 16
     """Significant ones of 16-bit frames (the bundle's `input.bits`)."""
+    threshold: float = 0.0
+    """The bundle's own, on the score, that `scale` belongs to; a recipe that has another one moves the scale in proportion. 0: none has."""
+
+    def at(self, threshold: float) -> DisplayScale:
+        """The scale where `threshold` is in effect: its middle is the map's threshold then."""
+        if self.threshold <= 0 or threshold <= 0:
+            return self.scale
+        return DisplayScale(low=self.scale.low, high=self.scale.high * (threshold / self.threshold))
 
 
 _PLAIN = Display(DisplayScale(low=0.0, high=1.0))
@@ -142,26 +150,27 @@ class PreviewSink:
         return came
 
     def _preview(self, decision: Decision, pictures: tuple[Picture, ...]) -> wire.Preview:
-        bundles = {view.camera: view.bundle_id for view in decision.views}
+        judged = {view.camera: (view.bundle_id, view.threshold) for view in decision.views}
         long_side_px = self._settings.long_side_px
-        main = self._shown(pictures[0] if pictures else Picture("", None, None), decision.bundle_id, long_side_px)
-        others = [self._shown(other, bundles.get(other.camera, ""), max(long_side_px // 3, 64)) for other in pictures[1:]]
+        main = self._shown(pictures[0] if pictures else Picture("", None, None), decision.bundle_id, decision.threshold, long_side_px)
+        others = [self._shown(other, *judged.get(other.camera, ("", 0.0)), max(long_side_px // 3, 64)) for other in pictures[1:]]
         return wire.Preview(
             decision=decision, counts=self._counts(), others=others, camera=main.camera, image=main.image, score_map=main.score_map,
             map_hw=main.map_hw, grid_to_frame=main.grid_to_frame, display_low=main.display_low, display_high=main.display_high,
         )  # fmt: skip
 
-    def _shown(self, picture: Picture, bundle_id: str, long_side_px: int) -> wire.PreviewOther:
+    def _shown(self, picture: Picture, bundle_id: str, threshold: float, long_side_px: int) -> wire.PreviewOther:
         frame, prediction = picture.frame, picture.prediction
         display = self._displays.get(bundle_id, _PLAIN)
+        scale = display.at(threshold)
         return wire.PreviewOther(
             camera=picture.camera,
             image=b"" if frame is None else encode_small(frame.image, long_side_px, display.bits),
             score_map=b"" if prediction is None else wire.pack_map(prediction.score_map),
             map_hw=(0, 0) if prediction is None else (prediction.score_map.shape[0], prediction.score_map.shape[1]),
             grid_to_frame=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0) if prediction is None else wire.flat_affine(prediction.grid_to_frame),
-            display_low=display.scale.low,
-            display_high=display.scale.high,
+            display_low=scale.low,
+            display_high=scale.high,
         )
 
 
