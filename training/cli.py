@@ -69,6 +69,7 @@ def fit(
     from training.augment import parse_augment
     from training.calibrate import Rule
     from training.data import load_dataset
+    from training.judging.telling import show, tell_run
     from training.lesson import Lesson, learns, resolve
     from training.material import OutlierSource
     from training.methods.table import METHODS
@@ -114,10 +115,12 @@ def fit(
         for note in dataset.notes:
             say(f"note: {note}")
         run = teach(dataset, lesson, out, force=force or resume, progress=progress, say=say)
+        told = tell_run(run, dataset, progress)
     if (learning := run.info.learning) is not None:
         why = {"steps": "the course was over", "time": "the time was over", "patience": "held-out images gained no more"}[learning.ended]
         say(f"learnt {learning.steps} steps in {learning.seconds:.0f} s, best at {learning.best_step}; {why}")
     say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
+    show(told, run.info.threshold.false_reject_rate, say)
     say(f"wrote {out} in {time.monotonic() - started:.0f} s")
 
 

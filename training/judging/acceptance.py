@@ -3,6 +3,9 @@
 What is asked where nobody asks: at most 5 % of the bad parts missed, and at most 2 % of the good ones rejected, or twice the stated
 false-reject rate where that is more. A line engineer who states 1 % expects about 1 % and is at peace with 2; and an inspection that lets
 more than one bad part in twenty through is not what he thinks he has bought. Whoever knows his line says otherwise (`--accept`).
+Painted defects are of all strengths down to what hardly shows: on magnetic_tile (padim, 160 good images), at thresholds that reject 0 to
+30 % of the good parts, 11 to 32 in a hundred more of them are missed than of photographed ones. So only half of them must be found, which
+tells a detector that sees next to nothing from one that sees, and no more.
 
 Shares that were seen are compared, unless a confidence is asked for: then it is their upper bounds (Clopper and Pearson 1934), and what too
 few images can't show is not met.
@@ -22,6 +25,7 @@ from edge_runtime.errors import ConfigError
 from training.calibrate import clopper_pearson
 
 MAX_MISSED = 0.05
+MAX_MISSED_PAINTED = 0.5
 MAX_REJECTED = 0.02
 EXAMPLE = "misses <= 2 %, rejects <= 1 %, confidence 95 %"
 LEAST_REAL = 3
@@ -58,9 +62,9 @@ class Criteria:
         return ", ".join([*parts, *([f"confidence {share(self.confidence)}"] if self.confidence is not None else [])])
 
 
-def default_criteria(stated_rate: float | None) -> Criteria:
-    """What is asked where nobody asks; `stated_rate`: the threshold's false-reject rate, where it has one."""
-    return Criteria(MAX_MISSED, max(MAX_REJECTED, 2 * (stated_rate or 0.0)))
+def default_criteria(stated_rate: float | None, basis: Basis = "real") -> Criteria:
+    """What is asked where nobody asks; `stated_rate`: the threshold's false-reject rate, where it has one; `basis`: of the bad parts."""
+    return Criteria(MAX_MISSED_PAINTED if basis == "painted" else MAX_MISSED, max(MAX_REJECTED, 2 * (stated_rate or 0.0)))
 
 
 def parse_accept(text: str) -> Criteria:

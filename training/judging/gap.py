@@ -60,6 +60,14 @@ def place(good: Array, bad: Array, base: float, rate: float) -> Placed:
     return Placed(value, gap, int((good > value).sum()), int((bad <= value).sum()), lowest)
 
 
+def left_out(good: Array, bad: Array, base: float, rate: float) -> npt.NDArray[np.bool_]:
+    """(m,) whether each bad image is missed by the threshold that the others alone would set: what its own part in the choice hides.
+
+    Needs m >= 2; other arguments as for `place`.
+    """
+    return np.array([bad[i] <= place(good, np.delete(bad, i), base, rate).value for i in range(len(bad))], dtype=bool)
+
+
 def _lowered(good: Array, bad: Array, base: float, rate: float) -> float:
     """The base, or a lower threshold that catches more bad images and still rejects no more than the stated share of the good images."""
     allowed = math.floor(rate * len(good) + _EPS)

@@ -5,7 +5,7 @@ import pytest
 
 from edge_runtime.errors import CalibrationError
 from training.calibrate import Rule, Scores, apply_rule, check_rule
-from training.judging.gap import place
+from training.judging.gap import left_out, place
 
 
 def scores(values: object) -> Scores:
@@ -72,3 +72,11 @@ def test_a_gap_without_a_rate_lies_within_the_one_that_the_images_support() -> N
 def test_scores_below_zero_are_parted_too() -> None:
     placed = place(np.array([-9.0, -8.0, -7.0]), np.array([-1.0, 0.0, 1.0]), -7.0, 0.25)
     assert -7 < placed.value < -1
+
+
+def test_a_bad_image_is_judged_by_the_threshold_that_the_others_set() -> None:
+    """The weakest lowers the threshold enough to be found; without it, it would have been missed."""
+    good, base = np.append(np.linspace(10, 28, 159), 40.8), 40.8
+    bad = np.array([31.0, 39.0, 60.0, 70.0])
+    assert place(good, bad, base, 0.01).missed == 0
+    assert left_out(good, bad, base, 0.01).tolist() == [True, False, False, False]
