@@ -17,7 +17,8 @@ from edge_runtime.bundle import DisplayScale
 from edge_runtime.config import PreviewSettings
 from edge_runtime.errors import SinkError
 from edge_runtime.handoff import Mailbox
-from edge_runtime.records import Decision, Image, Picture
+from edge_runtime.records import Decision, Image, Picture, ReleaseState
+from edge_runtime.released import worst
 from edge_runtime.sinks.binding import LONGEST_REQUEST, bind
 
 _JPEG_QUALITY = 85
@@ -58,12 +59,14 @@ class PreviewSink:
         station: str,
         displays: Mapping[str, Display],
         counts: Callable[[], dict[str, int]] = dict,
+        releases: Mapping[tuple[str, str], ReleaseState] | None = None,
     ) -> None:
-        """`displays`: by the bundle's id. `counts`: verdicts so far, shown in the window."""
+        """`displays`: by the bundle's id. `counts`: verdicts so far, shown in the window. `releases`: by recipe and bundle's id."""
         self._settings = settings
         self._station = station
         self._displays = dict(displays)
         self._counts = counts
+        self._releases = dict(releases or {})
         self._mailbox: Mailbox[_Part] = Mailbox()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._thread: threading.Thread | None = None
@@ -157,7 +160,13 @@ class PreviewSink:
         return wire.Preview(
             decision=decision, counts=self._counts(), others=others, camera=main.camera, image=main.image, score_map=main.score_map,
             map_hw=main.map_hw, grid_to_frame=main.grid_to_frame, display_low=main.display_low, display_high=main.display_high,
+            release=self._release(decision),
         )  # fmt: skip
+
+    def _release(self, decision: Decision) -> ReleaseState | None:
+        judged = [(v.recipe, v.bundle_id) for v in decision.views] or [(decision.recipe, decision.bundle_id)]
+        known = [self._releases[job] for job in judged if job in self._releases]
+        return worst(known) if known else None
 
     def _shown(self, picture: Picture, bundle_id: str, threshold: float, long_side_px: int) -> wire.PreviewOther:
         frame, prediction = picture.frame, picture.prediction
