@@ -109,7 +109,7 @@ def test_the_log_health_status_and_the_window_say_that_it_was_built_by_force(
 def test_a_station_may_ask_for_bundles_that_were_found_fit(station_dir: Path, bundle_with: Callable[[Acceptance | None], Path]) -> None:
     recipe(station_dir, "recipe", bundle_with(None))
     station = write_station(station_dir, 'kind = "timer"', port=free_port(), loop=False, more="require_release = true")
-    with pytest.raises(BundleError, match="require_release: .* only what was found fit for release, found one that is not ass"):
+    with pytest.raises(BundleError, match=r"require_release: .* only what was found fit for release, found one that is not ass"):
         run_station(station)
     recipe(station_dir, "recipe", bundle_with(accepted("passed")))
     assert run_station(station) == 0
