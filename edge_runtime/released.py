@@ -17,20 +17,21 @@ def release_of(manifest: Manifest, recipe: Recipe) -> ReleaseState:
     found = manifest.acceptance
     if found is None:
         return ReleaseState(Release.UNKNOWN, "nobody asked when the bundle was built")
+    _, _, why = found.sentence.rpartition("release: ")  # the word itself stands beside it
     if found.state == "failed":
-        return ReleaseState(Release.REFUSED, f"{found.sentence}{'; built all the same, by --force' if found.forced else ''}")
+        return ReleaseState(Release.REFUSED, f"{why}{'; built all the same, by --force' if found.forced else ''}")
     if found.state == "passed":
         stated = manifest.threshold.value
         if recipe.threshold is not None and recipe.threshold != stated:
             return ReleaseState(
                 Release.UNKNOWN,
-                f"the recipe's threshold is {recipe.threshold:.4g}, the bundle was judged at {stated:.4g}: {found.sentence}",
+                f"the recipe's threshold is {recipe.threshold:.4g}, the bundle was judged at {stated:.4g}: {why}",
             )
         if recipe.min_defect_px:
-            why = f"the recipe accepts places below {recipe.min_defect_px} px, which the bundle was not judged with: {found.sentence}"
-            return ReleaseState(Release.UNKNOWN, why)
-        return ReleaseState(Release.RELEASED, found.sentence)
-    return ReleaseState(Release.UNKNOWN, found.sentence)
+            differs = f"the recipe accepts places below {recipe.min_defect_px} px, which the bundle was not judged with: {why}"
+            return ReleaseState(Release.UNKNOWN, differs)
+        return ReleaseState(Release.RELEASED, why)
+    return ReleaseState(Release.UNKNOWN, why.removeprefix("not assessed: "))
 
 
 def worst(states: Iterable[ReleaseState]) -> ReleaseState:
