@@ -17,7 +17,7 @@ def release_of(manifest: Manifest, recipe: Recipe) -> ReleaseState:
     found = manifest.acceptance
     if found is None:
         return ReleaseState(Release.UNKNOWN, "nobody asked when the bundle was built")
-    _, _, why = found.sentence.rpartition("release: ")  # the word itself stands beside it
+    why = found.why
     if found.state == "failed":
         return ReleaseState(Release.REFUSED, f"{why}{'; built all the same, by --force' if found.forced else ''}")
     if found.state == "passed":
@@ -31,7 +31,7 @@ def release_of(manifest: Manifest, recipe: Recipe) -> ReleaseState:
             differs = f"the recipe accepts places below {recipe.min_defect_px} px, which the bundle was not judged with: {why}"
             return ReleaseState(Release.UNKNOWN, differs)
         return ReleaseState(Release.RELEASED, why)
-    return ReleaseState(Release.UNKNOWN, why.removeprefix("not assessed: "))
+    return ReleaseState(Release.UNKNOWN, why)
 
 
 def worst(states: Iterable[ReleaseState]) -> ReleaseState:

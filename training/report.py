@@ -203,12 +203,12 @@ def banner(subject: Subject, scored: Scored) -> Banner:
     """What was found when the bundle was built; where nobody asked then, what the defaults say of these very images."""
     usual = default_criteria(subject.threshold.false_reject_rate)
     if (found := subject.acceptance) is not None:
-        words = f"{found.sentence}, when it was built{' – in spite of this, by --force' if found.forced else ''}."
+        words = f"{found.why}. So it was found when it was built{', which was done by force' if found.forced else ''}."
     else:
         good, bad = scored.pick(True).score, scored.pick(False).score
         bad = bad if len(bad) >= LEAST_REAL else bad[:0]
         found = judge_acceptance(usual, good, bad, subject.threshold.value, "real")
-        words = f"{found.sentence}; judged on the images of this page, by what is asked where nobody asks ({usual.words})."
+        words = f"{found.why}; judged on the images of this page, by what is asked where nobody asks ({usual.words})."
     max_missed = found.max_missed if found.basis == "real" else usual.max_missed  # what was asked of painted ones is another thing
     return Banner(found.state, words[0].upper() + words[1:], max_missed, found.max_rejected)
 
