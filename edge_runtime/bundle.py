@@ -130,7 +130,7 @@ class Acceptance(_Record, frozen=True, kw_only=True):
 
     state: Literal["passed", "failed", "not assessed"]
     sentence: str
-    """For people: what was asked, what was found, on what."""
+    """For people: the verdict, a colon, then what was found, what was asked, on what."""
     basis: Literal["real", "painted", "none"]
     """Which bad parts it rests on: photographed ones, painted ones, or none."""
     max_missed: float
@@ -145,6 +145,11 @@ class Acceptance(_Record, frozen=True, kw_only=True):
     n_good: int = 0
     forced: bool = False
     """It failed, and was built all the same because its user asked for that by name."""
+
+    @property
+    def why(self) -> str:
+        """The sentence without the verdict, which then stands beside it."""
+        return self.sentence.partition(": ")[2] or self.sentence
 
 
 class Wander(_Record, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +24,8 @@ from edge_runtime.plc.ports import open_port
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.recipes import Entry, check_area, load_recipes
-from edge_runtime.records import Frame
+from edge_runtime.records import Frame, Release
+from edge_runtime.released import check_release, release_of
 from edge_runtime.signature import TrustedKey, load_keys, released_by
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.binding import answers
@@ -43,6 +44,8 @@ class Finding:
     what: str
     ok: bool
     sentence: str
+    warns: bool = False
+    """It is as it should be for the station to run, and a person should know of it all the same."""
 
 
 def check_station(path: Path) -> Iterator[Finding]:
@@ -172,11 +175,24 @@ def _recipe(
     except (BundleError, ConfigError, DeviceError) as e:
         yield Finding(f"{prefix}bundle", False, str(e))
         return None
+    yield _release(prefix, predictor, recipe, config)
     yield _try(f"{prefix}device", lambda: f"{stack.enter_context(predictor).device_used}: the model runs")
     if predictor.device_used:
         yield _try(f"{prefix}golden samples", lambda: _golden(predictor, config, recipe))
         yield _try(f"{prefix}limits", lambda: _limits(predictor, recipe))
     return predictor
+
+
+def _release(prefix: str, predictor: OpenvinoPredictor, recipe: Recipe, config: StationConfig) -> Finding:
+    """Whether it was found fit for release; what was not is a warning, unless this station asks for it."""
+    state = release_of(predictor.bundle.manifest, recipe)
+
+    def said() -> str:
+        check_release(state, config.require_release)
+        return f"{state.word}: {state.why}"
+
+    found = _try(f"{prefix}release", said)
+    return replace(found, warns=found.ok and state.word is Release.REFUSED)
 
 
 def _limits(predictor: OpenvinoPredictor, recipe: Recipe) -> str:

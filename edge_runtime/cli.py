@@ -63,14 +63,16 @@ def run(station: StationFile) -> None:
 def check(station: StationFile) -> None:
     """See whether all that a station needs is there.
 
-    A line each; exit code 1 when something is not. For the user that runs the station, while it does not run.
+    A line each ("!": it may run, and a person should know); exit code 1 when something is not. For the user that runs the station, while
+    it does not run.
     """
     from edge_runtime.check import check_station
 
     failed = 0
     for finding in check_station(station):
         failed += not finding.ok
-        typer.secho("✓ " if finding.ok else "✗ ", fg="green" if finding.ok else "red", bold=True, nl=False)
+        mark, colour = ("! ", "yellow") if finding.warns else ("✓ ", "green") if finding.ok else ("✗ ", "red")
+        typer.secho(mark, fg=colour, bold=True, nl=False)
         typer.echo(f"{finding.what:<15} {finding.sentence}")
     raise typer.Exit(EXIT_FINDINGS if failed else EXIT_OK)
 

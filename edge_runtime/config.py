@@ -126,6 +126,8 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     preview: PreviewSettings | None = None
     trusted_keys: tuple[Path, ...] = ()
     """Public keys (`lineside-export keygen`): with any, only bundles that one of them released are run (`lineside-export sign`)."""
+    require_release: bool = False
+    """Run only bundles that were found fit for release when they were built (`lineside-export build --accept`), at their own threshold."""
     golden_tolerance_scale: Annotated[float, Meta(ge=1, le=100)] = 1.0
     """Multiplies the bundle's golden-sample tolerance on this device (another instruction set rounds differently);
     echoed by `lineside check`."""

@@ -16,7 +16,8 @@
     ├── DisplayError       85  the operator's window has no screen to open on, or no station gave it anything to draw
     ├── CalibrationError   82  the images cannot support the threshold that was asked for
     ├── ExportError        80  a model could not be converted, quantized, compiled or run
-    │   └── ParityError    81  it could, but its verdicts differ from the detector's
+    │   ├── ParityError    81  it could, but its verdicts differ from the detector's
+    │   └── NotAccepted    86  it could, but it misses or rejects more than was asked for (--accept)
     └── MissingExtra       83  an optional package is needed; the message holds the command that installs it
 
 0 is success, 1 a check that found something, 2 a usage error, 70 a bug in Lineside (an exception
@@ -132,6 +133,12 @@ class ParityError(ExportError):
     """The exported model's verdicts differ from the detector's."""
 
     exit_code = 81
+
+
+class NotAccepted(ExportError):
+    """The exported model misses or rejects more than was asked for; built all the same where that is asked for by name."""
+
+    exit_code = 86
 
 
 class MissingExtra(LinesideError):

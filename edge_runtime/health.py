@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_runtime.drift import DriftWatch
 from edge_runtime.errors import LinesideError
-from edge_runtime.records import Decision, Health, State, Verdict
+from edge_runtime.records import Decision, Health, ReleaseState, State, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ class Monitor:
         last_seq: int = 0,
         drifts: Mapping[tuple[str, str], DriftWatch] | None = None,
         inference: str = "",
+        releases: Mapping[tuple[str, str], ReleaseState] | None = None,
     ) -> None:
         """Begin in state STARTING.
 
@@ -92,6 +93,7 @@ class Monitor:
             last_seq: of the last decision before this start.
             drifts: told of every judged part, by the camera's name (empty for the only one) and the id of the bundle that judged it.
             inference: how the models of several cameras run.
+            releases: whether what judges is released, by the recipe's name and the bundle's id as `judging` has them.
         """
         self._station, self._recipe, self._bundle_id, self._device = station, recipe, bundle_id, device
         self._send = send
@@ -99,6 +101,7 @@ class Monitor:
         self._last_seq = last_seq
         self._drifts = dict(drifts or {})
         self._inference = inference
+        self._releases = dict(releases or {})
         self._began = time.monotonic()
         self._state = State.STARTING
         self._lock = threading.Lock()
@@ -209,6 +212,7 @@ class Monitor:
             uptime_s=round(time.monotonic() - self._began, 3), counts=counts, stages_ms=stages, last_seq=last_seq,
             wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), drift=drift_state, inference=self._inference,
             connections={name: dict(tallies) for name, part in self._connections.items() if (tallies := part.tallies)},
+            release=self._releases.get((recipe, bundle_id)),
         )  # fmt: skip
 
     def _run(self) -> None:

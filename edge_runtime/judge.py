@@ -8,7 +8,7 @@ import numpy as np
 from edge_runtime.bundle import Manifest
 from edge_runtime.config import Recipe
 from edge_runtime.records import Cause, Prediction, Region, Verdict
-from edge_runtime.regions import find_regions
+from edge_runtime.regions import find_regions, worst_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Judgement:
     verdict: Verdict
     reason: str
     regions: tuple[Region, ...]
+    """What exceeds the map's threshold; of a rejected part at least its worst place, which may lie below it."""
     severity: float | None
     cause: Cause = Cause.NONE
     """Of a FAULT."""
@@ -66,4 +67,7 @@ def judge(prediction: Prediction, limits: Limits, frame_wh: tuple[int, int]) -> 
     if regions:
         r = regions[0]
         reason += f", worst near x={(r.x0 + r.x1) // 2} y={(r.y0 + r.y1) // 2} ({r.area_px} px)"
+    elif regions := worst_place(prediction.score_map, prediction.grid_to_frame, frame_wh):
+        r = regions[0]
+        reason += f", most of it near x={(r.x0 + r.x1) // 2} y={(r.y0 + r.y1) // 2}; no single place exceeds its own limit"
     return Judgement(Verdict.REJECT, reason + ".", regions, severity)

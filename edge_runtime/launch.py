@@ -30,6 +30,7 @@ from edge_runtime.plc.line import PlcLine
 from edge_runtime.protocols import ActuatorLine, Sink
 from edge_runtime.recipes import OpenRecipe, named, open_recipes, products_of
 from edge_runtime.regions import find_regions
+from edge_runtime.released import by_job, by_product
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.preview import Display, PreviewSink
@@ -85,6 +86,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     threads, inference = _model_threads(opened, len(names), stack)
     products = products_of(opened, threads)
     own = products[""]
+    releases = by_job([(o.predictor.bundle.manifest, o.predictor.bundle.id, o.entry.recipe) for o in opened])
     find_regions(np.ones((4, 4), np.float32), np.eye(2, 3), (4, 4), 0.5)  # its first call takes milliseconds: not at the first reject
 
     deadlines_ns: dict[str, int] = {}
@@ -98,7 +100,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
         station=config.name, recipe=own.recipe, bundle_id=own.bundle_id, device=opened[0].predictor.device_used, send=publisher.send_health,
         # A PLC may be waited for, a part or a change of recipe may take its whole deadline: none of them is a thread that died.
         alive_within_s=_ALIVE_WITHIN_S + slowest_s + getattr(config.trigger, "timeout_ms", 0.0) / 1e3,
-        last_seq=journal.last_seq(), inference=inference,
+        last_seq=journal.last_seq(), inference=inference, releases=by_product(releases, products.values()),
         drifts={(names[o.entry.camera], o.predictor.bundle.id): DriftWatch(drift)
                 for o in opened if (drift := o.predictor.bundle.manifest.drift) is not None},
     )  # fmt: skip
@@ -109,8 +111,8 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     tellers: list[Sink] = [journal, line, publisher] if isinstance(line, ActuatorLine) else [journal, publisher]
     watching: dict[str, PreviewSink | Archive] = {}
     if config.preview is not None:
-        displays = {id_: Display(m.display, m.input.bits) for id_, m in bundles.items()}
-        preview = PreviewSink(config.preview, config.name, displays, monitor.counts)
+        displays = {id_: Display(m.display, m.input.bits, m.threshold.value) for id_, m in bundles.items()}
+        preview = PreviewSink(config.preview, config.name, displays, monitor.counts, releases)
         watching["previews"] = stack.enter_context(preview)
     if config.archive is not None:
         watching["archives"] = stack.enter_context(Archive(config.archive))

@@ -13,6 +13,8 @@ from edge_runtime.inference import Model, ModelThread
 from edge_runtime.judge import limits_of
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.products import Job, Product
+from edge_runtime.records import Release
+from edge_runtime.released import check_release, release_of
 from edge_runtime.signature import load_keys, released_by
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,8 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
             bundle = bundles.get(recipe.bundle) or ModelBundle.open(recipe.bundle, private=bool(keys))
             bundles[recipe.bundle] = bundle
             signer = released_by(bundle, keys, recipe.bundle)
+            release = release_of(bundle.manifest, recipe)
+            check_release(release, config.require_release)
             what = (entry.camera, bundle.id, recipe.region)
             if what not in predictors:
                 predictors[what] = stack.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
@@ -82,6 +86,8 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
         released = f", released by {signer}" if signer else ""
         log.info("%s %s: bundle %s %s%s, %d golden samples agree on %s",
             entry.where or "recipe", recipe.name, m.name, m.version, released, wanted, device)  # fmt: skip
+        level = logging.WARNING if release.word is Release.REFUSED else logging.INFO
+        log.log(level, "%s %s: %s: %s", entry.where or "recipe", recipe.name, release.word.upper(), release.why)
     return opened
 
 

@@ -170,6 +170,7 @@ class Decision:
     severity: float | None
     """score / threshold: 1.0 is the border on every product. None for a FAULT."""
     regions: tuple[Region, ...]
+    """Places that exceed the map's threshold, the worst first; of a rejected part at least its worst place."""
     frame_wh: tuple[int, int]
     """(0, 0) when no frame was had."""
     bundle_id: str
@@ -224,6 +225,26 @@ class DriftState:
     """Of held-out good parts."""
 
 
+class Release(enum.StrEnum):
+    """Whether what judges was found fit for release when its bundle was built."""
+
+    RELEASED = "released"
+    """It met what was asked of it, at the threshold that is in effect."""
+    UNKNOWN = "not assessed"
+    """Nobody asked, there was nothing to judge it by, or the recipe judges otherwise than the bundle was judged."""
+    REFUSED = "not released"
+    """It did not, and was built all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseState:
+    """With the reason."""
+
+    word: Release
+    why: str
+    """For people."""
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """How a station is, published once a second."""
@@ -251,3 +272,5 @@ class Health:
     connections: dict[str, dict[str, int]] = field(default_factory=dict)
     """Since start, `reconnects` of each camera ("camera NAME", or "camera" for the only one) and of the PLC ("plc"), and the
     `incomplete_frames` of an industrial camera."""
+    release: ReleaseState | None = None
+    """Of what is judged by now, the worst of several cameras; None from a station that does not tell."""

@@ -50,3 +50,11 @@ def find_regions(
         if area >= min_area_px and (high > low).all():
             found.append(Region(int(low[0]), int(low[1]), int(high[0]), int(high[1]), area, float(peak[i])))
     return tuple(sorted(found, key=lambda r: r.peak, reverse=True))
+
+
+def worst_place(score_map: ScoreMap, grid_to_frame: Affine, frame_wh: tuple[int, int]) -> tuple[Region, ...]:
+    """The one region round the map's largest value, down to half of its height above the map's median: where to look first when no place
+    exceeds the map's threshold. Of a map that is the same everywhere, all of it. Arguments as for `find_regions`."""
+    peak = score_map.max()
+    level = min(float(np.median(score_map) + peak) / 2, float(np.nextafter(peak, np.float32(-np.inf))))
+    return find_regions(score_map, grid_to_frame, frame_wh, level)[:1]

@@ -7,8 +7,9 @@ from rich.text import Text
 
 from edge_runtime.client import DecisionClient
 from edge_runtime.errors import WireError
-from edge_runtime.records import Health, State
+from edge_runtime.records import Health, Release, State
 
+_RELEASE = {Release.RELEASED: "green", Release.UNKNOWN: "yellow", Release.REFUSED: "bold red"}
 _STYLES = {State.READY: "bold green", State.DEGRADED: "bold black on yellow"}
 
 
@@ -36,6 +37,8 @@ def lines_of(health: Health) -> list[Text]:
     lines += [Text(f"✗ {problem}", style="red") for problem in health.problems]
     inference = f", cameras' models {health.inference}" if health.inference else ""
     lines.append(Text(f"recipe {health.recipe}, bundle {health.bundle_id[:12]}, on {health.device}{inference}"))
+    if (release := health.release) is not None:
+        lines.append(Text(f"{release.word}: {release.why}", style=_RELEASE[release.word]))
     lines.append(Text(f"{_named(health.counts)}; last decision {health.last_seq}"))
     times = [f"{stage} {median:.1f} ms (p99 {p99:.1f})" for stage, (median, p99) in health.stages_ms.items()]
     lines += [Text(", ".join(times))] if times else []

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime.errors import ConfigError, WireError
-from edge_runtime.records import Affine, Decision, Health, ScoreMap
+from edge_runtime.records import Affine, Decision, Health, ReleaseState, ScoreMap
 
 SCHEMA = 1
 DECISION = b"decision"
@@ -79,6 +79,8 @@ class Preview(_Message, frozen=True, kw_only=True):
     """With several cameras: whose picture this is, the deciding one."""
     others: list[PreviewOther] = []
     """With several cameras: the others' pictures."""
+    release: ReleaseState | None = None
+    """Of what judged this part; None for a part that nothing judged, and from a station that does not tell."""
 
 
 class ReplayRequest(_Message, frozen=True, kw_only=True):

@@ -17,9 +17,10 @@ import timm
 import torch
 
 import edge_runtime
-from edge_runtime.bundle import SCHEMA, DisplayScale, Golden, Manifest, Metrics, OutputSpec, Threshold
+from edge_runtime.bundle import SCHEMA, Acceptance, DisplayScale, Golden, Manifest, Metrics, OutputSpec, Threshold
 from edge_runtime.errors import ExportError, GoldenMismatch
 from export import convert, package, parity
+from export.accept import PAINTED, PAINTED_SEED, Asked, accept, wants_painted
 from export.child import golden_in_child, run_in_child
 from export.gate import Gate, Judged
 from export.model_info import write_model_info
@@ -30,9 +31,10 @@ from training.drift import drift_limits
 from training.evaluate import measure
 from training.facts import load_frame
 from training.fit import Course, Painted, fit_held_out
+from training.judging.telling import Told, tell
 from training.material import painted_pictures
 from training.methods.base import Features, Head, LevelShape, Progress, silent
-from training.recalibrate import open_data
+from training.recalibrate import open_data, painted_scores
 from training.run import IGNORE, Detector, Run, RunInfo
 
 ONNX_CHECKED = 16
@@ -49,6 +51,8 @@ class Options:
     band: float = parity.DEFAULT_BAND
     budget: float = parity.DEFAULT_BUDGET
     force: bool = False
+    accept: Asked | None = None
+    """Judge whether it is fit for release; None: nobody asks."""
     torch_images: int | None = None
     """Compare the FP32 graph with torch on this many images only; the manifest then has no figures of torch's."""
 
@@ -73,6 +77,9 @@ class Report:
     n_compared: int
     seconds: float
     notes: tuple[str, ...]
+    told: Told | None = None
+    """What the threshold does to bad parts, where some are known."""
+    acceptance: Acceptance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,8 @@ class _Built:
     display: DisplayScale
     held_out: Scores
     """Of good parts."""
+    painted: Scores | None = None
+    """Of painted defects, where there are no bad parts to judge by."""
 
 
 def build(
@@ -110,7 +119,7 @@ def build(
     Raises:
         ConfigError: `out` is taken.
         DataError: images are missing or are not those of the run.
-        ExportError: a conversion or a model failed; ParityError: precisions disagree.
+        ExportError: a conversion or a model failed; ParityError: precisions disagree; NotAccepted: it is not fit for release.
     """
     began = time.monotonic()
     package.check_out(out, options.zipped, options.force)
@@ -129,6 +138,7 @@ class _Export:
         self.work.mkdir()
         self.pack.mkdir()
         self.gate = Gate(run, dataset, self.work, progress)
+        self.paints = PAINTED if options.accept is not None and wants_painted(dataset) else 0
 
     def build(self, out: Path, began: float) -> Report:
         info, options = self.run.info, self.options
@@ -159,16 +169,35 @@ class _Export:
             after = final.judged.scored.scores.score / final.threshold.value
             names = self.gate.names_of(judged.scored.samples)
             flips = parity.check_verdicts("INT8 against FP32", names, before, after, options.band)
+        acceptance = self._accept(final)
         if options.onnx:
             self._onnx(detector, images, of_torch)
-        bundle_id = self._pack(final, metrics)
+        bundle_id = self._pack(final, metrics, acceptance)
         package.publish(self.pack, out)
         if options.zipped:
             package.write_zip(out, package.zip_path(out))
         return Report(
             out, bundle_id, package.size_bytes(out), metrics, latency, self.gate.prepare.views, final.threshold, difference, flips,
-            len(judged.scored.samples), time.monotonic() - began, self._notes(metrics),
+            len(judged.scored.samples), time.monotonic() - began, self._notes(metrics), self._tell(final), acceptance,
         )  # fmt: skip
+
+    def _accept(self, built: _Built) -> Acceptance | None:
+        """Raises NotAccepted."""
+        if self.options.accept is None:
+            return None
+        painted = built.painted
+        if self.paints and painted is None:
+            seed = self.run.info.seed + PAINTED_SEED
+            painted = painted_scores(self.run, self.run.detector(), self.dataset, self.gate.prepare, self.paints, self.progress, seed)
+        told = self._tell(built)
+        return accept(
+            self.options.accept, self.run.info.rule, built.threshold, built.judged, built.held_out, painted, told, self.run.info.apart
+        )
+
+    def _tell(self, built: _Built) -> Told | None:
+        scored = built.judged.scored
+        what = "test split" if self.dataset.test else "held-out good and the bad images"
+        return tell(scored.samples, scored.scores.score, built.threshold.value, built.threshold.false_reject_rate, what=what)
 
     def _int8(self, trunk: convert.TrunkGraph, head: Head, level_shapes: list[LevelShape], images: Path) -> _Built:
         """Quantize, extract with the very graph that ships, refit, stitch, recalibrate."""
@@ -182,7 +211,7 @@ class _Export:
         features = Features.of(levels, prepare.views, len(levels[0]) // (len(good) * prepare.views) - 1)
         fitted = fit_held_out(
             info.method, info.params, level_shapes, features, prepare, info.seed, folds=info.folds, course=Course(learnt=head),
-            painted=self._painted(quantized, info.rule.synthetic) if info.rule.synthetic else None, progress=self.progress,
+            painted=self._painted(quantized, info.rule.synthetic) if info.rule.synthetic or self.paints else None, progress=self.progress,
         )  # fmt: skip
         held_out = fitted.held_out
         found = self.gate.run_ir("int8", convert.stitch(quantized, convert.convert_head(fitted.head, level_shapes)), images)
@@ -193,17 +222,19 @@ class _Export:
         rule = info.rule
         good = judged.scores_of("test", True) if rule.from_test_split else held_out
         bad = judged.scores_of("test" if rule.from_test_split else "bad", False)
-        if (painted := fitted.painted) is not None:
+        painted, judges = _parted(fitted.painted, info.rule.synthetic)
+        if painted is not None:
             bad = painted if not len(bad) else Scores(*(np.concatenate(p) for p in zip(astuple(bad), astuple(painted), strict=True)))
         own = () if rule.from_test_split else (info.apart, len(info.odd))
         threshold, display = apply_rule(rule, good, bad if len(bad) else None, *own)
-        return _Built(self.work / "int8.xml", judged, threshold, display, held_out)
+        return _Built(self.work / "int8.xml", judged, threshold, display, held_out, judges)
 
     def _painted(self, quantized: ov.Model, count: int) -> Painted:
-        """What the quantized backbone makes of the defects that the rule has painted."""
-        prepare = self.gate.prepare
-        pictures, sources = painted_pictures(self.gate.held, prepare, count, self.run.info.seed)
-        file = self.gate.write_pictures("painted", pictures.reshape(-1, *pictures.shape[2:]), count * prepare.views)
+        """What the quantized backbone makes of the defects that the rule has painted, and of those that judge."""
+        prepare, seed = self.gate.prepare, self.run.info.seed
+        sets = [painted_pictures(self.gate.held, prepare, n, s) for n, s in ((count, seed), (self.paints, seed + PAINTED_SEED)) if n]
+        pictures, sources = (np.concatenate(parts) for parts in zip(*sets, strict=True))
+        file = self.gate.write_pictures("painted", pictures.reshape(-1, *pictures.shape[2:]), len(sources) * prepare.views)
         return Painted(Features.of(self._levels("int8_painted", quantized, file), prepare.views, 0), sources)
 
     def _levels(self, name: str, trunk: ov.Model, pictures: Path) -> list[npt.NDArray[np.float32]]:
@@ -225,7 +256,7 @@ class _Export:
         scores = np.asarray(found.outputs["score"], dtype=np.float64)
         parity.check_same(self.gate.names[:ONNX_CHECKED], expected[:ONNX_CHECKED], scores, info.threshold.value)
 
-    def _pack(self, built: _Built, metrics: dict[str, Metrics]) -> str:
+    def _pack(self, built: _Built, metrics: dict[str, Metrics], acceptance: Acceptance | None) -> str:
         info, precision = self.run.info, self.options.precision
         good = np.array([s.is_good for s in self.gate.samples], dtype=bool)
         picks = package.choose_golden(built.judged.raw, good, built.threshold.value)
@@ -251,6 +282,7 @@ class _Export:
             threshold=built.threshold,
             display=built.display,
             drift=drift_limits(built.held_out.score),
+            acceptance=acceptance,
             dataset=info.dataset,
             metrics=metrics,
             golden=[
@@ -272,6 +304,14 @@ class _Export:
         if gate.image_auroc is None:
             return ("only good images were at hand: their verdicts were compared, AUROC could not be gated",)
         return () if gate.pixel_auroc is not None else ("no masks were at hand: pixel AUROC could not be gated",)
+
+
+def _parted(painted: Scores | None, first: int) -> tuple[Scores | None, Scores | None]:
+    """The first so many, and the others; None for none."""
+    if painted is None:
+        return None, None
+    own, others = (Scores(*(a[rows] for a in astuple(painted))) for rows in (slice(first), slice(first, None)))
+    return own if len(own) else None, others if len(others) else None
 
 
 def _settings(info: RunInfo) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from edge_runtime.bundle import Metrics, ModelBundle
 from edge_runtime.console import run_app
@@ -48,21 +49,36 @@ def build(
     zipped: Annotated[bool, typer.Option("--zip", help="Also write the bundle as one file, BUNDLE.zip.")] = False,
     band: Annotated[float | None, typer.Option(help="How far from 1.0 a severity may lie for its verdict to flip.")] = None,
     budget: Annotated[float | None, typer.Option(help="How far AUROC may fall by quantization.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there already.")] = False,
+    accept: Annotated[
+        str | None,
+        typer.Option(
+            help='What is asked, such as "misses <= 2 %, rejects <= 1 %, confidence 95 %". Default: misses <= 5 % of bad parts'
+            " (50 % of painted ones), rejects <= 2 % or twice the stated rate."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a bundle that is there already; build one that does not meet --accept, marked so.")
+    ] = False,
 ) -> None:
-    """Convert, quantize, refit, compare with the detector, and pack a bundle."""
+    """Convert, quantize, refit, compare with the detector, judge whether it is fit for release, and pack a bundle.
+
+    Exit code 86 when it misses or rejects more than is asked for.
+    """
     for name, value in (("--band", band), ("--budget", budget)):
         if value is not None and not 0 <= value <= 1:
             raise ConfigError(f"{name}: expected 0 to 1, found {value:g}")
     try:
         from export import build as builder
         from export import parity
+        from export.accept import Asked
+        from training.judging.acceptance import parse_accept
         from training.methods.table import METHODS
         from training.run import load_run
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] in ("edge_runtime", "training", "export"):
             raise
         raise MissingExtra("lineside-export build", "train") from e
+    criteria = None if accept is None else parse_accept(accept)
     taught = load_run(run)
     chosen = precision or Precision(METHODS[taught.info.method].precision(taught.info.preset))
     if (chosen is Precision.INT8 and find_spec("nncf") is None) or (onnx and find_spec("onnx") is None):
@@ -74,6 +90,7 @@ def build(
         band=parity.DEFAULT_BAND if band is None else band,
         budget=parity.DEFAULT_BUDGET if budget is None else budget,
         force=force,
+        accept=Asked(criteria, force),
     )
     with _progress_bars() as bars:
         report = builder.build(taught, out, data, options, bars.update)
@@ -122,6 +139,9 @@ def verify(
     console.print(f"manifest   ok  schema {manifest.schema}, {manifest.name} {manifest.version}, {manifest.method}, {manifest.precision}")
     if manifest.clamped:
         console.print("scores     ok  end at 0 and 1: the model was adopted from a tool that clamps them")
+    if (acceptance := manifest.acceptance) is not None:
+        state = "ok     " if acceptance.state == "passed" else "NOT RELEASED" if acceptance.forced else "unknown"
+        console.print(f"acceptance {state}  {acceptance.sentence}")
     console.print(f"files      ok  {len(manifest.files)} files match their sha256")
     if signer is not None:
         console.print(f"signature  ok  by {signer}")
@@ -199,6 +219,16 @@ def _show(report: "Report", console: Console) -> None:
     )
     console.print(f"  parity: torch and FP32 differ by {report.score_difference:.0e} at most{flips}")
     console.print(f"  threshold {report.threshold.value:.4g}: {report.threshold.rule}")
+    if report.told is not None:
+        from training.judging.acceptance import default_criteria
+
+        for line in report.told.lines(default_criteria(report.threshold.false_reject_rate)):
+            console.print(Text("  ") + line)
+    if (acceptance := report.acceptance) is not None:
+        style = {"passed": "bold green", "failed": "bold red", "not assessed": "bold yellow"}[acceptance.state]
+        console.print(
+            Text(f"  {acceptance.sentence}{'; built all the same (--force), and it says so' if acceptance.forced else ''}", style)
+        )
     for note in report.notes:
         console.print(f"  note: {note}")
 

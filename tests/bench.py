@@ -61,7 +61,9 @@ def measure_method(out: Path, set_name: str, data: Path, method: str, preset: st
     console.print(f"[cyan]{name}[/]")
     fit_s, fit_mb = timed("lineside-train", "fit", data, "--method", method, "--preset", preset, "--out", run)
     # The gate is opened wide: a figure that it would refuse is to be seen here.
-    build_s, build_mb = timed("lineside-export", "build", run, "--out", bundle, "--precision", "int8", "--band", "0.5", "--budget", "0.1")
+    build_s, build_mb = timed(
+        "lineside-export", "build", run, "--out", bundle, "--precision", "int8", "--band", "0.5", "--budget", "0.1", "--force"
+    )
     manifest = ModelBundle.open(bundle).manifest
     int8, fp32 = manifest.metrics["int8"], manifest.metrics["fp32"]
     return {

@@ -9,6 +9,8 @@ conformal           The k-th smallest of n held-out good scores, k = ceil((n + 1
                     part is rejected with at most the stated probability, whatever the scores' distribution. The true rate of that very
                     threshold is below the Beta(n + 1 - k, k) quantile with the stated confidence (tolerance limits: Wilks 1941,
                     "Determination of sample sizes for setting tolerance limits", section 3).
+gap                 In the gap between good and bad images, near the good ones, within the stated false-reject rate; where there is no gap
+                    that rate decides, and the sentence says how many bad images are missed (training.judging.gap).
 max_f1              The threshold with the largest F1 over good and bad images, in the middle of its gap; of equals, the lowest.
 recall              The highest threshold that still rejects the stated share of the bad images, in the middle of its gap: the lowest
                     false-reject rate at that recall. It lies below an order statistic of the bad scores, so the true recall has a lower
@@ -39,6 +41,7 @@ from scipy.special import betaincinv
 
 from edge_runtime.bundle import DisplayScale, Threshold
 from edge_runtime.errors import CalibrationError
+from training.judging.gap import LEAST_BAD, Placed, place
 from training.judging.tail import tail_quantile
 
 DEFAULT_RATE = 0.01
@@ -56,9 +59,9 @@ _EPS = 1e-9  # keeps (n + 1)(1 - rate) from being rounded past a whole number
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a threshold is found; stored with the run, so that export can find the INT8 detector's threshold in the same way."""
 
-    kind: Literal["false_reject_rate", "conformal", "max_f1", "recall", "cost"]
+    kind: Literal["false_reject_rate", "conformal", "gap", "max_f1", "recall", "cost"]
     target: float | None = None
-    """The stated rate or recall, 0..1; None for max_f1 and cost."""
+    """The stated rate or recall, 0..1; None for max_f1 and cost, and for a gap within the rate that `default_rule` has."""
     cost_ratio: float | None = None
     """For cost: how many false rejects a false accept costs."""
     defect_rate: float | None = None
@@ -131,11 +134,26 @@ def lowest_rate(kind: str, n_good: int) -> float:
     return (1.0 if kind == "conformal" else 1 / BEYOND) / (n_good + 1)
 
 
+def stated_rate(rule: Rule, n_good: int) -> Rule:
+    """The false-reject rate that a gap must lie within, as a rule of its own."""
+    return Rule(kind="false_reject_rate", target=rule.target or default_rule(n_good).target, confidence=rule.confidence)
+
+
+def check_bad(rule: Rule, n_bad: int) -> None:
+    """Refuse too few bad images to find a gap by. Raises CalibrationError."""
+    if rule.kind == "gap" and n_bad < LEAST_BAD:
+        raise CalibrationError(
+            f"calibration: expected at least {LEAST_BAD} bad images to place the threshold by, found {n_bad}: with so few, half of all bad"
+            " parts may score lower than those seen; add some to --bad FOLDER, or leave it out"
+        )
+
+
 def check_rule(rule: Rule, n_good: int) -> None:
     """Refuse what cannot work, before hours of work. Raises CalibrationError."""
-    target = rule.target
     if rule.kind == "max_f1":
         return
+    rule = stated_rate(rule, n_good) if rule.kind == "gap" else rule
+    target = rule.target
     if rule.kind == "cost":
         if rule.cost_ratio is None or not (0 < rule.cost_ratio <= COST_RATIO_MAX):
             raise CalibrationError(
@@ -166,7 +184,7 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
     Args:
         rule: see the module's text.
         good: held-out scores of good images (or the test split's, where the rule says so).
-        bad: scores of bad images; needed by max_f1, recall and cost.
+        bad: scores of bad images; needed by all rules but false_reject_rate and conformal.
         apart: images that were set apart as odd (judging.odd): neither learnt nor among `good`.
         odd: images that look unlike the others, set apart or not; for the record.
 
@@ -197,9 +215,19 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
         if apart:
             sentence += f"; {apart} odd ones were set apart"
         n_bad = 0
+    elif bad is None or n_bad == 0:
+        raise CalibrationError(f"calibration: the rule {rule.kind} needs bad images, found none: give them with --bad FOLDER")
+    elif rule.kind == "gap":
+        check_bad(rule, n_bad)
+        within = stated_rate(rule, len(good))
+        base, _ = apply_rule(within, good, None, apart, odd)
+        assert within.target is not None
+        placed = place(good.score, bad.score, base.value, within.target)
+        value, map_value = placed.value, place(good.map_peak, bad.map_peak, base.map_value, within.target).value
+        upper = base.false_reject_upper if value >= base.value else upper_bound(len(good), len(good) - placed.rejected, rule.confidence)
+        recall_lower = 1 - clopper_pearson(placed.missed, n_bad, rule.confidence)[1]
+        sentence = _gap_sentence(placed, rule, within.target, upper, recall_lower, len(good), n_bad)
     else:
-        if bad is None or n_bad == 0:
-            raise CalibrationError(f"calibration: the rule {rule.kind} needs bad images, found none: give them with --bad FOLDER")
         pick = _picker(rule)
         value, map_value = pick(good.score, bad.score), pick(good.map_peak, bad.map_peak)
         rejected, missed = int((good.score > value).sum()), int((bad.score <= value).sum())
@@ -218,9 +246,9 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
                 sentence += f", false-reject rate at most {_percent(upper, up=True)}"
         if rule.kind == "cost":
             sentence += f"; {_cost_sentence(rule, rejected / len(good), missed / n_bad)}"
-        if rule.synthetic:
-            some = "all" if rule.synthetic >= n_bad else f"{rule.synthetic}"
-            sentence += f"; {some} of the bad images are synthetic, real defects may score lower"
+    if rule.synthetic and n_bad:
+        some = "all" if rule.synthetic >= n_bad else f"{rule.synthetic}"
+        sentence += f"; {some} of the bad images are synthetic, real defects may score lower"
     if rule.from_test_split:
         sentence += "; calibrated on the test split, so figures measured on it flatter"
     if value <= 0 or map_value <= 0:
@@ -232,7 +260,7 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
         value=value,
         map_value=map_value,
         rule=sentence,
-        false_reject_rate=rule.target if rule.kind in OF_GOOD else None,
+        false_reject_rate=within.target if rule.kind == "gap" else rule.target if rule.kind in OF_GOOD else None,
         false_reject_upper=upper,
         confidence=rule.confidence,
         n_good=len(good),
@@ -264,6 +292,18 @@ def _picker(rule: Rule) -> Callable[[npt.NDArray[np.float64], npt.NDArray[np.flo
     if rule.kind == "recall":
         return partial(_at_recall, rule.target or 1.0)
     return partial(_least_cost, *_weights(rule))
+
+
+def _gap_sentence(placed: Placed, rule: Rule, rate: float, upper: float | None, recall: float, n_good: int, n_bad: int) -> str:
+    """What the threshold rests on."""
+    seen = f"rejects {placed.rejected} of {n_good} good and misses {placed.missed} of {n_bad} bad images"
+    if placed.gap:
+        sentence = f"in the gap between good and bad images, within a false-reject rate of {_percent(rate)}: {seen}"
+    else:
+        sentence = f"no gap between good and bad images, so a false-reject rate of {_percent(rate)} decides: {seen}"
+    at = f" at {_percent(rule.confidence)} confidence"
+    promise = "" if upper is None else f"false-reject rate at most {_percent(upper, up=True)}, "
+    return f"{sentence}; {promise}recall at least {_percent(recall, down=True)}{at}"
 
 
 def _name(rule: Rule) -> str:

@@ -47,7 +47,8 @@ def fit(
         float | None, typer.Option(help="Stated share of good parts rejected; default 0.01 or what the images support.")
     ] = None,
     bad: Annotated[
-        Path | None, typer.Option(help="Bad images. fcdd and devnet learn from them; for others the threshold is then that of maximum F1.")
+        Path | None,
+        typer.Option(help="Bad images, 3 or more. fcdd and devnet learn from them; for others the threshold goes between good and bad."),
     ] = None,
     masks: Annotated[Path | None, typer.Option(help="Masks of the bad images.")] = None,
     synthetic: Annotated[int | None, typer.Option(min=0, help="Defects to paint into good parts, for fcdd and devnet.")] = None,
@@ -80,6 +81,7 @@ def fit(
     from training.calibrate import Rule
     from training.data import load_dataset, read_names
     from training.fitting.remedies import shifts, with_brightness
+    from training.judging.telling import show, tell_run
     from training.lesson import Lesson, learns, resolve
     from training.material import OutlierSource
     from training.methods.table import METHODS
@@ -106,7 +108,6 @@ def fit(
         minutes = minutes if learns(method) else None
         # As it was compared: enough bad images teach a method that learns from such, else they only choose and calibrate.
         learns_bad = taught_by_bad and METHODS[method].outliers != "none"
-        bad, masks = (bad, masks) if learns_bad or false_reject_rate is None else (None, None)
     else:
         learns_bad = method in METHODS and METHODS[method].outliers != "none"
     bad_path, mask_path = (str(p.resolve()) if p else None for p in (bad, masks))
@@ -116,14 +117,12 @@ def fit(
         bad = masks = None  # what is learnt from cannot also calibrate
     elif synthetic is not None:
         raise ConfigError(f"synthetic: {method} learns from good images only; leave it out, or take fcdd or devnet")
-    if false_reject_rate is not None:
-        if bad is not None:
-            raise ConfigError("bad: these images play no part with --false-reject-rate; leave one of the two out")
+    if conformal and (bad is not None or false_reject_rate is None):
+        raise ConfigError("conformal: it needs a stated rate, --false-reject-rate R, and no --bad")
+    if bad is not None:
+        rule = Rule(kind="gap", target=false_reject_rate, bad=bad_path, masks=mask_path)
+    elif false_reject_rate is not None:
         rule = Rule(kind="conformal" if conformal else "false_reject_rate", target=false_reject_rate)
-    elif conformal:
-        raise ConfigError("conformal: it needs a stated rate, --false-reject-rate R")
-    elif bad is not None:
-        rule = Rule(kind="max_f1", bad=bad_path, masks=mask_path)
     lesson = Lesson(method, preset, _parameters(set_ or []), backbone, weights, seed, rule, varied, source, minutes, resume, keep_odd)
     check_free(out, force or resume)
     resolve(lesson)
@@ -142,10 +141,12 @@ def fit(
         names = () if leave_out is None else read_names(leave_out, dataset)
         dataset = dataset.leave_out(names)
         run = teach(dataset, lesson, out, force=force or resume, progress=progress, say=say, left_out=names)
+        told = tell_run(run, dataset, progress)
     if (learning := run.info.learning) is not None:
         why = {"steps": "the course was over", "time": "the time was over", "patience": "held-out images gained no more"}[learning.ended]
         say(f"learnt {learning.steps} steps in {learning.seconds:.0f} s, best at {learning.best_step}; {why}")
     say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
+    show(told, run.info.threshold.false_reject_rate, say)
     say(f"wrote {out} in {time.monotonic() - started:.0f} s")
 
 
@@ -154,6 +155,10 @@ def calibrate(
     run_path: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     false_reject_rate: Annotated[float | None, typer.Option(help="Stated share of good parts rejected, from held-out good images.")] = None,
     conformal: Annotated[bool, typer.Option("--conformal", help="With --false-reject-rate: by order statistics alone.")] = False,
+    gap: Annotated[
+        bool,
+        typer.Option("--gap", help="Between good and bad images, within --false-reject-rate (default 0.01 or what the images support)."),
+    ] = False,
     max_f1: Annotated[bool, typer.Option("--max-f1", help="Largest F1 over good and bad images.")] = False,
     recall: Annotated[float | None, typer.Option(help="Lowest false-reject rate that still rejects this share of the bad images.")] = None,
     cost_ratio: Annotated[float | None, typer.Option(help="Lowest cost, where a false accept costs this many false rejects.")] = None,
@@ -172,21 +177,23 @@ def calibrate(
     from training.recalibrate import recalibrate
     from training.run import load_run
 
-    if [false_reject_rate is not None, max_f1, recall is not None, cost_ratio is not None].count(True) != 1:
-        raise ConfigError("calibrate: expected exactly one of --false-reject-rate R, --max-f1, --recall R, --cost-ratio C")
+    rate_alone = false_reject_rate is not None and not gap
+    if [rate_alone, gap, max_f1, recall is not None, cost_ratio is not None].count(True) != 1:
+        raise ConfigError("calibrate: expected exactly one of --false-reject-rate R, --gap, --max-f1, --recall R, --cost-ratio C")
     if defect_rate is not None and cost_ratio is None:
         raise ConfigError("defect rate: it belongs to --cost-ratio, which is not given")
-    if bad is not None and (from_test or false_reject_rate is not None):
+    if bad is not None and (from_test or rate_alone):
         raise ConfigError("bad: these images play no part with " + ("--from-test" if from_test else "--false-reject-rate"))
-    if synthetic and (from_test or false_reject_rate is not None):
+    if synthetic and (from_test or rate_alone):
         raise ConfigError("synthetic: these defects play no part with " + ("--from-test" if from_test else "--false-reject-rate"))
-    if bad is None and not from_test and false_reject_rate is None and not synthetic:
-        raise ConfigError("calibrate: --max-f1, --recall and --cost-ratio need bad images: --bad FOLDER (or --synthetic N, --from-test)")
-    kind = "max_f1" if max_f1 else "recall" if recall is not None else "cost" if cost_ratio is not None else "false_reject_rate"
-    if conformal:
-        if kind != "false_reject_rate":
-            raise ConfigError("conformal: it belongs to --false-reject-rate, which is not given")
-        kind = "conformal"
+    if bad is None and not from_test and not rate_alone and not synthetic:
+        raise ConfigError(
+            "calibrate: --gap, --max-f1, --recall and --cost-ratio need bad images: --bad FOLDER (or --synthetic N, --from-test)"
+        )
+    if conformal and not rate_alone:
+        raise ConfigError("conformal: it belongs to --false-reject-rate alone")
+    of_bad = {"gap": gap, "max_f1": max_f1, "recall": recall is not None, "cost": cost_ratio is not None}
+    kind = next((name for name, asked in of_bad.items() if asked), "conformal" if conformal else "false_reject_rate")
     target = recall if recall is not None else false_reject_rate
     if masks is not None and bad is None:
         raise ConfigError("masks: they belong to the images of --bad, which is not given")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.tiles import parse_tiles
@@ -23,7 +24,7 @@ NEEDED = ("torch", "timm", "sklearn", "scipy", "safetensors")
 AllowDuplicates = Annotated[bool, typer.Option("--allow-duplicates", help="Images that were taught may be among those that are tested.")]
 
 
-def say(text: str) -> None:
+def say(text: str | Text) -> None:
     """A sentence for the user."""
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
 

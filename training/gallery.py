@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edge_runtime.bundle import DisplayScale, InputSpec, Threshold
 from edge_runtime.overlay.picture import as_bgr, heat_table, paint_heat, paint_regions, scale_share
 from edge_runtime.preprocess import read_mask
-from edge_runtime.regions import find_regions
+from edge_runtime.regions import find_regions, worst_place
 from edge_runtime.sinks.preview import encode_small
 from training.evaluate import Predict, Scored
 from training.run import frame_of
@@ -74,8 +74,12 @@ def pick(scored: Scored, threshold: float) -> Picks:
 def shoot(
     predict: Predict, scored: Scored, rows: Sequence[int], spec: InputSpec, display: DisplayScale, threshold: Threshold, line: float
 ) -> list[Shot]:
-    """Pictures of some images; boxes are those at `line`, a threshold on the score (the map's follows in proportion). Raises DataError."""
-    map_threshold = threshold.map_value * line / threshold.value
+    """Pictures of some images; boxes and colours are those at `line`, a threshold on the score (the map's follows in proportion).
+
+    Raises DataError.
+    """
+    moved = line / threshold.value
+    map_threshold = threshold.map_value * moved
     shots = []
     for row in rows:
         sample = scored.samples[row]
@@ -83,17 +87,19 @@ def shoot(
         found = predict(frame)
         height, width = frame.image.shape[:2]
         regions = find_regions(found.score_map, found.grid_to_frame, (width, height), map_threshold)
+        score = float(scored.scores.score[row])
+        if score > line and not regions:
+            regions = worst_place(found.score_map, found.grid_to_frame, (width, height))
         plain = _small(encode_small(frame.image, _SIDE_PX, spec.bits))
         h, w = plain.shape[:2]
         to_picture = (w / width, h / height)
         painted = plain.copy()
-        share = scale_share(found.score_map, display.low, display.high)
+        share = scale_share(found.score_map, display.low, display.high * moved)
         paint_heat(painted, share, np.diag(to_picture) @ found.grid_to_frame)
         paint_regions(painted, regions, to_picture, map_threshold, _UNIT)
         mask = None if sample.mask_path is None else read_mask(sample.mask_path)
         if mask is not None and mask.any():
             _outline(plain, mask)
-        score = float(scored.scores.score[row])
         shots.append(Shot(sample.path.name, sample.kind, score, score / line, _uri(plain), _uri(painted), (w, h)))
     return shots
 

@@ -51,16 +51,21 @@ def evidence(run: Run, rule: Rule, data: Path | None = None, progress: Progress 
     good = score_samples(detector, good_samples, prepare, progress) if good_samples else run.held_out.scores
     bad = [score_samples(detector, bad_samples, prepare, progress)] if bad_samples else []
     if rule.synthetic:
-        bad.append(_painted(run, detector, open_data(run, data, progress), prepare, rule.synthetic, progress))
+        bad.append(painted_scores(run, detector, open_data(run, data, progress), prepare, rule.synthetic, progress))
     return good, Scores(*(np.concatenate(part) for part in zip(*map(astuple, bad), strict=True))) if bad else None
 
 
-def _painted(run: Run, detector: Detector, dataset: Dataset, prepare: Preprocessor, count: int, progress: Progress) -> Scores:
-    """Scores of defects painted into good images, by heads that know those images as little as those did that scored the good ones."""
+def painted_scores(
+    run: Run, detector: Detector, dataset: Dataset, prepare: Preprocessor, count: int, progress: Progress = silent, seed: int | None = None
+) -> Scores:
+    """Scores of defects painted into good images, by heads that know those images as little as those did that scored the good ones.
+
+    `seed`: of the painting; None: the run's. Raises DataError.
+    """
     info, views = run.info, prepare.views
     names = {i.name for i in run.held_out.images}
     held = [s for s in dataset.train if dataset.name_of(s) in names]
-    pictures, sources = painted_pictures(held, prepare, count, info.seed)
+    pictures, sources = painted_pictures(held, prepare, count, info.seed if seed is None else seed)
     shapes = detector.backbone.level_shapes(info.input.height, info.input.width)
     run_backbone = torch_backbone_fn(detector.backbone)
     flat = iter(pictures.reshape(-1, *pictures.shape[2:]))

@@ -18,7 +18,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 import edge_runtime
 from edge_runtime import bundle
 from edge_runtime.bench import run_bench
-from edge_runtime.bundle import DisplayScale, Drift, InputSpec, Metrics, ModelBundle, Threshold
+from edge_runtime.bundle import Acceptance, DisplayScale, Drift, InputSpec, Metrics, ModelBundle, Threshold
 from edge_runtime.errors import ConfigError
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.preprocess import read_mask
@@ -27,6 +27,8 @@ from training.data import Dataset, load_dataset
 from training.evaluate import Predict, Report, Scored, evaluate_bundle, evaluate_run, measure
 from training.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Array, Axis, Group, curve, histograms
 from training.gallery import Picks, Shot, heat_css, pick, shoot
+from training.judging.acceptance import LEAST_REAL, default_criteria, judge_acceptance
+from training.judging.telling import Better, best_within
 from training.methods.base import Progress, silent
 from training.run import INFO, load_run
 
@@ -73,6 +75,18 @@ class Subject:
     evaluate: Callable[[Dataset, Progress], Report]
     predictor: Callable[[], Any]
     """A context manager that gives a Predict."""
+    acceptance: Acceptance | None = None
+    """Of a bundle that was judged when it was built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """What stands at the head of the page."""
+
+    state: str
+    words: str
+    max_missed: float
+    max_rejected: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +195,32 @@ def open_subject(path: Path, device: str = "CPU") -> Subject:
         "bundle", m.name, opened.id, m.created, m.method, m.backbone, m.precision, m.params, m.input, ignore, m.threshold, m.display,
         m.drift, m.dataset, m.metrics, m.tools, np.zeros(0),
         lambda dataset, progress: evaluate_bundle(opened, dataset, device, progress), device_predictor,
+        m.acceptance,
     )  # fmt: skip
+
+
+def banner(subject: Subject, scored: Scored) -> Banner:
+    """What was found when the bundle was built; where nobody asked then, what the defaults say of these very images."""
+    usual = default_criteria(subject.threshold.false_reject_rate)
+    if (found := subject.acceptance) is not None:
+        words = f"{found.why}. So it was found when it was built{', which was done by force' if found.forced else ''}."
+    else:
+        good, bad = scored.pick(True).score, scored.pick(False).score
+        bad = bad if len(bad) >= LEAST_REAL else bad[:0]
+        found = judge_acceptance(usual, good, bad, subject.threshold.value, "real")
+        words = f"{found.why}; judged on the images of this page, by what is asked where nobody asks ({usual.words})."
+    max_missed = found.max_missed if found.basis == "real" else usual.max_missed  # what was asked of painted ones is another thing
+    return Banner(found.state, words[0].upper() + words[1:], max_missed, found.max_rejected)
+
+
+def better_of(subject: Subject, scored: Scored) -> Better | None:
+    """Another threshold that rejects the stated share of these good images, where it misses fewer."""
+    c = cut(scored, subject.threshold.value)
+    if not (c.good and c.bad):
+        return None
+    rate = subject.threshold.false_reject_rate
+    found = best_within(scored.pick(True).score, scored.pick(False).score, c.good.k / c.good.n if rate is None else rate)
+    return found if found is not None and found.missed < c.bad.k / c.bad.n else None
 
 
 def cut(scored: Scored, value: float, tag: str = "") -> Cut:
@@ -246,6 +285,12 @@ def _render(subject: Subject, report: Report, dataset: Dataset, line: float, pic
     groups = groups_of(subject, scored)
     axis = Axis.over(np.concatenate([g.scores for g in groups]), stated)
     now = datetime.datetime.now(datetime.UTC)
+    release, stated_cut = banner(subject, scored), cut(scored, stated)
+    alarm = {
+        "bad": stated_cut.bad is not None and stated_cut.bad.k > release.max_missed * stated_cut.bad.n,
+        # One part alone says little of a small share.
+        "good": stated_cut.good is not None and stated_cut.good.k > max(release.max_rejected * stated_cut.good.n, 1),
+    }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -257,7 +302,10 @@ def _render(subject: Subject, report: Report, dataset: Dataset, line: float, pic
         report=report,
         line=line,
         moved=line != stated,
-        stated_cut=cut(scored, stated),
+        stated_cut=stated_cut,
+        release=release,
+        alarm=alarm,
+        better=better_of(subject, scored),
         line_cut=cut(scored, line),
         line_metrics=measure(scored, line),
         prices=price_list(scored, stated, line),

@@ -21,7 +21,7 @@ from edge_runtime import bundle
 from edge_runtime.errors import DataError
 from edge_runtime.preprocess import Preprocessor
 from training.backbones import Backbone, BackboneSpec, build_backbone, resolve_name
-from training.calibrate import HeldOut, apply_rule, check_rule, default_rule
+from training.calibrate import HeldOut, apply_rule, check_bad, check_rule, default_rule
 from training.checkpoint import Checkpoint
 from training.data import Dataset, inputs
 from training.evaluate import unlearnt
@@ -94,6 +94,7 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
     held = n if not learns(lesson.method) else len(hold_out(n, lesson.seed)[1])
     rule = lesson.rule or default_rule(held)
     check_rule(rule, held)
+    check_bad(rule, sum(s.split == "bad" for s in dataset.bad))
     whole = dataset
     taught = _Teaching(dataset, lesson, strides, params, source, out, progress, say, backbone_fn).run()
     dataset = taught.dataset

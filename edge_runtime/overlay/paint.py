@@ -16,7 +16,7 @@ from edge_runtime.overlay import picture, text
 from edge_runtime.overlay.cameras import Shown, paint_part
 from edge_runtime.overlay.style import AMBER, BACKGROUND, BAND, BLACK, GRAY, INK, PANEL, QUIET, Unit
 from edge_runtime.overlay.text import BOLD, MEDIUM, REGULAR, Canvas, Color
-from edge_runtime.records import Affine, Decision, ScoreMap, Verdict
+from edge_runtime.records import Affine, Decision, Release, ScoreMap, Verdict
 
 _FOLDERS = re.compile(r"(?<![^\s(\"'])/(?:[^\s/:]+/)+")
 """Of a path. They are in the journal and the log; here they would push the cause off the screen."""
@@ -81,8 +81,9 @@ def _shown(
 
 
 def paint(
-    view: View | None, size_wh: tuple[int, int], *, stale_s: float | None = None, age_s: float | None = None, waiting: str = ""
-) -> Canvas:
+    view: View | None, size_wh: tuple[int, int], *, stale_s: float | None = None, age_s: float | None = None, waiting: str = "",
+    release: Release | None = None,
+) -> Canvas:  # fmt: skip
     """One screen.
 
     Args:
@@ -91,6 +92,7 @@ def paint(
         stale_s: seconds since the station was last heard of, when that is too long: the verdict is then no longer shown as current.
         age_s: seconds since the decision.
         waiting: what is waited for, shown while there is no view.
+        release: whether what judges is released: what is not says so in a corner at all times.
 
     Returns:
         (height, width, 3) uint8 BGR.
@@ -99,6 +101,13 @@ def paint(
     unit = min(width / 1920, height / 1080)
     canvas = np.full((height, width, 3), BACKGROUND, dtype=np.uint8)
     u = Unit(unit)
+    _screen(canvas, view, u, stale_s, age_s, waiting)
+    _release(canvas, release, u)
+    return canvas
+
+
+def _screen(canvas: Canvas, view: View | None, u: Unit, stale_s: float | None, age_s: float | None, waiting: str) -> None:
+    height, width = canvas.shape[:2]
     margin, band = u(40), u(216)
     side = u(540)
     top = band + u(36)
@@ -107,7 +116,7 @@ def paint(
         words = waiting or "Waiting for the first part."
         _band(canvas, band, u, "WAITING" if stale_s is None else "NO DATA", None, GRAY, INK, "", "")
         text.centred(canvas, (margin, top, width - 2 * margin, height - top - margin), words, u(44), QUIET)
-        return canvas
+        return
     d = view.decision
     part = d.part_id or f"#{d.seq}"
     if stale_s is not None:
@@ -120,7 +129,20 @@ def paint(
     _column(canvas, column, view, u)
     if stale_s is not None:
         canvas[band:] = (canvas[band:] * FADE).astype(np.uint8)
-    return canvas
+
+
+def _release(canvas: Canvas, release: Release | None, u: Unit) -> None:
+    """In the lower left corner, below the picture: black on amber where it is not released, a quiet word where nobody knows."""
+    if release is None or release is Release.RELEASED:
+        return
+    height = canvas.shape[0]
+    x, y, size = u(40), height - u(10), max(u(24), 9)
+    if release is Release.REFUSED:
+        word, pad = "NOT RELEASED", u(12)
+        canvas[height - u(37) : height - u(2), x : x + text.width_of(word, size, BOLD) + 2 * pad] = AMBER
+        text.draw(canvas, word, (x + pad, y), size, BLACK, BOLD)
+    else:
+        text.draw(canvas, release.value, (x, y), size, QUIET)
 
 
 def _band(

@@ -66,7 +66,10 @@ def paint_heat(canvas: Canvas, share: ScoreMap, grid_to_canvas: Affine) -> None:
 def paint_regions(
     canvas: Canvas, regions: tuple[Region, ...], frame_to_canvas: tuple[float, float], map_threshold: float, unit: float
 ) -> None:
-    """Boxes, the worst ones labelled with their peak as a multiple of the threshold. `frame_to_canvas`: scale in x and y."""
+    """Boxes, the worst ones labelled with their peak as a multiple of the threshold. `frame_to_canvas`: scale in x and y.
+
+    A rejected part's worst place may lie below the map's threshold: a label such as "0.7×" would contradict the verdict, so it has a word.
+    """
     height, width = canvas.shape[:2]
     sx, sy = frame_to_canvas
     thick = max(round(3 * unit), 2)
@@ -81,7 +84,7 @@ def paint_regions(
     taken: list[tuple[int, int, int, int]] = []
     size, pad = max(round(26 * unit), 12), max(round(7 * unit), 3)
     for r, (x0, y0, x1, y1) in list(zip(regions, boxes, strict=True))[:_MAX_LABELS]:
-        label = f"{r.peak / map_threshold:.1f}×" if np.isfinite(r.peak) and map_threshold > 0 else "?"
+        label = _label(r.peak, map_threshold)
         w, h = text.width_of(label, size, text.BOLD) + 2 * pad, round(size * text.CAP_HEIGHT) + 2 * pad
         for x, y in ((x0, y0 - h), (x0, y1), (x1 - w, y0 - h), (x1 - w, y1), (x1, y0), (x0 - w, y0), (x0, y0)):
             chip = (x, y, x + w, y + h)
@@ -90,6 +93,12 @@ def paint_regions(
                 cv2.rectangle(canvas, (x, y), (x + w, y + h), _BOX, -1)
                 text.draw(canvas, label, (x + pad, y + h - pad), size, _INK, text.BOLD)
                 break
+
+
+def _label(peak: float, map_threshold: float) -> str:
+    if not (np.isfinite(peak) and map_threshold > 0):
+        return "?"
+    return f"{peak / map_threshold:.1f}×" if peak > map_threshold else "worst"
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:

@@ -15,6 +15,7 @@ from edge_runtime import wire
 from edge_runtime.errors import DisplayError, WireError
 from edge_runtime.overlay.paint import View, paint, view_of
 from edge_runtime.overlay.text import Canvas
+from edge_runtime.records import Release, ReleaseState
 
 TITLE = "Lineside"
 STALE_S = 3.5
@@ -37,6 +38,7 @@ class Listener:
         self._shown_since_ns = 0
         self._counts: dict[str, int] = {}
         self._problems: tuple[str, ...] = ()
+        self._release: ReleaseState | None = None
         self._heard = time.monotonic()
         self.health_came = False
         self.misread: str | None = None
@@ -106,6 +108,7 @@ class Listener:
         elif isinstance(message, wire.HealthMessage):
             self.health_came = True
             self._counts, self._problems = message.health.counts, message.health.problems
+            self._release = message.health.release
         self.misread = None
 
     def view(self) -> View | None:
@@ -126,7 +129,13 @@ class Listener:
         state = "Waiting for the first part of" if self.health_came else "No station answers yet at"
         waiting = self.misread or f"{state} {preview}"
         stale = silence if silence > STALE_S else None
-        return paint(view, size_wh, stale_s=stale, age_s=age, waiting=waiting)
+        return paint(view, size_wh, stale_s=stale, age_s=age, waiting=waiting, release=self.release)
+
+    @property
+    def release(self) -> Release | None:
+        """The worse of what judged the part that is shown and what judges now; None where nobody tells."""
+        words = {state.word for state in (self._release, self._preview.release if self._preview else None) if state is not None}
+        return next((word for word in (Release.REFUSED, Release.UNKNOWN, Release.RELEASED) if word in words), None)
 
 
 def show(publisher_endpoint: str, preview_endpoint: str, fullscreen: bool = False) -> None:

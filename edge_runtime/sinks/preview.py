@@ -17,7 +17,8 @@ from edge_runtime.bundle import DisplayScale
 from edge_runtime.config import PreviewSettings
 from edge_runtime.errors import SinkError
 from edge_runtime.handoff import Mailbox
-from edge_runtime.records import Decision, Image, Picture
+from edge_runtime.records import Decision, Image, Picture, ReleaseState
+from edge_runtime.released import worst
 from edge_runtime.sinks.binding import LONGEST_REQUEST, bind
 
 _JPEG_QUALITY = 85
@@ -32,6 +33,14 @@ class Display:
     scale: DisplayScale
     bits: int = 16
     """Significant ones of 16-bit frames (the bundle's `input.bits`)."""
+    threshold: float = 0.0
+    """The bundle's own, on the score, that `scale` belongs to; a recipe that has another one moves the scale in proportion. 0: none has."""
+
+    def at(self, threshold: float) -> DisplayScale:
+        """The scale where `threshold` is in effect: its middle is the map's threshold then."""
+        if self.threshold <= 0 or threshold <= 0:
+            return self.scale
+        return DisplayScale(low=self.scale.low, high=self.scale.high * (threshold / self.threshold))
 
 
 _PLAIN = Display(DisplayScale(low=0.0, high=1.0))
@@ -50,12 +59,14 @@ class PreviewSink:
         station: str,
         displays: Mapping[str, Display],
         counts: Callable[[], dict[str, int]] = dict,
+        releases: Mapping[tuple[str, str], ReleaseState] | None = None,
     ) -> None:
-        """`displays`: by the bundle's id. `counts`: verdicts so far, shown in the window."""
+        """`displays`: by the bundle's id. `counts`: verdicts so far, shown in the window. `releases`: by recipe and bundle's id."""
         self._settings = settings
         self._station = station
         self._displays = dict(displays)
         self._counts = counts
+        self._releases = dict(releases or {})
         self._mailbox: Mailbox[_Part] = Mailbox()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._thread: threading.Thread | None = None
@@ -142,26 +153,33 @@ class PreviewSink:
         return came
 
     def _preview(self, decision: Decision, pictures: tuple[Picture, ...]) -> wire.Preview:
-        bundles = {view.camera: view.bundle_id for view in decision.views}
+        judged = {view.camera: (view.bundle_id, view.threshold) for view in decision.views}
         long_side_px = self._settings.long_side_px
-        main = self._shown(pictures[0] if pictures else Picture("", None, None), decision.bundle_id, long_side_px)
-        others = [self._shown(other, bundles.get(other.camera, ""), max(long_side_px // 3, 64)) for other in pictures[1:]]
+        main = self._shown(pictures[0] if pictures else Picture("", None, None), decision.bundle_id, decision.threshold, long_side_px)
+        others = [self._shown(other, *judged.get(other.camera, ("", 0.0)), max(long_side_px // 3, 64)) for other in pictures[1:]]
         return wire.Preview(
             decision=decision, counts=self._counts(), others=others, camera=main.camera, image=main.image, score_map=main.score_map,
             map_hw=main.map_hw, grid_to_frame=main.grid_to_frame, display_low=main.display_low, display_high=main.display_high,
+            release=self._release(decision),
         )  # fmt: skip
 
-    def _shown(self, picture: Picture, bundle_id: str, long_side_px: int) -> wire.PreviewOther:
+    def _release(self, decision: Decision) -> ReleaseState | None:
+        judged = [(v.recipe, v.bundle_id) for v in decision.views] or [(decision.recipe, decision.bundle_id)]
+        known = [self._releases[job] for job in judged if job in self._releases]
+        return worst(known) if known else None
+
+    def _shown(self, picture: Picture, bundle_id: str, threshold: float, long_side_px: int) -> wire.PreviewOther:
         frame, prediction = picture.frame, picture.prediction
         display = self._displays.get(bundle_id, _PLAIN)
+        scale = display.at(threshold)
         return wire.PreviewOther(
             camera=picture.camera,
             image=b"" if frame is None else encode_small(frame.image, long_side_px, display.bits),
             score_map=b"" if prediction is None else wire.pack_map(prediction.score_map),
             map_hw=(0, 0) if prediction is None else (prediction.score_map.shape[0], prediction.score_map.shape[1]),
             grid_to_frame=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0) if prediction is None else wire.flat_affine(prediction.grid_to_frame),
-            display_low=display.scale.low,
-            display_high=display.scale.high,
+            display_low=scale.low,
+            display_high=scale.high,
         )
 
 

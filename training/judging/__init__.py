@@ -1,1 +1,1 @@
-"""How a detector is judged: its threshold, what it rests on, and whether it may be released."""
+"""What a detector's scores are worth: where its threshold lies, what it does, and whether that is fit for release."""

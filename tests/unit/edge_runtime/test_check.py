@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 import zmq
 
+from edge_runtime.bundle import Acceptance, read_manifest, write_manifest
 from edge_runtime.check import Finding, _ranges, _unknown_delay, bindable, check_station, one_opencv, room
+from edge_runtime.cli import app
+from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.source_settings import AravisSource, CameraSource, FolderSource, Source
 
@@ -58,8 +62,8 @@ def test_a_sound_station_passes_every_line(station_dir: Path, endpoints: tuple[s
     before = sorted(p.name for p in station_dir.iterdir())
     found = findings(write(station_dir, endpoints))
     assert list(found) == [
-        "packages", "configuration", "bundle", "device", "golden samples", "limits", "processors", "sockets", "source", "trigger",
-        "journal", "archive",
+        "packages", "configuration", "bundle", "release", "device", "golden samples", "limits", "processors", "sockets", "source",
+        "trigger", "journal", "archive",
     ]  # fmt: skip
     assert all(f.ok for f in found.values()), found
     assert "CPU" in found["device"].sentence
@@ -288,3 +292,19 @@ def test_every_camera_and_each_of_its_recipes_is_checked(station_dir: Path, endp
 def test_a_camera_that_runs_free_is_asked_how_long_its_frames_take(source: Source, told: bool) -> None:
     """Otherwise the picture of the part before may pass for that of the next."""
     assert ("latency_ms is 0" in _unknown_delay(source)) is told
+
+
+@pytest.mark.parametrize(("demands", "mark"), [(False, "! release         not released: "), (True, "✗ release         require_release: ")])
+def test_what_is_not_released_is_a_warning_unless_the_station_asks_for_it(
+    demands: bool, mark: str, station_dir: Path, endpoints: tuple[str, str], tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle, station_dir / "forced"))
+    failed = Acceptance(state="failed", sentence="it misses 83 %", basis="real", max_missed=0.05, max_rejected=0.02, forced=True)
+    write_manifest(bundle, msgspec.structs.replace(read_manifest(bundle)[0], acceptance=failed))
+    (station_dir / "recipe.toml").write_text(f'name = "tiny"\nbundle = "{bundle}"\n')
+    file = write(station_dir, endpoints)
+    file.write_text(("require_release = true\n" if demands else "") + file.read_text())
+    with pytest.raises(SystemExit) as ended:
+        run_app(app, ["check", str(file)])
+    assert ended.value.code == int(demands)
+    assert mark in capsys.readouterr().out

@@ -11,7 +11,7 @@ import pytest
 
 from edge_runtime.errors import SinkError
 from edge_runtime.health import Monitor
-from edge_runtime.records import Decision, Health, Stamps, State, Verdict
+from edge_runtime.records import Decision, Health, Release, ReleaseState, Stamps, State, Verdict
 
 MS = 1_000_000
 
@@ -64,6 +64,17 @@ def test_counts_and_times_come_from_the_decisions() -> None:
     assert health.counts == {"ACCEPT": 100, "REJECT": 0, "FAULT": 1, "overruns": 0, "dropped_previews": 0, "dropped_archives": 0}
     assert health.stages_ms == {"grab": (2.0, 2.0), "predict": (5.0, 5.0), "overhead": (1.0, 1.0), "total": (8.0, 8.0)}
     assert health.last_seq == 101
+
+
+def test_health_tells_whether_what_judges_now_is_released() -> None:
+    released, refused = ReleaseState(Release.RELEASED, "all well"), ReleaseState(Release.REFUSED, "misses 83 %")
+    m = monitor(releases={("r", "b"): released, ("gadget", "c"): refused})
+    assert m.snapshot().release == released
+    m.judging("gadget", "c")
+    assert m.snapshot().release == refused
+    m.judging("r", "b")
+    assert m.snapshot().release == released
+    assert monitor().snapshot().release is None
 
 
 def test_a_problem_degrades_a_ready_station_until_it_is_gone() -> None:

@@ -180,6 +180,16 @@ def test_regions_are_boxed_at_their_place_and_at_the_pictures_edge() -> None:
     assert white[375:, 370:].any() and white[:10, :10].any()
 
 
+def test_no_label_of_a_rejected_part_says_that_it_is_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worst place of a part whose map stays below its threshold."""
+    words: list[str] = []
+    monkeypatch.setattr(picture.text, "draw", lambda canvas, word, *more: words.append(word))
+    canvas = np.zeros((400, 400, 3), np.uint8)
+    picture.paint_regions(canvas, (Region(10, 20, 20, 30, 100, 14.0),), (6.0, 6.0), 20.0, 1.0)
+    picture.paint_regions(canvas, (Region(10, 20, 20, 30, 100, 28.0),), (6.0, 6.0), 20.0, 1.0)
+    assert words == ["worst", "1.4×"]
+
+
 def test_text_is_wrapped_and_elided_to_its_width() -> None:
     lines = text.wrap("one two three four five six seven", 30, text.REGULAR, 200, 2)
     assert len(lines) == 2 and lines[1].endswith("…") and all(text.width_of(line, 30) <= 200 for line in lines)

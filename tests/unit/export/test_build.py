@@ -11,15 +11,19 @@ import pytest
 from openvino import op
 
 from edge_runtime.bundle import ModelBundle
-from edge_runtime.errors import ConfigError, DataError, ParityError
+from edge_runtime.errors import ConfigError, DataError, NotAccepted, ParityError
 from edge_runtime.predictor import OpenvinoPredictor
 from export import convert
 from export import workshop as workshop_module
+from export.accept import PAINTED, Asked
 from export.build import Options, Report, build
 from export.workshop import SharedWorkshop
+from training.calibrate import Rule
 from training.data import load_dataset
 from training.evaluate import evaluate_bundle
 from training.facts import load_frame
+from training.judging.acceptance import parse_accept
+from training.recalibrate import recalibrate
 from training.run import frame_of, load_run
 
 LENIENT = 0.2
@@ -157,9 +161,6 @@ def test_an_existing_bundle_is_not_replaced_without_force(int8: Report, run_dir:
 def test_a_rule_that_rests_on_painted_defects_is_applied_to_the_int8_graph_too(
     run_dir: Path, workshop: SharedWorkshop, tmp_path: Path
 ) -> None:
-    from training.calibrate import Rule
-    from training.recalibrate import recalibrate
-
     run = recalibrate(load_run(Path(shutil.copytree(run_dir, tmp_path / "run"))), Rule(kind="max_f1", synthetic=10))
     report = build(run, tmp_path / "bundle", None, Options("int8", band=1.0, budget=1.0), workshop=workshop)
     threshold = ModelBundle.open(report.out).manifest.threshold
@@ -167,3 +168,49 @@ def test_a_rule_that_rests_on_painted_defects_is_applied_to_the_int8_graph_too(
     assert threshold.value != run.info.threshold.value and "synthetic" in threshold.rule
     # Both are of the same painted images, by heads that did not see them plain: the two graphs differ a little only.
     assert threshold.value == pytest.approx(run.info.threshold.value, rel=0.2)
+
+
+def test_what_misses_more_than_is_asked_is_not_built_unless_by_force_and_then_says_so(run_dir: Path, tmp_path: Path) -> None:
+    """Six bad parts cannot show 1 % at 99 % confidence, whatever they score."""
+    asked = parse_accept("misses <= 1 %, rejects <= 50 %, confidence 99 %")
+    with pytest.raises(NotAccepted, match=r"not fit for release: misses \d of 6 bad parts .* which takes 459 bad parts .* --force") as e:
+        build(load_run(run_dir), tmp_path / "bundle", None, Options("fp32", accept=Asked(asked)))
+    assert e.value.exit_code == 86
+    assert list(tmp_path.iterdir()) == []
+    report = build(load_run(run_dir), tmp_path / "bundle", None, Options("fp32", accept=Asked(asked, force=True)))
+    found = ModelBundle.open(report.out).manifest.acceptance
+    assert found is not None and found == report.acceptance
+    assert (found.state, found.forced, found.basis, found.n_bad, found.n_good) == ("failed", True, "real", 6, 8)
+    assert report.told is not None
+    assert (report.told.n_bad, report.told.missed, report.told.n_good) == (6, found.missed, 8)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_without_bad_parts_painted_ones_judge(
+    precision: str, run_dir: Path, data_dir: Path, workshop: SharedWorkshop, tmp_path: Path
+) -> None:
+    """The same hundred for either precision, by heads that have not learnt what they are painted into."""
+    good = tmp_path / "good"
+    shutil.copytree(data_dir / "train" / "good", good / "train" / "good")
+    options = Options(precision, band=1.0, budget=1.0, accept=Asked(parse_accept("misses <= 99 %, rejects <= 50 %")))
+    report = build(load_run(run_dir), tmp_path / "bundle", good, options, workshop=workshop)
+    found = ModelBundle.open(report.out).manifest.acceptance
+    assert found is not None
+    assert (found.state, found.basis, found.n_bad, found.n_good) == ("passed", "painted", PAINTED, 24)
+    assert 0 <= found.missed < PAINTED, "some are plain to see"
+    assert "painted bad parts" in found.sentence
+    assert report.told is None
+
+
+def test_bad_parts_that_set_the_threshold_judge_it_one_by_one(
+    run_dir: Path, data_dir: Path, workshop: SharedWorkshop, tmp_path: Path
+) -> None:
+    good = tmp_path / "good"
+    shutil.copytree(data_dir / "train" / "good", good / "train" / "good")
+    run = load_run(Path(shutil.copytree(run_dir, tmp_path / "run")))
+    run = recalibrate(run, Rule(kind="gap", bad=str(data_dir / "test" / "scratch")), good)
+    options = Options("int8", band=1.0, budget=1.0, accept=Asked(parse_accept("misses <= 99 %")))
+    found = build(run, tmp_path / "bundle", good, options, workshop=workshop).acceptance
+    assert found is not None
+    assert (found.basis, found.n_bad) == ("real", 6)
+    assert "each is judged by the one that the others set" in found.sentence

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_runtime.bundle import read_manifest, write_manifest
+from edge_runtime.bundle import Acceptance, read_manifest, write_manifest
 from edge_runtime.console import run_app
 from export.cli import app
 from export.package import write_zip
@@ -31,6 +31,15 @@ def test_a_sound_bundle_passes_with_a_line_each(bundle: Path, capsys: pytest.Cap
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["manifest", "files", "golden", "golden", "golden", "golden", "bundle"]
     assert all(" ok " in line for line in lines)
+
+
+def test_verify_says_what_was_built_by_force(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest, _ = read_manifest(bundle)
+    why = "not fit for release: misses 5 of 6 bad parts (83 %; at most 5 % asked for)"
+    forced = Acceptance(state="failed", sentence=why, basis="real", max_missed=0.05, max_rejected=0.02, forced=True)
+    write_manifest(bundle, msgspec.structs.replace(manifest, acceptance=forced))
+    assert _verify(bundle) == 0
+    assert f"acceptance NOT RELEASED  {why}" in capsys.readouterr().out
 
 
 def test_a_zip_passes_too(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`lineside-train` as a user meets it: exit codes, one message, one JSON object."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,7 @@ def test_fit_calibrate_evaluate(data: Path, tmp_path: Path, capsys: pytest.Captu
     assert code == 0, err
     assert "memory" in err and "95 % confidence from 10 good images" in err and out == ""
     assert json.loads((run / "run.json").read_text())["params"]["top_k"] == 1
+    assert re.search(r"^test split: rejects \d of 3 good \(\d+ %\), misses \d of 3 bad \(\d+ %\)$", err, re.MULTILINE), "plain into a pipe"
 
     code, _, err = here("fit", data, "--method", "padim", "--out", run, capsys=capsys)
     assert code == 78 and "--force" in err
@@ -91,6 +93,10 @@ def test_fit_calibrate_evaluate(data: Path, tmp_path: Path, capsys: pytest.Captu
     code, _, err = here("calibrate", run, "--recall", 0.9, "--bad", few, capsys=capsys)
     assert code == 66 and "3 of the bad images" in err and "are good ones that padim was taught on" in err
 
+    code, _, err = here("calibrate", run, "--gap", "--false-reject-rate", 0.2, "--bad", data / "test" / "hole", capsys=capsys)
+    assert code == 0 and "gap between good and bad images" in err and "of 3 bad images" in err and "false-reject rate of 20 %" in err
+    assert json.loads((run / "run.json").read_text())["rule"]["kind"] == "gap"
+
     code, _, err = here("calibrate", run, "--false-reject-rate", 0.01, capsys=capsys)
     assert code == 82 and "24 good images" in err
 
@@ -117,7 +123,11 @@ def test_without_torch_one_line_names_the_extra(data: Path, tmp_path: Path) -> N
         (("fit", "{data}/one", "--method", "padim", "--out", "{tmp}/a/b", "--image-size", "64"), 66, "at least 8 good images"),
         (("fit", "{data}", "--method", "padim", "--out", "{data}/one/0.png/r"), 78, "0.png, which is a file"),
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--seed", "-1"), 2, "--seed"),
-        (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--bad", "{data}/one", "--false-reject-rate", "0.2"), 78, "no part"),
+        (
+            ("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--bad", "{data}/one", "--allow-duplicates"),
+            82,
+            "at least 3 bad",
+        ),
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--weights", "{data}/one/0.png"), 66, "0.png cannot be read"),
         (("calibrate", "{data}/broken", "--false-reject-rate", "0.1"), 66, "run.json: is not valid JSON"),
         (("calibrate", "{tmp}", "--false-reject-rate", "0.1", "--masks", "{data}"), 78, "--bad"),

@@ -137,6 +137,28 @@ def test_the_figures_are_those_of_an_evaluation(written: tuple[str, Report], tin
     assert "by hand" in page.text and "0" * 64 in page.text and opened.id in page.text
 
 
+def test_the_head_says_whether_it_is_fit_and_what_is_wrong_large_and_red(written: tuple[str, Report]) -> None:
+    """Nobody asked when this bundle was built, so the page judges by the defaults: 4 of 8 bad parts missed, 2 of 10 good ones rejected."""
+    text, _ = written
+    page = Page(text)
+    assert "NOT FIT FOR RELEASE Misses 4 of 8 bad parts (50 %; at most 5 % asked for)" in page.text
+    classes = [found.get("class") for tag, found in page.tags if tag == "div"]
+    assert "release no" in classes
+    assert {"card bad alarm", "card good alarm"} <= set(classes)
+    assert classes.index("release no") < classes.index("card bad alarm") < classes.index("card plain"), "before the AUROC"
+    assert re.search(r"50 % missed; a threshold of \S+ would miss 0 % and reject 20 % of these images", page.text)
+
+
+def test_the_head_repeats_what_was_found_when_the_bundle_was_built(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    found = b.Acceptance(state="passed", sentence="fit for release: all well", basis="real", max_missed=0.6, max_rejected=0.3)
+    b.write_manifest(bundle, msgspec.structs.replace(b.read_manifest(bundle)[0], acceptance=found))
+    write_report(bundle, data, tmp_path / "r.html")
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "RELEASE All well. So it was found when it was built." in page.text
+    assert not any("alarm" in found.get("class", "") for _, found in page.tags), "within what was asked"
+
+
 def test_the_script_moves_the_same_scores(written: tuple[str, Report]) -> None:
     text, report = written
     groups = {g["name"]: g for g in Page(text).data["groups"]}

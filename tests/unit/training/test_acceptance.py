@@ -1,0 +1,115 @@
+"""Fit for release or not: what people write is read, and the verdict is that of the counts."""
+
+import numpy as np
+import pytest
+
+from edge_runtime.errors import ConfigError
+from training.judging.acceptance import Criteria, default_criteria, judge_acceptance, parse_accept, rejects_evidence, share
+
+GOOD = np.arange(100.0)
+BAD = np.arange(90.0, 190.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "criteria"),
+    [
+        ("misses <= 2 %, rejects <= 1 %", Criteria(0.02, 0.01)),
+        ("rejects<=1%,misses<=2%", Criteria(0.02, 0.01)),
+        ("misses ≤ 2.5 % and rejects ≤ 0.01", Criteria(0.025, 0.01)),
+        ("Misses at most 2,5 percent, Rejects: 1 %", Criteria(0.025, 0.01)),
+        ("misses 0", Criteria(0.0, 1.0)),
+        ("false rejects < 3 %; false accepts < 0.5 %", Criteria(0.005, 0.03)),
+        ("misses <= 2 %, rejects <= 1 %, confidence 95 %", Criteria(0.02, 0.01, 0.95)),
+        ("misses <= 2 % at 90 % confidence", Criteria(0.02, 1.0, 0.9)),
+        ("missed <= 2 %, confidence 0.9.", Criteria(0.02, 1.0, 0.9)),
+    ],
+)
+def test_what_an_engineer_writes_is_read(text: str, criteria: Criteria) -> None:
+    found = parse_accept(text)
+    assert (found.max_missed, found.max_rejected, found.confidence) == pytest.approx(
+        (criteria.max_missed, criteria.max_rejected, criteria.confidence)
+    )
+    assert parse_accept(found.words) == found, "said back in words that it reads"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "expected misses, rejects or both"),
+        ("confidence 95 %", "expected misses, rejects or both"),
+        ("misses <= 2", "expected a share such as 2 % or 0.02, found 2 without"),
+        ("misses <= 200 %", "at most 100 %"),
+        ("misses <= 2 %, misses <= 3 %", "misses once"),
+        ("losses <= 2 %", "could not read 'losses <= 2 %'"),
+        ("misses <= 2 %, rejects >= 1 %", "could not read ', rejects >= 1 %'"),
+        ("misses <= 2 %, confidence 5 %", "confidence of at least 50 %"),
+        ("misses <= -2 %", "could not read"),
+        ("rejects <= two per cent", "could not read"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_an_example(text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match="accept") as e:
+        parse_accept(text)
+    assert why in str(e.value)
+
+
+def test_the_verdict_is_that_of_the_shares_seen() -> None:
+    """At 98: 1 of 100 good is rejected, 9 of 100 bad are missed."""
+    found = judge_acceptance(Criteria(0.09, 0.01), GOOD, BAD, 98.0, "real")
+    assert (found.state, found.missed, found.n_bad, found.rejected, found.n_good) == ("passed", 9, 100, 1, 100)
+    assert found.sentence == (
+        "fit for release: misses 9 of 100 bad parts (9 %; at most 9 % asked for)"
+        " and rejects 1 of 100 good parts (1 %; at most 1 % asked for)"
+    )
+    failed = judge_acceptance(Criteria(0.08, 0.01), GOOD, BAD, 98.0, "real")
+    assert failed.state == "failed"
+    assert failed.sentence == "not fit for release: misses 9 of 100 bad parts (9 %; at most 8 % asked for)", "what is wrong stands alone"
+    assert not failed.forced
+
+
+def test_with_a_confidence_the_upper_bound_is_compared_and_too_few_parts_are_no_pass() -> None:
+    assert judge_acceptance(Criteria(0.02, 1.0, 0.95), GOOD, np.full(149, 200.0), 98.0, "real").state == "passed", "the rule of three"
+    few = judge_acceptance(Criteria(0.02, 1.0, 0.95), GOOD, np.full(148, 200.0), 98.0, "real")
+    assert few.state == "failed"
+    assert "which takes 149 bad parts without one" in few.sentence
+
+
+def test_without_bad_parts_nothing_is_assessed_unless_the_good_ones_are_enough_to_fail() -> None:
+    none = np.empty(0)
+    unknown = judge_acceptance(Criteria(0.05, 0.02), GOOD, none, 98.0, "none")
+    assert (unknown.state, unknown.basis) == ("not assessed", "none")
+    assert "misses not known, for there are no bad parts" in unknown.sentence
+    assert judge_acceptance(Criteria(0.05, 0.02), GOOD, none, 50.0, "none").state == "failed"
+    assert judge_acceptance(Criteria(1.0, 0.02), GOOD, none, 98.0, "none").state == "passed", "misses were not asked about"
+
+
+def test_painted_bad_parts_are_named_as_such() -> None:
+    found = judge_acceptance(Criteria(0.05, 0.02), GOOD, BAD, 98.0, "painted")
+    assert (found.state, found.basis) == ("failed", "painted")
+    assert "9 of 100 painted bad parts" in found.sentence
+
+
+def test_bad_parts_that_set_the_threshold_may_be_judged_as_if_each_had_been_left_out() -> None:
+    missed = np.array([True] * 6 + [False] * 94)
+    assert judge_acceptance(Criteria(0.05), GOOD, BAD, 98.0, "real", missed=missed).missed == 6
+
+
+def test_few_test_parts_do_not_decide_alone_about_false_rejects() -> None:
+    """One of twenty is 5 %, and says nothing of a limit of 2 %."""
+    test, held = np.full(20, 1.0), np.full(200, 2.0)
+    scores, what = rejects_evidence(test, held, 0.02)
+    assert len(scores) == 220
+    assert what == "20 of the test split, 200 held out"
+    assert rejects_evidence(np.full(50, 1.0), held, 0.02)[1] == "of the test split"
+    assert rejects_evidence(np.empty(0), held, 0.02)[1] == "held out of the training images"
+
+
+def test_by_default_one_in_twenty_bad_and_twice_the_stated_rate_of_good_parts_may_go_wrong() -> None:
+    assert default_criteria(0.01) == Criteria(0.05, 0.02)
+    assert default_criteria(0.03) == Criteria(0.05, 0.06)
+    assert default_criteria(None) == Criteria(0.05, 0.02)
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.833, "83 %"), (0.0167, "1.7 %"), (0.0, "0 %"), (1.0, "100 %"), (0.9995, "99.9 %")])
+def test_shares_are_told_in_two_figures(value: float, words: str) -> None:
+    assert share(value) == words

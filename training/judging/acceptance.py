@@ -1,0 +1,197 @@
+"""Fit for release, or not: what was asked of a detector, and whether its scores at the shipped threshold meet it. Pure.
+
+What is asked where nobody asks: at most 5 % of the bad parts missed, and at most 2 % of the good ones rejected, or twice the stated
+false-reject rate where that is more. A line engineer who states 1 % expects about 1 % and is at peace with 2; and an inspection that lets
+more than one bad part in twenty through is not what he thinks he has bought. Whoever knows his line says otherwise (`--accept`).
+Painted defects are of all strengths down to what hardly shows: on magnetic_tile (padim, 160 good images), at thresholds that reject 0 to
+30 % of the good parts, 11 to 32 in a hundred more of them are missed than of photographed ones. So only half of them must be found, which
+tells a detector that sees next to nothing from one that sees, and no more.
+
+Shares that were seen are compared, unless a confidence is asked for: then it is their upper bounds (Clopper and Pearson 1934), and what too
+few images can't show is not met.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.bundle import Acceptance
+from edge_runtime.errors import ConfigError
+from training.calibrate import clopper_pearson
+
+MAX_MISSED = 0.05
+MAX_MISSED_PAINTED = 0.5
+MAX_REJECTED = 0.02
+EXAMPLE = "misses <= 2 %, rejects <= 1 %, confidence 95 %"
+LEAST_REAL = 3
+"""Bad parts; fewer say nothing about a share."""
+
+Array = npt.NDArray[np.float64]
+Basis = Literal["real", "painted", "none"]
+
+_WORDS = {"misses": "misses", "missed": "misses", "miss": "misses", "rejects": "rejects", "rejected": "rejects", "reject": "rejects",
+          "false accepts": "misses", "false rejects": "rejects", "confidence": "confidence"}  # fmt: skip
+_CLAUSE = re.compile(
+    r"\s*(?:(?:,|;|&|\band\b|\bat\b|\bwith\b)\s*)*"
+    r"(?P<word>[a-z]+(?:\s+(?:accepts|rejects))?)?\s*(?P<op><=|=<|≤|<|=|:|\bat\s+most\b|\bof\b)?\s*"
+    r"(?P<number>\d+(?:[.,]\d+)?)\s*(?P<percent>%|percent\b|per\s+cent\b)?(?P<after>\s*confidence\b)?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What is asked of a detector."""
+
+    max_missed: float = 1.0
+    """Share of the bad parts that may be accepted; 1: it does not matter."""
+    max_rejected: float = 1.0
+    """Share of the good parts that may be rejected; 1: it does not matter."""
+    confidence: float | None = None
+    """None: shares that were seen are compared; else their upper bounds at this confidence."""
+
+    @property
+    def words(self) -> str:
+        """As `parse_accept` reads it."""
+        parts = [f"{name} <= {share(limit)}" for name, limit in (("misses", self.max_missed), ("rejects", self.max_rejected)) if limit < 1]
+        return ", ".join([*parts, *([f"confidence {share(self.confidence)}"] if self.confidence is not None else [])])
+
+
+def default_criteria(stated_rate: float | None, basis: Basis = "real") -> Criteria:
+    """What is asked where nobody asks; `stated_rate`: the threshold's false-reject rate, where it has one; `basis`: of the bad parts."""
+    return Criteria(MAX_MISSED_PAINTED if basis == "painted" else MAX_MISSED, max(MAX_REJECTED, 2 * (stated_rate or 0.0)))
+
+
+def parse_accept(text: str) -> Criteria:
+    """`misses <= 2 %, rejects <= 1 %, confidence 95 %`: in any order, either of the two alone, with or without confidence.
+
+    Raises ConfigError.
+    """
+    found: dict[str, float] = {}
+    at, end = 0, len(text.rstrip(" ,;."))
+    while at < end:
+        clause = _CLAUSE.match(text, at, end)
+        word = None if clause is None else " ".join((clause["word"] or "").lower().split())
+        if clause is None or (clause["after"] and word) or (not clause["after"] and word not in _WORDS):
+            raise ConfigError(f'accept: expected words such as "{EXAMPLE}", could not read {text[at:end].strip()!r}')
+        key = "confidence" if clause["after"] else _WORDS[word or ""]
+        if key in found:
+            raise ConfigError(f"accept: expected {key} once, found it twice in {text!r}")
+        found[key] = _number(key, clause["number"], bool(clause["percent"]))
+        at = clause.end()
+    if not {"misses", "rejects"} & set(found):
+        raise ConfigError(f'accept: expected misses, rejects or both, such as "{EXAMPLE}", found {text!r}')
+    confidence = found.get("confidence")
+    if confidence is not None and not 0.5 <= confidence < 1:
+        raise ConfigError(f"accept: expected a confidence of at least 50 % and below 100 %, found {share(confidence)}")
+    return Criteria(found.get("misses", 1.0), found.get("rejects", 1.0), confidence)
+
+
+def rejects_evidence(test: Array, held_out: Array, limit: float) -> tuple[Array, str]:
+    """Scores of good parts that false rejects are judged on, and what they are.
+
+    The test split's where one part more or less would not decide (1 / limit of them); else with the held-out ones of the training images,
+    by which the threshold was set.
+    """
+    if len(test) * limit >= 1 or not len(held_out):
+        return test, "of the test split"
+    if not len(test):
+        return held_out, "held out of the training images"
+    return np.concatenate([test, held_out]), f"{len(test)} of the test split, {len(held_out)} held out"
+
+
+def judge_acceptance(
+    criteria: Criteria, good: Array, bad: Array, threshold: float, basis: Basis, *, of_good: str = "", remark: str = "",
+    missed: npt.NDArray[np.bool_] | None = None,
+) -> Acceptance:  # fmt: skip
+    """Whether the criteria are met at `threshold`.
+
+    Args:
+        criteria: what is asked.
+        good: (n,) scores of good parts; may be empty.
+        bad: (m,) scores of bad ones; empty where there is none (basis "none").
+        threshold: a part is rejected when its score is larger.
+        basis: what the bad ones are.
+        of_good: what the good ones are, for the sentence.
+        remark: what a reader must know of the evidence.
+        missed: (m,) which bad ones count as missed, where it is not those at or below the threshold.
+    """
+    k_bad, n_bad = int((bad <= threshold).sum() if missed is None else missed.sum()), len(bad)
+    k_good, n_good = int((good > threshold).sum()), len(good)
+    asked = [
+        _Asked("misses", "bad" if basis != "painted" else "painted bad", k_bad, n_bad, criteria.max_missed, criteria.confidence),
+        _Asked("rejects", "good", k_good, n_good, criteria.max_rejected, criteria.confidence, of_good),
+    ]
+    asked = [a for a in asked if a.limit < 1]
+    wrong = [a for a in asked if a.known and not a.met]
+    unknown = [a for a in asked if not a.known]
+    found = " and ".join(a.words for a in (wrong or asked) if a.known)
+    more = "; ".join(filter(None, (found, *(f"{a.what} not known, for there are no {a.parts} parts" for a in unknown), remark)))
+    state: Literal["passed", "failed", "not assessed"] = "failed" if wrong else "not assessed" if unknown else "passed"
+    word = {"passed": "fit for release", "failed": "not fit for release", "not assessed": "not assessed"}[state]
+    return Acceptance(
+        state=state, sentence=f"{word}: {more}", basis=basis if n_bad else "none", max_missed=criteria.max_missed,
+        max_rejected=criteria.max_rejected, confidence=criteria.confidence, missed=k_bad, n_bad=n_bad, rejected=k_good, n_good=n_good,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    what: str
+    parts: str
+    k: int
+    n: int
+    limit: float
+    confidence: float | None
+    of: str = ""
+
+    @property
+    def known(self) -> bool:
+        return self.n > 0
+
+    @property
+    def upper(self) -> float:
+        return self.k / self.n if self.confidence is None else clopper_pearson(self.k, self.n, self.confidence)[1]
+
+    @property
+    def met(self) -> bool:
+        return self.upper <= self.limit + 1e-12
+
+    @property
+    def words(self) -> str:
+        seen = share(self.k / self.n)
+        asked = f"at most {share(self.limit)} asked for"
+        if self.confidence is not None:
+            seen += f", at most {share(self.upper)} at {share(self.confidence)} confidence"
+            if not self.met and self.limit > 0 and clopper_pearson(0, self.n, self.confidence)[1] > self.limit:
+                needed = math.ceil(math.log(1 - self.confidence) / math.log(1 - self.limit))
+                asked += f", which takes {needed:,} {self.parts} parts without one"
+        return f"{self.what} {self.k} of {self.n} {self.parts} parts{f' ({self.of})' if self.of else ''} ({seen}; {asked})"
+
+
+def forced(acceptance: Acceptance) -> Acceptance:
+    """As it is built all the same."""
+    return msgspec.structs.replace(acceptance, forced=True)
+
+
+def share(value: float) -> str:
+    """0.833 -> 83 %, 0.0167 -> 1.7 %: two figures, and never nothing for something, nor all for nearly all."""
+    percent = 100 * value
+    if 99 < percent < 100:
+        return f"{math.floor(percent * 10) / 10:g} %"
+    return f"{float(f'{percent:.2g}'):g} %" if percent < 100 else "100 %"
+
+
+def _number(key: str, digits: str, percent: bool) -> float:
+    value = float(digits.replace(",", "."))
+    if not percent and value >= 1:
+        raise ConfigError(f"accept: {key}: expected a share such as {digits} % or {value / 100:g}, found {digits} without a per cent sign")
+    value = value / 100 if percent else value
+    if value > 1:
+        raise ConfigError(f"accept: {key}: expected at most 100 %, found {digits} %")
+    return value

@@ -1,0 +1,140 @@
+"""What a threshold does to parts whose truth is known, in a sentence that a line engineer reads first."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from rich.text import Text
+
+from training.data import Dataset
+from training.evaluate import unlearnt
+from training.judging.acceptance import Criteria, default_criteria, share
+from training.layout import Sample
+from training.methods.base import Progress, silent
+from training.recalibrate import score_samples
+from training.run import Run
+
+CAP = 400
+"""Images scored to tell: seconds in torch, and a share that is known to within a few per cent."""
+WORST = 4
+"""Kinds of defect that are named."""
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Better:
+    """Another threshold, found on the images themselves."""
+
+    value: float
+    rejected: float
+    missed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Counts at a threshold."""
+
+    what: str
+    """Which images: "test split"."""
+    threshold: float
+    rejected: int
+    n_good: int
+    missed: int
+    n_bad: int
+    kinds: tuple[tuple[str, int, int], ...]
+    """(kind, missed, images), the worst missed first; those alone that miss some."""
+    of_all: int | None = None
+    """How many images there are, where only some were scored."""
+    better: Better | None = None
+    """The lowest threshold within the stated rate, where it would miss fewer."""
+
+    def lines(self, limits: Criteria) -> list[Text]:
+        """For a terminal: what is beyond the limits in red."""
+        parts = []
+        if self.n_good:
+            words = f"rejects {self.rejected} of {self.n_good} good ({share(self.rejected / self.n_good)})"
+            parts.append((words, "bold red" if self.rejected > max(limits.max_rejected * self.n_good, 1) else ""))
+        bad = self.missed > limits.max_missed * self.n_bad
+        if self.n_bad:
+            parts.append((f"misses {self.missed} of {self.n_bad} bad ({share(self.missed / self.n_bad)})", "bold red" if bad else ""))
+        some = "" if self.of_all is None else f" ({self.n_good + self.n_bad} of its {self.of_all} images, of all kinds alike)"
+        told = [Text.assemble(f"{self.what}{some}: ", *[piece for i, p in enumerate(parts) for piece in ((", " if i else ""), p)])]
+        if self.kinds and (len(self.kinds) > 1 or self.n_bad > self.kinds[0][2]):
+            worst = ", ".join(f"{kind} {k} of {n}" for kind, k, n in self.kinds[:WORST])
+            told.append(Text(f"  missed most: {worst}", style="red" if bad else ""))
+        if bad and (b := self.better) is not None:
+            told.append(Text(f"  a threshold of {b.value:.4g} would miss {share(b.missed)} and reject {share(b.rejected)} of these images"))
+        return told
+
+
+def tell(
+    samples: Sequence[Sample], score: Array, threshold: float, rate: float | None, *, what: str = "test split", of_all: int | None = None
+) -> Told | None:
+    """What `threshold` does to these images; None where none of them is bad.
+
+    Args:
+        samples: (N,) images.
+        score: (N,) their scores.
+        threshold: a part is rejected when its score is larger.
+        rate: the stated false-reject rate, for `Told.better`; None: the one that is seen.
+        what, of_all: see Told.
+    """
+    good = np.array([s.is_good for s in samples], dtype=bool)
+    if good.all():
+        return None
+    missed = ~good & (score <= threshold)
+    names = np.array([s.kind for s in samples])
+    rows = [(str(kind), int((missed & (names == kind)).sum()), int((~good & (names == kind)).sum())) for kind in np.unique(names[~good])]
+    kinds = tuple(sorted((row for row in rows if row[1]), key=lambda row: (-row[1] / row[2], -row[1], row[0])))
+    rejected, n_good = int((good & (score > threshold)).sum()), int(good.sum())
+    better = best_within(score[good], score[~good], rate if rate is not None else rejected / max(n_good, 1))
+    if better is not None and better.missed >= missed.sum() / (~good).sum():
+        better = None
+    return Told(what, threshold, rejected, n_good, int(missed.sum()), int((~good).sum()), kinds, of_all, better)
+
+
+def best_within(good: Array, bad: Array, rate: float) -> Better | None:
+    """The lowest threshold that rejects the stated share of these good images, to the nearest image and at least one; None without both.
+
+    It is found on the images that it is told of: what another line would see is a little worse.
+    """
+    if not (len(good) and len(bad)):
+        return None
+    ordered = np.sort(good)[::-1]
+    floor = float(ordered[min(max(round(rate * len(good)), 1), len(good) - 1)])
+    above = np.concatenate([good, bad])
+    above = above[above > floor]
+    value = (floor + float(above.min())) / 2 if len(above) else floor
+    return Better(value, float((good > value).mean()), float((bad <= value).mean()))
+
+
+def tell_run(run: Run, dataset: Dataset, progress: Progress = silent) -> Told | None:
+    """Score the data's test split (or the images of --bad) in torch and tell; None where nothing bad is there. Raises DataError."""
+    samples = unlearnt(dataset.test or [s for s in dataset.bad if s.split == "bad"], run.info.dataset)
+    if all(s.is_good for s in samples):
+        return None
+    few = stratified(samples, CAP, run.info.seed)
+    score = score_samples(run.detector(), few, run.preprocessor(), progress).score
+    what = "test split" if dataset.test else "the bad images"
+    all_ = len(samples) if len(few) < len(samples) else None
+    return tell(few, score, run.info.threshold.value, run.info.threshold.false_reject_rate, what=what, of_all=all_)
+
+
+def stratified(samples: Sequence[Sample], cap: int, seed: int) -> list[Sample]:
+    """At most about `cap` of them, the same share of every kind and at least one of each; all where they are few."""
+    if len(samples) <= cap:
+        return list(samples)
+    rng = np.random.default_rng(seed)
+    kinds: dict[tuple[bool, str], list[int]] = {}
+    for i, sample in enumerate(samples):
+        kinds.setdefault((sample.is_good, sample.kind), []).append(i)
+    picks = [rng.permutation(rows)[: max(1, cap * len(rows) // len(samples))] for rows in kinds.values()]
+    return [samples[int(i)] for i in np.sort(np.concatenate(picks))]
+
+
+def show(told: Told | None, rate: float | None, console_print: Callable[[Text], None]) -> None:
+    """Print it, coloured by the default limits."""
+    for line in told.lines(default_criteria(rate)) if told is not None else ():
+        console_print(line)
