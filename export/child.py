@@ -31,7 +31,7 @@ COMPILE_TIMEOUT_S = 300.0
 """To start, read and compile. The slowest seen takes 3 s; a machine that swaps may take far longer."""
 IMAGE_TIMEOUT_S = 2.0
 """Added for each image. No model that is any use on a line comes near."""
-RACE_ROUNDS = 40
+RACE_ROUNDS = 30
 RACE_S = 6.0
 """A race of large models ends after so long, but not before each has run RACE_LEAST times."""
 RACE_LEAST = 7

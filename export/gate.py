@@ -60,6 +60,7 @@ class Gate:
             s for s, name in zip(dataset.train, self.names_of(dataset.train), strict=True) if name in held
         )
         """Good images with held-out scores, in the order of these."""
+        self._masks: dict[Path, npt.NDArray[np.uint8]] = {}
 
     def names_of(self, samples: Sequence[Sample]) -> list[str]:
         """Paths relative to the data's folder where they lie in it."""
@@ -151,10 +152,14 @@ class Gate:
         return self.samples if self.dataset.test else tuple(s for s in self.samples if not s.is_good)
 
     def _truth(self, sample: Sample) -> npt.NDArray[np.bool_]:
+        """Its mask as it counts; read once, and kept as bits."""
         size = self.prepare.truth_hw
         if sample.mask_path is None:
             return np.zeros(size, dtype=bool)
-        return self.prepare.crop_mask(read_mask(sample.mask_path)) & self.prepare.valid_cells(size)
+        if sample.mask_path not in self._masks:
+            mask = self.prepare.crop_mask(read_mask(sample.mask_path)) & self.prepare.valid_cells(size)
+            self._masks[sample.mask_path] = np.packbits(mask)
+        return np.unpackbits(self._masks[sample.mask_path], count=size[0] * size[1]).reshape(size).view(np.bool_)
 
     def pixels(self, maps: npt.NDArray[np.floating]) -> Iterator[tuple[int, PixelImage]]:
         """Position and pixels of each image of `maps` (N, gh, gw) that counts by these: all but bad ones without a mask."""
