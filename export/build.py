@@ -1,10 +1,13 @@
 """From a run to a bundle: the stages of an export in their order, each of which can refuse."""
 
+import dataclasses
 import datetime
 import importlib.metadata
 import shutil
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +22,13 @@ import torch
 import edge_runtime
 from edge_runtime.bundle import SCHEMA, Acceptance, DisplayScale, Golden, Manifest, Metrics, OutputSpec, Threshold
 from edge_runtime.errors import ExportError, GoldenMismatch
-from export import convert, package, parity
+from export import convert, floats, noise, package, parity, precision
 from export.accept import PAINTED, PAINTED_SEED, Asked, accept, wants_painted
 from export.child import golden_in_child, run_in_child
 from export.gate import Gate, Judged
 from export.model_info import write_model_info
 from export.workshop import Workshop
-from training.calibrate import Scores, apply_rule
+from training.calibrate import OF_GOOD, Scores, apply_rule
 from training.data import Dataset
 from training.drift import drift_limits
 from training.evaluate import measure
@@ -39,13 +42,17 @@ from training.run import IGNORE, Detector, Run, RunInfo
 
 ONNX_CHECKED = 16
 """Images on which the ONNX file is compared with torch."""
+TORCH_IMAGES = 32
+"""Images on which the FP32 graph is compared with torch, from the least to the most odd one: the conversion is right or wrong whatever the
+picture, and torch takes five times as long as the graph."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a user may choose."""
 
-    precision: str = "int8"
+    precision: str = "auto"
+    """int8, fp32, or auto: the first of INT8, INT8 with some layers in float, and FP32 that the gate passes."""
     onnx: bool = False
     zipped: bool = False
     band: float = parity.DEFAULT_BAND
@@ -53,8 +60,8 @@ class Options:
     force: bool = False
     accept: Asked | None = None
     """Judge whether it is fit for release; None: nobody asks."""
-    torch_images: int | None = None
-    """Compare the FP32 graph with torch on this many images only; the manifest then has no figures of torch's."""
+    torch_images: int = TORCH_IMAGES
+    """Compare the FP32 graph with torch on this many images; where there are more, the manifest has no figures of torch's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +72,15 @@ class Report:
     bundle_id: str
     size_bytes: int
     metrics: dict[str, Metrics]
-    """By precision: torch, fp32 and, where built, int8."""
+    """By precision: torch where it ran on all images, fp32 and, where built, int8."""
     latency_ms: dict[str, float]
-    """Median by precision on this machine, of one image, or of one tile where an image is cut into `views` of them."""
+    """Median by precision on this machine, of one image, or of one tile where an image is cut into `views` of them; taken in turns."""
     views: int
     threshold: Threshold
     score_difference: float
     """Largest relative difference of torch's and the FP32 graph's scores."""
-    flips_in_band: int | None
-    """Verdicts that flip from FP32 to INT8 within the band; None for fp32."""
+    flips: parity.Flips | None
+    """Verdicts that differ from FP32 to INT8; None for fp32."""
     n_compared: int
     seconds: float
     notes: tuple[str, ...]
@@ -94,6 +101,13 @@ class _Built:
     """Of good parts."""
     painted: Scores | None = None
     """Of painted defects, where there are no bad parts to judge by."""
+    precision: str = "fp32"
+    uncertain: float = 0.0
+    """Relative standard error of the threshold."""
+    floats: str | None = None
+    """Which convolutions of an INT8 backbone stayed float."""
+    flips: parity.Flips | None = None
+    """Against FP32."""
 
 
 def build(
@@ -139,6 +153,7 @@ class _Export:
         self.pack.mkdir()
         self.gate = Gate(run, dataset, self.work, progress)
         self.paints = PAINTED if options.accept is not None and wants_painted(dataset) else 0
+        self.notes: list[str] = []
 
     def build(self, out: Path, began: float) -> Report:
         info, options = self.run.info, self.options
@@ -149,36 +164,26 @@ class _Export:
         fp32 = self.gate.run_ir("fp32", convert.stitch(trunk.joined(), convert.convert_head(detector.head, shapes)), images)
         judged = self.gate.judge(fp32.outputs["score"], fp32.outputs["map"][:, 0], self.run.held_out.scores, fp32.latency_ms)
         metrics = {"fp32": measure(judged.scored, info.threshold.value)}
-        few = options.torch_images
-        views = self.gate.prepare.views
-        scores, maps = self.gate.run_torch(detector, np.load(images, mmap_mode="r")[: None if few is None else few * views])
-        of_torch = self.gate.merge(scores, maps)[0]
-        difference = parity.check_same(self.gate.names[:few], of_torch, judged.raw[:few], info.threshold.value)
-        if few is None:
-            taught = self.gate.judge(scores, maps, self.run.held_out.scores, 0.0)
-            metrics = {"torch": measure(taught.scored, info.threshold.value), **metrics}
-        final = _Built(self.work / "fp32.xml", judged, info.threshold, info.display, self.run.held_out.scores)
-        latency = {"fp32": fp32.latency_ms}
-        flips: int | None = None
-        if options.precision == "int8":
-            final = self._int8(trunk, detector.head, shapes, images)
-            metrics["int8"] = measure(final.judged.scored, final.threshold.value)
-            latency["int8"] = final.judged.latency_ms
-            parity.check_metrics("INT8 against FP32", metrics["fp32"], metrics["int8"], options.budget)
-            before = judged.scored.scores.score / info.threshold.value
-            after = final.judged.scored.scores.score / final.threshold.value
-            names = self.gate.names_of(judged.scored.samples)
-            flips = parity.check_verdicts("INT8 against FP32", names, before, after, options.band)
+        difference, taught = self._against_torch(detector, images, judged)
+        metrics = {**({} if taught is None else {"torch": taught}), **metrics}
+        error = noise.threshold_error(info.rule, self.run.held_out.scores, None) if info.rule.kind in OF_GOOD else 0.0
+        exact = _Built(self.work / "fp32.xml", judged, info.threshold, info.display, self.run.held_out.scores, uncertain=error)
+        final = exact if options.precision == "fp32" else self._quantized(trunk, detector.head, shapes, images, exact, metrics)
         acceptance = self._accept(final)
         if options.onnx:
-            self._onnx(detector, images, of_torch)
+            self._onnx(detector, images)
+        graphs = ["fp32", *(["int8"] if (self.work / "int8.xml").exists() else [])]
+        times, notes = precision.race(self.gate, final.ir.stem, graphs, images)
+        latency = {"fp32": times["fp32"], final.precision: times[final.ir.stem]}
+        self.notes += notes
         bundle_id = self._pack(final, metrics, acceptance)
         package.publish(self.pack, out)
         if options.zipped:
             package.write_zip(out, package.zip_path(out))
         return Report(
-            out, bundle_id, package.size_bytes(out), metrics, latency, self.gate.prepare.views, final.threshold, difference, flips,
-            len(judged.scored.samples), time.monotonic() - began, self._notes(metrics), self._tell(final), acceptance,
+            out, bundle_id, package.size_bytes(out), metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
+            len(judged.scored.samples), time.monotonic() - began, (*self.notes, *self._notes(metrics)),
+            self._tell(final), acceptance,
         )  # fmt: skip
 
     def _accept(self, built: _Built) -> Acceptance | None:
@@ -199,25 +204,82 @@ class _Export:
         what = "test split" if self.dataset.test else "held-out good and the bad images"
         return tell(scored.samples, scored.scores.score, built.threshold.value, built.threshold.false_reject_rate, what=what)
 
-    def _int8(self, trunk: convert.TrunkGraph, head: Head, level_shapes: list[LevelShape], images: Path) -> _Built:
-        """Quantize, extract with the very graph that ships, refit, stitch, recalibrate."""
+    def _against_torch(self, detector: Detector, images: Path, judged: Judged) -> tuple[float, Metrics | None]:
+        """Largest relative difference of the FP32 graph's scores, and torch's figures where it ran on all images. Raises ParityError."""
+        info, views, count = self.run.info, self.gate.prepare.views, len(judged.raw)
+        few = min(self.options.torch_images, count)
+        picks = np.sort(np.argsort(judged.raw, kind="stable")[np.linspace(0, count - 1, few).round().astype(int)])
+        pictures = np.load(images, mmap_mode="r").reshape(count, views, info.input.height, info.input.width, 3)
+        scores, maps = self.gate.run_torch(detector, pictures[picks].reshape(-1, *pictures.shape[2:]))
+        names = [self.gate.names[i] for i in picks]
+        difference = parity.check_same(names, self.gate.merge(scores, maps)[0], judged.raw[picks], info.threshold.value)
+        if few < count:
+            return difference, None
+        return difference, measure(self.gate.judge(scores, maps, self.run.held_out.scores, 0.0).scored, info.threshold.value)
+
+    def _quantized(
+        self, trunk: convert.TrunkGraph, head: Head, shapes: list[LevelShape], images: Path, exact: _Built, metrics: dict[str, Metrics]
+    ) -> _Built:
+        """INT8 where it passes; where `auto` was asked for, else INT8 in part, else FP32. Raises ExportError."""
+        options, lossy = self.options, precision.known_to_lose(self.run.info)
+        auto = options.precision == "auto"
+        if auto and lossy and metrics["fp32"].image_auroc is None:
+            self.notes.append(f"built in FP32: {lossy}, and without bad pictures nobody could tell how much")
+            return exact
+        before = precision.Side(exact.judged, exact.threshold.value, exact.uncertain, metrics["fp32"])
+
+        def attempt(model: ov.Model, name: str, layers: str | None = None) -> _Built:
+            built = self._int8(model, trunk, head, shapes, images, name)
+            found = measure(built.judged.scored, built.threshold.value)
+            after = precision.Side(built.judged, built.threshold.value, built.uncertain, found)
+            flips, notes = precision.compare(self.gate, before, after, options.band, options.budget, auto and lossy is not None)
+            self.notes += notes
+            metrics["int8"] = found
+            return dataclasses.replace(built, flips=flips, floats=layers)
+
+        def attempts() -> Iterator[precision.Attempt[_Built]]:
+            quantized = self._quantize(trunk)
+            yield precision.Attempt("INT8", partial(attempt, quantized, "int8"))
+            for n, some in enumerate(floats.candidates(trunk.joined(), quantized, self._taught(trunk), self.work), 1):
+                model = self._quantize(trunk, some.names)
+                yield precision.Attempt(f"INT8 with {some.label} in float", partial(attempt, model, f"int8_{n}", some.label))
+
+        if not auto:
+            return next(attempts()).run()
+        final, notes = precision.first_that_passes(attempts(), exact)
+        self.notes += notes
+        return final
+
+    def _taught(self, trunk: convert.TrunkGraph) -> Path:
+        info = self.run.info
+        return self.gate.write_inputs("taught", self.dataset.train, None if trunk.compare else info.augment, info.seed)
+
+    def _quantize(self, trunk: convert.TrunkGraph, layers: Sequence[str] = ()) -> ov.Model:
+        """`layers`: convolutions that stay float."""
+        return self.workshop.quantize(trunk, self.run.info, self._taught(trunk), self.progress, layers)
+
+    def _int8(
+        self, quantized: ov.Model, trunk: convert.TrunkGraph, head: Head, level_shapes: list[LevelShape], images: Path, name: str
+    ) -> _Built:
+        """Extract with the very graph that ships, refit, stitch, recalibrate. `name`: of the graph in the gate's folder."""
         info, dataset = self.run.info, self.dataset
-        taught = self.gate.write_inputs("taught", dataset.train, None if trunk.compare else info.augment, info.seed)
-        quantized = self.workshop.quantize(trunk, info, taught, self.progress)
+        taught = self._taught(trunk)
         # A network has learnt from most images; its head is fitted on the others.
         good = self.gate.held if trunk.compare else dataset.train
-        levels = self._levels("int8_backbone", quantized, self.gate.write_inputs("held", good) if trunk.compare else taught)
+        levels = self._levels(f"{name}_backbone", quantized, self.gate.write_inputs("held", good) if trunk.compare else taught)
         prepare = self.gate.prepare
         features = Features.of(levels, prepare.views, len(levels[0]) // (len(good) * prepare.views) - 1)
         fitted = fit_held_out(
             info.method, info.params, level_shapes, features, prepare, info.seed, folds=info.folds, course=Course(learnt=head),
-            painted=self._painted(quantized, info.rule.synthetic) if info.rule.synthetic or self.paints else None, progress=self.progress,
+            painted=self._painted(quantized, info.rule.synthetic, name) if info.rule.synthetic or self.paints else None,
+            progress=self.progress,
         )  # fmt: skip
         held_out = fitted.held_out
-        found = self.gate.run_ir("int8", convert.stitch(quantized, convert.convert_head(fitted.head, level_shapes)), images)
+        shutil.rmtree(self.work / f"{name}_backbone", ignore_errors=True)  # where another precision is tried, the disk need not hold both
+        found = self.gate.run_ir(name, convert.stitch(quantized, convert.convert_head(fitted.head, level_shapes)), images)
         score, score_map = found.outputs["score"], found.outputs["map"][:, 0]
         if not (np.isfinite(score).all() and np.isfinite(score_map).all()):
-            raise ExportError("INT8: the quantized detector gives scores that are no numbers; build with --precision fp32")
+            raise ExportError("INT8: the quantized detector gives scores that are no numbers; build with --precision auto")
         judged = self.gate.judge(score, score_map, held_out, found.latency_ms)
         rule = info.rule
         good = judged.scores_of("test", True) if rule.from_test_split else held_out
@@ -227,15 +289,16 @@ class _Export:
             bad = painted if not len(bad) else Scores(*(np.concatenate(p) for p in zip(astuple(bad), astuple(painted), strict=True)))
         own = () if rule.from_test_split else (info.apart, len(info.odd))
         threshold, display = apply_rule(rule, good, bad if len(bad) else None, *own)
-        return _Built(self.work / "int8.xml", judged, threshold, display, held_out, judges)
+        error = noise.threshold_error(rule, good, bad if len(bad) else None, info.seed)
+        return _Built(self.work / f"{name}.xml", judged, threshold, display, held_out, judges, "int8", error)
 
-    def _painted(self, quantized: ov.Model, count: int) -> Painted:
+    def _painted(self, quantized: ov.Model, count: int, name: str) -> Painted:
         """What the quantized backbone makes of the defects that the rule has painted, and of those that judge."""
         prepare, seed = self.gate.prepare, self.run.info.seed
         sets = [painted_pictures(self.gate.held, prepare, n, s) for n, s in ((count, seed), (self.paints, seed + PAINTED_SEED)) if n]
         pictures, sources = (np.concatenate(parts) for parts in zip(*sets, strict=True))
-        file = self.gate.write_pictures("painted", pictures.reshape(-1, *pictures.shape[2:]), len(sources) * prepare.views)
-        return Painted(Features.of(self._levels("int8_painted", quantized, file), prepare.views, 0), sources)
+        file = self.gate.write_pictures(f"{name}_pictures", pictures.reshape(-1, *pictures.shape[2:]), len(sources) * prepare.views)
+        return Painted(Features.of(self._levels(f"{name}_painted", quantized, file), prepare.views, 0), sources)
 
     def _levels(self, name: str, trunk: ov.Model, pictures: Path) -> list[npt.NDArray[np.float32]]:
         what = f"running {name.replace('_', ' ')}"
@@ -244,20 +307,23 @@ class _Export:
         self.progress(what, 1, 1)
         return found
 
-    def _onnx(self, detector: Detector, images: Path, expected: npt.NDArray[np.float64]) -> None:
+    def _onnx(self, detector: Detector, images: Path) -> None:
         """detector.onnx: the FP32 detector with the run's own head, whatever the bundle's precision; its threshold is in its metadata."""
         info = self.run.info
         path, few, out = self.pack / "detector.onnx", self.work / "few.npy", self.work / "onnx"
         notes = {"lineside_threshold": repr(info.threshold.value), "lineside_map_threshold": repr(info.threshold.map_value)}
         convert.export_onnx(detector.backbone, detector.head, info.input.height, info.input.width, path, notes)
-        np.save(few, np.load(images, mmap_mode="r")[:ONNX_CHECKED])
+        pictures = np.load(images, mmap_mode="r")[:ONNX_CHECKED]
+        np.save(few, pictures)
         out.mkdir()
         found = run_in_child(path, few, out)
         scores = np.asarray(found.outputs["score"], dtype=np.float64)
-        parity.check_same(self.gate.names[:ONNX_CHECKED], expected[:ONNX_CHECKED], scores, info.threshold.value)
+        expected = np.asarray(self.gate.run_torch(detector, pictures)[0], dtype=np.float64)
+        names = [self.gate.names[i // self.gate.prepare.views] for i in range(len(pictures))]
+        parity.check_same(names, expected, scores, info.threshold.value)
 
     def _pack(self, built: _Built, metrics: dict[str, Metrics], acceptance: Acceptance | None) -> str:
-        info, precision = self.run.info, self.options.precision
+        info = self.run.info
         good = np.array([s.is_good for s in self.gate.samples], dtype=bool)
         picks = package.choose_golden(built.judged.raw, good, built.threshold.value)
         files = package.write_golden(self.pack, [load_frame(self.gate.samples[i].path, info.input) for i in picks])
@@ -275,10 +341,10 @@ class _Export:
             created=now.isoformat(timespec="seconds"),
             method=info.method,
             backbone=info.backbone.name,
-            params=_settings(info),
-            precision=precision,
+            params=_settings(info, built.floats),
+            precision=built.precision,
             input=info.input,
-            output=OutputSpec(**dict(zip(("map_height", "map_width"), _grid(self.work / precision), strict=True))),
+            output=OutputSpec(**dict(zip(("map_height", "map_width"), _grid(built.ir.with_suffix("")), strict=True))),
             threshold=built.threshold,
             display=built.display,
             drift=drift_limits(built.held_out.score),
@@ -289,9 +355,9 @@ class _Export:
                 Golden(image=f, score=float(built.judged.raw[i]), map_peak=float(built.judged.peaks[i]))
                 for f, i in zip(files, picks, strict=True)
             ],
-            golden_tolerance=package.GOLDEN_TOLERANCE[precision],
+            golden_tolerance=package.GOLDEN_TOLERANCE[built.precision],
             files={},
-            tools=tool_versions(precision),
+            tools=tool_versions(built.precision),
         )
         bundle = package.seal(self.pack, manifest)
         wrong = [r for r in golden_in_child(self.pack) if not r.ok]
@@ -314,9 +380,9 @@ def _parted(painted: Scores | None, first: int) -> tuple[Scores | None, Scores |
     return own if len(own) else None, others if len(others) else None
 
 
-def _settings(info: RunInfo) -> dict[str, Any]:
+def _settings(info: RunInfo, floats: str | None) -> dict[str, Any]:
     """What was chosen, for the manifest: the method's parameters and everything else that the detector follows from."""
-    more = {"augment": info.augment, "outliers": info.outliers, "learning": info.learning}
+    more = {"augment": info.augment, "outliers": info.outliers, "learning": info.learning, "floats": floats}
     chosen = {key: msgspec.to_builtins(value) for key, value in more.items() if value is not None}
     return {**info.params, "preset": info.preset, "strides": list(info.backbone.strides), "seed": info.seed, **chosen}
 

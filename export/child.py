@@ -1,6 +1,7 @@
 """Compiles and runs a model in a process of its own, so that a crash inside OpenVINO is a failed export and not the end of ours.
 
-Started as `python -m export.child run IR INPUT.npy OUT_DIR` or `python -m export.child golden BUNDLE OUT_DIR`. The child imports no torch.
+Started as `python -m export.child run IR INPUT.npy OUT_DIR`, `… race|deviate INPUT.npy OUT_DIR IR...` or `… golden BUNDLE OUT_DIR`. It
+imports no torch.
 """
 
 import json
@@ -30,6 +31,10 @@ COMPILE_TIMEOUT_S = 300.0
 """To start, read and compile. The slowest seen takes 3 s; a machine that swaps may take far longer."""
 IMAGE_TIMEOUT_S = 2.0
 """Added for each image. No model that is any use on a line comes near."""
+RACE_ROUNDS = 30
+RACE_S = 6.0
+"""A race of large models ends after so long, but not before each has run RACE_LEAST times."""
+RACE_LEAST = 7
 COMPILE_OPTIONS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": "1"}
 """As the device compiles it."""
 
@@ -66,6 +71,22 @@ def run_in_child(
     report = json.loads((out / "report.json").read_text())
     outputs = {name: np.load(out / f"{name}.npy", mmap_mode="r") for name in report["outputs"]}
     return ChildRun(outputs, report["latency_ms"])
+
+
+def race_in_child(irs: Sequence[Path], images: Path, out: Path, command: Sequence[str] = COMMAND) -> list[float]:
+    """Median milliseconds of each model, all in one process and in turns on the same pictures, so that whatever else the machine does slows
+    all of them. Arguments and errors as of `run_in_child`."""
+    limit = COMPILE_TIMEOUT_S + len(irs) * RACE_ROUNDS * IMAGE_TIMEOUT_S
+    _call([*command, "race", str(images), str(out), *map(str, irs)], irs[-1], limit)
+    return [float(ms) for ms in json.loads((out / "race.json").read_text())]
+
+
+def deviations_in_child(exact: Path, irs: Sequence[Path], images: Path, out: Path, command: Sequence[str] = COMMAND) -> list[float]:
+    """How far each model's outputs lie from those of `exact` on `images`: squared, relative to these, summed over the outputs; NaN where
+    they are no numbers. Errors as of `run_in_child`."""
+    limit = COMPILE_TIMEOUT_S + (len(irs) + 1) * len(np.load(images, mmap_mode="r")) * IMAGE_TIMEOUT_S
+    _call([*command, "deviate", str(images), str(out), str(exact), *map(str, irs)], exact, limit)
+    return [math.nan if d is None else float(d) for d in json.loads((out / "deviations.json").read_text())]
 
 
 def golden_in_child(bundle: Path, command: Sequence[str] = COMMAND, timeout_s: float = COMPILE_TIMEOUT_S) -> "list[GoldenResult]":
@@ -159,6 +180,54 @@ def _run(ir: Path, images_file: Path, out: Path) -> None:
     (out / "report.json").write_text(json.dumps({"outputs": names, "latency_ms": latency}))
 
 
+def _race(images_file: Path, out: Path, irs: Sequence[Path]) -> None:
+    import openvino as ov
+
+    images, core = np.load(images_file, mmap_mode="r"), ov.Core()
+    _say("compiling")
+    requests = [core.compile_model(ir, "CPU", COMPILE_OPTIONS).create_infer_request() for ir in irs]
+    times: list[list[float]] = [[] for _ in requests]
+    picks = np.linspace(0, len(images) - 1, RACE_ROUNDS).astype(int)
+    _say("racing")
+    for request in requests:
+        request.infer([np.ascontiguousarray(images[:1])])
+    began = time.perf_counter()
+    for done, i in enumerate(picks):
+        if done >= RACE_LEAST and time.perf_counter() - began > RACE_S:
+            break
+        image = np.ascontiguousarray(images[i : i + 1])
+        for request, row in zip(requests, times, strict=True):
+            start = time.perf_counter()
+            request.infer([image], share_inputs=True)
+            row.append(time.perf_counter() - start)
+    (out / "race.json").write_text(json.dumps([float(np.median(row) * 1e3) for row in times]))
+
+
+def _deviate(images_file: Path, out: Path, irs: Sequence[Path]) -> None:
+    import openvino as ov
+
+    images, core = np.load(images_file, mmap_mode="r"), ov.Core()
+    exact: list[list[npt.NDArray[np.float32]]] = []
+    found: list[float | None] = []
+    for ir in irs:
+        _say(f"running {ir.name}")
+        request = core.compile_model(ir, "CPU", COMPILE_OPTIONS).create_infer_request()
+        outputs = []
+        for image in images:
+            request.infer([np.ascontiguousarray(image[None])])
+            outputs.append([np.array(t.data) for t in request.output_tensors])
+        if not exact:
+            exact = outputs
+            continue
+        error = 0.0
+        for level in range(len(exact[0])):
+            whole = sum(float(np.sum(row[level] ** 2, dtype=np.float64)) for row in exact)
+            off = sum(float(np.sum((a[level] - b[level]) ** 2, dtype=np.float64)) for a, b in zip(outputs, exact, strict=True))
+            error += off / max(whole, np.finfo(np.float32).tiny)
+        found.append(error if math.isfinite(error) else None)
+    (out / "deviations.json").write_text(json.dumps(found))
+
+
 def _golden(path: Path, out: Path) -> None:
     from edge_runtime.bundle import ModelBundle
     from edge_runtime.predictor import OpenvinoPredictor
@@ -183,6 +252,9 @@ def main(arguments: Sequence[str]) -> None:
     try:
         if arguments[0] == "golden":
             _golden(Path(arguments[1]), Path(arguments[2]))
+        elif arguments[0] in ("race", "deviate"):
+            several = _race if arguments[0] == "race" else _deviate
+            several(Path(arguments[1]), Path(arguments[2]), [Path(a) for a in arguments[3:]])
         else:
             _run(*(Path(a) for a in arguments[1:4]))
     except Exception as e:

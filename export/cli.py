@@ -33,6 +33,7 @@ app = typer.Typer(
 class Precision(StrEnum):
     """Of the backbone; the head's is always float."""
 
+    AUTO = "auto"
     INT8 = "int8"
     FP32 = "fp32"
 
@@ -42,13 +43,14 @@ def build(
     run: Annotated[Path, typer.Argument(help="A run that lineside-train fit made.")],
     out: Annotated[Path, typer.Option(help="The bundle to write: a folder that does not exist yet.")],
     precision: Annotated[
-        Precision | None, typer.Option(help="int8 is faster; fp32 computes what was taught. Default: what suits the preset, int8 for most.")
-    ] = None,
+        Precision,
+        typer.Option(help="int8 is faster, fp32 computes what was taught; auto: INT8, else with some layers in float, else FP32."),
+    ] = Precision.AUTO,
     data: Annotated[Path | None, typer.Option(help="Where the run's images are now, if they moved.")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write detector.onnx: the FP32 detector as it was taught.")] = False,
     zipped: Annotated[bool, typer.Option("--zip", help="Also write the bundle as one file, BUNDLE.zip.")] = False,
-    band: Annotated[float | None, typer.Option(help="How far from 1.0 a severity may lie for its verdict to flip.")] = None,
-    budget: Annotated[float | None, typer.Option(help="How far AUROC may fall by quantization.")] = None,
+    band: Annotated[float | None, typer.Option(help="How far from 1.0 a severity may lie for its verdict to turn wrong by INT8.")] = None,
+    budget: Annotated[float | None, typer.Option(help="How far AUROC may fall by INT8, beside what few images explain.")] = None,
     accept: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +74,6 @@ def build(
         from export import parity
         from export.accept import Asked
         from training.judging.acceptance import parse_accept
-        from training.methods.table import METHODS
         from training.run import load_run
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] in ("edge_runtime", "training", "export"):
@@ -80,11 +81,10 @@ def build(
         raise MissingExtra("lineside-export build", "train") from e
     criteria = None if accept is None else parse_accept(accept)
     taught = load_run(run)
-    chosen = precision or Precision(METHODS[taught.info.method].precision(taught.info.preset))
-    if (chosen is Precision.INT8 and find_spec("nncf") is None) or (onnx and find_spec("onnx") is None):
-        raise MissingExtra(f"lineside-export build --{'onnx' if onnx else 'precision int8'}", "train")
+    if (precision is not Precision.FP32 and find_spec("nncf") is None) or (onnx and find_spec("onnx") is None):
+        raise MissingExtra(f"lineside-export build --{'onnx' if onnx else f'precision {precision}'}", "train")
     options = builder.Options(
-        precision=chosen.value,
+        precision=precision.value,
         onnx=onnx,
         zipped=zipped,
         band=parity.DEFAULT_BAND if band is None else band,
@@ -214,8 +214,9 @@ def _show(report: "Report", console: Console) -> None:
         console.print(f"  {name:<6} {_figures(metrics)}  {speed}")
     flips = (
         ""
-        if report.flips_in_band is None
-        else f"; {report.flips_in_band} of {report.n_compared} verdicts flip from FP32 to INT8, all inside of the band"
+        if report.flips is None
+        else f"; of {report.n_compared} verdicts {len(report.flips.losses)} turn wrong from FP32 to INT8, all near the border, and"
+        f" {len(report.flips.gains)} turn right"
     )
     console.print(f"  parity: torch and FP32 differ by {report.score_difference:.0e} at most{flips}")
     console.print(f"  threshold {report.threshold.value:.4g}: {report.threshold.rule}")

@@ -1,26 +1,28 @@
 """The images of the gate: written once, run by torch and by every IR, and counted as an evaluation counts them."""
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
 import torch
 
-from edge_runtime.records import Frame, Prediction
-from export import package
-from export.child import ChildRun, run_in_child
+from edge_runtime.preprocess import read_mask
+from export import noise, package
+from export.child import ChildRun, race_in_child, run_in_child
+from export.noise import PixelImage
 from training.augment import Augment
 from training.calibrate import Scores
 from training.data import Dataset
-from training.evaluate import Scored, score_dataset, unlearnt
+from training.evaluate import Scored, unlearnt
 from training.layout import Sample
 from training.material import good_pictures
 from training.memory import array_file
 from training.methods.base import Progress
+from training.pixels import PixelCounts, label_regions
 from training.run import Detector, Run
 
 
@@ -34,6 +36,8 @@ class Judged:
     """(N,) scores of the very graph, held-out or not."""
     peaks: npt.NDArray[np.float64]
     """(N,) maxima of its maps."""
+    maps: npt.NDArray[np.floating]
+    """(N, gh, gw), of `samples` of the gate."""
     latency_ms: float
 
     def scores_of(self, split: str, good: bool) -> Scores:
@@ -56,13 +60,17 @@ class Gate:
             s for s, name in zip(dataset.train, self.names_of(dataset.train), strict=True) if name in held
         )
         """Good images with held-out scores, in the order of these."""
+        self._masks: dict[Path, npt.NDArray[np.uint8]] = {}
 
     def names_of(self, samples: Sequence[Sample]) -> list[str]:
         """Paths relative to the data's folder where they lie in it."""
         return [self.dataset.name_of(s) for s in samples]
 
     def write_inputs(self, name: str, samples: Sequence[Sample], augment: Augment | None = None, seed: int = 0) -> Path:
-        """Model inputs as (N, H, W, 3) uint8 in a file that processes can share, with their variations. Raises DataError with the path."""
+        """Model inputs as (N, H, W, 3) uint8 in a file that processes can share, with their variations; those that are there already under
+        this name stay. Raises DataError with the path."""
+        if (path := self.work / f"{name}.npy").exists():
+            return path
         count = len(samples) * self.prepare.views * (1 + (augment.copies if augment else 0))
         return self.write_pictures(name, good_pictures(samples, self.prepare, augment, seed), count)
 
@@ -87,6 +95,12 @@ class Gate:
         self.progress(what, 1, 1)
         return found
 
+    def race(self, names: Sequence[str], images: Path) -> list[float]:
+        """Median milliseconds of each of the graphs that `run_ir` has saved, run in turns. Raises ExportError."""
+        out = self.work / "race"
+        out.mkdir(exist_ok=True)
+        return race_in_child([self.work / f"{name}.xml" for name in names], images, out)
+
     def run_torch(self, detector: Detector, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """(N,) scores and (N, gh, gw) maps."""
         scores, maps = [], []
@@ -110,27 +124,68 @@ class Gate:
         """`scores` and `maps` (gh, gw) of all pictures of all samples, counted as an evaluation counts them.
 
         Without a test split the good images are those that were taught, which score too well: their held-out scores stand in, and only
-        bad images count by their pixels.
+        bad images count by their pixels. Raises DataError for a mask that cannot be read.
         """
         raw, maps = self.merge(scores, maps)
-        shown = {s.path: i for i, s in enumerate(self.samples)}
         peaks = np.asarray(maps, dtype=np.float64).max(axis=(1, 2))
-
-        def predict(frame: Frame) -> Prediction:
-            i = shown[Path(frame.source)]
-            return Prediction(float(raw[i]), maps[i], self.prepare.grid_to_frame(frame.image, maps[i].shape))
-
+        valid = self.prepare.valid_cells((maps.shape[1], maps.shape[2]))
+        medians = np.array([np.median(grid[valid]) for grid in maps], dtype=np.float64)
+        found = Scores(raw, peaks, medians)
+        pixels, regions = PixelCounts(), np.zeros(len(raw), np.intp)
+        unmasked = tuple(s for s in self._counted if not s.is_good and not self._truth(s).any())
+        for i, picture in self.pixels(maps):
+            pixels.add(*picture)
+            regions[i] = picture[1].max()
         if self.dataset.test:
-            return Judged(score_dataset(predict, self.samples, self.prepare, progress=self.progress), raw, peaks, latency_ms)
-        unlearnt_bad = tuple(s for s in self.samples if not s.is_good)
-        bad = score_dataset(predict, unlearnt_bad, self.prepare, progress=self.progress)
-        good = len(self.held)
-        parts = (held_out, bad.scores)
-        scored = dataclasses.replace(
-            bad,
-            samples=(*self.held, *unlearnt_bad),
-            scores=Scores(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("score", "map_peak", "map_median"))),
-            regions=np.concatenate([np.zeros(good, np.intp), bad.regions]),
-            hits=np.concatenate([np.zeros(good, np.intp), bad.hits]),
-        )
-        return Judged(scored, raw, peaks, latency_ms)
+            no_hits = np.zeros(len(raw), np.intp)
+            return Judged(Scored(self.samples, found, pixels, regions, no_hits, unmasked), raw, peaks, maps, latency_ms)
+        rows = np.array([not s.is_good for s in self.samples], dtype=bool)
+        parts = (held_out, Scores(found.score[rows], found.map_peak[rows], found.map_median[rows]))
+        both = Scores(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("score", "map_peak", "map_median")))
+        regions = np.concatenate([np.zeros(len(self.held), np.intp), regions[rows]])
+        samples = (*self.held, *self._counted)
+        return Judged(Scored(samples, both, pixels, regions, np.zeros_like(regions), unmasked), raw, peaks, maps, latency_ms)
+
+    @property
+    def _counted(self) -> tuple[Sample, ...]:
+        """Those that count by their pixels."""
+        return self.samples if self.dataset.test else tuple(s for s in self.samples if not s.is_good)
+
+    def _truth(self, sample: Sample) -> npt.NDArray[np.bool_]:
+        """Its mask as it counts; read once, and kept as bits."""
+        size = self.prepare.truth_hw
+        if sample.mask_path is None:
+            return np.zeros(size, dtype=bool)
+        if sample.mask_path not in self._masks:
+            mask = self.prepare.crop_mask(read_mask(sample.mask_path)) & self.prepare.valid_cells(size)
+            self._masks[sample.mask_path] = np.packbits(mask)
+        return np.unpackbits(self._masks[sample.mask_path], count=size[0] * size[1]).reshape(size).view(np.bool_)
+
+    def pixels(self, maps: npt.NDArray[np.floating]) -> Iterator[tuple[int, PixelImage]]:
+        """Position and pixels of each image of `maps` (N, gh, gw) that counts by these: all but bad ones without a mask."""
+        size = self.prepare.truth_hw
+        counted = self.prepare.valid_cells(size)
+        which = set(map(id, self._counted))
+        for i, sample in enumerate(self.samples):
+            if id(sample) not in which:
+                continue
+            mask = self._truth(sample)
+            if sample.is_good or mask.any():
+                large = cv2.resize(np.asarray(maps[i], dtype=np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+                yield i, (np.asarray(large, dtype=np.float32), label_regions(mask), counted)
+            self.progress("score", i + 1, len(self.samples))
+
+    def chance(self, before: Judged, after: Judged) -> Callable[[str], float]:
+        """What few images explain of a fall between two precisions, by the key of Metrics; see noise.allowance."""
+        pixel_errors: dict[str, float] = {}
+
+        def explain(key: str) -> float:
+            if key == "image_auroc":
+                scores = (j.scored.scores.score for j in (before, after))
+                return noise.allowance(noise.auroc_error(before.scored.is_good, *scores))
+            if not pixel_errors:
+                a, b = (noise.pixel_influences((p for _, p in self.pixels(j.maps)), j.scored.pixels) for j in (before, after))
+                pixel_errors.update(pixel_auroc=noise.paired_error(a.auroc, b.auroc), aupro=noise.paired_error(a.aupro, b.aupro))
+            return noise.allowance(pixel_errors[key])
+
+        return explain

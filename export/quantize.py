@@ -10,8 +10,9 @@ from edge_runtime.errors import DataError, ExportError
 from export.quiet import quiet
 from training.methods.base import Progress, silent
 
-CALIBRATION_IMAGES = 300
-"""Up to this many: ranges are whole minima and maxima, so each image may widen them. Fewer are fine, too."""
+CALIBRATION_IMAGES = 100
+"""Up to this many: ranges are whole minima and maxima, so each image may widen them. PaDiM on lite0 at 256 px, magnetic tiles, two draws
+each: image AUROC 0.978 from 300, 100 and 32 images alike, in 24, 11 and 7 s of CPU."""
 
 
 def pick_images(count: int, seed: int, limit: int = CALIBRATION_IMAGES) -> npt.NDArray[np.intp]:
@@ -20,7 +21,11 @@ def pick_images(count: int, seed: int, limit: int = CALIBRATION_IMAGES) -> npt.N
 
 
 def quantize_backbone(
-    backbone: ov.Model, images: npt.NDArray[np.uint8], picks: Sequence[int] | npt.NDArray[np.intp], progress: Progress = silent
+    backbone: ov.Model,
+    images: npt.NDArray[np.uint8],
+    picks: Sequence[int] | npt.NDArray[np.intp],
+    progress: Progress = silent,
+    floats: Sequence[str] = (),
 ) -> ov.Model:
     """INT8 copy of `backbone`, its activation ranges taken from `images[picks]`.
 
@@ -28,6 +33,7 @@ def quantize_backbone(
         backbone: FP32, uint8 (1, H, W, 3) in.
         images: (N, H, W, 3) uint8 model inputs of good parts; may be a memory map.
         picks: which of them to use.
+        floats: friendly names of convolutions of `backbone` that stay float.
         progress: called once an image; the correction of biases that follows takes a few seconds more.
 
     Raises:
@@ -58,6 +64,7 @@ def quantize_backbone(
                 nncf.Dataset(Once()),
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=len(picks),
+                ignored_scope=nncf.IgnoredScope(names=list(floats)),
                 advanced_parameters=AdvancedQuantizationParameters(
                     # The ranges of good parts, whole: NNCF's default clips what is rare, and rare large activations are just what defects
                     # make. PaDiM on lite0 at 256 px, magnetic tiles: image AUROC 0.971 against 0.944 with the default (FP32 0.971).

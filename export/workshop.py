@@ -24,10 +24,11 @@ Levels = list[npt.NDArray[np.float32]]
 class Workshop:
     """Does each thing anew."""
 
-    def quantize(self, trunk: TrunkGraph, info: RunInfo, pictures: Path, progress: Progress) -> ov.Model:
-        """`image` -> `level0`, `level1` ..., the convolutions in INT8, their ranges from `pictures`. Raises ExportError, DataError."""
+    def quantize(self, trunk: TrunkGraph, info: RunInfo, pictures: Path, progress: Progress, floats: Sequence[str] = ()) -> ov.Model:
+        """`image` -> `level0`, `level1` ..., the convolutions but `floats` in INT8, their ranges from `pictures`. Raises ExportError,
+        DataError."""
         array = np.load(pictures, mmap_mode="r")
-        return trunk.joined(quantize_backbone(trunk.convolutions, array, pick_images(len(array), info.seed), progress))
+        return trunk.joined(quantize_backbone(trunk.convolutions, array, pick_images(len(array), info.seed), progress, floats))
 
     def levels(self, trunk: ov.Model, pictures: Path, out: Path) -> Levels:
         """One (N, C, h, w) array a level, computed in a child process by `out`.xml, which is written. Raises ExportError."""
@@ -60,10 +61,10 @@ class SharedWorkshop(Workshop):
 
         return run
 
-    def quantize(self, trunk: TrunkGraph, info: RunInfo, pictures: Path, progress: Progress) -> ov.Model:
-        """The shared graph, cut down to the run's levels; a network of its own is quantized as ever."""
-        if trunk.compare is not None:
-            return super().quantize(trunk, info, pictures, progress)
+    def quantize(self, trunk: TrunkGraph, info: RunInfo, pictures: Path, progress: Progress, floats: Sequence[str] = ()) -> ov.Model:
+        """The shared graph, cut down to the run's levels; a network of its own, or one with layers in float, is quantized as ever."""
+        if trunk.compare is not None or floats:
+            return super().quantize(trunk, info, pictures, progress, floats)
         if self._int8 is None:
             self._int8 = super().quantize(self._graph, info, pictures, progress)
         model = self._int8.clone()

@@ -76,6 +76,11 @@ class PixelCounts:
         x, y = np.append(fpr[:inside], limit), np.append(overlap[:inside], at_limit)
         return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) / limit)
 
+    def histograms(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """(2^BITS,) by bin: good pixels, defective ones, and these weighted so that each region weighs 1."""
+        self._flush()
+        return self._good, self._bad, self._share
+
     def _flush(self) -> None:
         if not self._pending:
             return

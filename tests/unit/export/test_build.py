@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import openvino as ov
 import pytest
-from openvino import op
+from openvino import op, opset13
 
 from edge_runtime.bundle import ModelBundle
 from edge_runtime.errors import ConfigError, DataError, NotAccepted, ParityError
@@ -109,6 +109,49 @@ def test_a_quantization_that_went_wrong_does_not_pass_the_default_gate(
     with pytest.raises(ParityError, match="INT8 against FP32"):
         build(load_run(run_dir), tmp_path / "bundle", None, Options("int8"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_int8_passes_auto_builds_fp32_and_says_why_and_what_it_costs(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workshop_module, "quantize_backbone", lambda backbone, *rest: _blind(backbone.clone()))
+    report = build(load_run(run_dir), tmp_path / "bundle", None, Options())
+    manifest = ModelBundle.open(report.out).manifest
+    assert (manifest.precision, manifest.golden_tolerance, set(manifest.metrics)) == ("fp32", 1e-3, {"torch", "fp32"})
+    assert report.flips is None
+    refused, built, costs = report.notes
+    assert "refused: INT8 against FP32" in refused and "built in FP32" in built
+    assert "FP32" in costs and "INT8 throughout" in costs and "ms" in costs
+
+
+def test_layers_that_hurt_stay_float_and_the_manifest_names_them(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = workshop_module.quantize_backbone
+    # Rounding takes the stem's weights away, unless some layers stay float.
+    monkeypatch.setattr(workshop_module, "quantize_backbone", lambda *parts: real(*parts) if parts[4] else _coarse_stem(real(*parts)))
+    report = build(load_run(run_dir), tmp_path / "bundle", None, Options(band=LENIENT, budget=LENIENT))
+    manifest = ModelBundle.open(report.out).manifest
+    assert (manifest.precision, manifest.golden_tolerance) == ("int8", 1e-2)
+    assert manifest.params["floats"].startswith("convolutions 1-3")
+    first, *others = _convolutions(report.out)
+    assert not _is_quantized(first) and all(map(_is_quantized, others[-5:]))
+    assert any("in float, which the gate passes" in note for note in report.notes)
+    assert any("as built" in note and "INT8 throughout" in note for note in report.notes)
+
+
+def _convolutions(bundle: Path) -> list[ov.Node]:
+    ops = ov.Core().read_model(bundle / "model.xml").get_ordered_ops()
+    return [node for node in ops if node.get_type_name() in ("Convolution", "GroupConvolution")][:33]
+
+
+def _is_quantized(node: ov.Node) -> bool:
+    return node.input_value(0).get_node().get_type_name() == "FakeQuantize"
+
+
+def _coarse_stem(model: ov.Model) -> ov.Model:
+    """A quantized model whose stem has lost its weights."""
+    stem = next(node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution")
+    stem.input(1).replace_source_output(opset13.multiply(stem.input_value(1), op.Constant(np.zeros(1, np.float32))).output(0))
+    return model
 
 
 def _blind(model: ov.Model) -> ov.Model:

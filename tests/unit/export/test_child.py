@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 import pytest
+from openvino import opset13
 
 from edge_runtime.errors import ExportError
-from export.child import golden_in_child, run_in_child
+from export.child import deviations_in_child, golden_in_child, race_in_child, run_in_child
 
 
 @pytest.fixture
@@ -57,3 +58,21 @@ def test_golden_samples_run_with_the_devices_predictor(tiny_bundle: Path) -> Non
     results = golden_in_child(tiny_bundle)
     assert [r.image for r in results] == [f"golden/{i:03d}.png" for i in range(4)]
     assert all(r.ok and r.allowed == 1e-3 for r in results)
+
+
+def test_a_race_times_every_model_in_its_order(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    model = tiny_bundle / "model.xml"
+    found = race_in_child([model, model, model], images, tmp_path)
+    assert len(found) == 3 and min(found) > 0
+    with pytest.raises(ExportError, match=r"broken\.xml: failed while compiling"):
+        (tmp_path / "broken.xml").write_text("<net name='x'")
+        race_in_child([model, tmp_path / "broken.xml"], images, tmp_path)
+
+
+def test_a_model_deviates_by_the_square_of_what_its_outputs_are_off_by(images: Path, tmp_path: Path) -> None:
+    irs = [tmp_path / f"times{factor}.xml" for factor in (1, 1, 3)]
+    for ir, factor in zip(irs, (1, 1, 3), strict=True):
+        image = ov.op.Parameter(ov.Type.u8, ov.Shape([1, 64, 64, 3]))
+        scaled = opset13.multiply(opset13.convert(image, "f32"), ov.op.Constant(np.full(1, factor, np.float32)))
+        ov.save_model(ov.Model([ov.op.Result(scaled.output(0))], [image], "scaled"), ir, compress_to_fp16=False)
+    assert deviations_in_child(irs[0], irs[1:], images, tmp_path) == pytest.approx([0.0, 4.0])
