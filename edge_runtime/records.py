@@ -225,6 +225,18 @@ class DriftState:
 
 
 @dataclass(frozen=True, slots=True)
+class SightState:
+    """How the last pictures look, in the median, against those that the detector was taught (edge_runtime.wander)."""
+
+    brightness: float
+    """1: as bright as taught."""
+    sharpness: float
+    """1: as sharp as taught, at the scale of the model's input."""
+    parts: int
+    """That the medians are of."""
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """How a station is, published once a second."""
 
@@ -251,3 +263,6 @@ class Health:
     connections: dict[str, dict[str, int]] = field(default_factory=dict)
     """Since start, `reconnects` of each camera ("camera NAME", or "camera" for the only one) and of the PLC ("plc"), and the
     `incomplete_frames` of an industrial camera."""
+    sight: SightState | None = None
+    """None for a bundle without an envelope, and before the first part. With several cameras: of the first one whose pictures stray, else
+    of the first one."""
