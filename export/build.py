@@ -17,10 +17,11 @@ import timm
 import torch
 
 import edge_runtime
-from edge_runtime.bundle import SCHEMA, DisplayScale, Golden, Manifest, Metrics, OutputSpec, Threshold
+from edge_runtime.bundle import SCHEMA, DisplayScale, Envelope, Golden, Manifest, Metrics, OutputSpec, Threshold
 from edge_runtime.errors import ExportError, GoldenMismatch
 from export import convert, package, parity
 from export.child import golden_in_child, run_in_child
+from export.envelope import envelope_of
 from export.gate import Gate, Judged
 from export.model_info import write_model_info
 from export.workshop import Workshop
@@ -51,6 +52,8 @@ class Options:
     force: bool = False
     torch_images: int | None = None
     """Compare the FP32 graph with torch on this many images only; the manifest then has no figures of torch's."""
+    envelope: bool = True
+    """Measure how far the line may stray."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class Report:
     flips_in_band: int | None
     """Verdicts that flip from FP32 to INT8 within the band; None for fp32."""
     n_compared: int
+    envelope: Envelope | None
+    """How far the line may stray; None where that was not measured."""
     seconds: float
     notes: tuple[str, ...]
 
@@ -161,13 +166,14 @@ class _Export:
             flips = parity.check_verdicts("INT8 against FP32", names, before, after, options.band)
         if options.onnx:
             self._onnx(detector, images, of_torch)
-        bundle_id = self._pack(final, metrics)
+        envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold, info.seed) if options.envelope else None
+        bundle_id = self._pack(final, metrics, envelope)
         package.publish(self.pack, out)
         if options.zipped:
             package.write_zip(out, package.zip_path(out))
         return Report(
             out, bundle_id, package.size_bytes(out), metrics, latency, self.gate.prepare.views, final.threshold, difference, flips,
-            len(judged.scored.samples), time.monotonic() - began, self._notes(metrics),
+            len(judged.scored.samples), envelope, time.monotonic() - began, self._notes(metrics),
         )  # fmt: skip
 
     def _int8(self, trunk: convert.TrunkGraph, head: Head, level_shapes: list[LevelShape], images: Path) -> _Built:
@@ -224,7 +230,7 @@ class _Export:
         scores = np.asarray(found.outputs["score"], dtype=np.float64)
         parity.check_same(self.gate.names[:ONNX_CHECKED], expected[:ONNX_CHECKED], scores, info.threshold.value)
 
-    def _pack(self, built: _Built, metrics: dict[str, Metrics]) -> str:
+    def _pack(self, built: _Built, metrics: dict[str, Metrics], envelope: Envelope | None) -> str:
         info, precision = self.run.info, self.options.precision
         good = np.array([s.is_good for s in self.gate.samples], dtype=bool)
         picks = package.choose_golden(built.judged.raw, good, built.threshold.value)
@@ -250,6 +256,7 @@ class _Export:
             threshold=built.threshold,
             display=built.display,
             drift=drift_limits(built.held_out.score),
+            envelope=envelope,
             dataset=info.dataset,
             metrics=metrics,
             golden=[

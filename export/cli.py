@@ -18,6 +18,7 @@ from edge_runtime.bundle import Metrics, ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import BundleError, ConfigError, ExportError, MissingExtra
 from edge_runtime.signature import load_keys, released_by
+from edge_runtime.wander import reach
 from export.child import golden_in_child
 from export.release import load_private, make_keys, sign
 
@@ -48,6 +49,7 @@ def build(
     zipped: Annotated[bool, typer.Option("--zip", help="Also write the bundle as one file, BUNDLE.zip.")] = False,
     band: Annotated[float | None, typer.Option(help="How far from 1.0 a severity may lie for its verdict to flip.")] = None,
     budget: Annotated[float | None, typer.Option(help="How far AUROC may fall by quantization.")] = None,
+    envelope: Annotated[bool, typer.Option("--envelope/--no-envelope", help="Measure how far light, lens and parts may stray.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there already.")] = False,
 ) -> None:
     """Convert, quantize, refit, compare with the detector, and pack a bundle."""
@@ -74,6 +76,7 @@ def build(
         band=parity.DEFAULT_BAND if band is None else band,
         budget=parity.DEFAULT_BUDGET if budget is None else budget,
         force=force,
+        envelope=envelope,
     )
     with _progress_bars() as bars:
         report = builder.build(taught, out, data, options, bars.update)
@@ -140,6 +143,8 @@ def verify(
         raise BundleError(
             f"bundle {bundle}: {len(wrong)} of {len(results)} golden samples differ on this machine; do not run it here, build it again"
         )
+    if manifest.envelope is not None:
+        console.print(f"envelope   ok  the line may wander: {reach(manifest.envelope)}")
     console.print(f"bundle     ok  id {opened.id}")
 
 
@@ -199,6 +204,8 @@ def _show(report: "Report", console: Console) -> None:
     )
     console.print(f"  parity: torch and FP32 differ by {report.score_difference:.0e} at most{flips}")
     console.print(f"  threshold {report.threshold.value:.4g}: {report.threshold.rule}")
+    if report.envelope is not None:
+        console.print(f"  the line may wander: {reach(report.envelope)}")
     for note in report.notes:
         console.print(f"  note: {note}")
 
