@@ -173,7 +173,7 @@ class _Export:
             package.write_zip(out, package.zip_path(out))
         return Report(
             out, bundle_id, package.size_bytes(out), metrics, latency, self.gate.prepare.views, final.threshold, difference, flips,
-            len(judged.scored.samples), envelope, time.monotonic() - began, self._notes(metrics),
+            len(judged.scored.samples), envelope, time.monotonic() - began, self._notes(metrics, envelope),
         )  # fmt: skip
 
     def _int8(self, trunk: convert.TrunkGraph, head: Head, level_shapes: list[LevelShape], images: Path) -> _Built:
@@ -273,11 +273,16 @@ class _Export:
             raise GoldenMismatch(f"golden samples: the device's predictor gives {wrong[0].score:.6g}, not {wrong[0].expected_score:.6g}")
         return bundle.id
 
-    def _notes(self, metrics: dict[str, Metrics]) -> tuple[str, ...]:
+    def _notes(self, metrics: dict[str, Metrics], envelope: Envelope | None) -> tuple[str, ...]:
         gate = metrics["fp32"]
+        notes = []
         if gate.image_auroc is None:
-            return ("only good images were at hand: their verdicts were compared, AUROC could not be gated",)
-        return () if gate.pixel_auroc is not None else ("no masks were at hand: pixel AUROC could not be gated",)
+            notes.append("only good images were at hand: their verdicts were compared, AUROC could not be gated")
+        elif gate.pixel_auroc is None:
+            notes.append("no masks were at hand: pixel AUROC could not be gated")
+        if self.options.envelope and envelope is None:
+            notes.append("how far the line may stray was not measured: too few good images, or too many tiles for the time")
+        return tuple(notes)
 
 
 def _settings(info: RunInfo) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from sklearn.metrics import roc_auc_score
 
 from edge_runtime.bundle import Envelope, InputSpec, Threshold, Wander
 from edge_runtime.errors import DataError
-from edge_runtime.sight import SightMeter
+from edge_runtime.sight import Sight, SightMeter
 from training.facts import load_frame
 from training.judging.distort import CONDITIONS, Directions, Stage
 
@@ -45,7 +45,11 @@ MOST_GOOD, MOST_BAD = 48, 24
 LEAST_GOOD = 8
 """Fewer tell nothing."""
 ENOUGH_GOOD, ENOUGH_BAD = 20, 10
-"""Before so many, the time that was given is overdrawn, up to three times."""
+"""Before so many, the time that was given is overdrawn."""
+_OVERDRAWN = 3.0
+"""At most so many times."""
+_CHUNK = 64
+"""Pictures that are prepared at once."""
 LEAST_REAL = 3
 """With fewer real bad images, painted ones stand in."""
 BUDGET_S = 20.0
@@ -105,7 +109,7 @@ def measure_envelope(
     seed: int = 0,
     budget_s: float = BUDGET_S,
 ) -> Envelope | None:
-    """Measure all of CONDITIONS on a sample of the images; None with fewer than LEAST_GOOD good ones.
+    """Measure all of CONDITIONS on a sample of the images; None with fewer than LEAST_GOOD good ones, or with tiles too many for the time.
 
     Args:
         judge: scores model inputs; called with those of one image under all conditions.
@@ -129,7 +133,9 @@ def measure_envelope(
     else:
         defects = [_Shot(chosen[n % len(chosen)].path, None, True, n) for n in range(MOST_BAD)]
     goods = [_Shot(g.path, g.held_out, None, n) for n, g in enumerate(chosen)]
-    seen = _look_at_all(judge, spec, ignored, _interleaved(goods, defects), seed, budget_s)
+    shots = _interleaved(goods, defects)
+    needed = LEAST_GOOD * len(shots) / len(goods)
+    seen = _look_at_all(judge, _chunks(spec, ignored, shots, seed), len(shots), needed, budget_s)
     if sum(s.shot.painted is None for s in seen) < LEAST_GOOD:
         return None
     return _summed_up(seen, threshold, "real" if real else "painted")
@@ -145,14 +151,18 @@ class _Shot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ready:
+class _Chunk:
+    """One image under some of the conditions: under all of them, a tiled one would fill the memory."""
+
+    shot: _Shot
+    first: int
+    """Which of CONDITIONS is the first."""
     pictures: npt.NDArray[np.uint8]
-    """(conditions x views, H, W, 3)"""
-    brightness: Array
-    """(conditions,) of the reduced frame."""
-    sharpness: Array
-    frame: tuple[float, float]
-    """Brightness and sharpness of the frame itself, as the device will measure them."""
+    """(n x views, H, W, 3) model inputs, condition by condition."""
+    sights: Sequence[Sight]
+    """(n,) of the reduced frames."""
+    own: Sight
+    """Of the frame itself, as the device will measure it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +170,10 @@ class _Seen:
     shot: _Shot
     scores: Array
     """(conditions,)"""
-    ready: _Ready
+    sights: Sequence[Sight]
+    """(conditions,) of the reduced frames."""
+    own: Sight
+    """Of the frame itself."""
 
 
 def _interleaved(good: Sequence[_Shot], bad: Sequence[_Shot]) -> list[_Shot]:
@@ -169,52 +182,55 @@ def _interleaved(good: Sequence[_Shot], bad: Sequence[_Shot]) -> list[_Shot]:
     return [shot for _, _, shot in sorted(places, key=lambda p: p[:2])]
 
 
-def _look_at_all(
-    judge: Judge, spec: InputSpec, ignored: npt.NDArray[np.uint8] | None, shots: Sequence[_Shot], seed: int, budget_s: float
-) -> list[_Seen]:
-    stage, meter = Stage(spec, ignored), SightMeter(spec, ignored=ignored)
+def _look_at_all(judge: Judge, chunks: Iterator[_Chunk], count: int, needed: float, budget_s: float) -> list[_Seen]:
+    """Score the chunks of `count` images until time is up; at once where not even `needed` of them could be scored in time."""
     began = time.process_time()
     found: list[_Seen] = []
+    scores, sights = np.empty(len(CONDITIONS)), list[Sight]()
+    for chunk in _one_ahead(chunks):
+        spent, shot = time.process_time() - began, chunk.shot
+        if chunk.first == 0:
+            bad = sum(s.shot.painted is not None for s in found)
+            enough = len(found) - bad >= ENOUGH_GOOD and bad >= ENOUGH_BAD
+            if (spent > budget_s and enough) or (found and spent * min(needed, count) / len(found) > _OVERDRAWN * budget_s):
+                break
+            scores, sights = np.empty(len(CONDITIONS)), []
+        if spent > _OVERDRAWN * budget_s:
+            break
+        n = len(chunk.sights)
+        # A frame's score is the largest of its tiles'.
+        scores[chunk.first : chunk.first + n] = np.asarray(judge(chunk.pictures), np.float64).reshape(n, -1).max(axis=1)
+        sights += chunk.sights
+        if len(sights) == len(CONDITIONS):
+            if not np.isfinite(scores).all():
+                raise DataError(f"{shot.path}: the detector gives no finite score for it under every condition; its weights are broken")
+            found.append(_Seen(shot, _as_held_out(scores, shot.held_out), sights, chunk.own))
+    return found
 
-    def prepare(shot: _Shot) -> _Ready | None:
+
+def _chunks(spec: InputSpec, ignored: npt.NDArray[np.uint8] | None, shots: Sequence[_Shot], seed: int) -> Iterator[_Chunk]:
+    stage, meter = Stage(spec, ignored), SightMeter(spec, ignored=ignored)
+    for shot in shots:
         frame = load_frame(shot.path, spec)
         reduced, plan = stage.reduce(frame)
         image = stage.paint(reduced, plan, seed, shot.number) if shot.painted else reduced
         if image is None:
-            return None
-        directions = Directions.of(seed, shot.number)
-        frames = [stage.distort(image, plan, c, directions) for c in CONDITIONS]
-        sights = [plan.meter(f) for f in frames]
-        own = meter(frame)
-        return _Ready(
-            np.concatenate([plan.prepare.split(f) for f in frames]),
-            np.array([s.brightness for s in sights]),
-            np.array([s.sharpness for s in sights]),
-            (own.brightness, own.sharpness),
-        )
-
-    for shot, ready in _one_ahead(prepare, shots):
-        n = [sum(s.shot.painted is None for s in found), sum(s.shot.painted is not None for s in found)]
-        spent = time.process_time() - began
-        if spent > 3 * budget_s or (spent > budget_s and n[0] >= ENOUGH_GOOD and n[1] >= ENOUGH_BAD):
-            break
-        if ready is None:
             continue
-        # A frame's score is the largest of its tiles'.
-        scores = np.asarray(judge(ready.pictures), np.float64).reshape(len(CONDITIONS), -1).max(axis=1)
-        if not np.isfinite(scores).all():
-            raise DataError(f"{shot.path}: the detector gives no finite score for it under every condition; its weights are broken")
-        found.append(_Seen(shot, _as_held_out(scores, shot.held_out), ready))
-    return found
+        directions = Directions.of(seed, shot.number)
+        step = max(1, _CHUNK // plan.prepare.views)
+        for first in range(0, len(CONDITIONS), step):
+            frames = [stage.distort(image, plan, c, directions) for c in CONDITIONS[first : first + step]]
+            pictures = np.concatenate([plan.prepare.split(f) for f in frames])
+            yield _Chunk(shot, first, pictures, [plan.meter(f) for f in frames], meter(frame))
 
 
-def _one_ahead(prepare: Callable[[_Shot], _Ready | None], shots: Sequence[_Shot]) -> Iterator[tuple[_Shot, _Ready | None]]:
-    """Prepare the next image while this one is scored."""
+def _one_ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
+    """Prepare the next one while this one is scored."""
     with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(prepare, shots[0])
-        for i, shot in enumerate(shots):
-            ready, pending = pending, pool.submit(prepare, shots[min(i + 1, len(shots) - 1)])
-            yield shot, ready.result()
+        pending = pool.submit(next, chunks, None)
+        while (chunk := pending.result()) is not None:
+            pending = pool.submit(next, chunks, None)
+            yield chunk
 
 
 def _as_held_out(scores: Array, held_out: float | None) -> Array:
@@ -246,15 +262,15 @@ def _summed_up(seen: Sequence[_Seen], threshold: Threshold, basis: Literal["real
             )
         )
     bright, sharp = (
-        np.median(np.stack([values / max(values[0], 1e-6) for values in of]), axis=0)
-        for of in ([s.ready.brightness for s in goods], [s.ready.sharpness for s in goods])
+        np.median([np.array(values) / max(values[0], 1e-6) for values in of], axis=0)
+        for of in ([[x.brightness for x in s.sights] for s in goods], [[x.sharpness for x in s.sights] for s in goods])
     )
     light = {c.amount: i for i, c in enumerate(CONDITIONS) if c.what == "light"}
     low, low_breaks = _limit(promise, good, bad, bright, [0, *(light[a] for a in sorted(light, reverse=True) if a < 1)])
     high, high_breaks = _limit(promise, good, bad, bright, [0, *(light[a] for a in sorted(light) if a > 1)])
     blur, blur_breaks = _limit(promise, good, bad, sharp, [0, *(i for i, c in enumerate(CONDITIONS) if c.what == "blur")])
-    brightness, brightness_spread = _middle([s.ready.frame[0] for s in goods])
-    sharpness, sharpness_spread = _middle([s.ready.frame[1] for s in goods])
+    brightness, brightness_spread = _middle([s.own.brightness for s in goods])
+    sharpness, sharpness_spread = _middle([s.own.sharpness for s in goods])
     return Envelope(
         rows=tuple(rows), basis=basis if len(bad) else "none", n_good=len(good), n_bad=len(bad), brightness=brightness,
         sharpness=sharpness, brightness_spread=brightness_spread, sharpness_spread=sharpness_spread, light_low=low, light_high=high,

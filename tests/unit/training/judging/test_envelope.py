@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_runtime.bundle import Envelope, InputSpec, Threshold
+from edge_runtime.bundle import Envelope, InputSpec, Threshold, TileSpec
 from edge_runtime.errors import DataError
 from training.judging import envelope as e
 from training.judging.distort import CONDITIONS
@@ -126,6 +126,22 @@ def test_time_that_is_up_leaves_a_sample_that_is_enough(parts: tuple[list[Good],
 
     found = measure_envelope(slow, SPEC, None, *parts, THRESHOLD, budget_s=0.3)
     assert found is not None and e.LEAST_GOOD <= found.n_good < 30 and 0 < found.n_bad < 12
+
+
+def test_tiles_are_scored_in_chunks_and_what_could_not_be_done_in_time_is_not_begun(parts: tuple[list[Good], list[Path]]) -> None:
+    spec = InputSpec(height=16, width=16, channels=1, frame_wh=(SIDE, SIDE), tiles=TileSpec(columns=4, rows=4))
+    sizes: list[int] = []
+
+    def judge(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        sizes.append(len(pictures))
+        return np.asarray(np.abs(light_of(pictures) - 1))
+
+    found = measure_envelope(judge, spec, None, *parts, THRESHOLD, budget_s=1e9)
+    assert found is not None and found.n_good == 30
+    assert max(sizes) <= 64 and sum(sizes) == 42 * len(CONDITIONS) * 16
+    sizes.clear()
+    assert measure_envelope(judge, spec, None, *parts, THRESHOLD, budget_s=1e-3) is None
+    assert sum(sizes) <= len(CONDITIONS) * 16
 
 
 def test_a_score_that_is_no_number_names_the_image(parts: tuple[list[Good], list[Path]]) -> None:
