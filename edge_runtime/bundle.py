@@ -155,10 +155,10 @@ class Acceptance(_Record, frozen=True, kw_only=True):
 class Wander(_Record, frozen=True, kw_only=True):
     """What becomes of the figures when the line strays in one way from what was taught."""
 
-    what: Literal["light", "gamma", "blur", "shift", "turn", "noise", "jpeg"]
+    what: Literal["clean", "light", "gamma", "blur", "shift", "turn", "noise", "jpeg"]
     amount: float
     """light: a factor; gamma: the exponent; blur: sigma in pixels of the model's input; shift: a share of the side; turn: degrees; noise:
-    standard deviation in gray levels of 255; jpeg: the quality."""
+    standard deviation in gray levels of 255 of the frame's pixels; jpeg: the quality. clean: 0, nothing strays."""
     image_auroc: float | None
     rejected: float
     """Share of the good parts at the unchanged threshold."""
@@ -166,25 +166,40 @@ class Wander(_Record, frozen=True, kw_only=True):
     """Share of the bad parts."""
     holds: bool
     """Whether the promise still holds here."""
+    breaks: Literal["", "rejects", "misses", "both"] = ""
+    """What breaks it: good parts that are rejected, bad ones that are missed."""
 
 
 class Envelope(_Record, frozen=True, kw_only=True):
     """How far the line may stray from what was taught before the verdicts' promise breaks (training.judging.envelope)."""
 
     rows: tuple[Wander, ...]
+    """The undistorted pictures first."""
     basis: Literal["real", "painted", "none"]
     """Which bad parts the misses and AUROCs are of."""
     n_good: int
     n_bad: int
-    brightness: float
-    """Median over good parts of the mean gray level of the model's input, before any photometric normalisation; 0..255."""
-    sharpness: float
-    """Median over good parts of the same pictures' standard deviation of the Laplacian, in gray levels."""
+    brightness: Annotated[float, Meta(gt=0)]
+    """Median over good parts of the frame's mean gray level where it is judged, before any photometric normalisation; 0..255."""
+    sharpness: Annotated[float, Meta(gt=0)]
+    """Median over good parts of the same places' standard deviation of the Laplacian at the model's scale, relative to their mean gray
+    level, so that less light is no blur (edge_runtime.sight)."""
+    brightness_spread: Annotated[float, Meta(ge=0)] = 0.0
+    """Standard deviation from good part to good part, relative to `brightness`."""
+    sharpness_spread: Annotated[float, Meta(ge=0)] = 0.0
     light_low: float | None = None
     """Brightness, relative to `brightness`, below which the promise breaks; None: it held as far down as was tried."""
     light_high: float | None = None
     blur_low: float | None = None
     """Sharpness, relative to `sharpness`, below which the promise breaks."""
+    light_low_breaks: Literal["", "rejects", "misses", "both"] = ""
+    """What breaks there."""
+    light_high_breaks: Literal["", "rejects", "misses", "both"] = ""
+    blur_breaks: Literal["", "rejects", "misses", "both"] = ""
+    max_rejected: float = 0.0
+    """Share of good parts from which on the promise counts as broken."""
+    held_out: bool = True
+    """False: the good parts were taught; what the detector says of them was corrected to their held-out scores."""
 
 
 class DisplayScale(_Record, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.binding import answers
 from edge_runtime.source_settings import CameraSource, IndustrialSource, Source, SyntheticSource
 from edge_runtime.sources import check_depth, open_source
+from edge_runtime.wander import reach
 
 _TIMED = 5
 JOURNAL_NEEDS_MB = 200
@@ -180,6 +181,8 @@ def _recipe(
     if predictor.device_used:
         yield _try(f"{prefix}golden samples", lambda: _golden(predictor, config, recipe))
         yield _try(f"{prefix}limits", lambda: _limits(predictor, recipe))
+    if (envelope := m.envelope) is not None:
+        yield Finding(f"{prefix}envelope", True, f"the line may wander: {reach(envelope)}")
     return predictor
 
 

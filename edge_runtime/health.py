@@ -16,6 +16,7 @@ import numpy as np
 from edge_runtime.drift import DriftWatch
 from edge_runtime.errors import LinesideError
 from edge_runtime.records import Decision, Health, ReleaseState, State, Verdict
+from edge_runtime.wander import SightWatches
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class Monitor:
         self._troubles: dict[str, str] = {}
         self._watched: Sequence[HasProblem] = ()
         self._connections: Mapping[str, Connected] = {}
+        self._sights: SightWatches | None = None
         self._beats: dict[str, float] = {}
         self._manager = ServiceManager()
         self._wake = threading.Event()
@@ -125,10 +127,12 @@ class Monitor:
         self._wake.set()
         self._thread.join(timeout=2.0)
 
-    def watch(self, parts: Sequence[HasProblem], connections: Mapping[str, Connected] | None = None) -> None:
-        """Ask these for problems from now on; `connections`, by name, for their tallies too."""
-        self._connections = dict(connections or {})
-        self._watched = (*parts, *self._connections.values())
+    def watch(
+        self, parts: Sequence[HasProblem], connections: Mapping[str, Connected] | None = None, sights: SightWatches | None = None
+    ) -> None:
+        """Ask these for problems from now on; `connections`, by name, for their tallies too, `sights` for how the pictures look."""
+        self._connections, self._sights = dict(connections or {}), sights
+        self._watched = (*parts, *self._connections.values(), *([sights] if sights else []))
 
     def ready(self) -> None:
         """Every trigger gets its verdict from now on."""
@@ -213,6 +217,7 @@ class Monitor:
             wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), drift=drift_state, inference=self._inference,
             connections={name: dict(tallies) for name, part in self._connections.items() if (tallies := part.tallies)},
             release=self._releases.get((recipe, bundle_id)),
+            sight=self._sights.state if self._sights else None,
         )  # fmt: skip
 
     def _run(self) -> None:

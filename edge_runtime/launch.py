@@ -38,6 +38,7 @@ from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import Source, check_depth, open_source
 from edge_runtime.station import Station
 from edge_runtime.triggers import open_trigger
+from edge_runtime.wander import SightWatches, watch_of
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,9 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
         watching["previews"] = stack.enter_context(preview)
     if config.archive is not None:
         watching["archives"] = stack.enter_context(Archive(config.archive))
-    observers = Observers(watching, monitor)
+    sights = SightWatches({(names[o.entry.camera], o.entry.recipe.name, o.predictor.bundle.id): watch
+                           for o in opened if (watch := watch_of(o.predictor)) is not None})  # fmt: skip
+    observers = Observers(watching, monitor, {"sights": sights} if sights else {})
     stack.callback(observers.close, _OBSERVERS_TIMEOUT_S)
 
     cameras = []
@@ -144,7 +147,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
     if isinstance(line, PlcLine):
         connections["plc"] = line
-    monitor.watch([station, line, journal, publisher, *watching.values()], connections)
+    monitor.watch([station, line, journal, publisher, *watching.values()], connections, sights)
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",

@@ -19,9 +19,10 @@ _Item = tuple[Decision, tuple[Picture, ...]]
 class Observers:
     """One thread, one bounded lane. What does not fit is dropped and counted as `dropped_<name>`."""
 
-    def __init__(self, sinks: Mapping[str, Sink], monitor: Monitor) -> None:
-        """`sinks` by the plural of what they keep: "archives", "previews"."""
-        self._sinks = dict(sinks)
+    def __init__(self, sinks: Mapping[str, Sink], monitor: Monitor, watches: Mapping[str, Sink] | None = None) -> None:
+        """`sinks` by the plural of what they keep: "archives", "previews"; `watches` likewise, but nobody misses what they did not see."""
+        self._counted = tuple(sinks)
+        self._sinks = {**sinks, **(watches or {})}
         self._monitor = monitor
         self._lane: Lane[_Item] = Lane(_WAITING)
         self._closing = False
@@ -35,7 +36,7 @@ class Observers:
         try:
             self._lane.put((decision, pictures))
         except HandoffFull:
-            for name in self._sinks:
+            for name in self._counted:
                 self._monitor.count(f"dropped_{name}")
 
     def close(self, timeout_s: float) -> None:

@@ -246,6 +246,18 @@ class ReleaseState:
 
 
 @dataclass(frozen=True, slots=True)
+class SightState:
+    """How the last pictures look, in the median, against those that the detector was taught (edge_runtime.wander)."""
+
+    brightness: float
+    """1: as bright as taught."""
+    sharpness: float
+    """1: as sharp as taught, at the scale of the model's input."""
+    parts: int
+    """That the medians are of."""
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """How a station is, published once a second."""
 
@@ -274,3 +286,6 @@ class Health:
     `incomplete_frames` of an industrial camera."""
     release: ReleaseState | None = None
     """Of what is judged by now, the worst of several cameras; None from a station that does not tell."""
+    sight: SightState | None = None
+    """None for a bundle without an envelope, and before the first part. With several cameras: of the first one whose pictures stray, else
+    of the first one."""

@@ -45,6 +45,8 @@ def lines_of(health: Health) -> list[Text]:
     lines += [Text(f"{name}: {_named(tallies)}") for name, tallies in health.connections.items()]
     if (drift := health.drift) is not None and drift.median is not None:
         lines.append(Text(f"good parts score {drift.median:.3g} in the median, {drift.usual_median:.3g} when the detector was taught"))
+    if (sight := health.sight) is not None:
+        lines.append(Text(f"pictures are {sight.brightness:.2f} as bright and {sight.sharpness:.2f} as sharp as taught"))
     return lines
 
 

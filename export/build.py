@@ -20,11 +20,12 @@ import timm
 import torch
 
 import edge_runtime
-from edge_runtime.bundle import SCHEMA, Acceptance, DisplayScale, Golden, Manifest, Metrics, OutputSpec, Threshold
+from edge_runtime.bundle import SCHEMA, Acceptance, DisplayScale, Envelope, Golden, Manifest, Metrics, OutputSpec, Threshold
 from edge_runtime.errors import ExportError, GoldenMismatch
 from export import convert, floats, noise, package, parity, precision
 from export.accept import PAINTED, PAINTED_SEED, Asked, accept, wants_painted
 from export.child import golden_in_child, run_in_child
+from export.envelope import envelope_of
 from export.gate import Gate, Judged
 from export.model_info import write_model_info
 from export.workshop import Workshop
@@ -62,6 +63,8 @@ class Options:
     """Judge whether it is fit for release; None: nobody asks."""
     torch_images: int = TORCH_IMAGES
     """Compare the FP32 graph with torch on this many images; where there are more, the manifest has no figures of torch's."""
+    envelope: bool = True
+    """Measure how far the line may stray."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class Report:
     flips: parity.Flips | None
     """Verdicts that differ from FP32 to INT8; None for fp32."""
     n_compared: int
+    envelope: Envelope | None
+    """How far the line may stray; None where that was not measured."""
     seconds: float
     notes: tuple[str, ...]
     told: Told | None = None
@@ -176,13 +181,14 @@ class _Export:
         times, notes = precision.race(self.gate, final.ir.stem, graphs, images)
         latency = {"fp32": times["fp32"], final.precision: times[final.ir.stem]}
         self.notes += notes
-        bundle_id = self._pack(final, metrics, acceptance)
+        envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold, info.seed) if options.envelope else None
+        bundle_id = self._pack(final, metrics, acceptance, envelope)
         package.publish(self.pack, out)
         if options.zipped:
             package.write_zip(out, package.zip_path(out))
         return Report(
             out, bundle_id, package.size_bytes(out), metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
-            len(judged.scored.samples), time.monotonic() - began, (*self.notes, *self._notes(metrics)),
+            len(judged.scored.samples), envelope, time.monotonic() - began, (*self.notes, *self._notes(metrics, envelope)),
             self._tell(final), acceptance,
         )  # fmt: skip
 
@@ -322,7 +328,7 @@ class _Export:
         names = [self.gate.names[i // self.gate.prepare.views] for i in range(len(pictures))]
         parity.check_same(names, expected, scores, info.threshold.value)
 
-    def _pack(self, built: _Built, metrics: dict[str, Metrics], acceptance: Acceptance | None) -> str:
+    def _pack(self, built: _Built, metrics: dict[str, Metrics], acceptance: Acceptance | None, envelope: Envelope | None) -> str:
         info = self.run.info
         good = np.array([s.is_good for s in self.gate.samples], dtype=bool)
         picks = package.choose_golden(built.judged.raw, good, built.threshold.value)
@@ -349,6 +355,7 @@ class _Export:
             display=built.display,
             drift=drift_limits(built.held_out.score),
             acceptance=acceptance,
+            envelope=envelope,
             dataset=info.dataset,
             metrics=metrics,
             golden=[
@@ -365,11 +372,16 @@ class _Export:
             raise GoldenMismatch(f"golden samples: the device's predictor gives {wrong[0].score:.6g}, not {wrong[0].expected_score:.6g}")
         return bundle.id
 
-    def _notes(self, metrics: dict[str, Metrics]) -> tuple[str, ...]:
+    def _notes(self, metrics: dict[str, Metrics], envelope: Envelope | None) -> tuple[str, ...]:
         gate = metrics["fp32"]
+        notes = []
         if gate.image_auroc is None:
-            return ("only good images were at hand: their verdicts were compared, AUROC could not be gated",)
-        return () if gate.pixel_auroc is not None else ("no masks were at hand: pixel AUROC could not be gated",)
+            notes.append("only good images were at hand: their verdicts were compared, AUROC could not be gated")
+        elif gate.pixel_auroc is None:
+            notes.append("no masks were at hand: pixel AUROC could not be gated")
+        if self.options.envelope and envelope is None:
+            notes.append("how far the line may stray was not measured: too few good images, or too many tiles for the time")
+        return tuple(notes)
 
 
 def _parted(painted: Scores | None, first: int) -> tuple[Scores | None, Scores | None]:

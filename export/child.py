@@ -1,7 +1,7 @@
 """Compiles and runs a model in a process of its own, so that a crash inside OpenVINO is a failed export and not the end of ours.
 
-Started as `python -m export.child run IR INPUT.npy OUT_DIR`, `… race|deviate INPUT.npy OUT_DIR IR...` or `… golden BUNDLE OUT_DIR`. It
-imports no torch.
+Started as `python -m export.child run IR INPUT.npy OUT_DIR`, `… race|deviate INPUT.npy OUT_DIR IR...`, `… golden BUNDLE OUT_DIR` or
+`… envelope JOB.json OUT.json`. It imports no torch.
 """
 
 import json
@@ -102,6 +102,11 @@ def golden_in_child(bundle: Path, command: Sequence[str] = COMMAND, timeout_s: f
     if "error" in report:
         raise getattr(errors, report["error"])(report["message"])
     return [GoldenResult(**r) for r in report["results"]]
+
+
+def call(arguments: list[str], what: Path, timeout_s: float, command: Sequence[str] = COMMAND) -> None:
+    """Run another part of an export in the child: `arguments` as `main` takes them. Raises ExportError as `run_in_child` does."""
+    _call([*command, *arguments], what, timeout_s)
 
 
 def _call(command: list[str], what: Path, timeout_s: float, advice: str | None = None) -> None:
@@ -255,6 +260,11 @@ def main(arguments: Sequence[str]) -> None:
         elif arguments[0] in ("race", "deviate"):
             several = _race if arguments[0] == "race" else _deviate
             several(Path(arguments[1]), Path(arguments[2]), [Path(a) for a in arguments[3:]])
+        elif arguments[0] == "envelope":
+            from export.envelope import measure
+
+            _say("measuring the envelope")
+            measure(Path(arguments[1]), Path(arguments[2]))
         else:
             _run(*(Path(a) for a in arguments[1:4]))
     except Exception as e:

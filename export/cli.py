@@ -19,6 +19,7 @@ from edge_runtime.bundle import Metrics, ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import BundleError, ConfigError, ExportError, MissingExtra
 from edge_runtime.signature import load_keys, released_by
+from edge_runtime.wander import reach
 from export.child import golden_in_child
 from export.release import load_private, make_keys, sign
 
@@ -58,6 +59,7 @@ def build(
             " (50 % of painted ones), rejects <= 2 % or twice the stated rate."
         ),
     ] = None,
+    envelope: Annotated[bool, typer.Option("--envelope/--no-envelope", help="Measure how far light, lens and parts may stray.")] = True,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a bundle that is there already; build one that does not meet --accept, marked so.")
     ] = False,
@@ -91,6 +93,7 @@ def build(
         budget=parity.DEFAULT_BUDGET if budget is None else budget,
         force=force,
         accept=Asked(criteria, force),
+        envelope=envelope,
     )
     with _progress_bars() as bars:
         report = builder.build(taught, out, data, options, bars.update)
@@ -160,6 +163,8 @@ def verify(
         raise BundleError(
             f"bundle {bundle}: {len(wrong)} of {len(results)} golden samples differ on this machine; do not run it here, build it again"
         )
+    if manifest.envelope is not None:
+        console.print(f"envelope   ok  the line may wander: {reach(manifest.envelope)}")
     console.print(f"bundle     ok  id {opened.id}")
 
 
@@ -230,6 +235,8 @@ def _show(report: "Report", console: Console) -> None:
         console.print(
             Text(f"  {acceptance.sentence}{'; built all the same (--force), and it says so' if acceptance.forced else ''}", style)
         )
+    if report.envelope is not None:
+        console.print(f"  the line may wander: {reach(report.envelope)}")
     for note in report.notes:
         console.print(f"  note: {note}")
 

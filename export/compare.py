@@ -246,7 +246,9 @@ def _measure(
     run = teach(dataset, lesson, place / "work" / name, progress=progress, backbone_fn=shop.backbone_fn)
     taught = time.monotonic()
     # The gate is wide here: what quantization costs is a column of the table, and what is taken is built again behind the narrow one.
-    options = Options(precision=METHODS[lesson.method].precision(lesson.preset), band=math.inf, budget=1.0, torch_images=TORCH_IMAGES)
+    options = Options(
+        precision=METHODS[lesson.method].precision(lesson.preset), band=math.inf, budget=1.0, torch_images=TORCH_IMAGES, envelope=False
+    )
     report = build(run, place / "bundles" / name, None, options, progress, workshop=shop, dataset=dataset)
     built = time.monotonic()
     bundle = ModelBundle.open(report.out)

@@ -151,7 +151,7 @@ def measure_arm(dataset: Dataset, arm: Arm, bundle: Path, work: Path, shop: Shar
     try:
         run = teach(dataset, arm.lesson, work / bundle.name, backbone_fn=shop.backbone_fn)
         taught = time.monotonic()
-        options = Options("int8", band=1.0, budget=1.0, torch_images=32)
+        options = Options("int8", band=1.0, budget=1.0, torch_images=32, envelope=False)
         report = build(run, bundle, None, options, workshop=shop, dataset=dataset)
     except LinesideError as e:
         return {"failed": str(e)}

@@ -18,7 +18,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 import edge_runtime
 from edge_runtime import bundle
 from edge_runtime.bench import run_bench
-from edge_runtime.bundle import Acceptance, DisplayScale, Drift, InputSpec, Metrics, ModelBundle, Threshold
+from edge_runtime.bundle import Acceptance, DisplayScale, Drift, Envelope, InputSpec, Metrics, ModelBundle, Threshold
 from edge_runtime.errors import ConfigError
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.preprocess import read_mask
@@ -28,6 +28,7 @@ from training.evaluate import Predict, Report, Scored, evaluate_bundle, evaluate
 from training.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Array, Axis, Group, curve, histograms
 from training.gallery import Picks, Shot, heat_css, pick, shoot
 from training.judging.acceptance import LEAST_REAL, default_criteria, judge_acceptance
+from training.judging.envelope_figure import envelope_chart, envelope_sentences
 from training.judging.telling import Better, best_within
 from training.methods.base import Progress, silent
 from training.run import INFO, load_run
@@ -72,6 +73,8 @@ class Subject:
     tools: dict[str, str]
     held_out: Array
     """Scores of held-out good images; a bundle does not carry them."""
+    envelope: Envelope | None
+    """How far the line may stray; of a bundle whose build measured it."""
     evaluate: Callable[[Dataset, Progress], Report]
     predictor: Callable[[], Any]
     """A context manager that gives a Predict."""
@@ -179,7 +182,7 @@ def open_subject(path: Path, device: str = "CPU") -> Subject:
 
         return Subject(
             "run", info.name, "", info.created, info.method, info.backbone.name, "torch", {**info.params, "preset": info.preset},
-            info.input, run.ignore, info.threshold, info.display, None, info.dataset, {}, info.tools, run.held_out.scores.score,
+            info.input, run.ignore, info.threshold, info.display, None, info.dataset, {}, info.tools, run.held_out.scores.score, None,
             lambda dataset, progress: evaluate_run(run, dataset, progress), torch_predictor,
         )  # fmt: skip
     opened = ModelBundle.open(path)
@@ -193,7 +196,7 @@ def open_subject(path: Path, device: str = "CPU") -> Subject:
 
     return Subject(
         "bundle", m.name, opened.id, m.created, m.method, m.backbone, m.precision, m.params, m.input, ignore, m.threshold, m.display,
-        m.drift, m.dataset, m.metrics, m.tools, np.zeros(0),
+        m.drift, m.dataset, m.metrics, m.tools, np.zeros(0), m.envelope,
         lambda dataset, progress: evaluate_bundle(opened, dataset, device, progress), device_predictor,
         m.acceptance,
     )  # fmt: skip
@@ -318,6 +321,8 @@ def _render(subject: Subject, report: Report, dataset: Dataset, line: float, pic
         slider=(100 * LEFT / WIDTH, 100 * (RIGHT - LEFT) / WIDTH),
         heat=heat_css(),
         bench=bench,
+        envelope=envelope_chart(subject.envelope) if subject.envelope else "",
+        straying=envelope_sentences(subject.envelope) if subject.envelope else [],
         precisions=[name for name in ("torch", "fp32", "int8") if name in subject.metrics],
         figures=_FIGURES,
         caveats=_caveats(subject, report),

@@ -1,6 +1,8 @@
 """An export from end to end, on a small real detector; and what a refused one leaves behind."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -85,6 +87,25 @@ def test_the_manifest_states_what_an_evaluation_of_the_bundle_finds(int8: Report
     found = evaluate_bundle(bundle, load_dataset(data_dir, spec=bundle.manifest.input)).metrics
     expected = bundle.manifest.metrics["int8"]
     assert msgspec.structs.asdict(found) == pytest.approx(msgspec.structs.asdict(expected), abs=1e-5)
+
+
+def test_the_envelope_is_measured_on_the_very_graph_that_ships(int8: Report) -> None:
+    """8 good test images are too few, so the 24 that it was taught stand in, with their held-out scores."""
+    manifest = ModelBundle.open(int8.out).manifest
+    found = manifest.envelope
+    assert found is not None and found == int8.envelope
+    assert (found.basis, found.n_good, found.n_bad, found.held_out) == ("real", 32, 6, False)
+    clean = found.rows[0]
+    assert clean.what == "clean" and clean.holds and clean.image_auroc is not None
+    assert clean.image_auroc == pytest.approx(manifest.metrics["int8"].image_auroc, abs=0.1)
+    assert {r.what for r in found.rows} == {"clean", "light", "gamma", "blur", "shift", "turn", "noise", "jpeg"}
+    assert not all(r.holds for r in found.rows), "a ring that lies 4 % off is another picture"
+    assert 120 < found.brightness < 160 and found.sharpness > 0
+
+
+def test_the_child_that_measures_the_envelope_imports_no_torch() -> None:
+    code = "import sys, export.envelope; raise SystemExit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_golden_samples_are_test_images_as_the_camera_gave_them(int8: Report, data_dir: Path) -> None:
@@ -178,6 +199,7 @@ def test_fp32_with_good_images_only_keeps_the_runs_threshold_and_says_what_was_n
     run = load_run(run_dir)
     report = build(run, tmp_path / "bundle", good, Options("fp32"))
     manifest = ModelBundle.open(report.out).manifest
+    assert manifest.envelope is not None and manifest.envelope.basis == "painted"
     assert manifest.threshold == run.info.threshold
     assert manifest.metrics["fp32"].image_auroc is None
     assert manifest.metrics["fp32"].n_good == 24
@@ -205,7 +227,8 @@ def test_a_rule_that_rests_on_painted_defects_is_applied_to_the_int8_graph_too(
     run_dir: Path, workshop: SharedWorkshop, tmp_path: Path
 ) -> None:
     run = recalibrate(load_run(Path(shutil.copytree(run_dir, tmp_path / "run"))), Rule(kind="max_f1", synthetic=10))
-    report = build(run, tmp_path / "bundle", None, Options("int8", band=1.0, budget=1.0), workshop=workshop)
+    report = build(run, tmp_path / "bundle", None, Options("int8", band=1.0, budget=1.0, envelope=False), workshop=workshop)
+    assert ModelBundle.open(report.out).manifest.envelope is None
     threshold = ModelBundle.open(report.out).manifest.threshold
     assert (threshold.n_bad, threshold.n_synthetic) == (10, 10)
     assert threshold.value != run.info.threshold.value and "synthetic" in threshold.rule

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_runtime.bundle import Acceptance, read_manifest, write_manifest
+from edge_runtime.bundle import Acceptance, Envelope, Wander, read_manifest, write_manifest
 from edge_runtime.console import run_app
 from export.cli import app
 from export.package import write_zip
@@ -40,6 +40,14 @@ def test_verify_says_what_was_built_by_force(bundle: Path, capsys: pytest.Captur
     write_manifest(bundle, msgspec.structs.replace(manifest, acceptance=forced))
     assert _verify(bundle) == 0
     assert f"acceptance NOT RELEASED  {why}" in capsys.readouterr().out
+
+
+def test_an_envelope_is_told(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shifted = Wander(what="shift", amount=0.02, image_auroc=None, rejected=1.0, missed=None, holds=False, breaks="rejects")
+    envelope = Envelope(rows=(shifted,), basis="none", n_good=20, n_bad=0, brightness=77.0, sharpness=0.5, light_low=0.9)
+    write_manifest(bundle, msgspec.structs.replace(read_manifest(bundle)[0], envelope=envelope))
+    assert _verify(bundle) == 0
+    assert "envelope   ok  the line may wander: shift below 2 %" in capsys.readouterr().out
 
 
 def test_a_zip_passes_too(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -254,6 +254,29 @@ def test_drift_limits_and_precisions_are_told(tiny_bundle: Path, data: Path, tmp
     assert "0.9900" in text and "0.9875" in text and "−0.0025" in text
 
 
+def test_an_envelope_is_drawn_and_said(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    place = tmp_path / "b"
+    shutil.copytree(tiny_bundle, place)
+    rows = [b.Wander(what="clean", amount=0, image_auroc=1.0, rejected=0.0, missed=0.0, holds=True)]
+    rows += [
+        b.Wander(what="light", amount=a, image_auroc=0.5, rejected=r, missed=0.1, holds=r == 0, breaks="rejects" if r else "")
+        for a, r in ((0.7, 1.0), (0.9, 0.2), (1.1, 0.0))
+    ]
+    envelope = b.Envelope(
+        rows=tuple(rows), basis="painted", n_good=48, n_bad=24, brightness=77.0, sharpness=0.5, light_low=0.93,
+        light_low_breaks="rejects", max_rejected=0.03,
+    )  # fmt: skip
+    b.write_manifest(place, msgspec.structs.replace(b.ModelBundle.open(place).manifest, envelope=envelope))
+    write_report(place, data, tmp_path / "r.html")
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "Light may fall to 0.93 of what was taught; from there on more than 3 % of good parts are rejected." in page.text
+    assert "on 48 good and 24 painted images" in page.text and "(painted defects)" in page.text
+    classes = [found.get("class") for _, found in page.tags]
+    assert classes.count("envelope") == 1 and classes.count("broken") == 2 and classes.count("way good-way") == 1
+    write_report(tiny_bundle, data, tmp_path / "plain.html")
+    assert "How far the line may stray" not in (tmp_path / "plain.html").read_text(encoding="utf-8")
+
+
 def test_good_images_alone_make_a_shorter_page(tiny_bundle: Path, tmp_path: Path) -> None:
     folder = draw(tmp_path / "d", {"good": (5, 0)})
     write_report(tiny_bundle, folder, tmp_path / "r.html")

@@ -1,0 +1,90 @@
+"""A whole station whose lamp fails says so by name, in its health and in `lineside status`, while every part still gets its verdict."""
+
+import contextlib
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import msgspec
+import pytest
+
+from edge_runtime.bundle import Envelope, Wander, read_manifest, write_manifest
+from edge_runtime.check import check_station
+from edge_runtime.config import PublisherSettings, load_station
+from edge_runtime.launch import open_station
+from edge_runtime.records import Health, State
+from edge_runtime.status import lines_of
+from tests.conftest import good_image
+
+SHIFTED = Wander(what="shift", amount=0.02, image_auroc=None, rejected=0.0, missed=None, holds=True)
+ENVELOPE = Envelope(
+    rows=(SHIFTED,), basis="real", n_good=60, n_bad=40, brightness=77.0, sharpness=0.58, light_low=0.91, light_low_breaks="rejects"
+)
+
+
+def write(folder: Path, bundle: Path, endpoints: PublisherSettings, gain: float, envelope: Envelope | None = ENVELOPE) -> Path:
+    """A station file whose parts are drawn `gain` times as bright as those that its bundle was taught."""
+    own = folder / "bundle"
+    shutil.copytree(bundle, own)
+    write_manifest(own, msgspec.structs.replace(read_manifest(own)[0], envelope=envelope))
+    (folder / "parts").mkdir(exist_ok=True)
+    for i in range(4):
+        cv2.imwrite(str(folder / "parts" / f"{i}.png"), (good_image(seed=i) * gain).astype("uint8"))
+    (folder / "recipe.toml").write_text(f'name = "tiny"\nbundle = {json.dumps(str(own))}\ndeadline_ms = 5000\n')
+    file = folder / "station.toml"
+    file.write_text(
+        'name = "s"\nrecipe = "recipe.toml"\n[source]\nkind = "folder"\npath = "parts"\nloop = true\n[trigger]\nkind = "timer"\n'
+        f'period_ms = 40\n[publisher]\nendpoint = "{endpoints.endpoint}"\nreplay = "{endpoints.replay}"\n'
+    )
+    return file
+
+
+def run_until(file: Path, enough: Callable[[Health], bool]) -> Health:
+    with contextlib.ExitStack() as stack:
+        station, monitor = open_station(load_station(file), stack)
+        monitor.ready()
+        loop = threading.Thread(target=station.run)
+        loop.start()
+        try:
+            until = time.monotonic() + 60
+            while not enough(health := monitor.snapshot()) and time.monotonic() < until:
+                time.sleep(0.02)
+        finally:
+            station.stop()
+            loop.join()
+        return health
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def test_a_dimmed_lamp_is_told_by_name(folder: Path, tiny_bundle: Path, endpoints: PublisherSettings) -> None:
+    health = run_until(write(folder, tiny_bundle, endpoints, 0.85), lambda h: any("taught" in p for p in h.problems))
+    assert health.state is State.DEGRADED
+    assert any("% darker than taught; from 9 % on good parts are rejected." in p for p in health.problems)
+    assert health.sight is not None and health.sight.brightness == pytest.approx(0.85, abs=0.03)
+    said = "\n".join(line.plain for line in lines_of(health))
+    assert "darker than taught" in said and "as bright" in said
+
+
+def test_a_line_as_it_was_taught_is_silent(folder: Path, tiny_bundle: Path, endpoints: PublisherSettings) -> None:
+    health = run_until(write(folder, tiny_bundle, endpoints, 1.0), lambda h: h.sight is not None and h.sight.parts == 50)
+    assert health.sight is not None and health.sight.parts == 50
+    assert not [p for p in health.problems if "taught" in p]
+
+
+def test_a_bundle_without_an_envelope_is_not_looked_at(folder: Path, tiny_bundle: Path, endpoints: PublisherSettings) -> None:
+    file = write(folder, tiny_bundle, endpoints, 0.5, envelope=None)
+    health = run_until(file, lambda h: h.counts["ACCEPT"] > 30)
+    assert health.sight is None and health.counts["ACCEPT"] > 30 and not [p for p in health.problems if "taught" in p]
+
+
+def test_check_says_how_far_the_line_may_wander(folder: Path, tiny_bundle: Path, endpoints: PublisherSettings) -> None:
+    found = {f.what: f for f in check_station(write(folder, tiny_bundle, endpoints, 1.0))}
+    assert found["envelope"].ok and found["envelope"].sentence == "the line may wander: shift 2 % or more"

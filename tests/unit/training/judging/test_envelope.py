@@ -1,0 +1,177 @@
+"""How far a line may stray: limits that a detector of known sensitivity must have, promises, held-out scores, and painted defects."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edge_runtime.bundle import Envelope, InputSpec, Threshold, TileSpec
+from edge_runtime.errors import DataError
+from training.judging import envelope as e
+from training.judging.distort import CONDITIONS
+from training.judging.envelope import Good, Judge, Promise, measure_envelope
+from training.judging.envelope_figure import envelope_chart, envelope_sentences
+
+SIDE = 48
+SPEC = InputSpec(height=SIDE, width=SIDE, channels=1, frame_wh=(SIDE, SIDE))
+THRESHOLD = Threshold(value=1.0, map_value=1.0, rule="", false_reject_rate=0.01, false_reject_upper=0.02)
+
+
+def part(seed: int, bad: bool = False) -> npt.NDArray[np.uint8]:
+    image = np.random.default_rng(seed).integers(80, 120, (SIDE, SIDE), dtype=np.uint8)
+    if bad:
+        image[20:28, 20:28] = 160
+    return image
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Good], list[Path]]:
+    """30 good ones of mean 100, 12 bad ones with a bright spot."""
+    root = tmp_path_factory.mktemp("parts")
+    for i in range(42):
+        cv2.imwrite(str(root / f"{i:02d}.png"), part(i, i >= 30))
+    paths = sorted(root.iterdir())
+    return [Good(p) for p in paths[:30]], paths[30:]
+
+
+def spot(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """(N,) gray levels by which the brightest place exceeds the picture's mean."""
+    return np.array([float(cv2.blur(p[:, :, 0], (8, 8)).max()) - float(p.mean()) for p in pictures.astype(np.float32)])
+
+
+def light_of(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """(N,) the mean, relative to 100."""
+    return np.asarray(pictures.mean(axis=(1, 2, 3)) / 100)
+
+
+def of_light(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Above its threshold from 8 % away on."""
+    return np.asarray(np.abs(light_of(pictures) - 1) / 0.08 + (spot(pictures) > 20))
+
+
+def measured(judge: Judge, parts: tuple[list[Good], list[Path]], **more: Any) -> Envelope:
+    found = measure_envelope(judge, SPEC, None, *parts, THRESHOLD, budget_s=1e9, **more)
+    assert found is not None
+    return found
+
+
+def test_the_limits_of_a_detector_that_looks_at_brightness(parts: tuple[list[Good], list[Path]]) -> None:
+    found = measured(of_light, parts)
+    assert found.light_low == pytest.approx(0.92, abs=0.01) and found.light_high == pytest.approx(1.08, abs=0.01)
+    assert (found.light_low_breaks, found.light_high_breaks, found.blur_low) == ("rejects", "rejects", None)
+    rows = {(r.what, r.amount): r for r in found.rows}
+    assert [(r.what, r.amount) for r in found.rows] == [(c.what, c.amount) for c in CONDITIONS]
+    clean, dim = rows["clean", 0.0], rows["light", 0.9]
+    assert (clean.image_auroc, clean.rejected, clean.missed, clean.holds, clean.breaks) == (1.0, 0.0, 0.0, True, "")
+    assert (dim.rejected, dim.missed, dim.holds, dim.breaks) == (1.0, 0.0, False, "rejects")
+    assert rows["light", 0.95].holds and rows["shift", 0.04].holds and not rows["gamma", 1.4].holds
+    assert (found.basis, found.n_good, found.n_bad, found.held_out) == ("real", 30, 12, True)
+    assert found.brightness == pytest.approx(99.5, abs=1) and 0 < found.brightness_spread < 0.01
+    assert found.max_rejected == pytest.approx(0.03)
+
+
+def test_a_detector_that_nothing_disturbs_has_no_limits(parts: tuple[list[Good], list[Path]]) -> None:
+    found = measured(lambda p: np.asarray(spot(p) / light_of(p) / 20 + 0.0), parts)
+    assert (found.light_low, found.light_high) == (None, None)
+
+
+def test_a_blur_that_hides_defects_breaks_by_misses(parts: tuple[list[Good], list[Path]]) -> None:
+    """A score of the brightest pixel: blur levels it, and no good part is rejected for that."""
+
+    def judge(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        relative = pictures[:, :, :, 0] / pictures.mean(axis=(1, 2, 3))[:, None, None]
+        return np.asarray((relative.max(axis=(1, 2)) - 1) / 0.54)
+
+    found = measured(judge, parts)
+    assert found.blur_low is not None and 0 < found.blur_low < 1 and found.blur_breaks == "misses"
+    assert found.light_low is None
+
+
+def test_taught_images_count_by_their_held_out_scores(parts: tuple[list[Good], list[Path]]) -> None:
+    """What the detector says of pictures that it knows is far too low: 0.1, where 0.9 was held out."""
+    good, bad = parts
+    knows = [Good(g.path, 0.9) for g in good]
+
+    def judge(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        return np.asarray(np.hypot(0.1, np.abs(light_of(pictures) / light_of(pictures[:1]) - 1) / 0.08) + 2 * (spot(pictures) > 20))
+
+    as_seen, corrected = measured(judge, parts), measured(judge, (knows, bad))
+    assert as_seen.held_out and not corrected.held_out
+    assert as_seen.light_low is not None and corrected.light_low is not None
+    # sqrt(0.9^2 - 0.1^2 + 0.1^2 + (d / 0.08)^2) = 1 at d = 0.035; a straight line between the measured 0 and 0.05 is there at 0.026.
+    assert corrected.light_low == pytest.approx(1 - 0.026, abs=0.003) and as_seen.light_low == pytest.approx(0.92, abs=0.01)
+    assert e._as_held_out(np.array([0.5, 0.7]), 0.4) == pytest.approx([0.5, 0.7]), "a lower one is chance, not knowledge"
+    assert e._as_held_out(np.array([0.3, 0.4]), 0.5) == pytest.approx([0.5, math.sqrt(0.25 + 0.16 - 0.09)])
+
+
+def test_without_bad_images_defects_are_painted(parts: tuple[list[Good], list[Path]]) -> None:
+    found = measured(of_light, (parts[0], []))
+    assert (found.basis, found.n_bad) == ("painted", e.MOST_BAD)
+    assert found.rows[0].missed is not None and found.rows[0].image_auroc is not None
+
+
+def test_too_few_good_images_tell_nothing(parts: tuple[list[Good], list[Path]]) -> None:
+    good, bad = parts
+    assert measure_envelope(of_light, SPEC, None, good[: e.LEAST_GOOD - 1], bad, THRESHOLD) is None
+
+
+def test_time_that_is_up_leaves_a_sample_that_is_enough(parts: tuple[list[Good], list[Path]]) -> None:
+    def slow(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        sum(range(300_000))
+        return of_light(pictures)
+
+    found = measure_envelope(slow, SPEC, None, *parts, THRESHOLD, budget_s=0.3)
+    assert found is not None and e.LEAST_GOOD <= found.n_good < 30 and 0 < found.n_bad < 12
+
+
+def test_tiles_are_scored_in_chunks_and_what_could_not_be_done_in_time_is_not_begun(parts: tuple[list[Good], list[Path]]) -> None:
+    spec = InputSpec(height=16, width=16, channels=1, frame_wh=(SIDE, SIDE), tiles=TileSpec(columns=4, rows=4))
+    sizes: list[int] = []
+
+    def judge(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        sizes.append(len(pictures))
+        return np.asarray(np.abs(light_of(pictures) - 1))
+
+    found = measure_envelope(judge, spec, None, *parts, THRESHOLD, budget_s=1e9)
+    assert found is not None and found.n_good == 30
+    assert max(sizes) <= 64 and sum(sizes) == 42 * len(CONDITIONS) * 16
+    sizes.clear()
+    assert measure_envelope(judge, spec, None, *parts, THRESHOLD, budget_s=1e-3) is None
+    assert sum(sizes) <= len(CONDITIONS) * 16
+
+
+def test_a_score_that_is_no_number_names_the_image(parts: tuple[list[Good], list[Path]]) -> None:
+    with pytest.raises(DataError, match=r"\.png: the detector gives no finite score"):
+        measured(lambda p: np.full(len(p), np.nan), parts)
+
+
+def test_one_image_more_than_of_clean_pictures_breaks_nothing_and_two_do() -> None:
+    promise = Promise.of(THRESHOLD, 0.0, 0.0)
+    clean, bad = np.full(30, 0.5), np.full(10, 2.0)
+    for count, broken in ((1, ""), (2, "rejects")):
+        now = clean.copy()
+        now[:count] = 1.5
+        assert promise.breaks(now, bad, clean, bad) == broken
+    missing = bad.copy()
+    missing[:2] = 0.5
+    assert promise.breaks(clean, missing, clean, bad) == "misses"
+    assert promise.breaks(np.full(30, 1.5), missing, clean, bad) == "both"
+
+
+def test_a_promise_that_is_kept_badly_where_it_was_taught_is_measured_from_there() -> None:
+    assert Promise.of(THRESHOLD, 0.10, 0.3).max_rejected == pytest.approx(0.12)
+    assert Promise.of(THRESHOLD, 0.10, 0.3).max_missed == pytest.approx(0.4)
+    few = Threshold(value=1.0, map_value=1.0, rule="", false_reject_rate=0.01, false_reject_upper=0.3)
+    assert Promise.of(few, 0.0, 0.0).max_rejected == pytest.approx(0.3)
+
+
+def test_the_report_draws_every_way_and_says_where_it_breaks(parts: tuple[list[Good], list[Path]]) -> None:
+    found = measured(of_light, parts)
+    drawn = envelope_chart(found)
+    assert drawn.count("<polyline") == 14 and drawn.count('class="broken"') == sum(not r.holds for r in found.rows)
+    said = envelope_sentences(found)
+    assert f"Light may fall to {found.light_low:.2f} of what was taught; from there on more than 3 % of good parts are rejected." in said

@@ -1,0 +1,301 @@
+"""How far a line may stray from what was taught before its verdicts' promise breaks: light, blur, position, noise and JPEG, in seconds.
+
+A sample of good and bad images is distorted as the camera would give it (training.judging.distort), prepared as ever, and scored by
+whatever is given: an export gives the very graph that ships.
+
+The promise
+    Of the good parts no more than three times the stated rate may be rejected, or the stated upper bound where that is larger: the rate is
+    itself an estimate, and what a line engineer is promised is the bound. Where the clean pictures show more than the stated rate, twice
+    the stated rate above what they show. Of the bad parts at most ten points more may be missed than of the clean pictures. One image
+    more than of the clean pictures never breaks it: 48 images cannot tell 1 % from 2 %.
+
+Good images are those of the test split where it has enough of them. Else images of the training set stand in, which the detector has seen:
+what it says of the clean picture is then brought to that image's held-out score, and what it says of a distorted one by as much. All
+scores here are distances, and a distortion adds to a distance as a leg to a hypotenuse, so the difference is taken of the squares: a
+difference of the scores themselves would count what was seen twice, and their ratio has no bound where a bank remembers the very image.
+
+Limits lie between the measured amounts where linear interpolation of each image's score says that the promise breaks. Scores rise ever
+more steeply with a distortion, so a straight line between two points lies above them: limits err on the early side.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+from edge_runtime.bundle import Envelope, InputSpec, Threshold, Wander
+from edge_runtime.errors import DataError
+from edge_runtime.sight import Sight, SightMeter
+from training.facts import load_frame
+from training.judging.distort import CONDITIONS, Directions, Stage
+
+Array = npt.NDArray[np.float64]
+Judge = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.floating]]
+"""(N, H, W, 3) uint8 BGR model inputs -> (N,) raw scores."""
+Breaks = Literal["", "rejects", "misses", "both"]
+
+MOST_GOOD, MOST_BAD = 48, 24
+LEAST_GOOD = 8
+"""Fewer tell nothing."""
+ENOUGH_GOOD, ENOUGH_BAD = 20, 10
+"""Before so many, the time that was given is overdrawn."""
+_OVERDRAWN = 3.0
+"""At most so many times."""
+_CHUNK = 64
+"""Pictures that are prepared at once."""
+LEAST_REAL = 3
+"""With fewer real bad images, painted ones stand in."""
+BUDGET_S = 20.0
+"""Of CPU time, all threads together: on two free cores half of it passes. By the clock, the figures would depend on who else computes."""
+_DEFAULT_RATE = 0.01
+_MORE_MISSED = 0.10
+_STEPS = 50
+"""Between two measured amounts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Good:
+    """A good image."""
+
+    path: Path
+    held_out: float | None = None
+    """Its held-out score where the detector was taught it; None where it was not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What may become of the verdicts."""
+
+    threshold: float
+    max_rejected: float
+    """Share of good parts."""
+    max_missed: float
+    """Share of bad parts."""
+
+    @classmethod
+    def of(cls, threshold: Threshold, clean_rejected: float, clean_missed: float) -> "Promise":
+        """See the module's text."""
+        stated = threshold.false_reject_rate or _DEFAULT_RATE
+        most = max(max(stated, clean_rejected) + 2 * stated, threshold.false_reject_upper or 0.0)
+        return cls(threshold.value, min(most, 1.0), min(clean_missed + _MORE_MISSED, 1.0))
+
+    def breaks(self, good: Array, bad: Array, clean_good: Array, clean_bad: Array) -> Breaks:
+        """What of it scores of good and bad images break, "" where it holds."""
+        rejects = _over(good > self.threshold, clean_good > self.threshold, self.max_rejected)
+        misses = len(bad) > 0 and _over(bad <= self.threshold, clean_bad <= self.threshold, self.max_missed)
+        return "both" if rejects and misses else "rejects" if rejects else "misses" if misses else ""
+
+
+def _over(now: npt.NDArray[np.bool_], clean: npt.NDArray[np.bool_], most: float) -> bool:
+    count = int(now.sum())
+    return count > most * len(now) + 1e-9 and count > int(clean.sum()) + 1
+
+
+def measure_envelope(
+    judge: Judge,
+    spec: InputSpec,
+    ignored: npt.NDArray[np.uint8] | None,
+    good: Sequence[Good],
+    bad: Sequence[Path],
+    threshold: Threshold,
+    *,
+    seed: int = 0,
+    budget_s: float = BUDGET_S,
+) -> Envelope | None:
+    """Measure all of CONDITIONS on a sample of the images; None with fewer than LEAST_GOOD good ones, or with tiles too many for the time.
+
+    Args:
+        judge: scores model inputs; called with those of one image under all conditions.
+        spec, ignored: of the product, as for Preprocessor.
+        good: see Good.
+        bad: real bad images that were not learnt from; with fewer than LEAST_REAL, defects are painted into the good ones.
+        threshold: of the same detector.
+        seed: of the sample, of the directions and of what is painted.
+        budget_s: after so many seconds of CPU time no further image is begun; with enough time the result does not depend on it.
+
+    Raises:
+        DataError: an image that cannot be read.
+    """
+    if len(good) < LEAST_GOOD:
+        return None
+    rng = np.random.default_rng(seed)
+    real = len(bad) >= LEAST_REAL
+    chosen = [good[i] for i in rng.permutation(len(good))[:MOST_GOOD]]
+    if real:
+        defects = [_Shot(bad[i], None, False, n) for n, i in enumerate(rng.permutation(len(bad))[:MOST_BAD])]
+    else:
+        defects = [_Shot(chosen[n % len(chosen)].path, None, True, n) for n in range(MOST_BAD)]
+    goods = [_Shot(g.path, g.held_out, None, n) for n, g in enumerate(chosen)]
+    shots = _interleaved(goods, defects)
+    needed = LEAST_GOOD * len(shots) / len(goods)
+    seen = _look_at_all(judge, _chunks(spec, ignored, shots, seed), len(shots), needed, budget_s)
+    if sum(s.shot.painted is None for s in seen) < LEAST_GOOD:
+        return None
+    return _summed_up(seen, threshold, "real" if real else "painted")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shot:
+    path: Path
+    held_out: float | None
+    painted: bool | None
+    """None for a good image."""
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """One image under some of the conditions: under all of them, a tiled one would fill the memory."""
+
+    shot: _Shot
+    first: int
+    """Which of CONDITIONS is the first."""
+    pictures: npt.NDArray[np.uint8]
+    """(n x views, H, W, 3) model inputs, condition by condition."""
+    sights: Sequence[Sight]
+    """(n,) of the reduced frames."""
+    own: Sight
+    """Of the frame itself, as the device will measure it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    shot: _Shot
+    scores: Array
+    """(conditions,)"""
+    sights: Sequence[Sight]
+    """(conditions,) of the reduced frames."""
+    own: Sight
+    """Of the frame itself."""
+
+
+def _interleaved(good: Sequence[_Shot], bad: Sequence[_Shot]) -> list[_Shot]:
+    """In proportion, so that both are there whenever time is up."""
+    places = [((i + 0.5) / len(shots), k, shot) for k, shots in enumerate((good, bad)) for i, shot in enumerate(shots)]
+    return [shot for _, _, shot in sorted(places, key=lambda p: p[:2])]
+
+
+def _look_at_all(judge: Judge, chunks: Iterator[_Chunk], count: int, needed: float, budget_s: float) -> list[_Seen]:
+    """Score the chunks of `count` images until time is up; at once where not even `needed` of them could be scored in time."""
+    began = time.process_time()
+    found: list[_Seen] = []
+    scores, sights = np.empty(len(CONDITIONS)), list[Sight]()
+    for chunk in _one_ahead(chunks):
+        spent, shot = time.process_time() - began, chunk.shot
+        if chunk.first == 0:
+            bad = sum(s.shot.painted is not None for s in found)
+            enough = len(found) - bad >= ENOUGH_GOOD and bad >= ENOUGH_BAD
+            if (spent > budget_s and enough) or (found and spent * min(needed, count) / len(found) > _OVERDRAWN * budget_s):
+                break
+            scores, sights = np.empty(len(CONDITIONS)), []
+        if spent > _OVERDRAWN * budget_s:
+            break
+        n = len(chunk.sights)
+        # A frame's score is the largest of its tiles'.
+        scores[chunk.first : chunk.first + n] = np.asarray(judge(chunk.pictures), np.float64).reshape(n, -1).max(axis=1)
+        sights += chunk.sights
+        if len(sights) == len(CONDITIONS):
+            if not np.isfinite(scores).all():
+                raise DataError(f"{shot.path}: the detector gives no finite score for it under every condition; its weights are broken")
+            found.append(_Seen(shot, _as_held_out(scores, shot.held_out), sights, chunk.own))
+    return found
+
+
+def _chunks(spec: InputSpec, ignored: npt.NDArray[np.uint8] | None, shots: Sequence[_Shot], seed: int) -> Iterator[_Chunk]:
+    stage, meter = Stage(spec, ignored), SightMeter(spec, ignored=ignored)
+    for shot in shots:
+        frame = load_frame(shot.path, spec)
+        reduced, plan = stage.reduce(frame)
+        image = stage.paint(reduced, plan, seed, shot.number) if shot.painted else reduced
+        if image is None:
+            continue
+        directions = Directions.of(seed, shot.number)
+        step = max(1, _CHUNK // plan.prepare.views)
+        for first in range(0, len(CONDITIONS), step):
+            frames = [stage.distort(image, plan, c, directions) for c in CONDITIONS[first : first + step]]
+            pictures = np.concatenate([plan.prepare.split(f) for f in frames])
+            yield _Chunk(shot, first, pictures, [plan.meter(f) for f in frames], meter(frame))
+
+
+def _one_ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
+    """Prepare the next one while this one is scored."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(next, chunks, None)
+        while (chunk := pending.result()) is not None:
+            pending = pool.submit(next, chunks, None)
+            yield chunk
+
+
+def _as_held_out(scores: Array, held_out: float | None) -> Array:
+    """What the detector would say of the image if it had not been taught it; see the module's text."""
+    seen = scores[0]
+    if held_out is None or not held_out > seen > 0:
+        return scores
+    return np.asarray(np.sqrt(np.maximum(scores, 0.0) ** 2 + held_out**2 - seen**2))
+
+
+def _summed_up(seen: Sequence[_Seen], threshold: Threshold, basis: Literal["real", "painted"]) -> Envelope:
+    goods, bads = [s for s in seen if s.shot.painted is None], [s for s in seen if s.shot.painted is not None]
+    good = np.stack([s.scores for s in goods])
+    bad = np.stack([s.scores for s in bads]) if bads else np.empty((0, len(CONDITIONS)))
+    promise = Promise.of(threshold, float((good[:, 0] > threshold.value).mean()), _share(bad[:, 0] <= threshold.value) or 0.0)
+    labels = np.repeat([False, True], [len(good), len(bad)])
+    rows = []
+    for i, condition in enumerate(CONDITIONS):
+        breaks = promise.breaks(good[:, i], bad[:, i], good[:, 0], bad[:, 0])
+        rows.append(
+            Wander(
+                what=condition.what,  # type: ignore[arg-type]
+                amount=condition.amount,
+                image_auroc=float(roc_auc_score(labels, np.concatenate([good[:, i], bad[:, i]]))) if len(bad) else None,
+                rejected=float((good[:, i] > threshold.value).mean()),
+                missed=_share(bad[:, i] <= threshold.value),
+                holds=not breaks,
+                breaks=breaks,
+            )
+        )
+    bright, sharp = (
+        np.median([np.array(values) / max(values[0], 1e-6) for values in of], axis=0)
+        for of in ([[x.brightness for x in s.sights] for s in goods], [[x.sharpness for x in s.sights] for s in goods])
+    )
+    light = {c.amount: i for i, c in enumerate(CONDITIONS) if c.what == "light"}
+    low, low_breaks = _limit(promise, good, bad, bright, [0, *(light[a] for a in sorted(light, reverse=True) if a < 1)])
+    high, high_breaks = _limit(promise, good, bad, bright, [0, *(light[a] for a in sorted(light) if a > 1)])
+    blur, blur_breaks = _limit(promise, good, bad, sharp, [0, *(i for i, c in enumerate(CONDITIONS) if c.what == "blur")])
+    brightness, brightness_spread = _middle([s.own.brightness for s in goods])
+    sharpness, sharpness_spread = _middle([s.own.sharpness for s in goods])
+    return Envelope(
+        rows=tuple(rows), basis=basis if len(bad) else "none", n_good=len(good), n_bad=len(bad), brightness=brightness,
+        sharpness=sharpness, brightness_spread=brightness_spread, sharpness_spread=sharpness_spread, light_low=low, light_high=high,
+        blur_low=blur, light_low_breaks=low_breaks, light_high_breaks=high_breaks, blur_breaks=blur_breaks,
+        max_rejected=promise.max_rejected, held_out=all(s.shot.held_out is None for s in goods),
+    )  # fmt: skip
+
+
+def _share(values: npt.NDArray[np.bool_]) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _limit(promise: Promise, good: Array, bad: Array, ratios: Array, path: Sequence[int]) -> tuple[float | None, Breaks]:
+    """The brightness or sharpness, relative to the clean pictures', at which the promise first breaks along `path` (columns of the
+    scores, the clean one first), and what breaks it; None where it holds to the end."""
+    for a, b in pairwise(path):
+        for t in np.linspace(0, 1, _STEPS + 1)[1:]:
+            between = [scores[:, a] + t * (scores[:, b] - scores[:, a]) for scores in (good, bad)]
+            if breaks := promise.breaks(between[0], between[1], good[:, 0], bad[:, 0]):
+                before = t - 1 / _STEPS  # up to there it held
+                return round(float(ratios[a] + before * (ratios[b] - ratios[a])), 3), breaks
+    return None, ""
+
+
+def _middle(values: Sequence[float]) -> tuple[float, float]:
+    """Median, and the standard deviation relative to it, from the median absolute deviation: odd parts do not count."""
+    median = max(float(np.median(values)), 1e-6)
+    return round(median, 6), round(1.4826 * float(np.median(np.abs(np.array(values) - median))) / median, 6)
