@@ -276,7 +276,8 @@ class _Export:
         prepare = self.gate.prepare
         features = Features.of(levels, prepare.views, len(levels[0]) // (len(good) * prepare.views) - 1)
         fitted = fit_held_out(
-            info.method, info.params, level_shapes, features, prepare, info.seed, folds=info.folds, course=Course(learnt=head),
+            info.method, info.params, level_shapes, features, prepare, info.seed, folds=info.folds,
+            course=Course(learnt=head, known=self.run.held_out.scores),
             painted=self._painted(quantized, info.rule.synthetic, name) if info.rule.synthetic or self.paints else None,
             progress=self.progress,
         )  # fmt: skip
@@ -301,7 +302,7 @@ class _Export:
     def _painted(self, quantized: ov.Model, count: int, name: str) -> Painted:
         """What the quantized backbone makes of the defects that the rule has painted, and of those that judge."""
         prepare, seed = self.gate.prepare, self.run.info.seed
-        sets = [painted_pictures(self.gate.held, prepare, n, s) for n, s in ((count, seed), (self.paints, seed + PAINTED_SEED)) if n]
+        sets = [painted_pictures(self.gate.unlearnt, prepare, n, s) for n, s in ((count, seed), (self.paints, seed + PAINTED_SEED)) if n]
         pictures, sources = (np.concatenate(parts) for parts in zip(*sets, strict=True))
         file = self.gate.write_pictures(f"{name}_pictures", pictures.reshape(-1, *pictures.shape[2:]), len(sources) * prepare.views)
         return Painted(Features.of(self._levels(f"{name}_painted", quantized, file), prepare.views, 0), sources)

@@ -60,6 +60,8 @@ class Gate:
             s for s, name in zip(dataset.train, self.names_of(dataset.train), strict=True) if name in held
         )
         """Good images with held-out scores, in the order of these."""
+        self.unlearnt = run.unlearnt(dataset.train, self.names_of(dataset.train))
+        """Those of them that the head itself never learnt from."""
         self._masks: dict[Path, npt.NDArray[np.uint8]] = {}
 
     def names_of(self, samples: Sequence[Sample]) -> list[str]:

@@ -1,7 +1,7 @@
 """Images -> features -> held-out scores and a fitted head. Export calls the same functions with the INT8 graph as backbone."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from edge_runtime.preprocess import Preprocessor
 from training.backbones import Backbone
 from training.calibrate import Scores
 from training.checkpoint import Checkpoint
-from training.learn import Network, Outcome, Schedule, TrainedHead, hold_out, learn
+from training.learn import HELD_OUT_SHARE, Network, Outcome, Schedule, TrainedHead, hold_out, learn
 from training.memory import IN_MEMORY_BYTES, room
 from training.methods.base import Features, Head, LevelShape, Outliers, Progress, silent
 from training.methods.table import METHODS
@@ -27,6 +27,10 @@ QUICK_FOLDS = 20
 """Folds of a cross-fit where a method can leave images out without being fitted anew (`Head.without`), and DEAR_FOLDS where it cannot:
 each image is then scored by a head that knows 95 %, or 80 %, of the others."""
 DEAR_FOLDS = 5
+AGAIN = 4
+"""Further heads that a method which learns by steps learns, each without another fifth of the images,"""
+ENOUGH_HELD = 40
+"""where it holds out fewer images than this: a threshold that rests on eight scores is none."""
 
 
 def torch_backbone_fn(backbone: Backbone | Network) -> BackboneFn:
@@ -122,6 +126,8 @@ class Course:
     checkpoint: Checkpoint | None = None
     learnt: Head | None = None
     """Learn nothing; take this one's weights, and compute anew what is computed: for features that differ a little."""
+    known: Scores | None = None
+    """With `learnt`: held-out scores of all images on the features that it was learnt on, where there are such."""
 
 
 def fit_held_out(
@@ -140,7 +146,8 @@ def fit_held_out(
     """Fit the method's head to the features of good images, and score good images by heads that did not see them.
 
     A head that is computed is fitted on all, and each fold is scored by one that was fitted on the others. One that learns by gradient
-    steps does so once: it never learns from a fifth of the images, which end its learning and are then scored.
+    steps never learns from a fifth of the images, which end its learning and are then scored. Where these are fewer than ENOUGH_HELD, and
+    no time was stated, the other fifths are scored too, each by a head that learns without it in the same way and is then thrown away.
 
     Raises ConfigError, DataError.
     """
@@ -162,7 +169,39 @@ def fit_held_out(
         outcome = learn(task, course.schedule, seed, checkpoint=course.checkpoint, progress=progress, what=f"learning {method}")
     head = head.cpu().eval().requires_grad_(False)
     found = None if painted is None else score_features(head, painted.features, prepare)
-    return Fitted(head, score_features(head, unseen, prepare), held, outcome, found)
+    scores = score_features(head, unseen, prepare)
+    if course.learnt is not None or not learns_again(features.n_images, course.schedule.minutes):
+        if course.known is not None and len(course.known) == features.n_images:
+            scores, held = _scaled(course.known, scores, held), np.arange(features.n_images)
+        return Fitted(head, scores, held, outcome, found)
+    everything = np.empty((features.n_images, 3))
+    everything[held] = np.stack(astuple(scores), axis=1)
+    for i, other in enumerate(np.array_split(np.random.default_rng(seed).permutation(learnt), AGAIN), 1):
+        other = np.sort(other)
+        rest = np.setdiff1d(np.arange(features.n_images), other)
+        again = make_head(method, params, list(level_shapes))
+        assert isinstance(again, TrainedHead)
+        theirs = features.of_images(other, varied=False)
+        task = again.task(features.of_images(rest, varied=True), theirs, valid, course.outliers, seed + i)
+        learn(task, course.schedule, seed + i, progress=progress, what=f"learning {method} without a fifth, {i} of {AGAIN}")
+        everything[other] = np.stack(astuple(score_features(again.cpu().eval().requires_grad_(False), theirs, prepare)), axis=1)
+    return Fitted(head, Scores(*everything.T), np.arange(features.n_images), outcome, found)
+
+
+def learns_again(n_images: int, minutes: float | None) -> bool:
+    """Whether a method that learns by steps has so few held-out images that it learns further heads to score the others by."""
+    return minutes is None and n_images >= AGAIN + 1 and round(HELD_OUT_SHARE * n_images) < ENOUGH_HELD
+
+
+def _scaled(known: Scores, found: Scores, at: npt.NDArray[np.intp]) -> Scores:
+    """Scores of all images by heads on other features of the same pictures, brought to those that are found at some of them: by the median
+    ratio, since the heads that scored the others are gone."""
+    parts = []
+    for before, after in zip(astuple(known), astuple(found), strict=True):
+        scaled = before * float(np.median(after / np.maximum(before[at], 1e-12)))
+        scaled[at] = after
+        parts.append(scaled)
+    return Scores(*parts)
 
 
 def valid_views(prepare: Preprocessor, grid_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:

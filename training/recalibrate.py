@@ -63,8 +63,7 @@ def painted_scores(
     `seed`: of the painting; None: the run's. Raises DataError.
     """
     info, views = run.info, prepare.views
-    names = {i.name for i in run.held_out.images}
-    held = [s for s in dataset.train if dataset.name_of(s) in names]
+    held = run.unlearnt(dataset.train, [dataset.name_of(s) for s in dataset.train])
     pictures, sources = painted_pictures(held, prepare, count, info.seed if seed is None else seed)
     shapes = detector.backbone.level_shapes(info.input.height, info.input.width)
     run_backbone = torch_backbone_fn(detector.backbone)
@@ -110,7 +109,7 @@ def open_data(run: Run, data: Path | None, progress: Progress = silent) -> Datas
             f"(fingerprint {info.dataset.fingerprint[:12]}…), found {len(dataset.train)} in {path} "
             f"(fingerprint {dataset.record.fingerprint[:12]}…). Give their folder with --data, or fit again"
         )
-    if info.learning is not None:
+    if info.learning is not None and len(run.held_out.images) < len(dataset.train):
         # Which images were never learnt from follows from their order, and that from their names.
         held = {dataset.sha256[int(i)] for i in hold_out(len(dataset.train), info.seed)[1]}
         if held != {i.sha256 for i in run.held_out.images}:

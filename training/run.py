@@ -9,7 +9,7 @@ import dataclasses
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +33,8 @@ from training.backbones import Backbone, BackboneSpec
 from training.calibrate import HeldOut, Rule
 from training.checkpoint import save_tensors
 from training.facts import load_frame
-from training.learn import Network
+from training.layout import Sample
+from training.learn import Network, hold_out
 from training.material import OutlierSource
 from training.methods.base import Head, LevelShape
 from training.methods.table import METHODS
@@ -144,6 +145,14 @@ class Run:
     def preprocessor(self) -> Preprocessor:
         """From frames to model inputs."""
         return Preprocessor(self.info.input, self.ignore)
+
+    def unlearnt(self, good: Sequence[Sample], names: Sequence[str]) -> tuple[Sample, ...]:
+        """Of the data's good images, those that have held-out scores; where the head was learnt, those that it never learnt from itself."""
+        held = {i.name for i in self.held_out.images}
+        kept = [s for s, name in zip(good, names, strict=True) if name in held]
+        if self.info.learning is not None and len(kept) == len(good):  # the others were scored by heads that are gone
+            kept = [good[int(i)] for i in hold_out(len(good), self.info.seed)[1]]
+        return tuple(kept)
 
     def backbone(self) -> Trunk:
         """With its weights, in eval mode. Raises DataError."""

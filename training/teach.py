@@ -32,6 +32,7 @@ from training.fit import (
     extract_features,
     fit_held_out,
     folds_of,
+    learns_again,
     torch_backbone_fn,
 )  # fmt: skip
 from training.judging.odd import screen
@@ -91,7 +92,8 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
     n = len(dataset.train)
     source = outlier_source(lesson, sum(s.split == "train" for s in dataset.bad))
     check_enough(lesson.method, n)
-    held = n if not learns(lesson.method) else len(hold_out(n, lesson.seed)[1])
+    again = METHODS[lesson.method].network is None and learns_again(n, lesson.minutes)
+    held = n if not learns(lesson.method) or again else len(hold_out(n, lesson.seed)[1])
     rule = lesson.rule or default_rule(held)
     check_rule(rule, held)
     check_bad(rule, sum(s.split == "bad" for s in dataset.bad))

@@ -1,0 +1,261 @@
+"""`make benchmark-thresholds`: what shipped thresholds do to parts that nobody taught, beside what they could; a table of training/README.md.
+
+    make benchmark-thresholds                                                      # solar cells (mono, poly) from the elpv-dataset package
+    make benchmark-thresholds BENCH="--data PATH/TO/magnetic_tile --data PATH/TO/deeppcb"    # and any folder in MVTec layout
+
+For each case (a set, a method, so many of its good images, a seed, a stated rate) let t* be the threshold at which exactly the stated rate
+of the test split's good parts is rejected, interpolated. Excess miss: the share of bad parts missed at the shipped threshold less that at t*.
+Everything is as `fit` and `build` do it: brightness, shifted variations, odd ones, the INT8 backbone with the head fitted on its features;
+only that these are computed once a set. Lamps and shifts act on the frames, before anything else.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import typer
+from rich.console import Console
+from sklearn.metrics import roc_auc_score
+
+from edge_runtime.console import run_app
+from edge_runtime.errors import LinesideError
+from edge_runtime.preprocess import Preprocessor
+from export import convert, demo
+from export.quantize import pick_images, quantize_backbone
+from training.backbones import DEFAULT_BACKBONE, build_backbone
+from training.calibrate import Rule, apply_rule
+from training.data import Dataset, load_dataset
+from training.facts import load_frame
+from training.fit import fit_held_out, score_features
+from training.fitting.remedies import shifts, with_brightness
+from training.inspect.choice import decide
+from training.judging.odd import screen
+from training.material import good_pictures
+from training.methods.base import Features, LevelShape
+from training.methods.table import METHODS
+
+COUNTS = (40, 80, 160, 0)
+"""Good images; 0 is all."""
+FEW = (8, 16)
+RATES = (0.01, 0.03)
+BAD_SHARE = 0.1
+BEGIN, END = "<!-- thresholds: made by make benchmark-thresholds -->", "<!-- end of thresholds -->"
+TABLE = Path("training/README.md")
+Image = npt.NDArray[np.uint8]
+Stray = Callable[[Image], Image]
+
+console = Console(highlight=False, stderr=True)
+app = typer.Typer(add_completion=False)
+
+
+def light(factor: float) -> Stray:
+    """Frames under a lamp of so much."""
+    return lambda image: np.clip(np.rint(image.astype(np.float32) * factor), 0, 255).astype(np.uint8)
+
+
+def shifted(share: float) -> Stray:
+    """Frames that lie off by a share of each side."""
+
+    def move(image: Image) -> Image:
+        h, w = image.shape[:2]
+        matrix = np.array([[1, 0, round(share * w)], [0, 1, round(share * h)]], np.float32)
+        return np.asarray(cv2.warpAffine(image, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), dtype=np.uint8)
+
+    return move
+
+
+STRAYS: dict[str, Stray] = {"clean": lambda image: image, "light x0.9": light(0.9), "light x0.8": light(0.8), "shift 2 %": shifted(0.02)}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A set as one method with its size sees it: INT8 (or float) features of good images with their variations, and of the test split."""
+
+    dataset: Dataset
+    prepare: Preprocessor
+    shapes: list[LevelShape]
+    train: list[npt.NDArray[np.float32]]
+    copies: int
+    test: dict[str, list[npt.NDArray[np.float32]]]
+    good: npt.NDArray[np.bool_]
+
+
+@app.command()
+def benchmark(
+    data: Annotated[list[Path] | None, typer.Option(help="Further data sets in MVTec layout.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to work in; cases that are there are not computed again.")] = Path("runs/thresholds"),
+    cells: Annotated[bool, typer.Option(help="Solar cells, beside --data.")] = True,
+    methods: Annotated[str, typer.Option(help="Methods, and auto.")] = "padim,patchcore,fastflow,auto",
+    seeds: Annotated[int, typer.Option(help="Draws of the good images.")] = 3,
+    write: Annotated[bool, typer.Option("--write", help="Put the table into training/README.md.")] = False,
+) -> None:
+    """Compute all cases, print the table."""
+    out.mkdir(parents=True, exist_ok=True)
+    sets: dict[str, Path] = {}
+    for kind in ("mono", "poly") if cells else ():
+        if not (out / f"elpv_{kind}").exists():
+            demo.lay_out_images(out / f"elpv_{kind}", kind)
+        sets[f"elpv_{kind}"] = out / f"elpv_{kind}" / "data"
+    sets = {**{p.name: p.resolve() for p in data or []}, **sets}
+    rows: list[dict[str, Any]] = []
+    for name, path in sets.items():
+        for method in methods.split(","):
+            rows += cases(name, path, method, seeds, out)
+    text = render(rows)
+    print(text)
+    if write:
+        before, rest = TABLE.read_text().split(BEGIN)
+        TABLE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+
+
+def cases(name: str, path: Path, method: str, seeds: int, out: Path) -> list[dict[str, Any]]:
+    """Every case of one set and method."""
+    rows: list[dict[str, Any]] = []
+    seen: Look | None = None
+    chosen = method
+    preset = "fast"
+    for count in (*(FEW if method == "auto" else ()), *COUNTS):
+        for seed in range(seeds if count else 1):
+            for mixed in (False, True) if not count and method in ("padim", "patchcore", "auto") else (False,):
+                file = out / f"{name}-{method}-{count or 'all'}-{seed}{'-mixed' if mixed else ''}.json"
+                if not file.exists():
+                    if seen is None:
+                        seen, chosen, preset = look_at(path, method)
+                    began = time.monotonic()
+                    try:
+                        row = case(seen, chosen, preset, count, seed, mixed)
+                    except LinesideError as e:
+                        row = {"failed": str(e)}
+                    row |= {"set": name, "method": method, "chosen": f"{chosen}/{preset}", "count": count, "seed": seed, "mixed": mixed}
+                    file.write_text(json.dumps(row | {"seconds": round(time.monotonic() - began, 1)}))
+                    console.print(file.stem, row.get("failed") or f"AUROC {row['auroc']['clean']:.3f}", f"{time.monotonic() - began:.0f} s")
+                rows.append(json.loads(file.read_text()))
+    return rows
+
+
+def look_at(path: Path, method: str) -> tuple[Look, str, str]:
+    """Features of a set as the method sees it; and the method and preset that `auto` takes."""
+    auto = method == "auto"
+    dataset = load_dataset(path, image_size="256" if not auto else "auto", allow_duplicates=True)
+    preset = "fast"
+    if auto:
+        choice = decide(dataset)
+        method, preset, dataset = choice.method, choice.preset, choice.dataset
+    dataset, _ = with_brightness(dataset)
+    augment, _ = shifts(dataset, method)
+    spec, prepare = dataset.spec, dataset.preprocessor()
+    strides = METHODS[method].presets[preset][0]
+    backbone = build_backbone(DEFAULT_BACKBONE, strides, None)
+    graph = convert.convert_trunk(backbone, spec.height, spec.width).convolutions
+    pictures = np.stack(list(good_pictures(dataset.train, prepare, augment, 0)))
+    if METHODS[method].precision(preset) == "int8":
+        graph = quantize_backbone(graph, pictures, pick_images(len(pictures), 0))
+    request = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    shapes = backbone.level_shapes(spec.height, spec.width)
+
+    def levels(some: Sequence[Image] | Iterator[Image], count: int) -> list[npt.NDArray[np.float32]]:
+        found = [np.empty((count, *shape), np.float32) for shape in shapes]
+        for i, picture in enumerate(some):
+            request.infer({0: picture[None]}, share_inputs=True)
+            for k, level in enumerate(found):
+                level[i] = request.get_output_tensor(k).data[0]
+        return found
+
+    test = {word: levels((prepare(stray(frame)) for frame in frames), len(frames)) for word, stray in STRAYS.items()}
+    good = np.array([s.is_good for s in dataset.test])
+    return Look(dataset, prepare, shapes, levels(pictures, len(pictures)), augment.copies if augment else 0, test, good), method, preset
+
+
+def case(seen: Look, method: str, preset: str, count: int, seed: int, mixed: bool) -> dict[str, Any]:
+    """One detector: its AUROCs, and what its threshold does at each stated rate. Raises LinesideError."""
+    each, n = 1 + seen.copies, len(seen.train[0]) // (1 + seen.copies)
+    rng = np.random.default_rng([seed, 7])
+    picks = np.sort(rng.permutation(n)[: count or n])
+    train = [level.reshape(n, each, *level.shape[1:])[picks] for level in seen.train]
+    planted, used = np.zeros(len(picks), dtype=bool), np.zeros(len(seen.good), dtype=bool)
+    if mixed:
+        bad = rng.permutation(np.flatnonzero(~seen.good))[: round(BAD_SHARE * len(picks))]
+        at = rng.permutation(len(picks))[: len(bad)]
+        used[bad], planted[at] = True, True
+        for k, level in enumerate(train):  # the variations of a bad part are taken as the part itself
+            level[at] = seen.test["clean"][k][bad][:, None]
+    features = Features.of([level.reshape(-1, *level.shape[2:]) for level in train], copies=seen.copies)
+    odd = screen(features, seen.shapes, seen.prepare, seed)
+    kept = np.flatnonzero(~odd.apart)
+    params = asdict(METHODS[method].presets[preset][1])
+    fitted = fit_held_out(method, params, seen.shapes, features.only(kept), seen.prepare, seed)
+    scores = {word: score_features(fitted.head, Features.of(levels), seen.prepare).score for word, levels in seen.test.items()}
+    bad = ~seen.good & ~used
+    row: dict[str, Any] = {
+        "auroc": {word: float(roc_auc_score(bad[seen.good | bad], s[seen.good | bad])) for word, s in scores.items()},
+        "n_learnt": len(kept),
+        "named": float(odd.named.mean()),
+        "planted_named": float((odd.named & planted).sum() / planted.sum()) if planted.any() else None,
+        "rates": [],
+    }
+    for rate in RATES:
+        threshold, _ = apply_rule(
+            Rule(kind="false_reject_rate", target=rate), fitted.held_out, None, int(odd.apart.sum()), int(odd.named.sum())
+        )
+        best = float(np.quantile(scores["clean"][seen.good], 1 - rate))
+        miss = [float((scores["clean"][bad] <= t).mean()) for t in (threshold.value, best)]
+        rejected = {word: float((s[seen.good] > threshold.value).mean()) for word, s in scores.items()}
+        row["rates"].append(
+            {"rate": rate, "bound": threshold.false_reject_upper, "missed": miss[0], "excess": miss[0] - miss[1], **rejected}
+        )
+    return row
+
+
+def render(rows: Sequence[dict[str, Any]]) -> str:
+    """The figures, as Markdown."""
+    whole = [r for r in rows if "failed" not in r and not r["mixed"] and (r["count"] == 0 or r["count"] >= min(COUNTS[:-1]))]
+    stated = " and ".join(f"{100 * r:g} %" for r in RATES)
+    table = [
+        f"INT8 features (float for padim shared), EfficientNet-Lite0, {os.cpu_count()} cores, {len(whole)} detectors at {stated} stated.",
+        "",
+        "| method | cases | false rejects within the stated bound | as a multiple of the stated rate | excess miss: median, 90 %, worst |",
+        "|---|---|---|---|---|",
+    ]
+    for method in [*dict.fromkeys(r["method"] for r in whole), "all"]:
+        some = [c for r in whole if method in ("all", r["method"]) for c in r["rates"]]
+        excess = np.array([c["excess"] for c in some])
+        inside = np.mean([c["clean"] <= c["bound"] + 1e-9 for c in some])
+        multiple = np.mean([c["clean"] / c["rate"] for c in some])
+        table.append(
+            f"| {method} | {len(some)} | {100 * inside:.0f} % | {multiple:.2f} |"
+            f" {np.median(excess):.3f}, {np.quantile(excess, 0.9):.3f}, {excess.max():.3f} |"
+        )
+    table += [
+        "",
+        "| all good images | " + " | ".join(STRAYS) + " | a tenth of them bad: image AUROC; planted ones named |",
+        "|---" * (len(STRAYS) + 2) + "|",
+    ]
+    for r in (r for r in whole if r["count"] == 0 and r["seed"] == 0):
+        strayed = [f"{r['auroc'][w]:.3f} / {np.mean([c[w] / c['rate'] for c in r['rates']]):.1f}" for w in STRAYS]
+        m = next((m for m in rows if m["mixed"] and (m["set"], m["method"]) == (r["set"], r["method"]) and "failed" not in m), None)
+        mixed = "–" if m is None else f"{m['auroc']['clean']:.3f}; {100 * m['planted_named']:.0f} %"
+        name = f"{r['set']}, {r['method']}" + (f" ({r['chosen']})" if r["method"] == "auto" else "")
+        table.append(f"| {name} | " + " | ".join(strayed) + f" | {mixed} |")
+    table += ["", "Image AUROC / false rejects as a multiple of the stated rate, at the unchanged threshold.", ""]
+    few = [r for r in rows if r["method"] == "auto" and "failed" not in r and not r["mixed"]]
+    counts = [*FEW, *COUNTS]
+    table += [
+        "| automatic choice, image AUROC from so many good images | " + " | ".join(str(c or "all") for c in counts) + " |",
+        "|---" * (len(counts) + 1) + "|",
+    ]
+    for name in dict.fromkeys(r["set"] for r in few):
+        found = [[r["auroc"]["clean"] for r in few if r["set"] == name and r["count"] == c] for c in counts]
+        table.append(f"| {name} | " + " | ".join(f"{np.mean(f):.3f}" if f else "–" for f in found) + " |")
+    return "\n".join(table)
+
+
+if __name__ == "__main__":
+    run_app(app)
