@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_runtime.errors import DataError
+from edge_runtime.images import SUFFIXES
 from training.layout import (
     GOOD,
     GOOD_NAMES,
     LISTED,
-    SUFFIXES,
     TEST_EVERY,
     Found,
     Sample,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.errors import DataError
+from edge_runtime.images import is_image
 from edge_runtime.preprocess import read_mask
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2"})
 GOOD = "good"
 GOOD_NAMES = ("good", "ok", "normal")
 MASK_NAMES = ("mask", "masks", "ground_truth")
@@ -73,7 +73,7 @@ def images_in(folder: Path) -> list[Path]:
     """Image files directly in `folder`, by name; none where it does not exist."""
     if not folder.is_dir():
         return []
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
+    found = sorted(p for p in folder.iterdir() if is_image(p) and p.is_file())
     for path in found:
         _refuse_bytes(path)
     return found
