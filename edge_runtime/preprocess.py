@@ -11,6 +11,8 @@ import numpy.typing as npt
 from edge_runtime.bundle import InputSpec
 from edge_runtime.damage import damage
 from edge_runtime.errors import ConfigError, DataError, FrameError
+from edge_runtime.images import suffix_of
+from edge_runtime.masks import BLACK, Colour, marks, values_of
 from edge_runtime.records import Affine, Image, ScoreMap
 from edge_runtime.tiles import Box, Tiling
 
@@ -270,17 +272,20 @@ def decode(path: Path) -> Pixels:
     return cast(Pixels, image)
 
 
-_LOSSY = (".jpg", ".jpeg", ".webp", ".jp2")
+_LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".jp2")
 
 
-def read_mask(path: Path) -> npt.NDArray[np.uint8]:
-    """A mask file as (H, W) uint8, 255 where it is non-zero; of a lossy format, whose black is seldom all 0, where it is more than half.
+def is_lossy(path: Path) -> bool:
+    """Whether files of this format may differ a little from what was drawn."""
+    return suffix_of(path) in _LOSSY
+
+
+def read_mask(path: Path, background: Colour = BLACK) -> npt.NDArray[np.uint8]:
+    """A mask file as (H, W) uint8, 255 where it differs from `background`; of a lossy format, where it does so by far.
 
     Raises DataError.
     """
-    image = read_image(path)
-    flat = image.max(axis=2) if image.ndim == 3 else image
-    return np.where(flat > (127 if path.suffix.lower() in _LOSSY else 0), 255, 0).astype(np.uint8)
+    return marks(values_of(decode(path)), background, lossy=is_lossy(path))
 
 
 def _size(wh: tuple[int, int] | None) -> str:

@@ -21,6 +21,8 @@ from training.duplicates import refuse_copies
 from training.facts import Facts, bits_for, load_frame, look, refuse, say_turned
 from training.formats import find
 from training.layout import Sample, find_bad, say_orphans
+from training.left_out import say_pages
+from training.masks import settle, size_of_truth
 from training.methods.base import Progress, silent
 
 TilesFor = Callable[[tuple[int, int] | None], TileSpec | None]
@@ -138,12 +140,15 @@ def load_dataset(
         spec, remarks = _derive(found.train, facts[: len(found.train)], depth, roi, ignore_mask, image_size, tiles, bayer)
         notes += remarks
     notes += say_turned([s.path for s in samples], facts)
+    notes += say_pages([s.path for s in samples], [f.pages for f in facts])
     _check_fit(samples, facts, spec, ignore)
-    _check_masks(samples, facts)
+    samples, said = _check_masks(samples, facts)
+    notes += said
+    own, test, given = samples[: len(own)], samples[len(own) : len(own) + len(test)], samples[len(own) + len(test) :]
     notes += _check_copies(found.train, samples, facts, learns, allow_duplicates, progress)
-    train = found.train if learns else ()
+    train = own[: len(found.train)] if learns else ()
     hashes = tuple(f.sha256 for f in facts[: len(train)])
-    bad_samples = (*(found.bad if learns else ()), *given)
+    bad_samples = (*own[len(train) :], *given)
     path = path.resolve()
     return Dataset(
         path, path.stem if path.is_file() else path.name, train, test, bad_samples, spec, ignore, hashes, tuple(notes), found.format
@@ -157,8 +162,7 @@ def load_bad(
     samples, _ = find_bad(folder, masks)
     facts = _inspect(samples, progress)
     _check_fit(samples, facts, spec, ignore)
-    _check_masks(samples, facts)
-    return tuple(samples)
+    return _check_masks(samples, facts)[0]
 
 
 def inputs(samples: Sequence[Sample], prepare: Preprocessor) -> Iterator[npt.NDArray[np.uint8]]:
@@ -305,17 +309,15 @@ def _check_fit(samples: Sequence[Sample], facts: Sequence[Facts], spec: InputSpe
     refuse(problems)
 
 
-def _check_masks(samples: Sequence[Sample], facts: Sequence[Facts]) -> None:
-    problems: list[str] = []
+def _check_masks(samples: Sequence[Sample], facts: Sequence[Facts]) -> tuple[tuple[Sample, ...], list[str]]:
+    """The samples with their masks read beside their siblings, and notes. Raises DataError for masks that cannot be what they should."""
+    settled, found = settle(samples)
+    problems: list[str] = list(found.problems)
     for sample, fact in zip(samples, facts, strict=True):
-        if sample.mask_path is None:
-            continue
-        try:
-            mask = read_mask(sample.mask_path)
-        except DataError as e:
-            problems.append(str(e))
-            continue
-        if mask.shape != fact.wh[::-1]:
-            found = f"{mask.shape[1]}x{mask.shape[0]}"
-            problems.append(f"{sample.mask_path}: expected the size of its image, {fact.wh[0]}x{fact.wh[1]}, found {found}")
+        size = size_of_truth(sample, found)
+        if isinstance(size, DataError):
+            problems.append(str(size))
+        elif size is not None and size != fact.wh:
+            problems.append(f"{sample.truth_name}: expected the size of its image, {fact.wh[0]}x{fact.wh[1]}, found {size[0]}x{size[1]}")
     refuse(problems)
+    return settled, list(found.notes)

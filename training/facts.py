@@ -16,6 +16,7 @@ from edge_runtime.errors import DataError
 from edge_runtime.preprocess import is_colourless, read_image
 from edge_runtime.records import Image
 from training.layout import LISTED
+from training.left_out import pages_in
 
 SIDE = 32
 _ROUGH = 64
@@ -40,6 +41,8 @@ class Facts:
     """(32, 32) gray, 0 to 255, whatever the picture's depth and aspect."""
     turned: bool
     """The file asks whoever shows it to turn or mirror it (EXIF's orientation), as phones do."""
+    pages: int = 1
+    """Pictures in the file, of which the first is read."""
 
 
 def look(paths: Sequence[Path], told: Callable[[int], None] = lambda done: None) -> list[Facts | DataError]:
@@ -120,6 +123,7 @@ def _look_at(path: Path) -> Facts | DataError:
         with path.open("rb") as f:
             digest = hashlib.file_digest(f, "sha256").hexdigest()
         turned = _is_turned(path)
+        pages = pages_in(path)
     except DataError as e:
         return e
     except OSError as e:
@@ -135,4 +139,5 @@ def _look_at(path: Path) -> Facts | DataError:
         digest,
         small_of(image),
         turned,
+        pages,
     )

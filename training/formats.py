@@ -12,6 +12,7 @@
 A table wins over whatever else lies in its folder, because somebody wrote it for this purpose. Signs of two others are refused.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -27,10 +28,11 @@ from training.layout import (
     Sample,
     folders_in,
     images_in,
-    marked,
     pair_masks,
     say_orphans,
 )
+from training.left_out import say_left_out
+from training.masks import marked
 from training.tables import header_of, is_labels, read_csv, read_visa
 
 OK, KO = "ok", "ko"
@@ -48,6 +50,11 @@ class Format(NamedTuple):
 
 def find(path: Path) -> Found:
     """The images of the data set at `path`, a folder or a .csv file. Raises DataError where no layout, or more than one, is there."""
+    found = _find(path)
+    return dataclasses.replace(found, notes=(*found.notes, *say_left_out(path if path.is_dir() else path.parent)))
+
+
+def _find(path: Path) -> Found:
     if path.suffix.lower() == ".csv" and path.is_file():
         return read_csv(path)
     if not path.is_dir():

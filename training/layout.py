@@ -1,14 +1,14 @@
 """What a data set's files are to each other: images, their kinds, splits and masks; and the helpers that every format shares."""
 
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.errors import DataError
 from edge_runtime.images import is_image
-from edge_runtime.preprocess import read_mask
+from edge_runtime.masks import Colour
+from training.shapes import Shapes
 
 GOOD = "good"
 GOOD_NAMES = ("good", "ok", "normal")
@@ -32,6 +32,20 @@ class Sample:
     """Where the defect's mask lies; None for good images and where there is none."""
     split: str
     """"train" (bad ones too, where a data set's training split holds some), "test", or "bad" (given with --bad)."""
+    shapes: Shapes | None = None
+    """What an annotation file draws on it, where there is no mask."""
+    background: Colour | None = None
+    """Of the mask, where it is not black: told from all masks together."""
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether anything says where the defect is."""
+        return self.mask_path is not None or self.shapes is not None
+
+    @property
+    def truth_name(self) -> str:
+        """What says so, for messages."""
+        return str(self.mask_path or (self.shapes.source if self.shapes else "") or self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +132,6 @@ def say_orphans(where: Path, unmasked: Sequence[Path], orphans: Sequence[Path]) 
             f" {unmasked[0].name}): expected masks named as their images, {unmasked[0].stem}_mask.png; rename them, or remove the masks"
         ], []
     return [], [f"{len(orphans)} masks in {where} belong to no image (the first: {orphans[0].name}); they are left out"]
-
-
-def marked(masks: Iterable[Path]) -> dict[Path, bool | DataError]:
-    """Whether each mask marks anything, or why it cannot be read."""
-
-    def look(path: Path) -> bool | DataError:
-        try:
-            return bool(read_mask(path).any())
-        except DataError as e:
-            return e
-
-    paths = list(masks)
-    with ThreadPoolExecutor(4) as pool:
-        return dict(zip(paths, pool.map(look, paths), strict=True))
 
 
 def are_masks(images: Sequence[Path]) -> bool:

@@ -6,7 +6,8 @@ import io
 from pathlib import Path
 
 from edge_runtime.errors import DataError
-from training.layout import BAD, GOOD, TEST_EVERY, Found, Sample, images_in, marked, pair_masks, say_orphans
+from training.layout import BAD, GOOD, TEST_EVERY, Found, Sample, images_in, pair_masks, say_orphans
+from training.masks import marked
 
 GOOD_LABELS = frozenset({"good", "ok", "normal", "0"})
 BAD_LABELS = frozenset({"bad", "1", "anomaly", "abnormal", "ko", "nok", "ng"})
