@@ -1,5 +1,6 @@
 """What files and words mean everywhere in the house: which suffixes are read, which are not, and which words say good or bad."""
 
+import difflib
 import re
 import unicodedata
 from pathlib import Path
@@ -105,6 +106,12 @@ def is_unsettled(word: str) -> bool:
     """Whether a word leaves open what the part is: "unknown", "?", "negative"."""
     text = plain(word)
     return text in UNSETTLED or not text.strip("?")
+
+
+def nearly_good(word: str) -> str | None:
+    """The word for good that was probably meant, where a slip of the pen would make a kind of defect of it ("goood")."""
+    near = difflib.get_close_matches(plain(word), sorted(w for w in _GOOD if len(w) > 3), n=1, cutoff=0.85)
+    return near[0] if near and says_good(word) is None else None
 
 
 def known_words() -> str:

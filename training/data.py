@@ -312,12 +312,12 @@ def _check_fit(samples: Sequence[Sample], facts: Sequence[Facts], spec: InputSpe
 def _check_masks(samples: Sequence[Sample], facts: Sequence[Facts]) -> tuple[tuple[Sample, ...], list[str]]:
     """The samples with their masks read beside their siblings, and notes. Raises DataError for masks that cannot be what they should."""
     settled, found = settle(samples)
-    problems: list[str] = list(found.problems)
+    problems: list[str] = []
     for sample, fact in zip(samples, facts, strict=True):
         size = size_of_truth(sample, found)
         if isinstance(size, DataError):
             problems.append(str(size))
         elif size is not None and size != fact.wh:
             problems.append(f"{sample.truth_name}: expected the size of its image, {fact.wh[0]}x{fact.wh[1]}, found {size[0]}x{size[1]}")
-    refuse(problems)
+    refuse([*problems, *found.problems])
     return settled, list(found.notes)

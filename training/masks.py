@@ -170,8 +170,8 @@ def _background_of(telling: dict[Path, MaskFacts]) -> tuple[Colour, str, list[st
             "",
             [
                 f"masks: {count} of {len(telling)} (the first: {first}) mark most of their pictures, {100 * shares:.0f} % on the median,"
-                " and reach their border: nobody can tell defect from background. If black is the defect, invert them; if it is the background,"
-                " leave these masks out"
+                " and reach their border: nobody can tell defect from background. If black is the defect, invert them; if it is"
+                " the background, leave these masks out"
             ],
         )
     inverted = " (they are drawn the other way round)" if usual == (255.0,) else ""
