@@ -157,6 +157,21 @@ def overlay(found: Found, root: Path) -> Found:
     return dataclasses.replace(found, train=sides[0], test=sides[1], bad=sides[2], notes=tuple(notes), problems=tuple(problems))
 
 
+def with_marks(samples: Sequence[Sample], root: Path | None) -> list[Sample]:
+    """Bad images of a folder with what annotations beside them draw, where they have no mask."""
+    if root is None or not samples:
+        return list(samples)
+    try:
+        known = read_annotations(root)
+    except DataError:
+        known = None  # bad they are by their folder; a format that is not read only leaves them without a mask
+    drawn = known.drawn if known is not None else {}
+    return [
+        dataclasses.replace(s, shapes=_shapes(drawn[s.path])) if s.mask_path is None and s.path in drawn and drawn[s.path].shapes else s
+        for s in samples
+    ]
+
+
 def read_annotated(root: Path) -> Found | None:
     """A folder of images that only annotations tell apart; None where there are none. Raises DataError."""
     known = read_annotations(root)

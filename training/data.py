@@ -17,11 +17,12 @@ from edge_runtime.errors import ConfigError, DataError, FrameError
 from edge_runtime.preprocess import Preprocessor, read_mask
 from edge_runtime.records import Image
 from edge_runtime.tiles import tile_wh
+from training.annotations import with_marks
 from training.duplicates import refuse_copies
 from training.facts import Facts, bits_for, load_frame, look, refuse, say_turned
 from training.formats import find
 from training.layout import Sample, find_bad, say_orphans
-from training.left_out import say_pages
+from training.left_out import say_left_out, say_pages
 from training.masks import settle, size_of_truth
 from training.methods.base import Progress, silent
 
@@ -127,8 +128,10 @@ def load_dataset(
         raise ConfigError("masks: they belong to the images of --bad, which is not given")
     found = find(path)
     given, orphans = find_bad(bad, masks)
+    given = with_marks(given, bad)
     refuse(found.problems, "things are wrong with this data set")
     notes = [found.sentence, *found.notes, *say_orphans(masks or path, [], orphans)[1]]
+    notes += say_left_out(bad) if bad is not None else []
     test = found.test
     learns = spec is None or not test
     own = (*found.train, *found.bad) if learns else ()
@@ -159,7 +162,7 @@ def load_bad(
     folder: Path, spec: InputSpec, ignore: npt.NDArray[np.uint8] | None, *, masks: Path | None = None, progress: Progress = silent
 ) -> tuple[Sample, ...]:
     """Find and check the defective images in `folder` against a run's input. Raises DataError."""
-    samples, _ = find_bad(folder, masks)
+    samples = with_marks(find_bad(folder, masks)[0], folder)
     facts = _inspect(samples, progress)
     _check_fit(samples, facts, spec, ignore)
     return _check_masks(samples, facts)[0]

@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_runtime.errors import ConfigError, DataError
+from training.annotations import with_marks
 from training.duplicates import find_pairs
 from training.facts import Facts, bits_for, look, say_turned
 from training.formats import find
 from training.layout import LISTED, Found, Sample, find_bad
-from training.left_out import say_pages
+from training.left_out import say_left_out, say_pages
 from training.masks import Survey, settle, size_of_truth
 
 BROKEN = "the layout is broken"
@@ -90,6 +91,7 @@ def inspect_data(
         raise ConfigError("masks: they belong to the images of --bad, which is not given")
     found = find(path)
     given, more_orphans = find_bad(bad, masks)
+    given = with_marks(given, bad)
     samples = (*found.samples, *given)
     looked = look([s.path for s in samples], lambda done: told(done, len(samples)))
     pairs = [(s, f) for s, f in zip(samples, looked, strict=True) if isinstance(f, Facts)]
@@ -112,7 +114,7 @@ def inspect_data(
         colour=sum(f.channels == 3 and not f.colourless for f in facts),
         bits=sorted({bits_for(max(f.largest for f in facts if f.dtype == d)) if d == "uint16" else 8 for d in {f.dtype for f in facts}}),
         findings=[f for f in findings if f.items],
-        remarks=[*_remarks(found, kept, facts), *masks_found.notes],
+        remarks=[*_remarks(found, kept, facts), *masks_found.notes, *(say_left_out(bad) if bad is not None else [])],
     )
     return Inspection(summary, kept, empty)
 

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.errors import DataError
-from edge_runtime.images import is_image
+from edge_runtime.images import MASK_FOLDERS, is_image, plain, says_good
 from edge_runtime.masks import Colour
 from training.shapes import Shapes
 
 GOOD = "good"
-GOOD_NAMES = ("good", "ok", "normal")
-MASK_NAMES = ("mask", "masks", "ground_truth")
 BAD = "bad"
 """The kind of a bad image where nothing names one."""
 TEST_EVERY = 5
@@ -148,9 +146,9 @@ def find_bad(bad: Path | None, masks: Path | None) -> tuple[list[Sample], list[P
         raise DataError(f"masks: expected a folder, found {'a file' if masks.exists() else 'nothing'} at {masks}")
     inside = [f for f in folders_in(bad) if masks is None or f.resolve() != masks.resolve()]
     for folder in inside:
-        if folder.name.lower() in GOOD_NAMES:
+        if says_good(folder.name):
             raise DataError(f"bad images: expected defects in the folders of {bad}, found {folder.name}; give a folder without good images")
-        if folder.name.lower() in MASK_NAMES or are_masks(images_in(folder)):
+        if plain(folder.name) in MASK_FOLDERS or are_masks(images_in(folder)):
             raise DataError(
                 f"bad images: expected defects in the folders of {bad}, found masks in {folder.name}; give them with --masks {folder}"
             )

@@ -75,7 +75,7 @@ def by_yolo(root: Path) -> None:
 
 def by_yolo_beside(root: Path) -> None:
     for i in range(12):
-        part(root / f"{i}.png", i)
+        part(root / f"{i}.png", 200 + i)
     for i in range(3):
         write(root / f"{i}.txt", f"0 {30 / W} {20 / H} {50 / W} {20 / H} {50 / W} {30 / H} {30 / W} {30 / H}\n")
     write(root / "classes.txt", "scratch\n")
@@ -241,3 +241,11 @@ def test_files_that_speak_of_something_else_change_nothing(tmp_path: Path) -> No
     write(tmp_path / "readme.txt", "Taken on Monday.")
     found = find(tmp_path)
     assert len(found.train) == 4 and "1 of 1 images with a decision of the station were not accepted by it" in found.notes
+
+
+def test_annotations_beside_bad_images_that_are_given_are_their_masks(tmp_path: Path) -> None:
+    for i in range(6):
+        part(tmp_path / "parts" / f"{i}.png", i)
+    by_yolo_beside(tmp_path / "bad")
+    data = load_dataset(tmp_path / "parts", bad=tmp_path / "bad")
+    assert len(data.bad) == 12 and sum(s.has_truth for s in data.bad) == 3 and (truth(data.bad[0]) > 0).sum() >= 200
