@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, field
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.explain import explain, look_up, not_finite
+from edge_runtime.explain import WINDOWS_PATHS, explain, look_up, not_finite, slip_of
 from edge_runtime.settings import Endpoint, Name, NonNegative, Positive, Settings
 from edge_runtime.source_settings import (
     AravisSource,
@@ -259,13 +259,14 @@ def load_recipe(path: Path) -> Recipe:
 
 def _load(path: Path, kind: type[_T]) -> _T:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        raw = tomllib.loads(text)
     except OSError as e:
         raise ConfigError(f"{path}: expected a {_noun(kind)} file, could not read it: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: is not valid TOML: save it as UTF-8 ({e})") from e
     except (tomllib.TOMLDecodeError, RecursionError) as e:
-        raise ConfigError(f"{path}: is not valid TOML: {e}") from e
+        raise ConfigError(f"{path}: is not valid TOML: {e}{slip_of(text, str(e))}") from e
     bad = not_finite(raw)
     if bad is not None:
         raise ConfigError(f"{path}: {bad}: expected a finite number, found {look_up(raw, bad)}")
@@ -283,6 +284,8 @@ def _decode_path(wanted: type, value: Any) -> Any:
     if wanted is Path and isinstance(value, str):
         if "\0" in value:
             raise ValueError("expected a path, found one with a NUL character in it")
+        if (control := next((c for c in value if ord(c) < 32), None)) is not None:
+            raise ValueError(f"expected a path, found {control!r} in it: in double quotes a backslash begins a code; {WINDOWS_PATHS}")
         return Path(value)
     raise TypeError("expected a path in quotes")
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from typing import NoReturn
 
 import typer
 
-from edge_runtime.errors import EXIT_BUG, EXIT_EXHAUSTED, DeviceError, LinesideError
+from edge_runtime.errors import EXIT_BUG, EXIT_EXHAUSTED, ConfigError, DeviceError, LinesideError
+from edge_runtime.plain_text import make_printable
 
 EXIT_INTERRUPTED = 130
 """As a shell reports a process that SIGINT ended."""
+_DECIMAL_COMMA = re.compile(r"(?:[A-Za-z_.]+=(?:[^=]*,)?(?:[A-Za-z_.]+=)?)?(?P<number>[+-]?\d+,\d+)(?:%|,[A-Za-z_.]+=.*)?")
 _END_S = 10.0
 """How long a child that is to end may take to end its own children."""
 
@@ -45,6 +48,7 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
     `name`: what the usage line calls the program; None is its own.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    make_printable()
     debug = "--debug" in arguments
     app.pretty_exceptions_enable = False  # typer would otherwise draw a traceback for users
     main_thread = threading.current_thread() is threading.main_thread()
@@ -53,6 +57,7 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
     before = {number: signal.signal(number, _terminate) for number in taken}
     terminated = 0
     try:
+        refuse_decimal_commas(arguments)
         app(args=[a for a in arguments if a != "--debug"], prog_name=name)
     except LinesideError as e:
         if debug:
@@ -85,6 +90,21 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
         os.kill(os.getpid(), terminated)  # for a supervisor, an end by this signal is no failure
         sys.exit(128 + terminated)  # a container's first process is not ended by its own signal
     sys.exit(0)
+
+
+def refuse_decimal_commas(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for an option whose number is written with a comma (0,01), and say how it is written here.
+
+    Lists of numbers have other lengths (a region has four), or name each (shift=8,rotate=3).
+    """
+    for before, word in zip(("", *arguments), arguments, strict=False):
+        option, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
+        if word == "--":
+            return
+        found = _DECIMAL_COMMA.fullmatch(value) if equals and option.startswith("-") else None
+        if found is not None:
+            whole = value.replace(found["number"], found["number"].replace(",", "."))
+            raise ConfigError(f"{option}: expected a number with a point, found {value} with a decimal comma; write {whole}")
 
 
 def run_child(command: Sequence[str], capture: bool = True) -> tuple[int, bytes]:

@@ -61,8 +61,25 @@ def explain(message: str, raw: Any, kind: type[msgspec.Struct]) -> str:
     if what.startswith("Invalid value"):
         return f"{where}: expected{_kinds_hint(where, kind, ' one of').lstrip(';')}, found {show(found)}"
     if wanted := _EXPECTED.fullmatch(what):
-        return f"{where or 'file'}: expected {_wanted(wanted)}, found {show(found)}"
+        comma = isinstance(found, str) and "number" in _wanted(wanted) and re.fullmatch(r"\s*[+-]?\d+([.,]\d+)?\s*", found)
+        hint = f"; write {found.strip().replace(',', '.')}, without quotes" if comma else ""
+        return f"{where or 'file'}: expected {_wanted(wanted)}, found {show(found)}{hint}"
     return f"{where or 'file'}: {what[:1].lower()}{what[1:]}" + ("" if ", found" in what else f", found {show(found)}")
+
+
+WINDOWS_PATHS = "write Windows paths in single quotes ('C:\\Users\\line') or with / (\"C:/Users/line\")"
+
+
+def slip_of(text: str, message: str) -> str:
+    """What was probably meant in the line of a TOML file at which its reader stopped, to put behind its message; "" for any other."""
+    at = re.search(r"at line (\d+)", message)
+    lines = text.splitlines()
+    line = lines[min(int(at[1]), len(lines)) - 1] if at and lines else lines[-1] if lines else ""
+    if re.search(r'"[^"]*\\', line):
+        return f". A backslash in double quotes begins a code: {WINDOWS_PATHS}"
+    if number := re.match(r"\s*[\w.\-\"]+\s*=\s*([+-]?\d+),(\d+)\s*(#.*)?$", line):
+        return f". A decimal comma? Write {number[1]}.{number[2]}"
+    return ""
 
 
 def not_finite(raw: Any, where: str = "") -> str | None:

@@ -9,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.bundle import InputSpec
+from edge_runtime.damage import damage
 from edge_runtime.errors import ConfigError, DataError, FrameError
+from edge_runtime.images import suffix_of
+from edge_runtime.masks import BLACK, Colour, marks, values_of
 from edge_runtime.records import Affine, Image, ScoreMap
 from edge_runtime.tiles import Box, Tiling
 
@@ -259,17 +262,9 @@ def _resize(image: Pixels, width: int, height: int) -> Pixels:
 def read_image(path: Path) -> Image:
     """An image file as a camera would have given it: (H, W) gray or (H, W, 3) BGR, uint8 or uint16; alpha is dropped.
 
-    Raises DataError for a file that is empty, unreadable, or of another pixel type.
+    Raises DataError for a file that is empty, unreadable, damaged, too large, or of another pixel type.
     """
-    try:
-        raw = np.fromfile(path, dtype=np.uint8)
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read: {e.strerror}") from e
-    if raw.size == 0:
-        raise DataError(f"{path}: expected an image, found an empty file")
-    image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise DataError(f"{path}: expected an image (PNG, JPEG, BMP, TIFF …), could not decode it: truncated or of another format")
+    image = decode(path)
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{path}: expected 8 or 16 bits a pixel, found {image.dtype}")
     if image.ndim == 3:
@@ -280,17 +275,45 @@ def read_image(path: Path) -> Image:
     return cast(Image, np.ascontiguousarray(image))
 
 
-_LOSSY = (".jpg", ".jpeg", ".webp", ".jp2")
+def decode(path: Path) -> Pixels:
+    """What OpenCV makes of a file, as it is stored: (H, W) or (H, W, channels), alpha as the fourth. Raises DataError."""
+    try:
+        raw = np.fromfile(path, dtype=np.uint8)
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read: {e.strerror}") from e
+    if raw.size == 0:
+        raise DataError(f"{path}: expected an image, found an empty file")
+    try:
+        image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
+    except cv2.error as e:
+        if "CV_IO_MAX_IMAGE" in str(e):
+            raise DataError(f"{path}: is too large: OpenCV reads up to 2^30 pixels and 2^20 a side; cut it into several pictures") from e
+        if e.code == cv2.Error.StsNoMem:
+            raise DataError(f"{path}: is too large for this machine's memory ({e.err}); cut it into several pictures") from e
+        raise DataError(f"{path}: expected an image, could not decode it: {e.err or e}") from e
+    if image is None:
+        raise DataError(
+            f"{path}: expected an image (PNG, JPEG, BMP, TIFF …), could not decode it: truncated, too large or of another format"
+        )
+    if (missing := damage(raw.tobytes(), image)) is not None:
+        raise DataError(f"{path}: is damaged: {missing}")
+    return cast(Pixels, image)
 
 
-def read_mask(path: Path) -> npt.NDArray[np.uint8]:
-    """A mask file as (H, W) uint8, 255 where it is non-zero; of a lossy format, whose black is seldom all 0, where it is more than half.
+_LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".jp2")
+
+
+def is_lossy(path: Path) -> bool:
+    """Whether files of this format may differ a little from what was drawn."""
+    return suffix_of(path) in _LOSSY
+
+
+def read_mask(path: Path, background: Colour = BLACK) -> npt.NDArray[np.uint8]:
+    """A mask file as (H, W) uint8, 255 where it differs from `background`; of a lossy format, where it does so by far.
 
     Raises DataError.
     """
-    image = read_image(path)
-    flat = image.max(axis=2) if image.ndim == 3 else image
-    return np.where(flat > (127 if path.suffix.lower() in _LOSSY else 0), 255, 0).astype(np.uint8)
+    return marks(values_of(decode(path)), background, lossy=is_lossy(path))
 
 
 def _size(wh: tuple[int, int] | None) -> str:

@@ -17,6 +17,7 @@ from edge_runtime.capture import Capture
 from edge_runtime.config import Recipe
 from edge_runtime.errors import DataError, SourceError, SourceExhausted
 from edge_runtime.health import Monitor
+from edge_runtime.images import SUFFIXES, is_image, says_good
 from edge_runtime.inference import Model, model_thread
 from edge_runtime.inspection import Camera, Cameras
 from edge_runtime.judge import limits_of
@@ -24,18 +25,11 @@ from edge_runtime.observers import Observers
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.products import Job, Product
 from edge_runtime.records import Decision, Frame, Picture, Trigger, Verdict
-from edge_runtime.sources.folder import SUFFIXES, read_frame
+from edge_runtime.sources.folder import read_frame
 from edge_runtime.station import Station
 
 DEADLINE_MS = 30_000.0
 """A replay asks for the verdicts, not for the timing: `lineside bench` does that."""
-
-GOOD_FOLDERS = frozenset({"good", "ok", "accept"})
-_WORDS = {
-    "good": Verdict.ACCEPT, "ok": Verdict.ACCEPT, "accept": Verdict.ACCEPT,
-    "bad": Verdict.REJECT, "nok": Verdict.REJECT, "reject": Verdict.REJECT,
-    "fault": Verdict.FAULT,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +135,7 @@ def list_all(folder: Path) -> list[Path]:
     """Image files below `folder`, sorted by path; nothing hidden, no masks. Raises SourceError when there is none."""
     if not folder.is_dir():
         raise SourceError(f"{folder}: expected a folder of images, found none there")
-    inside = ((p, p.relative_to(folder).parts) for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file())
+    inside = ((p, p.relative_to(folder).parts) for p in sorted(folder.rglob("*")) if is_image(p) and p.is_file())
     paths = [p for p, parts in inside if "ground_truth" not in parts and not any(part.startswith(".") for part in parts)]
     if not paths:
         raise SourceError(f"{folder}: expected images ({', '.join(sorted(SUFFIXES))}) in it or below, found none")
@@ -155,10 +149,10 @@ def expectations(folder: Path, paths: Sequence[Path], table: Path | None = None)
     kept = {p: p.with_suffix(".json") for p in paths if p.with_suffix(".json").is_file()}
     if kept:
         return {image: _from_archive(record) for image, record in kept.items()}
-    parents = {p: p.parent.name.lower() for p in paths if p.parent != folder}
-    if not GOOD_FOLDERS & set(parents.values()):
+    good = {p: says_good(p.parent.name) for p in paths if p.parent != folder}
+    if True not in good.values():
         return {}
-    return {p: Verdict.ACCEPT if name in GOOD_FOLDERS else Verdict.REJECT for p, name in parents.items()}
+    return {p: Verdict.ACCEPT if word else Verdict.REJECT for p, word in good.items()}
 
 
 class _View(msgspec.Struct):
@@ -197,13 +191,20 @@ def _from_table(folder: Path, known: frozenset[Path], table: Path) -> dict[Path,
         cells = [cell.strip() for cell in row]
         if n == 1 and [c.lower() for c in cells] == ["path", "verdict"]:
             continue
-        if len(cells) != 2 or cells[1].lower() not in _WORDS:
+        verdict = _verdict_of(cells[1]) if len(cells) == 2 else None
+        if verdict is None:
             raise DataError(f"{table}: line {n}: expected path,verdict with ACCEPT, REJECT or FAULT (good, bad), found {','.join(row)!r}")
         path = folder / cells[0]
         if path not in known:
             raise DataError(f"{table}: line {n}: {cells[0]} is no image below {folder}")
-        found[path] = _WORDS[cells[1].lower()]
+        found[path] = verdict
     return found
+
+
+def _verdict_of(word: str) -> Verdict | None:
+    if word.lower() == Verdict.FAULT.value.lower():
+        return Verdict.FAULT
+    return None if (good := says_good(word)) is None else Verdict.ACCEPT if good else Verdict.REJECT
 
 
 class _StoredLine:

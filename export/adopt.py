@@ -29,13 +29,15 @@ from edge_runtime.bundle import (
     file_sha256,
 )
 from edge_runtime.errors import ConfigError, DataError, ExportError, FrameError, GoldenMismatch
+from edge_runtime.images import says_good
 from edge_runtime.preprocess import Preprocessor
 from edge_runtime.records import Image
 from export import package
 from export.child import golden_in_child, run_in_child
 from export.foreign import Foreign, read_foreign
 from training.facts import Facts, bits_for, load_frame, look, refuse
-from training.layout import GOOD_NAMES, MASK_NAMES, are_masks, folders_in, images_in
+from training.folders import is_aside
+from training.layout import are_masks, folders_in, images_in
 from training.memory import array_file
 
 MOST = 100
@@ -221,8 +223,8 @@ def _find_frames(options: Options, foreign: Foreign) -> _Frames:
         return _Frames(spec, (), None)
     if not folder.is_dir():
         raise DataError(f"golden: expected a folder of images, found {'a file' if folder.exists() else 'nothing'} at {folder}")
-    inside = [f for f in folders_in(folder) if f.name.lower() not in MASK_NAMES and not are_masks(images_in(f))]
-    kinds = [(f.name.lower() in GOOD_NAMES, _spread(images_in(f))) for f in inside]
+    inside = [f for f in folders_in(folder) if not is_aside(f) and not are_masks(images_in(f))]
+    kinds = [(bool(says_good(f.name)), _spread(images_in(f))) for f in inside]
     paths = [p for _, found in kinds for p in found]
     good = tuple(is_good for is_good, found in kinds for _ in found) if paths else None
     paths = paths or _spread(images_in(folder))

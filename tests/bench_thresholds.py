@@ -1,10 +1,11 @@
-"""`make benchmark-thresholds`: what shipped thresholds do to parts that nobody taught, beside what they could; a table of training/README.md.
+"""`make benchmark-thresholds`: what shipped thresholds do to parts that nobody taught, beside what they could (training/README.md).
 
     make benchmark-thresholds                                                      # solar cells (mono, poly) from the elpv-dataset package
     make benchmark-thresholds BENCH="--data PATH/TO/magnetic_tile --data PATH/TO/deeppcb"    # and any folder in MVTec layout
 
 For each case (a set, a method, so many of its good images, a seed, a stated rate) let t* be the threshold at which exactly the stated rate
-of the test split's good parts is rejected, interpolated. Excess miss: the share of bad parts missed at the shipped threshold less that at t*.
+of the test split's good parts is rejected, interpolated. Excess miss: the share of bad parts missed at the shipped threshold less that
+at t*.
 Everything is as `fit` and `build` do it: brightness, shifted variations, odd ones, the INT8 backbone with the head fitted on its features;
 only that these are computed once a set. Lamps and shifts act on the frames, before anything else.
 """
@@ -169,6 +170,7 @@ def look_at(path: Path, method: str) -> tuple[Look, str, str]:
                 level[i] = request.get_output_tensor(k).data[0]
         return found
 
+    frames = [load_frame(s.path, spec) for s in dataset.test]
     test = {word: levels((prepare(stray(frame)) for frame in frames), len(frames)) for word, stray in STRAYS.items()}
     good = np.array([s.is_good for s in dataset.test])
     return Look(dataset, prepare, shapes, levels(pictures, len(pictures)), augment.copies if augment else 0, test, good), method, preset

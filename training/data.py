@@ -18,10 +18,13 @@ from edge_runtime.errors import ConfigError, DataError, FrameError
 from edge_runtime.preprocess import Preprocessor, read_mask
 from edge_runtime.records import Image
 from edge_runtime.tiles import tile_wh
+from training.annotations import with_marks
 from training.duplicates import refuse_copies
 from training.facts import Facts, bits_for, load_frame, look, refuse, say_turned
 from training.formats import find
 from training.layout import Sample, find_bad, say_orphans
+from training.left_out import say_left_out, say_pages
+from training.masks import settle, size_of_truth
 from training.methods.base import Progress, silent
 
 TilesFor = Callable[[tuple[int, int] | None], TileSpec | None]
@@ -132,8 +135,10 @@ def load_dataset(
         raise ConfigError("masks: they belong to the images of --bad, which is not given")
     found = find(path)
     given, orphans = find_bad(bad, masks)
+    given = with_marks(given, bad)
     refuse(found.problems, "things are wrong with this data set")
     notes = [found.sentence, *found.notes, *say_orphans(masks or path, [], orphans)[1]]
+    notes += say_left_out(bad) if bad is not None else []
     test = found.test
     learns = spec is None or not test
     own = (*found.train, *found.bad) if learns else ()
@@ -145,12 +150,15 @@ def load_dataset(
         spec, remarks = _derive(found.train, facts[: len(found.train)], depth, roi, ignore_mask, image_size, tiles, bayer)
         notes += remarks
     notes += say_turned([s.path for s in samples], facts)
+    notes += say_pages([s.path for s in samples], [f.pages for f in facts])
     _check_fit(samples, facts, spec, ignore)
-    _check_masks(samples, facts)
+    samples, said = _check_masks(samples, facts)
+    notes += said
+    own, test, given = samples[: len(own)], samples[len(own) : len(own) + len(test)], samples[len(own) + len(test) :]
     notes += _check_copies(found.train, samples, facts, learns, allow_duplicates, progress)
-    train = found.train if learns else ()
+    train = own[: len(found.train)] if learns else ()
     hashes = tuple(f.sha256 for f in facts[: len(train)])
-    bad_samples = (*(found.bad if learns else ()), *given)
+    bad_samples = (*own[len(train) :], *given)
     path = path.resolve()
     return Dataset(
         path, path.stem if path.is_file() else path.name, train, test, bad_samples, spec, ignore, hashes, tuple(notes), found.format
@@ -161,11 +169,10 @@ def load_bad(
     folder: Path, spec: InputSpec, ignore: npt.NDArray[np.uint8] | None, *, masks: Path | None = None, progress: Progress = silent
 ) -> tuple[Sample, ...]:
     """Find and check the defective images in `folder` against a run's input. Raises DataError."""
-    samples, _ = find_bad(folder, masks)
+    samples = with_marks(find_bad(folder, masks)[0], folder)
     facts = _inspect(samples, progress)
     _check_fit(samples, facts, spec, ignore)
-    _check_masks(samples, facts)
-    return tuple(samples)
+    return _check_masks(samples, facts)[0]
 
 
 def inputs(samples: Sequence[Sample], prepare: Preprocessor) -> Iterator[npt.NDArray[np.uint8]]:
@@ -312,20 +319,18 @@ def _check_fit(samples: Sequence[Sample], facts: Sequence[Facts], spec: InputSpe
     refuse(problems)
 
 
-def _check_masks(samples: Sequence[Sample], facts: Sequence[Facts]) -> None:
+def _check_masks(samples: Sequence[Sample], facts: Sequence[Facts]) -> tuple[tuple[Sample, ...], list[str]]:
+    """The samples with their masks read beside their siblings, and notes. Raises DataError for masks that cannot be what they should."""
+    settled, found = settle(samples)
     problems: list[str] = []
     for sample, fact in zip(samples, facts, strict=True):
-        if sample.mask_path is None:
-            continue
-        try:
-            mask = read_mask(sample.mask_path)
-        except DataError as e:
-            problems.append(str(e))
-            continue
-        if mask.shape != fact.wh[::-1]:
-            found = f"{mask.shape[1]}x{mask.shape[0]}"
-            problems.append(f"{sample.mask_path}: expected the size of its image, {fact.wh[0]}x{fact.wh[1]}, found {found}")
-    refuse(problems)
+        size = size_of_truth(sample, found)
+        if isinstance(size, DataError):
+            problems.append(str(size))
+        elif size is not None and size != fact.wh:
+            problems.append(f"{sample.truth_name}: expected the size of its image, {fact.wh[0]}x{fact.wh[1]}, found {size[0]}x{size[1]}")
+    refuse([*problems, *found.problems])
+    return settled, list(found.notes)
 
 
 def read_names(path: Path, dataset: Dataset) -> tuple[str, ...]:

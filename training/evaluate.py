@@ -24,6 +24,7 @@ from edge_runtime.regions import find_regions
 from training.calibrate import Scores
 from training.data import Dataset
 from training.layout import Sample
+from training.masks import truth
 from training.methods.base import Progress, silent
 from training.pixels import PixelCounts, label_regions
 from training.run import Run, frame_of
@@ -118,7 +119,8 @@ def score_dataset(
         rows[i] = found.score, grid.max(), np.median(grid[prepare.valid_cells(grid.shape)])
         if not np.isfinite(rows[i]).all():
             raise DataError(f"{sample.path}: the detector gives no finite score for it ({found.score}); its weights are broken")
-        mask = np.zeros(size, dtype=bool) if sample.mask_path is None else prepare.crop_mask(read_mask(sample.mask_path)) & counted
+        marks = truth(sample, (frame.image.shape[1], frame.image.shape[0]))
+        mask = np.zeros(size, dtype=bool) if marks is None else prepare.crop_mask(marks) & counted
         if not sample.is_good and not mask.any():
             unmasked.append(sample)
         else:

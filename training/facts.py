@@ -16,6 +16,7 @@ from edge_runtime.errors import DataError
 from edge_runtime.preprocess import is_colourless, read_image
 from edge_runtime.records import Image
 from training.layout import LISTED
+from training.left_out import pages_in
 
 SIDE = 32
 _ROUGH = 64
@@ -40,6 +41,8 @@ class Facts:
     """(32, 32) gray, 0 to 255, whatever the picture's depth and aspect."""
     turned: bool
     """The file asks whoever shows it to turn or mirror it (EXIF's orientation), as phones do."""
+    pages: int = 1
+    """Pictures in the file, of which the first is read."""
 
 
 def look(paths: Sequence[Path], told: Callable[[int], None] = lambda done: None) -> list[Facts | DataError]:
@@ -114,19 +117,28 @@ def _is_turned(path: Path) -> bool:
     return shown is not None and stored is not None and not np.array_equal(shown, stored)
 
 
+_SEEN: dict[tuple[str, int, int], Facts] = {}
+"""By path, time and size: a layout whose split is ours looks at images before they are checked."""
+
+
 def _look_at(path: Path) -> Facts | DataError:
     try:
+        stat = path.stat()
+        key = (str(path), stat.st_mtime_ns, stat.st_size)
+        if key in _SEEN:
+            return _SEEN[key]
         image = read_image(path)
         with path.open("rb") as f:
             digest = hashlib.file_digest(f, "sha256").hexdigest()
         turned = _is_turned(path)
+        pages = pages_in(path)
     except DataError as e:
         return e
     except OSError as e:
         return DataError(f"{path}: cannot be read: {e.strerror}")
     channels = 1 if image.ndim == 2 else image.shape[2]
     colourless = channels == 3 and is_colourless(image)
-    return Facts(
+    facts = Facts(
         (image.shape[1], image.shape[0]),
         channels,
         colourless,
@@ -135,4 +147,7 @@ def _look_at(path: Path) -> Facts | DataError:
         digest,
         small_of(image),
         turned,
+        pages,
     )
+    _SEEN[key] = facts
+    return facts

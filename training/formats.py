@@ -3,37 +3,41 @@
 1. A table: a .csv file named by the user, or the one .csv directly in the folder whose header has `path` and `label` (training/tables.py).
    A table that cannot be read is refused rather than passed over: the bad images that it names would be learnt as good ones.
 2. VisA, one object: Data/Images/Normal.
-3. MVTec AD, one product: train/good, or test/<kind>; masks in ground_truth/<kind>.
-4. BTAD, one product: train/ok, test/ok, test/ko; masks in ground_truth/ko.
+3. Folders for the splits (training/folders.py): MVTec AD (train/good, test/<kind>, masks in ground_truth/<kind>), BTAD (train/ok, test/ko),
+   and the like in other words.
+4. Folders of good and bad without a split: good/ beside NG/, scratch/ …
 5. KolektorSDD2: train/<name>.png beside train/<name>_GT.png, the same in test.
 6. KolektorSDD: kosNN/PartN.jpg beside kosNN/PartN_label.bmp.
-7. A plain folder of good images.
+7. Images that annotation files tell apart (training/annotations.py): COCO, YOLO, Pascal VOC, CVAT, LabelMe.
+8. One folder that holds any of these, and nothing beside it.
+9. A plain folder of good images; words in their names (OK_1.png, NG_1.png) tell them apart where some are bad.
 
-A table wins over whatever else lies in its folder, because somebody wrote it for this purpose. Signs of two others are refused.
+A table wins over whatever else lies in its folder, because somebody wrote it for this purpose. Signs of two others are refused. In layouts
+1 to 6, annotations give the masks of bad images.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from edge_runtime.errors import DataError
+from edge_runtime.images import SUFFIXES, known_words, plain
+from training.annotations import overlay, read_annotated, say_archive
+from training.folders import WRAPPERS, fits_sides, fits_split, is_aside, read_sides, read_split, say_by_name, with_own_split
 from training.layout import (
+    BAD,
     GOOD,
-    GOOD_NAMES,
     LISTED,
-    SUFFIXES,
     TEST_EVERY,
     Found,
     Sample,
     folders_in,
     images_in,
-    marked,
-    pair_masks,
-    say_orphans,
 )
-from training.tables import header_of, is_labels, read_csv, read_visa
-
-OK, KO = "ok", "ko"
+from training.left_out import say_left_out
+from training.masks import marked
+from training.tables import header_of, is_labels, names_images, read_csv, read_visa
 
 
 class Format(NamedTuple):
@@ -48,8 +52,13 @@ class Format(NamedTuple):
 
 def find(path: Path) -> Found:
     """The images of the data set at `path`, a folder or a .csv file. Raises DataError where no layout, or more than one, is there."""
+    found = _find(path)
+    return dataclasses.replace(found, notes=(*found.notes, *say_left_out(path if path.is_dir() else path.parent)))
+
+
+def _find(path: Path) -> Found:
     if path.suffix.lower() == ".csv" and path.is_file():
-        return read_csv(path)
+        return overlay(read_csv(path), path.parent)
     if not path.is_dir():
         raise DataError(
             "data: expected a folder of images, or a CSV of path,label,mask,split,"
@@ -59,17 +68,27 @@ def find(path: Path) -> Found:
     if len(tables) > 1:
         raise DataError(f"data: found {len(tables)} tables of images in {path} ({_names(tables)}); name the one that is meant")
     if tables:
-        return read_csv(tables[0])
+        return overlay(read_csv(tables[0]), path)
     fitting = [f for f in FORMATS if f.fits(path)]
     if len(fitting) > 1:
         signs = ", ".join(f"{f.name} ({f.sign})" for f in fitting)
         raise DataError(f"data: found signs of {len(fitting)} layouts in {path}: {signs}; keep the folders of one of them")
-    if not fitting:
-        return _plain(path)
-    found = fitting[0].read(path)
-    if not found.samples and not found.problems:
-        raise DataError(f"data: expected images ({_suffixes()}) in {path} in the layout of {found.format}, found none")
-    return found
+    if fitting:
+        found = fitting[0].read(path)
+        if not found.samples and not found.problems:
+            raise DataError(f"data: expected images ({_suffixes()}) in {path} in the layout of {found.format}, found none")
+        return overlay(found, path)
+    if (annotated := read_annotated(path)) is not None:
+        return annotated
+    inside = [f for f in folders_in(path) if not is_aside(f)]
+    if not images_in(path):
+        holding = [
+            f for f in inside if any(p.fits(f) for p in FORMATS) or (plain(f.name) in WRAPPERS and len(inside) == 1 and images_in(f))
+        ]
+        if len(holding) == 1 and len(inside) == 1:
+            found = _find(holding[0])
+            return dataclasses.replace(found, notes=(f"the data lies in {holding[0]}", *found.notes))
+    return _plain(path)
 
 
 def _plain(path: Path) -> Found:
@@ -79,15 +98,27 @@ def _plain(path: Path) -> Found:
     if images:
         for table, header in headers.items():
             missing = [name for name in ("path", "label") if name not in header]
-            if len(missing) == 1:  # meant for the images; one that has neither speaks of something else
+            if len(missing) == 1 or names_images(table, images):  # meant for the images; one that has neither speaks of something else
                 raise DataError(
                     f"{table}: expected a header with path,label in its first line, found {','.join(header)}: {missing[0]} is missing."
                     " Without it, all images beside it would count as good; correct the header, or move the table elsewhere"
                 )
-        notes = tuple(f"{t.name} (columns {','.join(h) or 'none'}) says nothing about images; it is left out" for t, h in headers.items())
+        notes = [f"{t.name} (columns {','.join(h) or 'none'}) says nothing about images; it is left out" for t, h in headers.items()]
+        if sheets := [p for p in sorted(path.iterdir()) if p.suffix.lower() in (".xlsx", ".xls", ".ods", ".tsv") and p.is_file()]:
+            notes.append(f"{_names(sheets)} is not read; if it says which images are bad, save it as .csv with the columns path,label")
+        if lists := [p for p in sorted(path.glob("*.txt")) if names_images(p, images)]:
+            raise DataError(
+                f"{lists[0]}: names images beside it; if it says which are bad, save it as .csv with the columns path,label, else move it"
+            )
         if held := [p for p in inside if images_in(p)]:
-            notes += (f"only the images directly in {path.name} count; those in its folders ({_names(held)}) are left out",)
-        return Found("a plain folder of good images", tuple(Sample(p, GOOD, True, None, "train") for p in images), (), notes=notes)
+            notes.append(f"only the images directly in {path.name} count; those in its folders ({_names(held)}) are left out")
+        notes += say_archive(images)
+        if (said := say_by_name(images)) is not None:
+            bad = [Sample(p, BAD, False, None, "test") for p, good in said.items() if not good]
+            note = "names of the files say which are good and which are bad"
+            words = {p: f"names such as {next(q.name for q, g in said.items() if g == good)}" for p, good in said.items()}
+            return with_own_split("a folder of good and bad images", [p for p in images if said[p]], bad, (), (*notes, note), (), words)
+        return Found("a plain folder of good images", tuple(Sample(p, GOOD, True, None, "train") for p in images), (), notes=tuple(notes))
     products = [p for p in inside if any(f.fits(p) for f in FORMATS)]
     if products:
         raise DataError(
@@ -100,48 +131,11 @@ def _plain(path: Path) -> Found:
     ]
     loose = next((f"images directly in {p}: move the good ones to {p / GOOD}" for p in (path / "train", path / "test") if images_in(p)), "")
     what = "; ".join(f for f in (*found, loose) if f) or "none of these"
+    words = f". Words for good and bad: {known_words()}" if len(inside) > 1 and not loose and all(images_in(f) for f in inside) else ""
     raise DataError(
         f"data: expected images ({_suffixes()}) in {path}, or the layout of MVTec AD (train/good, test/…), VisA (Data/Images/Normal), BTAD"
-        f" (train/ok, test/ko), KolektorSDD, or a CSV with the columns path,label; found {what}"
+        f" (train/ok, test/ko), KolektorSDD, a folder good beside bad ones, or a CSV with the columns path,label; found {what}{words}"
     )
-
-
-def _read_mvtec(path: Path) -> Found:
-    return _read_split(path, "MVTec AD", GOOD)
-
-
-def _read_btad(path: Path) -> Found:
-    return _read_split(path, "BTAD", OK)
-
-
-def _read_split(path: Path, name: str, good: str) -> Found:
-    """train/<good>, test/<good>, test/<kind>, ground_truth/<kind>; further folders of train hold bad images."""
-    truth = path / "ground_truth"
-    problems: list[str] = []
-    notes: list[str] = []
-    test: list[Sample] = [Sample(p, GOOD, True, None, "test") for p in images_in(path / "test" / good)]
-    orphans: list[Path] = []
-    kinds = [f for f in folders_in(path / "test") if f.name != good]
-    for folder in kinds:
-        images = images_in(folder)
-        if folder.name.lower() in GOOD_NAMES:
-            problems.append(f"{folder}: expected a kind of defect, found a name of good images; those belong in test/{good}: rename it")
-        masks, left = pair_masks(images, truth / folder.name)
-        wrong, said = say_orphans(truth / folder.name, [p for p in images if p not in masks], left)
-        orphans, problems, notes = orphans + left, problems + wrong, notes + said
-        test += [Sample(p, folder.name, False, masks.get(p), "test") for p in images]
-    bad: list[Sample] = []
-    for folder in (f for f in folders_in(path / "train") if f.name != good):
-        images = images_in(folder)
-        masks, _ = pair_masks(images, truth / "train" / folder.name)
-        bad += [Sample(p, folder.name, False, masks.get(p), "train") for p in images]
-    for folder in (f for f in folders_in(truth) if f.name not in {k.name for k in kinds} | {good, "train"}):
-        left = images_in(folder)
-        orphans, notes = orphans + left, notes + say_orphans(folder, [], left)[1]
-    if loose := [p for f in (path, path / "train", path / "test") for p in images_in(f)]:
-        notes.append(f"{len(loose)} images lie outside of the layout's folders (the first: {loose[0]}); they are left out")
-    train = [Sample(p, GOOD, True, None, "train") for p in images_in(path / "train" / good)]
-    return Found(name, tuple(train), tuple(test), tuple(bad), tuple(orphans), tuple(notes), tuple(problems))
 
 
 def _read_ksdd2(path: Path) -> Found:
@@ -212,27 +206,18 @@ def _beside(folder: Path, tail: str) -> tuple[list[Path], dict[Path, Path], list
     return images, masks, [m for m in labels.values() if m not in masks.values()]
 
 
-def _fits_mvtec(path: Path) -> bool:
-    kinds = {f.name for f in folders_in(path / "test")}
-    return (path / "train" / GOOD).is_dir() or bool(kinds - {OK, KO})
-
-
-def _fits_btad(path: Path) -> bool:
-    return any((path / inner).is_dir() for inner in ("train/ok", "test/ok", "test/ko"))
-
-
 def _fits_ksdd2(path: Path) -> bool:
     return any(p.stem.endswith("_GT") for split in ("train", "test") for p in images_in(path / split))
 
 
 def _fits_ksdd(path: Path) -> bool:
-    return any(next(f.glob("*_label.*"), None) for f in folders_in(path))
+    return not fits_sides(path) and any(next(f.glob("*_label.*"), None) for f in folders_in(path))
 
 
 FORMATS = (
     Format("VisA", "Data/Images/Normal", lambda p: (p / "Data" / "Images" / "Normal").is_dir(), read_visa),
-    Format("MVTec AD", "train/good or test/<kind>", _fits_mvtec, _read_mvtec),
-    Format("BTAD", "train/ok, test/ok or test/ko", _fits_btad, _read_btad),
+    Format("MVTec AD, BTAD and the like", "train/good or test/<kind>", fits_split, read_split),
+    Format("folders of good and bad", "good beside bad", fits_sides, read_sides),
     Format("KolektorSDD2", "train/<name>_GT.png", _fits_ksdd2, _read_ksdd2),
     Format("KolektorSDD", "<item>/<name>_label.bmp", _fits_ksdd, _read_ksdd),
 )

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from edge_runtime.bundle import DisplayScale, InputSpec, Threshold
 from edge_runtime.overlay.picture import as_bgr, heat_table, paint_heat, paint_regions, scale_share
-from edge_runtime.preprocess import read_mask
 from edge_runtime.regions import find_regions, worst_place
 from edge_runtime.sinks.preview import encode_small
 from training.evaluate import Predict, Scored
+from training.masks import truth
 from training.run import frame_of
 
 WORST = 6
@@ -97,7 +97,7 @@ def shoot(
         share = scale_share(found.score_map, display.low, display.high * moved)
         paint_heat(painted, share, np.diag(to_picture) @ found.grid_to_frame)
         paint_regions(painted, regions, to_picture, map_threshold, _UNIT)
-        mask = None if sample.mask_path is None else read_mask(sample.mask_path)
+        mask = truth(sample, (width, height))
         if mask is not None and mask.any():
             _outline(plain, mask)
         shots.append(Shot(sample.path.name, sample.kind, score, score / line, _uri(plain), _uri(painted), (w, h)))

@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_runtime.errors import ConfigError, DataError
-from edge_runtime.preprocess import read_mask
+from training.annotations import with_marks
 from training.duplicates import find_pairs
 from training.facts import Facts, bits_for, look, say_turned
 from training.formats import find
 from training.layout import LISTED, Found, Sample, find_bad
+from training.left_out import say_left_out, say_pages
+from training.masks import Survey, settle, size_of_truth
 
 BROKEN = "the layout is broken"
 UNREADABLE = "cannot be read"
@@ -69,7 +71,7 @@ class Inspection:
     samples: tuple[Sample, ...]
     """Those that can be read, training images first."""
     empty: frozenset[Path]
-    """Masks that mark nothing."""
+    """Images whose masks mark nothing."""
 
 
 def inspect_data(
@@ -89,6 +91,7 @@ def inspect_data(
         raise ConfigError("masks: they belong to the images of --bad, which is not given")
     found = find(path)
     given, more_orphans = find_bad(bad, masks)
+    given = with_marks(given, bad)
     samples = (*found.samples, *given)
     looked = look([s.path for s in samples], lambda done: told(done, len(samples)))
     pairs = [(s, f) for s, f in zip(samples, looked, strict=True) if isinstance(f, Facts)]
@@ -97,7 +100,8 @@ def inspect_data(
     findings = [Finding(what=BROKEN, items=list(found.problems))]
     findings.append(Finding(what=UNREADABLE, items=[str(f) for f in looked if isinstance(f, DataError)]))
     findings += _copies(kept, facts)
-    wrong, empty = _masks(kept, facts)
+    kept, masks_found = settle(kept)
+    wrong, empty = _masks(kept, facts, masks_found)
     findings += wrong
     findings.append(Finding(what="masks without an image", items=[str(p) for p in (*found.orphans, *more_orphans)]))
     findings += _mixed(kept, facts)
@@ -110,7 +114,7 @@ def inspect_data(
         colour=sum(f.channels == 3 and not f.colourless for f in facts),
         bits=sorted({bits_for(max(f.largest for f in facts if f.dtype == d)) if d == "uint16" else 8 for d in {f.dtype for f in facts}}),
         findings=[f for f in findings if f.items],
-        remarks=_remarks(found, kept, facts),
+        remarks=[*_remarks(found, kept, facts), *masks_found.notes, *(say_left_out(bad) if bad is not None else [])],
     )
     return Inspection(summary, kept, empty)
 
@@ -153,8 +157,8 @@ def _counts(samples: tuple[Sample, ...], empty: frozenset[Path]) -> list[Count]:
             split=split,
             kind=kind,
             images=len(groups[split, kind]),
-            masks=sum(s.mask_path is not None for s in groups[split, kind]),
-            empty_masks=sum(s.mask_path in empty for s in groups[split, kind]),
+            masks=sum(s.has_truth for s in groups[split, kind]),
+            empty_masks=sum(s.path in empty for s in groups[split, kind]),
         )
         for split, kind in order
     ]
@@ -175,29 +179,27 @@ def _copies(samples: tuple[Sample, ...], facts: list[Facts]) -> list[Finding]:
     ]
 
 
-def _masks(samples: tuple[Sample, ...], facts: list[Facts]) -> tuple[list[Finding], frozenset[Path]]:
+def _masks(samples: tuple[Sample, ...], facts: list[Facts], found: Survey) -> tuple[list[Finding], frozenset[Path]]:
     unreadable, sizes, empty = [], [], []
     for sample, fact in zip(samples, facts, strict=True):
-        if sample.mask_path is None:
+        size = size_of_truth(sample, found)
+        if isinstance(size, DataError):
+            unreadable.append(str(size))
             continue
-        try:
-            mask = read_mask(sample.mask_path)
-        except DataError as e:
-            unreadable.append(str(e))
-            continue
-        if mask.shape != fact.wh[::-1]:
-            sizes.append(f"{sample.mask_path} is {mask.shape[1]}x{mask.shape[0]}, its image {fact.wh[0]}x{fact.wh[1]}")
-        if not mask.any():
-            empty.append(sample.mask_path)
-    bare = [s for s in samples if not s.is_good and s.mask_path is None]
-    some = any(s.mask_path is not None for s in samples)
+        if size is not None and size != fact.wh:
+            sizes.append(f"{sample.truth_name} is {size[0]}x{size[1]}, its image {fact.wh[0]}x{fact.wh[1]}")
+        if sample.mask_path is not None and not found.marked[sample.mask_path]:
+            empty.append(sample)
+    bare = [s for s in samples if not s.is_good and not s.has_truth]
+    some = any(s.has_truth for s in samples)
     findings = [
         Finding(what="masks that cannot be read", items=unreadable),
+        Finding(what="masks that cannot be meant so", items=list(found.problems)),
         Finding(what="masks of another size than their image", items=sizes),
-        Finding(what="empty masks: these parts count as images, not by their pixels", items=[str(p) for p in empty]),
+        Finding(what="empty masks: these parts count as images, not by their pixels", items=[str(s.mask_path) for s in empty]),
         Finding(what="bad images without a mask, where others have one", items=[str(s.path) for s in bare] if some else []),
     ]
-    return findings, frozenset(empty)
+    return findings, frozenset(s.path for s in empty)
 
 
 def _mixed(samples: tuple[Sample, ...], facts: list[Facts]) -> list[Finding]:
@@ -214,7 +216,8 @@ def _mixed(samples: tuple[Sample, ...], facts: list[Facts]) -> list[Finding]:
 
 
 def _remarks(found: Found, samples: tuple[Sample, ...], facts: list[Facts]) -> list[str]:
-    remarks = [*found.notes, *say_turned([s.path for s in samples], facts)]
+    paths = [s.path for s in samples]
+    remarks = [*found.notes, *say_turned(paths, facts), *say_pages(paths, [f.pages for f in facts])]
     rows = [(s, float(f.small.mean())) for s, f in zip(samples, facts, strict=True) if s.is_good]
     light = np.array([v for _, v in rows])
     if len(light) < 8:

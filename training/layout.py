@@ -1,18 +1,16 @@
 """What a data set's files are to each other: images, their kinds, splits and masks; and the helpers that every format shares."""
 
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.errors import DataError
-from edge_runtime.preprocess import read_mask
+from edge_runtime.images import MASK_FOLDERS, is_image, plain, says_good
+from edge_runtime.masks import Colour
+from training.shapes import Shapes
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2"})
 GOOD = "good"
-GOOD_NAMES = ("good", "ok", "normal")
-MASK_NAMES = ("mask", "masks", "ground_truth")
 BAD = "bad"
 """The kind of a bad image where nothing names one."""
 TEST_EVERY = 5
@@ -32,6 +30,20 @@ class Sample:
     """Where the defect's mask lies; None for good images and where there is none."""
     split: str
     """"train" (bad ones too, where a data set's training split holds some), "test", or "bad" (given with --bad)."""
+    shapes: Shapes | None = None
+    """What an annotation file draws on it, where there is no mask."""
+    background: Colour | None = None
+    """Of the mask, where it is not black: told from all masks together."""
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether anything says where the defect is."""
+        return self.mask_path is not None or self.shapes is not None
+
+    @property
+    def truth_name(self) -> str:
+        """What says so, for messages."""
+        return str(self.mask_path or (self.shapes.source if self.shapes else "") or self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,7 @@ def images_in(folder: Path) -> list[Path]:
     """Image files directly in `folder`, by name; none where it does not exist."""
     if not folder.is_dir():
         return []
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
+    found = sorted(p for p in folder.iterdir() if is_image(p) and p.is_file())
     for path in found:
         _refuse_bytes(path)
     return found
@@ -120,20 +132,6 @@ def say_orphans(where: Path, unmasked: Sequence[Path], orphans: Sequence[Path]) 
     return [], [f"{len(orphans)} masks in {where} belong to no image (the first: {orphans[0].name}); they are left out"]
 
 
-def marked(masks: Iterable[Path]) -> dict[Path, bool | DataError]:
-    """Whether each mask marks anything, or why it cannot be read."""
-
-    def look(path: Path) -> bool | DataError:
-        try:
-            return bool(read_mask(path).any())
-        except DataError as e:
-            return e
-
-    paths = list(masks)
-    with ThreadPoolExecutor(4) as pool:
-        return dict(zip(paths, pool.map(look, paths), strict=True))
-
-
 def are_masks(images: Sequence[Path]) -> bool:
     return bool(images) and all(i.stem.lower().endswith("_mask") for i in images)
 
@@ -148,9 +146,9 @@ def find_bad(bad: Path | None, masks: Path | None) -> tuple[list[Sample], list[P
         raise DataError(f"masks: expected a folder, found {'a file' if masks.exists() else 'nothing'} at {masks}")
     inside = [f for f in folders_in(bad) if masks is None or f.resolve() != masks.resolve()]
     for folder in inside:
-        if folder.name.lower() in GOOD_NAMES:
+        if says_good(folder.name):
             raise DataError(f"bad images: expected defects in the folders of {bad}, found {folder.name}; give a folder without good images")
-        if folder.name.lower() in MASK_NAMES or are_masks(images_in(folder)):
+        if plain(folder.name) in MASK_FOLDERS or are_masks(images_in(folder)):
             raise DataError(
                 f"bad images: expected defects in the folders of {bad}, found masks in {folder.name}; give them with --masks {folder}"
             )

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from edge_runtime.bundle import file_sha256
 from edge_runtime.errors import ConfigError, DataError
-from edge_runtime.preprocess import Preprocessor, read_mask
+from edge_runtime.preprocess import Preprocessor
 from training.augment import Augment
 from training.data import Dataset, inputs, load_bad
 from training.layout import Sample
+from training.masks import truth
 from training.memory import room
 from training.methods.base import Features, Outliers, Progress, silent
 from training.methods.exposure import LEAST_BAD
@@ -112,14 +113,15 @@ def outlier_pictures(
     as_mask = Preprocessor(msgspec.structs.replace(prepare.spec, channels=1, bits=8, bayer=None, brightness=None))
     for sample in samples:
         hashes.append(file_sha256(sample.path))
-        truth = None if sample.mask_path is None else as_mask.split(read_mask(sample.mask_path))[..., 0] > 0
-        has_mask = truth is not None and bool(truth.any())
+        drawn = truth(sample)
+        marked = None if drawn is None else as_mask.split(drawn)[..., 0] > 0
+        has_mask = marked is not None and bool(marked.any())
         if prepare.views > 1 and not has_mask:
             raise ConfigError(
                 f"bad: {sample.path} has no mask: of a product that is cut into tiles, nobody could tell which is bad; give --masks"
             )
         for i, picture in enumerate(inputs([sample], prepare)):
-            mask = np.zeros(picture.shape[:2], bool) if truth is None else truth[i]
+            mask = np.zeros(picture.shape[:2], bool) if marked is None else marked[i]
             if prepare.views > 1 and not mask.any():
                 continue
             images.append(picture)

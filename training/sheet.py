@@ -8,10 +8,11 @@ import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.overlay.text import BOLD, MEDIUM, REGULAR, Canvas, Color, draw, draw_right, elide, fit
-from edge_runtime.preprocess import read_image, read_mask
+from edge_runtime.preprocess import read_image
 from training.facts import bits_for
 from training.inspect_data import Count, Inspection, outline
 from training.layout import LISTED, Sample
+from training.masks import truth
 
 WIDTH = 1600
 COLUMNS = 8
@@ -115,8 +116,8 @@ def _row(page: Canvas, top: int, inspection: Inspection, count: Count, cell_w: i
             h, w = picture.shape[:2]
             y0, x0 = top + (cell_h - h) // 2, x + (cell_w - w) // 2
             page[y0 : y0 + h, x0 : x0 + w] = picture
-        label = "empty mask" if sample.mask_path in inspection.empty else sample.path.stem
-        color = _RED if sample.mask_path in inspection.empty else _QUIET
+        label = "empty mask" if sample.path in inspection.empty else sample.path.stem
+        color = _RED if sample.path in inspection.empty else _QUIET
         draw(page, elide(label, 13, REGULAR, cell_w), (x, top + cell_h + 17), 13, color)
 
 
@@ -124,7 +125,7 @@ def _picture(sample: Sample, cell_w: int, cell_h: int) -> npt.NDArray[np.uint8] 
     """Fitted into the cell, in 8 bits, its defect outlined; None where the file went away since."""
     try:
         image = read_image(sample.path)
-        mask = None if sample.mask_path is None else read_mask(sample.mask_path)
+        mask = truth(sample, (image.shape[1], image.shape[0]))
     except DataError:
         return None
     scale = min(cell_w / image.shape[1], cell_h / image.shape[0])

@@ -3,15 +3,20 @@
 import codecs
 import csv
 import io
+import itertools
+import re
 from pathlib import Path
 
 from edge_runtime.errors import DataError
-from training.layout import BAD, GOOD, TEST_EVERY, Found, Sample, images_in, marked, pair_masks, say_orphans
+from edge_runtime.images import says_good
+from training.folders import say_words
+from training.labels import LABEL, label_column, understand
+from training.layout import BAD, GOOD, TEST_EVERY, Found, Sample, images_in, pair_masks, say_orphans
+from training.masks import marked
 
-GOOD_LABELS = frozenset({"good", "ok", "normal", "0"})
-BAD_LABELS = frozenset({"bad", "1", "anomaly", "abnormal", "ko", "nok", "ng"})
-"""Labels that say "bad" and no more; any other label is the name of a kind."""
 SPLITS = ("train", "test", "bad")
+_SPLIT_WORDS = {"training": "train", "val": "test", "valid": "test", "validation": "test", "testing": "test"}
+_MOST_TEXT = 1 << 20
 
 Row = tuple[int, dict[str, str]]
 """(line of the file, cells by the header's name in lower case)."""
@@ -34,33 +39,51 @@ def header_of(path: Path) -> list[str]:
 
 def is_labels(path: Path) -> bool:
     """Whether a CSV file has the two columns that a data set needs."""
-    return {"path", "label"} <= set(header_of(path))
+    header = header_of(path)
+    return "path" in header and label_column(header) is not None
+
+
+def names_images(path: Path, images: list[Path]) -> bool:
+    """Whether a text file, whatever its form, names at least half of the images beside it."""
+    try:
+        text = path.read_bytes()[:_MOST_TEXT].decode("utf-8", "replace").lower()
+    except OSError:
+        return False
+    words = set(re.split(r"[\s,;\t\"'|/\\\\]+", text))
+    return sum(bool({p.name.lower(), p.stem.lower()} & words) for p in images) * 2 >= len(images) > 0
 
 
 def read_csv(path: Path) -> Found:
     """A CSV with a header: `path` and `label` in each row, `mask` and `split` if wanted; other columns are ignored.
 
-    Paths are relative to the CSV's folder. A label is good (also: ok, normal, 0) or the name of a kind of defect (1, bad, anomaly … name
-    none). `split` is train, test or bad; bad images of train are set apart as those of bad are. Without a column `split`: all images are
-    for training where all are good, else every fifth good image (by path) and all bad ones are the test split. Raises DataError.
+    Paths are relative to the CSV's folder. A label is good or bad in any of the words of edge_runtime/images.py, 0 or 1, or the name of a
+    kind of defect; instead of `label` a column may be called good or bad and hold 1 and 0. `split` is train, test or bad; bad images of
+    train are set apart as those of bad are. Without a column `split`: all images are for training where all are good, else every fifth
+    good image (by path) and all bad ones are the test split. Raises DataError.
     """
     base, problems, notes = path.parent, [], []
-    rows = _rows(path, ("path", "label"))
+    column = label_column(header_of(path)) or LABEL
+    rows = _rows(path, ("path", column))
     if not rows:
         raise DataError(f"{path}: expected a row for each image below the header, found none")
     splits = "split" in rows[0][1]
+    labels = understand([row[column] for _, row in rows], column)
+    if labels.refused:
+        raise DataError(f"{path}: {labels.refused}")
+    words: dict[Path, str] = {}
     samples: list[tuple[Sample, str]] = []
     masks_of_good: dict[Path, int] = {}
     first_seen: dict[Path, int] = {}
-    for line, row in rows:
+    for i, (line, row) in enumerate(rows):
         where = f"{path.name} line {line}"
-        name, label, split = row["path"], row["label"], row.get("split", "").lower()
+        name, label, split = row["path"], row[column], row.get("split", "").lower()
+        split, kind = _SPLIT_WORDS.get(split, split), labels.kinds[i]
         image, mask = _inside(base, name), _inside(base, row["mask"]) if row.get("mask") else None
-        is_good = label.lower() in GOOD_LABELS
+        is_good = kind == GOOD
         if not name:
             problems.append(f"{where}: expected the path of an image, found an empty cell")
-        elif not label:
-            problems.append(f"{where}: {name} has no label; expected good or the name of a kind of defect")
+        elif kind is None:
+            problems.append(f"{where}: {name}{'' if not label else ':'} {labels.problems[i]}")
         elif image in first_seen:
             problems.append(f"{where}: {name} stands in line {first_seen[image]} already; keep one of the two")
         elif not image.is_file():
@@ -72,7 +95,7 @@ def read_csv(path: Path) -> Found:
         elif is_good and split == "bad":
             problems.append(f"{where}: {name} is labelled {label} but stands in the split bad; correct one of the two")
         else:
-            kind = GOOD if is_good else BAD if label.lower() in BAD_LABELS else label
+            words[image] = label if column == LABEL else f"{column} = {label}"
             samples.append((Sample(image, kind, is_good, None if is_good else mask, "test" if split == "test" else "train"), where))
             if is_good and mask is not None:
                 masks_of_good[mask] = line
@@ -88,6 +111,7 @@ def read_csv(path: Path) -> Found:
         held = {s.path for s in sorted((s for s in found if s.is_good), key=lambda s: s.path)[TEST_EVERY - 1 :: TEST_EVERY]}
         found = [Sample(s.path, s.kind, s.is_good, s.mask_path, "test" if s.path in held or not s.is_good else "train") for s in found]
         notes.append("no column split: every fifth good image (by path) and all bad ones are the test split")
+    notes += say_words(found, words)
     return Found(
         f"a table ({path.name})",
         tuple(s for s in found if s.split == "train" and s.is_good),
@@ -154,7 +178,7 @@ def _visa_kinds(path: Path) -> dict[str, str]:
         return {}
     rows = _rows(path, ("image", "label"))
     kinds = {Path(r["image"].replace("\\", "/")).name: r["label"] for _, r in rows if "/anomaly/" in f"/{r['image']}".lower()}
-    return {n: BAD if k.lower() in BAD_LABELS or not k else " + ".join(p.strip() for p in k.split(",")) for n, k in kinds.items()}
+    return {n: BAD if says_good(k) is False or not k else " + ".join(p.strip() for p in k.split(",")) for n, k in kinds.items()}
 
 
 def _inside(base: Path, name: str) -> Path:
@@ -167,6 +191,11 @@ def _rows(path: Path, needed: tuple[str, ...]) -> list[Row]:
     if missing := [n for n in needed if n not in header]:
         found = ",".join(header) or "nothing"
         raise DataError(f"{path}: expected a header with {','.join(needed)} in its first line, found {found}: {missing[0]} is missing")
+    if long := next(((line, cells) for line, cells in lines[1:] if any(cells[len(header) :])), None):
+        line, cells = long
+        comma = next((f"{a},{b}" for a, b in itertools.pairwise(cells) if a.isdigit() and b.isdigit()), None)
+        hint = f"; is {comma} a number with a decimal comma? Write a point, or separate the cells by semicolons" if comma else ""
+        raise DataError(f"{path} line {line}: expected at most {len(header)} cells, as the header has, found {len(cells)}{hint}")
     # A short row's missing cells are empty ones: the reader of the row says which of them it needs.
     return [(line, dict(zip(header, (*cells, *[""] * len(header)), strict=False))) for line, cells in lines[1:]]
 

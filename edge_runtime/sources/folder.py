@@ -7,16 +7,15 @@ from typing import Self
 
 from edge_runtime.config import FolderSource
 from edge_runtime.errors import DataError, SourceError, SourceExhausted
+from edge_runtime.images import SUFFIXES, is_image
 from edge_runtime.preprocess import read_image
 from edge_runtime.records import Frame
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 
 
 def list_images(folder: Path) -> list[Path]:
     """Its image files (not of subfolders, nothing hidden), sorted by name. Raises SourceError when there is none."""
     try:
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+        files = sorted(p for p in folder.iterdir() if is_image(p) and p.is_file())
     except OSError as e:
         raise SourceError(f"{folder}: expected a folder of images, could not read it: {e.strerror}. Check source.path") from e
     if not files:

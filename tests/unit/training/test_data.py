@@ -30,7 +30,7 @@ def mvtec(tmp_path: Path) -> Path:
     write(root / "test" / "good" / "0.png", gray(10))
     write(root / "test" / "scratch" / "0.png", gray(11))
     write(root / "test" / "scratch" / "1.png", gray(12))
-    write(root / "ground_truth" / "scratch" / "0_mask.png", np.full((40, 48), 255, np.uint8))
+    write(root / "ground_truth" / "scratch" / "0_mask.png", np.pad(np.full((20, 24), 255, np.uint8), ((10, 10), (12, 12))))
     return root
 
 

@@ -276,8 +276,12 @@ def test_two_tables_or_two_layouts_are_ambiguous(table: Path, tmp_path: Path) ->
         find(tmp_path)
     image(tmp_path / "d/train/good/0.png")
     image(tmp_path / "d/train/ok/0.png")
-    with pytest.raises(DataError, match=r"2 layouts.*MVTec AD \(train/good.*BTAD"):
-        find(tmp_path / "d")
+    with pytest.raises(DataError, match=r"d/train: expected one folder of good images, found good, ok"):
+        load_dataset(tmp_path / "d")
+    image(tmp_path / "e/train/good/0.png")
+    image(tmp_path / "e/Data/Images/Normal/0.png")
+    with pytest.raises(DataError, match=r"2 layouts.*VisA \(Data/Images/Normal.*MVTec AD"):
+        find(tmp_path / "e")
 
 
 def test_a_table_wins_over_the_folders_beside_it(table: Path, tmp_path: Path) -> None:
@@ -318,10 +322,12 @@ def test_mvtecs_further_training_folders_are_never_learnt_as_good(tmp_path: Path
     assert any("stray.png" in n for n in found.notes) and "never learnt as good" in found.sentence
 
 
-def test_good_images_under_another_spelling_are_no_kind_of_defect(tmp_path: Path) -> None:
+def test_good_images_under_another_spelling_are_good(tmp_path: Path) -> None:
     for name in ("train/good/0.png", "train/good/1.png", "test/Good/2.png", "test/hole/3.png"):
         image(tmp_path / name, int(name[-5]))
-    assert any("test/Good: expected a kind of defect, found a name of good images" in p for p in find(tmp_path).problems)
+    found = find(tmp_path)
+    check(found)
+    assert [(s.path.name, s.is_good) for s in found.test] == [("2.png", True), ("3.png", False)]
 
 
 def test_a_plain_folder_is_all_good(tmp_path: Path) -> None:

@@ -1,0 +1,129 @@
+"""What files and words mean everywhere in the house: which suffixes are read, which are not, and which words say good or bad."""
+
+import difflib
+import re
+import unicodedata
+from pathlib import Path
+
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".pnm", ".jp2"}
+)
+"""Teaching, folder sources and replays read the same files."""
+
+NOT_READ = frozenset(
+    {
+        ".gif", ".apng", ".avif", ".avifs", ".heic", ".heif", ".hif", ".jxl", ".jxr", ".j2k", ".jpf", ".jpx", ".psd", ".psb", ".svg", ".ai",
+        ".eps", ".pdf", ".ico", ".tga", ".exr", ".hdr", ".pfm", ".pcx", ".xcf", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf",
+        ".rw2", ".raf", ".npy", ".npz", ".mat", ".dcm", ".fits", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mjpeg", ".mjpg", ".zip",
+        ".tar", ".tgz", ".7z", ".rar",
+    }
+)  # fmt: skip
+"""Suffixes under which people keep pictures that nothing here reads: counted and named, never passed over in silence."""
+
+MASK_FOLDERS = frozenset({"mask", "masks", "groundtruth", "gt", "segmentation", "segmentations", "segmentationclass", "segmentationobject"})
+"""Of masks, as `plain` writes them."""
+
+WORDS: dict[str, tuple[str, str]] = {
+    "English": (
+        "good ok okay pass passed accept accepted acceptable normal nominal intact undamaged healthy clean fine flawless faultless perfect"
+        " conforming conform compliant defectfree nondefective nodefect nodefects goodpart",
+        "bad ng nok ko fail failed failure defect defects defective reject rejected rejects anomaly anomalies anomalous abnormal faulty"
+        " damaged broken flawed scrap nonconforming noncompliant notok nogood notgood outofspec unacceptable badpart",
+    ),
+    "German": (
+        "gut gute guter io inordnung gutteil gutteile gutbild fehlerfrei einwandfrei mangelfrei freigegeben bestanden",
+        "schlecht schlechte nio nichtio nichtinordnung schlechtteil schlechtteile schlechtbild ausschuss fehler fehlerhaft defekt defekte"
+        " mangelhaft beschädigt schrott gesperrt anomalie",
+    ),
+    "French": (
+        "bon bonne bons bonnes conforme conformes accepté correct sansdéfaut",
+        "mauvais mauvaise mauvaises nonconforme nonconformes défaut défauts défectueux défectueuse rebut rebuts rejeté refusé",
+    ),
+    "Spanish": (
+        "bueno buena buenos buenas correcto aceptado aprobado sindefecto sindefectos",
+        "malo mala malos malas defectuoso defectuosa defecto defectos rechazado noconforme reprobado",
+    ),
+    "Italian": (
+        "buono buona buoni buone accettato conformi senzadifetti",
+        "difettoso difettosa difettosi difetto difetti scarto scarti cattivo cattivi guasto rifiutato scartato",
+    ),
+    "Portuguese": ("bom boa bons boas aprovado aceito semdefeito", "ruim ruins mau má defeito defeitos defeituoso reprovado rejeitado"),
+    "Dutch": ("goed goedgekeurd", "slecht fout afkeur afgekeurd"),
+    "Polish": ("dobry dobra dobre zgodny poprawny", "zły zła złe wadliwy wadliwe wada niezgodny odrzut uszkodzony niedobry"),
+    "Czech": ("dobrý dobré vyhovuje", "vadný vadné špatný zmetek nevyhovuje chyba"),
+    "Hungarian": ("jó megfelelő", "rossz hibás selejt nemmegfelelő"),
+    "Swedish": ("bra godkänd", "dålig underkänd trasig"),
+    "Turkish": ("iyi sağlam kusursuz", "kötü hatalı kusurlu bozuk"),
+    "Russian": ("хороший хорошие годен годный норма", "плохой плохие брак дефект негоден негодный"),
+    "Chinese": ("良品 合格 合格品 正常 好 好品 无缺陷 無缺陷", "不良 不良品 不合格 不合格品 异常 異常 缺陷 次品 瑕疵 坏 坏品 废品"),
+    "Japanese": ("良 良品 正常品 合格 良好", "不良 不良品 異常 異常品 不合格 欠陥 欠陥品"),
+    "Korean": ("양품 정상 합격", "불량 불량품 비정상 불합격 결함"),
+}
+"""(good, bad) by language; upper case, accents, blanks, points and dashes do not count (i.O. is io, NOT-OK is notok)."""
+
+_UNSETTLED = (
+    "unknown unlabeled unlabelled unsorted unsure uncertain unclear unclassified undecided todo tbd review maybe na none null nan positive"
+    " negative true false unbekannt unklar unsortiert offen"
+)
+UNSETTLED = frozenset(_UNSETTLED.split())
+"""Words that leave open whether a part is good."""
+
+_AROUND = (
+    "part parts piece pieces image images img imgs pic pics picture pictures photo photos sample samples product products item items unit"
+    " units case cases class label labels only teil teile bild bilder data"
+)
+_NEUTRAL = frozenset(_AROUND.split())
+_LETTERS = str.maketrans({"ł": "l", "ı": "i", "ø": "o", "đ": "d"})
+
+
+def plain(word: str) -> str:
+    """A word without what people write differently: case, accents, width, blanks, points, dashes, underscores."""
+    text = unicodedata.normalize("NFKD", word.casefold()).translate(_LETTERS)
+    return "".join(c for c in text if unicodedata.category(c) != "Mn" and (c.isalnum() or c in "?+"))
+
+
+def _known(which: int) -> frozenset[str]:
+    return frozenset(plain(w) for pair in WORDS.values() for w in pair[which].split())
+
+
+_GOOD, _BAD = _known(0), _known(1)
+
+
+def says_good(word: str) -> bool | None:
+    """Whether a label or a folder's name calls parts good (True) or bad (False); None where it does neither.
+
+    Words such as "parts" or "images" and numbers around it do not count: "01_good", "NG images".
+    """
+    tokens = [t for t in re.split(r"[\s_\-.]+", word.strip()) if t]
+    weighty = [t for t in tokens if plain(t) not in _NEUTRAL and not t.isdigit()]
+    for text in (plain(word), plain("".join(weighty))):
+        if text in _GOOD or text in _BAD:
+            return text in _GOOD
+    return None
+
+
+def is_unsettled(word: str) -> bool:
+    """Whether a word leaves open what the part is: "unknown", "?", "negative"."""
+    text = plain(word)
+    return text in UNSETTLED or not text.strip("?")
+
+
+def nearly_good(word: str) -> str | None:
+    """The word for good that was probably meant, where a slip of the pen would make a kind of defect of it ("goood")."""
+    near = difflib.get_close_matches(plain(word), sorted(w for w in _GOOD if len(w) > 3), n=1, cutoff=0.85)
+    return near[0] if near and says_good(word) is None else None
+
+
+def known_words() -> str:
+    """The whole table, for a message."""
+    return "; ".join(f"{language}: {good.replace(' ', ', ')} | {bad.replace(' ', ', ')}" for language, (good, bad) in WORDS.items())
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's name says that it is a picture that is read; hidden ones are not."""
+    return suffix_of(path) in SUFFIXES and not path.name.startswith(".")
+
+
+def suffix_of(path: Path) -> str:
+    """In lower case, without blanks behind it."""
+    return path.suffix.lower().rstrip()

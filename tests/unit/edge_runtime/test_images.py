@@ -1,0 +1,45 @@
+"""One table of suffixes and words for the whole house."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.images import NOT_READ, SUFFIXES, WORDS, is_image, is_unsettled, known_words, plain, says_good
+
+
+@pytest.mark.parametrize(
+    "word", ["PASS", "Ok ", "good", "i.O.", "Gutteil", "in Ordnung", "non-defective", "no_defect", "01_good", "OK images",
+             "ＯＫ", "良品", "합격",
+             "conforme", "buono", "aprobado", "sağlam", "Годен"]
+)  # fmt: skip
+def test_good_is_known_however_it_is_written(word: str) -> None:
+    assert says_good(word) is True
+
+
+@pytest.mark.parametrize(
+    "word", ["FAIL", " NG ", "n.i.O.", "nicht i.O.", "Ausschuß", "Not-OK",
+             "NG_parts", "2 bad", "defective", "不良", "不合格", "불량", "défectueux",
+             "difettoso", "wadliwy", "zły", "hatalı"]
+)  # fmt: skip
+def test_bad_is_known_however_it_is_written(word: str) -> None:
+    assert says_good(word) is False
+
+
+@pytest.mark.parametrize("word", ["scratch", "", "7", "goodness", "train", "broken_large", "brand", "gutter"])
+def test_other_words_say_neither(word: str) -> None:
+    assert says_good(word) is None
+
+
+def test_no_word_is_good_in_one_language_and_bad_in_another() -> None:
+    good, bad = ({plain(w) for pair in WORDS.values() for w in pair[i].split()} for i in (0, 1))
+    assert not good & bad and "Polish: dobry" in known_words()
+
+
+def test_words_that_leave_it_open_are_no_kinds() -> None:
+    assert all(is_unsettled(w) for w in ("unknown", "?", "Un-labeled", "n/a", "negative")) and not is_unsettled("scratch")
+    assert all(says_good(w) is None for w in ("unknown", "?", "positive"))
+
+
+def test_what_is_read_and_what_is_not_are_apart() -> None:
+    assert not SUFFIXES & NOT_READ
+    assert is_image(Path("A.JPG")) and is_image(Path("a.jp2")) and not is_image(Path(".a.png")) and not is_image(Path("a.gif"))

@@ -1,0 +1,134 @@
+"""Folders and file names that say good or bad, in whatever words: read as they are meant, shown back, or refused."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_runtime.errors import DataError
+from training.data import load_dataset
+from training.formats import find
+from training.inspect_data import inspect_data
+from training.split import hold_back
+
+SHAPE = (40, 48)
+
+
+def image(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 200, SHAPE, dtype=np.uint8))
+    return path
+
+
+def mask(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = np.zeros(SHAPE, np.uint8)
+    picture[5:9, 5:9] = 255
+    assert cv2.imwrite(str(path), picture)
+    return path
+
+
+def lay(root: Path, good: str, *bad: str, n: int = 11) -> Path:
+    for i in range(n):
+        image(root / good / f"{i:02d}.png", i)
+    for k, folder in enumerate(bad):
+        for i in range(2):
+            image(root / folder / f"{i}.png", 100 + 10 * k + i)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [("good", "NG"), ("OK", "ng"), ("Gut ", "schlecht"), ("i.O.", "n.i.O."), ("PASS", "FAIL"), ("良品", "不良"), ("good_parts", "scratch"),
+     ("images/good", "images/bad"), ("data/OK", "data/NG"), ("conforme", "non conforme")],
+)  # fmt: skip
+def test_good_beside_bad_is_read_in_any_words(tmp_path: Path, good: str, bad: str) -> None:
+    data = load_dataset(lay(tmp_path, good, bad))
+    assert len(data.train) == 9 and sum(s.is_good for s in data.test) == 2
+    assert {s.kind for s in data.test if not s.is_good} == {Path(bad).name}
+    assert any(f"good: {Path(good).name.strip()}, 11; bad: {Path(bad).name}, 2" in n for n in data.notes)
+    summary = inspect_data(tmp_path).summary
+    assert [(c.split, c.images) for c in summary.counts] == [("train", 9), ("test", 2), ("test", 2)] and not summary.findings
+
+
+def test_several_kinds_and_kinds_inside_of_bad_with_their_masks(tmp_path: Path) -> None:
+    lay(tmp_path, "good", "scratch", "bad/dent", "bad/hole")
+    for kind in ("scratch", "dent"):
+        mask(tmp_path / "masks" / kind / "0.png")
+    mask(tmp_path / "bad/hole/1_mask.png")
+    found = find(tmp_path)
+    assert sorted((s.kind, s.path.name, s.mask_path is not None) for s in found.test if not s.is_good) == [
+        ("dent", "0.png", True), ("dent", "1.png", False), ("hole", "0.png", False), ("hole", "1.png", True), ("scratch", "0.png", True),
+        ("scratch", "1.png", False),
+    ]  # fmt: skip
+
+
+def test_good_images_directly_beside_a_folder_of_bad_ones(tmp_path: Path) -> None:
+    found = find(lay(tmp_path, ".", "NG"))
+    assert len(found.train) == 9 and sum(not s.is_good for s in found.test) == 2
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train/OK", "Test/NG"), ("training/good ", "validation/defect"), ("train/PASS", "test/FAIL")])
+def test_splits_are_read_in_any_words(tmp_path: Path, train: str, test: str) -> None:
+    lay(tmp_path, train, test, str(Path(test).parent / Path(train).name))
+    found = find(tmp_path)
+    assert not found.problems and len(found.train) == 11
+    assert sorted(s.is_good for s in found.test) == [False, False, True, True]
+
+
+def test_what_is_held_back_depends_on_the_pictures_and_not_on_their_names(tmp_path: Path) -> None:
+    first = lay(tmp_path / "a", "good", "NG")
+    second = lay(tmp_path / "b", "good", "NG")
+    for i, path in enumerate(sorted((second / "good").iterdir(), reverse=True)):
+        path.rename(path.with_name(f"x{i}.png"))
+    held = [{s.path.read_bytes() for s in find(root).test if s.is_good} for root in (first, second)]
+    assert held[0] == held[1] and len(held[0]) == 2
+
+
+def test_copies_are_not_torn_apart_by_a_split_of_ours(tmp_path: Path) -> None:
+    root = lay(tmp_path, "good", "NG", n=10)
+    for i in range(10):
+        (root / f"good/{i:02d}b.png").write_bytes((root / f"good/{i:02d}.png").read_bytes())
+    held = hold_back(sorted((root / "good").iterdir()))
+    assert len(held) == 4 and {p.name[:2] for p in held if p.stem.endswith("b")} == {p.name[:2] for p in held if not p.stem.endswith("b")}
+    assert len(load_dataset(root).train) == 16
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("unknown", "says neither good nor bad"), ("test", "says neither good nor bad"), ("goood", "a slip of the pen.*call it good"),
+     ("OK", "expected one folder of good images, found OK, good"), ("NG/ok", "good images in a folder of bad ones")],
+)  # fmt: skip
+def test_folders_that_leave_it_open_are_refused(tmp_path: Path, folder: str, message: str) -> None:
+    lay(tmp_path, "good", "scratch", folder)
+    with pytest.raises(DataError, match=message):
+        load_dataset(tmp_path)
+
+
+def test_folders_none_of_which_is_called_good_are_refused_with_the_known_words(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"found the folders huonot, hyvat. Words for good and bad: English: good, ok.*German"):
+        find(lay(tmp_path, "hyvat", "huonot"))
+
+
+def test_few_that_are_called_good_are_questioned(tmp_path: Path) -> None:
+    lay(tmp_path, "NG", "good", n=11)
+    assert any("only 2 of 13 images are called good" in n for n in find(tmp_path).notes)
+
+
+def test_names_of_files_that_say_good_or_bad_are_believed(tmp_path: Path) -> None:
+    for i in range(11):
+        image(tmp_path / f"OK_{i}.png", i)
+    image(tmp_path / "NG_0.png", 99)
+    found = find(tmp_path)
+    assert len(found.train) == 9 and [s.path.name for s in found.test if not s.is_good] == ["NG_0.png"]
+    image(tmp_path / "IMG_7.png", 98)
+    with pytest.raises(DataError, match=r"12 of 13 names .* say good or bad .* the others do not \(as IMG_7.png\)"):
+        find(tmp_path)
+
+
+def test_names_that_only_say_good_stay_a_plain_folder(tmp_path: Path) -> None:
+    for i in range(3):
+        image(tmp_path / f"good_{i}.png", i)
+    image(tmp_path / "7.png", 9)
+    assert len(find(tmp_path).train) == 4

@@ -1,0 +1,80 @@
+"""What a table's labels mean, in any words and polarity."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_runtime.errors import DataError
+from training.formats import find
+from training.labels import understand
+
+
+def lay(root: Path, header: str, *rows: str, n: int = 6) -> Path:
+    for i in range(n):
+        cv2.imwrite(str(root / f"{i}.png"), np.random.default_rng(i).integers(0, 200, (40, 48), dtype=np.uint8))
+    (root / "parts.csv").write_text("\n".join((header, *rows)) + "\n", encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"), [("PASS", "FAIL"), ("iO", "niO"), ("Gut", "Ausschuss"), ("合格", "不合格"), ("0", "1"), ("0.0", "1.0")]
+)
+def test_words_are_understood_and_shown_back(tmp_path: Path, good: str, bad: str) -> None:
+    found = find(lay(tmp_path, "path,label", *(f"{i}.png,{bad if i == 3 else good}" for i in range(6))))
+    assert [s.path.name for s in found.test if not s.is_good] == ["3.png"] and not found.problems
+    assert any(f"good: {good}, 5; bad: {bad}, 1" in n for n in found.notes)
+
+
+@pytest.mark.parametrize(("column", "one_is_good"), [("good", True), ("is_ok", True), ("bad", False), ("defective", False)])
+def test_a_column_that_states_its_polarity(tmp_path: Path, column: str, one_is_good: bool) -> None:
+    found = find(lay(tmp_path, f"path,{column}", *(f"{i}.png,{int((i != 3) == one_is_good)}" for i in range(6))))
+    assert [s.path.name for s in found.test if not s.is_good] == ["3.png"]
+
+
+def test_zero_and_one_the_other_way_round_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"by 0 = good only 1 of 6 images would be good.*Name the column good"):
+        find(lay(tmp_path, "path,label", *(f"{i}.png,{int(i != 3)}" for i in range(6))))
+
+
+def test_words_of_no_known_language_are_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no label that says good \(5 × hyv, 1 × huono\)\. Known words.*English: good, ok.*Polish"):
+        find(lay(tmp_path, "path,label", *(f"{i}.png,{'huono' if i == 3 else 'hyv'}" for i in range(6))))
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("unknown", "leaves open"), ("?", "leaves open"), ("goood", "slip of the pen: write good"), ("0.33", "decide from which value"),
+     ('"0,33"', "a decimal comma"), ("-1", "leave open which is good"), ("0,33", "is 0,33 a number with a decimal comma")],
+)  # fmt: skip
+def test_labels_that_leave_it_open_are_refused_by_their_line(tmp_path: Path, label: str, message: str) -> None:
+    lay(tmp_path, "path,label", "0.png,good", f"1.png,{label}")
+    with pytest.raises(DataError, match=message):
+        if problems := find(tmp_path).problems:
+            assert all("line 3" in p for p in problems)
+            raise DataError(problems[0])
+
+
+def test_few_that_are_called_good_are_questioned(tmp_path: Path) -> None:
+    found = find(lay(tmp_path, "path,label", *(f"{i}.png,{'PASS' if i == 3 else 'FAIL'}" for i in range(6))))
+    assert any("only 1 of 6 images are called good" in n for n in found.notes)
+
+
+def test_kinds_stay_kinds_beside_words() -> None:
+    assert understand(["OK", "scratch", "NG", "0", "1", "7"]).kinds == ("good", "scratch", "bad", "good", "bad", "7")
+
+
+@pytest.mark.parametrize("header", ["Datei;Ergebnis", "file,class", "image\tresult"])
+def test_a_table_that_names_the_images_in_other_columns_is_not_passed_over(tmp_path: Path, header: str) -> None:
+    delimiter = next(c for c in ";,\t" if c in header)
+    lay(tmp_path, header, *(f"{i}.png{delimiter}{'bad' if i == 3 else 'good'}" for i in range(6)))
+    with pytest.raises(DataError, match="all images beside it would count as good"):
+        find(tmp_path)
+
+
+def test_a_list_in_a_text_file_is_not_passed_over(tmp_path: Path) -> None:
+    lay(tmp_path, "path,label", *(f"{i}.png,good" for i in range(6)))
+    (tmp_path / "parts.csv").rename(tmp_path / "list.txt")
+    with pytest.raises(DataError, match=r"list\.txt: names images beside it"):
+        find(tmp_path)
