@@ -27,7 +27,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "English": (
         "good ok okay pass passed accept accepted acceptable normal nominal intact undamaged healthy clean fine flawless faultless perfect"
         " conforming conform compliant defectfree nondefective nodefect nodefects goodpart",
-        "bad ng nok ko fail failed failure defect defects defective reject rejected rejects anomaly anomalies anomalous abnormal faulty"
+        "bad ng nok ko def fail failed failure defect defects defective reject rejected rejects anomaly anomalies anomalous abnormal faulty"
         " damaged broken flawed scrap nonconforming noncompliant notok nogood notgood outofspec unacceptable badpart",
     ),
     "German": (
@@ -70,7 +70,8 @@ UNSETTLED = frozenset(_UNSETTLED.split())
 
 _AROUND = (
     "part parts piece pieces image images img imgs pic pics picture pictures photo photos sample samples product products item items unit"
-    " units case cases class label labels only teil teile bild bilder data"
+    " units case cases class label labels only teil teile bild bilder data front"
+    " back top bottom side left right"
 )
 _NEUTRAL = frozenset(_AROUND.split())
 _LETTERS = str.maketrans({"ł": "l", "ı": "i", "ø": "o", "đ": "d"})

@@ -121,6 +121,9 @@ def _nearest(found: Sequence[Path], near: Path) -> Path | None:
         return found[0] if found else None
     shared = [len(Path(os.path.commonpath([p, near])).parts) for p in found]
     best = [p for p, n in zip(found, shared, strict=True) if n == max(shared)]
+    if len(best) > 1:  # instances_train2017.json speaks of train2017/
+        words = set(re.split(r"[_\-.]", near.stem.lower()))
+        best = [p for p in best if words & {part.lower() for part in p.parts[:-1]}] or best
     return best[0] if len(best) == 1 else None
 
 

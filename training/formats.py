@@ -82,13 +82,17 @@ def _find(path: Path) -> Found:
         return annotated
     inside = [f for f in folders_in(path) if not is_aside(f)]
     if not images_in(path):
-        holding = [
-            f for f in inside if any(p.fits(f) for p in FORMATS) or (plain(f.name) in WRAPPERS and len(inside) == 1 and images_in(f))
-        ]
-        if len(holding) == 1 and len(inside) == 1:
-            found = _find(holding[0])
-            return dataclasses.replace(found, notes=(f"the data lies in {holding[0]}", *found.notes))
+        alone = inside[0] if len(inside) == 1 else None
+        if alone is not None and (_holds(alone) or (plain(alone.name) in WRAPPERS and images_in(alone))):
+            found = _find(alone)
+            return dataclasses.replace(found, notes=(f"the data lies in {alone}", *found.notes))
     return _plain(path)
+
+
+def _holds(path: Path, deep: int = 3) -> bool:
+    """Whether folders in one another, each alone in its place as archives unpack them, hold a layout at last."""
+    inside = [f for f in folders_in(path) if not is_aside(f)]
+    return any(p.fits(path) for p in FORMATS) or (deep > 0 and len(inside) == 1 and not images_in(path) and _holds(inside[0], deep - 1))
 
 
 def _plain(path: Path) -> Found:

@@ -249,3 +249,11 @@ def test_annotations_beside_bad_images_that_are_given_are_their_masks(tmp_path: 
     by_yolo_beside(tmp_path / "bad")
     data = load_dataset(tmp_path / "parts", bad=tmp_path / "bad")
     assert len(data.bad) == 12 and sum(s.has_truth for s in data.bad) == 3 and (truth(data.bad[0]) > 0).sum() >= 200
+
+
+def test_the_same_names_in_two_splits_are_told_apart_by_the_file_s_name(tmp_path: Path) -> None:
+    for split, seed in (("train2017", 0), ("val2017", 20)):
+        names = [part(tmp_path / split / f"{i}.jpg", seed + i).name for i in range(5)]
+        coco(tmp_path / "annotations" / f"instances_{split}.json", names, names[:1])
+    found = find(tmp_path)
+    assert not found.problems and (len(found.train), len(found.bad), len(found.test)) == (4, 1, 5)

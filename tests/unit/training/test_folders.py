@@ -41,7 +41,8 @@ def lay(root: Path, good: str, *bad: str, n: int = 11) -> Path:
 @pytest.mark.parametrize(
     ("good", "bad"),
     [("good", "NG"), ("OK", "ng"), ("Gut ", "schlecht"), ("i.O.", "n.i.O."), ("PASS", "FAIL"), ("良品", "不良"), ("good_parts", "scratch"),
-     ("images/good", "images/bad"), ("data/OK", "data/NG"), ("conforme", "non conforme")],
+     ("images/good", "images/bad"), ("data/OK", "data/NG"), ("conforme", "non conforme"),
+     ("unpacked/parts/good", "unpacked/parts/NG")],
 )  # fmt: skip
 def test_good_beside_bad_is_read_in_any_words(tmp_path: Path, good: str, bad: str) -> None:
     data = load_dataset(lay(tmp_path, good, bad))
@@ -69,7 +70,10 @@ def test_good_images_directly_beside_a_folder_of_bad_ones(tmp_path: Path) -> Non
     assert len(found.train) == 9 and sum(not s.is_good for s in found.test) == 2
 
 
-@pytest.mark.parametrize(("train", "test"), [("Train/OK", "Test/NG"), ("training/good ", "validation/defect"), ("train/PASS", "test/FAIL")])
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("Train/OK", "Test/NG"), ("training/good ", "validation/defect"), ("train/PASS", "test/FAIL"), ("train/ok_front", "test/def_front")],
+)
 def test_splits_are_read_in_any_words(tmp_path: Path, train: str, test: str) -> None:
     lay(tmp_path, train, test, str(Path(test).parent / Path(train).name))
     found = find(tmp_path)
