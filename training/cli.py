@@ -1,5 +1,6 @@
 """`lineside-train`: verbs -> calls -> exit codes. Importable without torch: what needs it is imported inside the verbs."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -26,13 +27,19 @@ def fit(
     data: Annotated[Path, typer.Argument(help="Good images: MVTec AD, VisA, BTAD, KolektorSDD, a .csv, or a plain folder.")],
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
     method: Annotated[
-        str, typer.Option(help="padim, patchcore, mvg, fastflow, fcdd, devnet, stfpm, efficientad, autoencoder; or auto, see --budget-ms.")
-    ] = "padim",
+        str,
+        typer.Option(
+            help="padim, patchcore, mvg, fastflow, fcdd, devnet, stfpm, efficientad, autoencoder. auto: by how the parts lie, in seconds;"
+            " compare: the one that `compare` takes, in minutes."
+        ),
+    ] = "auto",
     backbone: Annotated[str, typer.Option(help="timm's model name.")] = "efficientnet_lite0",
     weights: Annotated[
         Path | None, typer.Option(help="State dict of the backbone (.safetensors, .pth); default: installed or downloaded.")
     ] = None,
-    image_size: Annotated[str, typer.Option(help="Model input: N, HxW, or auto (keeps the parts' aspect).")] = "256",
+    image_size: Annotated[
+        str, typer.Option(help="Model input: N, HxW, or auto: the parts' aspect, as large as known defects need and --budget-ms allows.")
+    ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scores.")] = 0,
     roi: Annotated[str | None, typer.Option(help="Region of interest X,Y,W,H in image pixels.")] = None,
     ignore_mask: Annotated[Path | None, typer.Option(help="Image of the parts' size; what is not black is ignored.")] = None,
@@ -55,10 +62,16 @@ def fit(
         typer.Option(help="Variations that good parts show, such as shift=8,rotate=3,brightness=0.1,copies=4."),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Time that a method which learns by steps may take; with auto, the one that was chosen.")
+        float | None,
+        typer.Option(min=0.01, help="Time that a method which learns by steps may take; with compare, the one that was chosen."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter fit to this place ended.")] = False,
-    budget_ms: Annotated[float | None, typer.Option(min=0.01, help="With --method auto: a whole decision may take this long here.")] = None,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, help="Time of a decision: --image-size auto keeps to it by estimate (default 15), --method compare by measuring."
+        ),
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Parameter of the method, key=value; may be repeated.")] = None,
     allow_duplicates: AllowDuplicates = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
@@ -68,6 +81,7 @@ def fit(
     from training.augment import parse_augment
     from training.calibrate import Rule
     from training.data import load_dataset
+    from training.inspect.choice import decide
     from training.lesson import Lesson, learns, resolve
     from training.material import OutlierSource
     from training.methods.table import METHODS
@@ -75,15 +89,16 @@ def fit(
     from training.teach import teach
 
     started = time.monotonic()
-    if method not in (*METHODS, "auto"):
-        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, or auto, found {method!r}")
+    if method not in (*METHODS, "auto", "compare"):
+        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, or auto or compare, found {method!r}")
     reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
     varied = None if augment is None else parse_augment(augment)
-    if method != "auto" and budget_ms is not None:
-        raise ConfigError("budget: --budget-ms only counts together with --method auto")
-    if method == "auto":
-        _refuse_with_auto(preset, resume, masks is not None and bad is None, **{"--set": set_, "--synthetic": synthetic})
+    if method != "compare" and image_size != "auto" and budget_ms is not None:
+        raise ConfigError("budget: --budget-ms only counts together with --image-size auto or --method compare")
+    if method in ("auto", "compare"):
+        _refuse_with_auto(method, preset, resume, masks is not None and bad is None, **{"--set": set_, "--synthetic": synthetic})
         check_free(out, force)
+    if method == "compare":
         method, preset, taught_by_bad = _pick_method(
             data, budget_ms=budget_ms, backbone=backbone, weights=weights, image_size=image_size, roi=roi, ignore_mask=ignore_mask,
             tiles=tiles, tile_size=tile_size, overlap=overlap, bayer=bayer, bits=bits, bad=bad, seed=seed,
@@ -108,14 +123,19 @@ def fit(
         rule = Rule(kind="false_reject_rate", target=false_reject_rate)
     elif bad is not None:
         rule = Rule(kind="max_f1", bad=bad_path, masks=mask_path)
-    lesson = Lesson(method, preset, _parameters(set_ or []), backbone, weights, seed, rule, varied, source, minutes, resume)
+    some = "padim" if method == "auto" else method  # until the images were seen; auto takes a method that is computed as padim is
+    lesson = Lesson(some, preset, _parameters(set_ or []), backbone, weights, seed, rule, varied, source, minutes, resume)
     check_free(out, force or resume)
     resolve(lesson)
     with bars() as progress:
         dataset = load_dataset(data, **reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
         for note in dataset.notes:
             say(f"note: {note}")
-        run = teach(dataset, lesson, out, force=force or resume, progress=progress, say=say)
+        choice = decide(dataset, method=method, preset=preset, image_size=image_size, budget_ms=budget_ms, progress=progress)
+        for sentence in choice.said:
+            say(sentence)
+        lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset)
+        run = teach(choice.dataset, lesson, out, force=force or resume, progress=progress, say=say)
     if (learning := run.info.learning) is not None:
         why = {"steps": "the course was over", "time": "the time was over", "patience": "held-out images gained no more"}[learning.ended]
         say(f"learnt {learning.steps} steps in {learning.seconds:.0f} s, best at {learning.best_step}; {why}")
@@ -189,15 +209,17 @@ def compare(context: typer.Context) -> None:
     os.execv(CHOOSE[0], [*CHOOSE, *context.args])
 
 
-def _refuse_with_auto(preset: str, resume: bool, lone_masks: bool, **of_one_method: Any) -> None:
-    """What would only fail, or count for nothing, after minutes of comparing. Raises ConfigError."""
+def _refuse_with_auto(method: str, preset: str, resume: bool, lone_masks: bool, **of_one_method: Any) -> None:
+    """What would only fail, or count for nothing, once a method was chosen. Raises ConfigError."""
     if lone_masks:
         raise ConfigError("masks: they belong to the images of --bad, which is not given")
     if preset != "fast":
-        raise ConfigError(f"preset: --method auto compares the presets named fast, found {preset!r}; leave it out, or name the method")
+        raise ConfigError(f"preset: --method {method} chooses the preset, found {preset!r}; leave it out, or name the method")
     given = [name for name, value in of_one_method.items() if value not in (None, [])] + (["--resume"] if resume else [])
     if given:
-        raise ConfigError(f"{given[0].removeprefix('--')}: {given[0]} counts for one method; leave it out, or name the method, not auto")
+        raise ConfigError(
+            f"{given[0].removeprefix('--')}: {given[0]} counts for one method; leave it out, or name the method, not {method}"
+        )
 
 
 def _pick_method(data: Path, **options: Any) -> tuple[str, str, bool]:
