@@ -20,6 +20,9 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Teach a detector from photographs of good parts, calibrate it, evaluate it."
 )
 CHOOSE = (sys.executable, "-m", "export.choose")
+RELEASE = (sys.executable, "-m", "export.front")
+_ANOTHER = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""Of a verb that another program is: all that follows is for that one."""
 
 
 @app.command()
@@ -200,7 +203,15 @@ app.command()(look.evaluate)
 app.command()(look.report)
 
 
-@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@app.command(add_help_option=False, context_settings=_ANOTHER)
+def release(context: typer.Context) -> None:
+    """All of it in one command: look, choose, teach, quantize, report; photographs in, a bundle out (--help says more)."""
+    need_extra()
+    sys.stdout.flush()
+    os.execv(RELEASE[0], [*RELEASE, *context.args])
+
+
+@app.command(add_help_option=False, context_settings=_ANOTHER)
 def compare(context: typer.Context) -> None:
     """Teach, build and measure methods side by side, and say which one to take (--help says more)."""
     need_extra()

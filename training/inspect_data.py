@@ -1,7 +1,7 @@
 """What an engineer should know of a data set before teaching from it: counts, sizes, and all that is wrong, not only the first thing."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +85,8 @@ class Inspection:
     """Those that can be read, training images first."""
     empty: frozenset[Path]
     """Masks that mark nothing."""
+    facts: Mapping[Path, Facts]
+    """Of each of the samples: `load_dataset` need not decode them again."""
 
 
 def inspect_data(
@@ -128,7 +130,7 @@ def inspect_data(
         remarks=_remarks(found, kept, facts),
         lie=_lie(kept, facts),
     )
-    return Inspection(summary, kept, empty)
+    return Inspection(summary, kept, empty, {s.path: f for s, f in zip(kept, facts, strict=True)})
 
 
 def show(summary: Summary, console: Console) -> None:
