@@ -102,7 +102,7 @@ def fit(
         _refuse_with_auto(method, preset, resume, masks is not None and bad is None, **{"--set": set_, "--synthetic": synthetic})
         check_free(out, force)
     if method == "compare":
-        method, preset, taught_by_bad = _pick_method(
+        method, preset, image_size, taught_by_bad = _pick_method(
             data, budget_ms=budget_ms, backbone=backbone, weights=weights, image_size=image_size, roi=roi, ignore_mask=ignore_mask,
             tiles=tiles, tile_size=tile_size, overlap=overlap, bayer=bayer, bits=bits, bad=bad, seed=seed,
             allow_duplicates=allow_duplicates,
@@ -233,10 +233,10 @@ def _refuse_with_auto(method: str, preset: str, resume: bool, lone_masks: bool, 
         )
 
 
-def _pick_method(data: Path, **options: Any) -> tuple[str, str, bool]:
-    """(method, preset) that `compare` takes for these options, and whether bad images taught there.
+def _pick_method(data: Path, **options: Any) -> tuple[str, str, str, bool]:
+    """(method, preset, image size) that `compare` recommends for these options, and whether bad images taught there.
 
-    Ends the process as `compare` does where it finds none.
+    Ends the process as `compare` does where nothing can be compared.
     """
     words: list[str] = []
     for name, value in options.items():
@@ -249,8 +249,9 @@ def _pick_method(data: Path, **options: Any) -> tuple[str, str, bool]:
         raise typer.Exit(code)
     comparison = json.loads(said)
     method, _, preset = comparison["best"].partition("/")
-    say(f"taking {method} ({preset}), chosen by {comparison['chosen_by']}")
-    return method, preset, comparison["n_bad_learnt"] > 0
+    say(f"taking {method} ({preset}), chosen by {comparison['chosen_by']}: {comparison['why']}")
+    height, width = comparison["input_hw"]
+    return method, preset, f"{height}x{width}", comparison["n_bad_learnt"] > 0
 
 
 @app.command()

@@ -108,6 +108,8 @@ def describe(pose: Spread) -> str:
 
 def spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
     """`limit` of them at most, evenly over their order: a folder is sorted by time more often than not."""
+    if not samples:
+        return []
     picks = np.unique(np.linspace(0, len(samples) - 1, min(limit, len(samples))).round().astype(int))
     return [samples[int(i)] for i in picks]
 

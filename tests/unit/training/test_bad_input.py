@@ -199,9 +199,9 @@ def test_bad_images_that_a_table_sets_apart_are_learnt_from_and_never_counted_by
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("budget_ms", "code"), [(0.01, 78), (60_000, 0)])
-def test_compare_takes_a_method_within_the_budget_or_says_how_slow_the_fastest_is(
-    data: Path, out: Path, budget_ms: float, code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("budget_ms", [0.01, 60_000])
+def test_compare_takes_a_method_within_the_budget_or_the_fastest_and_says_so(
+    data: Path, out: Path, budget_ms: float, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from training import cli
 
@@ -210,10 +210,7 @@ def test_compare_takes_a_method_within_the_budget_or_says_how_slow_the_fastest_i
     with pytest.raises(SystemExit) as e:
         run_app(cli.app, [*(a.format(data=data, method="compare", out=out) for a in FIT), "--budget-ms", str(budget_ms)])
     err = capfd.readouterr().err
-    assert (e.value.code or 0) == code, err
-    if code:
-        assert "budget: expected a decision within 0.01 ms, the fastest method here, padim, takes" in err and "Traceback" not in err
-        assert not list(out.iterdir())
-    else:
-        assert "taking padim (fast), chosen by" in err and "synthetic defects painted into them" in " ".join(err.split())
-        assert json.loads((out / "run" / "run.json").read_text())["method"] == "padim"
+    assert (e.value.code or 0) == 0, err
+    assert "taking padim (fast), chosen by" in err and "synthetic defects painted into them" in " ".join(err.split())
+    assert ("nothing fits 0.01 ms here; fastest is padim/fast" in " ".join(err.split())) == (budget_ms < 1)
+    assert json.loads((out / "run" / "run.json").read_text())["method"] == "padim"
