@@ -90,7 +90,7 @@ def _show(found: "Comparison", out: Path) -> None:
         table.add_column(name, justify="left" if name in ("method", "") else "right", overflow="fold")
     for r in found.rows:
         name = f"{r.method}/{r.preset}"
-        mark = "take this" if name == found.best else "" if r.within_budget else "too slow"
+        mark = "take this" if name == found.best else "too slow" if not r.within_budget else "learnt painted ones" if r.partial else ""
         if name == found.default:
             mark = f"{mark}, suits how the parts lie".removeprefix(", ")
         table.add_row(

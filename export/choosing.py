@@ -4,7 +4,7 @@ Choosing the best of many by a noisy figure comes out below a fixed choice: the 
 (what follows from how the parts lie), and another is taken only where it is better by more than the noise of their difference explains.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,16 +80,17 @@ def resampled(judged: Mapping[str, Judged], sources: npt.NDArray[np.intp] | None
 
 def take(
     judged: Mapping[str, Judged], latency_ms: Mapping[str, float], default: str, budget_ms: float | None,
-    sources: npt.NDArray[np.intp] | None = None, seed: int = 0,
+    sources: npt.NDArray[np.intp] | None = None, seed: int = 0, partial: Collection[str] = (),
 ) -> Taken:  # fmt: skip
     """Recommend one of `judged`: always one, also where none is within the budget.
 
-    Where the default is too slow, or did not come through, the best of those within the budget stands for it.
+    Where the default is too slow, or did not come through, the best of those within the budget stands for it. `partial`: candidates that
+    the images to choose by flatter, as they learnt from the like; they are taken only where there is no other.
     """
     draws = resampled(judged, sources, seed)
     able = [name for name in judged if budget_ms is None or latency_ms[name] <= budget_ms]
-    fits = bool(able)
-    if not fits:
+    able = [name for name in able if name not in partial] or able
+    if not able:
         fastest = min(judged, key=lambda name: latency_ms[name])
         behind = _behind(judged, draws, fastest)
         why = f"nothing fits {budget_ms:g} ms here; fastest is {fastest}, {latency_ms[fastest]:.1f} ms"

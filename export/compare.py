@@ -36,7 +36,7 @@ from training.methods.table import METHODS
 
 PAINTED, MOST_PAINTED = 4, 300
 """Synthetic defects to choose by, for each image that is held back, and at most: the noise is that of the good images by then."""
-FAST = ("padim/fast", "padim/shared", "patchcore/fast", "mvg/fast", "fcdd/fast", "devnet/fast", "fastflow/fast")
+FAST = ("padim/fast", "padim/shared", "patchcore/fast", "mvg/fast", "devnet/fast", "fastflow/fast", "fcdd/fast")
 """Compared unless others are named, the cheapest first. Networks that start from nothing (stfpm, efficientad, autoencoder) do not pay on
 CPUs: they are compared by name alone."""
 DEFAULT = "padim/fast"
@@ -51,15 +51,9 @@ LEAST_MINUTES = 0.25
 _REFERENCE_S = 0.0065
 """A picture through the FP32 backbone at 256x256 on the machine on which these costs were taken; all else grows with it."""
 _COST_S = {
-    "padim/fast": 0.06,
-    "padim/shared": 0.03,
-    "padim": 0.15,
-    "patchcore": 0.09,
-    "mvg": 0.03,
-    "fcdd": 0.05,
-    "devnet": 0.04,
-    "fastflow": 0.06,
-}
+    "padim/fast": 0.024, "padim/shared": 0.006, "padim": 0.08, "patchcore": 0.035, "mvg": 0.008, "fcdd": 0.04, "devnet": 0.02,
+    "fastflow": 0.035,
+}  # fmt: skip
 """Of a fit, its cross-fit and its scores, for each image that is learnt from."""
 _QUANTIZE_S, _START_S, _CANDIDATE_S = 20.0, 5.0, 2.0
 """NNCF's correction of biases; starting children; converting a head and saving its graph."""
@@ -92,6 +86,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     graph_mb: float
     teach_s: float
     within_budget: bool = True
+    partial: bool = False
+    """It learnt from painted defects, and painted ones choose: its figures flatter, and it is not taken by them."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,9 +207,13 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
         frame = load_frame(dataset.train[int(held[0])].path, dataset.spec)
         paces = pace({name: m.graph for name, m in measured.items()}, dataset.spec, frame, dataset.ignore, work, seconds=PACE_S)
         judged = {name: m.judged for name, m in measured.items()}
+        # What has learnt painted defects finds painted defects: on magnetic tiles its error on them is 0.21 where PaDiM's is 0.38, at the
+        # same AUROC on real ones.
+        learnt_painted = images.sources is not None and not any(s.split == "train" for s in taught.bad)
+        partial = [n for n in measured if learnt_painted and METHODS[lessons[n].method].outliers != "none"]
         latency = {name: p.median_ms for name, p in paces.items()}
-        taken = choosing.take(judged, latency, request.default, request.budget_ms, images.sources, request.seed)
-        rows = [_row(lessons[name], m, paces[name], taken.behind[name], request.budget_ms) for name, m in measured.items()]
+        taken = choosing.take(judged, latency, request.default, request.budget_ms, images.sources, request.seed, partial)
+        rows = [_row(lessons[name], m, paces[name], taken.behind[name], request.budget_ms, name in partial) for name, m in measured.items()]
         shutil.rmtree(work)
         comparison = Comparison(
             data=str(dataset.path),
@@ -329,7 +329,7 @@ def _pictures(samples: Sequence[Sample], prepare: Preprocessor) -> npt.NDArray[n
     return pictures.reshape(-1, prepare.views, *pictures.shape[1:])
 
 
-def _row(lesson: Lesson, measured: Measured, paced: Pace, behind: tuple[float, float], budget_ms: float | None) -> Row:
+def _row(lesson: Lesson, measured: Measured, paced: Pace, behind: tuple[float, float], budget_ms: float | None, partial: bool) -> Row:
     judged, test = measured.judged, measured.test
     size = sum(measured.graph.with_suffix(suffix).stat().st_size for suffix in (".xml", ".bin"))
     return Row(
@@ -337,5 +337,5 @@ def _row(lesson: Lesson, measured: Measured, paced: Pace, behind: tuple[float, f
         behind=behind[0], noise=behind[1], test_error=None if test is None else test.error,
         test_auroc=None if test is None else test.auroc, latency_ms=paced.median_ms, latency_p99_ms=paced.p99_ms,
         memory_mb=paced.memory_mb, graph_mb=round(size / 1e6, 1), teach_s=round(measured.seconds, 1),
-        within_budget=budget_ms is None or paced.median_ms <= budget_ms,
+        within_budget=budget_ms is None or paced.median_ms <= budget_ms, partial=partial,
     )  # fmt: skip

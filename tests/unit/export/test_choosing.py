@@ -59,6 +59,13 @@ def test_a_default_that_is_too_slow_gives_way_to_the_fastest_that_is_as_good_as_
     assert "not among those compared" in take(some, MS, "z", None).why
 
 
+def test_what_the_images_to_choose_by_flatter_is_not_taken_by_them() -> None:
+    some = {"a": judged(0, 2.0), "b": judged(1, 4.0)}
+    assert take(some, MS, "a", None).name == "b"
+    assert take(some, MS, "a", None, partial=["b"]).name == "a"
+    assert take({"b": some["b"]}, MS, "a", None, partial=["b"]).name == "b"  # there is no other
+
+
 def test_where_nothing_fits_the_fastest_is_recommended_all_the_same() -> None:
     taken = take({"a": judged(0, 4.0), "c": judged(2, 2.0)}, MS, "a", 1.0)
     assert taken.name == "c" and not taken.fits and taken.why == "nothing fits 1 ms here; fastest is c, 3.0 ms"
