@@ -4,7 +4,7 @@
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,8 +96,8 @@ def build(
         envelope=envelope,
     )
     with _progress_bars() as bars:
-        report = builder.build(taught, out, data, options, bars.update)
-    _show(report, Console(highlight=False, soft_wrap=True))
+        report = builder.build(taught, out, data, options, bars)
+    show_report(report, Console(highlight=False, soft_wrap=True))
 
 
 @app.command()
@@ -204,14 +204,22 @@ class _Bars:
 
 
 @contextlib.contextmanager
-def _progress_bars() -> Iterator[_Bars]:
-    # On stderr, and only where a person looks: a log file wants no bars.
+def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    # On stderr, and only where a person looks: a log file wants no bars, but a sign of life.
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Bars(progress)
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        from training.console import lines
+
+        with lines() as told:
+            yield told
+        return
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield _Bars(progress).update
 
 
-def _show(report: "Report", console: Console) -> None:
+def show_report(report: "Report", console: Console) -> None:
+    """What a build came to, for people."""
     console.print(f"[bold]{report.out}[/bold]  {report.bundle_id[:12]}…  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
     of = "an image here" if report.views == 1 else f"a tile here ({report.views} an image; `lineside bench` times them all)"
     for name, metrics in report.metrics.items():

@@ -1,34 +1,31 @@
-"""Every method on one product: taught, built into a bundle, run by the device's predictor, and laid side by side; and which one to take.
+"""Several methods on one product, laid side by side, and which one to take.
 
-`python -m export.compare` is what `lineside-train compare` and `lineside-train fit --method auto` start, since teaching does not import
+`python -m export.choose` is what `lineside-train compare` and `lineside-train fit --method compare` start, since teaching does not import
 exporting. All methods learn from four fifths of the good images. The last fifth, with defects painted into it (or with bad images that were
 given), decides which one to take: the test split never does. Of enough bad images, half teach the methods that learn from such.
 """
 
 import dataclasses
-import math
+import os
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
-from edge_runtime.bundle import ModelBundle
 from edge_runtime.errors import ConfigError, DataError, LinesideError
-from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.preprocess import Preprocessor
-from export.build import Options, build
+from export import choosing
+from export.candidates import Kitchen, Measured
+from export.pace import Pace, busy, pace
 from export.package import workplace
-from export.workshop import SharedWorkshop
 from training.backbones import DEFAULT_BACKBONE
 from training.data import Dataset, inputs
+from training.facts import load_frame
 from training.layout import Sample
 from training.learn import hold_out
 from training.lesson import Lesson, check_enough, learns, resolve
@@ -36,46 +33,61 @@ from training.material import painted_pictures
 from training.methods.base import Progress, silent
 from training.methods.exposure import LEAST_BAD
 from training.methods.table import METHODS
-from training.teach import teach
 
-PAINTED = 4
-"""Synthetic defects to choose by, for each image that is held back."""
-LATENCY_RUNS = 100
-TORCH_IMAGES = 32
-"""On which a bundle's FP32 graph is compared with torch: the conversion is right or wrong, whatever the picture."""
-SLOW = "efficientad"
-"""Distils a teacher first, which takes longer than all other methods together."""
+PAINTED, MOST_PAINTED = 4, 300
+"""Synthetic defects to choose by, for each image that is held back, and at most: the noise is that of the good images by then."""
+FAST = ("padim/fast", "padim/shared", "patchcore/fast", "mvg/fast", "devnet/fast", "fastflow/fast", "fcdd/fast")
+"""Compared unless others are named, the cheapest first. Networks that start from nothing (stfpm, efficientad, autoencoder) do not pay on
+CPUs: they are compared by name alone."""
+DEFAULT = "padim/fast"
 ENOUGH_BAD = 2 * LEAST_BAD
 """Bad images that were given, from which on half of them teach and the other half choose; fewer all choose."""
-CLOSE = 0.003
-"""AUROCs that differ by less are the same, and the faster method is taken: so much another seed moves them."""
+MINUTES = 6.0
+"""For the whole comparison."""
+PACE_S = 20.0
+"""Of it, for the latencies at the end."""
+LEAST_MINUTES = 0.25
+"""For a method that learns by steps."""
+_REFERENCE_S = 0.0065
+"""A picture through the FP32 backbone at 256x256 on the machine on which these costs were taken; all else grows with it."""
+_COST_S = {
+    "padim/fast": 0.024, "padim/shared": 0.006, "padim": 0.08, "patchcore": 0.035, "mvg": 0.008, "fcdd": 0.04, "devnet": 0.02,
+    "fastflow": 0.035,
+}  # fmt: skip
+"""Of a fit, its cross-fit and its scores, for each image that is learnt from."""
+_QUANTIZE_S, _START_S, _CANDIDATE_S = 20.0, 5.0, 2.0
+"""NNCF's correction of biases; starting children; converting a head and saving its graph."""
+
+Say = Callable[[str], None]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One method, as its bundle turned out."""
+    """One method."""
 
     method: str
     preset: str
     precision: str
+    error: float
+    """Mean of false rejects and misses at the threshold that would ship, on the images to choose by."""
     choosing_auroc: float
-    """Image AUROC on the good images that were held back and the defects to choose by."""
+    """Image AUROC on the same."""
+    behind: float
+    """How much worse than the default its figure is, the mean of `error` and 1 - AUROC; negative is better."""
+    noise: float
+    """Standard error of `behind`."""
+    test_error: float | None
+    """On the data's own test split, where it has one with both classes; never chosen by."""
     test_auroc: float | None
-    """On the data's own test split, where it has one with both classes."""
-    pixel_auroc: float | None
-    aupro: float | None
-    fp32_auroc: float | None
-    """What the test AUROC was before quantization."""
     latency_ms: float
-    """Median of a whole decision on this device: preprocess, inference, post-processing."""
+    """Median of preprocess and inference on this device, all rows in turns in one process."""
     latency_p99_ms: float
     memory_mb: float
-    """Peak of a process that only runs the bundle."""
-    bundle_mb: float
+    """Resident, of a process that only runs it."""
+    graph_mb: float
     teach_s: float
-    build_s: float
-    on_frontier: bool = False
-    """No other method is both better and faster."""
     within_budget: bool = True
+    partial: bool = False
+    """It learnt from painted defects, and painted ones choose: its figures flatter, and it is not taken by them."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +95,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     data: str
     backbone: str
+    input_hw: tuple[int, int]
     n_learnt: int
     n_held_back: int
     n_bad_learnt: int
@@ -90,9 +103,17 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     chosen_by: str
     """What the choice rests on, in words."""
     budget_ms: float | None
-    best: str | None
-    """`method/preset`; None where none is within the budget."""
+    default: str
+    """What is taken unless another is better by more than chance explains."""
+    best: str
+    """`method/preset` to take."""
+    why: str
+    fits: bool
+    """Whether `best` is within the budget."""
+    busy: str | None
+    """What is to be said of the milliseconds, where the machine did something else meanwhile."""
     rows: list[Row]
+    """The best first."""
     failed: dict[str, str]
     """Method -> why it has no row."""
     seconds: float
@@ -108,8 +129,10 @@ class Request:
     backbone: str = DEFAULT_BACKBONE
     weights: Path | None = None
     seed: int = 0
-    minutes: float = 0.75
-    """For each method that learns by gradient steps."""
+    minutes: float = MINUTES
+    """For the whole comparison: what would take longer is left out, and said to be."""
+    default: str = DEFAULT
+    """What is taken where nothing is surely better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +142,17 @@ class _Choosing:
     good: npt.NDArray[np.uint8]
     """(N, views, H, W, 3)"""
     bad: npt.NDArray[np.uint8]
+    sources: npt.NDArray[np.intp] | None
+    """Of painted defects: which good image each was painted into."""
     what: str
 
 
 def fast_methods(dataset: Dataset) -> list[str]:
-    """Every method that this data set can teach, with its fast preset. EfficientAD is compared by name only: its teacher takes long."""
+    """What is compared unless others are named: all of FAST that these images can teach."""
     n = len(hold_out(len(dataset.train), 0)[0])
     bad = [s for s in dataset.bad if s.split == "train"] or share_bad(dataset, 0)[0]
-    return [m for m, known in METHODS.items() if known.least_images <= n and (known.outliers != "required" or bad) and m != SLOW]
+    known = ((name, METHODS[name.partition("/")[0]]) for name in FAST)
+    return [name for name, m in known if m.least_images <= n and (m.outliers != "required" or bad)]
 
 
 def share_bad(dataset: Dataset, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -139,15 +165,15 @@ def share_bad(dataset: Dataset, seed: int) -> tuple[list[Sample], list[Sample]]:
     return by_kind[::2], by_kind[1::2]
 
 
-def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = silent) -> Comparison:
-    """Teach, build and measure each method; the bundles stay in `out`/bundles, compare.json beside them.
+def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = silent, say: Say = lambda text: None) -> Comparison:
+    """Teach and measure each method, recommend one; compare.json stays in `out`.
 
     Bad images given with the data (`dataset.bad`, split "bad") are what is chosen by (see `share_bad`); else defects are painted. A
-    method that cannot be taught or built is listed with its reason, and the others go on. Raises ConfigError, DataError when nothing can
-    be compared.
+    method that cannot be taught, or for which no time is left, is listed with its reason, and the others go on. Raises ConfigError,
+    DataError when nothing can be compared.
     """
-    began = time.monotonic()
-    lessons = [_lesson(name, request) for name in request.methods]
+    began, load = time.monotonic(), os.getloadavg()[0]
+    lessons = {f"{lesson.method}/{lesson.preset}": lesson for lesson in (_lesson(name, request) for name in request.methods)}
     if not lessons:
         found = len(dataset.train)
         raise ConfigError(
@@ -157,7 +183,7 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
     if out.exists():
         raise ConfigError(f"out: {out} exists already; choose another place")
     learnt, held = hold_out(len(dataset.train), request.seed)
-    for lesson in lessons:
+    for lesson in lessons.values():
         try:
             check_enough(lesson.method, len(learnt))
         except DataError as e:
@@ -169,52 +195,117 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
         sha256=tuple(dataset.sha256[int(i)] for i in learnt),
         bad=(*(s for s in dataset.bad if s.split == "train"), *(dataclasses.replace(s, split="train") for s in teaching)),
     )
-    choosing = _choosing(dataset, held, judging, request.seed)
+    images = _choosing(dataset, held, judging, request.seed)
     with workplace(out) as part:
-        (part / "bundles").mkdir()
-        frozen = {s for lesson in lessons if METHODS[lesson.method].network is None for s in resolve(lesson)[0]}
-        spec = dataset.spec
         work = part / "work"
         work.mkdir()
-        shop = SharedWorkshop(request.backbone, sorted(frozen or {16}), request.weights, spec.height, spec.width, work)
-        rows: list[Row] = []
-        failed: dict[str, str] = {}
-        for done, lesson in enumerate(lessons):
-            name = f"{lesson.method}/{lesson.preset}"
-            progress(f"comparing {name}", done, len(lessons))
-            try:
-                rows.append(_measure(taught, lesson, request, shop, choosing, part, progress))
-            except LinesideError as e:
-                failed[name] = str(e)
-        shutil.rmtree(work)
-        if not rows:
+        kitchen = Kitchen(taught, images.good, images.bad, list(lessons.values()), request.weights, request.seed, work, progress)
+        measured, failed = _cook(kitchen, _in_order(lessons, request), request, began, progress, say)
+        if not measured:
             raise DataError("compare: no method came through:" + "".join(f"\n  {name}: {why}" for name, why in failed.items()))
-        found = Comparison(
+        progress("latency, in turns", 0, 1)
+        frame = load_frame(dataset.train[int(held[0])].path, dataset.spec)
+        paces = pace({name: m.graph for name, m in measured.items()}, dataset.spec, frame, dataset.ignore, work, seconds=PACE_S)
+        judged = {name: m.judged for name, m in measured.items()}
+        # What has learnt painted defects finds painted defects: on magnetic tiles its error on them is 0.21 where PaDiM's is 0.38, at the
+        # same AUROC on real ones.
+        learnt_painted = images.sources is not None and not any(s.split == "train" for s in taught.bad)
+        partial = [n for n in measured if learnt_painted and METHODS[lessons[n].method].outliers != "none"]
+        latency = {name: p.median_ms for name, p in paces.items()}
+        taken = choosing.take(judged, latency, request.default, request.budget_ms, images.sources, request.seed, partial)
+        rows = [_row(lessons[name], m, paces[name], taken.behind[name], request.budget_ms, name in partial) for name, m in measured.items()]
+        shutil.rmtree(work)
+        comparison = Comparison(
             data=str(dataset.path),
             backbone=request.backbone,
+            input_hw=(dataset.spec.height, dataset.spec.width),
             n_learnt=len(learnt),
             n_held_back=len(held),
             n_bad_learnt=len(teaching),
-            chosen_by=choosing.what,
+            chosen_by=images.what,
             budget_ms=request.budget_ms,
-            best=None,
-            rows=rows,
+            default=request.default,
+            best=taken.name,
+            why=taken.why,
+            fits=taken.fits,
+            busy=busy(paces, load),
+            rows=sorted(rows, key=lambda r: r.behind),
             failed=failed,
             seconds=round(time.monotonic() - began, 1),
         )
-        comparison = _choose(found)
         (part / "compare.json").write_bytes(msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
-        part.chmod(0o755)  # a station's own user reads the bundles
+        part.chmod(0o755)  # also for others to read
         part.rename(out)
     return comparison
+
+
+def _cook(
+    kitchen: Kitchen, lessons: dict[str, Lesson], request: Request, began: float, progress: Progress, say: Say
+) -> tuple[dict[str, Measured], dict[str, str]]:
+    """Teach and judge while there is time: what is expected to take longer than is left is left out, but for the first."""
+    pace_s = kitchen.seconds_a_picture()
+    costs = {name: _expected(name, kitchen, pace_s, request.minutes) for name in lessons}
+    before = _shared_cost(kitchen, lessons, pace_s)
+    total = before + sum(costs.values()) + PACE_S
+    limit = 60 * request.minutes
+    say(
+        f"{len(lessons)} methods on {len(kitchen.dataset.train)} images: about {total / 60:.1f} min here, by {1e3 * pace_s:.0f} ms"
+        " a picture" + (f"; --minutes {request.minutes:g} ends it, and the last ones may be left out" if total > limit else "")
+    )
+    measured: dict[str, Measured] = {}
+    failed: dict[str, str] = {}
+    started, expected = time.monotonic(), 0.0
+    for done, (name, lesson) in enumerate(lessons.items()):
+        left = limit - PACE_S - (time.monotonic() - began)
+        # A machine that has become busy since the estimate takes longer for all that follows, too.
+        slower = max(1.0, (time.monotonic() - started) / expected) if expected else 1.0
+        needed = slower * costs[name] + (before if not measured else 0.0)
+        expected += costs[name] + (0.0 if measured else before)
+        if measured and needed > left:
+            failed[name] = f"no time for it: about {needed:.0f} s, and {max(left, 0):.0f} s are left of --minutes {request.minutes:g}"
+            continue
+        progress(f"comparing {name}", done, len(lessons))
+        minutes = None
+        if learns(lesson.method):
+            waiting = [n for n in list(lessons)[done:] if learns(lessons[n].method)]
+            minutes = max(LEAST_MINUTES, left / 60 / len(waiting))
+        try:
+            measured[name] = kitchen.measure(dataclasses.replace(lesson, minutes=minutes), minutes)
+        except LinesideError as e:
+            failed[name] = str(e)
+    return measured, failed
+
+
+def _in_order(lessons: dict[str, Lesson], request: Request) -> dict[str, Lesson]:
+    """The default first, then as FAST has them, then the others as they were named."""
+    known = [request.default, *FAST]
+    order = sorted(lessons, key=lambda name: known.index(name) if name in known else len(known))
+    return {name: lessons[name] for name in order}
+
+
+def _expected(name: str, kitchen: Kitchen, pace_s: float, minutes: float) -> float:
+    """Seconds that one candidate takes, features aside."""
+    method = name.partition("/")[0]
+    if METHODS[method].network is not None:
+        return 60 * max(LEAST_MINUTES, minutes / 4)
+    cost = _COST_S.get(name, _COST_S.get(method, 0.1))
+    return _CANDIDATE_S + cost * len(kitchen.dataset.train) * kitchen.prepare.views * pace_s / _REFERENCE_S
+
+
+def _shared_cost(kitchen: Kitchen, lessons: dict[str, Lesson], pace_s: float) -> float:
+    """Seconds of features and quantization, which all candidates share."""
+    frozen = [lesson for lesson in lessons.values() if METHODS[lesson.method].network is None]
+    kinds = {METHODS[lesson.method].precision(lesson.preset) for lesson in frozen}
+    features = len(kinds) * kitchen.n_pictures * pace_s
+    quantized = min(300, len(kitchen.dataset.train)) * 2 * pace_s + _QUANTIZE_S * pace_s / _REFERENCE_S if "int8" in kinds else 0.0
+    return _START_S + features + quantized
 
 
 def _lesson(name: str, request: Request) -> Lesson:
     method, _, preset = name.partition("/")
     if method not in METHODS:
         raise ConfigError(f"methods: expected some of {', '.join(METHODS)}, found {method!r}")
-    minutes = request.minutes if learns(method) else None
-    lesson = Lesson(method, preset or "fast", {}, request.backbone, None, request.seed, minutes=minutes)
+    lesson = Lesson(method, preset or "fast", {}, request.backbone, None, request.seed)
     if METHODS[method].network is None:
         lesson = dataclasses.replace(lesson, weights=request.weights)
     resolve(lesson)
@@ -227,10 +318,10 @@ def _choosing(dataset: Dataset, held: npt.NDArray[np.intp], given: Sequence[Samp
     good = _pictures(unseen, prepare)
     if given:
         what = f"{len(good)} good images that were held back and {len(given)} bad images that were given"
-        return _Choosing(good, _pictures(given, prepare), what)
-    bad, _ = painted_pictures(unseen, prepare, PAINTED * len(good), seed)
+        return _Choosing(good, _pictures(given, prepare), None, what)
+    bad, sources = painted_pictures(unseen, prepare, min(PAINTED * len(good), MOST_PAINTED), seed)
     what = f"{len(good)} good images that were held back and {len(bad)} synthetic defects painted into them: an estimate, no promise"
-    return _Choosing(good, bad, what)
+    return _Choosing(good, bad, sources, what)
 
 
 def _pictures(samples: Sequence[Sample], prepare: Preprocessor) -> npt.NDArray[np.uint8]:
@@ -238,63 +329,13 @@ def _pictures(samples: Sequence[Sample], prepare: Preprocessor) -> npt.NDArray[n
     return pictures.reshape(-1, prepare.views, *pictures.shape[1:])
 
 
-def _measure(
-    dataset: Dataset, lesson: Lesson, request: Request, shop: SharedWorkshop, choosing: _Choosing, place: Path, progress: Progress
-) -> Row:
-    name = f"{lesson.method}-{lesson.preset}"
-    began = time.monotonic()
-    run = teach(dataset, lesson, place / "work" / name, progress=progress, backbone_fn=shop.backbone_fn)
-    taught = time.monotonic()
-    # The gate is wide here: what quantization costs is a column of the table, and what is taken is built again behind the narrow one.
-    options = Options(
-        precision=METHODS[lesson.method].precision(lesson.preset), band=math.inf, budget=1.0, torch_images=TORCH_IMAGES, envelope=False
-    )
-    report = build(run, place / "bundles" / name, None, options, progress, workshop=shop, dataset=dataset)
-    built = time.monotonic()
-    bundle = ModelBundle.open(report.out)
-    stages, memory_mb = _bench(report.out)
-    manifest = bundle.manifest
-    found = manifest.metrics[options.precision]
+def _row(lesson: Lesson, measured: Measured, paced: Pace, behind: tuple[float, float], budget_ms: float | None, partial: bool) -> Row:
+    judged, test = measured.judged, measured.test
+    size = sum(measured.graph.with_suffix(suffix).stat().st_size for suffix in (".xml", ".bin"))
     return Row(
-        method=lesson.method, preset=lesson.preset, precision=options.precision, choosing_auroc=_auroc(bundle, choosing),
-        test_auroc=found.image_auroc, pixel_auroc=found.pixel_auroc, aupro=found.aupro, fp32_auroc=manifest.metrics["fp32"].image_auroc,
-        latency_ms=stages["median"], latency_p99_ms=stages["p99"], memory_mb=memory_mb, bundle_mb=round(report.size_bytes / 1e6, 1),
-        teach_s=round(taught - began, 1), build_s=round(built - taught, 1),
+        method=lesson.method, preset=lesson.preset, precision=measured.precision, error=judged.error, choosing_auroc=judged.auroc,
+        behind=behind[0], noise=behind[1], test_error=None if test is None else test.error,
+        test_auroc=None if test is None else test.auroc, latency_ms=paced.median_ms, latency_p99_ms=paced.p99_ms,
+        memory_mb=paced.memory_mb, graph_mb=round(size / 1e6, 1), teach_s=round(measured.seconds, 1),
+        within_budget=budget_ms is None or paced.median_ms <= budget_ms, partial=partial,
     )  # fmt: skip
-
-
-def _auroc(bundle: ModelBundle, choosing: _Choosing) -> float:
-    with OpenvinoPredictor(bundle) as predictor:
-        good, bad = (
-            [predictor.preprocessor.merge(*predictor.infer(pictures))[0] for pictures in some] for some in (choosing.good, choosing.bad)
-        )
-    scores = np.array(good + bad)
-    if not np.isfinite(scores).all():
-        raise DataError("some scores are no numbers")
-    return float(roc_auc_score(np.arange(len(scores)) >= len(good), scores))
-
-
-def _bench(bundle: Path) -> tuple[dict[str, float], float]:
-    """Milliseconds of a whole decision, and megabytes, of a process that runs nothing but the bundle."""
-    command = [sys.executable, "-m", "edge_runtime.cli", "bench", str(bundle), "--count", str(LATENCY_RUNS), "--json"]
-    process = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    if process.returncode:
-        raise DataError(f"the device's bench ended with exit code {process.returncode}")
-    report = msgspec.json.decode(process.stdout)
-    return report["stages_ms"]["total"], round(report["memory_mb"] or 0)
-
-
-def _choose(comparison: Comparison) -> Comparison:
-    """Marks the frontier and the best within the budget."""
-    rows = sorted(comparison.rows, key=lambda r: r.latency_ms)
-    marked: list[Row] = []
-    best_so_far = -1.0
-    for row in rows:
-        within = comparison.budget_ms is None or row.latency_ms <= comparison.budget_ms
-        frontier = row.choosing_auroc > best_so_far
-        best_so_far = max(best_so_far, row.choosing_auroc)
-        marked.append(msgspec.structs.replace(row, on_frontier=frontier, within_budget=within))
-    able = [r for r in marked if r.within_budget]
-    best = max((r.choosing_auroc for r in able), default=None)
-    taken = next((r for r in able if best is not None and r.choosing_auroc >= best - CLOSE), None)
-    return msgspec.structs.replace(comparison, rows=marked, best=None if taken is None else f"{taken.method}/{taken.preset}")

@@ -20,6 +20,9 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Teach a detector from photographs of good parts, calibrate it, evaluate it."
 )
 CHOOSE = (sys.executable, "-m", "export.choose")
+RELEASE = (sys.executable, "-m", "export.front")
+_ANOTHER = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""Of a verb that another program is: all that follows is for that one."""
 
 
 @app.command()
@@ -27,13 +30,19 @@ def fit(
     data: Annotated[Path, typer.Argument(help="Good images: MVTec AD, VisA, BTAD, KolektorSDD, a .csv, or a plain folder.")],
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
     method: Annotated[
-        str, typer.Option(help="padim, patchcore, mvg, fastflow, fcdd, devnet, stfpm, efficientad, autoencoder; or auto, see --budget-ms.")
-    ] = "padim",
+        str,
+        typer.Option(
+            help="padim, patchcore, mvg, fastflow, fcdd, devnet, stfpm, efficientad, autoencoder. auto: by how the parts lie, in seconds;"
+            " compare: the one that `compare` takes, in minutes."
+        ),
+    ] = "auto",
     backbone: Annotated[str, typer.Option(help="timm's model name.")] = "efficientnet_lite0",
     weights: Annotated[
         Path | None, typer.Option(help="State dict of the backbone (.safetensors, .pth); default: installed or downloaded.")
     ] = None,
-    image_size: Annotated[str, typer.Option(help="Model input: N, HxW, or auto (keeps the parts' aspect).")] = "256",
+    image_size: Annotated[
+        str, typer.Option(help="Model input: N, HxW, or auto: the parts' aspect, as large as known defects need and --budget-ms allows.")
+    ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scores.")] = 0,
     roi: Annotated[str | None, typer.Option(help="Region of interest X,Y,W,H in image pixels.")] = None,
     ignore_mask: Annotated[Path | None, typer.Option(help="Image of the parts' size; what is not black is ignored.")] = None,
@@ -64,10 +73,16 @@ def fit(
     ] = None,
     keep_odd: Annotated[bool, typer.Option("--keep-odd", help="Learn good images that look unlike all others, however many.")] = False,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Time that a method which learns by steps may take; with auto, the one that was chosen.")
+        float | None,
+        typer.Option(min=0.01, help="Time that a method which learns by steps may take; with compare, the one that was chosen."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter fit to this place ended.")] = False,
-    budget_ms: Annotated[float | None, typer.Option(min=0.01, help="With --method auto: a whole decision may take this long here.")] = None,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, help="Time of a decision: --image-size auto keeps to it by estimate (default 15), --method compare by measuring."
+        ),
+    ] = None,
     conformal: Annotated[
         bool, typer.Option("--conformal", help="Place the threshold by order statistics alone: no model of the tail, and more images.")
     ] = False,
@@ -80,7 +95,8 @@ def fit(
     from training.augment import parse_augment
     from training.calibrate import Rule
     from training.data import load_dataset, read_names
-    from training.fitting.remedies import shifts, with_brightness
+    from training.fitting.remedies import steadied
+    from training.inspect.choice import decide
     from training.judging.telling import show, tell_run
     from training.lesson import Lesson, learns, resolve
     from training.material import OutlierSource
@@ -89,18 +105,19 @@ def fit(
     from training.teach import teach
 
     started = time.monotonic()
-    if method not in (*METHODS, "auto"):
-        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, or auto, found {method!r}")
+    if method not in (*METHODS, "auto", "compare"):
+        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, or auto or compare, found {method!r}")
     reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
     varied = None if augment in ("auto", "none") else parse_augment(augment)
     if brightness not in ("auto", "keep"):
         raise ConfigError(f"brightness: expected auto or keep, found {brightness!r}")
-    if method != "auto" and budget_ms is not None:
-        raise ConfigError("budget: --budget-ms only counts together with --method auto")
-    if method == "auto":
-        _refuse_with_auto(preset, resume, masks is not None and bad is None, **{"--set": set_, "--synthetic": synthetic})
+    if method != "compare" and image_size != "auto" and budget_ms is not None:
+        raise ConfigError("budget: --budget-ms only counts together with --image-size auto or --method compare")
+    if method in ("auto", "compare"):
+        _refuse_with_auto(method, preset, resume, masks is not None and bad is None, **{"--set": set_, "--synthetic": synthetic})
         check_free(out, force)
-        method, preset, taught_by_bad = _pick_method(
+    if method == "compare":
+        method, preset, image_size, taught_by_bad = _pick_method(
             data, budget_ms=budget_ms, backbone=backbone, weights=weights, image_size=image_size, roi=roi, ignore_mask=ignore_mask,
             tiles=tiles, tile_size=tile_size, overlap=overlap, bayer=bayer, bits=bits, bad=bad, seed=seed,
             allow_duplicates=allow_duplicates,
@@ -123,23 +140,23 @@ def fit(
         rule = Rule(kind="gap", target=false_reject_rate, bad=bad_path, masks=mask_path)
     elif false_reject_rate is not None:
         rule = Rule(kind="conformal" if conformal else "false_reject_rate", target=false_reject_rate)
-    lesson = Lesson(method, preset, _parameters(set_ or []), backbone, weights, seed, rule, varied, source, minutes, resume, keep_odd)
+    some = "padim" if method == "auto" else method  # until the images were seen; auto takes a method that is computed as padim is
+    lesson = Lesson(some, preset, _parameters(set_ or []), backbone, weights, seed, rule, varied, source, minutes, resume, keep_odd)
     check_free(out, force or resume)
     resolve(lesson)
     with bars() as progress:
         dataset = load_dataset(data, **reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
         for note in dataset.notes:
             say(f"note: {note}")
-        if brightness == "auto":
-            dataset, why = with_brightness(dataset, progress)
-            say(why)
-        if augment == "auto":
-            varied, why = shifts(dataset, method)
-            lesson = dataclasses.replace(lesson, augment=varied)
-            if why:
-                say(why)
         names = () if leave_out is None else read_names(leave_out, dataset)
         dataset = dataset.leave_out(names)
+        choice = decide(dataset, method=method, preset=preset, image_size=image_size, budget_ms=budget_ms, progress=progress)
+        dataset, made, sentences = steadied(choice.dataset, choice.method, keep_light=brightness == "keep", progress=progress)
+        if augment == "auto":
+            varied = made
+        for sentence in (*choice.said, *sentences[: None if augment == "auto" else 1]):
+            say(sentence)
+        lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=varied)
         run = teach(dataset, lesson, out, force=force or resume, progress=progress, say=say, left_out=names)
         told = tell_run(run, dataset, progress)
     if (learning := run.info.learning) is not None:
@@ -218,7 +235,15 @@ app.command()(look.evaluate)
 app.command()(look.report)
 
 
-@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@app.command(add_help_option=False, context_settings=_ANOTHER)
+def release(context: typer.Context) -> None:
+    """All of it in one command: look, choose, teach, quantize, report; photographs in, a bundle out (--help says more)."""
+    need_extra()
+    sys.stdout.flush()
+    os.execv(RELEASE[0], [*RELEASE, *context.args])
+
+
+@app.command(add_help_option=False, context_settings=_ANOTHER)
 def compare(context: typer.Context) -> None:
     """Teach, build and measure methods side by side, and say which one to take (--help says more)."""
     need_extra()
@@ -227,21 +252,23 @@ def compare(context: typer.Context) -> None:
     os.execv(CHOOSE[0], [*CHOOSE, *context.args])
 
 
-def _refuse_with_auto(preset: str, resume: bool, lone_masks: bool, **of_one_method: Any) -> None:
-    """What would only fail, or count for nothing, after minutes of comparing. Raises ConfigError."""
+def _refuse_with_auto(method: str, preset: str, resume: bool, lone_masks: bool, **of_one_method: Any) -> None:
+    """What would only fail, or count for nothing, once a method was chosen. Raises ConfigError."""
     if lone_masks:
         raise ConfigError("masks: they belong to the images of --bad, which is not given")
     if preset != "fast":
-        raise ConfigError(f"preset: --method auto compares the presets named fast, found {preset!r}; leave it out, or name the method")
+        raise ConfigError(f"preset: --method {method} chooses the preset, found {preset!r}; leave it out, or name the method")
     given = [name for name, value in of_one_method.items() if value not in (None, [])] + (["--resume"] if resume else [])
     if given:
-        raise ConfigError(f"{given[0].removeprefix('--')}: {given[0]} counts for one method; leave it out, or name the method, not auto")
+        raise ConfigError(
+            f"{given[0].removeprefix('--')}: {given[0]} counts for one method; leave it out, or name the method, not {method}"
+        )
 
 
-def _pick_method(data: Path, **options: Any) -> tuple[str, str, bool]:
-    """(method, preset) that `compare` takes for these options, and whether bad images taught there.
+def _pick_method(data: Path, **options: Any) -> tuple[str, str, str, bool]:
+    """(method, preset, image size) that `compare` recommends for these options, and whether bad images taught there.
 
-    Ends the process as `compare` does where it finds none.
+    Ends the process as `compare` does where nothing can be compared.
     """
     words: list[str] = []
     for name, value in options.items():
@@ -254,8 +281,9 @@ def _pick_method(data: Path, **options: Any) -> tuple[str, str, bool]:
         raise typer.Exit(code)
     comparison = json.loads(said)
     method, _, preset = comparison["best"].partition("/")
-    say(f"taking {method} ({preset}), chosen by {comparison['chosen_by']}")
-    return method, preset, comparison["n_bad_learnt"] > 0
+    say(f"taking {method} ({preset}), chosen by {comparison['chosen_by']}: {comparison['why']}")
+    height, width = comparison["input_hw"]
+    return method, preset, f"{height}x{width}", comparison["n_bad_learnt"] > 0
 
 
 @app.command()

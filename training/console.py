@@ -1,6 +1,8 @@
 """What the teaching commands share on a terminal: sentences and progress bars on stderr, and the options that say how images are read."""
 
 import importlib.util
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +21,9 @@ from training.facts import DEPTHS
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
 
 
+LINE_EVERY_S = 10.0
+"""Where nobody watches bars, a line says so often what is going on."""
+
 NEEDED = ("torch", "timm", "sklearn", "scipy", "safetensors")
 
 AllowDuplicates = Annotated[bool, typer.Option("--allow-duplicates", help="Images that were taught may be among those that are tested.")]
@@ -31,11 +36,15 @@ def say(text: str | Text) -> None:
 
 @contextmanager
 def bars() -> Iterator[Any]:
-    """A training Progress drawn on stderr, with the time left; silent where stderr is no terminal."""
+    """A training Progress drawn on stderr, with the time left; where stderr is no terminal, a line every ten seconds."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        with lines() as told:
+            yield told
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as shown:
+    with Progress(*columns, console=console, transient=True) as shown:
 
         def progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
@@ -43,6 +52,31 @@ def bars() -> Iterator[Any]:
             shown.update(tasks[what], completed=done, total=total, visible=done < total)
 
         yield progress
+
+
+@contextmanager
+def lines(every_s: float = LINE_EVERY_S) -> Iterator[Any]:
+    """A training Progress that says on stderr every `every_s` seconds what is going on, also during a step that says nothing itself."""
+    began, over = time.monotonic(), threading.Event()
+    last: tuple[str, int, int] | None = None
+
+    def progress(what: str, done: int, total: int) -> None:
+        nonlocal last
+        last = (what, done, total)
+
+    def tell() -> None:
+        while not over.wait(every_s):
+            if last is not None:
+                what, done, total = last
+                say(f"{time.monotonic() - began:4.0f} s  {what}" + (f" {done}/{total}" if total > 1 else ""))
+
+    teller = threading.Thread(target=tell, name="progress", daemon=True)
+    teller.start()
+    try:
+        yield progress
+    finally:
+        over.set()
+        teller.join()
 
 
 def parse_roi(text: str | None) -> tuple[int, int, int, int] | None:

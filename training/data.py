@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import re
 import statistics
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -103,6 +103,7 @@ def load_dataset(
     tiles: TileSpec | TilesFor | None = None,
     bayer: Bayer | None = None,
     bits: int | None = None,
+    known: Mapping[Path, Facts] | None = None,
     progress: Progress = silent,
 ) -> Dataset:
     """Find and check all images at `path`, in any of the layouts of training/formats.py.
@@ -125,6 +126,7 @@ def load_dataset(
         tiles: how a large region is cut, or what says so once the region's size is known; `image_size` is then that of one tile.
         bayer: the files are raw mosaics of this pattern.
         bits: significant bits of 16-bit files, as the camera states them.
+        known: what `inspect_data` has found of these very files, which are then not decoded again.
         progress: told of each image.
 
     Raises:
@@ -143,7 +145,7 @@ def load_dataset(
     learns = spec is None or not test
     own = (*found.train, *found.bad) if learns else ()
     samples = (*own, *test, *given)
-    facts = _inspect(samples, progress)
+    facts = _inspect(samples, progress, known or {})
     if spec is None:
         ignore = None if ignore_mask is None else read_mask(ignore_mask)
         depth = _depth(facts, bits)
@@ -203,8 +205,11 @@ def parse_image_size(text: str, sizes_wh: Sequence[tuple[int, int]]) -> tuple[in
     return height, width
 
 
-def _inspect(samples: Sequence[Sample], progress: Progress) -> list[Facts]:
-    found = look([s.path for s in samples], lambda done: progress("check images", done, len(samples)))
+def _inspect(samples: Sequence[Sample], progress: Progress, known: Mapping[Path, Facts] | None = None) -> list[Facts]:
+    known = known or {}
+    new = [s.path for s in samples if s.path not in known]
+    looked = dict(zip(new, look(new, lambda done: progress("check images", done, len(new))), strict=True))
+    found = [known.get(s.path) or looked[s.path] for s in samples]
     refuse([str(f) for f in found if isinstance(f, DataError)])
     return [f for f in found if isinstance(f, Facts)]
 

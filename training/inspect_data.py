@@ -1,7 +1,7 @@
 """What an engineer should know of a data set before teaching from it: counts, sizes, and all that is wrong, not only the first thing."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from training.annotations import with_marks
 from training.duplicates import find_pairs
 from training.facts import Facts, bits_for, look, say_turned
 from training.formats import find
+from training.inspect.pose import LEAST, LOOKED_AT, advise, describe, pose_of, spread
 from training.layout import LISTED, Found, Sample, find_bad
 from training.left_out import say_left_out, say_pages
 from training.masks import Survey, settle, size_of_truth
@@ -46,6 +47,18 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A line for each of them."""
 
 
+class Lie(msgspec.Struct, frozen=True, kw_only=True):
+    """How the good parts to learn from lie, and what `fit` takes because of it."""
+
+    explained: float
+    """See `training.inspect.pose.Pose`."""
+    shift: float | None
+    light: float
+    method: str
+    preset: str
+    why: str
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """What `lineside-train inspect --json` prints."""
 
@@ -61,6 +74,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Significant bits by the brightest pixel of all files of one depth: [8], [12], or both where depths are mixed."""
     findings: list[Finding]
     remarks: list[str]
+    lie: Lie | None = None
+    """None for fewer than 8 good images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +87,8 @@ class Inspection:
     """Those that can be read, training images first."""
     empty: frozenset[Path]
     """Images whose masks mark nothing."""
+    facts: Mapping[Path, Facts]
+    """Of each of the samples: `load_dataset` need not decode them again."""
 
 
 def inspect_data(
@@ -115,8 +132,9 @@ def inspect_data(
         bits=sorted({bits_for(max(f.largest for f in facts if f.dtype == d)) if d == "uint16" else 8 for d in {f.dtype for f in facts}}),
         findings=[f for f in findings if f.items],
         remarks=[*_remarks(found, kept, facts), *masks_found.notes, *(say_left_out(bad) if bad is not None else [])],
+        lie=_lie(kept, facts),
     )
-    return Inspection(summary, kept, empty)
+    return Inspection(summary, kept, empty, {s.path: f for s, f in zip(kept, facts, strict=True)})
 
 
 def show(summary: Summary, console: Console) -> None:
@@ -143,8 +161,24 @@ def show(summary: Summary, console: Console) -> None:
             console.print(f"  … and {len(finding.items) - len(shown)} more; --json names all")
     for remark in summary.remarks:
         console.print(f"\nremark: {remark}")
+    if (lie := summary.lie) is not None:
+        console.print(f"\n{lie.why}; {describe(lie)}")
     if not summary.findings:
         console.print("\nnothing wrong: every file can be read, and no picture is there twice")
+
+
+def _lie(samples: tuple[Sample, ...], facts: list[Facts]) -> Lie | None:
+    """By whole frames: what a region of interest or tiles show may lie otherwise, which `fit` measures again."""
+    smalls = {s.path: f.small for s, f in zip(samples, facts, strict=True) if s.is_good and s.split == "train"}
+    if len(smalls) < LEAST:
+        return None
+    chosen = spread([s for s in samples if s.path in smalls], LOOKED_AT)
+    pose = pose_of(np.stack([smalls[s.path] for s in chosen]))
+    advice = advise(pose, len(smalls))
+    return Lie(
+        explained=round(pose.explained, 3), shift=None if pose.shift is None else round(pose.shift, 4), light=round(pose.light, 3),
+        method=advice.method, preset=advice.preset, why=advice.why,
+    )  # fmt: skip
 
 
 def _counts(samples: tuple[Sample, ...], empty: frozenset[Path]) -> list[Count]:

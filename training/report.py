@@ -127,6 +127,7 @@ def write_report(
     masks: Path | None = None,
     device: str = "CPU",
     allow_duplicates: bool = False,
+    dataset: Dataset | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Measure a run or a bundle on `data` and write the page to `out`, whole or not at all.
@@ -138,6 +139,7 @@ def write_report(
         threshold: another threshold, shown beside the stated one with what it costs.
         bad, masks, allow_duplicates: as for `load_dataset`.
         device: inference device for a bundle.
+        dataset: the images, where they are at hand already; `data`, `bad` and `masks` do not count then.
         progress: told of each image.
 
     Raises:
@@ -148,7 +150,7 @@ def write_report(
     if threshold is not None and not 0 < threshold <= float(np.finfo(np.float32).max):
         raise ConfigError(f"threshold: expected a raw score, a float32 above 0, found {threshold}")
     subject = open_subject(detector, device)
-    dataset = load_dataset(
+    dataset = dataset or load_dataset(
         data, bad=bad, masks=masks, spec=subject.spec, ignore=subject.ignore, allow_duplicates=allow_duplicates, progress=progress
     )
     report = subject.evaluate(dataset, progress)

@@ -73,6 +73,20 @@ def shifts(dataset: Dataset, method: str) -> tuple[Augment | None, str]:
     )
 
 
+def steadied(
+    dataset: Dataset, method: str, *, keep_light: bool = False, progress: Progress = silent
+) -> tuple[Dataset, Augment | None, tuple[str, ...]]:
+    """Both remedies for a method: the data set, what it learns from beside it, and a sentence each. Raises DataError.
+
+    `keep_light`: leave brightness as it comes.
+    """
+    light = "brightness is left as it comes (--brightness keep)"
+    if not keep_light:
+        dataset, light = with_brightness(dataset, progress)
+    augment, shifted = shifts(dataset, method)
+    return dataset, augment, (light, *([shifted] if shifted else []))
+
+
 def brightness(dataset: Dataset, samples: Sequence[Sample], progress: Progress = silent) -> npt.NDArray[np.float64]:
     """(n,) mean gray level of model inputs before anything is done to it, of up to LOOKED_AT of `samples`. Raises DataError."""
     plain = dataclasses.replace(dataset, spec=msgspec.structs.replace(dataset.spec, brightness=None)).preprocessor()

@@ -101,6 +101,19 @@ def test_fit_calibrate_evaluate(data: Path, tmp_path: Path, capsys: pytest.Captu
     assert code == 82 and "24 good images" in err
 
 
+def test_a_fit_without_a_method_says_how_parts_lie_and_takes_what_follows(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = here("fit", data, "--out", tmp_path / "run", capsys=capsys)
+    assert code == 0, err
+    assert "parts lie anyhow (0.0" in err and "padim shared" in err  # every drawn part is another texture
+    taught = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (taught["method"], taught["preset"], taught["input"]["height"], taught["input"]["width"]) == ("padim", "shared", 256, 256)
+    assert "input 256x256" in err and "ms of model time" in err
+    inspected = here("inspect", data, capsys=capsys)[1]
+    assert "parts lie anyhow (0.0" in inspected and "padim shared" in inspected
+
+
 def test_without_torch_one_line_names_the_extra(data: Path, tmp_path: Path) -> None:
     result = lineside_train("fit", data, "--method", "padim", "--out", tmp_path / "run", block=("torch",))
     assert result.returncode == 83

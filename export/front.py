@@ -1,0 +1,317 @@
+"""`lineside-train release`: from a folder of photographs to a bundle and one page about it, in one command.
+
+Looks, chooses method and size, teaches, sets the threshold, quantizes behind the gate, packs, and writes the report; every step is the
+function that the single commands call, on one data set that is read once. lineside-train starts this as a process, since teaching does
+not import exporting.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import typer
+from rich.console import Console
+
+from edge_runtime.bundle import Metrics, ModelBundle
+from edge_runtime.console import run_app
+from edge_runtime.errors import ConfigError, ExportError
+from export.accept import Asked
+from export.build import Options, build
+from export.build import Report as Built
+from export.cli import show_report
+from export.convert import convert_trunk
+from export.package import check_out
+from training.backbones import DEFAULT_BACKBONE, Backbone
+from training.calibrate import Rule
+from training.console import AllowDuplicates, bars, input_options, say
+from training.data import Dataset, load_dataset, read_names
+from training.fit import BackboneFn
+from training.fitting.remedies import steadied
+from training.inspect.choice import AUTO, decide
+from training.inspect_data import Summary, inspect_data
+from training.judging.acceptance import Criteria, parse_accept
+from training.lesson import Lesson, learns, outlier_source, resolve
+from training.material import OutlierSource
+from training.methods.base import Progress, silent
+from training.methods.table import METHODS
+from training.report import write_report
+from training.run import check_free
+from training.teach import teach
+
+STEPS = ("look at the images", "choose method and size", "teach", "quantize, compare, pack", "report")
+GATE_IMAGES = 32
+"""On which the FP32 graph is compared with torch: the conversion is right or wrong, whatever the picture."""
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a release is to be made of, beside the data."""
+
+    out: Path
+    method: str = AUTO
+    """A method, `method/preset`, or "auto"."""
+    image_size: str = AUTO
+    budget_ms: float | None = None
+    false_reject_rate: float | None = None
+    bad: Path | None = None
+    masks: Path | None = None
+    backbone: str = DEFAULT_BACKBONE
+    weights: Path | None = None
+    seed: int = 0
+    minutes: float | None = None
+    allow_duplicates: bool = False
+    force: bool = False
+    accept: Criteria | None = None
+    """What is asked; None: the defaults."""
+    keep_light: bool = False
+    """Judge pictures as bright as they come."""
+    leave_out: Path | None = None
+    """Names of good images that are not to be learnt."""
+    reading: dict[str, Any] = field(default_factory=dict)
+    """More arguments of `load_dataset`: roi, ignore_mask, tiles, bayer, bits."""
+
+    @property
+    def run(self) -> Path:
+        """Where what was taught is kept: `calibrate` and `lineside-export build` go on from there."""
+        return self.out.with_name(f"{self.out.name}.run")
+
+    @property
+    def page(self) -> Path:
+        """The report."""
+        return self.out.with_name(f"{self.out.name}.html")
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What came of it."""
+
+    bundle: Path
+    page: Path
+    run: Path
+    precision: str
+    metrics: Metrics
+    summary: Summary
+    seconds: float
+
+
+@app.command()
+def release(
+    data: Annotated[
+        Path, typer.Argument(help="Folder or .csv of photographs: good ones to learn from; bad ones, where there are, to judge by.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The bundle to write; BUNDLE.html (the report) and BUNDLE.run (what was taught) come beside it.")
+    ],
+    method: Annotated[str, typer.Option(help="auto: by how the parts lie; or a method, or method/preset.")] = AUTO,
+    image_size: Annotated[str, typer.Option(help="Model input: N, HxW, or auto.")] = AUTO,
+    budget_ms: Annotated[float | None, typer.Option(min=0.01, help="Model time that --image-size auto may take, by estimate.")] = None,
+    false_reject_rate: Annotated[
+        float | None, typer.Option(help="Stated share of good parts rejected; default 0.01 or what the images support.")
+    ] = None,
+    bad: Annotated[Path | None, typer.Option(help="Folder of bad images, beside those of the data.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Masks of the images of --bad.")] = None,
+    backbone: Annotated[str, typer.Option(help="timm's model name.")] = DEFAULT_BACKBONE,
+    weights: Annotated[Path | None, typer.Option(help="State dict of the backbone.")] = None,
+    roi: Annotated[str | None, typer.Option(help="Region of interest X,Y,W,H in image pixels.")] = None,
+    ignore_mask: Annotated[Path | None, typer.Option(help="What is not black is ignored.")] = None,
+    tiles: Annotated[str | None, typer.Option(help="Cut each image into COLUMNSxROWS tiles.")] = None,
+    tile_size: Annotated[str | None, typer.Option(help="Or into tiles of at most WIDTHxHEIGHT pixels.")] = None,
+    overlap: Annotated[str | None, typer.Option(help="Share of a tile that its neighbour sees, too.")] = None,
+    bayer: Annotated[str | None, typer.Option(help="Images are a raw mosaic: RGGB, BGGR, GRBG or GBRG.")] = None,
+    bits: Annotated[int | None, typer.Option(help="Significant bits of 16-bit files: 10, 12, 14 or 16.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="For a method that learns by steps.")] = None,
+    allow_duplicates: AllowDuplicates = False,
+    accept: Annotated[
+        str | None, typer.Option(help='What is asked, such as "misses <= 2 %, rejects <= 1 %"; default as of lineside-export build.')
+    ] = None,
+    brightness: Annotated[
+        str, typer.Option(help="auto brings all pictures to one brightness unless that would hide bad parts; or keep.")
+    ] = "auto",
+    leave_out: Annotated[Path | None, typer.Option(help="Text file with names of good images that are not to be learnt.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what an earlier release has left at these places; build what does not meet --accept.")
+    ] = False,
+) -> None:
+    """Look, choose, teach, set the threshold, quantize, compare, pack, and report: photographs in, a bundle for the station out."""
+    if brightness not in ("auto", "keep"):
+        raise ConfigError(f"brightness: expected auto or keep, found {brightness!r}")
+    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
+    reading.pop("image_size")
+    request = Request(
+        out,
+        method,
+        image_size,
+        budget_ms,
+        false_reject_rate,
+        bad,
+        masks,
+        backbone,
+        weights,
+        seed,
+        minutes,
+        allow_duplicates,
+        force,
+        None if accept is None else parse_accept(accept),
+        brightness == "keep",
+        leave_out,
+        reading,
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    with bars() as progress:
+        released = make_release(data, request, progress, say, lambda built: show_report(built, console))
+    for line in verdict(released):
+        console.print(line, markup=False)
+
+
+def make_release(
+    data: Path, request: Request, progress: Progress = silent, say: Callable[[str], None] = lambda text: None,
+    show: Callable[[Built], None] = lambda built: None,
+) -> Released:  # fmt: skip
+    """Do it; `say` gets sentences for the user, `show` what the build came to.
+
+    What a gate refuses still gets its page, of what was taught, and the refusal is raised. Raises ConfigError, DataError, CalibrationError,
+    ExportError.
+    """
+    began = time.monotonic()
+    _check_places(request)
+    lesson = _lesson(request)
+
+    _step(say, 1)
+    looked = inspect_data(data, bad=request.bad, masks=request.masks, told=lambda done, total: progress("check images", done, total))
+    dataset = load_dataset(
+        data, bad=request.bad, masks=request.masks, image_size=request.image_size, allow_duplicates=request.allow_duplicates,
+        known=looked.facts, progress=progress, **request.reading,
+    )  # fmt: skip
+    for note in dataset.notes:
+        say(f"   {note}")
+    for finding in looked.summary.findings:
+        say(f"   {len(finding.items)} × {finding.what}, the first: {finding.items[0]}")
+    names = () if request.leave_out is None else read_names(request.leave_out, dataset)
+    dataset = dataset.leave_out(names)
+    outlier_source(lesson, sum(s.split == "train" for s in dataset.bad))
+
+    _step(say, 2)
+    choice = decide(
+        dataset, method=request.method.partition("/")[0], preset=lesson.preset, image_size=request.image_size, budget_ms=request.budget_ms,
+        progress=progress,
+    )  # fmt: skip
+    for sentence in choice.said:
+        say(f"   {sentence}")
+    dataset, augment, sentences = steadied(choice.dataset, choice.method, keep_light=request.keep_light, progress=progress)
+    for sentence in sentences:
+        say(f"   {sentence}")
+    lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=augment)
+
+    _step(say, 3)
+    indented = lambda text: say(f"   {text}")  # noqa: E731
+    run = teach(dataset, lesson, request.run, force=request.force, progress=progress, say=indented, backbone_fn=openvino_backbone(dataset),
+                left_out=names)  # fmt: skip
+    say(f"   threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
+
+    _step(say, 4)
+    options = Options(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
+    try:
+        built = build(run, request.out, None, options, progress, dataset=dataset)
+    except ExportError:
+        write_report(request.run, data, request.page, dataset=dataset, progress=progress)
+        say(f"   refused; {request.page} shows why, {request.run} holds what was taught")
+        raise
+    precision = "int8" if "int8" in built.latency_ms else "fp32"
+    show(built)
+
+    _step(say, 5)
+    write_report(request.out, data, request.page, dataset=dataset, progress=progress)
+    return Released(request.out, request.page, request.run, precision, built.metrics[precision], looked.summary, time.monotonic() - began)
+
+
+def verdict(released: Released) -> list[str]:
+    """What a person reads last: what it is worth, where it lies, and what to do next."""
+    m = released.metrics
+    acceptance = ModelBundle.open(released.bundle).manifest.acceptance
+    if acceptance is not None:
+        worth = acceptance.sentence
+    elif m.n_bad and m.false_accept_rate is not None:
+        missed, rejected = round(m.false_accept_rate * m.n_bad), round((m.false_reject_rate or 0) * m.n_good)
+        worth = f"at its threshold it misses {missed} of {m.n_bad} bad parts and rejects {rejected} of {m.n_good} good ones"
+    else:
+        worth = "no bad part was at hand, so nobody knows yet what it misses: photograph some, and run this again with --bad FOLDER"
+    return [
+        "",
+        worth,
+        f"bundle {released.bundle} ({released.precision}), report {released.page}, taught {released.run}; {released.seconds:.0f} s",
+        f'next: bundle = "{released.bundle}" in the recipe, then `lineside check STATION.toml`',
+    ]
+
+
+def openvino_backbone(dataset: Dataset) -> Callable[[Backbone], BackboneFn]:
+    """A frozen backbone run by OpenVINO in FP32, which takes a third of torch's time; the gate compares the two."""
+
+    def make(backbone: Backbone) -> BackboneFn:
+        graph = convert_trunk(backbone, dataset.spec.height, dataset.spec.width).convolutions
+        request = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+
+        def run(batch: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+            rows = []
+            for picture in batch:
+                request.infer({0: picture[None]}, share_inputs=True)
+                rows.append([request.get_output_tensor(i).data[0].copy() for i in range(len(backbone.spec.strides))])
+            return [np.stack(level) for level in zip(*rows, strict=True)]
+
+        return run
+
+    return make
+
+
+def _lesson(request: Request) -> Lesson:
+    """With a method that stands for "auto" until the images were seen. Raises ConfigError."""
+    name, _, preset = request.method.partition("/")
+    if name != AUTO and name not in METHODS:
+        raise ConfigError(f"method: expected auto or one of {', '.join(METHODS)}, found {request.method!r}")
+    if name == AUTO and preset:
+        raise ConfigError(f"method: auto chooses the preset, found {request.method!r}")
+    if request.budget_ms is not None and request.image_size != AUTO:
+        raise ConfigError("budget: --budget-ms only counts together with --image-size auto")
+    method = "padim" if name == AUTO else name
+    bad, masks = (str(p.resolve()) if p else None for p in (request.bad, request.masks))
+    rule = None if request.false_reject_rate is None else Rule(kind="false_reject_rate", target=request.false_reject_rate)
+    source = None
+    if METHODS[method].outliers != "none":
+        source = OutlierSource(bad=bad, masks=masks) if bad is not None else None
+    elif bad is not None:
+        rule = Rule(kind="gap", target=request.false_reject_rate, bad=bad, masks=masks)
+    lesson = Lesson(
+        method, preset or "fast", {}, request.backbone, request.weights, request.seed, rule, None, source,
+        request.minutes if learns(method) else None,
+    )  # fmt: skip
+    resolve(lesson)
+    return lesson
+
+
+def _check_places(request: Request) -> None:
+    """Raises ConfigError before minutes of work, where something is in the way."""
+    check_out(request.out, zipped=False, force=request.force)
+    check_free(request.run, request.force)
+    if request.page.is_dir() or (request.page.exists() and not request.force):
+        raise ConfigError(f"out: {request.page} exists already; choose another place or add --force to replace it")
+
+
+def _step(say: Callable[[str], None], number: int) -> None:
+    say(f"{number}/{len(STEPS)} {STEPS[number - 1]}")
+
+
+def main() -> None:
+    """Entry point of `python -m export.front`, which lineside-train starts."""
+    run_app(app, name="lineside-train release")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What `fit` takes where nothing is named: the method by how parts lie, the input's size by their aspect, known defects and a budget."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_runtime.preprocess import Preprocessor, read_image
+from training.data import Dataset, inputs
+from training.facts import small_of
+from training.inspect.pose import LEAST, LOOKED_AT, Pose, Smalls, advise, describe, pose_of, spread
+from training.inspect.size import SIDE, Size, choose_size, regions_wh, resized, smallest_defect
+from training.layout import Sample
+from training.methods.base import Progress, silent
+from training.methods.table import METHODS
+
+AUTO = "auto"
+SHARED_SIDE = 640
+"""What padim shared wants: without places, only detail tells. On deeppcb 0.83 at 256 pixels, 0.98 at 640."""
+SHARED_BUDGET_MS = 50.0
+"""Model time for it where no budget is stated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is to be taught, and the data at the size that was chosen."""
+
+    method: str
+    preset: str
+    dataset: Dataset
+    pose: Pose | None
+    size: Size | None
+    """None: the user named it."""
+    said: tuple[str, ...]
+    """Sentences for the user."""
+
+
+def decide(
+    dataset: Dataset, *, method: str = AUTO, preset: str = "fast", image_size: str = AUTO, budget_ms: float | None = None,
+    progress: Progress = silent,
+) -> Choice:  # fmt: skip
+    """Choose what is "auto"; what is named stays. Reads at most LOOKED_AT images (a second or two). Raises DataError with the path.
+
+    `dataset`: loaded with this `image_size`. `budget_ms`: model time that the size may take; None is the default of the method.
+    """
+    if method != AUTO and image_size != AUTO:
+        return Choice(method, preset, dataset, None, None, ())
+    said: list[str] = []
+    smalls, frames = look_at(dataset.train, dataset.preprocessor(), progress=progress)
+    pose = pose_of(smalls) if len(smalls) >= LEAST else None
+    views = dataset.preprocessor().views
+    if method == AUTO:
+        if pose is None:
+            method, preset = "padim", "fast"  # fit itself says that these are too few
+        else:
+            method, preset, why = advise(pose, len(dataset.train), views)
+            said += [why, describe(pose)]
+    size = None
+    if image_size == AUTO:
+        shared = (method, preset) == ("padim", "shared")
+        budget = SHARED_BUDGET_MS if budget_ms is None and shared else budget_ms
+        size = choose_size(
+            regions_wh(dataset, frames), smallest_defect(dataset), budget_ms=budget, precision=METHODS[method].precision(preset),
+            views=views, least_side=SHARED_SIDE if shared else SIDE,
+        )  # fmt: skip
+        dataset = resized(dataset, size)
+        said.append(f"input {size.height}x{size.width}: {size.why}; about {size.ms:g} ms of model time")
+        said += [size.advice] if size.advice else []
+    return Choice(method, preset, dataset, pose, size, tuple(said))
+
+
+def look_at(
+    samples: Sequence[Sample], prepare: Preprocessor, limit: int = LOOKED_AT, progress: Progress = silent
+) -> tuple[Smalls, list[tuple[int, int]]]:
+    """((N, 32, 32) of what the model will see, tile by tile, and the (width, height) of each frame) of `limit` samples at most.
+
+    They are spread evenly over all. Raises DataError with the path.
+    """
+    chosen = spread(samples, limit)
+
+    def small(sample: Sample) -> tuple[list[Smalls], tuple[int, int]]:
+        wh = prepare.spec.frame_wh
+        if wh is None:
+            height, width = read_image(sample.path).shape[:2]
+            wh = (width, height)
+        return [small_of(picture) for picture in inputs([sample], prepare)], wh
+
+    smalls: list[Smalls] = []
+    sizes: list[tuple[int, int]] = []
+    with ThreadPoolExecutor(4) as pool:  # decoding releases the GIL
+        for i, (pictures, wh) in enumerate(pool.map(small, chosen)):
+            smalls += pictures
+            sizes.append(wh)
+            progress("how parts lie", i + 1, len(chosen))
+    return np.stack(smalls), sizes
