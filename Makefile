@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NOT_TIMED := tests/unit/training tests/unit/export tests/packaging
 
-.PHONY: setup demo test check bench soak benchmark-methods deb clean
+.PHONY: setup demo test check bench soak benchmark-methods benchmark-thresholds deb clean
 
 setup: $(READY)
 
@@ -43,6 +43,9 @@ soak: $(READY)
 
 benchmark-methods: $(READY)
 	@$(BIN)/python -m tests.bench_methods --write $(BENCH)
+
+benchmark-thresholds: $(READY)
+	@$(BIN)/python -m tests.bench_thresholds --write $(BENCH)
 
 deb: $(READY)
 	@bash deploy/deb.sh --python $(BIN)/python $(DEB)

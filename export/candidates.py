@@ -125,7 +125,7 @@ class Kitchen:
             outliers = self._bad_to_learn(precision, picks, make_head(lesson.method, params, shapes).grid_hw)
         fitted = fit_held_out(
             lesson.method, params, shapes, self._features("taught", precision, picks), self.prepare, self.seed,
-            course=Course(outliers, Schedule(minutes=minutes)), progress=self.progress,
+            course=Course(outliers, Schedule(minutes=minutes), alone=True), progress=self.progress,
         )  # fmt: skip
         threshold = apply_rule(default_rule(len(fitted.held_out.score)), fitted.held_out)[0].value
         good, bad = (score_features(fitted.head, self._features(n, precision, picks), self.prepare).score for n in ("good", "bad"))

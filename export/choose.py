@@ -53,6 +53,7 @@ def compare(
     from export.compare import compare as run
     from export.package import check_out
     from training.data import load_dataset
+    from training.fitting.remedies import with_brightness
     from training.inspect.choice import decide
 
     if out.exists():  # not check_out's words: there is no --force here
@@ -72,7 +73,9 @@ def compare(
         choice = decide(dataset, image_size=image_size, budget_ms=budget_ms, progress=progress)
         for sentence in choice.said:
             say(sentence)
-        dataset, default = choice.dataset, f"{choice.method}/{choice.preset}"
+        dataset, why = with_brightness(choice.dataset, progress)
+        say(why)
+        default = f"{choice.method}/{choice.preset}"
         wanted = fast_methods(dataset) if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
         found = run(dataset, Request(wanted, budget_ms, backbone, weights, seed, minutes, default), out, progress, say)
     for name, reason in found.failed.items():

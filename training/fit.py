@@ -126,6 +126,8 @@ class Course:
     checkpoint: Checkpoint | None = None
     learnt: Head | None = None
     """Learn nothing; take this one's weights, and compute anew what is computed: for features that differ a little."""
+    alone: bool = False
+    """Never learn further heads to score the images that are learnt from: for figures that need no fine threshold."""
     known: Scores | None = None
     """With `learnt`: held-out scores of all images on the features that it was learnt on, where there are such."""
 
@@ -170,7 +172,7 @@ def fit_held_out(
     head = head.cpu().eval().requires_grad_(False)
     found = None if painted is None else score_features(head, painted.features, prepare)
     scores = score_features(head, unseen, prepare)
-    if course.learnt is not None or not learns_again(features.n_images, course.schedule.minutes):
+    if course.learnt is not None or course.alone or not learns_again(features.n_images, course.schedule.minutes):
         if course.known is not None and len(course.known) == features.n_images:
             scores, held = _scaled(course.known, scores, held), np.arange(features.n_images)
         return Fitted(head, scores, held, outcome, found)
