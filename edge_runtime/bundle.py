@@ -250,6 +250,8 @@ class Dataset(_Record, frozen=True, kw_only=True):
     """Of their files, so that no evaluation counts them."""
     n_synthetic: int = 0
     """Defects painted into good parts that it learnt from."""
+    odd: tuple[str, ...] = ()
+    """Names of good images that look unlike the others, the oddest first; up to 50 of them (training.judging.odd)."""
 
 
 class Manifest(_Record, frozen=True, kw_only=True):

@@ -12,7 +12,9 @@ from edge_runtime.bundle import DisplayScale, InputSpec, Threshold
 from edge_runtime.overlay.picture import as_bgr, heat_table, paint_heat, paint_regions, scale_share
 from edge_runtime.regions import find_regions, worst_place
 from edge_runtime.sinks.preview import encode_small
+from training.data import Dataset
 from training.evaluate import Predict, Scored
+from training.layout import Sample
 from training.masks import truth
 from training.run import frame_of
 
@@ -78,30 +80,58 @@ def shoot(
 
     Raises DataError.
     """
+    scores = scored.scores.score
+    return [as_shot(develop(predict, scored.samples[i], spec, display, threshold, line, float(scores[i]))) for i in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Developed:
+    """One part, as pictures (h, w, 3) uint8 BGR of one size."""
+
+    sample: Sample
+    score: float
+    severity: float
+    plain: npt.NDArray[np.uint8]
+    painted: npt.NDArray[np.uint8]
+
+
+def develop(
+    predict: Predict, sample: Sample, spec: InputSpec, display: DisplayScale, threshold: Threshold, line: float, score: float | None = None
+) -> Developed:
+    """A part as it is, and with the heat map and boxes at `line`. `score`: None is what `predict` says. Raises DataError."""
     moved = line / threshold.value
     map_threshold = threshold.map_value * moved
-    shots = []
-    for row in rows:
-        sample = scored.samples[row]
-        frame = frame_of(sample.path, spec)
-        found = predict(frame)
-        height, width = frame.image.shape[:2]
-        regions = find_regions(found.score_map, found.grid_to_frame, (width, height), map_threshold)
-        score = float(scored.scores.score[row])
-        if score > line and not regions:
-            regions = worst_place(found.score_map, found.grid_to_frame, (width, height))
-        plain = _small(encode_small(frame.image, _SIDE_PX, spec.bits))
-        h, w = plain.shape[:2]
-        to_picture = (w / width, h / height)
-        painted = plain.copy()
-        share = scale_share(found.score_map, display.low, display.high * moved)
-        paint_heat(painted, share, np.diag(to_picture) @ found.grid_to_frame)
-        paint_regions(painted, regions, to_picture, map_threshold, _UNIT)
-        mask = truth(sample, (width, height))
-        if mask is not None and mask.any():
-            _outline(plain, mask)
-        shots.append(Shot(sample.path.name, sample.kind, score, score / line, _uri(plain), _uri(painted), (w, h)))
-    return shots
+    frame = frame_of(sample.path, spec)
+    found = predict(frame)
+    score = found.score if score is None else score
+    height, width = frame.image.shape[:2]
+    regions = find_regions(found.score_map, found.grid_to_frame, (width, height), map_threshold)
+    if score > line and not regions:
+        regions = worst_place(found.score_map, found.grid_to_frame, (width, height))
+    plain = _small(encode_small(frame.image, _SIDE_PX, spec.bits))
+    h, w = plain.shape[:2]
+    to_picture = (w / width, h / height)
+    painted = plain.copy()
+    share = scale_share(found.score_map, display.low, display.high * moved)
+    paint_heat(painted, share, np.diag(to_picture) @ found.grid_to_frame)
+    paint_regions(painted, regions, to_picture, map_threshold, _UNIT)
+    mask = truth(sample, (width, height))
+    if mask is not None and mask.any():
+        _outline(plain, mask)
+    return Developed(sample, score, score / line, plain, painted)
+
+
+def as_shot(part: Developed) -> Shot:
+    """For a page."""
+    h, w = part.plain.shape[:2]
+    return Shot(part.sample.path.name, part.sample.kind, part.score, part.severity, _uri(part.plain), _uri(part.painted), (w, h))
+
+
+def odd_samples(dataset: Dataset, names: Sequence[str], most: int = WORST) -> list[Sample]:
+    """Good images by name, as far as they are still there."""
+    root = dataset.path.parent if dataset.path.is_file() else dataset.path
+    paths = [root / name for name in names]
+    return [Sample(path, "good", True, None, "train") for path in paths if path.is_file()][:most]
 
 
 def heat_css() -> str:

@@ -89,6 +89,9 @@ def inspect_(
     out: Annotated[Path | None, typer.Option(help="Draw a contact sheet into this .png or .jpg.")] = None,
     bad: Annotated[Path | None, typer.Option(help="Folder of bad images.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Masks of the bad images.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Of a run taught on these images: name the good ones that look unlike the others, and draw them.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Look at every image and mask before teaching: counts, sizes, copies, empty masks, unreadable files.
@@ -100,6 +103,9 @@ def inspect_(
 
     if out is not None:
         check_name(out)
+    if run is not None:
+        _show_odd(run, data, out, as_json)
+        return
     with bars() as progress:
         found = inspect_data(data, bad=bad, masks=masks, told=lambda done, total: progress("check images", done, total))
     if as_json:
@@ -110,6 +116,29 @@ def inspect_(
         save_sheet(found, out)
         say(f"wrote {out}")
     raise typer.Exit(EXIT_FINDINGS if found.summary.findings else EXIT_OK)
+
+
+def _show_odd(run_path: Path, data: Path, out: Path | None, as_json: bool) -> None:
+    """The odd ones of a run, by name and, with `out`, as pictures."""
+    need_extra()
+    from training.data import load_dataset
+    from training.inspect.odd_sheet import save_odd_sheet
+    from training.run import load_run
+
+    taught = load_run(run_path)
+    odd, n = taught.info.odd, taught.info.dataset.n_good + taught.info.apart
+    if as_json:
+        sys.stdout.write(msgspec.json.encode({"odd": odd, "apart": taught.info.apart, "n_good": n}).decode() + "\n")
+    else:
+        console = Console(highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{len(odd)} of {n} good images look unlike the others{': bad, oddly placed, or rare?' if odd else ''}")
+        for name in odd:
+            console.print(f"  {name}")
+    if out is not None and odd:
+        with bars() as progress:
+            dataset = load_dataset(data, spec=taught.info.input, ignore=taught.ignore, allow_duplicates=True, progress=progress)
+            drawn = save_odd_sheet(taught, dataset, out, progress)
+        say(f"wrote {out}: {drawn} of them, each as it is and with its heat map")
 
 
 def _print_report(report: "Report") -> None:

@@ -26,7 +26,7 @@ from training.calibrate import clopper_pearson
 from training.data import Dataset, load_dataset
 from training.evaluate import Predict, Report, Scored, evaluate_bundle, evaluate_run, measure
 from training.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Array, Axis, Group, curve, histograms
-from training.gallery import Picks, Shot, heat_css, pick, shoot
+from training.gallery import Picks, Shot, as_shot, develop, heat_css, odd_samples, pick, shoot
 from training.judging.acceptance import LEAST_REAL, default_criteria, judge_acceptance
 from training.judging.envelope_figure import envelope_chart, envelope_sentences
 from training.judging.telling import Better, best_within
@@ -159,6 +159,8 @@ def write_report(
     picks = pick(scored, line)
     with subject.predictor() as predict:
         shots = _shots(predict, subject, scored, picks, line, progress)
+        odd = odd_samples(dataset, subject.dataset.odd)
+        shots["odd"] = [as_shot(develop(predict, s, subject.spec, subject.display, subject.threshold, line)) for s in odd]
     bench = run_bench(detector, device=device, count=BENCH_RUNS) if subject.sort == "bundle" else None
     page = _render(subject, report, dataset, line, picks, shots, bench)
     part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")

@@ -60,6 +60,9 @@ from training.run import (
     save_run,
 )  # fmt: skip
 
+ODD_KEPT = 50
+"""Odd images that a bundle names."""
+
 Say = Callable[[str], None]
 MakeBackboneFn = Callable[[Backbone], BackboneFn]
 
@@ -104,7 +107,7 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
         rule = default_rule(len(taught.held))
     detector = Detector(taught.trunk, taught.fitted.head)
     prepare = dataset.preprocessor()
-    record = _with_bad(dataset.record, taught.bad)
+    record = msgspec.structs.replace(_with_bad(dataset.record, taught.bad), odd=taught.odd[:ODD_KEPT])
     given = unlearnt([s for s in dataset.bad if s.split == "bad"], record)
     bad = score_samples(detector, given, prepare, progress) if rule.bad is not None else None
     threshold, display = apply_rule(rule, taught.fitted.held_out, bad, len(taught.apart), len(taught.odd))
