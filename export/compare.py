@@ -36,9 +36,9 @@ from training.methods.table import METHODS
 
 PAINTED, MOST_PAINTED = 4, 300
 """Synthetic defects to choose by, for each image that is held back, and at most: the noise is that of the good images by then."""
-FAST = ("padim/fast", "padim/shared", "patchcore/fast", "mvg/fast", "devnet/fast", "fastflow/fast", "fcdd/fast")
-"""Compared unless others are named, the cheapest first. Networks that start from nothing (stfpm, efficientad, autoencoder) do not pay on
-CPUs: they are compared by name alone."""
+FAST = ("padim/fast", "mvg/fast", "patchcore/fast", "devnet/fast", "fastflow/fast", "padim/shared", "fcdd/fast")
+"""Compared unless others are named, the cheapest first (FP32 needs features anew). Networks that start from nothing (stfpm, efficientad,
+autoencoder) do not pay on CPUs: they are compared by name alone."""
 DEFAULT = "padim/fast"
 ENOUGH_BAD = 2 * LEAST_BAD
 """Bad images that were given, from which on half of them teach and the other half choose; fewer all choose."""
@@ -244,9 +244,13 @@ def _cook(
 ) -> tuple[dict[str, Measured], dict[str, str]]:
     """Teach and judge while there is time: what is expected to take longer than is left is left out, but for the first."""
     pace_s = kitchen.seconds_a_picture()
-    costs = {name: _expected(name, kitchen, pace_s, request.minutes) for name in lessons}
-    before = _shared_cost(kitchen, lessons, pace_s)
-    total = before + sum(costs.values()) + PACE_S
+    costs, seen = {}, set[str]()
+    for name, lesson in lessons.items():
+        costs[name] = _expected(name, kitchen, pace_s, request.minutes)
+        if METHODS[lesson.method].network is None and (precision := METHODS[lesson.method].precision(lesson.preset)) not in seen:
+            seen.add(precision)
+            costs[name] += _features_cost(precision, kitchen, pace_s)
+    total = sum(costs.values()) + PACE_S
     limit = 60 * request.minutes
     say(
         f"{len(lessons)} methods on {len(kitchen.dataset.train)} images: about {total / 60:.1f} min here, by {1e3 * pace_s:.0f} ms"
@@ -259,11 +263,11 @@ def _cook(
         left = limit - PACE_S - (time.monotonic() - began)
         # A machine that has become busy since the estimate takes longer for all that follows, too.
         slower = max(1.0, (time.monotonic() - started) / expected) if expected else 1.0
-        needed = slower * costs[name] + (before if not measured else 0.0)
-        expected += costs[name] + (0.0 if measured else before)
+        needed = slower * costs[name]
         if measured and needed > left:
             failed[name] = f"no time for it: about {needed:.0f} s, and {max(left, 0):.0f} s are left of --minutes {request.minutes:g}"
             continue
+        expected += costs[name]
         progress(f"comparing {name}", done, len(lessons))
         minutes = None
         if learns(lesson.method):
@@ -284,7 +288,7 @@ def _in_order(lessons: dict[str, Lesson], request: Request) -> dict[str, Lesson]
 
 
 def _expected(name: str, kitchen: Kitchen, pace_s: float, minutes: float) -> float:
-    """Seconds that one candidate takes, features aside."""
+    """Seconds that one candidate takes, features aside. The first of each precision pays for these."""
     method = name.partition("/")[0]
     if METHODS[method].network is not None:
         return 60 * max(LEAST_MINUTES, minutes / 4)
@@ -292,13 +296,10 @@ def _expected(name: str, kitchen: Kitchen, pace_s: float, minutes: float) -> flo
     return _CANDIDATE_S + cost * len(kitchen.dataset.train) * kitchen.prepare.views * pace_s / _REFERENCE_S
 
 
-def _shared_cost(kitchen: Kitchen, lessons: dict[str, Lesson], pace_s: float) -> float:
-    """Seconds of features and quantization, which all candidates share."""
-    frozen = [lesson for lesson in lessons.values() if METHODS[lesson.method].network is None]
-    kinds = {METHODS[lesson.method].precision(lesson.preset) for lesson in frozen}
-    features = len(kinds) * kitchen.n_pictures * pace_s
-    quantized = min(300, len(kitchen.dataset.train)) * 2 * pace_s + _QUANTIZE_S * pace_s / _REFERENCE_S if "int8" in kinds else 0.0
-    return _START_S + features + quantized
+def _features_cost(precision: str, kitchen: Kitchen, pace_s: float) -> float:
+    """Seconds of all pictures through the backbone in one precision, quantization included."""
+    quantized = min(300, len(kitchen.dataset.train)) * 2 * pace_s + _QUANTIZE_S * pace_s / _REFERENCE_S if precision == "int8" else 0.0
+    return _START_S + kitchen.n_pictures * pace_s + quantized
 
 
 def _lesson(name: str, request: Request) -> Lesson:
