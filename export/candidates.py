@@ -144,7 +144,7 @@ class Kitchen:
         name = f"{lesson.method}-{lesson.preset}"
         precision = METHODS[lesson.method].precision(lesson.preset)
         run = teach(self.dataset, lesson, self.work / f"{name}.run", progress=self.progress)
-        options = Options(precision=precision, band=math.inf, budget=1.0, torch_images=8)
+        options = Options(precision=precision, band=math.inf, budget=1.0, torch_images=8, envelope=False)
         report = build(run, self.work / f"{name}.bundle", None, options, self.progress, dataset=self.dataset)
         bundle = ModelBundle.open(report.out)
         threshold = bundle.manifest.threshold.value
