@@ -20,7 +20,7 @@ from training.layout import Sample
 from training.learn import TrainedHead, hold_out
 from training.material import good_pictures, painted_pictures
 from training.methods.base import Progress, silent
-from training.run import IGNORE, Detector, Run, rewrite_info
+from training.run import IGNORE, Detector, Run, digest, rewrite_info
 
 
 def recalibrate(run: Run, rule: Rule, data: Path | None = None, progress: Progress = silent) -> Run:
@@ -109,10 +109,11 @@ def open_data(run: Run, data: Path | None, progress: Progress = silent) -> Datas
             f"(fingerprint {info.dataset.fingerprint[:12]}…), found {len(dataset.train)} in {path} "
             f"(fingerprint {dataset.record.fingerprint[:12]}…). Give their folder with --data, or fit again"
         )
-    if info.learning is not None and len(run.held_out.images) < len(dataset.train):
+    if info.learning is not None:
         # Which images were never learnt from follows from their order, and that from their names.
         held = {dataset.sha256[int(i)] for i in hold_out(len(dataset.train), info.seed)[1]}
-        if held != {i.sha256 for i in run.held_out.images}:
+        known = info.learning.held or digest({i.sha256 for i in run.held_out.images})
+        if digest(held) != known:
             raise DataError(
                 f"data: the images in {path} are those of the run under other names, so that it cannot be told which of them were held out;"
                 " give them their old names, or fit again"

@@ -6,10 +6,11 @@ written into a hidden folder beside its place and renamed at the end, so that a 
 """
 
 import dataclasses
+import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,6 +77,8 @@ class Learning(_Record, frozen=True, kw_only=True):
     minutes: float | None = None
     """The time budget that was given."""
     device: str = "cpu"
+    held: str | None = None
+    """sha256 over the sorted sha256 of the images that were never learnt from."""
 
 
 class RunInfo(_Record, frozen=True, kw_only=True):
@@ -184,6 +187,11 @@ class Run:
             return Prediction(score, grid, prepare.grid_to_frame(frame.image, grid.shape))
 
         return predict
+
+
+def digest(hashes: Collection[str]) -> str:
+    """One hash of many, whatever their order."""
+    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
 
 
 def make_params(method: str, values: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +54,7 @@ from training.run import (
     RunInfo,
     Trunk,
     check_free,
+    digest,
     make_head,
     make_network,
     nearest_folder,
@@ -135,7 +136,7 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
         tools=tools(),
         augment=lesson.augment,
         outliers=source,
-        learning=None if outcome is None else _learning(outcome, lesson),
+        learning=None if outcome is None else _learning(outcome, lesson, dataset.sha256),
         left_out=(*left_out, *taught.apart),
         apart=len(taught.apart),
         odd=taught.odd,
@@ -319,11 +320,12 @@ def tools() -> dict[str, str]:
     }
 
 
-def _learning(outcome: Outcome, lesson: Lesson) -> Learning:
+def _learning(outcome: Outcome, lesson: Lesson, sha256: Sequence[str]) -> Learning:
     where = "cpu" if METHODS[lesson.method].network is None else str(device())  # a head over features is too small for a GPU
     return Learning(
         steps=outcome.steps, best_step=outcome.best_step, best_loss=outcome.best, ended=outcome.ended,
         seconds=round(outcome.seconds, 1), minutes=lesson.minutes, device=where,
+        held=digest([sha256[int(i)] for i in hold_out(len(sha256), lesson.seed)[1]]),
     )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ TOP = 0.2
 FEWER = 1.5
 LEAST_TOP = 16
 """Scores that make it at the least, where so many are there."""
+MOST_TOP = 0.4
+"""The lower part is no tail, however few the scores are."""
 CENSORED = 0.2
 """Share of these whose distance does not count."""
 GAP = 7.0
@@ -80,7 +82,8 @@ def tail_quantile(scores: Array, rate: float, apart: int = 0) -> float:
     inside = np.sort(scores)
     beyond = FDR * apart
     total = len(inside) + beyond
-    k = min(max(LEAST_TOP, round(min(TOP * total, FEWER * total**0.6))), len(inside) - 1)
+    k = max(LEAST_TOP, round(min(TOP * total, FEWER * total**0.6)))
+    k = max(1, min(k, round(MOST_TOP * len(inside)), len(inside) - 1))
     level, excess = float(inside[-k - 1]), inside[-k:] - inside[-k - 1]
     share = (k + beyond) / total
     if rate >= share:  # not in the tail at all

@@ -117,7 +117,7 @@ def test_a_run_is_read_back_as_it_was_written(taught: Run, parts: Path) -> None:
     run = load_run(taught.directory)
     assert run.info == taught.info and run.held_out == taught.held_out
     assert run.info.threshold.n_good == 12 and len(run.held_out.images) == 12
-    assert run.info.threshold.false_reject_rate == pytest.approx(0.25 / 13)
+    assert run.info.threshold.false_reject_rate == pytest.approx(0.5 / 13)
     assert run.held_out.images[0].name == "train/good/0.png"
     data = load_dataset(parts, image_size="64")
     prepare = run.preprocessor()

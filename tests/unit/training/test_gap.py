@@ -38,7 +38,7 @@ def test_where_good_and_bad_overlap_the_stated_rate_decides_and_the_misses_are_n
     base, _ = apply_rule(Rule(kind="false_reject_rate", target=0.01), GOOD)
     threshold, _ = apply_rule(Rule(kind="gap", target=0.01), GOOD, bad)
     assert threshold.value == base.value, "lower would reject more than was stated, higher would miss more"
-    assert threshold.rule.startswith("no gap between good and bad images, so a false-reject rate of 1 % decides: rejects 1 of 199 good")
+    assert threshold.rule.startswith("no gap between good and bad images, so a false-reject rate of 1 % decides: rejects 0 of 199 good")
     assert "misses 3 of 5 bad images" in threshold.rule
 
 
@@ -64,7 +64,7 @@ def test_fewer_than_three_bad_images_are_refused_with_the_remedy() -> None:
 
 def test_a_gap_without_a_rate_lies_within_the_one_that_the_images_support() -> None:
     threshold, _ = apply_rule(Rule(kind="gap"), scores([1, 2, 3]), scores([8, 9, 10]))
-    assert threshold.false_reject_rate == 0.25
+    assert threshold.false_reject_rate == 0.125
     with pytest.raises(CalibrationError, match="3 good images support"):
         check_rule(Rule(kind="gap", target=0.01), 3)
 

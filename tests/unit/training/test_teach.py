@@ -42,11 +42,20 @@ def lesson(**changes: object) -> Lesson:
 
 
 def test_only_images_that_were_never_learnt_from_calibrate(dataset: Dataset, tmp_path: Path) -> None:
-    run = teach(dataset, lesson(), tmp_path / "run")
+    run = teach(dataset, dataclasses.replace(lesson(), minutes=5.0), tmp_path / "run")
     _, held = hold_out(20, 0)
     assert [i.name for i in run.held_out.images] == [dataset.name_of(dataset.train[int(i)]) for i in held]
     assert run.info.threshold.n_good == len(held) == 4
     assert run.info.learning is not None and run.info.learning.steps == 6 and run.info.learning.ended == "steps"
+
+
+def test_few_images_are_all_scored_by_heads_that_never_learnt_from_them(dataset: Dataset, tmp_path: Path) -> None:
+    run = teach(dataset, lesson(), tmp_path / "run")
+    alone = teach(dataset, dataclasses.replace(lesson(), minutes=5.0), tmp_path / "alone")
+    assert [i.name for i in run.held_out.images] == [dataset.name_of(s) for s in dataset.train]
+    assert run.info.threshold.n_good == 20 and run.info.head_sha256 == alone.info.head_sha256  # the same detector, a better threshold
+    held = {i.name: i.score for i in run.held_out.images}
+    assert all(held[i.name] == pytest.approx(i.score, rel=1e-4) for i in alone.held_out.images)
 
 
 @pytest.mark.slow
