@@ -12,7 +12,7 @@ import openvino as ov
 from export import convert, package
 from export.child import ChildRun, run_in_child
 from export.convert import TrunkGraph
-from export.quantize import pick_images, quantize_backbone
+from export.quantize import CALIBRATION_IMAGES, CALIBRATION_TILES, pick_images, quantize_backbone
 from training.backbones import Backbone, build_backbone
 from training.fit import BackboneFn
 from training.methods.base import Progress
@@ -28,7 +28,8 @@ class Workshop:
         """`image` -> `level0`, `level1` ..., the convolutions but `floats` in INT8, their ranges from `pictures`. Raises ExportError,
         DataError."""
         array = np.load(pictures, mmap_mode="r")
-        return trunk.joined(quantize_backbone(trunk.convolutions, array, pick_images(len(array), info.seed), progress, floats))
+        picks = pick_images(len(array), info.seed, CALIBRATION_IMAGES if info.input.tiles is None else CALIBRATION_TILES)
+        return trunk.joined(quantize_backbone(trunk.convolutions, array, picks, progress, floats))
 
     def levels(self, trunk: ov.Model, pictures: Path, out: Path) -> Levels:
         """One (N, C, h, w) array a level, computed in a child process by `out`.xml, which is written. Raises ExportError."""
