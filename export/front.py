@@ -30,7 +30,7 @@ from export.package import check_out
 from training.backbones import DEFAULT_BACKBONE, Backbone
 from training.calibrate import Rule
 from training.console import AllowDuplicates, bars, input_options, say
-from training.data import Dataset, load_dataset, read_names
+from training.data import Dataset, load_dataset, read_names, refuse_none_left
 from training.fit import BackboneFn
 from training.fitting.remedies import steadied
 from training.inspect.choice import AUTO, decide
@@ -197,6 +197,7 @@ def make_release(
         say(f"   {len(finding.items)} × {finding.what}, the first: {finding.items[0]}")
     names = () if request.leave_out is None else read_names(request.leave_out, dataset)
     dataset = dataset.leave_out(names)
+    refuse_none_left(dataset)
     outlier_source(lesson, sum(s.split == "train" for s in dataset.bad))
 
     _step(say, 2)

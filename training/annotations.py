@@ -262,18 +262,22 @@ def _refuse(path: Path, what: str) -> DataError:
 def _read_json(images: _Images) -> list[Annotations]:
     coco, labelme = Annotations("COCO annotations", listed_only=True), Annotations("LabelMe annotations")
     stems = {p.stem.lower() for p in images.paths} | {p.name.lower() for p in images.paths}
+    names = {p.name.lower() for p in images.paths}
     for path in images.files.get(".json", []):
         try:
             content = msgspec.json.decode(path.read_bytes())
         except (OSError, msgspec.DecodeError, RecursionError) as e:
-            if path.stem.lower() in stems or "annot" in path.name.lower() or "coco" in path.name.lower():
-                coco.problems.append(f"{path}: expected annotations in JSON, could not read it: {e}")
+            coco.problems.append(
+                f"{path}: expected annotations in JSON, could not read it ({e}): copy or export it again, or move it elsewhere if it marks no image"
+            )
             continue
         try:
             if isinstance(content, dict) and isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
                 _add_coco(coco, content, images, path)
             elif isinstance(content, dict) and isinstance(content.get("shapes"), list) and ("imagePath" in content or "version" in content):
                 _add_labelme(labelme, content, images, path)
+            elif isinstance(content, dict) and any(str(key).lower() in names for key in content):
+                raise _refuse(path, "of a table of images")
             elif (what := _foreign(content, path.stem.lower() in stems)) is not None:
                 raise _refuse(path, what)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
@@ -346,6 +350,11 @@ def _add_labelme(into: Annotations, content: dict[str, Any], images: _Images, pa
     if image is None:
         into.notes.append(f"{path} belongs to no image; it is left out")
         return
+    flags = content.get("flags")
+    if isinstance(flags, dict) and (said := [str(name) for name, on in flags.items() if on is True and not says_good(str(name))]):
+        into.problems.append(
+            f"{path}: marks the whole image ({', '.join(said)}), which is not read; put such images into a folder of that name"
+        )
     labels = tuple(str(s["label"]) for s in content["shapes"])
     shapes = tuple(_labelme_shape(s) for s in content["shapes"] if not says_good(str(s["label"])))
     into.add(image, Drawn(labels, shapes, _size(content.get("imageWidth"), content.get("imageHeight")), False, path))

@@ -251,7 +251,7 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
         sentence += f"; {some} of the bad images are synthetic, real defects may score lower"
     if rule.from_test_split:
         sentence += "; calibrated on the test split, so figures measured on it flatter"
-    if value <= 0 or map_value <= 0:
+    if value <= 0 or map_value <= 0 or (len(good) > 1 and rule.kind in OF_GOOD and np.ptp(good.score) == 0):
         raise CalibrationError(
             f"calibration: expected a threshold above 0, found {value:.3g} for scores and {map_value:.3g} for maps:"
             " these images are all the same"

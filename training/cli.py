@@ -94,7 +94,7 @@ def fit(
     need_extra()
     from training.augment import parse_augment
     from training.calibrate import Rule
-    from training.data import load_dataset, read_names
+    from training.data import load_dataset, read_names, refuse_none_left
     from training.fitting.remedies import steadied
     from training.inspect.choice import decide
     from training.judging.telling import show, tell_run
@@ -150,6 +150,7 @@ def fit(
             say(f"note: {note}")
         names = () if leave_out is None else read_names(leave_out, dataset)
         dataset = dataset.leave_out(names)
+        refuse_none_left(dataset)
         choice = decide(dataset, method=method, preset=preset, image_size=image_size, budget_ms=budget_ms, progress=progress)
         dataset, made, sentences = steadied(choice.dataset, choice.method, keep_light=brightness == "keep", progress=progress)
         if augment == "auto":

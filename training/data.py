@@ -338,6 +338,12 @@ def _check_masks(samples: Sequence[Sample], facts: Sequence[Facts]) -> tuple[tup
     return settled, list(found.notes)
 
 
+def refuse_none_left(dataset: Dataset) -> None:
+    """Raises DataError where every good image was left out."""
+    if not dataset.train:
+        raise DataError("leave out: expected good images to learn from, found none left; name only those that are not to be learnt")
+
+
 def read_names(path: Path, dataset: Dataset) -> tuple[str, ...]:
     """Names of good images of `dataset`, a line each, as a run's odd.txt has them; empty lines and those that begin with # do not count.
 

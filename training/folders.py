@@ -211,6 +211,8 @@ def _sides(path: Path, problems: list[str]) -> tuple[list[Path], list[tuple[str,
             continue
         if says_good(folder.name):
             good.append(folder)
+            if wrong := [f for f in folders_in(folder) if says_good(f.name) is False and images_in(f)]:
+                problems.append(f"{wrong[0]}: bad images in a folder of good ones; move them beside it")
         elif is_unsettled(folder.name) or plain(folder.name) in TRAIN | TEST:
             problems.append(f"{folder}: its name says neither good nor bad; move its images to a folder that does, or elsewhere")
         elif (meant := nearly_good(folder.name)) is not None:

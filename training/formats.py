@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_runtime.errors import DataError
-from edge_runtime.images import SUFFIXES, known_words, plain
+from edge_runtime.images import SUFFIXES, known_words, plain, says_good
 from training.annotations import overlay, read_annotated, say_archive
 from training.folders import WRAPPERS, fits_sides, fits_split, is_aside, read_sides, read_split, say_by_name, with_own_split
 from training.layout import (
@@ -95,6 +95,10 @@ def _holds(path: Path, deep: int = 3) -> bool:
     return any(p.fits(path) for p in FORMATS) or (deep > 0 and len(inside) == 1 and not images_in(path) and _holds(inside[0], deep - 1))
 
 
+LISTS = (".txt", ".tsv", ".jsonl", ".yaml", ".yml", ".lst")
+"""Text that may say which images are bad in a form that is not read."""
+
+
 def _plain(path: Path) -> Found:
     images = images_in(path)
     inside = folders_in(path)
@@ -110,13 +114,15 @@ def _plain(path: Path) -> Found:
         notes = [f"{t.name} (columns {','.join(h) or 'none'}) says nothing about images; it is left out" for t, h in headers.items()]
         if sheets := [p for p in sorted(path.iterdir()) if p.suffix.lower() in (".xlsx", ".xls", ".ods", ".tsv") and p.is_file()]:
             notes.append(f"{_names(sheets)} is not read; if it says which images are bad, save it as .csv with the columns path,label")
-        if lists := [p for p in sorted(path.glob("*.txt")) if names_images(p, images)]:
+        if lists := [p for kind in LISTS for p in sorted(path.glob(f"*{kind}")) if names_images(p, images)]:
             raise DataError(
                 f"{lists[0]}: names images beside it; if it says which are bad, save it as .csv with the columns path,label, else move it"
             )
         if held := [p for p in inside if images_in(p)]:
             notes.append(f"only the images directly in {path.name} count; those in its folders ({_names(held)}) are left out")
         notes += say_archive(images)
+        if says_good(path.name) is False:
+            notes.append(f"the folder's own name, {path.name}, calls parts bad; all its images are taken as good ones: is that meant?")
         if (said := say_by_name(images)) is not None:
             bad = [Sample(p, BAD, False, None, "test") for p, good in said.items() if not good]
             note = "names of the files say which are good and which are bad"

@@ -44,12 +44,14 @@ def is_labels(path: Path) -> bool:
 
 
 def names_images(path: Path, images: list[Path]) -> bool:
-    """Whether a text file, whatever its form, names at least half of the images beside it."""
+    """Whether a text file, whatever its form, names images beside it: one with its suffix, or half of them without."""
     try:
         text = path.read_bytes()[:_MOST_TEXT].decode("utf-8", "replace").lower()
     except OSError:
         return False
-    words = set(re.split(r"[\s,;\t\"'|/\\\\]+", text))
+    words = set(re.split(r"[\s,;:\t\"'|/\\\\<>(){}\[\]]+", text))
+    if any(p.name.lower() in words for p in images):
+        return True
     return sum(bool({p.name.lower(), p.stem.lower()} & words) for p in images) * 2 >= len(images) > 0
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
+from edge_runtime.errors import DataError
 from training.data import load_dataset
 from training.inspect_data import inspect_data
 from training.left_out import pages_in, say_left_out
@@ -46,3 +48,32 @@ def test_an_animated_png_is_several_pictures(tmp_path: Path) -> None:
     raw = cv2.imencode(".png", picture())[1].tobytes()
     (tmp_path / "a.png").write_bytes(raw[:33] + b"\0\0\0\x08acTL\0\0\0\x04\0\0\0\0" + bytes(4) + raw[33:])
     assert pages_in(tmp_path / "a.png") == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("bad.txt", "03.png\n04.png\n"),
+        ("labels.yaml", "03.png: NG\n"),
+        ("meta.jsonl", '{"file_name": "03.png", "label": "NG"}\n'),
+        ("labels.json", '{"03.png": "NG"}'),
+        ("instances_default.json", '{"images": [{"file_na'),
+        ("results.tsv", "file\tresult\n03.png\tNG\n"),
+    ],
+)
+def test_what_may_say_which_images_are_bad_is_refused_by_name(tmp_path: Path, name: str, text: str) -> None:
+    for i in range(12):
+        cv2.imwrite(str(tmp_path / f"{i:02d}.png"), np.random.default_rng(i).integers(0, 255, (64, 64), dtype=np.uint8))
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=name):
+        load_dataset(tmp_path)
+
+
+def test_bad_images_inside_a_folder_of_good_ones_are_refused(tmp_path: Path) -> None:
+    for folder in ("good", "good/NG"):
+        (tmp_path / folder).mkdir()
+        for i in range(8):
+            picture = np.random.default_rng([i, len(folder)]).integers(0, 255, (64, 64), dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / folder / f"{i:02d}.png"), picture)
+    with pytest.raises(DataError, match="bad images in a folder of good ones"):
+        load_dataset(tmp_path)

@@ -73,5 +73,5 @@ def test_brightness_is_left_alone_where_it_tells_bad_parts(tmp_path: Path) -> No
 def test_methods_that_know_places_learn_from_shifted_parts(tmp_path: Path) -> None:
     dataset = data(tmp_path, bad_gain=1.0)
     augment, why = shifts(dataset, "padim")
-    assert augment is not None and augment.shift_px == 1 and augment.copies == 3 and "--augment none" in why
+    assert augment is not None and augment.shift_px == 2 and augment.copies == 3 and "--augment none" in why
     assert shifts(dataset, "mvg") == (None, "")
