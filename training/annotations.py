@@ -268,7 +268,7 @@ def _read_json(images: _Images) -> list[Annotations]:
             content = msgspec.json.decode(path.read_bytes())
         except (OSError, msgspec.DecodeError, RecursionError) as e:
             coco.problems.append(
-                f"{path}: expected annotations in JSON, could not read it ({e}): copy or export it again, or move it elsewhere if it marks no image"
+                f"{path}: expected annotations in JSON, could not read it ({e}): export it again, or move it elsewhere if it marks nothing"
             )
             continue
         try:
