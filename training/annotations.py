@@ -263,10 +263,17 @@ def _read_json(images: _Images) -> list[Annotations]:
     coco, labelme = Annotations("COCO annotations", listed_only=True), Annotations("LabelMe annotations")
     stems = {p.stem.lower() for p in images.paths} | {p.name.lower() for p in images.paths}
     names = {p.name.lower() for p in images.paths}
+    beside = {p.parent for p in images.paths}
     for path in images.files.get(".json", []):
+        raw = b""
         try:
-            content = msgspec.json.decode(path.read_bytes())
+            raw = path.read_bytes()
+            content = msgspec.json.decode(raw)
         except (OSError, msgspec.DecodeError, RecursionError) as e:
+            named = path.stem.lower() in stems or any(word in path.as_posix().lower() for word in ("annot", "coco"))
+            # Half a file still says what it was; another program's file elsewhere is none of ours.
+            if not (named or path.parent in beside or any(word in raw for word in (b'"images"', b'"annotations"', b'"shapes"'))):
+                continue
             coco.problems.append(
                 f"{path}: expected annotations in JSON, could not read it ({e}): export it again, or move it elsewhere if it marks nothing"
             )
