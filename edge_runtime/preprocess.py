@@ -127,7 +127,7 @@ class Preprocessor:
         """All pictures of a frame by one factor to the product's brightness, where it has one: a lamp that ages changes nothing then.
 
         One factor for all channels and places, and at most GAIN_MAX either way: a cap on the lens stays dark. What was clipped at white
-        stays lost. Ignored places do not count, and change like all others: their border is the only edge before and after.
+        stays lost. Ignored places do not count and keep their fill: under a dim lamp, too, it is the one that was taught.
         """
         target = self.spec.brightness
         if target is None:
@@ -136,8 +136,11 @@ class Preprocessor:
         gain = float(np.clip(target / max(mean, 1e-3), 1 / GAIN_MAX, GAIN_MAX))
         if abs(gain - 1) < _SAME_GAIN:
             return pictures
-        out = cv2.convertScaleAbs(pictures.reshape(-1, self.spec.width, 3), alpha=gain)
-        return cast(npt.NDArray[np.uint8], out).reshape(pictures.shape)
+        scaled = cv2.convertScaleAbs(pictures.reshape(-1, self.spec.width, 3), alpha=gain)
+        out = cast(npt.NDArray[np.uint8], scaled).reshape(pictures.shape)
+        if self._seen is not None:
+            np.copyto(out, pictures, where=(self._seen == 0)[:, :, None])
+        return out
 
     def brightness_of(self, pictures: npt.NDArray[np.uint8]) -> float:
         """Mean gray level of a frame's (views, H, W, 3) pictures, ignored places left out: the mean of the three channels, 0..255."""

@@ -58,6 +58,7 @@ def test_ignored_places_do_not_count() -> None:
     image = np.full((64, 64), 50, np.uint8)
     seen = Preprocessor(spec(brightness=100.0, frame_wh=(64, 64), ignore_mask="m.png"), mask)(image)
     assert int(seen[:, :28].mean()) == 100
+    assert (seen[:, 36:] == 127).all()  # their fill is the one that was taught, under any lamp
 
 
 def test_pictures_are_brought_to_what_good_parts_show(tmp_path: Path) -> None:
