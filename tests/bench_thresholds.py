@@ -32,7 +32,7 @@ from edge_runtime.preprocess import Preprocessor
 from export import convert, demo
 from export.quantize import pick_images, quantize_backbone
 from training.backbones import DEFAULT_BACKBONE, build_backbone
-from training.calibrate import Rule, apply_rule
+from training.calibrate import Rule, Scores, apply_rule
 from training.data import Dataset, load_dataset
 from training.facts import load_frame
 from training.fit import fit_held_out, score_features
@@ -135,13 +135,13 @@ def cases(name: str, path: Path, method: str, seeds: int, out: Path, kept: bool)
                         seen, chosen, preset = look_at(path, method)
                     began = time.monotonic()
                     try:
-                        row = case(seen, chosen, preset, count, seed, mixed)
+                        found = case(seen, chosen, preset, count, seed, mixed)
                     except LinesideError as e:
-                        row = {"failed": str(e)}
-                    row |= {"set": name, "method": method, "chosen": f"{chosen}/{preset}", "count": count, "seed": seed, "mixed": mixed}
-                    file.write_text(json.dumps(row | {"seconds": round(time.monotonic() - began, 1)}))
-                    console.print(file.stem, row.get("failed") or f"AUROC {row['auroc']['clean']:.3f}", f"{time.monotonic() - began:.0f} s")
-                rows.append(json.loads(file.read_text()))
+                        found = {"failed": str(e)}
+                    found |= {"set": name, "method": method, "chosen": f"{chosen}/{preset}", "count": count, "seed": seed, "mixed": mixed}
+                    file.write_text(json.dumps(found))
+                    console.print(file.stem, found.get("failed", ""), f"{time.monotonic() - began:.0f} s")
+                rows.append(judge(json.loads(file.read_text())))
     return rows
 
 
@@ -180,7 +180,7 @@ def look_at(path: Path, method: str) -> tuple[Look, str, str]:
 
 
 def case(seen: Look, method: str, preset: str, count: int, seed: int, mixed: bool) -> dict[str, Any]:
-    """One detector: its AUROCs, and what its threshold does at each stated rate. Raises LinesideError."""
+    """What one detector says of good images that it did not learn, and of the test split. Raises LinesideError."""
     each, n = 1 + seen.copies, len(seen.train[0]) // (1 + seen.copies)
     rng = np.random.default_rng([seed, 7])
     picks = np.sort(rng.permutation(n)[: count or n])
@@ -198,22 +198,31 @@ def case(seen: Look, method: str, preset: str, count: int, seed: int, mixed: boo
     params = asdict(METHODS[method].presets[preset][1])
     fitted = fit_held_out(method, params, seen.shapes, features.only(kept), seen.prepare, seed)
     words = list(STRAYS) if not count and not mixed else ["clean"]  # strayed pictures of the whole set's detector alone: time
-    scores = {word: score_features(fitted.head, Features.of(seen.test[word]), seen.prepare).score for word in words}
-    bad = ~seen.good & ~used
-    row: dict[str, Any] = {
-        "auroc": {word: float(roc_auc_score(bad[seen.good | bad], s[seen.good | bad])) for word, s in scores.items()},
-        "n_learnt": len(kept),
-        "named": float(odd.named.mean()),
+    return {
+        "held_out": list(fitted.held_out.score),
+        "scores": {word: list(score_features(fitted.head, Features.of(seen.test[word]), seen.prepare).score) for word in words},
+        "good": seen.good.tolist(),
+        "bad": (~seen.good & ~used).tolist(),
+        "apart": int(odd.apart.sum()),
+        "named": int(odd.named.sum()),
         "planted_named": float((odd.named & planted).sum() / planted.sum()) if planted.any() else None,
-        "rates": [],
     }
+
+
+def judge(found: dict[str, Any]) -> dict[str, Any]:
+    """A detector's AUROCs, and what its threshold does at each stated rate."""
+    if "failed" in found:
+        return found
+    good, bad = (np.array(found[key], dtype=bool) for key in ("good", "bad"))
+    scores = {word: np.array(s) for word, s in found["scores"].items()}
+    held_out = Scores(*[np.array(found["held_out"])] * 3)
+    row = {key: found[key] for key in ("set", "method", "chosen", "count", "seed", "mixed", "planted_named")}
+    row |= {"auroc": {word: float(roc_auc_score(bad[good | bad], s[good | bad])) for word, s in scores.items()}, "rates": []}
     for rate in RATES:
-        threshold, _ = apply_rule(
-            Rule(kind="false_reject_rate", target=rate), fitted.held_out, None, int(odd.apart.sum()), int(odd.named.sum())
-        )
-        best = float(np.quantile(scores["clean"][seen.good], 1 - rate))
+        threshold, _ = apply_rule(Rule(kind="false_reject_rate", target=rate), held_out, None, found["apart"], found["named"])
+        best = float(np.quantile(scores["clean"][good], 1 - rate))
         miss = [float((scores["clean"][bad] <= t).mean()) for t in (threshold.value, best)]
-        rejected = {word: float((s[seen.good] > threshold.value).mean()) for word, s in scores.items()}
+        rejected = {word: float((s[good] > threshold.value).mean()) for word, s in scores.items()}
         row["rates"].append(
             {"rate": rate, "bound": threshold.false_reject_upper, "missed": miss[0], "excess": miss[0] - miss[1], **rejected}
         )
