@@ -13,7 +13,7 @@ only that these are computed once a set. Lamps and shifts act on the frames, bef
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +37,7 @@ from training.data import Dataset, load_dataset
 from training.facts import load_frame
 from training.fit import fit_held_out, score_features
 from training.fitting.remedies import shifts, with_brightness
-from training.inspect.choice import decide
+from training.inspect.choice import AUTO, decide
 from training.judging.odd import screen
 from training.material import good_pictures
 from training.methods.base import Features, LevelShape
@@ -77,10 +77,28 @@ STRAYS: dict[str, Stray] = {"clean": lambda image: image, "light x0.9": light(0.
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """What is taught."""
+
+    dataset: Dataset
+    method: str
+    preset: str
+
+    @property
+    def usual(self) -> bool:
+        """Whether naming the method would have led to the same."""
+        return self.preset == "fast" and (self.dataset.spec.height, self.dataset.spec.width) == (256, 256)
+
+    @property
+    def name(self) -> str:
+        """For the table."""
+        return f"{self.method}/{self.preset}, {self.dataset.spec.height}x{self.dataset.spec.width}"
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """A set as one method with its size sees it: INT8 (or float) features of good images with their variations, and of the test split."""
 
-    dataset: Dataset
     prepare: Preprocessor
     shapes: list[LevelShape]
     train: list[npt.NDArray[np.float32]]
@@ -121,51 +139,56 @@ def benchmark(
 def cases(name: str, path: Path, method: str, seeds: int, out: Path, kept: bool) -> list[dict[str, Any]]:
     """Every case of one set and method."""
     rows: list[dict[str, Any]] = []
+    plan: Plan | None = None
     seen: Look | None = None
-    chosen = method
-    preset = "fast"
-    for count in (*(FEW if method == "auto" else ()), *COUNTS):
+    for count in (*(FEW if method == AUTO else ()), *COUNTS):
         for seed in range(seeds if count else 1):
-            for mixed in (False, True) if not count and method in ("padim", "patchcore", "auto") else (False,):
-                file = out / f"{name}-{method}-{count or 'all'}-{seed}{'-mixed' if mixed else ''}.json"
+            for mixed in (False, True) if not count and method in ("padim", "patchcore", AUTO) else (False,):
+                case_name = f"{count or 'all'}-{seed}{'-mixed' if mixed else ''}.json"
+                file = out / f"{name}-{method}-{case_name}"
                 if not file.exists() and kept:
                     continue
                 if not file.exists():
-                    if seen is None:
-                        seen, chosen, preset = look_at(path, method)
+                    plan = plan or plan_of(path, method)
                     began = time.monotonic()
-                    try:
-                        found = case(seen, chosen, preset, count, seed, mixed)
-                    except LinesideError as e:
-                        found = {"failed": str(e)}
-                    found |= {"set": name, "method": method, "chosen": f"{chosen}/{preset}", "count": count, "seed": seed, "mixed": mixed}
+                    if plan.usual and (same := out / f"{name}-{plan.method}-{case_name}").exists():
+                        found = json.loads(same.read_text())  # the choice is a case of its own
+                    else:
+                        seen = seen or look_at(plan)
+                        try:
+                            found = case(seen, plan, count, seed, mixed)
+                        except LinesideError as e:
+                            found = {"failed": str(e)}
+                    found |= {"set": name, "method": method, "chosen": plan.name, "count": count, "seed": seed, "mixed": mixed}
                     file.write_text(json.dumps(found))
                     console.print(file.stem, found.get("failed", ""), f"{time.monotonic() - began:.0f} s")
                 rows.append(judge(json.loads(file.read_text())))
     return rows
 
 
-def look_at(path: Path, method: str) -> tuple[Look, str, str]:
-    """Features of a set as the method sees it; and the method and preset that `auto` takes."""
-    auto = method == "auto"
-    dataset = load_dataset(path, image_size="256" if not auto else "auto", allow_duplicates=True)
-    preset = "fast"
-    if auto:
+def plan_of(path: Path, method: str) -> Plan:
+    """What `fit` makes of it, by name or by itself. Raises DataError."""
+    dataset, preset = load_dataset(path, image_size=AUTO if method == AUTO else "256", allow_duplicates=True), "fast"
+    if method == AUTO:
         choice = decide(dataset)
         method, preset, dataset = choice.method, choice.preset, choice.dataset
-    dataset, _ = with_brightness(dataset)
-    augment, _ = shifts(dataset, method)
+    return Plan(dataset, method, preset)
+
+
+def look_at(plan: Plan) -> Look:
+    """Features of a set as the method sees it."""
+    dataset, _ = with_brightness(plan.dataset)
+    augment, _ = shifts(dataset, plan.method)
     spec, prepare = dataset.spec, dataset.preprocessor()
-    strides = METHODS[method].presets[preset][0]
-    backbone = build_backbone(DEFAULT_BACKBONE, strides, None)
+    backbone = build_backbone(DEFAULT_BACKBONE, METHODS[plan.method].presets[plan.preset][0], None)
     graph = convert.convert_trunk(backbone, spec.height, spec.width).convolutions
     pictures = np.stack(list(good_pictures(dataset.train, prepare, augment, 0)))
-    if METHODS[method].precision(preset) == "int8":
+    if METHODS[plan.method].precision(plan.preset) == "int8":
         graph = quantize_backbone(graph, pictures, pick_images(len(pictures), 0))
     request = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     shapes = backbone.level_shapes(spec.height, spec.width)
 
-    def levels(some: Sequence[Image] | Iterator[Image], count: int) -> list[npt.NDArray[np.float32]]:
+    def levels(some: Iterable[Image], count: int) -> list[npt.NDArray[np.float32]]:
         found = [np.empty((count, *shape), np.float32) for shape in shapes]
         for i, picture in enumerate(some):
             request.infer({0: picture[None]}, share_inputs=True)
@@ -176,10 +199,10 @@ def look_at(path: Path, method: str) -> tuple[Look, str, str]:
     frames = [load_frame(s.path, spec) for s in dataset.test]
     test = {word: levels((prepare(stray(frame)) for frame in frames), len(frames)) for word, stray in STRAYS.items()}
     good = np.array([s.is_good for s in dataset.test])
-    return Look(dataset, prepare, shapes, levels(pictures, len(pictures)), augment.copies if augment else 0, test, good), method, preset
+    return Look(prepare, shapes, levels(pictures, len(pictures)), augment.copies if augment else 0, test, good)
 
 
-def case(seen: Look, method: str, preset: str, count: int, seed: int, mixed: bool) -> dict[str, Any]:
+def case(seen: Look, plan: Plan, count: int, seed: int, mixed: bool) -> dict[str, Any]:
     """What one detector says of good images that it did not learn, and of the test split. Raises LinesideError."""
     each, n = 1 + seen.copies, len(seen.train[0]) // (1 + seen.copies)
     rng = np.random.default_rng([seed, 7])
@@ -195,8 +218,8 @@ def case(seen: Look, method: str, preset: str, count: int, seed: int, mixed: boo
     features = Features.of([level.reshape(-1, *level.shape[2:]) for level in train], copies=seen.copies)
     odd = screen(features, seen.shapes, seen.prepare, seed)
     kept = np.flatnonzero(~odd.apart)
-    params = asdict(METHODS[method].presets[preset][1])
-    fitted = fit_held_out(method, params, seen.shapes, features.only(kept), seen.prepare, seed)
+    params = asdict(METHODS[plan.method].presets[plan.preset][1])
+    fitted = fit_held_out(plan.method, params, seen.shapes, features.only(kept), seen.prepare, seed)
     words = list(STRAYS) if not count and not mixed else ["clean"]  # strayed pictures of the whole set's detector alone: time
     return {
         "held_out": list(fitted.held_out.score),

@@ -3,8 +3,7 @@
 Five rules (`Rule.kind`):
 
 false_reject_rate   The score that a good part exceeds with the stated probability, read off the whole upper tail (judging.tail).
-                    Its promise rests on no model: of n held-out scores m lie above it, so that the true rate is below
-                    the Beta(m + 1, n - m) quantile with the stated confidence, whatever the distribution (Wilks, as below).
+                    Its promise rests on no model: `band_bound` holds for every threshold that these scores could have led to.
 conformal           The k-th smallest of n held-out good scores, k = ceil((n + 1)(1 - rate)), as in split conformal prediction: a new good
                     part is rejected with at most the stated probability, whatever the scores' distribution. The true rate of that very
                     threshold is below the Beta(n + 1 - k, k) quantile with the stated confidence (tolerance limits: Wilks 1941,
@@ -31,13 +30,13 @@ of those of new good images from 160 images up (solar cells, magnetic tiles, cir
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv
+from scipy.special import betainc, betaincinv
 
 from edge_runtime.bundle import DisplayScale, Threshold
 from edge_runtime.errors import CalibrationError
@@ -53,6 +52,9 @@ COST_RATIO_MAX = 1_000_000
 """More than that is reject-everything, or a slip of the hand."""
 BEYOND = 4
 """A tail is followed to rates so many times lower than an order statistic could tell of: to one part in four times as many images."""
+BAND = 0.2
+BAND_MOST = 100
+BAND_DRAWS = 2_000
 _EPS = 1e-9  # keeps (n + 1)(1 - rate) from being rounded past a whole number
 
 
@@ -206,8 +208,8 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
             value, map_value = (_order_statistic(a, rule.target) for a in (good.score, good.map_peak))
         else:
             value, map_value = (tail_quantile(a, rule.target, apart) for a in (good.score, good.map_peak))
-        above = int((good.score > value).sum())
-        upper = upper_bound(len(good), len(good) - above, rule.confidence) if above < len(good) else 1.0
+        bound = order_bound if rule.kind == "conformal" else band_bound
+        upper = bound(len(good), int((good.score > value).sum()), rule.confidence)
         sentence = (
             f"false-reject rate {_percent(rule.target)}: at most {_percent(upper, up=True)} at {_percent(rule.confidence)} confidence"
             f" from {len(good)} good images"
@@ -224,7 +226,7 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
         assert within.target is not None
         placed = place(good.score, bad.score, base.value, within.target)
         value, map_value = placed.value, place(good.map_peak, bad.map_peak, base.map_value, within.target).value
-        upper = base.false_reject_upper if value >= base.value else upper_bound(len(good), len(good) - placed.rejected, rule.confidence)
+        upper = base.false_reject_upper if value >= base.value else band_bound(len(good), placed.rejected, rule.confidence)
         recall_lower = 1 - clopper_pearson(placed.missed, n_bad, rule.confidence)[1]
         sentence = _gap_sentence(placed, rule, within.target, upper, recall_lower, len(good), n_bad)
     else:
@@ -242,7 +244,7 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
             sentence += f"; recall at least {_percent(recall_lower, down=True)} at {_percent(rule.confidence)} confidence"
             if rejected < len(good):
                 # The threshold follows from the bad images alone, so the good ones may bound its rate (the same Beta quantile).
-                upper = upper_bound(len(good), len(good) - rejected, rule.confidence)
+                upper = order_bound(len(good), rejected, rule.confidence)
                 sentence += f", false-reject rate at most {_percent(upper, up=True)}"
         if rule.kind == "cost":
             sentence += f"; {_cost_sentence(rule, rejected / len(good), missed / n_bad)}"
@@ -274,9 +276,31 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
     return threshold, DisplayScale(low=min(float(np.median(good.map_median)), map_value), high=2 * map_value)
 
 
-def upper_bound(n: int, k: int, confidence: float) -> float:
-    """Upper confidence bound of the rate at which new scores exceed the k-th smallest of n: Beta(n + 1 - k, k) quantile (Wilks 1941)."""
-    return float(betaincinv(n + 1 - k, k, confidence))
+def order_bound(n: int, above: int, confidence: float) -> float:
+    """Upper confidence bound of the rate at which new scores exceed a threshold that `above` of n scores lie beyond, where it was settled
+    beforehand how many that would be: Beta(above + 1, n - above) quantile (Wilks 1941)."""
+    return float(betaincinv(above + 1, n - above, confidence)) if above < n else 1.0
+
+
+def band_bound(n: int, above: int, confidence: float) -> float:
+    """The same where the scores themselves had a say in it: it holds for all thresholds at once that leave BAND of the scores above,
+    BAND_MOST at the most (or `above`, where that is more), or fewer.
+
+    `order_bound` at a higher confidence, the same for each number above (Berk and Jones 1979, "Goodness-of-fit test statistics that
+    dominate the Kolmogorov statistics": equal tails of the order statistics), such that the whole band is left with 1 - `confidence`.
+    """
+    return order_bound(n, above, _each_confidence(n, max(above + 1, min(BAND_MOST, math.ceil(BAND * n))), confidence))
+
+
+@cache
+def _each_confidence(n: int, highest: int, confidence: float) -> float:
+    """The confidence that each of the `highest` largest of n uniform scores needs, so that all their bounds hold together: simulated."""
+    highest = min(highest, n)
+    below = np.arange(n, n - highest, -1)
+    # Order statistics from the top: the logarithms' spacings are independent exponentials (Rényi 1953).
+    logs = np.cumsum(np.random.default_rng(0).exponential(size=(BAND_DRAWS, highest)) / below, axis=1)
+    rank = np.arange(highest)
+    return float(np.quantile(betainc(rank + 1, n - rank, -np.expm1(-logs)).max(axis=1), confidence))
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from edge_runtime.console import run_app
 from edge_runtime.errors import CalibrationError
-from training.calibrate import Rule, Scores, apply_rule, clopper_pearson, default_rule, upper_bound
+from training.calibrate import Rule, Scores, apply_rule, band_bound, clopper_pearson, default_rule, order_bound
 from training.cli import app
 
 
@@ -48,9 +48,17 @@ def test_new_good_parts_are_rejected_no_more_often_than_stated() -> None:
 
 
 def test_the_upper_bound_is_the_rule_of_three_for_the_maximum() -> None:
-    assert upper_bound(100, 100, 0.95) == pytest.approx(1 - 0.05 ** (1 / 100))
+    assert order_bound(100, 0, 0.95) == pytest.approx(1 - 0.05 ** (1 / 100))
     threshold, _ = apply_rule(conformal(0.01), scores(np.linspace(1, 2, 176)))
     assert "at most 1.7 % at 95 % confidence from 176 good images" in threshold.rule
+
+
+@pytest.mark.parametrize("n", [40, 160, 400])
+def test_a_bound_holds_for_the_threshold_that_looks_best_of_all(n: int) -> None:
+    rng = np.random.default_rng(2)
+    held = [all(1 - u < band_bound(n, above, 0.95) for above, u in enumerate(np.sort(rng.random(n))[::-1][: n // 8])) for _ in range(400)]
+    assert 0.92 < np.mean(held) < 0.99
+    assert all(band_bound(n, k, 0.95) > order_bound(n, k, 0.95) for k in range(5))
 
 
 def test_a_rate_that_the_images_cannot_support_is_refused_with_both_ways_out() -> None:
