@@ -10,6 +10,7 @@ Everything is as `fit` and `build` do it: brightness, shifted variations, odd on
 only that these are computed once a set. Lamps and shifts act on the frames, before anything else.
 """
 
+import dataclasses
 import json
 import os
 import time
@@ -139,8 +140,8 @@ def benchmark(
 def cases(name: str, path: Path, method: str, seeds: int, out: Path, kept: bool) -> list[dict[str, Any]]:
     """Every case of one set and method."""
     rows: list[dict[str, Any]] = []
-    plan: Plan | None = None
-    seen: Look | None = None
+    whole: Dataset | None = None
+    seen: dict[str, Look] = {}
     for count in (*(FEW if method == AUTO else ()), *COUNTS):
         for seed in range(seeds if count else 1):
             for mixed in (False, True) if not count and method in ("padim", "patchcore", AUTO) else (False,):
@@ -149,14 +150,17 @@ def cases(name: str, path: Path, method: str, seeds: int, out: Path, kept: bool)
                 if not file.exists() and kept:
                     continue
                 if not file.exists():
-                    plan = plan or plan_of(path, method)
+                    whole = whole or load_dataset(path, image_size=AUTO if method == AUTO else "256", allow_duplicates=True)
+                    picks = picked(len(whole.train), count, seed)
+                    plan = plan_of(whole, method, picks)
                     began = time.monotonic()
                     if plan.usual and (same := out / f"{name}-{plan.method}-{case_name}").exists():
                         found = json.loads(same.read_text())  # the choice is a case of its own
                     else:
-                        seen = seen or look_at(plan)
+                        if plan.name not in seen:
+                            seen = {plan.name: look_at(plan)}
                         try:
-                            found = case(seen, plan, count, seed, mixed)
+                            found = case(seen[plan.name], plan, picks, seed, mixed)
                         except LinesideError as e:
                             found = {"failed": str(e)}
                     found |= {"set": name, "method": method, "chosen": plan.name, "count": count, "seed": seed, "mixed": mixed}
@@ -166,13 +170,17 @@ def cases(name: str, path: Path, method: str, seeds: int, out: Path, kept: bool)
     return rows
 
 
-def plan_of(path: Path, method: str) -> Plan:
-    """What `fit` makes of it, by name or by itself. Raises DataError."""
-    dataset, preset = load_dataset(path, image_size=AUTO if method == AUTO else "256", allow_duplicates=True), "fast"
-    if method == AUTO:
-        choice = decide(dataset)
-        method, preset, dataset = choice.method, choice.preset, choice.dataset
-    return Plan(dataset, method, preset)
+def picked(n: int, count: int, seed: int) -> npt.NDArray[np.intp]:
+    """Which of n good images are had; all where `count` is 0."""
+    return np.sort(np.random.default_rng([seed, 7]).permutation(n)[: count or n])
+
+
+def plan_of(whole: Dataset, method: str, picks: npt.NDArray[np.intp]) -> Plan:
+    """What `fit` makes of these images, by name or by itself, with all images at that size. Raises DataError."""
+    if method != AUTO:
+        return Plan(whole, method, "fast")
+    choice = decide(dataclasses.replace(whole, train=[whole.train[i] for i in picks]))
+    return Plan(dataclasses.replace(choice.dataset, train=whole.train), choice.method, choice.preset)
 
 
 def look_at(plan: Plan) -> Look:
@@ -202,11 +210,10 @@ def look_at(plan: Plan) -> Look:
     return Look(prepare, shapes, levels(pictures, len(pictures)), augment.copies if augment else 0, test, good)
 
 
-def case(seen: Look, plan: Plan, count: int, seed: int, mixed: bool) -> dict[str, Any]:
+def case(seen: Look, plan: Plan, picks: npt.NDArray[np.intp], seed: int, mixed: bool) -> dict[str, Any]:
     """What one detector says of good images that it did not learn, and of the test split. Raises LinesideError."""
     each, n = 1 + seen.copies, len(seen.train[0]) // (1 + seen.copies)
-    rng = np.random.default_rng([seed, 7])
-    picks = np.sort(rng.permutation(n)[: count or n])
+    rng = np.random.default_rng([seed, 9])
     train = [level.reshape(n, each, *level.shape[1:])[picks] for level in seen.train]
     planted, used = np.zeros(len(picks), dtype=bool), np.zeros(len(seen.good), dtype=bool)
     if mixed:
@@ -220,7 +227,7 @@ def case(seen: Look, plan: Plan, count: int, seed: int, mixed: bool) -> dict[str
     kept = np.flatnonzero(~odd.apart)
     params = asdict(METHODS[plan.method].presets[plan.preset][1])
     fitted = fit_held_out(plan.method, params, seen.shapes, features.only(kept), seen.prepare, seed)
-    words = list(STRAYS) if not count and not mixed else ["clean"]  # strayed pictures of the whole set's detector alone: time
+    words = list(STRAYS) if len(picks) == n and not mixed else ["clean"]  # strayed pictures of the whole set's detector alone: time
     return {
         "held_out": list(fitted.held_out.score),
         "scores": {word: list(score_features(fitted.head, Features.of(seen.test[word]), seen.prepare).score) for word in words},
