@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-NOT_TIMED := tests/unit/training tests/unit/export tests/packaging
+# The files that take longest come first, so that no worker is left with one of them when the other has done all.
+NOT_TIMED := tests/unit/export tests/packaging tests/unit/training $(addprefix tests/unit/edge_runtime/, \
+  test_bundle.py test_damage.py test_predictor.py test_preprocess.py test_regions.py test_replay.py test_tiles.py plc/test_tags.py)
 
 .PHONY: setup demo test check bench soak benchmark-methods benchmark-thresholds deb clean
 
@@ -24,7 +26,7 @@ demo: $(READY)
 
 test: $(READY)
 	@bash deploy/testbench.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(NOT_TIMED)  # a core each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(NOT_TIMED)  # a core each
 	$(BIN)/python -m pytest $(addprefix --ignore ,$(NOT_TIMED))  # about time: these run alone
 
 check: $(READY)

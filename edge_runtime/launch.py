@@ -69,6 +69,7 @@ def run_station(path: Path) -> int:
             if stop.asked:
                 station.stop()
             stack.enter_context(_undisturbed())
+            station.begin()
             monitor.ready()
             return station.run()
     except LinesideError as e:

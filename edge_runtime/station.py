@@ -119,6 +119,11 @@ class Station:
         """Take no further trigger, answer those taken, then let `run` return. Safe in a signal handler."""
         self._stopped_ns = self._stopped_ns or time.monotonic_ns()
 
+    def begin(self) -> None:
+        """What is announced from now on is looked at. Call it before anybody is told that the station is ready."""
+        if (begin := getattr(self._line, "begin", None)) is not None:
+            begin()
+
     def run(self) -> int:
         """Answer triggers until `stop`, or the end of the line or the source. 0, or 70 after an exception that is a bug.
 

@@ -13,11 +13,15 @@ import cv2
 import numpy as np
 import openvino as ov
 import pytest
+from hypothesis import settings
 from openvino import opset13 as ops
 
 import training  # noqa: F401  # before any test loads torch: it tells OpenMP not to spin
 from edge_runtime import bundle as b
 from edge_runtime.config import PublisherSettings
+
+settings.register_profile("lineside", deadline=None)  # an example that takes long on a busy machine shows nothing
+settings.load_profile("lineside")
 
 SIDE = 64
 

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import logging
 import time
+from collections import deque
 from types import TracebackType
 from typing import Annotated, Self
 
@@ -16,6 +17,8 @@ from edge_runtime.records import Trigger
 
 _log = logging.getLogger(__name__)
 _SHOW_PROBLEM_S = 60.0
+_BEGIN_S = 1.0
+"""Nobody announces parts so fast that their messages could not be read in it."""
 _MAX_MESSAGE_BYTES = 65_536
 _MAX_READ_BYTES = 16_777_216
 """Beyond it ZeroMQ closes the connection, and all messages on their way are lost with that one."""
@@ -45,7 +48,7 @@ class ZeromqLine:
     def __init__(self, settings: ZeromqTrigger, first_seq: int) -> None:
         self._endpoint = settings.endpoint
         self._max_age_ns = round(settings.max_age_ms * 1e6)
-        self._awaited = False
+        self._early: deque[list[bytes]] = deque()
         self._seq = first_seq
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -55,7 +58,7 @@ class ZeromqLine:
         self._malformed_why = ""
 
     def __enter__(self) -> Self:
-        self._awaited = False
+        self._early.clear()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PULL)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -85,6 +88,14 @@ class ZeromqLine:
             return None
         return f"trigger socket {self._endpoint}: {self._malformed} messages could not be read; the last: {self._malformed_why}"
 
+    def begin(self) -> None:
+        """The station says that it is ready after this. Whether a message came before is known only now: a thread that waits for the first
+        one may begin later than a sender that was told, and would take its part for one that has gone."""
+        assert self._socket is not None, "enter the trigger line first"
+        until = time.monotonic() + _BEGIN_S
+        while time.monotonic() < until and self._socket.poll(0, zmq.POLLIN):
+            self._early.append(self._socket.recv_multipart(zmq.NOBLOCK))
+
     def end(self) -> None:
         """Nobody connects any more; `wait` still gives what has come."""
         assert self._socket is not None, "enter the trigger line first"
@@ -96,12 +107,11 @@ class ZeromqLine:
         assert self._socket is not None, "enter the trigger line first"
         until = time.monotonic() + timeout_s
         while True:
-            early = not self._awaited and self._socket.poll(0, zmq.POLLIN) != 0
-            self._awaited = not early
+            early = bool(self._early)
             if not early and not self._socket.poll(max(round((until - time.monotonic()) * 1e3), 0), zmq.POLLIN):
                 return None
             fired = time.monotonic_ns()
-            parts = self._socket.recv_multipart(zmq.NOBLOCK)
+            parts = self._early.popleft() if early else self._socket.recv_multipart(zmq.NOBLOCK)
             try:
                 if len(parts) != 1:
                     raise msgspec.DecodeError(f"expected one message part, found {len(parts)}")

@@ -45,7 +45,7 @@ def device(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of a new environment that holds the wheel and its base dependencies."""
     directory = tmp_path_factory.mktemp("device") / "venv"
     venv.create(directory, with_pip=True)
-    run([directory / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel])
+    run([directory / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", wheel])
     return directory / "bin"
 
 

@@ -80,7 +80,7 @@ def numbers(client: DecisionClient, count: int, timeout_s: float = 10.0) -> list
 def test_a_fresh_client_misses_nothing_from_where_it_was_entered(tmp_path: Path, endpoints: PublisherSettings) -> None:
     with Told(tmp_path / "j.sqlite", endpoints) as station:
         station.tell(1, 3)
-        with DecisionClient(endpoints.endpoint, endpoints.replay) as client:
+        with DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=30.0) as client:
             station.tell(4, 30)  # at once, while the subscription may still be on its way
             assert numbers(client, 27) == list(range(4, 31))
             assert client.receive(0.1) is None

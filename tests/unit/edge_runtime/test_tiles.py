@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import openvino as ov
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openvino import opset13 as ops
 
@@ -31,7 +31,6 @@ def spec(columns: int, rows: int, overlap: float = 0.0, **changes: object) -> In
     return InputSpec(**{"height": 256, "width": 256, "channels": 1, "tiles": tiles, **changes})  # type: ignore[arg-type]
 
 
-@settings(deadline=None)  # under load
 @given(counts, counts, overlaps, sides, sides, st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 9))
 def test_tiles_are_equal_and_cover_the_region_exactly(
     columns: int, rows: int, overlap: float, height: int, width: int, w: int, h: int, x: int
@@ -50,7 +49,6 @@ def test_tiles_are_equal_and_cover_the_region_exactly(
     assert [box[:2] for box in boxes] == [(left, top) for _, top, *_ in boxes[::columns] for left, *_ in boxes[:columns]], "row by row"
 
 
-@settings(deadline=None)  # under load
 @given(counts, counts, overlaps, sides, sides, st.sampled_from([4, 8, 16, 32]))
 def test_a_tiles_map_lies_where_the_tile_was_cut(columns: int, rows: int, overlap: float, height: int, width: int, stride: int) -> None:
     """But for whole pixels of the frame: exactly where the input is a multiple of 64, else to a cell."""
@@ -74,7 +72,6 @@ def test_a_tiles_map_lies_where_the_tile_was_cut(columns: int, rows: int, overla
             assert abs(found - wanted) <= (1.5 if exact else cell + 1.5)
 
 
-@settings(deadline=None)  # under load
 @given(counts, counts, overlaps, st.integers(1, 40), st.integers(1, 40), st.floats(0, 1e6, width=32))
 def test_a_constant_stays_exactly_what_it_is(columns: int, rows: int, overlap: float, gh: int, gw: int, value: float) -> None:
     tiling = Tiling(TileSpec(columns=columns, rows=rows, overlap=overlap), 256, 256)

@@ -23,6 +23,8 @@ from export.cli import app
 from export.foreign import read_foreign
 from tests.conftest import bad_image, good_image
 
+pytestmark = pytest.mark.usefixtures("children_here")
+
 SIDE = 64
 LIMIT, RANGE = 0.5, 0.6
 """Of the red channel, 0..1: what the drawn exporter's threshold and normalisation rest on."""

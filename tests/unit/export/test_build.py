@@ -55,8 +55,6 @@ def test_an_int8_bundle_holds_what_a_device_needs(int8: Report, run_dir: Path) -
 
 
 def test_the_int8_graph_is_quantized_and_its_head_is_not(int8: Report) -> None:
-    import openvino as ov
-
     model = ov.Core().read_model(int8.out / "model.xml")
     assert sum(op.get_type_name() == "FakeQuantize" for op in model.get_ops()) > 20
     constants = convert.head_constants(model)
@@ -65,8 +63,6 @@ def test_the_int8_graph_is_quantized_and_its_head_is_not(int8: Report) -> None:
 
 
 def test_the_head_was_refitted_on_the_quantized_features(int8: Report, run_dir: Path) -> None:
-    import openvino as ov
-
     before = dict(load_run(run_dir).detector().head.named_buffers())
     after = convert.head_constants(ov.Core().read_model(int8.out / "model.xml"))
     assert before.keys() == after.keys()
@@ -114,6 +110,7 @@ def test_golden_samples_are_test_images_as_the_camera_gave_them(int8: Report, da
     assert all(load_frame(p, spec).tobytes() in frames for p in (int8.out / "golden").iterdir())
 
 
+@pytest.mark.usefixtures("children_here")
 def test_a_refused_export_leaves_nothing_behind(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = convert.stitch
     # A conversion that goes wrong: the head's largest parameter comes out 5 % too large.
@@ -123,6 +120,7 @@ def test_a_refused_export_leaves_nothing_behind(run_dir: Path, tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("children_here")
 def test_a_quantization_that_went_wrong_does_not_pass_the_default_gate(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,11 +130,12 @@ def test_a_quantization_that_went_wrong_does_not_pass_the_default_gate(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("children_here")
 def test_where_no_int8_passes_auto_builds_fp32_and_says_why_and_what_it_costs(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workshop_module, "quantize_backbone", lambda backbone, *rest: _blind(backbone.clone()))
-    report = build(load_run(run_dir), tmp_path / "bundle", None, Options())
+    report = build(load_run(run_dir), tmp_path / "bundle", None, Options(envelope=False))
     manifest = ModelBundle.open(report.out).manifest
     assert (manifest.precision, manifest.golden_tolerance, set(manifest.metrics)) == ("fp32", 1e-3, {"torch", "fp32"})
     assert report.flips is None
@@ -149,7 +148,7 @@ def test_layers_that_hurt_stay_float_and_the_manifest_names_them(run_dir: Path, 
     real = workshop_module.quantize_backbone
     # Rounding takes the stem's weights away, unless some layers stay float.
     monkeypatch.setattr(workshop_module, "quantize_backbone", lambda *parts: real(*parts) if parts[4] else _coarse_stem(real(*parts)))
-    report = build(load_run(run_dir), tmp_path / "bundle", None, Options(band=LENIENT, budget=LENIENT))
+    report = build(load_run(run_dir), tmp_path / "bundle", None, Options(band=LENIENT, budget=LENIENT, envelope=False))
     manifest = ModelBundle.open(report.out).manifest
     assert (manifest.precision, manifest.golden_tolerance) == ("int8", 1e-2)
     assert manifest.params["floats"].startswith("convolutions 1-3")
@@ -190,6 +189,7 @@ def _distort(model: object) -> object:
     return convert.replace_head(model, {name: values[name] * np.float32(1.05)})  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("children_here")
 def test_fp32_with_good_images_only_keeps_the_runs_threshold_and_says_what_was_not_gated(
     data_dir: Path, run_dir: Path, tmp_path: Path
 ) -> None:
@@ -223,6 +223,7 @@ def test_an_existing_bundle_is_not_replaced_without_force(int8: Report, run_dir:
     assert ModelBundle.open(int8.out).id == int8.bundle_id
 
 
+@pytest.mark.usefixtures("children_here")
 def test_a_rule_that_rests_on_painted_defects_is_applied_to_the_int8_graph_too(
     run_dir: Path, workshop: SharedWorkshop, tmp_path: Path
 ) -> None:
@@ -236,14 +237,15 @@ def test_a_rule_that_rests_on_painted_defects_is_applied_to_the_int8_graph_too(
     assert threshold.value == pytest.approx(run.info.threshold.value, rel=0.2)
 
 
+@pytest.mark.usefixtures("children_here")
 def test_what_misses_more_than_is_asked_is_not_built_unless_by_force_and_then_says_so(run_dir: Path, tmp_path: Path) -> None:
     """Six bad parts cannot show 1 % at 99 % confidence, whatever they score."""
     asked = parse_accept("misses <= 1 %, rejects <= 50 %, confidence 99 %")
     with pytest.raises(NotAccepted, match=r"not fit for release: misses \d of 6 bad parts .* which takes 459 bad parts .* --force") as e:
-        build(load_run(run_dir), tmp_path / "bundle", None, Options("fp32", accept=Asked(asked)))
+        build(load_run(run_dir), tmp_path / "bundle", None, Options("fp32", accept=Asked(asked), envelope=False))
     assert e.value.exit_code == 86
     assert list(tmp_path.iterdir()) == []
-    report = build(load_run(run_dir), tmp_path / "bundle", None, Options("fp32", accept=Asked(asked, force=True)))
+    report = build(load_run(run_dir), tmp_path / "bundle", None, Options("fp32", accept=Asked(asked, force=True), envelope=False))
     found = ModelBundle.open(report.out).manifest.acceptance
     assert found is not None and found == report.acceptance
     assert (found.state, found.forced, found.basis, found.n_bad, found.n_good) == ("failed", True, "real", 6, 8)
@@ -251,6 +253,7 @@ def test_what_misses_more_than_is_asked_is_not_built_unless_by_force_and_then_sa
     assert (report.told.n_bad, report.told.missed, report.told.n_good) == (6, found.missed, 8)
 
 
+@pytest.mark.usefixtures("children_here")
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_without_bad_parts_painted_ones_judge(
     precision: str, run_dir: Path, data_dir: Path, workshop: SharedWorkshop, tmp_path: Path
@@ -258,7 +261,8 @@ def test_without_bad_parts_painted_ones_judge(
     """The same hundred for either precision, by heads that have not learnt what they are painted into."""
     good = tmp_path / "good"
     shutil.copytree(data_dir / "train" / "good", good / "train" / "good")
-    options = Options(precision, band=1.0, budget=1.0, accept=Asked(parse_accept("misses <= 99 %, rejects <= 50 %")))
+    asked = Asked(parse_accept("misses <= 99 %, rejects <= 50 %"))
+    options = Options(precision, band=1.0, budget=1.0, accept=asked, envelope=False)
     report = build(load_run(run_dir), tmp_path / "bundle", good, options, workshop=workshop)
     found = ModelBundle.open(report.out).manifest.acceptance
     assert found is not None
@@ -268,6 +272,7 @@ def test_without_bad_parts_painted_ones_judge(
     assert report.told is None
 
 
+@pytest.mark.usefixtures("children_here")
 def test_bad_parts_that_set_the_threshold_judge_it_one_by_one(
     run_dir: Path, data_dir: Path, workshop: SharedWorkshop, tmp_path: Path
 ) -> None:
@@ -275,7 +280,7 @@ def test_bad_parts_that_set_the_threshold_judge_it_one_by_one(
     shutil.copytree(data_dir / "train" / "good", good / "train" / "good")
     run = load_run(Path(shutil.copytree(run_dir, tmp_path / "run")))
     run = recalibrate(run, Rule(kind="gap", bad=str(data_dir / "test" / "scratch")), good)
-    options = Options("int8", band=1.0, budget=1.0, accept=Asked(parse_accept("misses <= 99 %")))
+    options = Options("int8", band=1.0, budget=1.0, accept=Asked(parse_accept("misses <= 99 %")), envelope=False)
     found = build(run, tmp_path / "bundle", good, options, workshop=workshop).acceptance
     assert found is not None
     assert (found.basis, found.n_bad) == ("real", 6)

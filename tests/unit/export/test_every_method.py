@@ -20,9 +20,13 @@ from training.methods.table import METHODS
 from training.run import load_run
 from training.teach import teach
 
+pytestmark = pytest.mark.usefixtures("children_here")
+
 WIDE = 9.0
 """The gate stands open: a detector that learnt for two seconds from 24 pictures of 64x64 pixels is not about figures."""
 SMALL = {"patchcore": {"bank_size": 200}, "efficientad": {"distil_steps": 5, "width": 0.125}}
+PRESET = {"stfpm": "fine"}
+"""Those with fewer layers to quantize."""
 
 VARIED = Augment(shift_px=2, copies=1)
 
@@ -46,7 +50,7 @@ def test_a_method_becomes_a_bundle_that_scores_as_its_manifest_says(
     takes_bad = METHODS[method].outliers != "none"
     lesson = Lesson(
         method, overrides=SMALL.get(method, {}), outliers=bad_parts if takes_bad else None, minutes=0.03 if learns(method) else None,
-        augment=VARIED if method == "padim" else None,
+        augment=VARIED if method == "padim" else None, preset=PRESET.get(method, "fast"),
     )  # fmt: skip
     run = teach(dataset, lesson, tmp_path / "run")
     assert load_run(run.directory).info == run.info

@@ -1,6 +1,7 @@
 """The front door: photographs in, a bundle and a page out, in one call."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,17 @@ from edge_runtime.bundle import ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError, ParityError
 from export import front
+from export.build import build
 from export.front import Request, make_release, verdict
+from export.workshop import SharedWorkshop
 from training import facts
 
 
-def test_photographs_in_a_bundle_and_a_page_out(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("children_here")
+def test_photographs_in_a_bundle_and_a_page_out(
+    data_dir: Path, workshop: SharedWorkshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "build", partial(build, workshop=workshop))
     decoded: list[Path] = []
     look_at = facts._look_at
     monkeypatch.setattr(facts, "_look_at", lambda path: (decoded.append(path), look_at(path))[1])

@@ -36,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
         cv2.imwrite(str(root / "data" / f"{seed}.bmp"), surface(seed))  # read several times: nothing to unpack
     dataset = load_dataset(root / "data", image_size="128", tiles=parse_tiles("12x9"))
     run = teach(dataset, Lesson("padim", preset="shared", overrides={"top_k": 1}), root / "run")
-    report = build(load_run(run.directory), root / "bundle", None, Options("int8", band=1.0, budget=1.0, torch_images=1))
+    report = build(load_run(run.directory), root / "bundle", None, Options("int8", band=1.0, budget=1.0, torch_images=1, envelope=False))
     return ModelBundle.open(report.out)
 
 

@@ -101,11 +101,12 @@ def test_a_collapse_is_refused_however_few_images_show_it(gate: Gate) -> None:
         precision.compare(gate, before, after, 9.0, 0.005, doubted=False)
 
 
+@pytest.mark.usefixtures("children_here")
 def test_a_preset_that_is_known_to_lose_is_fp32_where_nobody_could_tell(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
     run = load_run(run_dir)
     assert precision.known_to_lose(run.info) is None
     known = Run(run.directory, msgspec.structs.replace(run.info, preset="shared"), run.held_out, run.ignore)
     shutil.copytree(data_dir / "train" / "good", tmp_path / "good" / "train" / "good")
-    report = build(known, tmp_path / "bundle", tmp_path / "good", Options())
+    report = build(known, tmp_path / "bundle", tmp_path / "good", Options(envelope=False))
     assert ModelBundle.open(report.out).manifest.precision == "fp32"
     assert "known to cost preset shared of padim" in report.notes[0]

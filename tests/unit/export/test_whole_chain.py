@@ -19,6 +19,8 @@ from training.recalibrate import recalibrate
 from training.run import Run, frame_of, load_run
 from training.teach import teach
 
+pytestmark = pytest.mark.usefixtures("children_here")
+
 ROI = (10, 4, 176, 88)
 LENIENT = 0.2  # 16 small drawings: how much quantization costs is not the question here
 
@@ -123,7 +125,7 @@ def test_outside_of_the_region_and_under_the_mask_nothing_moves_a_score(int8: Re
 
 
 def test_a_bundle_is_evaluated_as_its_run_is(run: Run, folder: Path) -> None:
-    report = build(run, folder / "fp32", None, Options("fp32"))
+    report = build(run, folder / "fp32", None, Options("fp32", envelope=False))
     bundle = ModelBundle.open(report.out)
     ignore = read_mask(bundle.directory / (bundle.manifest.input.ignore_mask or ""))
     masks = folder / "bad" / "masks"

@@ -167,7 +167,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_padim_tells_defective_solar_cells_from_good_ones(tmp_path: Path) -> None:
+def test_padim_tells_defective_solar_cells_from_good_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     elpv = pytest.importorskip("elpv_dataset.utils")
     images, probabilities, types = elpv.load_dataset()
     mono = np.flatnonzero(types == "mono")
@@ -177,7 +177,7 @@ def test_padim_tells_defective_solar_cells_from_good_ones(tmp_path: Path) -> Non
         (tmp_path / "d" / folder).mkdir(parents=True)
         for row in rows:
             cv2.imwrite(str(tmp_path / "d" / folder / f"{row}.png"), images[row])
-    fitted = lineside_train("fit", tmp_path / "d", "--method", "padim", "--out", tmp_path / "run")
-    assert fitted.returncode == 0, fitted.stderr
-    figures = json.loads(lineside_train("evaluate", tmp_path / "run", tmp_path / "d", "--json").stdout)
+    code, _, err = here("fit", tmp_path / "d", "--method", "padim", "--out", tmp_path / "run", capsys=capsys)
+    assert code == 0, err
+    figures = json.loads(here("evaluate", tmp_path / "run", tmp_path / "d", "--json", capsys=capsys)[1])
     assert figures["image_auroc"] > 0.93 and figures["false_reject_rate"] < 0.08 and figures["pixel_auroc"] is None

@@ -1,6 +1,7 @@
 """From images to a run directory: held-out scores, the same seed, and nothing half-written."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -47,6 +48,11 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def taught(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return teach(load_dataset(parts, image_size="64"), Lesson("padim"), tmp_path_factory.mktemp("runs") / "run")
+
+
+def copy_of(taught: Run, place: Path) -> Run:
+    """One that a test may alter."""
+    return load_run(Path(shutil.copytree(taught.directory, place / "run")))
 
 
 def fake_backbone(batch: np.ndarray) -> list[np.ndarray]:
@@ -138,8 +144,7 @@ def test_defects_score_above_held_out_good_parts(taught: Run, parts: Path) -> No
 
 def test_a_place_that_is_taken_is_refused_unless_forced(taught: Run, parts: Path, tmp_path: Path) -> None:
     data = load_dataset(parts, image_size="64")
-    out = tmp_path / "run"
-    teach(data, Lesson("padim"), out)
+    out = copy_of(taught, tmp_path).directory
     with pytest.raises(ConfigError, match="--force"):
         teach(data, Lesson("padim"), out)
     assert teach(data, Lesson("padim", seed=3), out, force=True).info.seed == 3
@@ -178,7 +183,7 @@ def test_an_impossible_lesson_is_refused(parts: Path, tmp_path: Path, lesson: Le
 
 
 def test_recalibrating_changes_the_threshold_and_nothing_else(taught: Run, parts: Path, tmp_path: Path) -> None:
-    run = teach(load_dataset(parts, image_size="64"), Lesson("padim"), tmp_path / "run")
+    run = copy_of(taught, tmp_path)
     before = {p.name: p.read_bytes() for p in run.directory.iterdir()}
     changed = recalibrate(run, Rule(kind="max_f1", bad=str(parts / "test" / "hole")))
     assert changed.info.threshold.n_bad == 4 and changed.info.threshold.value != run.info.threshold.value
@@ -191,8 +196,8 @@ def test_recalibrating_changes_the_threshold_and_nothing_else(taught: Run, parts
         recalibrate(run, Rule(kind="max_f1", bad=str(tmp_path / "absent")))
 
 
-def test_painted_defects_calibrate_where_no_bad_part_exists_and_say_so(parts: Path, tmp_path: Path) -> None:
-    run = teach(load_dataset(parts, image_size="64"), Lesson("padim"), tmp_path / "run")
+def test_painted_defects_calibrate_where_no_bad_part_exists_and_say_so(taught: Run, tmp_path: Path) -> None:
+    run = copy_of(taught, tmp_path)
     changed = recalibrate(run, Rule(kind="recall", target=0.5, synthetic=20))
     threshold = changed.info.threshold
     assert (threshold.n_bad, threshold.n_synthetic) == (20, 20) and "synthetic" in threshold.rule

@@ -276,7 +276,7 @@ MOVES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(MOVES)
 def test_whatever_the_plc_does_no_part_is_shown_twice_or_out_of_order_and_never_two_verdicts(moves: list[tuple[dict, bool, float]]) -> None:
     plc = Plc(results=Presented(acknowledged=True, timeout_ms=1000, limit=3))
