@@ -7,12 +7,14 @@ For each case (a set, a method, so many of its good images, a seed, a stated rat
 of the test split's good parts is rejected, interpolated. Excess miss: the share of bad parts missed at the shipped threshold less that
 at t*.
 Everything is as `fit` and `build` do it: brightness, shifted variations, odd ones, the INT8 backbone with the head fitted on its features;
-only that these are computed once a set. Lamps and shifts act on the frames, before anything else.
+only that these are computed once a set. Some cases go through a bundle and the device's predictor as well, to see that this changes
+nothing. Lamps and shifts act on the frames, before anything else.
 """
 
 import dataclasses
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -27,28 +29,35 @@ import typer
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
+from edge_runtime.bundle import ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import LinesideError
 from edge_runtime.preprocess import Preprocessor
 from export import convert, demo
+from export.build import Options, build
 from export.quantize import pick_images, quantize_backbone
 from training.backbones import DEFAULT_BACKBONE, build_backbone
-from training.calibrate import Rule, Scores, apply_rule
+from training.calibrate import Rule, Scores, apply_rule, lowest_rate
 from training.data import Dataset, load_dataset
+from training.evaluate import evaluate_bundle
 from training.facts import load_frame
 from training.fit import fit_held_out, score_features
 from training.fitting.remedies import shifts, with_brightness
 from training.inspect.choice import AUTO, decide
 from training.judging.odd import screen
+from training.lesson import Lesson
 from training.material import good_pictures
 from training.methods.base import Features, LevelShape
 from training.methods.table import METHODS
+from training.teach import teach
 
 COUNTS = (40, 80, 160, 0)
 """Good images; 0 is all."""
 FEW = (8, 16)
 RATES = (0.01, 0.03)
 BAD_SHARE = 0.1
+THROUGH = (("padim", 160), ("patchcore", 40), ("padim", 40))
+"""Of each set, with the first seed and rate; the last of the first two sets only."""
 BEGIN, END = "<!-- thresholds: made by make benchmark-thresholds -->", "<!-- end of thresholds -->"
 TABLE = Path("training/README.md")
 Image = npt.NDArray[np.uint8]
@@ -130,7 +139,8 @@ def benchmark(
     for name, path in sets.items():
         for method in methods.split(","):
             rows += cases(name, path, method, seeds, out, kept)
-    text = render(rows)
+    pairs = [p for i, (name, path) in enumerate(sets.items()) for p in through(name, path, THROUGH if i < 2 else THROUGH[:2], out, kept)]
+    text = render(rows) + render_pairs(pairs)
     print(text)
     if write:
         before, rest = TABLE.read_text().split(BEGIN)
@@ -179,7 +189,7 @@ def plan_of(whole: Dataset, method: str, picks: npt.NDArray[np.intp]) -> Plan:
     """What `fit` makes of these images, by name or by itself, with all images at that size. Raises DataError."""
     if method != AUTO:
         return Plan(whole, method, "fast")
-    choice = decide(dataclasses.replace(whole, train=[whole.train[i] for i in picks]))
+    choice = decide(dataclasses.replace(whole, train=tuple(whole.train[i] for i in picks)))
     return Plan(dataclasses.replace(choice.dataset, train=whole.train), choice.method, choice.preset)
 
 
@@ -239,6 +249,32 @@ def case(seen: Look, plan: Plan, picks: npt.NDArray[np.intp], seed: int, mixed: 
     }
 
 
+def through(name: str, path: Path, wanted: Sequence[tuple[str, int]], out: Path, kept: bool) -> list[dict[str, Any]]:
+    """What the bundles of some cases say of the test split on the device's side, beside what was computed here."""
+    pairs = []
+    for method, count in wanted:
+        here, there = out / f"{name}-{method}-{count}-0.json", out / f"{name}-{method}-{count}-0.bundle.json"
+        if not here.exists() or (kept and not there.exists()):
+            continue
+        if not there.exists():
+            whole = load_dataset(path, image_size="256", allow_duplicates=True)
+            dataset = dataclasses.replace(whole, train=tuple(whole.train[i] for i in picked(len(whole.train), count, 0)))
+            dataset, _ = with_brightness(dataset)
+            lesson = Lesson(method, rule=Rule(kind="false_reject_rate", target=RATES[0]), augment=shifts(dataset, method)[0])
+            with tempfile.TemporaryDirectory(dir=out) as work:
+                run = teach(dataset, lesson, Path(work) / "run")
+                build(run, Path(work) / "bundle", None, Options("int8", band=1.0, budget=1.0, envelope=False), dataset=dataset)
+                metrics = evaluate_bundle(ModelBundle.open(Path(work) / "bundle"), dataset).metrics
+            found = {"auroc": metrics.image_auroc, "rejected": metrics.false_reject_rate, "missed": metrics.false_accept_rate}
+            there.write_text(json.dumps(found))
+            console.print(there.stem)
+        row = judge(json.loads(here.read_text()))
+        at = row["rates"][0]
+        ours = {"auroc": row["auroc"]["clean"], "rejected": at["clean"], "missed": at["missed"]}
+        pairs.append({"name": f"{name}, {method}, {count}", "here": ours, "there": json.loads(there.read_text())})
+    return pairs
+
+
 def judge(found: dict[str, Any]) -> dict[str, Any]:
     """A detector's AUROCs, and what its threshold does at each stated rate."""
     if "failed" in found:
@@ -248,7 +284,7 @@ def judge(found: dict[str, Any]) -> dict[str, Any]:
     held_out = Scores(*[np.array(found["held_out"])] * 3)
     row = {key: found[key] for key in ("set", "method", "chosen", "count", "seed", "mixed", "planted_named")}
     row |= {"auroc": {word: float(roc_auc_score(bad[good | bad], s[good | bad])) for word, s in scores.items()}, "rates": []}
-    for rate in RATES:
+    for rate in (r for r in RATES if r >= lowest_rate("false_reject_rate", len(held_out))):
         threshold, _ = apply_rule(Rule(kind="false_reject_rate", target=rate), held_out, None, found["apart"], found["named"])
         best = float(np.quantile(scores["clean"][good], 1 - rate))
         miss = [float((scores["clean"][bad] <= t).mean()) for t in (threshold.value, best)]
@@ -299,6 +335,17 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
     for name in dict.fromkeys(r["set"] for r in few):
         found = [[r["auroc"]["clean"] for r in few if r["set"] == name and r["count"] == c] for c in counts]
         table.append(f"| {name} | " + " | ".join(f"{np.mean(f):.3f}" if f else "–" for f in found) + " |")
+    return "\n".join(table)
+
+
+def render_pairs(pairs: Sequence[dict[str, Any]]) -> str:
+    """As Markdown."""
+    if not pairs:
+        return ""
+    table = ["", "", "| bundle and device's predictor (computed as above) | image AUROC | false rejects | misses |", "|---|---|---|---|"]
+    for pair in pairs:
+        cells = [f"{pair['there'][k]:.3f} ({pair['here'][k]:.3f})" for k in ("auroc", "rejected", "missed")]
+        table.append(f"| {pair['name']} | {' | '.join(cells)} |")
     return "\n".join(table)
 
 
