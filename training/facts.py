@@ -17,6 +17,7 @@ from edge_runtime.preprocess import is_colourless, read_image
 from edge_runtime.records import Image
 from training.layout import LISTED
 from training.left_out import pages_in
+from training.torn import torn
 
 SIDE = 32
 _ROUGH = 64
@@ -50,10 +51,12 @@ def look(paths: Sequence[Path], told: Callable[[int], None] = lambda done: None)
     found: list[Facts | DataError] = []
     # Decoding releases the GIL; a handful of threads keeps at most that many frames in memory.
     with ThreadPoolExecutor(4) as pool:
+        damaged = pool.submit(torn, paths)
         for i, result in enumerate(pool.map(_look_at, paths)):
             found.append(result)
             told(i + 1)
-    return found
+        bad = damaged.result()
+    return [bad.get(p, f) if isinstance(f, Facts) else f for p, f in zip(paths, found, strict=True)]
 
 
 def say_turned(paths: Sequence[Path], facts: Sequence[Facts]) -> list[str]:
