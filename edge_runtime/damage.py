@@ -26,11 +26,12 @@ def damage(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:
       gray 128; where the last block is so, more data is put behind the scan: only a decoder that still waits for some shows another
       picture then. A progressive file must bring the coefficients of all components to their last bit. Zeros in place of data, where
       the file's own Huffman tables give no picture so many; intervals that do not follow each other.
-    - WebP, JPEG 2000: data that ends in zeros, as a file does whose end was allotted and never written; zeros inside of a lossy WebP.
+    - WebP, JPEG 2000: data that ends in zeros, as a file does whose end was allotted and never written.
     - TIFF: zeros inside of strips that were packed by LZW or PackBits, neither of which writes so many.
 
-    Formats that are not compressed (BMP, PGM) cannot tell zeros that are missing from black. Those with checksums or lengths (PNG, and
-    all that are cut short but JPEG) do not decode at all. What only the JPEG decoder knows is asked for by `training/torn.py`.
+    Zeros inside of a WebP may be a blank picture. Formats that are not compressed (BMP, PGM) cannot tell zeros that are missing from
+    black. Those with checksums or lengths (PNG, and all that are cut short but JPEG) do not decode at all. What only the JPEG decoder
+    knows is asked for by `training/torn.py`.
 
     Args:
         raw: the file's bytes.
@@ -39,8 +40,7 @@ def damage(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:
     if raw.startswith(b"\xff\xd8"):
         return _of_jpeg(raw, image)
     if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
-        at = raw.find(b"VP8 ")
-        return _NEVER_WRITTEN if raw.endswith(_ZEROS) else _TORN if at >= 0 and _ZEROS in raw[at:] else None
+        return _NEVER_WRITTEN if raw.endswith(_ZEROS) else None
     if raw[4:8] == b"jP  " or raw.startswith(b"\xff\x4f\xff\x51"):
         return _NEVER_WRITTEN if raw.endswith(_ZEROS) else None
     if raw[:4] in (b"II*\0", b"MM\0*") and any(_ZEROS in strip for strip in _packed_strips(raw)):

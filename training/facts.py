@@ -23,6 +23,7 @@ SIDE = 32
 _ROUGH = 64
 _JPEG_HEAD = 65_536
 """Bytes; EXIF stands in one of a JPEG's first segments, each of which is shorter."""
+LEAST_SIDE = 8
 DEPTHS = (8, 10, 12, 14, 16)
 
 
@@ -139,6 +140,10 @@ def _look_at(path: Path) -> Facts | DataError:
         return e
     except OSError as e:
         return DataError(f"{path}: cannot be read: {e.strerror}")
+    if min(image.shape[:2]) < LEAST_SIDE:
+        return DataError(
+            f"{path}: expected a photograph, at least {LEAST_SIDE} pixels a side, found {image.shape[1]}x{image.shape[0]}; remove it"
+        )
     channels = 1 if image.ndim == 2 else image.shape[2]
     colourless = channels == 3 and is_colourless(image)
     facts = Facts(
