@@ -29,9 +29,9 @@ def damage(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:
     - WebP, JPEG 2000: data that ends in zeros, as a file does whose end was allotted and never written.
     - TIFF: zeros inside of strips that were packed by LZW or PackBits, neither of which writes so many.
 
-    Zeros inside of a WebP may be a blank picture. Formats that are not compressed (BMP, PGM) cannot tell zeros that are missing from
-    black. Those with checksums or lengths (PNG, and all that are cut short but JPEG) do not decode at all. What only the JPEG decoder
-    knows is asked for by `training/torn.py`.
+    Zeros inside of a WebP, or at its end, may be a blank part of the picture. Formats that are not compressed (BMP, PGM) cannot tell
+    zeros that are missing from black. Those with checksums or lengths (PNG, and all that are cut short but JPEG) do not decode at all.
+    What only the JPEG decoder knows is asked for by `training/torn.py`.
 
     Args:
         raw: the file's bytes.
@@ -40,12 +40,17 @@ def damage(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:
     if raw.startswith(b"\xff\xd8"):
         return _of_jpeg(raw, image)
     if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
-        return _NEVER_WRITTEN if raw.endswith(_ZEROS) else None
+        return _NEVER_WRITTEN if raw.endswith(_ZEROS) and not _is_blank(image[-8:]) else None
     if raw[4:8] == b"jP  " or raw.startswith(b"\xff\x4f\xff\x51"):
         return _NEVER_WRITTEN if raw.endswith(_ZEROS) else None
     if raw[:4] in (b"II*\0", b"MM\0*") and any(_ZEROS in strip for strip in _packed_strips(raw)):
         return _TORN
     return None
+
+
+def _is_blank(rows: npt.NDArray[np.generic]) -> bool:
+    """Whether they are of one colour."""
+    return bool((rows == rows[:1, :1]).all())
 
 
 def _of_jpeg(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:

@@ -100,6 +100,13 @@ def test_a_webp_whose_end_was_never_written_is_named(tmp_path: Path) -> None:
         read_image(path)
 
 
+def test_a_webp_that_ends_in_a_blank_part_is_no_damage() -> None:
+    image = np.full((2000, 3000), 255, np.uint8)
+    cv2.circle(image, (200, 200), 90, 0, -1)
+    whole = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 50])[1].tobytes()
+    assert whole.endswith(bytes(64)) and damage(whole, cv2.imdecode(np.frombuffer(whole, np.uint8), cv2.IMREAD_UNCHANGED)) is None
+
+
 def test_more_pixels_than_opencv_reads_are_too_large(tmp_path: Path) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
