@@ -1,4 +1,4 @@
-"""Files that are damaged and still decode: pictures that a copy or an upload broke off, found where the format allows it."""
+"""Files that are damaged and still decode: pictures that a copy or an upload broke off or tore, found where the format allows it."""
 
 import struct
 from collections.abc import Iterator
@@ -11,9 +11,12 @@ _JUNK = bytes(np.random.default_rng(0).integers(0, 255, 2048, dtype=np.uint8))
 """Holds no 0xFF, so no marker: more entropy-coded data, if somebody still waits for some."""
 _ZEROS = bytes(64)
 _NEAR = 3
-_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
+_RST0, _SOI, _EOI, _SOS, _DHT, _SOF2 = 0xD0, 0xD8, 0xD9, 0xDA, 0xC4, 0xC2
+_BARE = frozenset({0x01, *range(_RST0, _SOI + 1)})
 """JPEG markers without a length: TEM, RST0 to RST7, SOI."""
-_SOS, _EOI, _SOF2 = 0xDA, 0xD9, 0xC2
+_SOF = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, 0xCC}
+_NEVER_WRITTEN = "its end was never written (it holds zeros); copy it again"
+_TORN = "zeros stand where its data should be; copy it again"
 
 
 def damage(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:
@@ -21,11 +24,14 @@ def damage(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:
 
     - JPEG (ITU-T T.81): a scan whose data ends before its last block. libjpeg fills what is missing with zero coefficients, which is the
       gray 128; where the last block is so, more data is put behind the scan: only a decoder that still waits for some shows another
-      picture then. A progressive file must bring the coefficients of all components to their last bit.
-    - WebP: a payload that ends in zeros, as a file does whose end was allotted and never written.
+      picture then. A progressive file must bring the coefficients of all components to their last bit. Zeros in place of data, where
+      the file's own Huffman tables give no picture so many; intervals that do not follow each other.
+    - WebP, JPEG 2000: data that ends in zeros, as a file does whose end was allotted and never written.
+    - TIFF: zeros inside of strips that were packed by LZW or PackBits, neither of which writes so many.
 
-    Formats that are not compressed (BMP, PGM) cannot tell zeros that are missing from black. Those with checksums or lengths (PNG, TIFF)
-    do not decode at all when they are cut.
+    Zeros inside of a WebP, or at its end, may be a blank part of the picture. Formats that are not compressed (BMP, PGM) cannot tell
+    zeros that are missing from black. Those with checksums or lengths (PNG, and all that are cut short but JPEG) do not decode at all.
+    What only the JPEG decoder knows is asked for by `training/torn.py`.
 
     Args:
         raw: the file's bytes.
@@ -33,19 +39,31 @@ def damage(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:
     """
     if raw.startswith(b"\xff\xd8"):
         return _of_jpeg(raw, image)
-    if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP" and raw.endswith(_ZEROS):
-        return "its end was never written (it holds zeros); copy it again"
+    if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
+        return _NEVER_WRITTEN if raw.endswith(_ZEROS) and not _is_blank(image[-8:]) else None
+    if raw[4:8] == b"jP  " or raw.startswith(b"\xff\x4f\xff\x51"):
+        return _NEVER_WRITTEN if raw.endswith(_ZEROS) else None
+    if raw[:4] in (b"II*\0", b"MM\0*") and any(_ZEROS in strip for strip in _packed_strips(raw)):
+        return _TORN
     return None
 
 
+def _is_blank(rows: npt.NDArray[np.generic]) -> bool:
+    """Whether they are of one colour."""
+    return bool((rows == rows[:1, :1]).all())
+
+
 def _of_jpeg(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:
-    if _lacks_scans(raw):
+    segments = list(_segments(raw))
+    if _lacks_scans(raw, segments):
         return "its last scans are missing, so it is blurred; copy it again"
+    if (torn := _torn(raw, segments)) is not None:
+        return torn
     last = image[(image.shape[0] - 1) // 8 * 8 :, (image.shape[1] - 1) // 8 * 8 :]
     if last.dtype != np.uint8 or (np.abs(last.astype(np.int16) - 128) > _NEAR).any():  # chroma is smoothed into the gap from above
         return None
     try:
-        probed = cv2.imdecode(np.frombuffer(_lengthened(raw), np.uint8), cv2.IMREAD_UNCHANGED)
+        probed = cv2.imdecode(np.frombuffer(_lengthened(raw, segments), np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None
     if probed is None or probed.shape != image.shape or np.array_equal(probed, image):
@@ -77,15 +95,15 @@ def _segments(raw: bytes) -> Iterator[tuple[int, int, int]]:
         at = end
 
 
-def _lacks_scans(raw: bytes) -> bool:
+def _lacks_scans(raw: bytes, segments: list[tuple[int, int, int]]) -> bool:
     """Whether a progressive file leaves coefficients of a component without their last bit."""
     components: list[int] = []
     least: dict[int, list[int]] = {}
-    for marker, start, _ in _segments(raw):
+    for marker, start, _ in segments:
         if marker == _SOF2 and not components:
             components = [raw[start + 6 + 3 * i] for i in range(raw[start + 5])]
             least = {c: [99] * 64 for c in components}
-        elif 0xC0 <= marker <= 0xCF and marker not in (_SOF2, 0xC4, 0xC8, 0xCC):
+        elif marker in _SOF and marker != _SOF2:
             return False  # every scan of such a file holds its coefficients whole
         elif marker == _SOS and components:
             count = raw[start]
@@ -97,14 +115,76 @@ def _lacks_scans(raw: bytes) -> bool:
     return any(bit for known in least.values() for bit in known)
 
 
-def _lengthened(raw: bytes) -> bytes:
+def _torn(raw: bytes, segments: list[tuple[int, int, int]]) -> str | None:
+    """Zeros in place of data, or intervals that are not there.
+
+    The first code of a canonical Huffman table is all zeros. Where it stands for a coefficient and not for the end of a block, zeros
+    are blocks full of one coefficient, which no picture has.
+    """
+    if raw.endswith(_ZEROS) and segments and segments[-1][0] == _SOS and segments[-1][2] == len(raw):
+        return _NEVER_WRITTEN
+    of_zeros: dict[int, int] = {}
+    for marker, start, end in segments:
+        if marker == _DHT:
+            of_zeros |= _first_symbols(raw[start:end])
+        elif marker == _SOS:
+            count = raw[start]
+            tables = [raw[start + 2 + 2 * i] & 15 for i in range(count)]
+            if raw[start + 2 + 2 * count] and any(of_zeros.get(t, 0) & 15 for t in tables) and _ZEROS in raw[start:end]:
+                return _TORN
+            numbers = [raw[at + 1] - _RST0 for at in _restarts(raw, start, end)]
+            if any(n != i % 8 for i, n in enumerate(numbers)):
+                return "intervals of its data are missing; copy it again"
+    return None
+
+
+def _first_symbols(tables: bytes) -> dict[int, int]:
+    """Of a DHT segment, what the first code of each AC table stands for: its run in the upper, its size in the lower four bits."""
+    found, at = {}, 0
+    while at + 17 < len(tables):
+        if tables[at] >> 4:
+            found[tables[at] & 15] = tables[at + 17]
+        at += 17 + sum(tables[at + 1 : at + 17])
+    return found
+
+
+def _restarts(raw: bytes, start: int, end: int) -> Iterator[int]:
+    """Where the markers between a scan's intervals stand."""
+    while (start := raw.find(b"\xff", start, end)) >= 0:
+        if start + 1 < end and _RST0 <= raw[start + 1] < _SOI:
+            yield start
+        start += 2
+
+
+def _lengthened(raw: bytes, segments: list[tuple[int, int, int]]) -> bytes:
     """With more data behind each scan; where scans are cut into intervals, also for the next two of them, in which the decoder may wait."""
     parts, done = [], 0
-    for marker, start, end in _segments(raw):
+    for marker, start, end in segments:
         if marker == _SOS:
             parts += [raw[done:end], _JUNK]
-            last = max(raw.rfind(bytes((0xFF, 0xD0 + n)), start, end) for n in range(8))
-            if last >= 0:
-                parts += [part for n in (1, 2) for part in (bytes((0xFF, 0xD0 + (raw[last + 1] - 0xD0 + n) % 8)), _JUNK)]
+            if restarts := list(_restarts(raw, start, end)):
+                last = raw[restarts[-1] + 1] - _RST0
+                parts += [part for n in (1, 2) for part in (bytes((0xFF, _RST0 + (last + n) % 8)), _JUNK)]
             done = end
     return b"".join((*parts, raw[done:]))
+
+
+def _packed_strips(raw: bytes) -> Iterator[bytes]:
+    """Strips or tiles of a TIFF's first picture (TIFF 6.0) where LZW or PackBits packed them."""
+    order = "<" if raw[:2] == b"II" else ">"
+    fields: dict[int, tuple[int, ...]] = {}
+    try:
+        (at,) = struct.unpack_from(f"{order}I", raw, 4)
+        (entries,) = struct.unpack_from(f"{order}H", raw, at)
+        for i in range(entries):
+            tag, kind, count = struct.unpack_from(f"{order}HHI", raw, at + 2 + 12 * i)
+            if tag in (259, 273, 279, 324, 325) and kind in (3, 4):  # compression, offsets and lengths of strips and of tiles
+                letter, place = ("H", 2) if kind == 3 else ("I", 4)
+                inside = at + 10 + 12 * i
+                where = inside if count * place <= 4 else struct.unpack_from(f"{order}I", raw, inside)[0]
+                fields[tag] = struct.unpack_from(f"{order}{count}{letter}", raw, where)
+    except struct.error:
+        return
+    if fields.get(259, (1,))[0] in (5, 32773):
+        for offset, length in zip(fields.get(273, fields.get(324, ())), fields.get(279, fields.get(325, ())), strict=False):
+            yield raw[offset : offset + length]

@@ -26,12 +26,12 @@ MASK_FOLDERS = frozenset({"mask", "masks", "groundtruth", "gt", "segmentation", 
 WORDS: dict[str, tuple[str, str]] = {
     "English": (
         "good ok okay pass passed accept accepted acceptable normal nominal intact undamaged healthy clean fine flawless faultless perfect"
-        " conforming conform compliant defectfree nondefective nodefect nodefects goodpart",
+        " conforming conform compliant defectfree nondefective nodefect nodefects notbad goodpart",
         "bad ng nok ko def fail failed failure defect defects defective reject rejected rejects anomaly anomalies anomalous abnormal faulty"
         " damaged broken flawed scrap nonconforming noncompliant notok nogood notgood outofspec unacceptable badpart",
     ),
     "German": (
-        "gut gute guter io inordnung gutteil gutteile gutbild fehlerfrei einwandfrei mangelfrei freigegeben bestanden",
+        "gut gute guter io inordnung gutteil gutteile gutbild fehlerfrei ohnefehler einwandfrei mangelfrei freigegeben bestanden",
         "schlecht schlechte nio nichtio nichtinordnung schlechtteil schlechtteile schlechtbild ausschuss fehler fehlerhaft defekt defekte"
         " mangelhaft beschädigt schrott gesperrt anomalie",
     ),
@@ -116,8 +116,9 @@ def nearly_good(word: str) -> str | None:
 
 
 def known_words() -> str:
-    """The whole table, for a message."""
-    return "; ".join(f"{language}: {good.replace(' ', ', ')} | {bad.replace(' ', ', ')}" for language, (good, bad) in WORDS.items())
+    """The most usual words and where all of them stand, for a message."""
+    good, bad = (", ".join(side.split()[:6]) for side in WORDS["English"])
+    return f"{good} | {bad}; those of {len(WORDS)} languages, {', '.join(list(WORDS)[1:])}, stand in {Path(__file__).name} of edge_runtime"
 
 
 def is_image(path: Path) -> bool:

@@ -26,6 +26,7 @@ from training.layout import BAD, GOOD, Found, Sample
 from training.shapes import Shape, Shapes, as_runs, box, ellipse, pairs, runs_of_text
 
 READ = "COCO, YOLO, Pascal VOC, CVAT for images or LabelMe"
+SUFFIXES = (".json", ".xml", ".txt", ".yaml", ".yml", ".names")
 _LISTS = frozenset({"classes", "train", "val", "valid", "test", "trainval", "readme", "license", "requirements", "labels", "names", "log"})
 """Text files that are of no one image."""
 _MARKS = frozenset(
@@ -72,6 +73,8 @@ class Annotations:
     """The file lists its images: one that is not in it was never looked at."""
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    strays: list[Path] = field(default_factory=list)
+    """Files of its form that belong to no image."""
 
     def add(self, image: Path, drawn: Drawn) -> None:
         """Together with what is known of it already."""
@@ -84,7 +87,8 @@ class Annotations:
 class _Images:
     """Images below a folder, found again by the names that annotations give them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, beside: Iterable[Path] = ()) -> None:
+        """`beside`: files elsewhere that may speak of them."""
         self.root = root
         self.paths: list[Path] = []
         self.files: dict[str, list[Path]] = {}
@@ -97,8 +101,10 @@ class _Images:
                     continue
                 if is_image(path) and path.is_file():
                     self.paths += [] if masks else [path]
-                elif path.suffix.lower() in (".json", ".xml", ".txt", ".yaml", ".yml", ".names"):
+                elif path.suffix.lower() in SUFFIXES and path.is_file():
                     self.files.setdefault(path.suffix.lower(), []).append(path)
+        for path in beside:
+            self.files.setdefault(path.suffix.lower(), []).append(path)
         self._by_name: dict[str, list[Path]] = {}
         for path in self.paths:
             for key in {path.name.lower(), path.stem.lower()}:
@@ -154,7 +160,7 @@ def overlay(found: Found, root: Path) -> Found:
         return dataclasses.replace(sample, shapes=_shapes(drawn))
 
     sides = [tuple(with_shapes(s) for s in side) for side in (found.train, found.test, found.bad)]
-    notes = [*found.notes, *known.notes]
+    notes = [*found.notes, *known.notes, *_say_strays(known)]
     if used:
         notes.append(f"masks of {used} bad images are drawn from {known.format}")
     return dataclasses.replace(found, train=sides[0], test=sides[1], bad=sides[2], notes=tuple(notes), problems=tuple(problems))
@@ -180,8 +186,13 @@ def read_annotated(root: Path) -> Found | None:
     known = read_annotations(root)
     if known is None:
         return None
+    if known.strays and not known.drawn:
+        raise DataError(
+            f"data: {_say_strays(known)[0]}; what they mark would be taught as good. Expected files named as their images; rename them, or"
+            " move them elsewhere"
+        )
     images = _Images(root).paths
-    notes = list(known.notes)
+    notes = [*known.notes, *(f"{said}; they are left out" for said in _say_strays(known))]
     if known.listed_only and (strange := [p for p in images if p not in known.drawn]):
         notes.append(f"{len(strange)} images (the first: {strange[0]}) do not stand in the annotations; they are left out")
         images = [p for p in images if p in known.drawn]
@@ -220,18 +231,24 @@ def read_annotated(root: Path) -> Found | None:
     )
 
 
-def read_annotations(root: Path) -> Annotations | None:
-    """What the annotation files below `root` say of its images; None where there are none.
+def _say_strays(known: Annotations) -> list[str]:
+    count = len(known.strays)
+    return [f"{count} files of {known.format} belong to no image (the first: {known.strays[0]})"] if count else []
+
+
+def read_annotations(root: Path, beside: Iterable[Path] = ()) -> Annotations | None:
+    """What the annotation files below `root`, and the files `beside`, say of its images; None where there are none.
 
     Raises DataError for annotations of a format that is not read: whatever they mark would be taught as good.
     """
-    images = _Images(root)
+    images = _Images(root, beside)
     if not images.paths or not images.files:
         return None
-    found = [a for a in (*_read_json(images), *_read_xml(images), _read_yolo(images)) if a is not None and (a.drawn or a.problems)]
+    read = (*_read_json(images), *_read_xml(images), _read_yolo(images))
+    found = [a for a in read if a is not None and (a.drawn or a.problems or a.strays)]
     if not found:
         return None
-    best = max(found, key=lambda a: len(a.drawn))
+    best = max(found, key=lambda a: (len(a.drawn), len(a.problems), len(a.strays)))
     if others := [a.format for a in found if a is not best]:
         best.notes.append(f"annotations are there as {best.format} and as {', '.join(others)}: the first are read, the others left out")
     return best
@@ -274,7 +291,7 @@ def _read_json(images: _Images) -> list[Annotations]:
             # Half a file still says what it was; another program's file elsewhere is none of ours.
             if not (named or path.parent in beside or any(word in raw for word in (b'"images"', b'"annotations"', b'"shapes"'))):
                 continue
-            coco.problems.append(
+            (labelme if path.stem.lower() in stems or b'"shapes"' in raw else coco).problems.append(
                 f"{path}: expected annotations in JSON, could not read it ({e}): export it again, or move it elsewhere if it marks nothing"
             )
             continue
@@ -355,7 +372,7 @@ def _coco_shapes(entry: dict[str, Any]) -> tuple[Shape, ...]:
 def _add_labelme(into: Annotations, content: dict[str, Any], images: _Images, path: Path) -> None:
     image = images.stem(path.stem, path) or images.named(str(content.get("imagePath") or ""), path)
     if image is None:
-        into.notes.append(f"{path} belongs to no image; it is left out")
+        into.strays.append(path)
         return
     flags = content.get("flags")
     if isinstance(flags, dict) and (said := [str(name) for name, on in flags.items() if on is True and not says_good(str(name))]):
@@ -424,7 +441,7 @@ def _read_xml(images: _Images) -> list[Annotations]:
 def _add_voc(into: Annotations, root: ET.Element, images: _Images, path: Path) -> None:
     image = images.stem(path.stem, path) or images.named(root.findtext("filename") or "", path)
     if image is None:
-        into.notes.append(f"{path} belongs to no image; it is left out")
+        into.strays.append(path)
         return
     labels, shapes = [], []
     for entry in root.iter("object"):
@@ -460,7 +477,9 @@ def _add_cvat(into: Annotations, root: ET.Element, images: _Images, path: Path) 
                 shapes.append(shape)
         wh = _size(entry.get("width"), entry.get("height"))
         into.add(image, Drawn(tuple(labels), tuple(shapes), wh, False, path))
-    if missing:
+    if missing and not into.drawn:
+        into.problems.append(f"{path}: none of its {len(missing)} images is there (the first: {missing[0]}); put the images beside it")
+    elif missing:
         into.notes.append(f"{len(missing)} images of {path} are not there, or more than once (the first: {missing[0]})")
 
 
@@ -494,10 +513,12 @@ def _read_yolo(images: _Images) -> Annotations | None:
         if path.stem.lower() not in _LISTS:
             texts.setdefault(path.stem.lower(), []).append(path)
     pairs_ = [(p, t) for p in images.paths if (t := _text_of(p, texts.get(p.stem.lower(), []))) is not None]
-    if not pairs_:
-        return None
     names = _yolo_names(images)
     found = Annotations("YOLO annotations")
+    paired = {t for _, t in pairs_}
+    found.strays += [t for same in texts.values() for t in same if t not in paired and _is_yolo(t)]
+    if not pairs_:
+        return found
     wrong: list[str] = []
     rows = 0
     for image, path in pairs_:
@@ -514,6 +535,14 @@ def _read_yolo(images: _Images) -> Annotations | None:
         raise _refuse(pairs_[0][1], "or other text about its image in a format that is not known") from None
     found.problems += wrong
     return found
+
+
+def _is_yolo(path: Path) -> bool:
+    """Whether a text of no image marks something."""
+    try:
+        return bool([_yolo_row(line.split()) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()])
+    except (OSError, ValueError):
+        return False
 
 
 def _text_of(image: Path, texts: Sequence[Path]) -> Path | None:

@@ -24,7 +24,7 @@ from training.facts import Facts, bits_for, load_frame, look, refuse, say_turned
 from training.formats import find
 from training.layout import Sample, find_bad, say_orphans
 from training.left_out import say_left_out, say_pages
-from training.masks import settle, size_of_truth
+from training.masks import beyond, settle, size_of_truth
 from training.methods.base import Progress, silent
 
 TilesFor = Callable[[tuple[int, int] | None], TileSpec | None]
@@ -334,6 +334,8 @@ def _check_masks(samples: Sequence[Sample], facts: Sequence[Facts]) -> tuple[tup
             problems.append(str(size))
         elif size is not None and size != fact.wh:
             problems.append(f"{sample.truth_name}: expected the size of its image, {fact.wh[0]}x{fact.wh[1]}, found {size[0]}x{size[1]}")
+        elif (outside := beyond(sample, fact.wh)) is not None:
+            problems.append(outside)
     refuse([*problems, *found.problems])
     return settled, list(found.notes)
 

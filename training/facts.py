@@ -17,11 +17,13 @@ from edge_runtime.preprocess import is_colourless, read_image
 from edge_runtime.records import Image
 from training.layout import LISTED
 from training.left_out import pages_in
+from training.torn import torn
 
 SIDE = 32
 _ROUGH = 64
 _JPEG_HEAD = 65_536
 """Bytes; EXIF stands in one of a JPEG's first segments, each of which is shorter."""
+LEAST_SIDE = 8
 DEPTHS = (8, 10, 12, 14, 16)
 
 
@@ -50,10 +52,12 @@ def look(paths: Sequence[Path], told: Callable[[int], None] = lambda done: None)
     found: list[Facts | DataError] = []
     # Decoding releases the GIL; a handful of threads keeps at most that many frames in memory.
     with ThreadPoolExecutor(4) as pool:
+        damaged = pool.submit(torn, paths)
         for i, result in enumerate(pool.map(_look_at, paths)):
             found.append(result)
             told(i + 1)
-    return found
+        bad = damaged.result()
+    return [bad.get(p, f) if isinstance(f, Facts) else f for p, f in zip(paths, found, strict=True)]
 
 
 def say_turned(paths: Sequence[Path], facts: Sequence[Facts]) -> list[str]:
@@ -136,6 +140,10 @@ def _look_at(path: Path) -> Facts | DataError:
         return e
     except OSError as e:
         return DataError(f"{path}: cannot be read: {e.strerror}")
+    if min(image.shape[:2]) < LEAST_SIDE:
+        return DataError(
+            f"{path}: expected a photograph, at least {LEAST_SIDE} pixels a side, found {image.shape[1]}x{image.shape[0]}; remove it"
+        )
     channels = 1 if image.ndim == 2 else image.shape[2]
     colourless = channels == 3 and is_colourless(image)
     facts = Facts(

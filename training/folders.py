@@ -1,5 +1,6 @@
 """Layouts that are told by the names of folders: good beside bad, with or without a folder for each split, in whatever words."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +14,21 @@ TRAIN = frozenset({"train", "training", "trainset", "traindata"})
 TEST = frozenset({"test", "testing", "testset", "testdata", "val", "valid", "validation", "eval"})
 ASIDE = frozenset({"labels", "label", "annotations", "annotation", "ann", "anns", "json", "xml", "imagesets", "splitcsv", "docs"})
 """Folders beside the images that hold none."""
+_IDENTIFIER = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""Whose letters are no words."""
+_WITHIN = re.compile(r"(?<=[a-z])(?=[A-Z]{2})|(?<=\d)(?=[A-Z]{2,}(?![A-Za-z]))")
+"""Where a word begins without a sign between: partNG, 12NG."""
 WRAPPERS = frozenset({"images", "image", "imgs", "img", "data", "dataset", "jpegimages", "pictures", "photos", "bilder", "teile", "parts"})
 
 
 def is_aside(folder: Path) -> bool:
     """Whether a folder holds masks or annotations by its name."""
-    return plain(folder.name) in MASK_FOLDERS | ASIDE
+    return plain(folder.name) in ASIDE or holds_masks(folder)
+
+
+def holds_masks(folder: Path) -> bool:
+    """Whether its name, or the last word of it ("NG_masks"), says that a folder holds masks."""
+    return plain(folder.name) in MASK_FOLDERS or plain(re.split(r"[\s_\-.]+", folder.name.strip())[-1]) in MASK_FOLDERS
 
 
 def good_folders(folder: Path) -> list[Path]:
@@ -38,7 +48,7 @@ def fits_split(path: Path) -> bool:
     if any(good_folders(f) for f in (*train, *test)):
         return True
     kinds = [k for f in test for k in folders_in(f) if not is_aside(k) and plain(k.name) not in WRAPPERS]
-    return any(images_in(k) for k in kinds)
+    return any(_below(k) for k in kinds)
 
 
 def fits_sides(path: Path) -> bool:
@@ -64,16 +74,14 @@ def read_split(path: Path) -> Found:
     for split in train_folders:
         good, kinds = _sides(split, problems)
         train += [Sample(p, GOOD, True, None, "train") for f in good for p in _below(f)]
-        for kind, folder in kinds:
-            images = images_in(folder)
+        for kind, folder, images in kinds:
             masks, _ = _paired(images, folder, [t / split.name / kind for t in truths])
             bad += [Sample(p, kind, False, masks.get(p), "train") for p in images if p not in masks.values()]
         names |= {f.name for f in good}
     for split in test_folders:
         good, kinds = _sides(split, problems)
         test += [Sample(p, GOOD, True, None, "test") for f in good for p in _below(f)]
-        for kind, folder in kinds:
-            images = images_in(folder)
+        for kind, folder, images in kinds:
             masks, left = _paired(images, folder, [*(t / kind for t in truths), *(t / split.name / kind for t in truths)])
             images = [p for p in images if p not in masks.values()]
             wrong, said = say_orphans(left[0].parent if left else folder, [p for p in images if p not in masks], left)
@@ -108,17 +116,20 @@ def read_sides(path: Path) -> Found:
         kinds = [k for k in kinds if says_good(k[1].name) is False or says_good(k[1].parent.name) is False]
     elif loose := images_in(path):
         notes.append(f"{len(loose)} images lie outside of the folders (the first: {loose[0]}); they are left out")
-    roots = [f for place in (path, path.parent) for f in folders_in(place) if plain(f.name) in MASK_FOLDERS]
+    roots = [f for f in folders_in(path) if holds_masks(f)]
+    roots += [f for f in folders_in(path.parent) if plain(f.name) in MASK_FOLDERS]
     bad: list[Sample] = []
     orphans: list[Path] = []
-    for kind, folder in kinds:
-        images = images_in(folder)
-        masks, left = _paired(images, folder, [*(r / kind for r in roots), *(r / folder.name for r in roots), *roots])
+    for kind, folder, images in kinds:
+        own = sorted(roots, key=lambda r: not r.name.startswith(folder.name))
+        masks, left = _paired(images, folder, [*(r / kind for r in own), *(r / folder.name for r in own), *own])
         images = [p for p in images if p not in masks.values()]
         wrong, said = say_orphans(left[0].parent if left else folder, [p for p in images if p not in masks], left)
         orphans, problems, notes = orphans + left, problems + wrong, notes + said
         bad += [Sample(p, kind, False, masks.get(p), "test") for p in images]
-    return with_own_split("folders of good and bad", good_images, bad, orphans, notes, problems)
+    words = {p: f.name.strip() for f in good for p in good_images if p.is_relative_to(f)} or dict.fromkeys(good_images, path.name)
+    words |= {s.path: s.kind for s in bad}
+    return with_own_split("folders of good and bad", good_images, bad, orphans, notes, problems, words)
 
 
 def with_own_split(
@@ -167,7 +178,7 @@ def say_by_name(images: list[Path]) -> dict[Path, bool] | None:
 
     Raises DataError where some do and others say nothing.
     """
-    said = {p: _word_in(p.stem) for p in images}
+    said = {p: word_in(p.stem) for p in images}
     if False not in said.values():
         return None
     silent = [p for p, word in said.items() if word is None]
@@ -181,11 +192,14 @@ def say_by_name(images: list[Path]) -> dict[Path, bool] | None:
     return spoken
 
 
-def _word_in(stem: str) -> bool | None:
-    """The first or last word of a name; numbers say nothing."""
-    tokens = [t for t in stem.replace("-", "_").replace(" ", "_").replace(".", "_").split("_") if t and not t.isdigit()]
-    words = [says_good(t.rstrip("0123456789")) for t in (tokens[:1] + tokens[-1:])]
-    return next((w for w in words if w is not None), None)
+def word_in(stem: str) -> bool | None:
+    """What a file's name says: its first word, its last, or any between; two together count before one ("no_defect", "partNG7")."""
+    apart = _WITHIN.sub("_", _IDENTIFIER.sub("", stem))
+    tokens = [t for t in (t.rstrip("0123456789") for t in re.split(r"[\s_\-.]+", apart)) if t]
+    places = [(i, n) for n in (2, 1) for i in (0, len(tokens) - n, *range(1, len(tokens) - n)) if i >= 0]
+    between = [i for i, t in enumerate(tokens) if 0 < i < len(tokens) - 1 and t.isascii() and len(t) < 3 and plain(t) not in ("ok", "ng")]
+    said = [says_good("".join(tokens[i : i + n])) for i, n in places if n > 1 or i not in between]
+    return next((w for w in said if w is not None), None)
 
 
 def _word_of(sample: Sample) -> str:
@@ -198,20 +212,24 @@ def _counted(words: Counter[str]) -> str:
 
 
 def _below(folder: Path) -> list[Path]:
-    """Images in a folder and in its folders, without masks."""
-    return [*images_in(folder), *(p for f in folders_in(folder) if not is_aside(f) for p in images_in(f))]
+    """Images in a folder and in all folders below it, without masks."""
+    return [*images_in(folder), *(p for f in folders_in(folder) if not is_aside(f) for p in _below(f))]
 
 
-def _sides(path: Path, problems: list[str]) -> tuple[list[Path], list[tuple[str, Path]]]:
-    """(folders of good images, (kind, folder) of bad ones) directly in `path`; a folder of bad ones may hold one for each kind."""
+def _folders_below(folder: Path) -> list[Path]:
+    return [g for f in folders_in(folder) if not is_aside(f) for g in (f, *_folders_below(f))]
+
+
+def _sides(path: Path, problems: list[str]) -> tuple[list[Path], list[tuple[str, Path, list[Path]]]]:
+    """(folders of good images, (kind, folder, images) of bad ones) in `path`; a folder of bad ones may hold one for each kind."""
     good: list[Path] = []
-    kinds: list[tuple[str, Path]] = []
+    kinds: list[tuple[str, Path, list[Path]]] = []
     for folder in folders_in(path):
         if is_aside(folder) or not (_below(folder) or any(folders_in(folder))):
             continue
         if says_good(folder.name):
             good.append(folder)
-            if wrong := [f for f in folders_in(folder) if says_good(f.name) is False and images_in(f)]:
+            if wrong := [f for f in _folders_below(folder) if says_good(f.name) is False and _below(f)]:
                 problems.append(f"{wrong[0]}: bad images in a folder of good ones; move them beside it")
         elif is_unsettled(folder.name) or plain(folder.name) in TRAIN | TEST:
             problems.append(f"{folder}: its name says neither good nor bad; move its images to a folder that does, or elsewhere")
@@ -219,12 +237,12 @@ def _sides(path: Path, problems: list[str]) -> tuple[list[Path], list[tuple[str,
             problems.append(f"{folder}: a slip of the pen? its images would be bad ones; call it {meant} if they are good")
         else:
             own = images_in(folder)
-            inner = [f for f in folders_in(folder) if not is_aside(f) and images_in(f)]
-            if wrong := [f for f in inner if says_good(f.name)]:
+            inner = [f for f in folders_in(folder) if not is_aside(f) and _below(f)]
+            if wrong := [f for f in _folders_below(folder) if says_good(f.name) and _below(f)]:
                 problems.append(f"{wrong[0]}: good images in a folder of bad ones; move them")
                 continue
-            kinds += [(folder.name.strip(), folder)] if own else []
-            kinds += [(f.name.strip(), f) for f in inner]
+            kinds += [(folder.name.strip(), folder, own)] if own else []
+            kinds += [(f.name.strip(), f, _below(f)) for f in inner]
     if len(good) > 1:
         problems.append(f"{path}: expected one folder of good images, found {', '.join(f.name for f in good)}; keep one of them")
     return good, kinds

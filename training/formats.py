@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_runtime.errors import DataError
-from edge_runtime.images import SUFFIXES, known_words, plain, says_good
+from edge_runtime.images import SUFFIXES, known_words, plain
 from training.annotations import overlay, read_annotated, say_archive
+from training.doubts import doubted, refuse_bad_name, refuse_nearby
 from training.folders import WRAPPERS, fits_sides, fits_split, is_aside, read_sides, read_split, say_by_name, with_own_split
 from training.layout import (
     BAD,
@@ -53,7 +54,9 @@ class Format(NamedTuple):
 def find(path: Path) -> Found:
     """The images of the data set at `path`, a folder or a .csv file. Raises DataError where no layout, or more than one, is there."""
     found = _find(path)
-    return dataclasses.replace(found, notes=(*found.notes, *say_left_out(path if path.is_dir() else path.parent)))
+    root = path if path.is_dir() else path.parent
+    found = doubted(found, root, by_table=found.format.startswith("a table"))
+    return dataclasses.replace(found, notes=(*found.notes, *say_left_out(root)))
 
 
 def _find(path: Path) -> Found:
@@ -114,20 +117,24 @@ def _plain(path: Path) -> Found:
         notes = [f"{t.name} (columns {','.join(h) or 'none'}) says nothing about images; it is left out" for t, h in headers.items()]
         if sheets := [p for p in sorted(path.iterdir()) if p.suffix.lower() in (".xlsx", ".xls", ".ods", ".tsv") and p.is_file()]:
             notes.append(f"{_names(sheets)} is not read; if it says which images are bad, save it as .csv with the columns path,label")
-        if lists := [p for kind in LISTS for p in sorted(path.glob(f"*{kind}")) if names_images(p, images)]:
+        if lists := [p for kind in LISTS for p in sorted(path.glob(f"*{kind}")) if p.is_file() and names_images(p, images)]:
             raise DataError(
                 f"{lists[0]}: names images beside it; if it says which are bad, save it as .csv with the columns path,label, else move it"
             )
-        if held := [p for p in inside if images_in(p)]:
-            notes.append(f"only the images directly in {path.name} count; those in its folders ({_names(held)}) are left out")
         notes += say_archive(images)
-        if says_good(path.name) is False:
-            notes.append(f"the folder's own name, {path.name}, calls parts bad; all its images are taken as good ones: is that meant?")
         if (said := say_by_name(images)) is not None:
             bad = [Sample(p, BAD, False, None, "test") for p, good in said.items() if not good]
             note = "names of the files say which are good and which are bad"
             words = {p: f"names such as {next(q.name for q, g in said.items() if g == good)}" for p, good in said.items()}
             return with_own_split("a folder of good and bad images", [p for p in images if said[p]], bad, (), (*notes, note), (), words)
+        refuse_bad_name(path)
+        refuse_nearby(path, images)
+        here = path.resolve()
+        if any(f.fits(here.parent) and here in {s.path.parent for s in f.read(here.parent).samples if not s.is_good} for f in FORMATS[1:3]):
+            raise DataError(
+                f"data: {path} lies beside folders of good images, so its own are bad ones; give {path.resolve().parent}, which tells them"
+                " apart, or move it elsewhere if its parts are good"
+            )
         return Found("a plain folder of good images", tuple(Sample(p, GOOD, True, None, "train") for p in images), (), notes=tuple(notes))
     products = [p for p in inside if any(f.fits(p) for f in FORMATS)]
     if products:
@@ -141,10 +148,14 @@ def _plain(path: Path) -> Found:
     ]
     loose = next((f"images directly in {p}: move the good ones to {p / GOOD}" for p in (path / "train", path / "test") if images_in(p)), "")
     what = "; ".join(f for f in (*found, loose) if f) or "none of these"
-    words = f". Words for good and bad: {known_words()}" if len(inside) > 1 and not loose and all(images_in(f) for f in inside) else ""
+    if len(inside) > 1 and not loose and all(images_in(f) for f in inside):
+        raise DataError(
+            f"data: expected in {path} one folder that is called good, beside those of bad images; found the folders {_names(inside)}."
+            f" Rename them. Words for good | bad: {known_words()}"
+        )
     raise DataError(
         f"data: expected images ({_suffixes()}) in {path}, or the layout of MVTec AD (train/good, test/…), VisA (Data/Images/Normal), BTAD"
-        f" (train/ok, test/ko), KolektorSDD, a folder good beside bad ones, or a CSV with the columns path,label; found {what}{words}"
+        f" (train/ok, test/ko), KolektorSDD, a folder good beside bad ones, or a CSV with the columns path,label; found {what}"
     )
 
 

@@ -19,7 +19,7 @@ from training.formats import find
 from training.inspect.pose import LEAST, LOOKED_AT, advise, describe, pose_of, spread
 from training.layout import LISTED, Found, Sample, find_bad
 from training.left_out import say_left_out, say_pages
-from training.masks import Survey, settle, size_of_truth
+from training.masks import Survey, beyond, settle, size_of_truth
 
 BROKEN = "the layout is broken"
 UNREADABLE = "cannot be read"
@@ -214,7 +214,7 @@ def _copies(samples: tuple[Sample, ...], facts: list[Facts]) -> list[Finding]:
 
 
 def _masks(samples: tuple[Sample, ...], facts: list[Facts], found: Survey) -> tuple[list[Finding], frozenset[Path]]:
-    unreadable, sizes, empty = [], [], []
+    unreadable, sizes, beyonds, empty = [], [], [], []
     for sample, fact in zip(samples, facts, strict=True):
         size = size_of_truth(sample, found)
         if isinstance(size, DataError):
@@ -222,6 +222,8 @@ def _masks(samples: tuple[Sample, ...], facts: list[Facts], found: Survey) -> tu
             continue
         if size is not None and size != fact.wh:
             sizes.append(f"{sample.truth_name} is {size[0]}x{size[1]}, its image {fact.wh[0]}x{fact.wh[1]}")
+        elif (outside := beyond(sample, fact.wh)) is not None:
+            beyonds.append(outside)
         if sample.mask_path is not None and not found.marked[sample.mask_path]:
             empty.append(sample)
     bare = [s for s in samples if not s.is_good and not s.has_truth]
@@ -230,6 +232,7 @@ def _masks(samples: tuple[Sample, ...], facts: list[Facts], found: Survey) -> tu
         Finding(what="masks that cannot be read", items=unreadable),
         Finding(what="masks that cannot be meant so", items=list(found.problems)),
         Finding(what="masks of another size than their image", items=sizes),
+        Finding(what="marks outside of their image", items=beyonds),
         Finding(what="empty masks: these parts count as images, not by their pixels", items=[str(s.mask_path) for s in empty]),
         Finding(what="bad images without a mask, where others have one", items=[str(s.path) for s in bare] if some else []),
     ]

@@ -136,6 +136,11 @@ def are_masks(images: Sequence[Path]) -> bool:
     return bool(images) and all(i.stem.lower().endswith("_mask") for i in images)
 
 
+def _below(folder: Path) -> list[Path]:
+    """Images in a folder and in all folders below it, without masks."""
+    return [*images_in(folder), *(p for f in folders_in(folder) if plain(f.name) not in MASK_FOLDERS for p in _below(f))]
+
+
 def find_bad(bad: Path | None, masks: Path | None) -> tuple[list[Sample], list[Path]]:
     """The defective images in `bad`, subfolders naming kinds, and masks without an image; `masks` may lie inside. Raises DataError."""
     if bad is None:
@@ -156,7 +161,7 @@ def find_bad(bad: Path | None, masks: Path | None) -> tuple[list[Sample], list[P
     found: list[Sample] = []
     used: set[Path] = set()
     for kind, folder in kinds:
-        images = images_in(folder)
+        images = images_in(folder) if folder == bad else _below(folder)
         inner = masks / kind if masks is not None and folder != bad and (masks / kind).is_dir() else masks
         paired, _ = pair_masks(images, inner)
         used.update(paired.values())

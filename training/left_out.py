@@ -21,6 +21,7 @@ def say_left_out(root: Path) -> list[str]:
     other: dict[str, list[Path]] = {}
     dead: list[Path] = []
     nameless: list[Path] = []
+    no_files: list[Path] = []
     seen = 0
     for place, folders, files in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
@@ -34,9 +35,12 @@ def say_left_out(root: Path) -> list[str]:
                 other.setdefault(suffix, []).append(path)
             elif not path.exists():
                 dead.append(path)
+            elif not path.is_file():
+                no_files += [path] if suffix in SUFFIXES else []
             elif not suffix and _is_picture(path):
                 nameless.append(path)
         dead += [Path(place, f) for f in folders if not Path(place, f).exists()]
+        no_files += [path for f in folders if suffix_of(path := Path(place, f)) in SUFFIXES and path.exists()]
     notes = []
     if other:
         counts = ", ".join(f"{n} {s}" for s, n in Counter({s: len(p) for s, p in other.items()}).most_common())
@@ -44,6 +48,8 @@ def say_left_out(root: Path) -> list[str]:
         notes.append(f"left out, as their formats are not read: {counts} (the first: {first}); convert pictures to PNG")
     if dead:
         notes.append(f"left out: {len(dead)} links that lead to nothing (the first: {dead[0]} to {_target(dead[0])})")
+    if no_files:
+        notes.append(f"{len(no_files)} folders, pipes or devices are called as pictures are and are none (the first: {no_files[0]})")
     if nameless:
         notes.append(
             f"left out: {len(nameless)} pictures whose names end in no suffix (the first: {nameless[0]}); name them"

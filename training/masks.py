@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edge_runtime.errors import DataError
 from edge_runtime.masks import BLACK, Colour, border_of, colour_of, difference, marks, usual_colour, values_of
 from edge_runtime.preprocess import decode, is_lossy, read_image, read_mask
-from training.shapes import draw
+from training.shapes import box, draw
 
 if TYPE_CHECKING:
     from training.layout import Sample
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 EVERYTHING = 0.95
 """Share of its picture from which on a mask says nothing of where the defect is."""
 _MOST = 0.5
+_INSIDE = 0.5
+"""Share of a mark that must lie in its picture; hands overshoot its border a little."""
 _TOUCHES = 0.02
 """Share of the border that black takes where it is the background, cut off by a large defect."""
 _END = 24
@@ -90,6 +92,26 @@ def size_of_truth(sample: "Sample", found: Survey) -> tuple[int, int] | DataErro
         fact = found.facts[sample.mask_path]
         return fact if isinstance(fact, DataError) else fact.wh
     return None if sample.shapes is None else sample.shapes.wh
+
+
+def beyond(sample: "Sample", wh: tuple[int, int]) -> str | None:
+    """A sentence where a mark that annotations draw lies outside of its picture of `wh`, or most of it."""
+    if sample.shapes is None or sample.shapes.relative:
+        return None
+    for shape in sample.shapes.items:
+        corners = np.array(box(*shape.box_xywh).points if shape.kind == "runs" else shape.points, dtype=np.float64).reshape(-1, 2)
+        if len(corners) < 2:
+            continue
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        whole = np.maximum(high - low, 1)
+        inside = np.clip(np.minimum(high, wh) - np.maximum(low, 0), 0, None) / whole
+        if (whole > 1).all() and inside.prod() < _INSIDE:
+            x0, y0, x1, y1 = (round(float(v)) for v in (*low, *high))
+            return (
+                f"{sample.truth_name}: expected marks inside of {sample.path.name}, {wh[0]}x{wh[1]}, found one at {x0},{y0} to {x1},{y1};"
+                " was the picture cut or scaled since? Export the annotations again"
+            )
+    return None
 
 
 def marked(masks: Iterable[Path]) -> dict[Path, bool | DataError]:

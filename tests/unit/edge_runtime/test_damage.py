@@ -64,6 +64,32 @@ def test_what_a_camera_puts_behind_a_jpeg_is_no_damage() -> None:
     assert damage(whole, photograph()) is None
 
 
+@pytest.mark.parametrize(("suffix", "missing"), [(".jpg", "zeros stand"), (".tif", "zeros stand"), (".jp2", "zeros")])
+def test_zeros_in_place_of_data_are_named(tmp_path: Path, suffix: str, missing: str) -> None:
+    whole = cv2.imencode(suffix, photograph())[1].tobytes()
+    path = tmp_path / f"part{suffix}"
+    path.write_bytes(whole)
+    read_image(path)
+    middle, end = len(whole) // 2, len(whole) if suffix == ".jp2" else len(whole) // 2 + 600
+    path.write_bytes(whole[:middle] + bytes(end - middle) + whole[end:])
+    with pytest.raises(DataError, match=f"is damaged: .*{missing}"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("gray", [0, 128, 255])
+def test_blank_pictures_whose_data_is_zeros_are_no_damage(coding: str, gray: int) -> None:
+    whole = jpeg(np.full((600, 800), gray, np.uint8), coding)
+    assert damage(whole, cv2.imdecode(np.frombuffer(whole, np.uint8), cv2.IMREAD_UNCHANGED)) is None
+
+
+def test_a_jpeg_that_lacks_intervals_is_named() -> None:
+    whole = jpeg(photograph(), "restarts")
+    first, third = whole.index(b"\xff\xd0"), whole.index(b"\xff\xd2")
+    torn = whole[:first] + whole[third:]
+    assert "intervals of its data are missing" in (damage(torn, photograph()) or "")
+
+
 def test_a_webp_whose_end_was_never_written_is_named(tmp_path: Path) -> None:
     whole = cv2.imencode(".webp", photograph())[1].tobytes()
     path = tmp_path / "part.webp"
@@ -72,6 +98,13 @@ def test_a_webp_whose_end_was_never_written_is_named(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
     with pytest.raises(DataError, match="holds zeros"):
         read_image(path)
+
+
+def test_a_webp_that_ends_in_a_blank_part_is_no_damage() -> None:
+    image = np.full((2000, 3000), 255, np.uint8)
+    cv2.circle(image, (200, 200), 90, 0, -1)
+    whole = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 50])[1].tobytes()
+    assert whole.endswith(bytes(64)) and damage(whole, cv2.imdecode(np.frombuffer(whole, np.uint8), cv2.IMREAD_UNCHANGED)) is None
 
 
 def test_more_pixels_than_opencv_reads_are_too_large(tmp_path: Path) -> None:
