@@ -19,6 +19,8 @@ from edge_runtime.plain_text import make_printable
 EXIT_INTERRUPTED = 130
 """As a shell reports a process that SIGINT ended."""
 _DECIMAL_COMMA = re.compile(r"(?:[A-Za-z_.]+=(?:[^=]*,)?(?:[A-Za-z_.]+=)?)?(?P<number>[+-]?\d+,\d+)(?:%|,[A-Za-z_.]+=.*)?")
+_SHORT = re.compile(r"\d+ requested and \d+ written")
+"""All that NumPy says of a file that did not take all of an array."""
 _END_S = 10.0
 """How long a child that is to end may take to end its own children."""
 
@@ -63,7 +65,7 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
         if debug:
             raise
         _say(f"error: {e}")
-        sys.exit(e.exit_code)
+        sys.exit(EXIT_EXHAUSTED if _for_want(e) else e.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except _Terminated as e:
@@ -75,8 +77,8 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
             library = str(e).partition(":")[0]
             _say(f"error: OpenCV needs {library}, which this machine lacks. Run: sudo apt-get install libgl1 libglib2.0-0")
             sys.exit(DeviceError.exit_code)
-        if lacking := _lacking(e):
-            _say(f"error: this machine has no more {lacking} for it: {str(e).strip() or type(e).__name__}")
+        if want := lacking(e):
+            _say(f"error: this machine has no more {want} for it: {str(e).strip() or type(e).__name__}")
             sys.exit(EXIT_EXHAUSTED)
         first = (str(e).strip().splitlines() or ["no message"])[0]
         _say(f"internal error: {type(e).__name__}: {first}. This is a bug in Lineside; run again with --debug for its traceback")
@@ -128,10 +130,18 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated(number)
 
 
-def _lacking(e: Exception) -> str | None:
+def _for_want(e: BaseException) -> bool:
+    """Whether it was raised because the machine has run out of something, whatever branch of errors tells of it."""
+    cause = e.__cause__
+    return cause is not None and (lacking(cause) is not None or _for_want(cause))
+
+
+def lacking(e: BaseException) -> str | None:
     """What the machine, or a limit set to this process, has run out of; None for any other exception."""
     if isinstance(e, MemoryError):
         return "memory"
+    if isinstance(e, OSError) and e.errno is None and _SHORT.search(str(e)):
+        return "room on the disk"
     if isinstance(e, RuntimeError) and "can't start new thread" in str(e):
         return "threads or memory (ulimit -u, TasksMax=)"
     return _EXHAUSTED.get(getattr(e, "errno", None) or 0)  # OSError and ZMQError alike

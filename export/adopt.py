@@ -35,6 +35,7 @@ from edge_runtime.records import Image
 from export import package
 from export.child import golden_in_child, run_in_child
 from export.foreign import Foreign, read_foreign
+from training.core.places import put
 from training.facts import Facts, bits_for, load_frame, look, refuse
 from training.folders import is_aside
 from training.layout import are_masks, folders_in, images_in
@@ -123,7 +124,7 @@ def adopt(model: Path, out: Path, options: Options) -> Report:
     with package.workplace(out) as place:
         pack, latency_ms, notes = _pack(model, foreign, threshold, frames, options, place)
         bundle = ModelBundle.open(pack)
-        package.publish(pack, out)
+        put(pack, out)
         return Report(out, bundle.id, package.size_bytes(out), bundle.manifest, latency_ms, notes, time.monotonic() - began)
 
 

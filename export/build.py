@@ -5,7 +5,7 @@ import datetime
 import importlib.metadata
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,16 +25,18 @@ from edge_runtime.errors import ExportError, GoldenMismatch
 from export import convert, floats, noise, package, parity, precision
 from export.accept import PAINTED, PAINTED_SEED, Asked, accept, wants_painted
 from export.child import golden_in_child, run_in_child
-from export.envelope import envelope_of
+from export.envelope import BUDGET_S, envelope_of
 from export.gate import Gate, Judged
 from export.model_info import write_model_info
 from export.workshop import Workshop
 from training.calibrate import OF_GOOD, Scores, apply_rule
+from training.core.places import put
 from training.data import Dataset
 from training.drift import drift_limits
 from training.evaluate import measure
 from training.facts import load_frame
-from training.fit import Course, Painted, fit_held_out
+from training.fit import Course, Painted, fit_held_out, torch_backbone_fn
+from training.fitting.estimate import TORCH, about, build_seconds, pace_of
 from training.judging.telling import Told, tell
 from training.material import painted_pictures
 from training.methods.base import Features, Head, LevelShape, Progress, silent
@@ -123,6 +125,7 @@ def build(
     progress: Progress = silent,
     workshop: Workshop | None = None,
     dataset: Dataset | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Export `run` to a bundle at `out`. Nothing is at `out` unless everything passed.
 
@@ -134,6 +137,7 @@ def build(
         progress: told of the steps.
         workshop: one that remembers, for many exports of one data set.
         dataset: the images of the run, where they are at hand already; `data` does not count then.
+        say: gets a sentence on how long it will take here.
 
     Raises:
         ConfigError: `out` is taken.
@@ -144,14 +148,15 @@ def build(
     package.check_out(out, options.zipped, options.force)
     dataset = open_data(run, data, progress) if dataset is None else dataset.leave_out(run.info.left_out)
     with package.workplace(out) as place:
-        return _Export(run, dataset, options, place, progress, workshop or Workshop()).build(out, began)
+        return _Export(run, dataset, options, place, progress, workshop or Workshop(), say).build(out, began)
 
 
 class _Export:
     """Holds what all stages share."""
 
-    def __init__(self, run: Run, dataset: Dataset, options: Options, place: Path, progress: Progress, workshop: Workshop) -> None:
-        self.workshop = workshop
+    def __init__(self, run: Run, dataset: Dataset, options: Options, place: Path, progress: Progress, workshop: Workshop,
+                 say: Callable[[str], None]) -> None:  # fmt: skip
+        self.workshop, self.say = workshop, say
         self.run, self.dataset, self.options, self.progress = run, dataset, options, progress
         self.work, self.pack = place / "work", place / "bundle"
         self.work.mkdir()
@@ -163,8 +168,10 @@ class _Export:
     def build(self, out: Path, began: float) -> Report:
         info, options = self.run.info, self.options
         detector = self.run.detector()
+        self.say(f"about {about(self._expected(detector))} here; more where INT8 does not pass at once")
         images = self.gate.write_inputs("gate", self.gate.samples)
         shapes = detector.backbone.level_shapes(info.input.height, info.input.width)
+        self.progress("converting", 0, 1)
         trunk = convert.convert_trunk(detector.backbone, info.input.height, info.input.width)
         fp32 = self.gate.run_ir("fp32", convert.stitch(trunk.joined(), convert.convert_head(detector.head, shapes)), images)
         judged = self.gate.judge(fp32.outputs["score"], fp32.outputs["map"][:, 0], self.run.held_out.scores, fp32.latency_ms)
@@ -178,12 +185,14 @@ class _Export:
         if options.onnx:
             self._onnx(detector, images)
         graphs = ["fp32", *(["int8"] if (self.work / "int8.xml").exists() else [])]
+        self.progress("measuring milliseconds", 0, 1)
         times, notes = precision.race(self.gate, final.ir.stem, graphs, images)
         latency = {"fp32": times["fp32"], final.precision: times[final.ir.stem]}
         self.notes += notes
         envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold, info.seed) if options.envelope else None
+        self.progress("packing, and trying the golden samples", 0, 1)
         bundle_id = self._pack(final, metrics, acceptance, envelope)
-        package.publish(self.pack, out)
+        put(self.pack, out)
         if options.zipped:
             package.write_zip(out, package.zip_path(out))
         return Report(
@@ -191,6 +200,16 @@ class _Export:
             len(judged.scored.samples), envelope, time.monotonic() - began, (*self.notes, *self._notes(metrics, envelope)),
             self._tell(final), acceptance,
         )  # fmt: skip
+
+    def _expected(self, detector: Detector) -> float:
+        """Seconds, by the pace of the torch trunk."""
+        info, views, spec = self.run.info, self.gate.prepare.views, self.run.info.input
+        pace = pace_of(torch_backbone_fn(detector.backbone), spec.height, spec.width) / TORCH
+        copies = info.augment.copies if info.augment else 0
+        n, gate, int8 = len(self.dataset.train), len(self.gate.samples) * views, self.options.precision != "fp32"
+        few = min(self.options.torch_images * views, gate)
+        found = build_seconds(f"{info.method}/{info.preset}", n, n * views * (1 + copies), gate, few, views, pace, int8)
+        return found + (BUDGET_S if self.options.envelope else 0.0)
 
     def _accept(self, built: _Built) -> Acceptance | None:
         """Raises NotAccepted."""

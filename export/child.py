@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime import errors
+from edge_runtime.console import lacking
 from edge_runtime.errors import ExportError
 
 if TYPE_CHECKING:
@@ -132,7 +133,10 @@ def _call(command: list[str], what: Path, timeout_s: float, advice: str | None =
             raise ExportError(f"{what}: ended with signal {name} while {stage}; {advice or _advice(what)}")
         err.seek(0)
         lines = [line for line in err.read().splitlines() if line.strip()]
-        raise ExportError(f"{what}: failed while {stage}: {lines[-1][:300] if lines else f'exit code {code}'}")
+        said = ExportError(f"{what}: failed while {stage}: {lines[-1][:300] if lines else f'exit code {code}'}")
+        if code == errors.EXIT_EXHAUSTED:
+            raise said from MemoryError()  # or of room on the disk: its last line says which
+        raise said
 
 
 def _stage(out: IO[str]) -> str:
@@ -270,7 +274,7 @@ def main(arguments: Sequence[str]) -> None:
     except Exception as e:
         lines = str(e).strip().splitlines() or ["no message"]
         print(f"{type(e).__name__}: {lines[-1].strip()}", file=sys.stderr, flush=True)  # OpenVINO's reason is its last line
-        raise SystemExit(1) from None
+        raise SystemExit(errors.EXIT_EXHAUSTED if lacking(e) else 1) from None
 
 
 if __name__ == "__main__":

@@ -13,6 +13,21 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError
 from training.backbones import DEFAULT_BACKBONE
 from training.console import bars, input_options, say
+from training.options import (
+    AllowDuplicates,
+    BackboneName,
+    Bayer,
+    Bits,
+    IgnoreMask,
+    ImageSize,
+    Overlap,
+    Roi,
+    Seed,
+    Tiles,
+    TileSize,
+    Weights,
+    at_least,
+)
 
 if TYPE_CHECKING:
     from export.compare import Comparison
@@ -25,22 +40,26 @@ app = typer.Typer(add_completion=False)
 def compare(
     data: Annotated[Path, typer.Argument(help="Folder or .csv of good images; a test split with bad ones is measured, never chosen by.")],
     methods: Annotated[str | None, typer.Option(help="padim,patchcore/fine,…; default: the fast ones that these images can teach.")] = None,
-    budget_ms: Annotated[float | None, typer.Option(min=0.01, help="A whole decision may take this long here.")] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(**at_least("--budget-ms", 0.01, "milliseconds"), help="A whole decision may take this long here.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write: compare.json.")] = Path("compare"),
-    backbone: Annotated[str, typer.Option(help="timm's model name.")] = DEFAULT_BACKBONE,
-    weights: Annotated[Path | None, typer.Option(help="State dict of the backbone.")] = None,
-    image_size: Annotated[str, typer.Option(help="Model input: N, HxW, or auto.")] = "auto",
-    roi: Annotated[str | None, typer.Option(help="Region of interest X,Y,W,H in image pixels.")] = None,
-    ignore_mask: Annotated[Path | None, typer.Option(help="What is not black is ignored.")] = None,
-    tiles: Annotated[str | None, typer.Option(help="Cut each image into COLUMNSxROWS tiles.")] = None,
-    tile_size: Annotated[str | None, typer.Option(help="Or into tiles of at most WIDTHxHEIGHT pixels.")] = None,
-    overlap: Annotated[str | None, typer.Option(help="Share of a tile that its neighbour sees, too.")] = None,
-    bayer: Annotated[str | None, typer.Option(help="Images are a raw mosaic: RGGB, BGGR, GRBG or GBRG.")] = None,
-    bits: Annotated[int | None, typer.Option(help="Significant bits of 16-bit files: 10, 12, 14 or 16. Default: what they use.")] = None,
+    backbone: BackboneName = DEFAULT_BACKBONE,
+    weights: Weights = None,
+    image_size: ImageSize = "auto",
+    roi: Roi = None,
+    ignore_mask: IgnoreMask = None,
+    tiles: Tiles = None,
+    tile_size: TileSize = None,
+    overlap: Overlap = None,
+    bayer: Bayer = None,
+    bits: Bits = None,
     bad: Annotated[Path | None, typer.Option(help="Bad images to choose by; of 10 or more, half teach fcdd and devnet.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    minutes: Annotated[float, typer.Option(min=0.01, help="For the whole comparison; what would take longer is left out.")] = 6.0,
-    allow_duplicates: Annotated[bool, typer.Option("--allow-duplicates", help="Training images may be test images, too.")] = False,
+    seed: Seed = 0,
+    minutes: Annotated[
+        float, typer.Option(**at_least("--minutes", 0.01, "minutes"), help="For the whole comparison; what would take longer is left out.")
+    ] = 6.0,
+    allow_duplicates: AllowDuplicates = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Teach and measure methods side by side, and say which one to take.

@@ -3,25 +3,24 @@
 `verify` needs only what a device has; torch and NNCF are imported by `build` alone.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from edge_runtime.bundle import Metrics, ModelBundle
 from edge_runtime.console import run_app
-from edge_runtime.errors import BundleError, ConfigError, ExportError, MissingExtra
+from edge_runtime.errors import BundleError, ExportError, MissingExtra
 from edge_runtime.signature import load_keys, released_by
 from edge_runtime.wander import reach
 from export.child import golden_in_child
 from export.release import load_private, make_keys, sign
+from training.console import bars, say
+from training.options import number
 
 if TYPE_CHECKING:
     from export.build import Report
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="lineside-export", help="Turn a taught detector into a bundle for the device.", no_args_is_help=True, add_completion=False
 )
+
+
+def _part(option: str) -> Any:
+    return number(option, "0 to 1", lambda v: 0 <= v <= 1)
 
 
 class Precision(StrEnum):
@@ -50,8 +53,12 @@ def build(
     data: Annotated[Path | None, typer.Option(help="Where the run's images are now, if they moved.")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write detector.onnx: the FP32 detector as it was taught.")] = False,
     zipped: Annotated[bool, typer.Option("--zip", help="Also write the bundle as one file, BUNDLE.zip.")] = False,
-    band: Annotated[float | None, typer.Option(help="How far from 1.0 a severity may lie for its verdict to turn wrong by INT8.")] = None,
-    budget: Annotated[float | None, typer.Option(help="How far AUROC may fall by INT8, beside what few images explain.")] = None,
+    band: Annotated[
+        float | None, typer.Option(**_part("--band"), help="How far from 1.0 a severity may lie for its verdict to turn wrong by INT8.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(**_part("--budget"), help="How far AUROC may fall by INT8, beside what few images explain.")
+    ] = None,
     accept: Annotated[
         str | None,
         typer.Option(
@@ -68,9 +75,6 @@ def build(
 
     Exit code 86 when it misses or rejects more than is asked for.
     """
-    for name, value in (("--band", band), ("--budget", budget)):
-        if value is not None and not 0 <= value <= 1:
-            raise ConfigError(f"{name}: expected 0 to 1, found {value:g}")
     try:
         from export import build as builder
         from export import parity
@@ -95,8 +99,8 @@ def build(
         accept=Asked(criteria, force),
         envelope=envelope,
     )
-    with _progress_bars() as bars:
-        report = builder.build(taught, out, data, options, bars)
+    with bars() as progress:
+        report = builder.build(taught, out, data, options, progress, say=say)
     show_report(report, Console(highlight=False, soft_wrap=True))
 
 
@@ -187,35 +191,6 @@ def sign_(
     """Release a bundle: sign it, so that stations with `trusted_keys` run it."""
     opened = sign(bundle, load_private(key, lambda: typer.prompt(f"Password of {key}", hide_input=True)))
     Console(highlight=False, soft_wrap=True).print(f"{bundle}: signed, id {opened.id}")
-
-
-class _Bars:
-    """Shows each step that a Progress names as one bar."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
-
-    def update(self, what: str, done: int, total: int) -> None:
-        """A Progress, see training.methods.base."""
-        if what not in self._tasks or done < self._progress.tasks[self._tasks[what]].completed:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done, total=total)
-
-
-@contextlib.contextmanager
-def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    # On stderr, and only where a person looks: a log file wants no bars, but a sign of life.
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        from training.console import lines
-
-        with lines() as told:
-            yield told
-        return
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bars(progress).update
 
 
 def show_report(report: "Report", console: Console) -> None:

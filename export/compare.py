@@ -26,6 +26,8 @@ from export.package import workplace
 from training.backbones import DEFAULT_BACKBONE
 from training.data import Dataset, inputs
 from training.facts import load_frame
+from training.fitting.estimate import COST_S, QUANTIZE_S, REFERENCE_S
+from training.inspect.promise import refuse_alike
 from training.layout import Sample
 from training.learn import hold_out
 from training.lesson import Lesson, check_enough, learns, resolve
@@ -48,15 +50,8 @@ PACE_S = 20.0
 """Of it, for the latencies at the end."""
 LEAST_MINUTES = 0.25
 """For a method that learns by steps."""
-_REFERENCE_S = 0.0065
-"""A picture through the FP32 backbone at 256x256 on the machine on which these costs were taken; all else grows with it."""
-_COST_S = {
-    "padim/fast": 0.024, "padim/shared": 0.006, "padim": 0.08, "patchcore": 0.035, "mvg": 0.008, "fcdd": 0.04, "devnet": 0.02,
-    "fastflow": 0.035,
-}  # fmt: skip
-"""Of a fit, its cross-fit and its scores, for each image that is learnt from."""
-_QUANTIZE_S, _START_S, _CANDIDATE_S = 20.0, 5.0, 2.0
-"""NNCF's correction of biases; starting children; converting a head and saving its graph."""
+_START_S, _CANDIDATE_S = 5.0, 2.0
+"""Starting children; converting a head and saving its graph."""
 
 Say = Callable[[str], None]
 
@@ -182,6 +177,7 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
         )
     if out.exists():
         raise ConfigError(f"out: {out} exists already; choose another place")
+    refuse_alike(dataset.sha256)
     learnt, held = hold_out(len(dataset.train), request.seed)
     for lesson in lessons.values():
         try:
@@ -292,13 +288,13 @@ def _expected(name: str, kitchen: Kitchen, pace_s: float, minutes: float) -> flo
     method = name.partition("/")[0]
     if METHODS[method].network is not None:
         return 60 * max(LEAST_MINUTES, minutes / 4)
-    cost = _COST_S.get(name, _COST_S.get(method, 0.1))
-    return _CANDIDATE_S + cost * len(kitchen.dataset.train) * kitchen.prepare.views * pace_s / _REFERENCE_S
+    cost = COST_S.get(name, COST_S.get(method, 0.1))
+    return _CANDIDATE_S + cost * len(kitchen.dataset.train) * kitchen.prepare.views * pace_s / REFERENCE_S
 
 
 def _features_cost(precision: str, kitchen: Kitchen, pace_s: float) -> float:
     """Seconds of all pictures through the backbone in one precision, quantization included."""
-    quantized = min(300, len(kitchen.dataset.train)) * 2 * pace_s + _QUANTIZE_S * pace_s / _REFERENCE_S if precision == "int8" else 0.0
+    quantized = min(300, len(kitchen.dataset.train)) * 2 * pace_s + QUANTIZE_S * pace_s / REFERENCE_S if precision == "int8" else 0.0
     return _START_S + kitchen.n_pictures * pace_s + quantized
 
 

@@ -26,20 +26,41 @@ from export.build import Options, build
 from export.build import Report as Built
 from export.cli import show_report
 from export.convert import convert_trunk
+from export.envelope import BUDGET_S
 from export.package import check_out
-from training.backbones import DEFAULT_BACKBONE, Backbone
+from training.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
 from training.calibrate import Rule
-from training.console import AllowDuplicates, bars, input_options, say
+from training.console import bars, input_options, say
 from training.data import Dataset, load_dataset, read_names, refuse_none_left
 from training.fit import BackboneFn
+from training.fitting.estimate import about, build_seconds, fit_seconds, pace_of
 from training.fitting.remedies import steadied
 from training.inspect.choice import AUTO, decide
+from training.inspect.promise import refuse_alike
 from training.inspect_data import Summary, inspect_data
 from training.judging.acceptance import Criteria, parse_accept
 from training.lesson import Lesson, learns, outlier_source, resolve
 from training.material import OutlierSource
 from training.methods.base import Progress, silent
 from training.methods.table import METHODS
+from training.options import (
+    AllowDuplicates,
+    BackboneName,
+    Bayer,
+    Bits,
+    Brightness,
+    FalseRejectRate,
+    IgnoreMask,
+    ImageSize,
+    LeaveOut,
+    Overlap,
+    Roi,
+    Seed,
+    Tiles,
+    TileSize,
+    Weights,
+    at_least,
+)
 from training.report import write_report
 from training.run import check_free
 from training.teach import teach
@@ -111,32 +132,33 @@ def release(
         Path, typer.Option(help="The bundle to write; BUNDLE.html (the report) and BUNDLE.run (what was taught) come beside it.")
     ],
     method: Annotated[str, typer.Option(help="auto: by how the parts lie; or a method, or method/preset.")] = AUTO,
-    image_size: Annotated[str, typer.Option(help="Model input: N, HxW, or auto.")] = AUTO,
-    budget_ms: Annotated[float | None, typer.Option(min=0.01, help="Model time that --image-size auto may take, by estimate.")] = None,
-    false_reject_rate: Annotated[
-        float | None, typer.Option(help="Stated share of good parts rejected; default 0.01 or what the images support.")
+    image_size: ImageSize = AUTO,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(**at_least("--budget-ms", 0.01, "milliseconds"), help="Model time that --image-size auto may take, by estimate."),
     ] = None,
+    false_reject_rate: FalseRejectRate = None,
     bad: Annotated[Path | None, typer.Option(help="Folder of bad images, beside those of the data.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Masks of the images of --bad.")] = None,
-    backbone: Annotated[str, typer.Option(help="timm's model name.")] = DEFAULT_BACKBONE,
-    weights: Annotated[Path | None, typer.Option(help="State dict of the backbone.")] = None,
-    roi: Annotated[str | None, typer.Option(help="Region of interest X,Y,W,H in image pixels.")] = None,
-    ignore_mask: Annotated[Path | None, typer.Option(help="What is not black is ignored.")] = None,
-    tiles: Annotated[str | None, typer.Option(help="Cut each image into COLUMNSxROWS tiles.")] = None,
-    tile_size: Annotated[str | None, typer.Option(help="Or into tiles of at most WIDTHxHEIGHT pixels.")] = None,
-    overlap: Annotated[str | None, typer.Option(help="Share of a tile that its neighbour sees, too.")] = None,
-    bayer: Annotated[str | None, typer.Option(help="Images are a raw mosaic: RGGB, BGGR, GRBG or GBRG.")] = None,
-    bits: Annotated[int | None, typer.Option(help="Significant bits of 16-bit files: 10, 12, 14 or 16.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="For a method that learns by steps.")] = None,
+    backbone: BackboneName = DEFAULT_BACKBONE,
+    weights: Weights = None,
+    roi: Roi = None,
+    ignore_mask: IgnoreMask = None,
+    tiles: Tiles = None,
+    tile_size: TileSize = None,
+    overlap: Overlap = None,
+    bayer: Bayer = None,
+    bits: Bits = None,
+    seed: Seed = 0,
+    minutes: Annotated[
+        float | None, typer.Option(**at_least("--minutes", 0.01, "minutes"), help="For a method that learns by steps.")
+    ] = None,
     allow_duplicates: AllowDuplicates = False,
     accept: Annotated[
         str | None, typer.Option(help='What is asked, such as "misses <= 2 %, rejects <= 1 %"; default as of lineside-export build.')
     ] = None,
-    brightness: Annotated[
-        str, typer.Option(help="auto brings all pictures to one brightness unless that would hide bad parts; or keep.")
-    ] = "auto",
-    leave_out: Annotated[Path | None, typer.Option(help="Text file with names of good images that are not to be learnt.")] = None,
+    brightness: Brightness = "auto",
+    leave_out: LeaveOut = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace what an earlier release has left at these places; build what does not meet --accept.")
     ] = False,
@@ -198,6 +220,7 @@ def make_release(
     names = () if request.leave_out is None else read_names(request.leave_out, dataset)
     dataset = dataset.leave_out(names)
     refuse_none_left(dataset)
+    refuse_alike(dataset.sha256)
     outlier_source(lesson, sum(s.split == "train" for s in dataset.bad))
 
     _step(say, 2)
@@ -211,6 +234,9 @@ def make_release(
     for sentence in sentences:
         say(f"   {sentence}")
     lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=augment)
+    if METHODS[lesson.method].network is None:
+        progress("estimating the time", 0, 1)
+        say(f"   all that follows: about {about(_expected(dataset, lesson))} here; it is said again before each part")
 
     _step(say, 3)
     indented = lambda text: say(f"   {text}")  # noqa: E731
@@ -221,7 +247,7 @@ def make_release(
     _step(say, 4)
     options = Options(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
     try:
-        built = build(run, request.out, None, options, progress, dataset=dataset)
+        built = build(run, request.out, None, options, progress, dataset=dataset, say=indented)
     except ExportError:
         write_report(request.run, data, request.page, dataset=dataset, progress=progress)
         say(f"   refused; {request.page} shows why, {request.run} holds what was taught")
@@ -230,6 +256,7 @@ def make_release(
     show(built)
 
     _step(say, 5)
+    progress("measuring for the report", 0, 1)
     write_report(request.out, data, request.page, dataset=dataset, progress=progress)
     return Released(request.out, request.page, request.run, precision, built.metrics[precision], looked.summary, time.monotonic() - began)
 
@@ -270,6 +297,17 @@ def openvino_backbone(dataset: Dataset) -> Callable[[Backbone], BackboneFn]:
         return run
 
     return make
+
+
+def _expected(dataset: Dataset, lesson: Lesson) -> float:
+    """Seconds of teaching, building and the report, by counts and by what a picture takes now."""
+    spec, n, views = dataset.spec, len(dataset.train), dataset.preprocessor().views
+    backbone = build_backbone(lesson.backbone, resolve(lesson)[0], lesson.weights)
+    pace = pace_of(openvino_backbone(dataset)(backbone), spec.height, spec.width)
+    taught, gate = n * views * (1 + (lesson.augment.copies if lesson.augment else 0)), len(dataset.scored) * views
+    name = f"{lesson.method}/{lesson.preset}"
+    built = build_seconds(name, n, taught, gate, GATE_IMAGES * views, views, pace, int8=True) + BUDGET_S
+    return fit_seconds(name, n, taught, views, pace) + built + 2 * gate * pace
 
 
 def _lesson(request: Request) -> Lesson:

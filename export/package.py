@@ -1,8 +1,8 @@
 """Writes a bundle: chooses golden samples, hashes every file, and puts the whole in its place in one step."""
 
 import contextlib
+import errno
 import shutil
-import tempfile
 import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -17,12 +17,16 @@ import openvino as ov
 from edge_runtime.bundle import MANIFEST, Manifest, ModelBundle, file_sha256, write_manifest
 from edge_runtime.errors import ConfigError, DataError, ExportError
 from edge_runtime.records import Image
+from training.core import places
+from training.core.places import bring_back, nearest_folder
 
 GOLDEN_TOLERANCE = {"fp32": 1e-3, "int8": 1e-2}
 """Relative. Rounding in float32 differs between CPUs by about 1e-5: 1e-3 passes every sound device and no other model. An INT8 value
 on the edge of two steps may land on either side of it on another kind of device (GPU, ARM): hence 1e-2. CPUs with and without VNNI
 agree to the bit (see quantize.py); a device that saturates or computes in half precision is far outside and is refused."""
 
+_FULL_BYTES = 1 << 16
+"""A disk with less room than that, after a failure to write, is full."""
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -31,11 +35,15 @@ def save_ir(model: ov.Model, path: Path) -> None:
     try:
         ov.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as e:  # "iostream error" is all that it says of a full disk
-        raise OSError(f"OpenVINO could not save {path.name} ({str(e).strip().splitlines()[-1]})") from e
+        full = shutil.disk_usage(path.parent).free < _FULL_BYTES
+        why = f"OpenVINO could not save {path.name} ({str(e).strip().splitlines()[-1]})"
+        raise OSError(errno.ENOSPC if full else errno.EIO, f"no space left on the disk: {why}" if full else why) from e
 
 
 def check_out(out: Path, zipped: bool, force: bool) -> None:
     """Refuse a place that is taken, before any work. With `force`, only a bundle is replaced, nothing else. Raises ConfigError."""
+    nearest_folder(out)
+    bring_back(out)
     for path in (out, zip_path(out)) if zipped else (out,):
         if not path.exists():
             continue
@@ -45,9 +53,6 @@ def check_out(out: Path, zipped: bool, force: bool) -> None:
             raise ConfigError(
                 f"out: {path} exists and is no bundle ({MANIFEST} is missing), so --force does not replace it; choose another place"
             )
-    from training.run import nearest_folder  # with torch, which signing a bundle needs not
-
-    nearest_folder(out)
 
 
 @contextlib.contextmanager
@@ -56,21 +61,11 @@ def workplace(out: Path) -> Iterator[Path]:
 
     Raises ExportError, also for an OSError of whoever works there.
     """
-    above = out.absolute().parent
-    made = [p for p in (above, *above.parents) if not p.exists()]
-    place = None
     try:
-        above.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=above))
-        yield place
+        with places.workplace(out) as place:
+            yield place
     except OSError as e:
-        raise ExportError(f"out: {place or above} cannot be written: {e.strerror or e}; free some space or choose another place") from e
-    finally:
-        if place is not None:
-            shutil.rmtree(place, ignore_errors=True)
-        with contextlib.suppress(OSError):  # one that holds something stays, and so do those above it
-            for folder in made:
-                folder.rmdir()
+        raise ExportError(f"out: {out} cannot be written: {e.strerror or e}; free some space or choose another place") from e
 
 
 def zip_path(out: Path) -> Path:
@@ -126,15 +121,6 @@ def seal(directory: Path, manifest: Manifest) -> ModelBundle:
     files = {p.relative_to(directory).as_posix(): file_sha256(p) for p in sorted(directory.rglob("*")) if p.is_file()}
     write_manifest(directory, msgspec.structs.replace(manifest, files=files))
     return ModelBundle.open(directory)
-
-
-def publish(directory: Path, out: Path) -> None:
-    """Rename a sealed bundle into its place, which is on the same file system; what stood there goes only then."""
-    old = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.old")
-    if out.exists():
-        out.rename(old)
-    directory.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_zip(directory: Path, path: Path) -> None:

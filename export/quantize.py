@@ -54,6 +54,7 @@ def quantize_backbone(
             for done, i in enumerate(picks, 1):
                 yield np.ascontiguousarray(images[i][None])
                 progress("quantizing", done, len(picks))
+            progress("quantizing: correcting biases", 0, 1)
 
         class Once:
             """NNCF asks for an iterable; a generator would be empty the second time."""

@@ -41,6 +41,9 @@ def make_keys(private: Path, password: str) -> Path:
             f.write(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, locked))
         public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
     except OSError as e:
+        if not isinstance(e, FileExistsError):  # half a pair of keys is none
+            private.unlink(missing_ok=True)
+            public.unlink(missing_ok=True)
         raise ExportError(f"{e.filename or private}: cannot be written: {e.strerror}") from e
     return public
 

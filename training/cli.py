@@ -14,13 +14,38 @@ import typer
 from edge_runtime.console import run_app, run_child
 from edge_runtime.errors import ConfigError
 from training import look
-from training.console import AllowDuplicates, bars, input_options, need_extra, say
+from training.console import bars, input_options, need_extra, say
+from training.options import (
+    RATE,
+    AllowDuplicates,
+    BackboneName,
+    Bayer,
+    Bits,
+    Brightness,
+    FalseRejectRate,
+    IgnoreMask,
+    ImageSize,
+    LeaveOut,
+    Masks,
+    Overlap,
+    Roi,
+    Seed,
+    Tiles,
+    TileSize,
+    Weights,
+    at_least,
+    number,
+    share,
+)
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Teach a detector from photographs of good parts, calibrate it, evaluate it."
 )
 CHOOSE = (sys.executable, "-m", "export.choose")
 RELEASE = (sys.executable, "-m", "export.front")
+COST_RATIO = number(
+    "--cost-ratio", "a number above 0 and up to 1,000,000 (50: a false accept costs 50 false rejects)", lambda v: 0 < v <= 1_000_000
+)
 _ANOTHER = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 """Of a verb that another program is: all that follows is for that one."""
 
@@ -36,51 +61,45 @@ def fit(
             " compare: the one that `compare` takes, in minutes."
         ),
     ] = "auto",
-    backbone: Annotated[str, typer.Option(help="timm's model name.")] = "efficientnet_lite0",
-    weights: Annotated[
-        Path | None, typer.Option(help="State dict of the backbone (.safetensors, .pth); default: installed or downloaded.")
-    ] = None,
-    image_size: Annotated[
-        str, typer.Option(help="Model input: N, HxW, or auto: the parts' aspect, as large as known defects need and --budget-ms allows.")
-    ] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scores.")] = 0,
-    roi: Annotated[str | None, typer.Option(help="Region of interest X,Y,W,H in image pixels.")] = None,
-    ignore_mask: Annotated[Path | None, typer.Option(help="Image of the parts' size; what is not black is ignored.")] = None,
-    tiles: Annotated[str | None, typer.Option(help="Cut each image into COLUMNSxROWS tiles, for small defects in large images.")] = None,
-    tile_size: Annotated[str | None, typer.Option(help="Or into tiles of at most WIDTHxHEIGHT image pixels.")] = None,
-    overlap: Annotated[str | None, typer.Option(help="Share of a tile that its neighbour sees, too; default 0.1.")] = None,
-    bayer: Annotated[str | None, typer.Option(help="Images are a raw mosaic: RGGB, BGGR, GRBG or GBRG.")] = None,
-    bits: Annotated[int | None, typer.Option(help="Significant bits of 16-bit files: 10, 12, 14 or 16. Default: what they use.")] = None,
+    backbone: BackboneName = "efficientnet_lite0",
+    weights: Weights = None,
+    image_size: ImageSize = "auto",
+    seed: Seed = 0,
+    roi: Roi = None,
+    ignore_mask: IgnoreMask = None,
+    tiles: Tiles = None,
+    tile_size: TileSize = None,
+    overlap: Overlap = None,
+    bayer: Bayer = None,
+    bits: Bits = None,
     preset: Annotated[str, typer.Option(help="fast or fine (finer map, slower); padim also shared (any layout).")] = "fast",
-    false_reject_rate: Annotated[
-        float | None, typer.Option(help="Stated share of good parts rejected; default 0.01 or what the images support.")
-    ] = None,
+    false_reject_rate: FalseRejectRate = None,
     bad: Annotated[
         Path | None,
         typer.Option(help="Bad images, 3 or more. fcdd and devnet learn from them; for others the threshold goes between good and bad."),
     ] = None,
-    masks: Annotated[Path | None, typer.Option(help="Masks of the bad images.")] = None,
+    masks: Masks = None,
     synthetic: Annotated[int | None, typer.Option(min=0, help="Defects to paint into good parts, for fcdd and devnet.")] = None,
     augment: Annotated[
         str,
         typer.Option(help="Variations that good parts show, such as shift=8,rotate=3,brightness=0.1,copies=4; auto, or none."),
     ] = "auto",
-    brightness: Annotated[
-        str, typer.Option(help="auto brings all pictures to one brightness unless that would hide bad parts; keep never does.")
-    ] = "auto",
-    leave_out: Annotated[
-        Path | None, typer.Option(help="Text file with names of good images that are not to be learnt, such as RUN/odd.txt.")
-    ] = None,
+    brightness: Brightness = "auto",
+    leave_out: LeaveOut = None,
     keep_odd: Annotated[bool, typer.Option("--keep-odd", help="Learn good images that look unlike all others, however many.")] = False,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Time that a method which learns by steps may take; with compare, the one that was chosen."),
+        typer.Option(
+            **at_least("--minutes", 0.01, "minutes"),
+            help="Time that a method which learns by steps may take; with compare, the one that was chosen.",
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter fit to this place ended.")] = False,
     budget_ms: Annotated[
         float | None,
         typer.Option(
-            min=0.01, help="Time of a decision: --image-size auto keeps to it by estimate (default 15), --method compare by measuring."
+            **at_least("--budget-ms", 0.01, "milliseconds"),
+            help="Time of a decision: --image-size auto keeps to it by estimate (default 15), --method compare by measuring.",
         ),
     ] = None,
     conformal: Annotated[
@@ -171,17 +190,31 @@ def fit(
 @app.command()
 def calibrate(
     run_path: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
-    false_reject_rate: Annotated[float | None, typer.Option(help="Stated share of good parts rejected, from held-out good images.")] = None,
+    false_reject_rate: Annotated[
+        float | None,
+        typer.Option(**share("--false-reject-rate", 0.5, RATE), help="Stated share of good parts rejected, from held-out good images."),
+    ] = None,
     conformal: Annotated[bool, typer.Option("--conformal", help="With --false-reject-rate: by order statistics alone.")] = False,
     gap: Annotated[
         bool,
         typer.Option("--gap", help="Between good and bad images, within --false-reject-rate (default 0.01 or what the images support)."),
     ] = False,
     max_f1: Annotated[bool, typer.Option("--max-f1", help="Largest F1 over good and bad images.")] = False,
-    recall: Annotated[float | None, typer.Option(help="Lowest false-reject rate that still rejects this share of the bad images.")] = None,
-    cost_ratio: Annotated[float | None, typer.Option(help="Lowest cost, where a false accept costs this many false rejects.")] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            **share("--recall", 1, "0.95 is 95 %"), help="Lowest false-reject rate that still rejects this share of the bad images."
+        ),
+    ] = None,
+    cost_ratio: Annotated[
+        float | None, typer.Option(**COST_RATIO, help="Lowest cost, where a false accept costs this many false rejects.")
+    ] = None,
     defect_rate: Annotated[
-        float | None, typer.Option(help="With --cost-ratio: share of the line's parts that are bad; 0.01 is assumed.")
+        float | None,
+        typer.Option(
+            **share("--defect-rate", 1, "0.01: one part in a hundred is bad", itself=False),
+            help="With --cost-ratio: share of the line's parts that are bad; 0.01 is assumed.",
+        ),
     ] = None,
     bad: Annotated[Path | None, typer.Option(help="Folder of bad images.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Masks of the bad images; an export compares precisions by them.")] = None,
@@ -192,6 +225,7 @@ def calibrate(
     """Set the threshold of a run by another rule."""
     need_extra()
     from training.calibrate import Rule
+    from training.core.places import prove
     from training.recalibrate import recalibrate
     from training.run import load_run
 
@@ -226,7 +260,9 @@ def calibrate(
         from_test_split=from_test,
     )
     with bars() as progress:
-        run = recalibrate(load_run(run_path), rule, data, progress)
+        taught = load_run(run_path)
+        prove(run_path, "calibrate")
+        run = recalibrate(taught, rule, data, progress)
     say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
     say("bundles that were built of this run before keep theirs; build it again")
 
@@ -296,10 +332,14 @@ def distil(
     size: Annotated[str, typer.Option(help="small or medium: PDN-S or PDN-M; presets fast and fine of efficientad.")] = "small",
     channels: Annotated[int, typer.Option(min=1, help="Channels of the teacher.")] = 128,
     width: Annotated[
-        float | None, typer.Option(help="Share of the paper's channels inside. Default: as efficientad's preset has it, 0.25 or 0.5.")
+        float | None,
+        typer.Option(
+            **share("--width", 1, "0.25"),
+            help="Share of the paper's channels inside. Default: as efficientad's preset has it, 0.25 or 0.5.",
+        ),
     ] = None,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the square that pictures are brought to.")] = 256,
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Time that it may take.")] = None,
+    minutes: Annotated[float | None, typer.Option(**at_least("--minutes", 0.01, "minutes"), help="Time that it may take.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter course ended.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same teacher.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing teacher.")] = False,

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
@@ -25,8 +24,6 @@ LINE_EVERY_S = 10.0
 """Where nobody watches bars, a line says so often what is going on."""
 
 NEEDED = ("torch", "timm", "sklearn", "scipy", "safetensors")
-
-AllowDuplicates = Annotated[bool, typer.Option("--allow-duplicates", help="Images that were taught may be among those that are tested.")]
 
 
 def say(text: str | Text) -> None:
@@ -68,7 +65,9 @@ def lines(every_s: float = LINE_EVERY_S) -> Iterator[Any]:
         while not over.wait(every_s):
             if last is not None:
                 what, done, total = last
-                say(f"{time.monotonic() - began:4.0f} s  {what}" + (f" {done}/{total}" if total > 1 else ""))
+                # A step that is over is not what runs now, and the one that does may have nothing to count.
+                now = f"working on what follows {what}" if done >= total else what + (f" {done}/{total}" if total > 1 else "")
+                say(f"{time.monotonic() - began:4.0f} s  {now}")
 
     teller = threading.Thread(target=tell, name="progress", daemon=True)
     teller.start()

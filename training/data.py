@@ -22,6 +22,7 @@ from training.annotations import with_marks
 from training.duplicates import refuse_copies
 from training.facts import Facts, bits_for, load_frame, look, refuse, say_turned
 from training.formats import find
+from training.inspect.promise import say_flat, say_lacking
 from training.layout import Sample, find_bad, say_orphans
 from training.left_out import say_left_out, say_pages
 from training.masks import beyond, settle, size_of_truth
@@ -158,6 +159,8 @@ def load_dataset(
     notes += said
     own, test, given = samples[: len(own)], samples[len(own) : len(own) + len(test)], samples[len(own) + len(test) :]
     notes += _check_copies(found.train, samples, facts, learns, allow_duplicates, progress)
+    if learns:
+        notes += [note for note in (say_flat(facts[: len(found.train)]), *say_lacking(test, given)) if note]
     train = own[: len(found.train)] if learns else ()
     hashes = tuple(f.sha256 for f in facts[: len(train)])
     bad_samples = (*own[len(train) :], *given)

@@ -22,6 +22,7 @@ from edge_runtime.images import is_image
 from edge_runtime.preprocess import Preprocessor, read_image
 from training.backbones import Backbone, build_backbone, resolve_name
 from training.checkpoint import Checkpoint, save_tensors
+from training.core.places import prove
 from training.learn import Outcome, Pictures, Schedule, Task, device, hold_out, learn, seeded
 from training.methods.base import Progress, silent
 
@@ -236,6 +237,7 @@ def distil(
         raise DataError(f"distil: expected at least {LEAST_IMAGES} pictures below {folder}, found {len(paths)}")
     if not out.resolve().parent.is_dir():
         raise DataError(f"distil: expected an existing folder for {out}, found none; create it first")
+    prove(out.resolve().parent)
     source = build_backbone(backbone, STRIDES, weights)
     images = _Lazily(paths, image_size)
     identity = {

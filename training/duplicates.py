@@ -21,7 +21,7 @@ import numpy.typing as npt
 from edge_runtime.errors import DataError
 from edge_runtime.preprocess import read_image
 from training.facts import SIDE, Facts, gray_of
-from training.layout import LISTED
+from training.layout import first_of
 
 MOST_BITS = 8
 MOST_DIFFERENCE = 2.5
@@ -88,13 +88,14 @@ def refuse_copies(paths: Sequence[Path], facts: Sequence[Facts], n_train: int, a
     notes = []
     if within:
         notes.append(
-            f"{len(within)} training images are copies of others (the first: {within[0][1]} of {within[0][0]}): held-out scores flatter"
+            f"{len(within)} training images are copies of others (the first: {within[0][1]} of {within[0][0]}): held-out scores flatter,"
+            " and the bound of false rejects counts each as a part of its own"
         )
     if across and allowed:
         notes.append(f"{len(across)} test or bad images are copies of training images (the first: {across[0][1]}): figures flatter")
     elif across:
-        listed = "".join(f"\n  {b} is {a}" for a, b in across[:LISTED])
-        more = f"\n  … and {len(across) - LISTED} more" if len(across) > LISTED else ""
+        shown = first_of([f"\n  {b} is {a}" for a, b in across])
+        listed, more = "".join(shown), f"\n  … and {len(across) - len(shown)} more" if len(across) > len(shown) else ""
         raise DataError(
             f"data: {len(across)} test or bad images are copies of training images, so that figures would flatter; remove one of each, or"
             f" give --allow-duplicates:{listed}{more}"

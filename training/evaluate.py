@@ -23,6 +23,7 @@ from edge_runtime.records import Frame, Prediction, Region
 from edge_runtime.regions import find_regions
 from training.calibrate import Scores
 from training.data import Dataset
+from training.judging.inverted import say_inverted
 from training.layout import Sample
 from training.masks import truth
 from training.methods.base import Progress, silent
@@ -217,6 +218,8 @@ def _report(scored: Scored, threshold: Threshold, taught: records.Dataset) -> Re
     metrics = measure(scored, threshold.value)
     seen = len(taught_on([s for s in scored.samples if s.is_good], taught))
     notes = []
+    if inverted := say_inverted(scored.pick(True).score, scored.pick(False).score):
+        notes.append(inverted)
     if taught.bad_sha256:
         kinds = ", ".join(taught.bad_kinds)
         notes.append(f"{len(taught.bad_sha256)} bad images were learnt from ({kinds}); where they lie here, too, they do not count")

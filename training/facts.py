@@ -15,7 +15,7 @@ from edge_runtime.bundle import InputSpec
 from edge_runtime.errors import DataError
 from edge_runtime.preprocess import is_colourless, read_image
 from edge_runtime.records import Image
-from training.layout import LISTED
+from training.layout import first_of
 from training.left_out import pages_in
 from training.torn import torn
 
@@ -76,8 +76,9 @@ def refuse(problems: Sequence[str], what: str = "images cannot be used") -> None
     if len(problems) == 1:
         raise DataError(problems[0])
     if problems:
-        more = f"\n  … and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-        raise DataError(f"{len(problems)} {what}:\n  " + "\n  ".join(problems[:LISTED]) + more)
+        shown = first_of(problems)
+        more = f"\n  … and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
+        raise DataError(f"{len(problems)} {what}:\n  " + "\n  ".join(shown) + more)
 
 
 def load_frame(path: Path, spec: InputSpec) -> Image:

@@ -19,7 +19,7 @@ from training.masks import truth
 from training.run import frame_of
 
 WORST = 6
-"""False rejects shown, and false accepts."""
+"""False rejects shown, and misses."""
 KINDS = 18
 """Kinds of defect shown."""
 _SIDE_PX = 320

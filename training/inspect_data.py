@@ -17,7 +17,8 @@ from training.duplicates import find_pairs
 from training.facts import Facts, bits_for, look, say_turned
 from training.formats import find
 from training.inspect.pose import LEAST, LOOKED_AT, advise, describe, pose_of, spread
-from training.layout import LISTED, Found, Sample, find_bad
+from training.inspect.promise import UNMEASURED, say_flat, say_lacking
+from training.layout import Found, Sample, find_bad, first_of
 from training.left_out import say_left_out, say_pages
 from training.masks import Survey, beyond, settle, size_of_truth
 
@@ -122,6 +123,13 @@ def inspect_data(
     findings += wrong
     findings.append(Finding(what="masks without an image", items=[str(p) for p in (*found.orphans, *more_orphans)]))
     findings += _mixed(kept, facts)
+    lacking = say_lacking([s for s in kept if s.split == "test"], given)
+    if not any(s.is_good and s.split == "train" for s in kept):
+        findings.append(
+            Finding(what="no good image to learn from", items=[f"expected some in train/good, or in a folder of good ones, of {path}"])
+        )
+    if flat := say_flat([f for s, f in zip(kept, facts, strict=True) if s.is_good and s.split == "train"]):
+        findings.append(Finding(what="pictures that show nothing", items=[flat]))
     summary = Summary(
         data=str(path),
         format=found.format,
@@ -131,7 +139,7 @@ def inspect_data(
         colour=sum(f.channels == 3 and not f.colourless for f in facts),
         bits=sorted({bits_for(max(f.largest for f in facts if f.dtype == d)) if d == "uint16" else 8 for d in {f.dtype for f in facts}}),
         findings=[f for f in findings if f.items],
-        remarks=[*_remarks(found, kept, facts), *masks_found.notes, *(say_left_out(bad) if bad is not None else [])],
+        remarks=[*_remarks(found, kept, facts), *lacking, *masks_found.notes, *(say_left_out(bad) if bad is not None else [])],
         lie=_lie(kept, facts),
     )
     return Inspection(summary, kept, empty, {s.path: f for s, f in zip(kept, facts, strict=True)})
@@ -154,7 +162,7 @@ def show(summary: Summary, console: Console) -> None:
     console.print(table)
     for finding in summary.findings:
         console.print(f"\n{len(finding.items)} × {finding.what}")
-        shown = finding.items if finding.what in (UNREADABLE, BROKEN) else finding.items[:LISTED]
+        shown = finding.items if finding.what in (UNREADABLE, BROKEN) else first_of(finding.items)
         for item in shown:
             console.print(f"  {item}")
         if len(shown) < len(finding.items):
@@ -164,7 +172,8 @@ def show(summary: Summary, console: Console) -> None:
     if (lie := summary.lie) is not None:
         console.print(f"\n{lie.why}; {describe(lie)}")
     if not summary.findings:
-        console.print("\nnothing wrong: every file can be read, and no picture is there twice")
+        nothing = "" if any(UNMEASURED in remark for remark in summary.remarks) else "nothing wrong: "
+        console.print(f"\n{nothing}every file can be read, and no picture is there twice")
 
 
 def _lie(samples: tuple[Sample, ...], facts: list[Facts]) -> Lie | None:

@@ -18,6 +18,11 @@ LISTED = 5
 """How many of many files a message names."""
 
 
+def first_of(items: Sequence[str]) -> Sequence[str]:
+    """The first LISTED of them; all where only one more is left, since "and 1 more" takes the room of its name."""
+    return items if len(items) <= LISTED + 1 else items[:LISTED]
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One image file."""

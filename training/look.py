@@ -10,17 +10,19 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
-from training.console import AllowDuplicates, bars, need_extra, say
+from training.console import bars, need_extra, say
+from training.options import AllowDuplicates, BadImages, Masks, positive
 
 if TYPE_CHECKING:
+    from edge_runtime.bundle import Metrics
     from training.evaluate import Report
 
 
 def evaluate(
     detector: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE")],
     data: Annotated[Path, typer.Argument(help="Images in any layout that fit reads; the test split counts where there is one.")],
-    bad: Annotated[Path | None, typer.Option(help="Folder of bad images.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Masks of the bad images.")] = None,
+    bad: BadImages = None,
+    masks: Masks = None,
     device: Annotated[str, typer.Option(help="Inference device for a bundle.")] = "CPU",
     allow_duplicates: AllowDuplicates = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
@@ -57,9 +59,15 @@ def report(
     detector: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE")],
     data: Annotated[Path, typer.Argument(help="Images that it was not taught on, as for evaluate.")],
     out: Annotated[Path, typer.Option(help="The page to write, .html; one that is there is replaced.")],
-    threshold: Annotated[float | None, typer.Option(help="Another threshold, shown beside the stated one with what it costs.")] = None,
-    bad: Annotated[Path | None, typer.Option(help="Folder of bad images.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Masks of the bad images.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            **positive("--threshold", "a raw score, a float32 above 0"),
+            help="Another threshold, shown beside the stated one with what it costs.",
+        ),
+    ] = None,
+    bad: BadImages = None,
+    masks: Masks = None,
     device: Annotated[str, typer.Option(help="Inference device for a bundle.")] = "CPU",
     allow_duplicates: AllowDuplicates = False,
 ) -> None:
@@ -87,8 +95,8 @@ def report(
 def inspect_(
     data: Annotated[Path, typer.Argument(help="Folder or .csv file: MVTec AD, VisA, BTAD, KolektorSDD (1, 2), a table, or good images.")],
     out: Annotated[Path | None, typer.Option(help="Draw a contact sheet into this .png or .jpg.")] = None,
-    bad: Annotated[Path | None, typer.Option(help="Folder of bad images.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Masks of the bad images.")] = None,
+    bad: BadImages = None,
+    masks: Masks = None,
     run: Annotated[
         Path | None, typer.Option(help="Of a run taught on these images: name the good ones that look unlike the others, and draw them.")
     ] = None,
@@ -158,12 +166,24 @@ def _print_report(report: "Report") -> None:
         console.print(
             f"image AUROC on kinds that it learnt from {_figure(report.learnt_auroc)}, on unseen kinds {_figure(report.unseen_auroc)}"
         )
-    console.print(
-        f"image AUROC {_figure(m.image_auroc)}  AP {_figure(m.image_ap)}  F1 {_figure(m.f1)} at threshold {m.threshold:.4g}\n"
-        f"false rejects {_percent(m.false_reject_rate)}  false accepts {_percent(m.false_accept_rate)}\n"
-        f"pixel AUROC {_figure(m.pixel_auroc)}  AUPRO (to 30 % FPR) {_figure(m.aupro)}",
-        soft_wrap=True,
-    )
+    for line in figures_of(m):
+        console.print(line, soft_wrap=True)
+
+
+def figures_of(m: "Metrics") -> list[str]:
+    """A line each for the order of the images, the threshold, and the pixels; what cannot be measured says for want of what."""
+    lines = [f"threshold {m.threshold:.4g}: false rejects {_of(m.false_reject_rate, 'good')}, misses {_of(m.false_accept_rate, 'bad')}"]
+    if m.image_auroc is not None:
+        lines.insert(0, f"image AUROC {_figure(m.image_auroc)}  AP {_figure(m.image_ap)}  F1 {_figure(m.f1)}")
+    if m.pixel_auroc is not None or m.aupro is not None:
+        lines.append(f"pixel AUROC {_figure(m.pixel_auroc)}  AUPRO (to 30 % FPR) {_figure(m.aupro)}")
+    else:
+        lines.append("no masks: how well places are found was not measured")
+    return lines
+
+
+def _of(rate: float | None, kind: str) -> str:
+    return f"not known, no {kind} images" if rate is None else f"{100 * rate:.1f} %"
 
 
 def _share(part: int, whole: int) -> str:
@@ -172,7 +192,3 @@ def _share(part: int, whole: int) -> str:
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"

@@ -21,7 +21,7 @@ def check_memory(needed: int) -> None:
         raise DataError(
             f"fit: needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB is available."
             " Use --preset fast, a smaller --image-size or fewer images"
-        )
+        ) from MemoryError()
 
 
 def available_memory() -> int | None:

@@ -1,8 +1,6 @@
 """One page that says how good a detector is, where its threshold lies, and why to believe it: a single HTML file, whole by itself."""
 
 import datetime
-import os
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.preprocess import read_mask
 from training.calibrate import clopper_pearson
+from training.core.places import prove, put_file
 from training.data import Dataset, load_dataset
 from training.evaluate import Predict, Report, Scored, evaluate_bundle, evaluate_run, measure
 from training.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Array, Axis, Group, curve, histograms
@@ -42,8 +41,8 @@ _FIGURES = (
     ("image_auroc", "Image AUROC"),
     ("image_ap", "Average precision"),
     ("f1", "F1 at its threshold"),
-    ("false_reject_rate", "False-reject rate"),
-    ("false_accept_rate", "False-accept rate"),
+    ("false_reject_rate", "False rejects"),
+    ("false_accept_rate", "Misses"),
     ("pixel_auroc", "Pixel AUROC"),
     ("aupro", "AUPRO (to 30 % FPR)"),
 )
@@ -163,14 +162,10 @@ def write_report(
         shots["odd"] = [as_shot(develop(predict, s, subject.spec, subject.display, subject.threshold, line)) for s in odd]
     bench = run_bench(detector, device=device, count=BENCH_RUNS) if subject.sort == "bundle" else None
     page = _render(subject, report, dataset, line, picks, shots, bench)
-    part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(out)
+        put_file(out, page.encode())
     except OSError as e:
         raise ConfigError(f"out: {out} cannot be written: {e.strerror or e}") from e
-    finally:
-        part.unlink(missing_ok=True)
     return report
 
 
@@ -416,5 +411,6 @@ def _check_out(out: Path) -> None:
         raise ConfigError(f"out: expected a file that ends in .html, found {out}")
     if out.is_dir():
         raise ConfigError(f"out: expected a file, found a folder at {out}")
-    if not out.absolute().parent.is_dir() or not os.access(out.absolute().parent, os.W_OK):
+    if not out.absolute().parent.is_dir():
         raise ConfigError(f"out: expected a folder that can be written, found none at {out.absolute().parent}; make it first")
+    prove(out.absolute().parent)

@@ -5,11 +5,10 @@ where there is one, and checkpoint.safetensors (optimizer and all) where gradien
 written into a hidden folder beside its place and renamed at the end, so that a run that can be seen is whole.
 """
 
+import contextlib
 import dataclasses
 import hashlib
-import os
 import shutil
-import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from training.augment import Augment
 from training.backbones import Backbone, BackboneSpec
 from training.calibrate import HeldOut, Rule
 from training.checkpoint import save_tensors
+from training.core.places import bring_back, nearest_folder, put, put_file, workplace
 from training.facts import load_frame
 from training.layout import Sample
 from training.learn import Network, hold_out
@@ -233,19 +233,10 @@ def frame_of(path: Path, spec: InputSpec, seq: int = 1) -> Frame:
     return Frame(seq, 0, str(path), image)
 
 
-def nearest_folder(out: Path) -> Path:
-    """The closest folder above `out` that is there already. Raises ConfigError where nothing can be written below it."""
-    place = next(p for p in out.absolute().parents if p.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"out: expected a place that can be written, found {place}, which is {'read-only' if place.is_dir() else 'a file'}"
-        )
-    return place
-
-
 def check_free(out: Path, force: bool) -> None:
     """Refuse a place that is taken or cannot be written, before any work. Raises ConfigError."""
     nearest_folder(out)
+    bring_back(out)
     if not out.exists():
         return
     if not force:
@@ -270,57 +261,52 @@ def save_run(
     `checkpoint`: a file that moves in, so that the learning can be picked up later.
     """
     check_free(out, force)
-    part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        part.mkdir(parents=True)
-        save_tensors(_weights_of(backbone).state_dict(), part / BACKBONE)
-        save_tensors(head.state_dict(), part / HEAD)
-        info = msgspec.structs.replace(
-            info,
-            backbone=msgspec.structs.replace(info.backbone, sha256=bundle.file_sha256(part / BACKBONE)),
-            head_sha256=bundle.file_sha256(part / HEAD),
-        )
-        if ignore is not None:
-            ok, png = cv2.imencode(".png", ignore)
-            if not ok:
-                raise DataError("ignore mask: cannot be written as PNG")
-            (part / IGNORE).write_bytes(png.tobytes())
-        (part / HELD_OUT).write_bytes(_pretty(held_out))
-        (part / INFO).write_bytes(_pretty(info))
-        if info.odd:
-            head_line = "# Good images that look unlike the others, the oddest first. Leave here what fit --leave-out is to leave out.\n"
-            (part / ODD).write_text(head_line + "".join(f"{name}\n" for name in info.odd), encoding="utf-8")
-        if checkpoint is not None:
-            shutil.copyfile(checkpoint, part / CHECKPOINT)
-        old = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.old")
-        if out.exists():
-            out.rename(old)
-        part.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+        with workplace(out) as place:
+            part = place / out.name
+            part.mkdir()
+            save_tensors(_weights_of(backbone).state_dict(), part / BACKBONE)
+            save_tensors(head.state_dict(), part / HEAD)
+            info = msgspec.structs.replace(
+                info,
+                backbone=msgspec.structs.replace(info.backbone, sha256=bundle.file_sha256(part / BACKBONE)),
+                head_sha256=bundle.file_sha256(part / HEAD),
+            )
+            if ignore is not None:
+                ok, png = cv2.imencode(".png", ignore)
+                if not ok:
+                    raise DataError("ignore mask: cannot be written as PNG")
+                (part / IGNORE).write_bytes(png.tobytes())
+            (part / HELD_OUT).write_bytes(_pretty(held_out))
+            (part / INFO).write_bytes(_pretty(info))
+            if info.odd:
+                head_line = (
+                    "# Good images that look unlike the others, the oddest first. Leave here what fit --leave-out is to leave out.\n"
+                )
+                (part / ODD).write_text(head_line + "".join(f"{name}\n" for name in info.odd), encoding="utf-8")
+            if checkpoint is not None:
+                shutil.copyfile(checkpoint, part / CHECKPOINT)
+            put(part, out)
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
     except OSError as e:
-        raise DataError(f"run {out}: cannot be written: {e.strerror or e}") from e
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        raise DataError(f"run {out}: cannot be written: {e.strerror or e}; free some space or choose another place") from e
     return Run(out, info, held_out, ignore)
 
 
 def rewrite_info(run: Run, info: RunInfo) -> Run:
     """Replace run.json at once: a reader sees the old or the new one. Raises DataError."""
-    part = run.directory / f".{INFO}.part"
     try:
-        part.write_bytes(_pretty(info))
-        part.replace(run.directory / INFO)
+        put_file(run.directory / INFO, _pretty(info))
     except OSError as e:
         raise DataError(f"run {run.directory}: cannot be written: {e.strerror or e}") from e
-    finally:
-        part.unlink(missing_ok=True)
     return dataclasses.replace(run, info=info)
 
 
 def load_run(path: Path) -> Run:
     """Read a run directory; weights are read and checked when asked for. Raises DataError naming the file."""
+    with contextlib.suppress(OSError):
+        bring_back(path)
     info = _read(path / INFO, path)
     schema = info.get("schema") if isinstance(info, dict) else None
     if schema != SCHEMA:

@@ -9,9 +9,11 @@ import numpy.typing as npt
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.overlay.text import BOLD, MEDIUM, REGULAR, Canvas, Color, draw, draw_right, elide, fit
 from edge_runtime.preprocess import read_image
+from training.core.places import prove, put_file
 from training.facts import bits_for
+from training.inspect.promise import UNMEASURED
 from training.inspect_data import Count, Inspection, outline
-from training.layout import LISTED, Sample
+from training.layout import Sample, first_of
 from training.masks import truth
 
 WIDTH = 1600
@@ -63,18 +65,18 @@ def check_name(out: Path) -> None:
         raise ConfigError(f"out: expected a name that ends in .png or .jpg, found {out.name}")
     if not out.parent.is_dir():
         raise ConfigError(f"out: expected an existing folder, found none at {out.parent}")
+    if out.is_dir():
+        raise ConfigError(f"out: expected a file, found a folder at {out}")
+    prove(out.absolute().parent)
 
 
 def save_sheet(inspection: Inspection, out: Path) -> None:
     """Write the sheet as an image file; nothing half-written stays. Raises ConfigError where that is impossible."""
     check_name(out)
     _, encoded = cv2.imencode(out.suffix, draw_sheet(inspection))
-    part = out.with_name(f".{out.name}.part")
     try:
-        part.write_bytes(encoded.tobytes())
-        part.replace(out)
+        put_file(out, encoded.tobytes())
     except OSError as e:
-        part.unlink(missing_ok=True)
         raise ConfigError(f"out: {out} cannot be written: {e.strerror}") from e
 
 
@@ -88,8 +90,12 @@ def _head(page: Canvas, inspection: Inspection) -> None:
     total = sum(c.images for c in summary.counts)
     draw(page, elide(Path(summary.data).resolve().name, 34, BOLD, WIDTH - 500), (_MARGIN, 62), 34, _INK, BOLD)
     draw(page, f"{summary.format} · {total} images · {size} · {kind}, {bits} bits", (_MARGIN, 94), 18, _QUIET)
-    wrong = sum(len(f.items) for f in summary.findings)
-    verdict, color = (f"{wrong} findings" if wrong != 1 else "1 finding", _RED) if wrong else ("nothing wrong", _GREEN)
+    wrong, lacking = sum(len(f.items) for f in summary.findings), any(UNMEASURED in r for r in summary.remarks)
+    verdict, color = (
+        (f"{wrong} findings" if wrong != 1 else "1 finding", _RED)
+        if wrong
+        else ("no full test split" if lacking else "nothing wrong", _GREEN)
+    )
     draw_right(page, verdict, (WIDTH - _MARGIN, 62), 24, color, BOLD)
     cv2.line(page, (_MARGIN, 112), (WIDTH - _MARGIN, 112), _LINE, 1)
 
@@ -147,9 +153,10 @@ def _lines(inspection: Inspection) -> list[tuple[str, int, Color, int]]:
     lines: list[tuple[str, int, Color, int]] = []
     for finding in inspection.summary.findings:
         lines.append((f"{len(finding.items)} × {finding.what}", 0, _RED, MEDIUM))
-        lines += [(_short(item, inspection), 24, _INK, REGULAR) for item in finding.items[:LISTED]]
-        if len(finding.items) > LISTED:
-            lines.append((f"… and {len(finding.items) - LISTED} more", 24, _QUIET, REGULAR))
+        shown = first_of(finding.items)
+        lines += [(_short(item, inspection), 24, _INK, REGULAR) for item in shown]
+        if len(finding.items) > len(shown):
+            lines.append((f"… and {len(finding.items) - len(shown)} more", 24, _QUIET, REGULAR))
     lines += [(_short(remark, inspection), 0, _QUIET, REGULAR) for remark in inspection.summary.remarks]
     return lines or [("every image and mask can be read, and no picture is there twice", 0, _GREEN, MEDIUM)]
 

@@ -23,6 +23,7 @@ from edge_runtime.preprocess import Preprocessor
 from training.backbones import Backbone, BackboneSpec, build_backbone, resolve_name
 from training.calibrate import HeldOut, apply_rule, check_bad, check_rule, default_rule
 from training.checkpoint import Checkpoint
+from training.core.places import nearest_folder
 from training.data import Dataset, inputs
 from training.evaluate import unlearnt
 from training.fit import (
@@ -35,7 +36,10 @@ from training.fit import (
     learns_again,
     torch_backbone_fn,
 )  # fmt: skip
+from training.fitting.estimate import about, fit_seconds, pace_of
+from training.inspect.promise import refuse_alike
 from training.judging.odd import screen
+from training.layout import first_of
 from training.learn import Network, Outcome, Pictures, Schedule, TrainedHead, device, hold_out, learn
 from training.lesson import Lesson, check_enough, learns, outlier_source, resolve
 from training.material import OutlierPictures, OutlierSource, good_pictures, outlier_pictures
@@ -57,7 +61,6 @@ from training.run import (
     digest,
     make_head,
     make_network,
-    nearest_folder,
     save_run,
 )  # fmt: skip
 
@@ -95,6 +98,7 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
     strides, params = resolve(lesson)
     n = len(dataset.train)
     source = outlier_source(lesson, sum(s.split == "train" for s in dataset.bad))
+    refuse_alike(dataset.sha256)
     check_enough(lesson.method, n)
     again = METHODS[lesson.method].network is None and learns_again(n, lesson.minutes)
     held = n if not learns(lesson.method) or again else len(hold_out(n, lesson.seed)[1])
@@ -173,6 +177,7 @@ class _Teaching:
         """A head over a frozen backbone."""
         dataset, lesson, prepare = self.dataset, self.lesson, self.prepare
         n, copies = len(dataset.train), lesson.augment.copies if lesson.augment else 0
+        self.progress("reading the backbone", 0, 1)
         backbone = build_backbone(lesson.backbone, self.strides, lesson.weights)
         shapes = backbone.level_shapes(dataset.spec.height, dataset.spec.width)
         blank = make_head(lesson.method, self.params, shapes)
@@ -180,6 +185,10 @@ class _Teaching:
         self._announce(backbone.spec.name, blank.grid_hw, f"; memory for the fit: about {needed / 1e6:.0f} MB")
         check_memory(needed)
         run_backbone = self.backbone_fn(backbone)
+        pace = pace_of(run_backbone, dataset.spec.height, dataset.spec.width)
+        count = n * prepare.views * (1 + copies)
+        seconds = fit_seconds(f"{lesson.method}/{lesson.preset}", n, count, prepare.views, pace)
+        self.say(f"about {about(seconds)} here: {count} pictures at {1e3 * pace:.0f} ms, and what is computed from them")
         bad: OutlierPictures | None = None
         if self.source is not None:  # before the features, which take long: a mask that does not fit is told at once
             learn_rows, _ = hold_out(n, lesson.seed)
@@ -190,6 +199,7 @@ class _Teaching:
         )
         apart, odd = (), ()
         if not lesson.keep_odd:
+            self.progress("looking for odd images", 0, 1)
             found = screen(features, shapes, prepare, lesson.seed, self.progress)
             names = [dataset.name_of(s) for s in dataset.train]
             apart = tuple(names[i] for i in np.flatnonzero(found.apart))
@@ -204,7 +214,9 @@ class _Teaching:
             levels = extract_features(run_backbone, iter(bad.images), len(bad), shapes, scratch=self.scratch, progress=self.progress).levels
             outliers = bad.outliers(levels, blank.grid_hw)
         course = Course(outliers, self.schedule, self._checkpoint(bad) if isinstance(blank, TrainedHead) else None)
+        self.progress(f"fitting {lesson.method}", 0, 1)
         fitted = fit_held_out(lesson.method, self.params, shapes, features, prepare, lesson.seed, course=course, progress=self.progress)
+        self.progress(f"fitting {lesson.method}", 1, 1)
         return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, apart, odd)
 
     def _learnt(self, network: Network) -> _Taught:
@@ -288,7 +300,8 @@ class _Teaching:
 
 def say_odd(odd: tuple[str, ...], apart: int, n: int, out: Path, say: Say) -> None:
     """Names the images that look unlike the others."""
-    shown = ", ".join(odd[:5]) + (f" and {len(odd) - 5} more" if len(odd) > 5 else "")
+    some = first_of(odd)
+    shown = ", ".join(some) + (f" and {len(odd) - len(some)} more" if len(odd) > len(some) else "")
     say(f"{len(odd)} of {n} good images look unlike the others: bad, oddly placed, or rare? {shown}; all in {out / ODD}")
     if apart:
         say(

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from edge_runtime.errors import DataError
 from edge_runtime.overlay.text import BOLD, Canvas, Color, draw, elide
+from training.core.places import put_file
 from training.data import Dataset
 from training.gallery import develop, odd_samples
 from training.methods.base import Progress, silent
@@ -40,6 +41,8 @@ def save_odd_sheet(run: Run, dataset: Dataset, out: Path, progress: Progress = s
     while len(cells) % _COLUMNS:
         cells.append(np.full_like(cells[0], 250))
     page = np.vstack([np.hstack(cells[i : i + _COLUMNS]) for i in range(0, len(cells), _COLUMNS)])
-    if not cv2.imwrite(str(out), page):
-        raise DataError(f"odd images: {out} cannot be written")
+    try:
+        put_file(out, cv2.imencode(out.suffix, page)[1].tobytes())
+    except OSError as e:
+        raise DataError(f"odd images: {out} cannot be written: {e.strerror or e}") from e
     return len(samples)

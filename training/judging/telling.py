@@ -10,6 +10,7 @@ from rich.text import Text
 from training.data import Dataset
 from training.evaluate import unlearnt
 from training.judging.acceptance import Criteria, default_criteria, share
+from training.judging.inverted import say_inverted
 from training.layout import Sample
 from training.methods.base import Progress, silent
 from training.recalibrate import score_samples
@@ -49,6 +50,8 @@ class Told:
     """How many images there are, where only some were scored."""
     better: Better | None = None
     """The lowest threshold within the stated rate, where it would miss fewer."""
+    inverted: str | None = None
+    """A sentence where bad images score lower than good ones."""
 
     def lines(self, limits: Criteria) -> list[Text]:
         """For a terminal: what is beyond the limits in red."""
@@ -64,7 +67,9 @@ class Told:
         if self.kinds and (len(self.kinds) > 1 or self.n_bad > self.kinds[0][2]):
             worst = ", ".join(f"{kind} {k} of {n}" for kind, k, n in self.kinds[:WORST])
             told.append(Text(f"  missed most: {worst}", style="red" if bad else ""))
-        if bad and (b := self.better) is not None:
+        if self.inverted is not None:
+            told.append(Text(f"  {self.inverted}", style="bold red"))
+        elif bad and (b := self.better) is not None:
             told.append(Text(f"  a threshold of {b.value:.4g} would miss {share(b.missed)} and reject {share(b.rejected)} of these images"))
         return told
 
@@ -92,7 +97,8 @@ def tell(
     better = best_within(score[good], score[~good], rate if rate is not None else rejected / max(n_good, 1))
     if better is not None and better.missed >= missed.sum() / (~good).sum():
         better = None
-    return Told(what, threshold, rejected, n_good, int(missed.sum()), int((~good).sum()), kinds, of_all, better)
+    inverted = say_inverted(score[good], score[~good])
+    return Told(what, threshold, rejected, n_good, int(missed.sum()), int((~good).sum()), kinds, of_all, better, inverted)
 
 
 def best_within(good: Array, bad: Array, rate: float) -> Better | None:

@@ -1,10 +1,17 @@
 """A disk without room is a sentence, never a signal: SIGBUS is what a mapped file of holes ends with."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import typer
+
+from edge_runtime.console import lacking, run_app
+from edge_runtime.errors import DataError, ExportError
+from export.child import run_in_child
 
 _BODY = """
 import sys
@@ -50,3 +57,33 @@ def test_what_finds_no_room_says_so(tmp_path: Path) -> None:
     assert "no room for" in said[1]
     assert "No space left" in said[2]
     assert "could not save m.xml" in said[3]
+
+
+@pytest.mark.parametrize("why", [OSError(errno.ENOSPC, "No space left on device"), MemoryError(), OSError("4 requested and 2 written")])
+def test_whatever_branch_tells_of_it_a_machine_without_room_ends_with_71(why: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def fit() -> None:
+        raise DataError("run r: cannot be written") from why
+
+    with pytest.raises(SystemExit) as e:
+        run_app(app, [])
+    assert e.value.code == 71 and capsys.readouterr().err == "error: run r: cannot be written\n"
+
+
+def test_a_child_without_room_ends_the_command_with_71_too(tmp_path: Path) -> None:
+    np.save(tmp_path / "i.npy", np.zeros((1, 2, 2, 3), np.uint8))
+    full = """
+import sys
+from export import child
+
+def _full(*a):
+    raise OSError(28, "No space left on device")
+
+child._run = _full
+child.main(sys.argv[1:])
+"""
+    with pytest.raises(ExportError, match="No space left") as e:
+        run_in_child(tmp_path / "m.xml", tmp_path / "i.npy", tmp_path, command=(sys.executable, "-c", full))
+    assert lacking(e.value.__cause__ or e.value)

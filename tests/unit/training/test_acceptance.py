@@ -17,6 +17,8 @@ BAD = np.arange(90.0, 190.0)
         ("rejects<=1%,misses<=2%", Criteria(0.02, 0.01)),
         ("misses ≤ 2.5 % and rejects ≤ 0.01", Criteria(0.025, 0.01)),
         ("Misses at most 2,5 percent, Rejects: 1 %", Criteria(0.025, 0.01)),
+        ("misses <= 1,5 %", Criteria(0.015, 1.0)),
+        ("misses<=1,5%,rejects<=0,5%", Criteria(0.015, 0.005)),
         ("misses 0", Criteria(0.0, 1.0)),
         ("false rejects < 3 %; false accepts < 0.5 %", Criteria(0.005, 0.03)),
         ("misses <= 2 %, rejects <= 1 %, confidence 95 %", Criteria(0.02, 0.01, 0.95)),
@@ -44,6 +46,8 @@ def test_what_an_engineer_writes_is_read(text: str, criteria: Criteria) -> None:
         ("misses <= 2 %, rejects >= 1 %", "could not read ', rejects >= 1 %'"),
         ("misses <= 2 %, confidence 5 %", "confidence of at least 50 %"),
         ("misses <= -2 %", "could not read"),
+        ("misses <= 0.5.2 %", "could not read"),
+        ("misses <= nan", "could not read"),
         ("rejects <= two per cent", "could not read"),
     ],
 )

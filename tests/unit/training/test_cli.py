@@ -80,7 +80,7 @@ def test_fit_calibrate_evaluate(data: Path, tmp_path: Path, capsys: pytest.Captu
     assert figures["pixel_auroc"] > 0.5 and "flatter" in evaluated.stderr
 
     code, out, err = here("evaluate", run, data / "train" / "good", capsys=capsys)
-    assert code == 0 and "10 of 10 good images were taught on" in err and "image AUROC –" in out
+    assert code == 0 and "10 of 10 good images were taught on" in err and "misses not known, no bad images" in out
 
     # Also where only some of them are there, under other names.
     few = tmp_path / "few"
@@ -130,7 +130,26 @@ def test_without_torch_one_line_names_the_extra(data: Path, tmp_path: Path) -> N
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--roi", "0,0,65,64"), 78, "64x64"),
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--set", "top_k"), 78, "key=value"),
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--false-reject-rate", "0.001"), 82, "249"),
-        (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--false-reject-rate", "nan"), 82, "found nan"),
+        *(
+            ((*verb, option, value), 78, f"{option}: expected a ")
+            for option, values, verb in (
+                (
+                    "--false-reject-rate",
+                    ("nan", "2", "-1", "0", "1%", "1,5", "a"),
+                    ("fit", "{data}", "--method", "padim", "--out", "{tmp}/r"),
+                ),
+                ("--minutes", ("nan", "inf", "0"), ("fit", "{data}", "--method", "fcdd", "--out", "{tmp}/r")),
+                ("--budget-ms", ("nan", "-5"), ("fit", "{data}", "--out", "{tmp}/r")),
+                ("--recall", ("1.5", "nan", "95%"), ("calibrate", "{tmp}")),
+                ("--cost-ratio", ("0", "inf"), ("calibrate", "{tmp}")),
+                ("--defect-rate", ("1", "-0.1"), ("calibrate", "{tmp}", "--cost-ratio", "5")),
+                ("--threshold", ("nan", "0", "1e50"), ("report", "{tmp}", "{data}", "--out", "{tmp}/r.html")),
+            )
+            for value in values
+        ),
+        (("fit", "{data}", "--method", "padim", "--out", "/proc/nowhere/r"), 78, "expected a place that can be written, found /proc"),
+        (("report", "{tmp}", "{data}", "--out", "/proc/r.html"), 78, "expected a place that can be written, found /proc"),
+        (("inspect", "{data}", "--out", "/proc/r.png"), 78, "expected a place that can be written, found /proc"),
         (("fit", "{data}", "--method", "padim", "--out", "{tmp}/r", "--image-size", "255x"), 78, "'255x'"),
         (("fit", "{data}/none", "--method", "padim", "--out", "{tmp}/a/b"), 66, "expected images"),
         (("fit", "{data}/one", "--method", "padim", "--out", "{tmp}/a/b", "--image-size", "64"), 66, "at least 8 good images"),

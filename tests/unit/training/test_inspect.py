@@ -186,7 +186,7 @@ def test_pictures_that_a_phone_asks_to_be_turned_are_remarked_and_taken_as_they_
         (("{data}", "--out", "{tmp}/sheet.gif"), 78, ".png or .jpg, found sheet.gif"),
         (("{data}", "--out", "{tmp}/no/sheet.png"), 78, "existing folder"),
         (("{data}", "--masks", "{tmp}"), 78, "--bad"),
-        (("{data}", "--out", "{tmp}/folder.png"), 78, "cannot be written"),
+        (("{data}", "--out", "{tmp}/folder.png"), 78, "expected a file, found a folder"),
     ],
 )
 def test_a_mistake_is_one_message(

@@ -1,0 +1,1 @@
+"""What every room of teaching and exporting shares: places that are written."""

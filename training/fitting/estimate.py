@@ -1,0 +1,56 @@
+"""How long teaching and building will take on this machine, before they begin: by counts of pictures, and by what one of them takes now."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+REFERENCE_S = 0.0065
+"""A picture through the FP32 backbone at 256x256 on the machine on which these costs were taken; all else grows with it."""
+COST_S = {
+    "padim/fast": 0.024, "padim/shared": 0.006, "padim": 0.08, "patchcore": 0.035, "mvg": 0.008, "fcdd": 0.04, "devnet": 0.02,
+    "fastflow": 0.035,
+}  # fmt: skip
+"""Of a fit, its cross-fit and its scores, for each image that is learnt from."""
+QUANTIZE_S = 20.0
+"""NNCF's correction of biases."""
+_SCREEN_S = 0.02
+"""Looking for odd images, for each image."""
+_ELSE_S = 10.0
+"""Of a build: starting children, converting, packing, golden samples."""
+TORCH = 3
+"""A picture in torch, in pictures of the graph."""
+_RUNS, _WATCHED_S = 3, 0.5
+"""At least; and the mean, since a machine that is busy with something else shares its time by turns that are longer than a picture."""
+
+
+def pace_of(run: Callable[[npt.NDArray[np.uint8]], Sequence[npt.NDArray[np.float32]]], height: int, width: int) -> float:
+    """Seconds that a picture takes through a backbone, here and now."""
+    picture = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    run(picture)
+    began, runs = time.perf_counter(), 0
+    while runs < _RUNS or time.perf_counter() - began < _WATCHED_S:
+        run(picture)
+        runs += 1
+    return (time.perf_counter() - began) / runs
+
+
+def fit_seconds(name: str, n_images: int, n_pictures: int, views: int, pace_s: float) -> float:
+    """Of features, odd images, fit and held-out scores of `name` (method/preset); `n_pictures` with all variations, `pace_s` a picture."""
+    cost = COST_S.get(name, COST_S.get(name.partition("/")[0], 0.1))
+    return n_pictures * pace_s + (cost + _SCREEN_S) * n_images * views * pace_s / REFERENCE_S
+
+
+def build_seconds(name: str, n_images: int, n_taught: int, n_gate: int, n_torch: int, views: int, pace_s: float, int8: bool) -> float:
+    """Of conversion, both graphs, quantization and refit, without the envelope. `n_taught`, `n_gate`: pictures; the rest as above."""
+    exact = _ELSE_S * max(1.0, pace_s / REFERENCE_S) + n_gate * pace_s + n_torch * TORCH * pace_s
+    if not int8:
+        return exact
+    quantized = 2 * min(300, n_taught) * pace_s + QUANTIZE_S * pace_s / REFERENCE_S + n_gate * pace_s
+    return exact + quantized + fit_seconds(name, n_images, n_taught, views, pace_s)
+
+
+def about(seconds: float) -> str:
+    """In words that promise no more than an estimate can: 20 s, 3 min."""
+    return f"{max(5, 5 * round(seconds / 5))} s" if seconds < 90 else f"{seconds / 60:.0f} min"
