@@ -2,10 +2,10 @@
 
 brightness  Every picture is brought by one factor to the brightness that the good parts have in the middle (`InputSpec.brightness`). Left
             undone where brightness itself tells bad parts from good ones.
-shift       A detector that learns what belongs at which place also learns from good parts that lie SHIFT off, as they will. Of no use to
-            one that does not know places, or that learns variations of its own.
+shift       A detector that learns what belongs at which place, or what there is to be seen at all, also learns from good parts that lie
+            SHIFT off, as they will. Of no use to one that learns variations of its own.
 
-On the sets of training/README.md neither costs anything where nothing strays; the figures there are made with both.
+What both cost where nothing strays stands in deploy/decisions/0022; the figures in training/README.md are made with both.
 """
 
 import dataclasses
@@ -27,8 +27,9 @@ fixture is to be allowed, since what lies at the end of a range is learnt from l
 MOST_PICTURES = 2_000
 """Variations are made up to so many pictures in all, and COPIES of an image at most."""
 COPIES = 3
-PLACED = ("padim", "fastflow", "fcdd", "devnet")
-"""Methods whose statistics belong to places of the picture."""
+SHIFTED = ("padim", "patchcore", "fastflow", "fcdd", "devnet")
+"""Methods that gain by it: statistics that belong to places of the picture; and a bank of patches, to which every edge that crosses a patch
+elsewhere, and what comes in at the picture's border, is new."""
 LOOKED_AT = 200
 """Images whose brightness is measured, spread over all."""
 TELLING = 0.9
@@ -63,7 +64,7 @@ def with_brightness(dataset: Dataset, progress: Progress = silent) -> tuple[Data
 
 def shifts(dataset: Dataset, method: str) -> tuple[Augment | None, str]:
     """Variations to learn from, too, and a sentence; None and nothing for methods that gain nothing by them."""
-    if method not in PLACED:
+    if method not in SHIFTED:
         return None, ""
     spec, pictures = dataset.spec, len(dataset.train) * dataset.preprocessor().views
     copies = min(COPIES, max(1, MOST_PICTURES // max(1, pictures) - 1))
