@@ -11,8 +11,9 @@ exponential  Scores beyond a high level of any usual distribution fall off expon
              censored exponential sample): one oddly lying part moves the threshold by its rank alone.
 log-normal   All scores but the topmost BEYOND_BODY, as the lower part of a log-normal sample: least squares through the normal scores.
 
-The first is right in the long run and noisy, the second is steady and takes all tails for alike: it weighs as much as STEADY further
-images would. On the sets of training/README.md the mean has less excess miss than either at equal false rejects.
+The first is right in the long run and noisy, the second is steady and takes all tails for alike: up to STEADY images both weigh the same,
+beyond, the second as much as so many images would. On the sets of training/README.md the mean has less excess miss than either at equal
+false rejects.
 
 Odd ones, two ways in which a score is unlike the others:
 
@@ -41,7 +42,7 @@ MOST_TOP = 0.4
 """The lower part is no tail, however few the scores are."""
 CENSORED = 0.2
 """Share of these whose distance does not count."""
-STEADY = 160
+STEADY = 300
 BEYOND_BODY = 0.02
 """Share of the scores, one at the least, that the log-normal does not follow."""
 LEAST_BODY = 4
@@ -95,7 +96,7 @@ def tail_quantile(scores: Array, rate: float, apart: int = 0) -> float:
     found = _exponential(inside, beyond, rate)
     if inside[0] <= 0:
         return found
-    weight = STEADY / (STEADY + len(inside))
+    weight = min(0.5, STEADY / (STEADY + len(inside)))
     return (1 - weight) * found + weight * _log_normal(inside, beyond, rate)
 
 
