@@ -3,7 +3,7 @@
     make benchmark-methods                                            # solar cells (mono, poly) from the elpv-dataset package
     make benchmark-methods BENCH="--data PATH/TO/magnetic_tile"       # and any folder in MVTec layout
 
-Every method goes the whole way: taught on all good images, quantized, packed, and measured as its bundle. Settings are the presets'; the
+Every method goes the whole way: taught on all good images as `fit` does (one brightness, shifted variations), quantized, packed, and measured as its bundle. Settings are the presets'; the
 test images choose nothing here. The methods that learn from bad parts get ten of the test split's, which then do not count.
 Latencies are measured at the end, all bundles of a set in turn in one process, beside the INT8 backbone that PaDiM's bundle holds.
 """
@@ -15,7 +15,7 @@ import random
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,12 +28,13 @@ from edge_runtime.bundle import ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import LinesideError
 from edge_runtime.preprocess import Preprocessor, read_image
-from export import demo
 from export.build import Options, build
 from export.workshop import SharedWorkshop
 from tests.bench import INT8_CPU, backbone_of
+from tests.bench_sets import sets_of
 from training.backbones import DEFAULT_BACKBONE
 from training.data import Dataset, load_dataset
+from training.fitting.remedies import shifts, with_brightness
 from training.lesson import Lesson, learns, resolve
 from training.material import OutlierSource
 from training.methods.table import METHODS
@@ -71,12 +72,7 @@ def benchmark(
     """Teach, build and measure every method on every set."""
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    sets: dict[str, Path] = {}
-    for kind in ("mono", "poly") if cells else ():
-        if not (out / f"elpv_{kind}").exists():
-            demo.lay_out_images(out / f"elpv_{kind}", kind)
-        sets[f"elpv_{kind}"] = out / f"elpv_{kind}" / "data"
-    sets = {**{p.name: p.resolve() for p in data or []}, **sets}
+    sets = sets_of(data, cells, out)
     rows: list[dict[str, Any]] = []
     for name, path in sets.items():
         rows += measure_set(out / "bundles" / name, name, path, minutes, only, image_size, kept)
@@ -96,7 +92,7 @@ def benchmark(
 def measure_set(place: Path, name: str, data: Path, minutes: float, only: str | None, image_size: str, kept: bool) -> list[dict[str, Any]]:
     """A row for every method."""
     place.mkdir(parents=True, exist_ok=True)
-    dataset = load_dataset(data, image_size=image_size, allow_duplicates=True)
+    dataset, _ = with_brightness(load_dataset(data, image_size=image_size, allow_duplicates=True))
     wanted = None if only is None else only.split(",")
     arms = [a for a in arms_of(dataset, place / "bad", minutes) if wanted is None or a.lesson.method in wanted]
     arms += [Arm(w.replace("/", " "), Lesson(*w.split("/"))) for w in wanted or () if "/" in w]
@@ -149,7 +145,9 @@ def measure_arm(dataset: Dataset, arm: Arm, bundle: Path, work: Path, shop: Shar
     """Teach and build; the gate is opened wide: a figure that it would refuse is to be seen here."""
     began = time.monotonic()
     try:
-        run = teach(dataset, arm.lesson, work / bundle.name, backbone_fn=shop.backbone_fn)
+        run = teach(
+            dataset, replace(arm.lesson, augment=shifts(dataset, arm.lesson.method)[0]), work / bundle.name, backbone_fn=shop.backbone_fn
+        )
         taught = time.monotonic()
         options = Options("int8", band=1.0, budget=1.0, torch_images=32, envelope=False)
         report = build(run, bundle, None, options, workshop=shop, dataset=dataset)

@@ -33,9 +33,10 @@ from edge_runtime.bundle import ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import LinesideError
 from edge_runtime.preprocess import Preprocessor
-from export import convert, demo
+from export import convert
 from export.build import Options, build
 from export.quantize import pick_images, quantize_backbone
+from tests.bench_sets import sets_of
 from training.backbones import DEFAULT_BACKBONE, build_backbone
 from training.calibrate import Rule, Scores, apply_rule, lowest_rate
 from training.data import Dataset, load_dataset
@@ -129,12 +130,7 @@ def benchmark(
 ) -> None:
     """Compute all cases, print the table."""
     out.mkdir(parents=True, exist_ok=True)
-    sets: dict[str, Path] = {}
-    for kind in ("mono", "poly") if cells else ():
-        if not (out / f"elpv_{kind}").exists():
-            demo.lay_out_images(out / f"elpv_{kind}", kind)
-        sets[f"elpv_{kind}"] = out / f"elpv_{kind}" / "data"
-    sets = {**{p.name: p.resolve() for p in data or []}, **sets}
+    sets = sets_of(data, cells, out)
     rows: list[dict[str, Any]] = []
     for name, path in sets.items():
         for method in methods.split(","):
