@@ -3,8 +3,9 @@
     make benchmark-methods                                            # solar cells (mono, poly) from the elpv-dataset package
     make benchmark-methods BENCH="--data PATH/TO/magnetic_tile"       # and any folder in MVTec layout
 
-Every method goes the whole way: taught on all good images as `fit` does (one brightness, shifted variations), quantized, packed, and measured as its bundle. Settings are the presets'; the
-test images choose nothing here. The methods that learn from bad parts get ten of the test split's, which then do not count.
+Every method goes the whole way: taught on all good images as `fit` does (one brightness, shifted variations), quantized, packed, and
+measured as its bundle. Settings are the presets'; the test images choose nothing here. The methods that learn from bad parts get ten of the
+test split's, which then do not count.
 Latencies are measured at the end, all bundles of a set in turn in one process, beside the INT8 backbone that PaDiM's bundle holds.
 """
 
