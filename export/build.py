@@ -204,9 +204,9 @@ class _Export:
     def _expected(self, detector: Detector) -> float:
         """Seconds, by the pace of the torch trunk."""
         info, views, spec = self.run.info, self.gate.prepare.views, self.run.info.input
-        pace = pace_of(torch_backbone_fn(detector.backbone), spec.height, spec.width) / TORCH
         copies = info.augment.copies if info.augment else 0
         n, gate, int8 = len(self.dataset.train), len(self.gate.samples) * views, self.options.precision != "fp32"
+        pace = pace_of(torch_backbone_fn(detector.backbone), spec.height, spec.width, gate) / TORCH
         few = min(self.options.torch_images * views, gate)
         found = build_seconds(f"{info.method}/{info.preset}", n, n * views * (1 + copies), gate, few, views, pace, int8)
         return found + (BUDGET_S if self.options.envelope else 0.0)

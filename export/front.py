@@ -28,7 +28,7 @@ from export.cli import show_report
 from export.convert import convert_trunk
 from export.envelope import BUDGET_S
 from export.package import check_out
-from training.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
+from training.backbones import DEFAULT_BACKBONE, Backbone, BackboneSpec, build_backbone
 from training.calibrate import Rule
 from training.console import bars, input_options, say
 from training.data import Dataset, load_dataset, read_names, refuse_none_left
@@ -234,13 +234,14 @@ def make_release(
     for sentence in sentences:
         say(f"   {sentence}")
     lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=augment)
+    backbone_fn = openvino_backbone(dataset)
     if METHODS[lesson.method].network is None:
         progress("estimating the time", 0, 1)
-        say(f"   all that follows: about {about(_expected(dataset, lesson))} here; it is said again before each part")
+        say(f"   all that follows: about {about(_expected(dataset, lesson, backbone_fn))} here; it is said again before each part")
 
     _step(say, 3)
     indented = lambda text: say(f"   {text}")  # noqa: E731
-    run = teach(dataset, lesson, request.run, force=request.force, progress=progress, say=indented, backbone_fn=openvino_backbone(dataset),
+    run = teach(dataset, lesson, request.run, force=request.force, progress=progress, say=indented, backbone_fn=backbone_fn,
                 left_out=names)  # fmt: skip
     say(f"   threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
 
@@ -281,9 +282,15 @@ def verdict(released: Released) -> list[str]:
 
 
 def openvino_backbone(dataset: Dataset) -> Callable[[Backbone], BackboneFn]:
-    """A frozen backbone run by OpenVINO in FP32, which takes a third of torch's time; the gate compares the two."""
+    """A frozen backbone run by OpenVINO in FP32, which takes a third of torch's time; the gate compares the two.
+
+    What it gives converts a backbone once, however often it is asked: it is for one lesson, whose weights are always the same.
+    """
+    made: dict[BackboneSpec, BackboneFn] = {}
 
     def make(backbone: Backbone) -> BackboneFn:
+        if backbone.spec in made:
+            return made[backbone.spec]
         graph = convert_trunk(backbone, dataset.spec.height, dataset.spec.width).convolutions
         request = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
 
@@ -294,17 +301,18 @@ def openvino_backbone(dataset: Dataset) -> Callable[[Backbone], BackboneFn]:
                 rows.append([request.get_output_tensor(i).data[0].copy() for i in range(len(backbone.spec.strides))])
             return [np.stack(level) for level in zip(*rows, strict=True)]
 
+        made[backbone.spec] = run
         return run
 
     return make
 
 
-def _expected(dataset: Dataset, lesson: Lesson) -> float:
+def _expected(dataset: Dataset, lesson: Lesson, backbone_fn: Callable[[Backbone], BackboneFn]) -> float:
     """Seconds of teaching, building and the report, by counts and by what a picture takes now."""
     spec, n, views = dataset.spec, len(dataset.train), dataset.preprocessor().views
     backbone = build_backbone(lesson.backbone, resolve(lesson)[0], lesson.weights)
-    pace = pace_of(openvino_backbone(dataset)(backbone), spec.height, spec.width)
     taught, gate = n * views * (1 + (lesson.augment.copies if lesson.augment else 0)), len(dataset.scored) * views
+    pace = pace_of(backbone_fn(backbone), spec.height, spec.width, taught)
     name = f"{lesson.method}/{lesson.preset}"
     built = build_seconds(name, n, taught, gate, GATE_IMAGES * views, views, pace, int8=True) + BUDGET_S
     return fit_seconds(name, n, taught, views, pace) + built + 2 * gate * pace

@@ -36,7 +36,7 @@ from training.fit import (
     learns_again,
     torch_backbone_fn,
 )  # fmt: skip
-from training.fitting.estimate import about, fit_seconds, pace_of
+from training.fitting.estimate import TORCH, about, fit_seconds, pace_of
 from training.inspect.promise import refuse_alike
 from training.judging.odd import screen
 from training.layout import first_of
@@ -185,9 +185,10 @@ class _Teaching:
         self._announce(backbone.spec.name, blank.grid_hw, f"; memory for the fit: about {needed / 1e6:.0f} MB")
         check_memory(needed)
         run_backbone = self.backbone_fn(backbone)
-        pace = pace_of(run_backbone, dataset.spec.height, dataset.spec.width)
         count = n * prepare.views * (1 + copies)
-        seconds = fit_seconds(f"{lesson.method}/{lesson.preset}", n, count, prepare.views, pace)
+        pace = pace_of(run_backbone, dataset.spec.height, dataset.spec.width, count)
+        by = TORCH if self.backbone_fn is torch_backbone_fn else 1
+        seconds = fit_seconds(f"{lesson.method}/{lesson.preset}", n, count, prepare.views, pace / by, by)
         self.say(f"about {about(seconds)} here: {count} pictures at {1e3 * pace:.0f} ms, and what is computed from them")
         bad: OutlierPictures | None = None
         if self.source is not None:  # before the features, which take long: a mask that does not fit is told at once

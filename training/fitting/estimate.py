@@ -13,33 +13,37 @@ COST_S = {
     "fastflow": 0.035,
 }  # fmt: skip
 """Of a fit, its cross-fit and its scores, for each image that is learnt from."""
-QUANTIZE_S = 20.0
-"""NNCF's correction of biases."""
+QUANTIZE_S = 2.0
+"""NNCF's correction of biases; three lite0 at 256x256 to 480x480 took 0.5 to 1, beside their pictures."""
 _SCREEN_S = 0.02
 """Looking for odd images, for each image."""
 _ELSE_S = 10.0
 """Of a build: starting children, converting, packing, golden samples."""
 TORCH = 3
 """A picture in torch, in pictures of the graph."""
-_RUNS, _WATCHED_S = 3, 0.5
-"""At least; and the mean, since a machine that is busy with something else shares its time by turns that are longer than a picture."""
+_RUNS, _WATCHED_S, _SHARE = 3, 0.5, 10
+"""At least so many pictures, and as many as fit into that time, but no more than a tenth of those to come. The mean, since a machine
+that is busy with something else shares its time by turns that are longer than a picture."""
 
 
-def pace_of(run: Callable[[npt.NDArray[np.uint8]], Sequence[npt.NDArray[np.float32]]], height: int, width: int) -> float:
-    """Seconds that a picture takes through a backbone, here and now."""
+def pace_of(run: Callable[[npt.NDArray[np.uint8]], Sequence[npt.NDArray[np.float32]]], height: int, width: int, n_pictures: int) -> float:
+    """Seconds that a picture takes through a backbone, here and now; `n_pictures` are to go through it."""
     picture = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     run(picture)
     began, runs = time.perf_counter(), 0
-    while runs < _RUNS or time.perf_counter() - began < _WATCHED_S:
+    while runs < _RUNS or (runs < n_pictures // _SHARE and time.perf_counter() - began < _WATCHED_S):
         run(picture)
         runs += 1
     return (time.perf_counter() - began) / runs
 
 
-def fit_seconds(name: str, n_images: int, n_pictures: int, views: int, pace_s: float) -> float:
-    """Of features, odd images, fit and held-out scores of `name` (method/preset); `n_pictures` with all variations, `pace_s` a picture."""
+def fit_seconds(name: str, n_images: int, n_pictures: int, views: int, pace_s: float, pictures_by: float = 1.0) -> float:
+    """Of features, odd images, fit and held-out scores of `name` (method/preset); `n_pictures` with all variations.
+
+    `pace_s`: of a picture through the FP32 graph; `pictures_by`: in how many times that theirs are computed (TORCH, where torch does it).
+    """
     cost = COST_S.get(name, COST_S.get(name.partition("/")[0], 0.1))
-    return n_pictures * pace_s + (cost + _SCREEN_S) * n_images * views * pace_s / REFERENCE_S
+    return n_pictures * pictures_by * pace_s + (cost + _SCREEN_S) * n_images * views * pace_s / REFERENCE_S
 
 
 def build_seconds(name: str, n_images: int, n_taught: int, n_gate: int, n_torch: int, views: int, pace_s: float, int8: bool) -> float:

@@ -1,6 +1,7 @@
 """A small real run: 24 drawn gray parts at 64x64, taught by PaDiM on the lite0 of the wheel. Costs a few seconds, so once a session."""
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import openvino as ov
 import pytest
+import torch
 
 from edge_runtime.errors import ExportError
-from export import child
+from export import child, convert
 from export.workshop import SharedWorkshop
-from training.backbones import DEFAULT_BACKBONE
+from training.backbones import DEFAULT_BACKBONE, Backbone
 from training.lesson import Lesson, resolve
 from training.methods.table import METHODS
 
@@ -39,6 +42,26 @@ def draw_mask(seed: int, side: int = SIDE + 16) -> npt.NDArray[np.uint8]:
     mask = np.zeros((side, side), np.uint8)
     cv2.line(mask, (x, y), (x + 20, y + 14), 255, 4)
     return mask
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _converted_once() -> Iterator[None]:
+    """The very same backbone at the very same size, which takes seven seconds to convert, is converted once for all tests."""
+    convert_anew = convert._from_image
+    made: dict[tuple[Any, ...], ov.Model] = {}
+
+    def from_image(module: torch.nn.Module, image: torch.Tensor, name: str) -> ov.Model:
+        if not isinstance(module, Backbone):
+            return convert_anew(module, image, name)
+        weights = hashlib.sha256(b"".join(t.numpy().tobytes() for t in module.state_dict().values())).hexdigest()
+        key = (module.spec, weights, tuple(image.shape), name)
+        if key not in made:
+            made[key] = convert_anew(module, image, name)
+        return made[key].clone()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert, "_from_image", from_image)
+        yield
 
 
 @pytest.fixture(scope="session")

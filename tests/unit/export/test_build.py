@@ -144,6 +144,7 @@ def test_where_no_int8_passes_auto_builds_fp32_and_says_why_and_what_it_costs(
     assert "FP32" in costs and "INT8 throughout" in costs and "ms" in costs
 
 
+@pytest.mark.usefixtures("children_here")
 def test_layers_that_hurt_stay_float_and_the_manifest_names_them(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = workshop_module.quantize_backbone
     # Rounding takes the stem's weights away, unless some layers stay float.

@@ -21,6 +21,7 @@ def test_photographs_in_a_bundle_and_a_page_out(
     data_dir: Path, workshop: SharedWorkshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(front, "build", partial(build, workshop=workshop))
+    monkeypatch.setattr(front, "Options", partial(front.Options, envelope=False))
     decoded: list[Path] = []
     look_at = facts._look_at
     monkeypatch.setattr(facts, "_look_at", lambda path: (decoded.append(path), look_at(path))[1])

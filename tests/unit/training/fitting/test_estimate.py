@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from training.fitting.estimate import about, build_seconds, fit_seconds, pace_of
+from training.fitting.estimate import TORCH, about, build_seconds, fit_seconds, pace_of
 
 
 def test_the_pace_is_that_of_this_machine() -> None:
@@ -13,7 +13,23 @@ def test_the_pace_is_that_of_this_machine() -> None:
         time.sleep(0.02)
         return [batch.astype(np.float32)]
 
-    assert 0.019 < pace_of(slow, 32, 32) < 0.2
+    assert 0.019 < pace_of(slow, 32, 32, 100) < 0.2
+
+
+def test_little_work_is_not_asked_after_for_long() -> None:
+    asked: list[int] = []
+
+    def quick(batch: np.ndarray) -> list[np.ndarray]:
+        asked.append(len(batch))
+        return [batch.astype(np.float32)]
+
+    pace_of(quick, 32, 32, 40)
+    assert sum(asked) <= 1 + 40 // 10
+
+
+def test_what_torch_computes_takes_longer_and_the_rest_does_not() -> None:
+    graph, torch = (fit_seconds("padim/fast", 40, 160, 1, 0.01, by) for by in (1, TORCH))
+    assert torch - graph == pytest.approx(160 * 0.01 * (TORCH - 1))
 
 
 def test_more_pictures_or_a_slower_machine_take_longer() -> None:
