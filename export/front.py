@@ -17,6 +17,7 @@ import numpy.typing as npt
 import openvino as ov
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from edge_runtime.bundle import Metrics, ModelBundle
 from edge_runtime.console import run_app
@@ -28,6 +29,7 @@ from export.cli import show_report
 from export.convert import convert_trunk
 from export.envelope import BUDGET_S
 from export.package import check_out
+from training.augment import parse_augment
 from training.backbones import DEFAULT_BACKBONE, Backbone, BackboneSpec, build_backbone
 from training.calibrate import Rule
 from training.console import bars, input_options, say
@@ -39,6 +41,8 @@ from training.inspect.choice import AUTO, decide
 from training.inspect.promise import refuse_alike
 from training.inspect_data import Summary, inspect_data
 from training.judging.acceptance import Criteria, parse_accept
+from training.judging.telling import show as show_told
+from training.judging.telling import tell_run
 from training.lesson import Lesson, learns, outlier_source, resolve
 from training.material import OutlierSource
 from training.methods.base import Progress, silent
@@ -52,12 +56,14 @@ from training.options import (
     FalseRejectRate,
     IgnoreMask,
     ImageSize,
+    KeepOdd,
     LeaveOut,
     Overlap,
     Roi,
     Seed,
     Tiles,
     TileSize,
+    Variations,
     Weights,
     at_least,
 )
@@ -96,6 +102,10 @@ class Request:
     """Judge pictures as bright as they come."""
     leave_out: Path | None = None
     """Names of good images that are not to be learnt."""
+    augment: str = AUTO
+    """Variations that are learnt, too: "auto", "none", or as `parse_augment` takes them."""
+    keep_odd: bool = False
+    """Learn good images that look unlike the others, however many."""
     reading: dict[str, Any] = field(default_factory=dict)
     """More arguments of `load_dataset`: roi, ignore_mask, tiles, bayer, bits."""
 
@@ -158,7 +168,9 @@ def release(
         str | None, typer.Option(help='What is asked, such as "misses <= 2 %, rejects <= 1 %"; default as of lineside-export build.')
     ] = None,
     brightness: Brightness = "auto",
+    augment: Variations = AUTO,
     leave_out: LeaveOut = None,
+    keep_odd: KeepOdd = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace what an earlier release has left at these places; build what does not meet --accept.")
     ] = False,
@@ -185,6 +197,8 @@ def release(
         None if accept is None else parse_accept(accept),
         brightness == "keep",
         leave_out,
+        augment,
+        keep_odd,
         reading,
     )
     console = Console(highlight=False, soft_wrap=True)
@@ -195,7 +209,7 @@ def release(
 
 
 def make_release(
-    data: Path, request: Request, progress: Progress = silent, say: Callable[[str], None] = lambda text: None,
+    data: Path, request: Request, progress: Progress = silent, say: Callable[[str | Text], None] = lambda text: None,
     show: Callable[[Built], None] = lambda built: None,
 ) -> Released:  # fmt: skip
     """Do it; `say` gets sentences for the user, `show` what the build came to.
@@ -230,9 +244,10 @@ def make_release(
     )  # fmt: skip
     for sentence in choice.said:
         say(f"   {sentence}")
-    dataset, augment, sentences = steadied(choice.dataset, choice.method, keep_light=request.keep_light, progress=progress)
-    for sentence in sentences:
+    dataset, made, sentences = steadied(choice.dataset, choice.method, keep_light=request.keep_light, progress=progress)
+    for sentence in sentences[: None if request.augment == AUTO else 1]:
         say(f"   {sentence}")
+    augment = made if request.augment == AUTO else lesson.augment
     lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=augment)
     backbone_fn = openvino_backbone(dataset)
     if METHODS[lesson.method].network is None:
@@ -244,6 +259,7 @@ def make_release(
     run = teach(dataset, lesson, request.run, force=request.force, progress=progress, say=indented, backbone_fn=backbone_fn,
                 left_out=names)  # fmt: skip
     say(f"   threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
+    show_told(tell_run(run, dataset, progress), run.info.threshold.false_reject_rate, lambda line: say(Text.assemble("   ", line)))
 
     _step(say, 4)
     options = Options(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
@@ -251,7 +267,7 @@ def make_release(
         built = build(run, request.out, None, options, progress, dataset=dataset, say=indented)
     except ExportError:
         write_report(request.run, data, request.page, dataset=dataset, progress=progress)
-        say(f"   refused; {request.page} shows why, {request.run} holds what was taught")
+        say(f"   refused; {request.run} holds what was taught, and {request.page} shows it, before it was quantized")
         raise
     precision = "int8" if "int8" in built.latency_ms else "fp32"
     show(built)
@@ -335,9 +351,10 @@ def _lesson(request: Request) -> Lesson:
         source = OutlierSource(bad=bad, masks=masks) if bad is not None else None
     elif bad is not None:
         rule = Rule(kind="gap", target=request.false_reject_rate, bad=bad, masks=masks)
+    varied = None if request.augment in (AUTO, "none") else parse_augment(request.augment)
     lesson = Lesson(
-        method, preset or "fast", {}, request.backbone, request.weights, request.seed, rule, None, source,
-        request.minutes if learns(method) else None,
+        method, preset or "fast", {}, request.backbone, request.weights, request.seed, rule, varied, source,
+        request.minutes if learns(method) else None, keep_odd=request.keep_odd,
     )  # fmt: skip
     resolve(lesson)
     return lesson
@@ -351,7 +368,7 @@ def _check_places(request: Request) -> None:
         raise ConfigError(f"out: {request.page} exists already; choose another place or add --force to replace it")
 
 
-def _step(say: Callable[[str], None], number: int) -> None:
+def _step(say: Callable[[str | Text], None], number: int) -> None:
     say(f"{number}/{len(STEPS)} {STEPS[number - 1]}")
 
 

@@ -209,10 +209,11 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
         else:
             value, map_value = (tail_quantile(a, rule.target, apart) for a in (good.score, good.map_peak))
         bound = order_bound if rule.kind == "conformal" else band_bound
-        upper = bound(len(good), int((good.score > value).sum()), rule.confidence)
+        above = int((good.score > value).sum())
+        upper = bound(len(good), above, rule.confidence)
         sentence = (
             f"false-reject rate {_percent(rule.target)}: at most {_percent(upper, up=True)} at {_percent(rule.confidence)} confidence"
-            f" from {len(good)} good images"
+            f" from {len(good)} good images" + (f", {above} of which it would reject" if above else "")
         )
         if apart:
             sentence += f"; {apart} odd ones were set apart"

@@ -25,6 +25,7 @@ from training.options import (
     FalseRejectRate,
     IgnoreMask,
     ImageSize,
+    KeepOdd,
     LeaveOut,
     Masks,
     Overlap,
@@ -32,6 +33,7 @@ from training.options import (
     Seed,
     Tiles,
     TileSize,
+    Variations,
     Weights,
     at_least,
     number,
@@ -80,13 +82,10 @@ def fit(
     ] = None,
     masks: Masks = None,
     synthetic: Annotated[int | None, typer.Option(min=0, help="Defects to paint into good parts, for fcdd and devnet.")] = None,
-    augment: Annotated[
-        str,
-        typer.Option(help="Variations that good parts show, such as shift=8,rotate=3,brightness=0.1,copies=4; auto, or none."),
-    ] = "auto",
+    augment: Variations = "auto",
     brightness: Brightness = "auto",
     leave_out: LeaveOut = None,
-    keep_odd: Annotated[bool, typer.Option("--keep-odd", help="Learn good images that look unlike all others, however many.")] = False,
+    keep_odd: KeepOdd = False,
     minutes: Annotated[
         float | None,
         typer.Option(

@@ -59,6 +59,10 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same sco
 Brightness = Annotated[
     str, typer.Option(help="auto brings all pictures to one brightness unless that would hide bad parts; keep never does.")
 ]
+Variations = Annotated[
+    str, typer.Option(help="Variations that good parts show, such as shift=8,rotate=3,brightness=0.1,copies=4; auto, or none.")
+]
+KeepOdd = Annotated[bool, typer.Option("--keep-odd", help="Learn good images that look unlike all others, however many.")]
 LeaveOut = Annotated[Path | None, typer.Option(help="Text file with names of good images that are not to be learnt, such as RUN/odd.txt.")]
 RATE = "0.01 is 1 %"
 FalseRejectRate = Annotated[

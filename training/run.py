@@ -181,7 +181,7 @@ class Run:
 
         def predict(frame: Frame) -> Prediction:
             with torch.inference_mode():
-                found = [detector(torch.from_numpy(view[None])) for view in prepare.split(frame.image)]
+                found = [detector(torch.tensor(view[None])) for view in prepare.split(frame.image)]
             scores, maps = (np.concatenate([f[i].numpy() for f in found]) for i in range(2))
             score, grid = prepare.merge(scores, maps[:, 0])
             return Prediction(score, grid, prepare.grid_to_frame(frame.image, grid.shape))
@@ -283,7 +283,10 @@ def save_run(
                 head_line = (
                     "# Good images that look unlike the others, the oddest first. Leave here what fit --leave-out is to leave out.\n"
                 )
-                (part / ODD).write_text(head_line + "".join(f"{name}\n" for name in info.odd), encoding="utf-8")
+                like = [name for name in info.left_out[len(info.left_out) - info.apart :] if name not in info.odd]
+                like_line = "# Not learnt either, since they are most like these:\n" if like else ""
+                lines = (head_line, *(f"{name}\n" for name in info.odd), like_line, *(f"{name}\n" for name in like))
+                (part / ODD).write_text("".join(lines), encoding="utf-8")
             if checkpoint is not None:
                 shutil.copyfile(checkpoint, part / CHECKPOINT)
             put(part, out)

@@ -306,10 +306,10 @@ def say_odd(odd: tuple[str, ...], apart: int, n: int, out: Path, say: Say) -> No
     say(f"{len(odd)} of {n} good images look unlike the others: bad, oddly placed, or rare? {shown}; all in {out / ODD}")
     if apart:
         say(
-            f"that is more than good parts explain: {apart} of them, or like them, were not learnt and do not count for the threshold."
-            " If they are good, fit with --keep-odd"
+            f"that is more than good parts explain: they and those most like them, {apart} in all, were not learnt and do not count for the"
+            " threshold. If they are good: --keep-odd"
         )
-    say(f"look at them: lineside-train inspect DATA --run {out} --out odd.png; take bad ones out: fit … --leave-out {out / ODD}")
+    say(f"look at them: lineside-train inspect DATA --run {out} --out odd.png; take bad ones out: --leave-out {out / ODD}")
 
 
 def checkpoint_of(out: Path) -> Path:

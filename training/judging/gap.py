@@ -1,8 +1,8 @@
 """The threshold between good and bad: how far into the gap the known bad parts allow it to go, within a stated false-reject rate. Pure.
 
-Good scores state the threshold at which the promised share of good parts is rejected, the base. Where every bad score lies above it there
-is a gap, and the threshold goes into it: a share w of the way from the base to the lowest bad score b, on a scale of ratios, as severities
-are,
+Good scores state the threshold at which the promised share of good parts is rejected, the base; or, where more than that share of the good
+images seen lies above it, the score that no more do. Where every bad score lies above that there is a gap, and the threshold goes into it:
+a share w of the way from the base to the lowest bad score b, on a scale of ratios, as severities are,
 
     t = base (b / base)^w,    w = min(1/2, r / (r + 1 / (m + 1))).
 
@@ -35,7 +35,7 @@ class Placed:
 
     value: float
     gap: bool
-    """Whether all bad scores lie above the base."""
+    """Whether all bad scores lie above the base, and above all good ones but the stated share."""
     rejected: int
     missed: int
     lowest_bad: float
@@ -51,10 +51,12 @@ def place(good: Array, bad: Array, base: float, rate: float) -> Placed:
         rate: stated share of good parts rejected, 0..1.
     """
     lowest = float(bad.min())
-    gap = lowest > base
+    # Of the good images seen, no more than the stated share may lie on the bad side of a gap, wherever the base was put.
+    start = max(base, _allowed(good, rate))
+    gap = lowest > start
     if gap:
         share = min(0.5, rate / (rate + 1 / (len(bad) + 1)))
-        value = _between(base, lowest, share)
+        value = _between(start, lowest, share)
     else:
         value = _lowered(good, bad, base, rate)
     return Placed(value, gap, int((good > value).sum()), int((bad <= value).sum()), lowest)
@@ -70,14 +72,18 @@ def left_out(good: Array, bad: Array, base: float, rate: float) -> npt.NDArray[n
 
 def _lowered(good: Array, bad: Array, base: float, rate: float) -> float:
     """The base, or a lower threshold that catches more bad images and still rejects no more than the stated share of the good images."""
-    allowed = math.floor(rate * len(good) + _EPS)
-    floor = min(base, float(np.sort(good)[::-1][min(allowed, len(good) - 1)]))
+    floor = min(base, _allowed(good, rate))
     within = bad[(bad > floor) & (bad <= base)]
     if not len(within):
         return base
     lowest = float(within.min())
     below = good[good < lowest]
     return _between(max(floor, float(below.max()) if len(below) else floor), lowest, 0.5)
+
+
+def _allowed(good: Array, rate: float) -> float:
+    """The score above which no more than the stated share of the good images lies."""
+    return float(np.sort(good)[::-1][min(math.floor(rate * len(good) + _EPS), len(good) - 1)])
 
 
 def _between(low: float, high: float, share: float) -> float:

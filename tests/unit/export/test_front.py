@@ -27,10 +27,11 @@ def test_photographs_in_a_bundle_and_a_page_out(
     monkeypatch.setattr(facts, "_look_at", lambda path: (decoded.append(path), look_at(path))[1])
     said: list[str] = []
     request = Request(tmp_path / "rings", image_size="64", allow_duplicates=True)
-    released = make_release(data_dir, request, say=said.append)
+    released = make_release(data_dir, request, say=lambda text: said.append(str(text)))
     assert len(decoded) == len(set(decoded)) == 38  # looked at once, though inspected and loaded
     assert [s for s in said if s[:2] in {f"{n}/" for n in range(1, 6)}] == [f"{i}/5 {step}" for i, step in enumerate(front.STEPS, 1)]
     assert any("parts lie alike" in s and s.endswith("padim") for s in said) and any("threshold" in s for s in said)
+    assert any("bad" in s and "misses" in s for s in said), "what was taught is told before it is quantized"
     manifest = ModelBundle.open(released.bundle).manifest
     assert (manifest.method, manifest.precision) == ("padim", released.precision) and manifest.input.height == 64
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rings", "rings.html", "rings.run"]
@@ -51,7 +52,7 @@ def test_what_the_gate_refuses_still_gets_its_page(data_dir: Path, tmp_path: Pat
     monkeypatch.setattr(front, "build", refuse)
     said: list[str] = []
     with pytest.raises(ParityError):
-        make_release(data_dir, Request(tmp_path / "rings", image_size="64", allow_duplicates=True), say=said.append)
+        make_release(data_dir, Request(tmp_path / "rings", image_size="64", allow_duplicates=True), say=lambda text: said.append(str(text)))
     assert tried == ["auto"] and any("refused" in s for s in said)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rings.html", "rings.run"]
 

@@ -52,6 +52,15 @@ def test_one_odd_good_part_does_not_keep_the_threshold_above_bad_ones_that_the_r
     assert (strict.value, strict.missed) == (40.8, 2), "none of 160 may be rejected at half a per cent"
 
 
+def test_a_gap_rejects_no_more_of_the_good_images_than_the_stated_share() -> None:
+    """A model of the tail may put the base below four of 160 good images."""
+    good = np.append(np.linspace(10, 14, 156), [15.2, 15.4, 16.0, 17.0])
+    placed = place(good, np.array([30.0, 35.0, 60.0]), 15.15, 0.01)
+    assert placed.gap and placed.rejected == 1 and 16.0 < placed.value < 30
+    among = place(good, np.array([15.3, 35.0, 60.0]), 15.15, 0.01)
+    assert (among.value, among.gap, among.missed) == (15.15, False, 0), "a bad image among the good ones beyond the base leaves no gap"
+
+
 def test_a_bad_image_in_vain_does_not_raise_the_threshold_above_the_base() -> None:
     placed = place(GOOD.score, np.array([11.0, 90.0, 95.0]), 20.0, 0.01)
     assert (placed.value, placed.missed) == (20.0, 1)
