@@ -5,10 +5,9 @@ one part happens to be. So it is read off many scores, by two models that err in
 
 exponential  Scores beyond a high level of any usual distribution fall off exponentially to first order (Pickands 1975, "Statistical
              inference using extreme order statistics": the generalised Pareto law; shape 0 is taken, since few exceedances say next to
-             nothing of a shape). Of k exceedances over u with the mean m, the next one lies beyond t with probability `rate` at
-             t(rate) = u + m k ((share above u / rate)^(1 / k) - 1), their own noise included (the predictive distribution: Lomax).
-             The largest CENSORED of them count as parts beyond the others, but not by how far (the maximum-likelihood mean of a
-             censored exponential sample): one oddly lying part moves the threshold by its rank alone.
+             nothing of a shape): t(rate) = u + mean excess over u x ln(share above u / rate). The largest CENSORED of them count as parts
+             beyond the others, but not by how far (the maximum-likelihood mean of a censored exponential sample): one oddly lying part
+             moves the threshold by its rank alone.
 log-normal   All scores but the topmost BEYOND_BODY, as the lower part of a log-normal sample: least squares through the normal scores.
 
 The first is right in the long run and noisy, the second is steady and takes all tails for alike: up to STEADY images both weigh the same,
@@ -111,7 +110,7 @@ def _exponential(inside: Array, beyond: float, rate: float) -> float:
         return float(np.quantile(inside, max(0.0, 1 - (rate * total - beyond) / len(inside)), method="median_unbiased"))
     seen = max(1, k - math.ceil(CENSORED * k))
     mean = (float(excess[:seen].sum()) + (k - seen + beyond) * float(excess[seen - 1])) / seen
-    return level + mean * seen * ((share / rate) ** (1 / seen) - 1)
+    return level + mean * math.log(share / rate)
 
 
 def _log_normal(inside: Array, beyond: float, rate: float) -> float:
