@@ -20,13 +20,13 @@ from edge_runtime.bundle import Acceptance, DisplayScale, Drift, Envelope, Input
 from edge_runtime.errors import ConfigError
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.preprocess import read_mask
-from training.calibrate import clopper_pearson
 from training.core.places import prove, put_file
 from training.data import Dataset, load_dataset
 from training.evaluate import Predict, Report, Scored, evaluate_bundle, evaluate_run, measure
 from training.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Array, Axis, Group, curve, histograms
 from training.gallery import Picks, Shot, as_shot, develop, heat_css, odd_samples, pick, shoot
 from training.judging.acceptance import LEAST_REAL, default_criteria, judge_acceptance
+from training.judging.bounds import clopper_pearson
 from training.judging.envelope_figure import envelope_chart, envelope_sentences
 from training.judging.telling import Better, best_within
 from training.methods.base import Progress, silent

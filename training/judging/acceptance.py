@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from edge_runtime.bundle import Acceptance
 from edge_runtime.errors import ConfigError
-from training.calibrate import clopper_pearson
+from training.judging.bounds import clopper_pearson
 
 MAX_MISSED = 0.05
 MAX_MISSED_PAINTED = 0.5

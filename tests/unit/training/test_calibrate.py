@@ -8,8 +8,9 @@ from scipy.stats import binomtest
 
 from edge_runtime.console import run_app
 from edge_runtime.errors import CalibrationError
-from training.calibrate import Rule, Scores, apply_rule, band_bound, clopper_pearson, default_rule, order_bound
+from training.calibrate import Rule, Scores, apply_rule, default_rule
 from training.cli import app
+from training.judging.bounds import band_bound, clopper_pearson, order_bound
 
 
 def scores(values: object) -> Scores:
