@@ -248,7 +248,8 @@ def make_release(
     for sentence in sentences[: None if request.augment == AUTO else 1]:
         say(f"   {sentence}")
     augment = made if request.augment == AUTO else lesson.augment
-    lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=augment)
+    weighed = request.augment == AUTO
+    lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=augment, weigh=weighed)
     backbone_fn = openvino_backbone(dataset)
     if METHODS[lesson.method].network is None:
         progress("estimating the time", 0, 1)

@@ -175,7 +175,7 @@ def fit(
             varied = made
         for sentence in (*choice.said, *sentences[: None if augment == "auto" else 1]):
             say(sentence)
-        lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=varied)
+        lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=varied, weigh=augment == "auto")
         run = teach(dataset, lesson, out, force=force or resume, progress=progress, say=say, left_out=names)
         told = tell_run(run, dataset, progress)
     if (learning := run.info.learning) is not None:

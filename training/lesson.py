@@ -30,6 +30,8 @@ class Lesson:
     rule: Rule | None = None
     """None: `calibrate.default_rule`."""
     augment: Augment | None = None
+    weigh: bool = False
+    """Leave `augment` out where it costs more than it may (training/fitting/weigh.py): nobody asked for it by name."""
     outliers: OutlierSource | None = None
     """Bad parts to learn from. None: synthetic ones where the method can learn from such."""
     minutes: float | None = None

@@ -20,6 +20,7 @@ import edge_runtime
 from edge_runtime import bundle
 from edge_runtime.errors import DataError
 from edge_runtime.preprocess import Preprocessor
+from training.augment import Augment
 from training.backbones import Backbone, BackboneSpec, build_backbone, resolve_name
 from training.calibrate import HeldOut, apply_rule, check_bad, check_rule, default_rule
 from training.checkpoint import Checkpoint
@@ -37,6 +38,7 @@ from training.fit import (
     torch_backbone_fn,
 )  # fmt: skip
 from training.fitting.estimate import TORCH, about, fit_seconds, pace_of
+from training.fitting.weigh import weigh, without_variations
 from training.inspect.promise import refuse_alike
 from training.judging.odd import screen
 from training.layout import first_of
@@ -81,6 +83,8 @@ class _Taught:
     bad: OutlierPictures | None
     dataset: Dataset
     """What was learnt from: without images that were set apart."""
+    augment: Augment | None
+    """What was learnt of variations."""
     apart: tuple[str, ...] = ()
     odd: tuple[str, ...] = ()
 
@@ -138,7 +142,7 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
         threshold=threshold,
         display=display,
         tools=tools(),
-        augment=lesson.augment,
+        augment=taught.augment,
         outliers=source,
         learning=None if outcome is None else _learning(outcome, lesson, dataset.sha256),
         left_out=(*left_out, *taught.apart),
@@ -210,6 +214,15 @@ class _Teaching:
             if self.source is not None:  # nor may what is painted be painted into them
                 rows, _ = hold_out(len(dataset.train), lesson.seed)
                 bad = outlier_pictures(self.source, dataset, [dataset.train[int(i)] for i in rows], prepare, lesson.seed, self.progress)
+        augment = lesson.augment
+        if augment is not None and lesson.weigh:
+            weighed = weigh(
+                lesson.method, self.params, shapes, features, dataset.train, prepare, run_backbone, lesson.seed, self.progress
+            )  # fmt: skip
+            if weighed is not None:
+                self.say(weighed.sentence)
+                if not weighed.kept:
+                    augment, features = None, without_variations(features, self.scratch)
         outliers = None
         if bad is not None:
             levels = extract_features(run_backbone, iter(bad.images), len(bad), shapes, scratch=self.scratch, progress=self.progress).levels
@@ -218,7 +231,7 @@ class _Teaching:
         self.progress(f"fitting {lesson.method}", 0, 1)
         fitted = fit_held_out(lesson.method, self.params, shapes, features, prepare, lesson.seed, course=course, progress=self.progress)
         self.progress(f"fitting {lesson.method}", 1, 1)
-        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, apart, odd)
+        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, augment, apart, odd)
 
     def _learnt(self, network: Network) -> _Taught:
         """A network that learns on images, and a head that is fitted on held-out ones."""
@@ -260,7 +273,7 @@ class _Teaching:
             torch_backbone_fn(network), pictures, len(held), shapes, views=views, scratch=self.scratch, progress=self.progress
         )
         fitted = fit_held_out(lesson.method, self.params, shapes, features, prepare, lesson.seed, progress=self.progress)
-        return _Taught(network, fitted, held[fitted.images], outcome, None, dataset)
+        return _Taught(network, fitted, held[fitted.images], outcome, None, dataset, lesson.augment)
 
     def _announce(self, backbone: str, grid_hw: tuple[int, int] | None, more: str) -> None:
         spec, lesson = self.dataset.spec, self.lesson

@@ -58,6 +58,12 @@ class Features:
         images = images if self.images is None else self.images[images]
         return Features(self.levels, (images[:, None] * each + np.arange(kept)).ravel(), self.views, self.copies, self.images)
 
+    def first_copies(self, images: npt.NDArray[np.intp]) -> "Features":
+        """The first variation of each of these images, to be scored as pictures of their own."""
+        images = images if self.images is None else self.images[images]
+        rows = images[:, None] * self.views * (1 + self.copies) + self.views + np.arange(self.views)
+        return Features(self.levels, rows.ravel(), self.views, 0, self.images)
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -1,0 +1,78 @@
+"""Whether shifted parts are learnt from is measured; dropped, they leave no trace."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from training.augment import Augment
+from training.data import Dataset, load_dataset
+from training.fitting import weigh as weighing
+from training.fitting.weigh import Seen, without_variations, worth
+from training.lesson import Lesson
+from training.methods.base import Features
+from training.teach import teach
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """26 good parts, a bright square each."""
+    folder = tmp_path_factory.mktemp("parts")
+    (folder / "train" / "good").mkdir(parents=True)
+    for i in range(26):
+        image = np.random.default_rng(i).normal(90, 4, (64, 64))
+        image[20:40, 20:40] += 60
+        cv2.imwrite(str(folder / "train" / "good" / f"{i}.png"), np.clip(np.rint(image), 0, 255).astype(np.uint8))
+    return load_dataset(folder, image_size="64")
+
+
+def seen(good: float, painted: float, spread: float, n: int = 60, seed: int = 0) -> Seen:
+    rng = np.random.default_rng(seed)
+    return Seen(rng.normal(good, spread, n), rng.normal(good, spread, n), rng.normal(painted, spread, n))
+
+
+def test_variations_that_cost_more_than_noise_are_left_out() -> None:
+    assert not worth(seen(10, 11, 1), seen(10, 14, 1), seed=0)
+
+
+def test_variations_that_cost_little_or_nothing_are_kept() -> None:
+    assert worth(seen(10, 14, 1), seen(10, 14.1, 1), seed=0)
+    assert worth(seen(10, 14, 1), seen(10, 11, 1), seed=0)
+
+
+def test_a_price_within_the_noise_of_few_images_is_none() -> None:
+    assert worth(seen(10, 10.8, 1, n=12, seed=1), seen(10, 11.2, 1, n=12, seed=1), seed=0)
+
+
+def test_what_was_measured_is_said_and_the_variations_are_learnt(dataset: Dataset, tmp_path: Path) -> None:
+    said: list[str] = []
+    run = teach(dataset, Lesson("padim", augment=Augment(shift_px=2, copies=1), weigh=True), tmp_path / "run", say=said.append)
+    assert run.info.augment == Augment(shift_px=2, copies=1)
+    assert any("painted defects are told at AUROC" in line and "held out" in line for line in said)
+
+
+def test_dropped_variations_leave_no_trace(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weighing, "DEAR", -2.0)
+    monkeypatch.setattr(weighing, "SIGMAS", -1e6)
+    said: list[str] = []
+    varied = Lesson("padim", augment=Augment(shift_px=2, copies=1), weigh=True)
+    run = teach(dataset, varied, tmp_path / "run", say=said.append)
+    plain = teach(dataset, Lesson("padim"), tmp_path / "plain")
+    assert run.info.augment is None and any("--augment shift" in line for line in said)
+    assert run.info.threshold.value == pytest.approx(plain.info.threshold.value)
+    assert run.held_out == plain.held_out
+
+
+def test_variations_asked_for_by_name_are_not_weighed(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weighing, "DEAR", -2.0)
+    monkeypatch.setattr(weighing, "SIGMAS", -1e6)
+    run = teach(dataset, Lesson("padim", augment=Augment(shift_px=2, copies=1)), tmp_path / "run")
+    assert run.info.augment is not None
+
+
+def test_features_of_some_images_come_without_their_variations() -> None:
+    level = np.arange(2 * 2 * 3, dtype=np.float32).reshape(12, 1, 1, 1)  # three images, two tiles, one variation
+    features = Features.of([level], views=2, copies=1).only(np.array([0, 2]))
+    assert without_variations(features).levels[0].ravel().tolist() == [0, 1, 8, 9]
+    assert features.levels[0][features.first_copies(np.array([1])).rows].ravel().tolist() == [10, 11]

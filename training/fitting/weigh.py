@@ -1,0 +1,148 @@
+"""Whether learning from shifted parts pays on this product: its price is measured on painted defects, its gain on shifted parts.
+
+Half of some good images teaches two heads, with the variations and without; the other half is scored as it is, shifted, and with a defect
+painted into each. Variations are what is right for most products (deploy/decisions/0022), so they go only where they cost what is more than
+noise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+from edge_runtime.preprocess import Preprocessor
+from training.fit import BackboneFn, extract_features, fit_head, score_features
+from training.layout import Sample
+from training.learn import TrainedHead
+from training.material import painted_pictures
+from training.memory import IN_MEMORY_BYTES, room
+from training.methods.base import Features, LevelShape, Progress, silent
+from training.methods.padim import PRESETS
+from training.methods.table import METHODS
+
+MOST = 120
+"""Images that are looked at, spread over all."""
+LEAST = 24
+"""Fewer say nothing about a price."""
+DEAR = 0.02
+"""Image AUROC that variations must cost on painted defects before they are left out,"""
+SIGMAS = 2.5
+"""and so many standard errors of that difference (bootstrap over both kinds of images): one product in a hundred loses them by chance."""
+ROUNDS = 200
+PLACED = 0.95
+"""Share of the parts that lie as they were taught which the gain is told beside."""
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one head says of images that it did not learn from."""
+
+    good: Array
+    """(n,)"""
+    shifted: Array
+    """(n,) the same images, shifted."""
+    painted: Array
+    """(m,)"""
+
+    @property
+    def auroc(self) -> float:
+        """Of painted defects."""
+        return _auroc(self.good, self.painted)
+
+    @property
+    def astray(self) -> float:
+        """Share of the shifted ones beyond what PLACED of the others stay below."""
+        return float((self.shifted > np.quantile(self.good, PLACED)).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """Both sides."""
+
+    taught: Seen
+    """With variations."""
+    plain: Seen
+    kept: bool
+
+    @property
+    def sentence(self) -> str:
+        """For the user."""
+        gain = (
+            f"of sound parts that lie so far off, {_share(self.taught.astray)} exceed what {_share(PLACED)} of the others stay below"
+            f" (without: {_share(self.plain.astray)})"
+        )
+        price = f"painted defects are told at AUROC {self.taught.auroc:.3f} (without: {self.plain.auroc:.3f})"
+        if self.kept:
+            return f"measured on images that were held out: {gain}; {price}"
+        return (
+            f"shifted parts are not learnt from after all, since that costs too much here: {price}; {gain}. Keep the parts where they are,"
+            " or learn them all the same: --augment shift=PIXELS"
+        )
+
+
+def weigh(
+    method: str, params: Mapping[str, Any], shapes: Sequence[LevelShape], features: Features, samples: Sequence[Sample],
+    prepare: Preprocessor, run_backbone: BackboneFn, seed: int, progress: Progress = silent,
+) -> Weighed | None:  # fmt: skip
+    """Measure it for `samples`, whose pictures and variations `features` holds; None for fewer than LEAST.
+
+    A method that learns by steps is stood in for by a Gaussian a position. Raises DataError.
+    """
+    if len(samples) < LEAST:
+        return None
+    if issubclass(METHODS[method].head, TrainedHead):
+        method, params = "padim", asdict(PRESETS["fast"][1])
+    picks = np.unique(np.linspace(0, len(samples) - 1, min(MOST, len(samples))).astype(int))
+    learnt, held = picks[::2], picks[1::2]
+    progress("weighing variations", 0, 3)
+    pictures, _ = painted_pictures([samples[int(i)] for i in held], prepare, len(held), seed)
+    painted = extract_features(
+        run_backbone, (view for frame in pictures for view in frame), len(held), shapes, views=prepare.views
+    )  # fmt: skip
+    own, shifted = features.of_images(held, varied=False), features.first_copies(held)
+    seen = []
+    for varied in (True, False):
+        progress("weighing variations", 1 + len(seen), 3)
+        head = fit_head(method, params, shapes, features.of_images(learnt, varied=varied), prepare, seed)
+        seen.append(Seen(*(score_features(head, some, prepare).score for some in (own, shifted, painted))))
+    progress("weighing variations", 3, 3)
+    return Weighed(seen[0], seen[1], worth(seen[0], seen[1], seed))
+
+
+def worth(taught: Seen, plain: Seen, seed: int) -> bool:
+    """Whether variations cost no more than noise and DEAR; the two heads scored the same images."""
+    price = plain.auroc - taught.auroc
+    if price <= DEAR:
+        return True
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(ROUNDS):
+        g, b = rng.integers(0, len(taught.good), len(taught.good)), rng.integers(0, len(taught.painted), len(taught.painted))
+        drawn.append(_auroc(plain.good[g], plain.painted[b]) - _auroc(taught.good[g], taught.painted[b]))
+    return price <= SIGMAS * float(np.std(drawn))
+
+
+def without_variations(features: Features, scratch: Path | None = None) -> Features:
+    """Of the images' own pictures alone; `scratch` as of `extract_features`."""
+    rows = features.of_images(np.arange(features.n_images), varied=False).rows
+    levels = []
+    for level in features.levels:
+        own = room((len(rows), *level.shape[1:]), np.float32, scratch, budget=IN_MEMORY_BYTES // len(features.levels))
+        for at, row in enumerate(rows):
+            own[at] = level[row]
+        levels.append(own)
+    return Features.of(levels, features.views)
+
+
+def _auroc(good: Array, bad: Array) -> float:
+    return float(roc_auc_score(np.arange(len(good) + len(bad)) >= len(good), np.concatenate([good, bad])))
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %"
