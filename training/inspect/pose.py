@@ -29,7 +29,7 @@ ALIKE = 0.15
 """Explained share from which on a place of the picture tells what a part shows there: one Gaussian a place is worth its parameters."""
 ANYHOW = 0.07
 """Below it positions mean nothing: one Gaussian for all of them, fed with many pixels, ranks better than a bank of patches."""
-MANY = 24
+MANY = 60
 """Good pictures that a Gaussian a place wants; below, a bank of patches ranks as well or better."""
 
 

@@ -39,10 +39,10 @@ LEAST_TOP = 16
 """Scores that make it at the least, where so many are there."""
 MOST_TOP = 0.4
 """The lower part is no tail, however few the scores are."""
-CENSORED = 0.2
+CENSORED = 0.3
 """Share of these whose distance does not count."""
 STEADY = 300
-BEYOND_BODY = 0.02
+BEYOND_BODY = 0.05
 """Share of the scores, one at the least, that the log-normal does not follow."""
 LEAST_BODY = 4
 GAP = 7.0
