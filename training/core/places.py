@@ -42,6 +42,17 @@ def prove(folder: Path, what: str = "out") -> None:
         ) from e
 
 
+def check_file(out: Path, *suffixes: str) -> None:
+    """Refuse a place where no file with one of these suffixes can be written. Raises ConfigError."""
+    if out.suffix.lower() not in suffixes:
+        raise ConfigError(f"out: expected a file that ends in {suffixes[0]}, found {out}")
+    if out.is_dir():
+        raise ConfigError(f"out: expected a file, found a folder at {out}")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"out: expected a folder that can be written, found none at {out.absolute().parent}; make it first")
+    prove(out.absolute().parent)
+
+
 @contextlib.contextmanager
 def workplace(out: Path) -> Iterator[Path]:
     """A folder to work in, beside `out` and thus on its file system. Afterwards it is gone, and so is what stood above `out` for it alone.
