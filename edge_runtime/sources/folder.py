@@ -26,7 +26,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def read_frame(path: Path, seq: int) -> Frame:
-    """An image file as a frame captured now. Raises SourceError with its path."""
+    """An image file as a frame captured now. Raises SourceError with its path, also for one that decodes and is torn inside."""
     began = time.monotonic_ns()
     try:
         image = read_image(path)
