@@ -228,7 +228,8 @@ def make_release(
     for note in dataset.notes:
         say(f"   {note}")
     for finding in looked.summary.findings:
-        say(f"   {len(finding.items)} × {finding.what}, the first: {finding.items[0]}")
+        more = "; lineside-train inspect DATA --json names all" if len(finding.items) > 1 else ""
+        say(f"   {len(finding.items)} × {finding.what}, the first: {finding.items[0]}{more}")
     names = () if request.leave_out is None else read_names(request.leave_out, dataset)
     dataset = dataset.leave_out(names)
     refuse_none_left(dataset)
