@@ -18,6 +18,7 @@ from edge_runtime.plain_text import make_printable
 
 EXIT_INTERRUPTED = 130
 """As a shell reports a process that SIGINT ended."""
+_KEPT = "what was finished is kept, what was not is taken away"
 _DECIMAL_COMMA = re.compile(r"(?:[A-Za-z_.]+=(?:[^=]*,)?(?:[A-Za-z_.]+=)?)?(?P<number>[+-]?\d+,\d+)(?:%|,[A-Za-z_.]+=.*)?")
 _SHORT = re.compile(r"\d+ requested and \d+ written")
 """All that NumPy says of a file that did not take all of an array."""
@@ -67,9 +68,15 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
         _say(f"error: {e}")
         sys.exit(EXIT_EXHAUSTED if _for_want(e) else e.exit_code)
     except KeyboardInterrupt:
+        _say(f"interrupted; {_KEPT}")
         sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as e:
+        if e.code == EXIT_INTERRUPTED:  # typer makes this of Ctrl-C, without a word
+            _say(f"interrupted; {_KEPT}")
+        raise
     except _Terminated as e:
         terminated = e.number
+        _say(f"ended by {signal.Signals(terminated).name}; {_KEPT}")
     except Exception as e:
         if debug:
             raise

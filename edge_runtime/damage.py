@@ -31,7 +31,7 @@ def damage(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:
 
     Zeros inside of a WebP, or at its end, may be a blank part of the picture. Formats that are not compressed (BMP, PGM) cannot tell
     zeros that are missing from black. Those with checksums or lengths (PNG, and all that are cut short but JPEG) do not decode at all.
-    What only the JPEG decoder knows is asked for by `training/torn.py`.
+    What only the JPEG decoder knows is asked for by edge_runtime/torn.py.
 
     Args:
         raw: the file's bytes.

@@ -22,7 +22,8 @@
 
 0 is success, 1 a check that found something, 2 a usage error, 70 a bug in Lineside (an exception
 that is none of the above: the part in flight is published as FAULT first), 71 a machine without memory, file
-descriptors, threads or room on its disk for what was asked, whichever of these branches tells of it.
+descriptors, threads or room on its disk for what was asked, whichever of these branches tells of it, 130 Ctrl-C, 143 SIGTERM (and 129
+SIGHUP), as a shell reports a process that such a signal ended.
 
 A message says what was expected, what was found, where, and what to do. FrameError and HandoffFull never end
 a process: the loop turns them into a FAULT decision.

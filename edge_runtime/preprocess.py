@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edge_runtime.bundle import InputSpec
 from edge_runtime.damage import damage
 from edge_runtime.errors import ConfigError, DataError, FrameError
+from edge_runtime.hush import hushed
 from edge_runtime.images import suffix_of
 from edge_runtime.masks import BLACK, Colour, marks, values_of
 from edge_runtime.records import Affine, Image, ScoreMap
@@ -287,7 +288,8 @@ def decode(path: Path) -> Pixels:
     if raw.size == 0:
         raise DataError(f"{path}: expected an image, found an empty file")
     try:
-        image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
+        with hushed():
+            image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
     except cv2.error as e:
         if "CV_IO_MAX_IMAGE" in str(e):
             raise DataError(f"{path}: is too large: OpenCV reads up to 2^30 pixels and 2^20 a side; cut it into several pictures") from e
@@ -298,7 +300,9 @@ def decode(path: Path) -> Pixels:
         raise DataError(
             f"{path}: expected an image (PNG, JPEG, BMP, TIFF …), could not decode it: truncated, too large or of another format"
         )
-    if (missing := damage(raw.tobytes(), image)) is not None:
+    with hushed():
+        missing = damage(raw.tobytes(), image)
+    if missing is not None:
         raise DataError(f"{path}: is damaged: {missing}")
     return cast(Pixels, image)
 

@@ -33,6 +33,18 @@ _NEARER = 0.9
 _SURE = 4.0
 """A median must differ from what was taught by so many of its standard errors: parts differ among themselves."""
 
+_HALF = 0.5
+_LEAST = {
+    "light": ("light {:g} times what was taught", 1.0),
+    "gamma": ("gamma {:g}", 1.0),
+    "blur": ("blur {:g} px", 0.0),
+    "shift": ("shift {:g} %", 0.0),
+    "turn": ("turn {:g}°", 0.0),
+    "noise": ("noise {:g}", 0.0),
+    "jpeg": ("JPEG quality {:g}", 100.0),
+}
+"""Ways of straying in words, and the amount of a picture that does not stray."""
+
 Way = Literal["dark", "bright", "blurred"]
 _CAUSES: dict[Way, str] = {
     "dark": "Look at the lamp, the lens and the exposure time.",
@@ -206,6 +218,23 @@ def reach(envelope: Envelope) -> str:
         if what in rows and not (what == "blur" and envelope.blur_low is not None):
             parts.append(_farthest(rows[what], word))
     return ", ".join(parts)
+
+
+def brittle(envelope: Envelope) -> list[str]:
+    """What spoils at least half of the verdicts at the very least that was tried, a sentence a way of straying, without a full stop."""
+    clean = next((r for r in envelope.rows if r.what == "clean"), None)
+    found = []
+    for what, (word, origin) in _LEAST.items():
+        rows = sorted((r for r in envelope.rows if r.what == what), key=lambda r: abs(r.amount - origin))
+        sides = [[r for r in rows if r.amount < origin], [r for r in rows if r.amount > origin]]
+        for row in (side[0] for side in sides if side):
+            said = [f"{100 * row.rejected:.0f} % of the good parts are rejected"] if row.rejected >= _HALF else []
+            if row.missed is not None and row.missed >= _HALF and (clean is None or (clean.missed or 0.0) < _HALF):
+                said.append(f"{100 * row.missed:.0f} % of the bad parts are missed")
+            if said and not row.holds:
+                amount = row.amount * (100 if what == "shift" else 1)
+                found.append(f"{word.format(amount)}, the least that was tried: {' and '.join(said)}")
+    return found
 
 
 def _farthest(rows: list[Wander], word: str) -> str:

@@ -1,11 +1,12 @@
 """Whether what an export has built is fit for release: which good and bad parts it is judged on, and what becomes of one that is not."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.bundle import Acceptance, Threshold
+from edge_runtime.bundle import Acceptance, Metrics, Threshold
 from edge_runtime.errors import NotAccepted
 from export.gate import Judged
 from training.calibrate import Rule, Scores, apply_rule, stated_rate
@@ -42,10 +43,9 @@ def accept(
     judged: Judged,
     held_out: Scores,
     painted: Scores | None,
-    told: Told | None = None,
     apart: int = 0,
 ) -> Acceptance:
-    """The verdict, marked where it is built in spite of it. Raises NotAccepted.
+    """The verdict, marked where it is built in spite of it.
 
     Args:
         asked: what is asked.
@@ -54,7 +54,6 @@ def accept(
         judged: that model on the images of the gate.
         held_out: scores of good training images by heads that did not see them.
         painted: likewise of defects painted into them; None where real ones count.
-        told: what the threshold does kind by kind, for the refusal.
         apart: good images that were set apart as odd (`apply_rule`).
     """
     bad, basis, remark, missed = _bad(rule, judged, held_out, painted, apart)
@@ -63,16 +62,45 @@ def accept(
     if rule.from_test_split:
         remark = "the threshold was set on the test split, so these figures flatter"
     found = judge_acceptance(criteria, good, bad, threshold.value, basis, of_good=of_good, remark=remark, missed=missed)
-    if found.state != "failed":
-        return found
-    if asked.force:
-        return forced(found)
-    kinds = [] if told is None else [line.plain.strip() for line in told.lines(criteria)[1:]]
-    raise NotAccepted(
-        f"{'. '.join([found.sentence, *kinds])}. Put the threshold between good and bad images (lineside-train calibrate RUN --gap --bad"
-        " FOLDER), try another method or size (lineside-train compare), ask for less (--accept), or build it all the same with --force: it"
-        " then says for ever that it was not released"
+    return forced(found) if found.state == "failed" and asked.force else found
+
+
+def is_refused(found: Acceptance | None) -> bool:
+    """Whether no bundle comes of it."""
+    return found is not None and found.state == "failed" and not found.forced
+
+
+def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mapping[str, Metrics]) -> NotAccepted:
+    """What is said of a model that is refused, all of it of the one that would have shipped.
+
+    Args:
+        found: the verdict.
+        told: what the threshold does kind by kind.
+        precision: of the model.
+        metrics: by precision.
+    """
+    kinds = [] if told is None else [line.plain.strip() for line in told.lines(Criteria(found.max_missed, found.max_rejected))[1:]]
+    other = unlike(metrics, precision)
+    found_of = ". ".join([f"the {precision.upper()} model: {found.sentence}", *kinds, *([other] if other else [])])
+    return NotAccepted(
+        f"{found_of}. Put the threshold between good and bad images (lineside-train calibrate RUN --gap --bad FOLDER), try another method"
+        " or size (lineside-train compare), ask for less (--accept), or build it all the same with --force: it then says for ever that it"
+        " was not released"
     )
+
+
+def unlike(metrics: Mapping[str, Metrics], precision: str) -> str | None:
+    """What FP32 would do otherwise than the model that ships, at its own threshold; None where the counts are the same."""
+    here, exact = metrics[precision], metrics["fp32"]
+    parts = []
+    for key, count, verb, what in (
+        ("false_reject_rate", exact.n_good, "reject", "good"),
+        ("false_accept_rate", exact.n_bad, "miss", "bad"),
+    ):
+        before, now = getattr(exact, key), getattr(here, key)
+        if before is not None and now is not None and round(before * count) != round(now * count):
+            parts.append(f"{verb} {round(before * count)} instead of {round(now * count)} of {count} {what}")
+    return f"FP32, before it was quantized, would {' and '.join(parts)}" if parts else None
 
 
 def _bad(

@@ -23,7 +23,7 @@ import edge_runtime
 from edge_runtime.bundle import SCHEMA, Acceptance, DisplayScale, Envelope, Golden, Manifest, Metrics, OutputSpec, Threshold
 from edge_runtime.errors import ExportError, GoldenMismatch
 from export import convert, floats, noise, package, parity, precision
-from export.accept import PAINTED, PAINTED_SEED, Asked, accept, wants_painted
+from export.accept import PAINTED, PAINTED_SEED, Asked, accept, is_refused, refusal, wants_painted
 from export.child import golden_in_child, run_in_child
 from export.envelope import BUDGET_S, envelope_of
 from export.gate import Gate, Judged
@@ -95,6 +95,11 @@ class Report:
     """What the threshold does to bad parts, where some are known."""
     acceptance: Acceptance | None = None
 
+    @property
+    def precision(self) -> str:
+        """Of what ships."""
+        return "int8" if "int8" in self.latency_ms else "fp32"
+
 
 @dataclass(frozen=True, slots=True)
 class _Built:
@@ -126,6 +131,7 @@ def build(
     workshop: Workshop | None = None,
     dataset: Dataset | None = None,
     say: Callable[[str], None] = lambda text: None,
+    refused: Callable[[Path, Report], None] = lambda pack, report: None,
 ) -> Report:
     """Export `run` to a bundle at `out`. Nothing is at `out` unless everything passed.
 
@@ -138,6 +144,7 @@ def build(
         workshop: one that remembers, for many exports of one data set.
         dataset: the images of the run, where they are at hand already; `data` does not count then.
         say: gets a sentence on how long it will take here.
+        refused: gets what is not fit for release before that is raised: packed in a place that will be gone, and what it came to.
 
     Raises:
         ConfigError: `out` is taken.
@@ -148,7 +155,7 @@ def build(
     package.check_out(out, options.zipped, options.force)
     dataset = open_data(run, data, progress) if dataset is None else dataset.leave_out(run.info.left_out)
     with package.workplace(out) as place:
-        return _Export(run, dataset, options, place, progress, workshop or Workshop(), say).build(out, began)
+        return _Export(run, dataset, options, place, progress, workshop or Workshop(), say).build(out, began, refused)
 
 
 class _Export:
@@ -165,7 +172,7 @@ class _Export:
         self.paints = PAINTED if options.accept is not None and wants_painted(dataset) else 0
         self.notes: list[str] = []
 
-    def build(self, out: Path, began: float) -> Report:
+    def build(self, out: Path, began: float, refused: Callable[[Path, Report], None]) -> Report:
         info, options = self.run.info, self.options
         detector = self.run.detector()
         self.say(f"about {about(self._expected(detector))} here; more where INT8 does not pass at once")
@@ -182,7 +189,7 @@ class _Export:
         exact = _Built(self.work / "fp32.xml", judged, info.threshold, info.display, self.run.held_out.scores, uncertain=error)
         final = exact if options.precision == "fp32" else self._quantized(trunk, detector.head, shapes, images, exact, metrics)
         acceptance = self._accept(final)
-        if options.onnx:
+        if options.onnx and not is_refused(acceptance):
             self._onnx(detector, images)
         graphs = ["fp32", *(["int8"] if (self.work / "int8.xml").exists() else [])]
         self.progress("measuring milliseconds", 0, 1)
@@ -192,14 +199,19 @@ class _Export:
         envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold, info.seed) if options.envelope else None
         self.progress("packing, and trying the golden samples", 0, 1)
         bundle_id = self._pack(final, metrics, acceptance, envelope)
+        told, size = self._tell(final), package.size_bytes(self.pack)
+        report = Report(
+            out, bundle_id, size, metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
+            len(judged.scored.samples), envelope, time.monotonic() - began, (*self.notes, *self._notes(metrics, envelope)),
+            told, acceptance,
+        )  # fmt: skip
+        if acceptance is not None and is_refused(acceptance):
+            refused(self.pack, report)
+            raise refusal(acceptance, told, final.precision, metrics)
         put(self.pack, out)
         if options.zipped:
             package.write_zip(out, package.zip_path(out))
-        return Report(
-            out, bundle_id, package.size_bytes(out), metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
-            len(judged.scored.samples), envelope, time.monotonic() - began, (*self.notes, *self._notes(metrics, envelope)),
-            self._tell(final), acceptance,
-        )  # fmt: skip
+        return report
 
     def _expected(self, detector: Detector) -> float:
         """Seconds, by the pace of the torch trunk."""
@@ -212,21 +224,17 @@ class _Export:
         return found + (BUDGET_S if self.options.envelope else 0.0)
 
     def _accept(self, built: _Built) -> Acceptance | None:
-        """Raises NotAccepted."""
         if self.options.accept is None:
             return None
         painted = built.painted
         if self.paints and painted is None:
             seed = self.run.info.seed + PAINTED_SEED
             painted = painted_scores(self.run, self.run.detector(), self.dataset, self.gate.prepare, self.paints, self.progress, seed)
-        told = self._tell(built)
-        return accept(
-            self.options.accept, self.run.info.rule, built.threshold, built.judged, built.held_out, painted, told, self.run.info.apart
-        )
+        return accept(self.options.accept, self.run.info.rule, built.threshold, built.judged, built.held_out, painted, self.run.info.apart)
 
     def _tell(self, built: _Built) -> Told | None:
         scored = built.judged.scored
-        what = "test split" if self.dataset.test else "held-out good and the bad images"
+        what = f"{built.precision.upper()}, {'test split' if self.dataset.test else 'held-out good and the bad images'}"
         return tell(scored.samples, scored.scores.score, built.threshold.value, built.threshold.false_reject_rate, what=what)
 
     def _against_torch(self, detector: Detector, images: Path, judged: Judged) -> tuple[float, Metrics | None]:

@@ -16,7 +16,7 @@ from edge_runtime.bundle import Metrics, ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import BundleError, ExportError, MissingExtra
 from edge_runtime.signature import load_keys, released_by
-from edge_runtime.wander import reach
+from edge_runtime.wander import brittle, reach
 from export.child import golden_in_child
 from export.release import load_private, make_keys, sign
 from training.console import bars, say
@@ -99,9 +99,10 @@ def build(
         accept=Asked(criteria, force),
         envelope=envelope,
     )
+    console = Console(highlight=False, soft_wrap=True)
     with bars() as progress:
-        report = builder.build(taught, out, data, options, progress, say=say)
-    show_report(report, Console(highlight=False, soft_wrap=True))
+        report = builder.build(taught, out, data, options, progress, say=say, refused=lambda pack, found: show_report(found, console))
+    show_report(report, console)
 
 
 @app.command()
@@ -195,7 +196,12 @@ def sign_(
 
 def show_report(report: "Report", console: Console) -> None:
     """What a build came to, for people."""
-    console.print(f"[bold]{report.out}[/bold]  {report.bundle_id[:12]}…  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
+    from export.accept import is_refused, unlike
+
+    if is_refused(report.acceptance):
+        console.print(f"[bold]{report.out}[/bold]  refused, not written  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
+    else:
+        console.print(f"[bold]{report.out}[/bold]  {report.bundle_id[:12]}…  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
     of = "an image here" if report.views == 1 else f"a tile here ({report.views} an image; `lineside bench` times them all)"
     for name, metrics in report.metrics.items():
         speed = f"{report.latency_ms[name]:.1f} ms {of}" if name in report.latency_ms else ""
@@ -213,6 +219,8 @@ def show_report(report: "Report", console: Console) -> None:
 
         for line in report.told.lines(default_criteria(report.threshold.false_reject_rate)):
             console.print(Text("  ") + line)
+        if (other := unlike(report.metrics, report.precision)) is not None:
+            console.print(f"  {other}")
     if (acceptance := report.acceptance) is not None:
         style = {"passed": "bold green", "failed": "bold red", "not assessed": "bold yellow"}[acceptance.state]
         console.print(
@@ -220,12 +228,19 @@ def show_report(report: "Report", console: Console) -> None:
         )
     if report.envelope is not None:
         console.print(f"  the line may wander: {reach(report.envelope)}")
+        for sentence in brittle(report.envelope):
+            console.print(Text(f"  {sentence}", "bold red"))
     for note in report.notes:
         console.print(f"  note: {note}")
 
 
 def _figures(metrics: Metrics) -> str:
-    rows = (("image AUROC", metrics.image_auroc), ("pixel AUROC", metrics.pixel_auroc), ("false rejects", metrics.false_reject_rate))
+    rows = (
+        ("image AUROC", metrics.image_auroc),
+        ("pixel AUROC", metrics.pixel_auroc),
+        ("false rejects", metrics.false_reject_rate),
+        ("misses", metrics.false_accept_rate),
+    )
     return ", ".join(f"{name} {value:.4f}" for name, value in rows if value is not None)
 
 

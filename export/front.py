@@ -21,7 +21,7 @@ from rich.text import Text
 
 from edge_runtime.bundle import Metrics, ModelBundle
 from edge_runtime.console import run_app
-from edge_runtime.errors import ConfigError, ExportError
+from edge_runtime.errors import ConfigError, ExportError, NotAccepted
 from export.accept import Asked
 from export.build import Options, build
 from export.build import Report as Built
@@ -41,8 +41,6 @@ from training.inspect.choice import AUTO, decide
 from training.inspect.promise import refuse_alike
 from training.inspect_data import Summary, inspect_data
 from training.judging.acceptance import Criteria, parse_accept
-from training.judging.telling import show as show_told
-from training.judging.telling import tell_run
 from training.lesson import Lesson, learns, outlier_source, resolve
 from training.material import OutlierSource
 from training.methods.base import Progress, silent
@@ -214,8 +212,8 @@ def make_release(
 ) -> Released:  # fmt: skip
     """Do it; `say` gets sentences for the user, `show` what the build came to.
 
-    What a gate refuses still gets its page, of what was taught, and the refusal is raised. Raises ConfigError, DataError, CalibrationError,
-    ExportError.
+    What is refused still gets its page: of the very model where it is not fit for release, else of what was taught. Raises ConfigError,
+    DataError, CalibrationError, ExportError.
     """
     began = time.monotonic()
     _check_places(request)
@@ -230,7 +228,8 @@ def make_release(
     for note in dataset.notes:
         say(f"   {note}")
     for finding in looked.summary.findings:
-        say(f"   {len(finding.items)} × {finding.what}, the first: {finding.items[0]}")
+        more = "; lineside-train inspect DATA --json names all" if len(finding.items) > 1 else ""
+        say(f"   {len(finding.items)} × {finding.what}, the first: {finding.items[0]}{more}")
     names = () if request.leave_out is None else read_names(request.leave_out, dataset)
     dataset = dataset.leave_out(names)
     refuse_none_left(dataset)
@@ -260,17 +259,24 @@ def make_release(
     run = teach(dataset, lesson, request.run, force=request.force, progress=progress, say=indented, backbone_fn=backbone_fn,
                 left_out=names)  # fmt: skip
     say(f"   threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
-    show_told(tell_run(run, dataset, progress), run.info.threshold.false_reject_rate, lambda line: say(Text.assemble("   ", line)))
 
     _step(say, 4)
     options = Options(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
+
+    def refused(pack: Path, found: Built) -> None:
+        show(found)
+        write_report(pack, data, request.page, dataset=dataset, progress=progress)
+
     try:
-        built = build(run, request.out, None, options, progress, dataset=dataset, say=indented)
+        built = build(run, request.out, None, options, progress, dataset=dataset, say=indented, refused=refused)
+    except NotAccepted:
+        say(f"   refused; {request.page} shows the very model that is refused, and {request.run} holds what was taught")
+        raise
     except ExportError:
         write_report(request.run, data, request.page, dataset=dataset, progress=progress)
         say(f"   refused; {request.run} holds what was taught, and {request.page} shows it, before it was quantized")
         raise
-    precision = "int8" if "int8" in built.latency_ms else "fp32"
+    precision = built.precision
     show(built)
 
     _step(say, 5)

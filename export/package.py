@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import shutil
 import uuid
 import zipfile
@@ -127,7 +128,9 @@ def write_zip(directory: Path, path: Path) -> None:
     """One file; the same bundle gives the same bytes: names sorted, no dates, no owners."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with zipfile.ZipFile(part, "w") as archive:
+        places.sweep(path)
+        with part.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
+            fcntl.flock(file, fcntl.LOCK_EX)
             for file in sorted(p for p in directory.rglob("*") if p.is_file()):
                 entry = zipfile.ZipInfo(file.relative_to(directory).as_posix(), _ZIP_DATE)
                 entry.compress_type = zipfile.ZIP_DEFLATED

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime.errors import DataError
+from edge_runtime.hush import hushed
 from edge_runtime.images import MASK_FOLDERS, is_image, plain, says_good
 from training.folders import TEST, TRAIN, say_words, with_own_split
 from training.layout import BAD, GOOD, Found, Sample
@@ -389,7 +390,8 @@ def _labelme_shape(shape: dict[str, Any]) -> Shape:
     kind = shape.get("shape_type") or "polygon"
     if kind == "mask" and shape.get("mask"):
         try:
-            picture = cv2.imdecode(np.frombuffer(base64.b64decode(shape["mask"]), np.uint8), cv2.IMREAD_UNCHANGED)
+            with hushed():
+                picture = cv2.imdecode(np.frombuffer(base64.b64decode(shape["mask"]), np.uint8), cv2.IMREAD_UNCHANGED)
         except (binascii.Error, cv2.error) as e:
             raise ValueError(f"a mask that is no picture: {e}") from e
         if picture is None:

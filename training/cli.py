@@ -63,7 +63,7 @@ def fit(
             " compare: the one that `compare` takes, in minutes."
         ),
     ] = "auto",
-    backbone: BackboneName = "efficientnet_lite0",
+    backbone: BackboneName = "tf_efficientnet_lite0",
     weights: Weights = None,
     image_size: ImageSize = "auto",
     seed: Seed = 0,
@@ -326,7 +326,7 @@ def _pick_method(data: Path, **options: Any) -> tuple[str, str, str, bool]:
 def distil(
     images: Annotated[Path, typer.Option(help="Folder of any pictures, searched with all folders below it.")],
     out: Annotated[Path, typer.Option(help="Teacher to write (.safetensors), for fit --method efficientad --weights.")],
-    backbone: Annotated[str, typer.Option(help="What it is to repeat: timm's model name.")] = "efficientnet_lite0",
+    backbone: Annotated[str, typer.Option(help="What it is to repeat: timm's model name.")] = "tf_efficientnet_lite0",
     weights: Annotated[Path | None, typer.Option(help="State dict of the backbone; default: installed or downloaded.")] = None,
     size: Annotated[str, typer.Option(help="small or medium: PDN-S or PDN-M; presets fast and fine of efficientad.")] = "small",
     channels: Annotated[int, typer.Option(min=1, help="Channels of the teacher.")] = 128,

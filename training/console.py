@@ -66,7 +66,7 @@ def lines(every_s: float = LINE_EVERY_S) -> Iterator[Any]:
             if last is not None:
                 what, done, total = last
                 # A step that is over is not what runs now, and the one that does may have nothing to count.
-                now = f"working on what follows {what}" if done >= total else what + (f" {done}/{total}" if total > 1 else "")
+                now = f"{what}: done, the next step runs" if done >= total else what + (f" {done}/{total}" if total > 1 else "")
                 say(f"{time.monotonic() - began:4.0f} s  {now}")
 
     teller = threading.Thread(target=tell, name="progress", daemon=True)

@@ -139,7 +139,7 @@ def load_dataset(
     found = find(path)
     given, orphans = find_bad(bad, masks)
     given = with_marks(given, bad)
-    refuse(found.problems, "things are wrong with this data set")
+    refuse(found.problems, "things are wrong with this data set", inspected=True)
     notes = [found.sentence, *found.notes, *say_orphans(masks or path, [], orphans)[1]]
     notes += say_left_out(bad) if bad is not None else []
     test = found.test
@@ -213,7 +213,7 @@ def _inspect(samples: Sequence[Sample], progress: Progress, known: Mapping[Path,
     new = [s.path for s in samples if s.path not in known]
     looked = dict(zip(new, look(new, lambda done: progress("check images", done, len(new))), strict=True))
     found = [known.get(s.path) or looked[s.path] for s in samples]
-    refuse([str(f) for f in found if isinstance(f, DataError)])
+    refuse([str(f) for f in found if isinstance(f, DataError)], inspected=True)
     return [f for f in found if isinstance(f, Facts)]
 
 
@@ -339,7 +339,7 @@ def _check_masks(samples: Sequence[Sample], facts: Sequence[Facts]) -> tuple[tup
             problems.append(f"{sample.truth_name}: expected the size of its image, {fact.wh[0]}x{fact.wh[1]}, found {size[0]}x{size[1]}")
         elif (outside := beyond(sample, fact.wh)) is not None:
             problems.append(outside)
-    refuse([*problems, *found.problems])
+    refuse([*problems, *found.problems], inspected=True)
     return settled, list(found.notes)
 
 

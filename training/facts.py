@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edge_runtime.bundle import InputSpec
 from edge_runtime.errors import DataError
+from edge_runtime.hush import hushed
 from edge_runtime.preprocess import is_colourless, read_image
 from edge_runtime.records import Image
 from training.layout import first_of
@@ -71,13 +72,15 @@ def say_turned(paths: Sequence[Path], facts: Sequence[Facts]) -> list[str]:
     ]
 
 
-def refuse(problems: Sequence[str], what: str = "images cannot be used") -> None:
-    """Raise one DataError of all problems, up to five of them in full; nothing where there are none."""
+def refuse(problems: Sequence[str], what: str = "images cannot be used", inspected: bool = False) -> None:
+    """Raise one DataError of all problems, up to five of them in full; nothing where there are none. `inspected`: inspect names all."""
     if len(problems) == 1:
         raise DataError(problems[0])
     if problems:
         shown = first_of(problems)
-        more = f"\n  … and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
+        left = len(problems) - len(shown)
+        all_of = "; `lineside-train inspect DATA --json` names all" if inspected else ""
+        more = f"\n  … and {left} more{all_of}" if left > 0 else ""
         raise DataError(f"{len(problems)} {what}:\n  " + "\n  ".join(shown) + more)
 
 
@@ -118,7 +121,8 @@ def _is_turned(path: Path) -> bool:
         if b"Exif\0" not in file.read(_JPEG_HEAD):
             return False
     # Decoded at an eighth of its size, once as it asks to be shown and once as it is.
-    shown, stored = (cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_8 | f) for f in (0, cv2.IMREAD_IGNORE_ORIENTATION))
+    with hushed():
+        shown, stored = (cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_8 | f) for f in (0, cv2.IMREAD_IGNORE_ORIENTATION))
     return shown is not None and stored is not None and not np.array_equal(shown, stored)
 
 

@@ -26,6 +26,7 @@ from edge_runtime.images import SUFFIXES, known_words, plain
 from training.annotations import overlay, read_annotated, say_archive
 from training.doubts import doubted, refuse_bad_name, refuse_nearby
 from training.folders import WRAPPERS, fits_sides, fits_split, is_aside, read_sides, read_split, say_by_name, with_own_split
+from training.headers import columns_of
 from training.layout import (
     BAD,
     GOOD,
@@ -67,7 +68,8 @@ def _find(path: Path) -> Found:
             "data: expected a folder of images, or a CSV of path,label,mask,split,"
             f" found {'a file' if path.exists() else 'nothing'} at {path}"
         )
-    tables = [p for p in _tables_in(path) if is_labels(p)]
+    visa = FORMATS[0].fits(path)  # its image_anno.csv names the kinds alone
+    tables = [p for p in _tables_in(path) if is_labels(p) and not (visa and p.name == "image_anno.csv")]
     if len(tables) > 1:
         raise DataError(f"data: found {len(tables)} tables of images in {path} ({_names(tables)}); name the one that is meant")
     if tables:
@@ -108,11 +110,12 @@ def _plain(path: Path) -> Found:
     headers = {p: header_of(p) for p in _tables_in(path)}
     if images:
         for table, header in headers.items():
-            missing = [name for name in ("path", "label") if name not in header]
-            if len(missing) == 1 or names_images(table, images):  # meant for the images; one that has neither speaks of something else
+            columns = columns_of(header)
+            one = (columns.path is None) != (columns.label is None) or columns.label == "label"
+            if one or names_images(table, images):  # meant for the images; one that has neither speaks of something else
                 raise DataError(
-                    f"{table}: expected a header with path,label in its first line, found {','.join(header)}: {missing[0]} is missing."
-                    " Without it, all images beside it would count as good; correct the header, or move the table elsewhere"
+                    f"{table}: {columns.refused or 'names none of the images beside it by its path'}. Without it, all images beside it"
+                    " would count as good; correct the table, or move it elsewhere"
                 )
         notes = [f"{t.name} (columns {','.join(h) or 'none'}) says nothing about images; it is left out" for t, h in headers.items()]
         if sheets := [p for p in sorted(path.iterdir()) if p.suffix.lower() in (".xlsx", ".xls", ".ods", ".tsv") and p.is_file()]:

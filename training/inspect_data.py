@@ -18,6 +18,7 @@ from training.facts import Facts, bits_for, look, say_turned
 from training.formats import find
 from training.inspect.pose import LEAST, LOOKED_AT, advise, describe, pose_of, spread
 from training.inspect.promise import UNMEASURED, say_flat, say_lacking
+from training.inspect.swapped import MOST, say_swapped
 from training.layout import Found, Sample, find_bad, first_of
 from training.left_out import say_left_out, say_pages
 from training.masks import Survey, beyond, settle, size_of_truth
@@ -130,6 +131,8 @@ def inspect_data(
         )
     if flat := say_flat([f for s, f in zip(kept, facts, strict=True) if s.is_good and s.split == "train"]):
         findings.append(Finding(what="pictures that show nothing", items=[flat]))
+    if swapped := _swapped(kept, facts):
+        findings.append(Finding(what="test split that may be the wrong way round", items=[swapped]))
     summary = Summary(
         data=str(path),
         format=found.format,
@@ -174,6 +177,15 @@ def show(summary: Summary, console: Console) -> None:
     if not summary.findings:
         nothing = "" if any(UNMEASURED in remark for remark in summary.remarks) else "nothing wrong: "
         console.print(f"\n{nothing}every file can be read, and no picture is there twice")
+
+
+def _swapped(samples: tuple[Sample, ...], facts: list[Facts]) -> str | None:
+    smalls = {s.path: f.small for s, f in zip(samples, facts, strict=True)}
+    groups = (
+        [s for s in samples if s.split == split and s.is_good == good] for split, good in (("train", True), ("test", True), ("test", False))
+    )
+    chosen = [[smalls[s.path] for s in spread(group, MOST)] for group in groups]
+    return say_swapped(*(np.stack(c) for c in chosen)) if all(chosen) else None
 
 
 def _lie(samples: tuple[Sample, ...], facts: list[Facts]) -> Lie | None:

@@ -27,11 +27,6 @@ class Labels:
     """What makes the table as a whole unusable."""
 
 
-def label_column(header: Sequence[str]) -> str | None:
-    """The column that says good or bad: `label`, or one whose name states what 1 means."""
-    return next((c for c in (LABEL, *GOOD_COLUMNS, *BAD_COLUMNS) if c in header), None)
-
-
 def understand(labels: Sequence[str], column: str = LABEL) -> Labels:
     """One label a row, without blanks around it; an empty one is a problem of its row, unless the column asks yes or no."""
     if column != LABEL:

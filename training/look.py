@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
+from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK, ConfigError
 from training.console import bars, need_extra, say
+from training.core.places import check_file, put_file
 from training.options import AllowDuplicates, BadImages, Masks, positive
 
 if TYPE_CHECKING:
@@ -25,14 +26,20 @@ def evaluate(
     masks: Masks = None,
     device: Annotated[str, typer.Option(help="Inference device for a bundle.")] = "CPU",
     allow_duplicates: AllowDuplicates = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout, nothing else: figures, a row a kind, a row an image.")
+    ] = False,
+    as_table: Annotated[Path | None, typer.Option("--csv", help="Write a row an image into this .csv file.")] = None,
 ) -> None:
     """Measure a run or a bundle on images that it was not taught on."""
     need_extra()
+    if as_table is not None:
+        check_file(as_table, ".csv")
     from edge_runtime.bundle import ModelBundle
     from edge_runtime.preprocess import read_mask
     from training.data import load_dataset
     from training.evaluate import evaluate_bundle, evaluate_run
+    from training.evaluation import as_csv, evaluation_of
     from training.run import INFO, load_run
 
     with bars() as progress:
@@ -49,8 +56,15 @@ def evaluate(
             report = evaluate_bundle(bundle, dataset, device, progress)
     for note in report.notes:
         say(f"note: {note}")
+    found = evaluation_of(report)
+    if as_table is not None:
+        try:
+            put_file(as_table, as_csv(found).encode())
+        except OSError as e:
+            raise ConfigError(f"csv: {as_table} cannot be written: {e.strerror or e}") from e
+        say(f"wrote {as_table}")
     if as_json:
-        sys.stdout.write(msgspec.json.encode(report.metrics).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     else:
         _print_report(report)
 

@@ -20,7 +20,8 @@ from edge_runtime.bundle import Acceptance, DisplayScale, Drift, Envelope, Input
 from edge_runtime.errors import ConfigError
 from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.preprocess import read_mask
-from training.core.places import prove, put_file
+from edge_runtime.wander import brittle
+from training.core.places import check_file, put_file
 from training.data import Dataset, load_dataset
 from training.evaluate import Predict, Report, Scored, evaluate_bundle, evaluate_run, measure
 from training.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Array, Axis, Group, curve, histograms
@@ -79,6 +80,11 @@ class Subject:
     """A context manager that gives a Predict."""
     acceptance: Acceptance | None = None
     """Of a bundle that was judged when it was built."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was packed for this page alone: a bundle that failed is built by force or not at all."""
+        return self.acceptance is not None and self.acceptance.state == "failed" and not self.acceptance.forced
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +151,7 @@ def write_report(
         ConfigError: a place that cannot be written, or a threshold that is none.
         DataError, BundleError, DeviceError: as for evaluating.
     """
-    _check_out(out)
+    check_file(out, ".html", ".htm")
     if threshold is not None and not 0 < threshold <= float(np.finfo(np.float32).max):
         raise ConfigError(f"threshold: expected a raw score, a float32 above 0, found {threshold}")
     subject = open_subject(detector, device)
@@ -205,7 +211,8 @@ def banner(subject: Subject, scored: Scored) -> Banner:
     """What was found when the bundle was built; where nobody asked then, what the defaults say of these very images."""
     usual = default_criteria(subject.threshold.false_reject_rate)
     if (found := subject.acceptance) is not None:
-        words = f"{found.why}. So it was found when it was built{', which was done by force' if found.forced else ''}."
+        how = "by the build, which wrote no bundle" if subject.refused else "when it was built" + ", which was done by force" * found.forced
+        words = f"{found.why}. So it was found {how}."
     else:
         good, bad = scored.pick(True).score, scored.pick(False).score
         bad = bad if len(bad) >= LEAST_REAL else bad[:0]
@@ -322,6 +329,7 @@ def _render(subject: Subject, report: Report, dataset: Dataset, line: float, pic
         bench=bench,
         envelope=envelope_chart(subject.envelope) if subject.envelope else "",
         straying=envelope_sentences(subject.envelope) if subject.envelope else [],
+        brittle=brittle(subject.envelope) if subject.envelope else [],
         precisions=[name for name in ("torch", "fp32", "int8") if name in subject.metrics],
         figures=_FIGURES,
         caveats=_caveats(subject, report),
@@ -404,13 +412,3 @@ def figure(value: float | None) -> str:
 def difference(after: float | None, before: float | None) -> str:
     """With its sign, or a dash."""
     return "–" if after is None or before is None else f"{after - before:+.4f}".replace("-", "−")
-
-
-def _check_out(out: Path) -> None:
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"out: expected a file that ends in .html, found {out}")
-    if out.is_dir():
-        raise ConfigError(f"out: expected a file, found a folder at {out}")
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"out: expected a folder that can be written, found none at {out.absolute().parent}; make it first")
-    prove(out.absolute().parent)

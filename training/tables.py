@@ -10,7 +10,8 @@ from pathlib import Path
 from edge_runtime.errors import DataError
 from edge_runtime.images import says_good
 from training.folders import say_words
-from training.labels import LABEL, label_column, understand
+from training.headers import columns_of
+from training.labels import LABEL, understand
 from training.layout import BAD, GOOD, TEST_EVERY, Found, Sample, images_in, pair_masks, say_orphans
 from training.masks import marked
 
@@ -38,9 +39,20 @@ def header_of(path: Path) -> list[str]:
 
 
 def is_labels(path: Path) -> bool:
-    """Whether a CSV file has the two columns that a data set needs."""
-    header = header_of(path)
-    return "path" in header and label_column(header) is not None
+    """Whether a CSV file has the two columns that a data set needs.
+
+    Where they are not called path and label, it must name an image that is there: results of a test bench have a file and a status, too.
+    """
+    columns = columns_of(header_of(path))
+    if columns.refused or columns.path is None:
+        return False
+    if columns.exact:
+        return True
+    try:
+        rows = _rows(path, (columns.path,))
+    except DataError:
+        return True  # to be refused when it is read, rather than passed over
+    return any(_inside(path.parent, row[columns.path]).is_file() for _, row in rows if row[columns.path])
 
 
 def names_images(path: Path, images: list[Path]) -> bool:
@@ -56,7 +68,9 @@ def names_images(path: Path, images: list[Path]) -> bool:
 
 
 def read_csv(path: Path) -> Found:
-    """A CSV with a header: `path` and `label` in each row, `mask` and `split` if wanted; other columns are ignored.
+    """A CSV with a header: `path` and `label` in each row, `mask` and `split` if wanted, or what people call them (training/headers.py).
+
+    Other columns are ignored.
 
     Paths are relative to the CSV's folder. A label is good or bad in any of the words of edge_runtime/images.py, 0 or 1, or the name of a
     kind of defect; instead of `label` a column may be called good or bad and hold 1 and 0. `split` is train, test or bad; bad images of
@@ -64,8 +78,16 @@ def read_csv(path: Path) -> Found:
     good image (by path) and all bad ones are the test split. Raises DataError.
     """
     base, problems, notes = path.parent, [], []
-    column = label_column(header_of(path)) or LABEL
-    rows = _rows(path, ("path", column))
+    columns = columns_of(header_of(path))
+    if columns.refused or columns.path is None or columns.label is None:
+        raise DataError(f"{path}: {columns.refused}")
+    column = columns.states
+    called = {columns.path: "path", columns.label: column, columns.mask: "mask", columns.split: "split"}
+    rows = [
+        (line, {called.get(name, f"{name} (ignored)"): cell for name, cell in row.items()}) for line, row in _rows(path, (columns.path,))
+    ]
+    if (columns.path, columns.label) != ("path", column):
+        notes.append(f"{path.name}: {columns.path} is read as the path, {columns.label} as the label")
     if not rows:
         raise DataError(f"{path}: expected a row for each image below the header, found none")
     splits = "split" in rows[0][1]

@@ -1,4 +1,4 @@
-"""JPEG files that decode and are torn inside: what libjpeg warns of, which OpenCV does not pass on."""
+"""JPEG files that decode and are torn inside, many at once: in a process of its own, beside those that decode them whole."""
 
 import re
 import subprocess
@@ -8,10 +8,8 @@ from pathlib import Path
 
 from edge_runtime.errors import DataError
 from edge_runtime.images import suffix_of
+from edge_runtime.torn import SUFFIXES, left_over, says_torn, warning_in
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
-_FILLED_UP = 16
-"""Bytes that are left over before a marker, below which they may be what a camera fills up with."""
 _HABIT = 0.1
 """Share of the files from which on it is one."""
 # A process of its own: libjpeg writes to its stderr, which belongs to the whole process. At an eighth of the size every code is read.
@@ -26,8 +24,6 @@ for i, path in enumerate(sys.stdin.buffer.read().split(b"\\0")):
     sys.stderr.write(f"\\n={i}\\n")
     sys.stderr.flush()
 """
-_WARNING = re.compile(r"^(?:Corrupt JPEG data: (.*)|(Premature end of JPEG file)|(Inconsistent progression.*))$", re.MULTILINE)
-_LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker")
 _KNOWN: dict[tuple[str, int, int], str] = {}
 """By path, time and size: what was warned of, empty for nothing."""
 
@@ -43,13 +39,9 @@ def torn(paths: Sequence[Path]) -> dict[Path, DataError]:
     if new:
         _KNOWN.update({keys[p]: warning for p, warning in zip(new, _warnings(new), strict=True)})
     found = {p: _KNOWN[key] for p, key in keys.items() if _KNOWN[key]}
-    few = [p for p, warning in found.items() if (left := _LEFT_OVER.match(warning)) and int(left[1]) < _FILLED_UP]
+    few = [p for p, warning in found.items() if left_over(warning)]
     habit = frozenset(few if len(few) > _HABIT * len(keys) else ())
-    return {
-        p: DataError(f"{p}: is damaged: a part of its data is missing or wrong ({warning}); copy it again")
-        for p, warning in found.items()
-        if p not in habit
-    }
+    return {p: DataError(f"{p}: {says_torn(warning)}") for p, warning in found.items() if p not in habit}
 
 
 def _key(path: Path) -> tuple[str, int, int] | None:
@@ -67,4 +59,4 @@ def _warnings(paths: Sequence[Path]) -> list[str]:
     if len(parts) != len(paths) + 1:
         where = paths[min(len(parts), len(paths)) - 1]
         raise DataError(f"{where}: could not be decoded, and the process that tried ended ({done.returncode}): {text[-200:].strip()}")
-    return [next((a or b or c for a, b, c in _WARNING.findall(part)), "") for part in parts[:-1]]
+    return [warning_in(part) for part in parts[:-1]]

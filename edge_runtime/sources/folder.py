@@ -7,9 +7,11 @@ from typing import Self
 
 from edge_runtime.config import FolderSource
 from edge_runtime.errors import DataError, SourceError, SourceExhausted
-from edge_runtime.images import SUFFIXES, is_image
+from edge_runtime.images import SUFFIXES, is_image, suffix_of
 from edge_runtime.preprocess import read_image
 from edge_runtime.records import Frame
+from edge_runtime.torn import SUFFIXES as TORN_SUFFIXES
+from edge_runtime.torn import torn_inside
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -24,12 +26,16 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def read_frame(path: Path, seq: int) -> Frame:
-    """An image file as a frame captured now. Raises SourceError with its path."""
+    """An image file as a frame captured now. Raises SourceError with its path, also for one that decodes and is torn inside."""
     began = time.monotonic_ns()
     try:
         image = read_image(path)
+        if suffix_of(path) in TORN_SUFFIXES and (torn := torn_inside(path.read_bytes())) is not None:
+            raise SourceError(f"{path}: {torn}")
     except DataError as e:
         raise SourceError(str(e)) from e
+    except OSError as e:
+        raise SourceError(f"{path}: cannot be read: {e.strerror}") from e
     image.flags.writeable = False
     return Frame(seq=seq, captured_ns=began, source=str(path), image=image)
 

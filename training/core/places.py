@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import errno
+import fcntl
 import glob
 import os
 import shutil
@@ -42,25 +43,69 @@ def prove(folder: Path, what: str = "out") -> None:
         ) from e
 
 
+def check_file(out: Path, *suffixes: str) -> None:
+    """Refuse a place where no file with one of these suffixes can be written. Raises ConfigError."""
+    if out.suffix.lower() not in suffixes:
+        raise ConfigError(f"out: expected a file that ends in {suffixes[0]}, found {out}")
+    if out.is_dir():
+        raise ConfigError(f"out: expected a file, found a folder at {out}")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"out: expected a folder that can be written, found none at {out.absolute().parent}; make it first")
+    prove(out.absolute().parent)
+
+
 @contextlib.contextmanager
 def workplace(out: Path) -> Iterator[Path]:
     """A folder to work in, beside `out` and thus on its file system. Afterwards it is gone, and so is what stood above `out` for it alone.
 
-    Raises OSError.
+    Whatever commands that were killed have left for the same `out` is swept first. Raises OSError.
     """
     above = out.absolute().parent
     made = [p for p in (above, *above.parents) if not p.exists()]
-    place = None
+    place, owned = None, None
     try:
         above.mkdir(parents=True, exist_ok=True)
+        sweep(out)
         place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=above))
+        owned = _own(place)
         yield place
     finally:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)
+        if owned is not None:
+            os.close(owned)
         with contextlib.suppress(OSError):  # one that holds something stays, and so do those above it
             for folder in made:
                 folder.rmdir()
+
+
+def sweep(out: Path) -> None:
+    """Take away what was begun beside `out`, or set aside for it, by commands that are no longer there.
+
+    A command holds a lock (flock) on what it works in, and the kernel lets go of it with the process, however that ends.
+    """
+    above, name = out.absolute().parent, glob.escape(out.name)
+    left = list(above.glob(f".{name}.????????.part"))
+    if out.exists():  # else `bring_back` needs it
+        left += above.glob(f".{name}.????????.old")
+    for path in left:
+        with contextlib.suppress(OSError):  # a living process's, or gone meanwhile
+            owned = _own(path)
+            try:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            finally:
+                os.close(owned)
+
+
+def _own(path: Path) -> int:
+    """A descriptor that holds the lock of a file or folder until it is closed. Raises OSError where another holds it."""
+    owned = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(owned, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(owned)
+        raise
+    return owned
 
 
 def put(folder: Path, out: Path) -> None:
@@ -106,9 +151,14 @@ def bring_back(out: Path) -> None:
 
 def put_file(out: Path, data: bytes) -> None:
     """Write a file, whole or not at all. Raises OSError."""
+    sweep(out)
     part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        part.write_bytes(data)
-        part.replace(out)
+        with part.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk that another computer holds tells of it only now
+            part.replace(out)
     finally:
         part.unlink(missing_ok=True)

@@ -66,6 +66,8 @@ def decide(
         )  # fmt: skip
         dataset = resized(dataset, size)
         said.append(f"input {size.height}x{size.width}: {size.why}; about {size.ms:g} ms of model time")
+        if shared and budget_ms is None:
+            said.append(f"padim shared wants detail: up to {SHARED_BUDGET_MS:g} ms of model time where no --budget-ms says otherwise")
         said += [size.advice] if size.advice else []
     return Choice(method, preset, dataset, pose, size, tuple(said))
 

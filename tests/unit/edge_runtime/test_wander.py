@@ -11,7 +11,7 @@ import pytest
 from edge_runtime.bundle import Envelope, InputSpec, Wander
 from edge_runtime.records import Cause, Decision, Frame, Picture, Prediction, Stamps, Verdict
 from edge_runtime.sight import SightMeter
-from edge_runtime.wander import LEAST, WINDOW, SightWatch, SightWatches, reach
+from edge_runtime.wander import LEAST, WINDOW, SightWatch, SightWatches, brittle, reach
 
 SPEC = InputSpec(height=64, width=64, channels=1)
 METER = SightMeter(SPEC)
@@ -133,3 +133,10 @@ def test_the_reach_is_one_sentence() -> None:
     )
     free = msgspec.structs.replace(ENVELOPE, light_low=None, light_high=None, rows=(row("light", 0.7, True), row("light", 1.3, True)))
     assert reach(free).startswith("light 0.7 or less to 1.3 or more of what was taught")
+
+
+def test_what_spoils_most_verdicts_at_the_least_that_was_tried_is_said() -> None:
+    said = brittle(ENVELOPE)
+    assert said == [f"{what}, the least that was tried: 100 % of the good parts are rejected" for what in (
+        "light 0.7 times what was taught", "blur 1 px", "turn 1°"
+    )]  # fmt: skip

@@ -242,7 +242,9 @@ def test_a_rule_that_rests_on_painted_defects_is_applied_to_the_int8_graph_too(
 def test_what_misses_more_than_is_asked_is_not_built_unless_by_force_and_then_says_so(run_dir: Path, tmp_path: Path) -> None:
     """Six bad parts cannot show 1 % at 99 % confidence, whatever they score."""
     asked = parse_accept("misses <= 1 %, rejects <= 50 %, confidence 99 %")
-    with pytest.raises(NotAccepted, match=r"not fit for release: misses \d of 6 bad parts .* which takes 459 bad parts .* --force") as e:
+    with pytest.raises(
+        NotAccepted, match=r"the FP32 model: not fit for release: misses \d of 6 bad parts .* which takes 459 bad parts .* --force"
+    ) as e:
         build(load_run(run_dir), tmp_path / "bundle", None, Options("fp32", accept=Asked(asked), envelope=False))
     assert e.value.exit_code == 86
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """`lineside-train` as a user meets it: exit codes, one message, one JSON object."""
 
+import csv
 import json
 import re
 import shutil
@@ -75,7 +76,20 @@ def test_fit_calibrate_evaluate(data: Path, tmp_path: Path, capsys: pytest.Captu
     evaluated = lineside_train("evaluate", run, data, "--json")
     assert evaluated.returncode == 0, evaluated.stderr
     figures = json.loads(evaluated.stdout)
-    assert list(figures) == KEYS and evaluated.stdout.count("\n") == 1
+    assert list(figures) == [*KEYS, "kinds", "images", "notes"] and evaluated.stdout.count("\n") == 1
+    rows = figures["images"]
+    assert len(rows) == 6 and sum(r["label"] == "good" for r in rows) == 3 and all(Path(r["path"]).is_file() for r in rows)
+    for row in rows:
+        assert row["verdict"] == ("REJECT" if row["score"] > figures["threshold"] else "ACCEPT")
+        assert row["right"] == ((row["verdict"] == "REJECT") == (row["label"] == "bad")) and row["split"] == "test"
+    missed = sum(not r["right"] for r in rows if r["label"] == "bad")
+    assert [(k["kind"], k["images"], k["missed"]) for k in figures["kinds"]] == [("hole", 3, missed)]
+    table = tmp_path / "rows.csv"
+    code, _, err = here("evaluate", run, data, "--csv", table, capsys=capsys)
+    assert code == 0 and f"wrote {table}" in err, err
+    with table.open(newline="") as f:
+        written = list(csv.DictReader(f))
+    assert [(r["path"], float(r["score"]), r["kind"]) for r in written] == [(r["path"], r["score"], r["kind"]) for r in rows]
     assert (figures["n_good"], figures["n_bad"], figures["image_auroc"]) == (3, 3, 1.0)
     assert figures["pixel_auroc"] > 0.5 and "flatter" in evaluated.stderr
 

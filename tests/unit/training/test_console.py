@@ -24,4 +24,4 @@ def test_a_step_that_is_over_is_not_told_as_what_runs_now(capsys: pytest.Capture
         progress("features", 20, 20)
         time.sleep(0.2)
     said = capsys.readouterr().err.splitlines()
-    assert said and all(line.endswith("working on what follows features") for line in said)
+    assert said and all(line.endswith("features: done, the next step runs") for line in said)

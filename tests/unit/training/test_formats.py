@@ -230,7 +230,16 @@ def test_of_many_wrong_rows_five_are_named(table: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"image,label\nimages/0.png,good\n", "path is missing"),
+        (
+            b"part,label\nimages/0.png,good\n",
+            r"found part,label: path is missing. Understood as the path: path, .*, bild, .*as the label: label, ",
+        ),
+        (
+            b"image,class,status\nimages/0.png,good,good\n",
+            "one column that says good or bad, found class and status; call the one that is meant",
+        ),
+        (b"filename,class,xmin,ymin,xmax,ymax\nimages/0.png,hole,1,2,3,4\n", "a table of places on images; export it as COCO"),
+        (b"object,split,label,image,mask\npcb,train,normal,images/0.png,\n", "is VisA's table of all its objects; give the folder of one"),
         (b"images/0.png,good,,train\n", "path is missing"),
         (b"", "found nothing"),
         (b"path,label\nimages/0.png,gro\xdf\n", "UTF-8"),
@@ -250,7 +259,9 @@ def test_a_table_that_cannot_be_used_says_why(table: Path, content: bytes, messa
         ("path,label\n0.png,gr\u00fcn\n".encode("cp1252"), "UTF-8"),
         ("path,label\n0.png,dent\n".encode("utf-16"), "UTF-8"),
         (b'path,label\n"0.png,dent\n', "expected a row of a CSV"),
-        (b"filename,label\n0.png,dent\n", "path is missing. Without it, all images beside it would count as good"),
+        (b"filename,label\n0.png,dent\n", "expected good images to learn from, found no label that says good"),
+        (b"part,label\n0.png,dent\n", "path is missing. Understood.* Without it, all images beside it would count as good"),
+        (b"filename,label\n7.png,dent\n", "names none of the images beside it"),
     ],
 )
 def test_images_are_never_learnt_as_good_because_the_table_beside_them_is_unreadable(tmp_path: Path, content: bytes, message: str) -> None:

@@ -65,7 +65,29 @@ def test_kinds_stay_kinds_beside_words() -> None:
     assert understand(["OK", "scratch", "NG", "0", "1", "7"]).kinds == ("good", "scratch", "bad", "good", "bad", "7")
 
 
-@pytest.mark.parametrize("header", ["Datei;Ergebnis", "file,class", "image\tresult"])
+@pytest.mark.parametrize(
+    "header",
+    ["Datei;Ergebnis", "file,class", "image\tresult", "filename,category", "img,verdict", "Image Path,Status", "File_Name,target",
+     "Archivo;Categoría", "Fichier;Résultat", "Ścieżka;Wynik", "图片,判定", "bild,klasse"],
+)  # fmt: skip
+def test_a_table_with_the_headers_that_people_write_is_read(tmp_path: Path, header: str) -> None:
+    delimiter = next(c for c in ";,\t" if c in header)
+    found = find(lay(tmp_path, header, *(f"{i}.png{delimiter}{'bad' if i == 3 else 'good'}" for i in range(6))))
+    assert [s.path.name for s in found.test if not s.is_good] == ["3.png"] and not found.problems
+    path, label = header.lower().split(delimiter)
+    assert f"parts.csv: {path} is read as the path, {label} as the label" in found.notes
+
+
+def test_a_log_with_a_file_and_a_status_that_names_no_image_is_no_data_set(tmp_path: Path) -> None:
+    for folder in ("good", "NG"):
+        (tmp_path / folder).mkdir()
+        lay(tmp_path / folder, "x")
+        (tmp_path / folder / "parts.csv").unlink()
+    (tmp_path / "log.csv").write_text("file,status\nboot.log,ok\n")
+    assert len([s for s in find(tmp_path).samples if not s.is_good]) == 6
+
+
+@pytest.mark.parametrize("header", ["Stück;Ergebnis", "part,class", "image\tweight"])
 def test_a_table_that_names_the_images_in_other_columns_is_not_passed_over(tmp_path: Path, header: str) -> None:
     delimiter = next(c for c in ";,\t" if c in header)
     lay(tmp_path, header, *(f"{i}.png{delimiter}{'bad' if i == 3 else 'good'}" for i in range(6)))

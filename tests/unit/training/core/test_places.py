@@ -79,6 +79,55 @@ def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "v1"]
 
 
+_WORKING = """
+import sys, time
+from pathlib import Path
+from training.core import places
+
+with places.workplace(Path(sys.argv[1])) as place:
+    (place / "half").write_text("half made")
+    print(place, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_command_left_is_swept_by_the_next_one_and_what_a_living_one_works_in_is_not(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", _WORKING, str(out)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as dead,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as alive,
+    ):
+        try:
+            assert dead.stdout is not None and alive.stdout is not None
+            left, used = Path(dead.stdout.readline().strip()), Path(alive.stdout.readline().strip())
+            with places.workplace(out):
+                assert (left / "half").exists() and (used / "half").exists()
+            dead.kill()
+            dead.wait()
+            (tmp_path / ".other.12345678.part").mkdir()
+            (tmp_path / ".run.12345678.part").write_text("a file that was begun")
+            with places.workplace(out):
+                assert not left.exists() and (used / "half").exists()
+            assert sorted(p.name for p in tmp_path.iterdir()) == sorted([".other.12345678.part", used.name])
+        finally:
+            dead.kill()
+            alive.kill()
+
+
+def test_a_disk_that_fills_up_while_a_file_is_replaced_leaves_the_old_one(tmp_path: Path) -> None:
+    """As `calibrate` does with run.json; the limit on a file's size stands for the disk."""
+    (tmp_path / "run.json").write_text("old")
+    script = (
+        "import resource, signal, sys; from pathlib import Path; from training.core import places;"
+        " signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        " places.put_file(Path(sys.argv[1]), bytes(5000))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "run.json")], check=False, capture_output=True, text=True)
+    assert done.returncode == 1 and "OSError" in done.stderr
+    assert (tmp_path / "run.json").read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
 def test_proving_a_place_leaves_nothing_even_where_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places.prove(tmp_path)
 

@@ -45,6 +45,19 @@ def test_the_share_falls_the_less_alike_parts_lie() -> None:
     assert alike.shift is not None and near.shift is not None and alike.shift < 0.01 < near.shift < 0.05
 
 
+def test_of_a_cloth_no_shift_is_told_and_of_parts_that_move_it_is() -> None:
+    def cloth(seed: int, period: float) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[0:32, 0:32] + rng.uniform(0, period, (2, 1, 1))
+        waves = np.sin(2 * np.pi * x / period) + np.sin(2 * np.pi * y / period)
+        return np.asarray(128 + 40 * waves + rng.normal(0, 4, (32, 32)), np.float32)
+
+    for period in (6.3, 12.5):
+        assert pose_of(np.stack([cloth(seed, period) for seed in range(40)])).shift is None
+    far = many(shift=0.06)
+    assert far.shift is not None and 0.04 < far.shift < 0.08
+
+
 def test_light_is_told_apart_from_pose() -> None:
     dim, steady = many(light=0.3), many()
     assert dim.explained == pytest.approx(steady.explained, abs=0.02)
