@@ -74,15 +74,15 @@ class Weighed:
     def sentence(self) -> str:
         """For the user."""
         gain = (
-            f"of sound parts that lie so far off, {_share(self.taught.astray)} exceed what {_share(PLACED)} of the others stay below"
+            f"of sound parts varied so, {_share(self.taught.astray)} exceed what {_share(PLACED)} of the others stay below"
             f" (without: {_share(self.plain.astray)})"
         )
         price = f"painted defects are told at AUROC {self.taught.auroc:.3f} (without: {self.plain.auroc:.3f})"
         if self.kept:
             return f"measured on images that were held out: {gain}; {price}"
         return (
-            f"shifted parts are not learnt from after all, since that costs too much here: {price}; {gain}. Keep the parts where they are,"
-            " or learn them all the same: --augment shift=PIXELS"
+            f"variations are not learnt from after all, since that costs too much here: {price}; {gain}. Keep parts, lens and"
+            " lamp as they are, or learn them all the same: --augment shift=PIXELS,lamp=0.4,blur=0.6"
         )
 
 
