@@ -1,12 +1,16 @@
 """Layouts that are told by the names of folders: good beside bad, with or without a folder for each split, in whatever words."""
 
+import itertools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.errors import DataError
-from edge_runtime.images import MASK_FOLDERS, is_unsettled, nearly_good, plain, says_good
+from edge_runtime.images import MASK_FOLDERS, NEGATIONS, is_unsettled, nearly_good, plain, says_good
+from edge_runtime.negation import FILLERS
 from training.layout import GOOD, LISTED, Found, Sample, folders_in, images_in, pair_masks, say_orphans
 from training.split import hold_back
 
@@ -18,6 +22,11 @@ _IDENTIFIER = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 """Whose letters are no words."""
 _WITHIN = re.compile(r"(?<=[a-z])(?=[A-Z]{2})|(?<=\d)(?=[A-Z]{2,}(?![A-Za-z]))")
 """Where a word begins without a sign between: partNG, 12NG."""
+_BETWEEN = re.compile(r"[^\w!≠¬?+]+|_+")
+_TOGETHER = 4
+"""Words that may say something together: n. i. O., nicht in Ordnung."""
+_MILD = frozenset({"fine", "clean", "normal"})
+"""Words for good that are also said of defects: fine scratches, normal wear."""
 WRAPPERS = frozenset({"images", "image", "imgs", "img", "data", "dataset", "jpegimages", "pictures", "photos", "bilder", "teile", "parts"})
 
 
@@ -176,10 +185,20 @@ def say_words(samples: Iterable[Sample], words: dict[Path, str] | None = None) -
 def say_by_name(images: list[Path]) -> dict[Path, bool] | None:
     """Good (True) or bad by words in the files' names (OK_001.png, part7_NG.png); None where the names do not speak of bad ones.
 
-    Raises DataError where some do and others say nothing.
+    Raises DataError where some do and others say nothing, or both, or where some deny what others say ("no_dent" beside "dent").
     """
+    claims = {p: {c.good for c in claims_in(p.stem)} for p in images}
     said = {p: word_in(p.stem) for p in images}
     if False not in said.values():
+        denied = {word for p in images for word in denied_in(p.stem)}
+        for path in images if denied else []:
+            word = next((t for t in tokens_of(path.stem)[0] if plain(t) in denied and plain(t) not in denied_in(path.stem)), None)
+            if word is not None:
+                other = next(p for p in images if plain(word) in denied_in(p.stem))
+                raise DataError(
+                    f"data: {path} says {word} in its name, and {other.name} says that there is none: if {word} means a bad part, put good"
+                    " and bad images into folders named good and bad"
+                )
         return None
     silent = [p for p, word in said.items() if word is None]
     spoken = {p: word for p, word in said.items() if word is not None}
@@ -189,17 +208,78 @@ def say_by_name(images: list[Path]) -> dict[Path, bool] | None:
             f"data: {len(spoken)} of {len(images)} names in {bad.parent} say good or bad (as {bad.name}), the others do not (as"
             f" {silent[0].name}): put good and bad images into folders named good and bad"
         )
+    if both := [p for p, words in claims.items() if len(words) > 1]:
+        raise DataError(
+            f"data: {len(both)} of {len(images)} names in {bad.parent} say good and bad at once (as {both[0].name}): rename them, or put"
+            " good and bad images into folders named good and bad"
+        )
     return spoken
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What some words of a name say together."""
+
+    good: bool
+    words: str
+    """Without what is between them."""
+
+
+def tokens_of(stem: str) -> tuple[list[str], frozenset[int]]:
+    """The words of a name without the numbers behind them, and which of them a number stood behind."""
+    apart = _WITHIN.sub("_", _IDENTIFIER.sub("", unicodedata.normalize("NFC", stem)))
+    tokens: list[str] = []
+    ends: set[int] = set()
+    for token in _BETWEEN.split(apart):
+        word = token.rstrip("0123456789")
+        if word != token and tokens and not word:
+            ends.add(len(tokens) - 1)
+        if word and plain(word) not in FILLERS.split():
+            tokens.append(word)
+            ends |= {len(tokens) - 1} if word != token else set()
+    return tokens, frozenset(ends)
+
+
+def claims_in(stem: str) -> list[Claim]:
+    """What a name says of good and bad, from left to right: the longest that up to four words say together ("n.i.O.", "not_passed").
+
+    Short words inside it are abbreviations of something else, ok and ng apart.
+    """
+    tokens, ends = tokens_of(stem)
+    found: list[Claim] = []
+    i = 0
+    while i < len(tokens):
+        for n in range(min(_TOGETHER, len(tokens) - i), 0, -1):
+            text = tokens[i : i + n]
+            inside = 0 < i < len(tokens) - 1 and text[0].isascii() and len(text[0]) < 3 and plain(text[0]) not in ("ok", "ng")
+            if (n == 1 and inside) or any(j in ends for j in range(i, i + n - 1)):
+                continue
+            if (good := says_good(" ".join(text) if n > 1 else text[0])) is not None:
+                found.append(Claim(good, "".join(text)))
+                i += n - 1
+                break
+        i += 1
+    return found
+
+
+def denied_in(stem: str) -> set[str]:
+    """Words that a name denies and that are none of those known, as `plain` writes them: "dent" of part_no_dent_7."""
+    tokens, ends = tokens_of(stem)
+    pairs = [(a, b) for i, (a, b) in enumerate(itertools.pairwise(tokens)) if i not in ends and len(b) > 2]
+    return {plain(b) for a, b in pairs if NEGATIONS.is_one(a) and says_good(b) is None}
+
+
 def word_in(stem: str) -> bool | None:
-    """What a file's name says: its first word, its last, or any between; two together count before one ("no_defect", "partNG7")."""
-    apart = _WITHIN.sub("_", _IDENTIFIER.sub("", stem))
-    tokens = [t for t in (t.rstrip("0123456789") for t in re.split(r"[\s_\-.]+", apart)) if t]
-    places = [(i, n) for n in (2, 1) for i in (0, len(tokens) - n, *range(1, len(tokens) - n)) if i >= 0]
-    between = [i for i, t in enumerate(tokens) if 0 < i < len(tokens) - 1 and t.isascii() and len(t) < 3 and plain(t) not in ("ok", "ng")]
-    said = [says_good("".join(tokens[i : i + n])) for i, n in places if n > 1 or i not in between]
-    return next((w for w in said if w is not None), None)
+    """What a file's name says: good, bad where any of its words do, or nothing. See `claims_in`."""
+    said = {c.good for c in claims_in(stem)}
+    return None if not said else said == {True}
+
+
+def half_good(name: str) -> str | None:
+    """The word for good in a name that says more than that, so that it is open what is meant: "good - Copy", "OK_alt"."""
+    if says_good(name) is not None:
+        return None
+    return next((c.words for c in claims_in(name) if c.good and plain(c.words) not in _MILD), None)
 
 
 def _word_of(sample: Sample) -> str:

@@ -136,3 +136,26 @@ def test_names_that_only_say_good_stay_a_plain_folder(tmp_path: Path) -> None:
         image(tmp_path / f"good_{i}.png", i)
     image(tmp_path / "7.png", 9)
     assert len(find(tmp_path).train) == 4
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [("IO_{}", "n.i.O._{}"), ("{}_i.O.", "{}_n.i.O."), ("teil_{}_ok", "teil_{}_nicht_ok"), ("ok_{}", "not_pass_{}"),
+     ("{}_bestanden", "x{}_nicht_bestanden"), ("{}_pass", "{}_not_passed"), ("p_{}_bueno", "p_{}_no_bueno"),
+     ("part{}_no_damage", "part{}_damage"), ("{}_異常なし", "{}_異常"), ("{}_bez_vad", "{}_vada"), ("ok {}", "!ok {}")],
+)  # fmt: skip
+def test_denied_words_in_names_of_files_say_the_contrary(tmp_path: Path, good: str, bad: str) -> None:
+    named = {image(tmp_path / f"{(good if i < 11 else bad).format(100 + i)}.png", i): i < 11 for i in range(13)}
+    assert {s.path: s.is_good for s in find(tmp_path).samples} == named
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "message"),
+    [("{}", "{}_nicht_ok", "the others do not"), ("ok_{}", "ok_{}_NG", "good and bad at once"),
+     ("{}_no_dent", "{}_dent", "says dent in its name")],
+)  # fmt: skip
+def test_names_of_which_some_alone_say_something_are_refused(tmp_path: Path, usual: str, other: str, message: str) -> None:
+    for i in range(13):
+        image(tmp_path / f"{(usual if i else other).format(100 + i)}.png", i)
+    with pytest.raises(DataError, match=message):
+        find(tmp_path)
