@@ -25,6 +25,14 @@ NOT_READ = frozenset(
 MASK_FOLDERS = frozenset({"mask", "masks", "groundtruth", "gt", "segmentation", "segmentations", "segmentationclass", "segmentationobject"})
 """Of masks, as `plain` writes them."""
 
+OF_SYSTEMS = frozenset(
+    {
+        "__macosx", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler", "recycled",
+        "system volume information", "lost+found", "thumbs", "thumb", "thumbnails", "thumbnail", ".thumbnails", ".trash", "__pycache__",
+    }
+)  # fmt: skip
+"""Folders, in lower case, that network drives, operating systems and viewers make beside pictures; what lies in them are no parts."""
+
 WORDS: dict[str, tuple[str, str]] = {
     "English": (
         "good ok okay pass passed accept accepted acceptable normal nominal intact undamaged healthy clean fine flawless faultless perfect"
@@ -126,7 +134,7 @@ def says_good(word: str) -> bool | None:
         return None if said is None else not said
     if word[:1] in _OPEN_SIGNS:
         return None
-    tokens = [t for t in re.split(r"[\s_\-.]+", word) if t]
+    tokens = [t for t in re.split(r"[\s_\-.()]+", word) if t]
     weighty = [t for t in tokens if plain(t.rstrip("0123456789")) not in _AROUND_IT and not t.isdigit()]
     texts = plain(word), plain("".join(weighty))
     said = next((s for t in texts if (s := _says(t)) is not None), None)
@@ -162,6 +170,11 @@ def known_words() -> str:
 def is_image(path: Path) -> bool:
     """Whether a file's name says that it is a picture that is read; hidden ones are not."""
     return suffix_of(path) in SUFFIXES and not path.name.startswith(".")
+
+
+def is_of_system(name: str) -> bool:
+    """Whether a folder of that name is made by a system rather than by people."""
+    return name.lower() in OF_SYSTEMS or name.lower().startswith(".trash-")
 
 
 def suffix_of(path: Path) -> str:

@@ -1,32 +1,20 @@
 """Layouts that are told by the names of folders: good beside bad, with or without a folder for each split, in whatever words."""
 
-import itertools
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.errors import DataError
-from edge_runtime.images import MASK_FOLDERS, NEGATIONS, is_unsettled, nearly_good, plain, says_good
-from edge_runtime.negation import FILLERS
-from training.layout import GOOD, LISTED, Found, Sample, folders_in, images_in, pair_masks, say_orphans
+from edge_runtime.images import MASK_FOLDERS, is_unsettled, known_words, nearly_good, plain, says_good
+from training.layout import BAD, GOOD, LISTED, Found, Sample, folders_in, images_in, pair_masks, say_orphans
+from training.names import claims_in, denied_in, half_good, is_no_kind, tokens_of, word_in
 from training.split import hold_back
 
 TRAIN = frozenset({"train", "training", "trainset", "traindata"})
 TEST = frozenset({"test", "testing", "testset", "testdata", "val", "valid", "validation", "eval"})
 ASIDE = frozenset({"labels", "label", "annotations", "annotation", "ann", "anns", "json", "xml", "imagesets", "splitcsv", "docs"})
 """Folders beside the images that hold none."""
-_IDENTIFIER = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-"""Whose letters are no words."""
-_WITHIN = re.compile(r"(?<=[a-z])(?=[A-Z]{2})|(?<=\d)(?=[A-Z]{2,}(?![A-Za-z]))")
-"""Where a word begins without a sign between: partNG, 12NG."""
-_BETWEEN = re.compile(r"[^\w!≠¬?+]+|_+")
-_TOGETHER = 4
-"""Words that may say something together: n. i. O., nicht in Ordnung."""
-_MILD = frozenset({"fine", "clean", "normal"})
-"""Words for good that are also said of defects: fine scratches, normal wear."""
 WRAPPERS = frozenset({"images", "image", "imgs", "img", "data", "dataset", "jpegimages", "pictures", "photos", "bilder", "teile", "parts"})
 
 
@@ -97,6 +85,12 @@ def read_split(path: Path) -> Found:
             orphans, problems, notes = orphans + left, problems + wrong, notes + said
             test += [Sample(p, kind, False, masks.get(p), "test") for p in images]
         names |= {f.name for f in good}
+    if bad and not train and not names:
+        kinds_seen = ", ".join(dict.fromkeys(s.kind for s in bad))
+        raise DataError(
+            f"data: expected in {train_folders[0]} a folder that is called good, found {kinds_seen}; rename the one that holds good"
+            f" images. Words for good | bad: {known_words()}"
+        )
     kinds_of_test = {k.name for f in test_folders for k in folders_in(f)}
     splits = {f.name for f in (*train_folders, *test_folders)}
     for folder in (f for t in truths for f in folders_in(t) if f.name not in kinds_of_test | splits and not says_good(f.name)):
@@ -216,72 +210,6 @@ def say_by_name(images: list[Path]) -> dict[Path, bool] | None:
     return spoken
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What some words of a name say together."""
-
-    good: bool
-    words: str
-    """Without what is between them."""
-
-
-def tokens_of(stem: str) -> tuple[list[str], frozenset[int]]:
-    """The words of a name without the numbers behind them, and which of them a number stood behind."""
-    apart = _WITHIN.sub("_", _IDENTIFIER.sub("", unicodedata.normalize("NFC", stem)))
-    tokens: list[str] = []
-    ends: set[int] = set()
-    for token in _BETWEEN.split(apart):
-        word = token.rstrip("0123456789")
-        if word != token and tokens and not word:
-            ends.add(len(tokens) - 1)
-        if word and plain(word) not in FILLERS.split():
-            tokens.append(word)
-            ends |= {len(tokens) - 1} if word != token else set()
-    return tokens, frozenset(ends)
-
-
-def claims_in(stem: str) -> list[Claim]:
-    """What a name says of good and bad, from left to right: the longest that up to four words say together ("n.i.O.", "not_passed").
-
-    Short words inside it are abbreviations of something else, ok and ng apart.
-    """
-    tokens, ends = tokens_of(stem)
-    found: list[Claim] = []
-    i = 0
-    while i < len(tokens):
-        for n in range(min(_TOGETHER, len(tokens) - i), 0, -1):
-            text = tokens[i : i + n]
-            inside = 0 < i < len(tokens) - 1 and text[0].isascii() and len(text[0]) < 3 and plain(text[0]) not in ("ok", "ng")
-            if (n == 1 and inside) or any(j in ends for j in range(i, i + n - 1)):
-                continue
-            if (good := says_good(" ".join(text) if n > 1 else text[0])) is not None:
-                found.append(Claim(good, "".join(text)))
-                i += n - 1
-                break
-        i += 1
-    return found
-
-
-def denied_in(stem: str) -> set[str]:
-    """Words that a name denies and that are none of those known, as `plain` writes them: "dent" of part_no_dent_7."""
-    tokens, ends = tokens_of(stem)
-    pairs = [(a, b) for i, (a, b) in enumerate(itertools.pairwise(tokens)) if i not in ends and len(b) > 2]
-    return {plain(b) for a, b in pairs if NEGATIONS.is_one(a) and says_good(b) is None}
-
-
-def word_in(stem: str) -> bool | None:
-    """What a file's name says: good, bad where any of its words do, or nothing. See `claims_in`."""
-    said = {c.good for c in claims_in(stem)}
-    return None if not said else said == {True}
-
-
-def half_good(name: str) -> str | None:
-    """The word for good in a name that says more than that, so that it is open what is meant: "good - Copy", "OK_alt"."""
-    if says_good(name) is not None:
-        return None
-    return next((c.words for c in claims_in(name) if c.good and plain(c.words) not in _MILD), None)
-
-
 def _word_of(sample: Sample) -> str:
     return sample.path.parent.name.strip() if sample.is_good else sample.kind
 
@@ -309,16 +237,26 @@ def _sides(path: Path, problems: list[str]) -> tuple[list[Path], list[tuple[str,
             continue
         if says_good(folder.name):
             good.append(folder)
-            if wrong := [f for f in _folders_below(folder) if says_good(f.name) is False and _below(f)]:
+            if wrong := [f for f in _folders_below(folder) if word_in(f.name) is False and _below(f)]:
                 problems.append(f"{wrong[0]}: bad images in a folder of good ones; move them beside it")
         elif is_unsettled(folder.name) or plain(folder.name) in TRAIN | TEST:
             problems.append(f"{folder}: its name says neither good nor bad; move its images to a folder that does, or elsewhere")
         elif (meant := nearly_good(folder.name)) is not None:
             problems.append(f"{folder}: a slip of the pen? its images would be bad ones; call it {meant} if they are good")
+        elif (word := half_good(folder.name)) is not None:
+            problems.append(
+                f"{folder}: its name says {word} and more, and its images would be bad ones; if they are good, move them into the folder of"
+                f" good images; if they are bad, give it a name without {word}; else move it elsewhere"
+            )
+        elif is_no_kind(folder.name):
+            problems.append(
+                f"{folder}: its name is that of no defect, and its images would be bad ones; move it into a folder {BAD} if they are, else"
+                " elsewhere"
+            )
         else:
             own = images_in(folder)
             inner = [f for f in folders_in(folder) if not is_aside(f) and _below(f)]
-            if wrong := [f for f in _folders_below(folder) if says_good(f.name) and _below(f)]:
+            if wrong := [f for f in _folders_below(folder) if (says_good(f.name) or half_good(f.name)) and _below(f)]:
                 problems.append(f"{wrong[0]}: good images in a folder of bad ones; move them")
                 continue
             kinds += [(folder.name.strip(), folder, own)] if own else []

@@ -159,3 +159,42 @@ def test_names_of_which_some_alone_say_something_are_refused(tmp_path: Path, usu
         image(tmp_path / f"{(usual if i else other).format(100 + i)}.png", i)
     with pytest.raises(DataError, match=message):
         find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("good/day2_NG", "bad images in a folder of good ones"), ("good/n.i.O. Montag", "bad images in a folder of good ones"),
+     ("NG/rest_OK", "good images in a folder of bad ones"), ("OK_alt", "says OK and more"), ("good_reworked", "says good and more"),
+     ("good - Copy", "says good and more"), ("gut - Kopie (2)", "says gut and more"), ("i.O. alt", "says iO and more"),
+     ("misc", "that of no defect"), ("New folder (2)", "that of no defect"), ("backup", "that of no defect"),
+     ("overlays", "that of no defect"), ("cam1", "that of no defect")],
+)  # fmt: skip
+def test_folders_that_are_called_as_no_defect_is_are_asked_about(tmp_path: Path, folder: str, message: str) -> None:
+    lay(tmp_path, "good", "NG", folder)
+    with pytest.raises(DataError, match=message):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["fine_scratch", "rework", "no_solder", "not_good_day2", "contamination", "3"])
+def test_other_names_of_folders_stay_kinds(tmp_path: Path, folder: str) -> None:
+    found = find(lay(tmp_path, "good", folder))
+    assert not found.problems and sum(s.kind == folder for s in found.samples) == 2
+
+
+def test_what_a_network_drive_or_a_viewer_makes_is_no_part_and_is_said(tmp_path: Path) -> None:
+    lay(tmp_path, "good", "NG", "$RECYCLE.BIN", "lost+found", "Thumbs", ".thumbnails", "good/@eaDir/00.png", "@eaDir/00.png")
+    data = load_dataset(tmp_path)
+    assert len(data.train) == 9 and {s.kind for s in data.test} == {"good", "NG"}
+    assert any("12 images are thumbnails, or deleted" in n and str(tmp_path / "$RECYCLE.BIN") in n for n in data.notes)
+    assert not any("are called as pictures are" in n for n in data.notes)
+
+
+def test_good_images_that_lie_by_days_are_shown_a_place(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"all of them hold good images.*good/2026-01-01"):
+        find(lay(tmp_path, "2026-01-01", "2026-01-02"))
+
+
+def test_splits_without_a_folder_of_good_images_are_refused(tmp_path: Path) -> None:
+    lay(tmp_path, "train/0", "train/1", "test/0", "test/1")
+    with pytest.raises(DataError, match=r"expected in .*train a folder that is called good, found 0, 1"):
+        find(tmp_path)
