@@ -139,7 +139,7 @@ def _figure(value: float | None) -> str:
 
 
 def main() -> None:
-    """Entry point of `python -m export.choose`, which lineside-train starts."""
+    """Entry point of what lineside-train becomes (export/entry.py)."""
     run_app(app, name="lineside-train compare")
 
 

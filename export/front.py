@@ -380,7 +380,7 @@ def _step(say: Callable[[str | Text], None], number: int) -> None:
 
 
 def main() -> None:
-    """Entry point of `python -m export.front`, which lineside-train starts."""
+    """Entry point of what lineside-train becomes (export/entry.py)."""
     run_app(app, name="lineside-train release")
 
 

@@ -43,8 +43,8 @@ from training.options import (
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Teach a detector from photographs of good parts, calibrate it, evaluate it."
 )
-CHOOSE = (sys.executable, "-m", "export.choose")
-RELEASE = (sys.executable, "-m", "export.front")
+CHOOSE = (sys.executable, "-m", "export.entry", "export.choose")
+RELEASE = (sys.executable, "-m", "export.entry", "export.front")
 COST_RATIO = number(
     "--cost-ratio", "a number above 0 and up to 1,000,000 (50: a false accept costs 50 false rejects)", lambda v: 0 < v <= 1_000_000
 )
