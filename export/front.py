@@ -360,8 +360,8 @@ def _lesson(request: Request) -> Lesson:
         rule = Rule(kind="gap", target=request.false_reject_rate, bad=bad, masks=masks)
     varied = None if request.augment in (AUTO, "none") else parse_augment(request.augment)
     lesson = Lesson(
-        method, preset or "fast", {}, request.backbone, request.weights, request.seed, rule, varied, source,
-        request.minutes if learns(method) else None, keep_odd=request.keep_odd,
+        method, preset or "fast", {}, request.backbone, request.weights, request.seed, rule, augment=varied,
+        outliers=source, minutes=request.minutes if learns(method) else None, keep_odd=request.keep_odd,
     )  # fmt: skip
     resolve(lesson)
     return lesson
