@@ -65,6 +65,7 @@ from training.options import (
     Weights,
     at_least,
 )
+from training.proof import prove
 from training.report import write_report
 from training.run import check_free
 from training.teach import teach
@@ -217,6 +218,7 @@ def make_release(
     """
     began = time.monotonic()
     _check_places(request)
+    prove(Lesson("padim", backbone=request.backbone, weights=request.weights))  # whatever is chosen: all take the same
     lesson = _lesson(request)
 
     _step(say, 1)

@@ -116,9 +116,10 @@ def fit(
     from training.fitting.remedies import steadied
     from training.inspect.choice import decide
     from training.judging.telling import show, tell_run
-    from training.lesson import Lesson, learns, resolve
+    from training.lesson import Lesson, learns
     from training.material import OutlierSource
     from training.methods.table import METHODS
+    from training.proof import prove
     from training.run import check_free
     from training.teach import teach
 
@@ -164,7 +165,7 @@ def fit(
         augment=varied, outliers=source, minutes=minutes, resume=resume, keep_odd=keep_odd,
     )  # fmt: skip
     check_free(out, force or resume)
-    resolve(lesson)
+    prove(lesson)
     with bars() as progress:
         dataset = load_dataset(data, **reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
         for note in dataset.notes:
