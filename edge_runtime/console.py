@@ -13,13 +13,17 @@ from typing import NoReturn
 
 import typer
 
-from edge_runtime.errors import EXIT_BUG, EXIT_EXHAUSTED, ConfigError, DeviceError, LinesideError
+from edge_runtime.empty_words import empty_path
+from edge_runtime.errors import EXIT_BUG, EXIT_EXHAUSTED, EXIT_USAGE, ConfigError, DeviceError, LinesideError
 from edge_runtime.plain_text import make_printable
 
 EXIT_INTERRUPTED = 130
 """As a shell reports a process that SIGINT ended."""
 _KEPT = "what was finished is kept, what was not is taken away"
 _DECIMAL_COMMA = re.compile(r"(?:[A-Za-z_.]+=(?:[^=]*,)?(?:[A-Za-z_.]+=)?)?(?P<number>[+-]?\d+,\d+)(?:%|,[A-Za-z_.]+=.*)?")
+_COMMA = re.compile(r"\d+,\d+")
+_PAIRS = frozenset({"--image-size", "--tiles", "--tile-size"})
+"""Options of two whole numbers: 256,256 is no decimal comma there."""
 _SHORT = re.compile(r"\d+ requested and \d+ written")
 """All that NumPy says of a file that did not take all of an array."""
 _END_S = 10.0
@@ -60,6 +64,9 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
     before = {number: signal.signal(number, _terminate) for number in taken}
     terminated = 0
     try:
+        if (name := empty_path(app, arguments)) is not None:
+            _say(f"error: {name} is empty: expected a path, found nothing; is a variable of the shell not set?")
+            sys.exit(EXIT_USAGE)
         refuse_decimal_commas(arguments)
         app(args=[a for a in arguments if a != "--debug"], prog_name=name)
     except LinesideError as e:
@@ -110,6 +117,11 @@ def refuse_decimal_commas(arguments: Sequence[str]) -> None:
         option, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
         if word == "--":
             return
+        if option in _PAIRS and _COMMA.fullmatch(value):
+            raise ConfigError(f"{option}: expected two numbers with an x between them, found {value}; write {value.replace(',', 'x')}")
+        if option == "--accept" and (comma := _COMMA.search(value)):
+            point = value.replace(comma[0], comma[0].replace(",", "."))
+            raise ConfigError(f"{option}: expected numbers with a point, found {comma[0]} with a decimal comma; write {point!r}")
         found = _DECIMAL_COMMA.fullmatch(value) if equals and option.startswith("-") else None
         if found is not None:
             whole = value.replace(found["number"], found["number"].replace(",", "."))

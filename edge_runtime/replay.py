@@ -17,7 +17,7 @@ from edge_runtime.capture import Capture
 from edge_runtime.config import Recipe
 from edge_runtime.errors import DataError, SourceError, SourceExhausted
 from edge_runtime.health import Monitor
-from edge_runtime.images import SUFFIXES, is_image, says_good
+from edge_runtime.images import SUFFIXES, is_image, is_of_system, says_good
 from edge_runtime.inference import Model, model_thread
 from edge_runtime.inspection import Camera, Cameras
 from edge_runtime.judge import limits_of
@@ -132,11 +132,13 @@ def replay(
 
 
 def list_all(folder: Path) -> list[Path]:
-    """Image files below `folder`, sorted by path; nothing hidden, no masks. Raises SourceError when there is none."""
+    """Image files below `folder`, sorted by path; nothing hidden or of a system's own, no masks. Raises SourceError when there is none."""
     if not folder.is_dir():
         raise SourceError(f"{folder}: expected a folder of images, found none there")
     inside = ((p, p.relative_to(folder).parts) for p in sorted(folder.rglob("*")) if is_image(p) and p.is_file())
-    paths = [p for p, parts in inside if "ground_truth" not in parts and not any(part.startswith(".") for part in parts)]
+    paths = [
+        p for p, parts in inside if "ground_truth" not in parts and not any(part.startswith(".") or is_of_system(part) for part in parts)
+    ]
     if not paths:
         raise SourceError(f"{folder}: expected images ({', '.join(sorted(SUFFIXES))}) in it or below, found none")
     return paths

@@ -74,15 +74,22 @@ def compare(
     from training.data import load_dataset
     from training.fitting.remedies import with_brightness
     from training.inspect.choice import decide
+    from training.lesson import Lesson
+    from training.proof import prove
 
     if out.exists():  # not check_out's words: there is no --force here
         raise ConfigError(f"out: {out} exists already; choose another place")
     check_out(out, zipped=False, force=False)
+    named = None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
+    for method, _, preset in (m.partition("/") for m in named or ()):
+        prove(Lesson(method, preset or "fast"))
+    prove(Lesson("padim", backbone=backbone, weights=weights))
+    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
 
     with bars() as progress:
         dataset = load_dataset(
             data,
-            **input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits),
+            **reading,
             bad=bad,
             allow_duplicates=allow_duplicates,
             progress=progress,
@@ -95,7 +102,7 @@ def compare(
         dataset, why = with_brightness(choice.dataset, progress)
         say(why)
         default = f"{choice.method}/{choice.preset}"
-        wanted = fast_methods(dataset) if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
+        wanted = fast_methods(dataset) if named is None else named
         found = run(dataset, Request(wanted, budget_ms, backbone, weights, seed, minutes, default), out, progress, say)
     for name, reason in found.failed.items():
         say(f"note: {name} is not in the table: {reason}")
@@ -139,7 +146,7 @@ def _figure(value: float | None) -> str:
 
 
 def main() -> None:
-    """Entry point of `python -m export.choose`, which lineside-train starts."""
+    """Entry point of what lineside-train becomes (export/entry.py)."""
     run_app(app, name="lineside-train compare")
 
 

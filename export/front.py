@@ -65,6 +65,7 @@ from training.options import (
     Weights,
     at_least,
 )
+from training.proof import prove
 from training.report import write_report
 from training.run import check_free
 from training.teach import teach
@@ -217,6 +218,7 @@ def make_release(
     """
     began = time.monotonic()
     _check_places(request)
+    prove(Lesson("padim", backbone=request.backbone, weights=request.weights))  # whatever is chosen: all take the same
     lesson = _lesson(request)
 
     _step(say, 1)
@@ -360,8 +362,8 @@ def _lesson(request: Request) -> Lesson:
         rule = Rule(kind="gap", target=request.false_reject_rate, bad=bad, masks=masks)
     varied = None if request.augment in (AUTO, "none") else parse_augment(request.augment)
     lesson = Lesson(
-        method, preset or "fast", {}, request.backbone, request.weights, request.seed, rule, varied, source,
-        request.minutes if learns(method) else None, keep_odd=request.keep_odd,
+        method, preset or "fast", {}, request.backbone, request.weights, request.seed, rule, augment=varied,
+        outliers=source, minutes=request.minutes if learns(method) else None, keep_odd=request.keep_odd,
     )  # fmt: skip
     resolve(lesson)
     return lesson
@@ -380,7 +382,7 @@ def _step(say: Callable[[str | Text], None], number: int) -> None:
 
 
 def main() -> None:
-    """Entry point of `python -m export.front`, which lineside-train starts."""
+    """Entry point of what lineside-train becomes (export/entry.py)."""
     run_app(app, name="lineside-train release")
 
 

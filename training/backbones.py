@@ -4,6 +4,7 @@ A backbone takes the device's pixels, (N, H, W, 3) uint8 BGR, and returns one (N
 and normalisation live inside, so that they travel with the graph.
 """
 
+import difflib
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
@@ -47,9 +48,7 @@ class Backbone(nn.Module):
     def __init__(self, spec: BackboneSpec) -> None:
         """Build without weights. Raises ConfigError for a name or a stride that timm does not know."""
         super().__init__()
-        if not timm.is_model(spec.name):
-            near = ", ".join(timm.list_models(f"*{spec.name.split('.')[0]}*")[:5]) or "see timm.list_models()"
-            raise ConfigError(f"backbone: expected a model that timm knows, found {spec.name!r}; close to it: {near}")
+        refuse_unknown(spec.name)
         probe = timm.create_model(spec.name, features_only=True, pretrained=False)
         reductions: list[int] = list(cast(Any, probe).feature_info.reduction())
         missing = [s for s in spec.strides if s not in reductions]
@@ -81,6 +80,21 @@ class Backbone(nn.Module):
         with torch.inference_mode():
             levels = self(torch.zeros(1, height, width, 3, dtype=torch.uint8))
         return [(int(f.shape[1]), int(f.shape[2]), int(f.shape[3])) for f in levels]
+
+
+def refuse_unknown(name: str) -> None:
+    """Raises ConfigError for a name that timm does not know, with those that are near."""
+    if timm.is_model(name):
+        return
+    known = timm.list_models()
+    near = sorted((m for m in known if name and name in m), key=lambda m: (not m.startswith(name), len(m)))[
+        :5
+    ] or difflib.get_close_matches(name, known, n=5)
+    shown = f"names that are near: {', '.join(near)}; " if near else ""
+    raise ConfigError(
+        f"backbone: expected the name of a network as timm has it, found {name!r}; {shown}often taken: {DEFAULT_BACKBONE} (the default),"
+        " resnet18, wide_resnet50_2, tf_efficientnet_b4"
+    )
 
 
 def resolve_name(name: str) -> str:

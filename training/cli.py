@@ -43,8 +43,8 @@ from training.options import (
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Teach a detector from photographs of good parts, calibrate it, evaluate it."
 )
-CHOOSE = (sys.executable, "-m", "export.choose")
-RELEASE = (sys.executable, "-m", "export.front")
+CHOOSE = (sys.executable, "-m", "export.entry", "export.choose")
+RELEASE = (sys.executable, "-m", "export.entry", "export.front")
 COST_RATIO = number(
     "--cost-ratio", "a number above 0 and up to 1,000,000 (50: a false accept costs 50 false rejects)", lambda v: 0 < v <= 1_000_000
 )
@@ -116,9 +116,10 @@ def fit(
     from training.fitting.remedies import steadied
     from training.inspect.choice import decide
     from training.judging.telling import show, tell_run
-    from training.lesson import Lesson, learns, resolve
+    from training.lesson import Lesson, learns
     from training.material import OutlierSource
     from training.methods.table import METHODS
+    from training.proof import prove
     from training.run import check_free
     from training.teach import teach
 
@@ -159,9 +160,12 @@ def fit(
     elif false_reject_rate is not None:
         rule = Rule(kind="conformal" if conformal else "false_reject_rate", target=false_reject_rate)
     some = "padim" if method == "auto" else method  # until the images were seen; auto takes a method that is computed as padim is
-    lesson = Lesson(some, preset, _parameters(set_ or []), backbone, weights, seed, rule, varied, source, minutes, resume, keep_odd)
+    lesson = Lesson(
+        some, preset, _parameters(set_ or []), backbone, weights, seed, rule,
+        augment=varied, outliers=source, minutes=minutes, resume=resume, keep_odd=keep_odd,
+    )  # fmt: skip
     check_free(out, force or resume)
-    resolve(lesson)
+    prove(lesson)
     with bars() as progress:
         dataset = load_dataset(data, **reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
         for note in dataset.notes:

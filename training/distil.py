@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from edge_runtime.bundle import InputSpec, file_sha256
 from edge_runtime.errors import ConfigError, DataError
-from edge_runtime.images import is_image
+from edge_runtime.images import is_image, is_of_system
 from edge_runtime.preprocess import Preprocessor, read_image
 from training.backbones import Backbone, build_backbone, resolve_name
 from training.checkpoint import Checkpoint, save_tensors
@@ -301,7 +301,9 @@ def pictures_below(folder: Path) -> list[Path]:
     """Image files in `folder` and all folders below it, by name. Raises DataError where there is no such folder."""
     if not folder.is_dir():
         raise DataError(f"pictures: expected a folder, found nothing at {folder}")
-    return sorted(p for p in folder.rglob("*") if is_image(p) and p.is_file())
+    return sorted(
+        p for p in folder.rglob("*") if is_image(p) and p.is_file() and not any(is_of_system(part) for part in p.relative_to(folder).parts)
+    )
 
 
 def as_input(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:

@@ -6,17 +6,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edge_runtime.errors import DataError
-from edge_runtime.images import MASK_FOLDERS, is_image, plain, says_good
+from edge_runtime.images import MASK_FOLDERS, is_image, is_of_system, plain, says_good
 from training.annotations import SUFFIXES, read_annotations
-from training.folders import ASIDE, TEST, TRAIN, WRAPPERS, holds_masks, is_aside, word_in
+from training.folders import ASIDE, TEST, TRAIN, WRAPPERS, holds_masks, is_aside
 from training.layout import LISTED, Found, Sample, folders_in, pair_masks
 from training.masks import marked
+from training.names import word_in
 from training.tables import header_of, names_images
 
 TAILS = ("_mask", "_gt", "_label", "_seg")
 _LIST_SUFFIXES = (".txt", ".tsv", ".jsonl", ".yaml", ".yml", ".lst")
 """Of text that may say which images are bad in a form that is not read."""
-_OTHERS = frozenset({"__macosx", ".git", ".venv", ".cache", ".ipynb_checkpoints", ".thumbnails", ".trash", ".dvc"})
+_OTHERS = frozenset({".git", ".venv", ".cache", ".ipynb_checkpoints", ".dvc"})
+_HIDDEN = "are hidden (a name that begins with a point)"
+_OF_SYSTEM = "are thumbnails, or deleted, in folders that a system made"
 _MOST_FILES = 500_000
 
 
@@ -135,9 +138,10 @@ def _masks_of_good(good: Sequence[Sample], found: Found, root: Path) -> list[str
 
 def _say_unused(found: Found, root: Path) -> list[str]:
     """Sentences about images below `root` that are no part of the data set."""
-    known = {p for s in found.samples for p in (s.path, s.mask_path) if p is not None} | set(found.orphans)
+    own = (*found.orphans, *(p for s in found.samples for p in (s.path, s.mask_path) if p is not None))
+    known = {os.path.realpath(p) for p in own}  # a table may name them otherwise: from the root, or through other folders
     named = " ".join((*found.notes, *found.problems))
-    unused: dict[str, list[Path]] = {}
+    unused: dict[str, list[tuple[Path, Path]]] = {}
     seen = 0
     for at, folders, files in os.walk(root):
         place = Path(at)
@@ -146,17 +150,19 @@ def _say_unused(found: Found, root: Path) -> list[str]:
             seen += 1
             path = place / name
             no_part = path.stem.lower().endswith(TAILS) or name.startswith("._") or not is_image(Path(name.lstrip(".")))
-            if no_part or seen > _MOST_FILES or path in known or not path.is_file():
+            if no_part or seen > _MOST_FILES or os.path.realpath(path) in known or not path.is_file():
                 continue
-            hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-            unused.setdefault("hidden" if hidden else "", []).append(path)
+            parts = path.relative_to(root).parts
+            system = next((i for i, part in enumerate(parts[:-1]) if is_of_system(part)), None)
+            hidden = any(part.startswith(".") for part in parts)
+            why = _OF_SYSTEM if system is not None else _HIDDEN if hidden else "belong to no part of this layout"
+            unused.setdefault(why, []).append((path, path.parent if system is None else root.joinpath(*parts[: system + 1])))
     notes = []
-    for what, paths in unused.items():
+    for why, paths in unused.items():
         if f"{len(paths)} images" in named:
             continue  # said already
-        why = "are hidden (a name that begins with a point)" if what else "belong to no part of this layout"
-        folders_ = ", ".join(dict.fromkeys(str(p.parent) for p in paths[: 100 * LISTED]))
-        notes.append(f"left out: {len(paths)} images {why}, in {folders_[:300]} (the first: {paths[0]})")
+        folders_ = ", ".join(dict.fromkeys(str(place) for _, place in paths[: 100 * LISTED]))
+        notes.append(f"left out: {len(paths)} images {why}, in {folders_[:300]} (the first: {paths[0][0]})")
     return notes
 
 

@@ -6,18 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edge_runtime.errors import DataError
-from edge_runtime.images import MASK_FOLDERS, is_unsettled, nearly_good, plain, says_good
-from training.layout import GOOD, LISTED, Found, Sample, folders_in, images_in, pair_masks, say_orphans
+from edge_runtime.images import MASK_FOLDERS, is_unsettled, known_words, nearly_good, plain, says_good
+from training.layout import BAD, GOOD, LISTED, Found, Sample, folders_in, images_in, pair_masks, say_orphans
+from training.names import claims_in, denied_in, half_good, is_no_kind, tokens_of, word_in
 from training.split import hold_back
 
 TRAIN = frozenset({"train", "training", "trainset", "traindata"})
 TEST = frozenset({"test", "testing", "testset", "testdata", "val", "valid", "validation", "eval"})
 ASIDE = frozenset({"labels", "label", "annotations", "annotation", "ann", "anns", "json", "xml", "imagesets", "splitcsv", "docs"})
 """Folders beside the images that hold none."""
-_IDENTIFIER = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-"""Whose letters are no words."""
-_WITHIN = re.compile(r"(?<=[a-z])(?=[A-Z]{2})|(?<=\d)(?=[A-Z]{2,}(?![A-Za-z]))")
-"""Where a word begins without a sign between: partNG, 12NG."""
 WRAPPERS = frozenset({"images", "image", "imgs", "img", "data", "dataset", "jpegimages", "pictures", "photos", "bilder", "teile", "parts"})
 
 
@@ -88,6 +85,12 @@ def read_split(path: Path) -> Found:
             orphans, problems, notes = orphans + left, problems + wrong, notes + said
             test += [Sample(p, kind, False, masks.get(p), "test") for p in images]
         names |= {f.name for f in good}
+    if bad and not train and not names:
+        kinds_seen = ", ".join(dict.fromkeys(s.kind for s in bad))
+        raise DataError(
+            f"data: expected in {train_folders[0]} a folder that is called good, found {kinds_seen}; rename the one that holds good"
+            f" images. Words for good | bad: {known_words()}"
+        )
     kinds_of_test = {k.name for f in test_folders for k in folders_in(f)}
     splits = {f.name for f in (*train_folders, *test_folders)}
     for folder in (f for t in truths for f in folders_in(t) if f.name not in kinds_of_test | splits and not says_good(f.name)):
@@ -176,10 +179,20 @@ def say_words(samples: Iterable[Sample], words: dict[Path, str] | None = None) -
 def say_by_name(images: list[Path]) -> dict[Path, bool] | None:
     """Good (True) or bad by words in the files' names (OK_001.png, part7_NG.png); None where the names do not speak of bad ones.
 
-    Raises DataError where some do and others say nothing.
+    Raises DataError where some do and others say nothing, or both, or where some deny what others say ("no_dent" beside "dent").
     """
+    claims = {p: {c.good for c in claims_in(p.stem)} for p in images}
     said = {p: word_in(p.stem) for p in images}
     if False not in said.values():
+        denied = {word for p in images for word in denied_in(p.stem)}
+        for path in images if denied else []:
+            word = next((t for t in tokens_of(path.stem)[0] if plain(t) in denied and plain(t) not in denied_in(path.stem)), None)
+            if word is not None:
+                other = next(p for p in images if plain(word) in denied_in(p.stem))
+                raise DataError(
+                    f"data: {path} says {word} in its name, and {other.name} says that there is none: if {word} means a bad part, put good"
+                    " and bad images into folders named good and bad"
+                )
         return None
     silent = [p for p, word in said.items() if word is None]
     spoken = {p: word for p, word in said.items() if word is not None}
@@ -189,17 +202,12 @@ def say_by_name(images: list[Path]) -> dict[Path, bool] | None:
             f"data: {len(spoken)} of {len(images)} names in {bad.parent} say good or bad (as {bad.name}), the others do not (as"
             f" {silent[0].name}): put good and bad images into folders named good and bad"
         )
+    if both := [p for p, words in claims.items() if len(words) > 1]:
+        raise DataError(
+            f"data: {len(both)} of {len(images)} names in {bad.parent} say good and bad at once (as {both[0].name}): rename them, or put"
+            " good and bad images into folders named good and bad"
+        )
     return spoken
-
-
-def word_in(stem: str) -> bool | None:
-    """What a file's name says: its first word, its last, or any between; two together count before one ("no_defect", "partNG7")."""
-    apart = _WITHIN.sub("_", _IDENTIFIER.sub("", stem))
-    tokens = [t for t in (t.rstrip("0123456789") for t in re.split(r"[\s_\-.]+", apart)) if t]
-    places = [(i, n) for n in (2, 1) for i in (0, len(tokens) - n, *range(1, len(tokens) - n)) if i >= 0]
-    between = [i for i, t in enumerate(tokens) if 0 < i < len(tokens) - 1 and t.isascii() and len(t) < 3 and plain(t) not in ("ok", "ng")]
-    said = [says_good("".join(tokens[i : i + n])) for i, n in places if n > 1 or i not in between]
-    return next((w for w in said if w is not None), None)
 
 
 def _word_of(sample: Sample) -> str:
@@ -229,16 +237,26 @@ def _sides(path: Path, problems: list[str]) -> tuple[list[Path], list[tuple[str,
             continue
         if says_good(folder.name):
             good.append(folder)
-            if wrong := [f for f in _folders_below(folder) if says_good(f.name) is False and _below(f)]:
+            if wrong := [f for f in _folders_below(folder) if word_in(f.name) is False and _below(f)]:
                 problems.append(f"{wrong[0]}: bad images in a folder of good ones; move them beside it")
         elif is_unsettled(folder.name) or plain(folder.name) in TRAIN | TEST:
             problems.append(f"{folder}: its name says neither good nor bad; move its images to a folder that does, or elsewhere")
         elif (meant := nearly_good(folder.name)) is not None:
             problems.append(f"{folder}: a slip of the pen? its images would be bad ones; call it {meant} if they are good")
+        elif (word := half_good(folder.name)) is not None:
+            problems.append(
+                f"{folder}: its name says {word} and more, and its images would be bad ones; if they are good, move them into the folder of"
+                f" good images; if they are bad, give it a name without {word}; else move it elsewhere"
+            )
+        elif is_no_kind(folder.name):
+            problems.append(
+                f"{folder}: its name is that of no defect, and its images would be bad ones; move it into a folder {BAD} if they are, else"
+                " elsewhere"
+            )
         else:
             own = images_in(folder)
             inner = [f for f in folders_in(folder) if not is_aside(f) and _below(f)]
-            if wrong := [f for f in _folders_below(folder) if says_good(f.name) and _below(f)]:
+            if wrong := [f for f in _folders_below(folder) if (says_good(f.name) or half_good(f.name)) and _below(f)]:
                 problems.append(f"{wrong[0]}: good images in a folder of bad ones; move them")
                 continue
             kinds += [(folder.name.strip(), folder, own)] if own else []

@@ -143,7 +143,8 @@ def _plain(path: Path) -> Found:
     if products:
         raise DataError(
             f"data: {path} holds {len(products)} data sets, each in a folder of its own ({_names(products)}); give one of them, as"
-            f" {products[0]}"
+            f" {products[0]}; or, if they hold the same part, sort them"
+            f" into one folder good and one bad ({path / GOOD / products[0].name})"
         )
     found = [
         f"the folders {_names(inside)}" if inside else "",
@@ -154,7 +155,8 @@ def _plain(path: Path) -> Found:
     if len(inside) > 1 and not loose and all(images_in(f) for f in inside):
         raise DataError(
             f"data: expected in {path} one folder that is called good, beside those of bad images; found the folders {_names(inside)}."
-            f" Rename them. Words for good | bad: {known_words()}"
+            f" Rename them; if all of them hold good images, by days or by cameras, move them into one folder that is called good"
+            f" ({path / GOOD / inside[0].name}, …). Words for good | bad: {known_words()}"
         )
     raise DataError(
         f"data: expected images ({_suffixes()}) in {path}, or the layout of MVTec AD (train/good, test/…), VisA (Data/Images/Normal), BTAD"

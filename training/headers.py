@@ -33,8 +33,13 @@ class Columns:
     """What the label's column is understood as: `label`, or a name that states what 1 means (training.labels)."""
     mask: str | None
     split: str | None
+    verdicts: tuple[str, ...] = ()
+    """Other columns that say good or bad, too, as the label's column does."""
     refused: str = ""
     """Why images and labels are not read from it, for people; empty where they are."""
+
+    ambiguous: bool = False
+    """It is refused because it says something twice: a table of good and bad images all the same."""
 
     @property
     def exact(self) -> bool:
@@ -50,11 +55,14 @@ def columns_of(header: Sequence[str]) -> Columns:
         return list(dict.fromkeys(by_name[plain(n)] for n in names.split() if plain(n) in by_name))
 
     paths, labels = all_of(_PATH), all_of(_LABEL)
-    stated = next((c for c in (*GOOD_COLUMNS, *BAD_COLUMNS) if c in header), None)
+    states = [c for c in (*GOOD_COLUMNS, *BAD_COLUMNS) if c in header]
+    stated = next(iter(states), None)
     label = LABEL if LABEL in header else stated or next(iter(labels), None)
     path, mask, split = (next(iter(found), None) for found in (paths, all_of(_MASK), all_of(_SPLIT)))
     columns = ",".join(header) or "nothing"
-    refused = ""
+    verdicts = tuple(c for c in dict.fromkeys((*states, *labels)) if c != label)
+    twice = next((c for c in dict.fromkeys((path, label, *verdicts, mask, split)) if c and header.count(c) > 1), None)
+    refused, ambiguous = "", False
     if {"object", "split", "label", "image", "mask"} <= set(header):
         refused = "it is VisA's table of all its objects; give the folder of one object, beside split_csv"
     elif set(_BOXES.split()) & set(by_name):
@@ -65,6 +73,10 @@ def columns_of(header: Sequence[str]) -> Columns:
             f"expected a header with path,label in its first line, found {columns}: {what}. Understood as the path:"
             f" {', '.join(_PATH.split())}; as the label: {', '.join([*_LABEL.split(), *GOOD_COLUMNS, *BAD_COLUMNS])}"
         )
+    elif twice is not None:
+        ambiguous = True
+        refused = f"expected each column once, found {twice} {header.count(twice)} times in {columns}; keep the one that is meant"
     elif label not in (LABEL, stated) and len(labels) > 1:
+        ambiguous = True
         refused = f"expected one column that says good or bad, found {' and '.join(labels)}; call the one that is meant {LABEL}"
-    return Columns(path, label, label if label is not None and label == stated else LABEL, mask, split, refused)
+    return Columns(path, label, label if label is not None and label == stated else LABEL, mask, split, verdicts, refused, ambiguous)

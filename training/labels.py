@@ -1,11 +1,12 @@
 """What the labels of a table mean: words in any language, 0 and 1, or the names of kinds of defects."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_runtime.images import is_unsettled, known_words, nearly_good, plain, says_good
 from training.layout import BAD, GOOD
+from training.names import half_good
 
 LABEL = "label"
 GOOD_COLUMNS = ("good", "is_good", "ok", "is_ok", "pass", "passed")
@@ -71,6 +72,8 @@ def _one(label: str, values: set[float]) -> tuple[str | None, str]:
         return None, f"its label {label!r} leaves open whether the part is good; write good, bad, the name of a kind of defect, or no row"
     if (meant := nearly_good(label)) is not None:
         return None, f"its label {label!r} looks like a slip of the pen: write {meant} if the part is good"
+    if (word := half_good(label)) is not None:
+        return None, f"its label {label!r} says {word} and more; write good, or the name of a kind of defect without {word}"
     return label, ""
 
 
@@ -86,6 +89,24 @@ def _yes_or_no(labels: Sequence[str], column: str) -> Labels:
         else:
             kinds.append(GOOD if yes == (column in GOOD_COLUMNS) else BAD)
     return Labels(tuple(kinds), problems)
+
+
+def contradiction(is_good: bool, cells: Mapping[str, str]) -> str:
+    """What further columns of a row say against its label, for people; empty where they do not. `cells`: by column.
+
+    One that states what 1 means counts either way. Another may speak of something else (a status "ok" of a picture of a bad part), so it
+    counts only where it calls a good part bad.
+    """
+    for column, cell in cells.items():
+        word = plain(cell.removesuffix(".0"))
+        if column in GOOD_COLUMNS or column in BAD_COLUMNS:
+            known = word in _YES or (word in _NO and word != "")
+            says = (word in _YES) == (column in GOOD_COLUMNS) if known else None
+        else:
+            says = None if says_good(cell) or not is_good else says_good(cell)
+        if says is not None and says != is_good:
+            return f"while {column} says {cell}"
+    return ""
 
 
 def _count(words: Sequence[str]) -> dict[str, int]:

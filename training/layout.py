@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.errors import DataError
-from edge_runtime.images import MASK_FOLDERS, is_image, plain, says_good
+from edge_runtime.images import MASK_FOLDERS, is_image, is_of_system, plain, says_good
 from edge_runtime.masks import Colour
+from training.names import half_good
 from training.shapes import Shapes
 
 GOOD = "good"
@@ -107,8 +108,9 @@ def _refuse_bytes(path: Path) -> None:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """Folders directly in `folder`, by name, without hidden ones; none where it does not exist."""
-    found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")) if folder.is_dir() else []
+    """Folders directly in `folder`, by name, without hidden ones and a system's own; none where it does not exist."""
+    inside = folder.iterdir() if folder.is_dir() else ()
+    found = sorted(p for p in inside if p.is_dir() and not p.name.startswith(".") and not is_of_system(p.name))
     for path in found:
         _refuse_bytes(path)
     return found
@@ -158,7 +160,7 @@ def find_bad(bad: Path | None, masks: Path | None) -> tuple[list[Sample], list[P
         raise DataError(f"masks: expected a folder, found {'a file' if masks.exists() else 'nothing'} at {masks}")
     inside = [f for f in folders_in(bad) if masks is None or f.resolve() != masks.resolve()]
     for folder in inside:
-        if says_good(folder.name):
+        if says_good(folder.name) or half_good(folder.name):
             raise DataError(f"bad images: expected defects in the folders of {bad}, found {folder.name}; give a folder without good images")
         if plain(folder.name) in MASK_FOLDERS or are_masks(images_in(folder)):
             raise DataError(

@@ -5,7 +5,7 @@ import struct
 from collections import Counter
 from pathlib import Path
 
-from edge_runtime.images import NOT_READ, SUFFIXES, suffix_of
+from edge_runtime.images import NOT_READ, SUFFIXES, is_of_system, suffix_of
 
 _MOST_FILES = 500_000
 _REDUCED = 1
@@ -24,7 +24,7 @@ def say_left_out(root: Path) -> list[str]:
     no_files: list[Path] = []
     seen = 0
     for place, folders, files in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and not is_of_system(f))
         for name in sorted(files):
             seen += 1
             path = Path(place, name)

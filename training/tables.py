@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import itertools
+import os
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from edge_runtime.errors import DataError
 from edge_runtime.images import says_good
 from training.folders import say_words
 from training.headers import columns_of
-from training.labels import LABEL, understand
+from training.labels import LABEL, contradiction, understand
 from training.layout import BAD, GOOD, TEST_EVERY, Found, Sample, images_in, pair_masks, say_orphans
 from training.masks import marked
 
@@ -44,9 +45,9 @@ def is_labels(path: Path) -> bool:
     Where they are not called path and label, it must name an image that is there: results of a test bench have a file and a status, too.
     """
     columns = columns_of(header_of(path))
-    if columns.refused or columns.path is None:
+    if (columns.refused and not columns.ambiguous) or columns.path is None:
         return False
-    if columns.exact:
+    if columns.exact and not columns.ambiguous:
         return True
     try:
         rows = _rows(path, (columns.path,))
@@ -56,15 +57,33 @@ def is_labels(path: Path) -> bool:
 
 
 def names_images(path: Path, images: list[Path]) -> bool:
-    """Whether a text file, whatever its form, names images beside it: one with its suffix, or half of them without."""
+    """Whether a text file, whatever its form, names images beside it.
+
+    One with its suffix, or half of them without, or some in half of its lines, by name or by the number that ends it: a list of rejects
+    is short.
+    """
     try:
         text = path.read_bytes()[:_MOST_TEXT].decode("utf-8", "replace").lower()
     except OSError:
         return False
-    words = set(re.split(r"[\s,;:\t\"'|/\\\\<>(){}\[\]]+", text))
+    lines = [re.split(r"[\s,;:\t\"'|/\\\\<>(){}\[\]]+", line.strip()) for line in text.splitlines() if line.strip()]
+    words = {word for line in lines for word in line}
     if any(p.name.lower() in words for p in images):
         return True
-    return sum(bool({p.name.lower(), p.stem.lower()} & words) for p in images) * 2 >= len(images) > 0
+    stems = {p.stem.lower() for p in images}
+    if len(stems & words) * 2 >= len(images) > 0:
+        return True
+    numbers = {int(n[0]) for s in stems if (n := re.findall(r"[0-9]+$", s))}
+    called = {s for s in stems if not s.isdecimal()}
+    is_table = path.suffix.lower() in (".csv", ".tsv")
+
+    def speaks(line: list[str]) -> bool:
+        """By a name, or by a number with a word beside it: a log of numbers alone counts something else."""
+        worded = len(line) == 1 or (is_table and any(c.isalpha() for word in line[1:] for c in word))
+        return bool(called & set(line)) or (worded and line[0].isdecimal() and int(line[0]) in numbers)
+
+    said = [speaks(line) for line in lines]
+    return sum(said) * 2 >= len(said) - (len(said) > 1 and not said[0]) > 0  # a header names none
 
 
 def read_csv(path: Path) -> Found:
@@ -97,7 +116,7 @@ def read_csv(path: Path) -> Found:
     words: dict[Path, str] = {}
     samples: list[tuple[Sample, str]] = []
     masks_of_good: dict[Path, int] = {}
-    first_seen: dict[Path, int] = {}
+    first_seen: dict[str, int] = {}  # by the file itself, however the row writes its path
     for i, (line, row) in enumerate(rows):
         where = f"{path.name} line {line}"
         name, label, split = row["path"], row[column], row.get("split", "").lower()
@@ -108,8 +127,10 @@ def read_csv(path: Path) -> Found:
             problems.append(f"{where}: expected the path of an image, found an empty cell")
         elif kind is None:
             problems.append(f"{where}: {name}{'' if not label else ':'} {labels.problems[i]}")
-        elif image in first_seen:
-            problems.append(f"{where}: {name} stands in line {first_seen[image]} already; keep one of the two")
+        elif (file := os.path.realpath(image)) in first_seen:
+            problems.append(f"{where}: {name} stands in line {first_seen[file]} already; keep one of the two")
+        elif against := contradiction(is_good, {c: row.get(f"{c} (ignored)", "") for c in columns.verdicts}):
+            problems.append(f"{where}: {name}: {column} says {label} {against}; correct one of the two")
         elif not image.is_file():
             problems.append(f"{where}: expected an image at {image}, found nothing")
         elif mask is not None and not mask.is_file():
@@ -124,7 +145,7 @@ def read_csv(path: Path) -> Found:
             if is_good and mask is not None:
                 masks_of_good[mask] = line
         if name:
-            first_seen.setdefault(image, line)
+            first_seen.setdefault(os.path.realpath(image), line)
     for mask, result in marked(masks_of_good).items():
         if isinstance(result, DataError):
             problems.append(str(result))

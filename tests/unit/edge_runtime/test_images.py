@@ -25,7 +25,28 @@ def test_bad_is_known_however_it_is_written(word: str) -> None:
     assert says_good(word) is False
 
 
-@pytest.mark.parametrize("word", ["scratch", "", "7", "goodness", "train", "broken_large", "brand", "gutter"])
+@pytest.mark.parametrize(
+    "word", ["nicht_ok", "n. i. O.", "not a good part", "n OK", "!good", "≠OK", "incorrect", "no bueno", "pas bon", "non buono", "não bom",
+             "niet goed", "nie dobry", "není dobrý", "nem jó", "inte bra", "iyi değil", "не годен", "不好", "非良品", "day2_NG"]
+)  # fmt: skip
+def test_a_word_for_good_that_is_denied_is_bad(word: str) -> None:
+    assert says_good(word) is False
+
+
+@pytest.mark.parametrize(
+    "word", ["no_damage", "not NG", "defect-free", "kein Fehler", "mängelfrei", "sans défaut", "sin_defecto", "senza danni", "sem defeito",
+             "zonder fout", "bez wad", "utan fel", "felfri", "hatasız", "без дефектов", "无缺陷", "欠陥なし", "결함 없음"]
+)  # fmt: skip
+def test_a_word_for_bad_that_is_denied_is_good(word: str) -> None:
+    assert says_good(word) is True
+
+
+@pytest.mark.parametrize("word", ["-OK", "+OK", "OK?", "- good"])
+def test_a_sign_that_may_mean_not_leaves_it_open(word: str) -> None:
+    assert says_good(word) is None and is_unsettled(word)
+
+
+@pytest.mark.parametrize("word", ["scratch", "", "no", "No 12 OK", "in good", "7", "goodness", "train", "broken_large", "brand", "gutter"])
 def test_other_words_say_neither(word: str) -> None:
     assert says_good(word) is None
 

@@ -3,6 +3,9 @@
 import signal
 import subprocess
 import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +31,27 @@ def test_it_says_what_ended_it(number: signal.Signals, code: int, said: str) -> 
         _, err = process.communicate(timeout=30)
     assert process.returncode == code
     assert err == f"{said}what was finished is kept, what was not is taken away\n"
+
+
+def test_while_its_modules_load_it_ends_with_a_sentence_too(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        'import time\nprint("begun", flush=True)\ntry:\n    time.sleep(60)\nexcept BaseException:\n    raise ImportError'
+    )
+    command = f"import sys; sys.path.append({str(tmp_path)!r}); from edge_runtime.entry import start; start('slow')"
+    with subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "interrupted; nothing was begun\n")
+
+
+def test_every_console_script_begins_where_nothing_heavy_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]["scripts"]
+    for script in scripts.values():
+        module = script.partition(":")[0]
+        loaded = f"import sys, {module}; print(sorted({{'typer', 'numpy', 'cv2', 'rich'}} & set(sys.modules)))"
+        assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout == "[]\n", module
+        started: list[str] = []
+        monkeypatch.setattr(f"{module}.start", started.append)
+        import_module(module).main()
+        assert callable(import_module(started[0]).main)

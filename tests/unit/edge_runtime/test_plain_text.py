@@ -72,6 +72,7 @@ def test_windows_paths_in_single_quotes_are_read(tmp_path: Path) -> None:
         (["--augment", "shift=8,brightness=0,1,copies=2"], "shift=8,brightness=0.1,copies=2"),
         (["--set", "lr=0,5"], "lr=0.5"),
         (["--overlap", "12,5%"], "12.5%"),
+        (["--accept", "misses <= 2,5 %, rejects <= 1 %"], "'misses <= 2.5 %, rejects <= 1 %'"),
     ],
 )
 def test_a_decimal_comma_on_the_command_line_is_told(arguments: list[str], written: str) -> None:
@@ -79,9 +80,16 @@ def test_a_decimal_comma_on_the_command_line_is_told(arguments: list[str], writt
         refuse_decimal_commas(arguments)
 
 
+@pytest.mark.parametrize("option", ["--image-size", "--tiles", "--tile-size"])
+def test_two_whole_numbers_with_a_comma_are_told_as_such(option: str) -> None:
+    with pytest.raises(ConfigError, match="found 256,192; write 256x192"):
+        refuse_decimal_commas(["fit", "d", option, "256,192"])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["--accept", "misses <= 2 %,rejects <= 1 %"],
         ["fit", "0,01"],
         ["--roi", "1,2,3,4"],
         ["--augment", "shift=8,rotate=3"],

@@ -115,4 +115,4 @@ def test_lineside_train_becomes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.execv", become)
     with pytest.raises(SystemExit):
         run_app(cli.app, ["release", "parts", "--out", "b", "--help"])
-    assert became == [[sys.executable, sys.executable, "-m", "export.front", "parts", "--out", "b", "--help"]]
+    assert became == [[sys.executable, sys.executable, "-m", "export.entry", "export.front", "parts", "--out", "b", "--help"]]

@@ -136,3 +136,65 @@ def test_names_that_only_say_good_stay_a_plain_folder(tmp_path: Path) -> None:
         image(tmp_path / f"good_{i}.png", i)
     image(tmp_path / "7.png", 9)
     assert len(find(tmp_path).train) == 4
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [("IO_{}", "n.i.O._{}"), ("{}_i.O.", "{}_n.i.O."), ("teil_{}_ok", "teil_{}_nicht_ok"), ("ok_{}", "not_pass_{}"),
+     ("{}_bestanden", "x{}_nicht_bestanden"), ("{}_pass", "{}_not_passed"), ("p_{}_bueno", "p_{}_no_bueno"),
+     ("part{}_no_damage", "part{}_damage"), ("{}_異常なし", "{}_異常"), ("{}_bez_vad", "{}_vada"), ("ok {}", "!ok {}")],
+)  # fmt: skip
+def test_denied_words_in_names_of_files_say_the_contrary(tmp_path: Path, good: str, bad: str) -> None:
+    named = {image(tmp_path / f"{(good if i < 11 else bad).format(100 + i)}.png", i): i < 11 for i in range(13)}
+    assert {s.path: s.is_good for s in find(tmp_path).samples} == named
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "message"),
+    [("{}", "{}_nicht_ok", "the others do not"), ("ok_{}", "ok_{}_NG", "good and bad at once"),
+     ("{}_no_dent", "{}_dent", "says dent in its name")],
+)  # fmt: skip
+def test_names_of_which_some_alone_say_something_are_refused(tmp_path: Path, usual: str, other: str, message: str) -> None:
+    for i in range(13):
+        image(tmp_path / f"{(usual if i else other).format(100 + i)}.png", i)
+    with pytest.raises(DataError, match=message):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("good/day2_NG", "bad images in a folder of good ones"), ("good/n.i.O. Montag", "bad images in a folder of good ones"),
+     ("NG/rest_OK", "good images in a folder of bad ones"), ("OK_alt", "says OK and more"), ("good_reworked", "says good and more"),
+     ("good - Copy", "says good and more"), ("gut - Kopie (2)", "says gut and more"), ("i.O. alt", "says iO and more"),
+     ("misc", "that of no defect"), ("New folder (2)", "that of no defect"), ("backup", "that of no defect"),
+     ("overlays", "that of no defect"), ("cam1", "that of no defect")],
+)  # fmt: skip
+def test_folders_that_are_called_as_no_defect_is_are_asked_about(tmp_path: Path, folder: str, message: str) -> None:
+    lay(tmp_path, "good", "NG", folder)
+    with pytest.raises(DataError, match=message):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["fine_scratch", "rework", "no_solder", "not_good_day2", "contamination", "3"])
+def test_other_names_of_folders_stay_kinds(tmp_path: Path, folder: str) -> None:
+    found = find(lay(tmp_path, "good", folder))
+    assert not found.problems and sum(s.kind == folder for s in found.samples) == 2
+
+
+def test_what_a_network_drive_or_a_viewer_makes_is_no_part_and_is_said(tmp_path: Path) -> None:
+    lay(tmp_path, "good", "NG", "$RECYCLE.BIN", "lost+found", "Thumbs", ".thumbnails", "good/@eaDir/00.png", "@eaDir/00.png")
+    data = load_dataset(tmp_path)
+    assert len(data.train) == 9 and {s.kind for s in data.test} == {"good", "NG"}
+    assert any("12 images are thumbnails, or deleted" in n and str(tmp_path / "$RECYCLE.BIN") in n for n in data.notes)
+    assert not any("are called as pictures are" in n for n in data.notes)
+
+
+def test_good_images_that_lie_by_days_are_shown_a_place(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"all of them hold good images.*good/2026-01-01"):
+        find(lay(tmp_path, "2026-01-01", "2026-01-02"))
+
+
+def test_splits_without_a_folder_of_good_images_are_refused(tmp_path: Path) -> None:
+    lay(tmp_path, "train/0", "train/1", "test/0", "test/1")
+    with pytest.raises(DataError, match=r"expected in .*train a folder that is called good, found 0, 1"):
+        find(tmp_path)

@@ -100,3 +100,71 @@ def test_a_list_in_a_text_file_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "parts.csv").rename(tmp_path / "list.txt")
     with pytest.raises(DataError, match=r"list\.txt: names images beside it"):
         find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "good", "bad"),
+    [("path,label,bad", "good,0", "good,1"), ("path,ok,ng", "1,0", "1,1"), ("path,label,verdict", "good,OK", "good,NG"),
+     ("path,good,defective", "yes,no", "no,no")],
+)  # fmt: skip
+def test_columns_that_contradict_each_other_are_named_by_their_row(tmp_path: Path, header: str, good: str, bad: str) -> None:
+    found = find(lay(tmp_path, header, *(f"{i}.png,{bad if i == 3 else good}" for i in range(6))))
+    assert len(found.problems) == 1 and "line 5: 3.png" in found.problems[0] and "correct one of the two" in found.problems[0]
+
+
+def test_a_further_column_that_speaks_well_of_the_picture_of_a_bad_part_is_no_contradiction(tmp_path: Path) -> None:
+    found = find(lay(tmp_path, "path,label,status", *(f"{i}.png,{'scratch' if i == 3 else 'good'},ok" for i in range(6))))
+    assert not found.problems and [s.kind for s in found.test if not s.is_good] == ["scratch"]
+
+
+@pytest.mark.parametrize("beside", ["good", ""])
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, beside: str) -> None:
+    (tmp_path / beside).mkdir(exist_ok=True)
+    lay(tmp_path / beside, "x").joinpath("parts.csv").rename(tmp_path / "parts.csv")
+    (tmp_path / "parts.csv").write_text("path,label,label\n" + "".join(f"{beside or '.'}/{i}.png,good,bad\n" for i in range(6)))
+    with pytest.raises(DataError, match="expected each column once, found label 2 times"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("-OK", "leaves open"), ("OK?", "leaves open"), ("OK (reworked)", "says OK and more"),
+     ("≠OK", ""), ("!good", ""), ("nicht bestanden", "")],
+)  # fmt: skip
+def test_labels_that_deny_good_are_bad_or_refused(tmp_path: Path, label: str, message: str) -> None:
+    found = find(lay(tmp_path, "path,label", *(f"{i}.png,{label if i == 3 else 'good'}" for i in range(6))))
+    assert sum(s.is_good for s in found.samples) == 5
+    assert message in found.problems[0] if message else [s.kind for s in found.test if not s.is_good] == ["bad"]
+
+
+def test_one_image_under_two_spellings_of_its_path_is_there_twice(tmp_path: Path) -> None:
+    found = find(lay(tmp_path, "path,label", *(f"{i}.png,good" for i in range(5)), "5.png,scratch", f"../{tmp_path.name}/5.png,good"))
+    assert len(found.problems) == 1 and "stands in line 7 already" in found.problems[0]
+
+
+def test_paths_from_the_root_are_the_images_of_a_folder_that_is_given_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay(tmp_path, "path,label", *(f"{tmp_path}/{i}.png,good" for i in range(6)))
+    monkeypatch.chdir(tmp_path.parent)
+    assert not any("left out" in n for n in find(Path(tmp_path.name)).notes)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("a.csv", "part,defect\np4,scratch\n"), ("a.csv", "part,remark\np4,scratch\np3,dent\n"),
+     ("a.csv", "Teilenummer;Fehler\n0004;Kratzer\n"),
+     ("a.csv", "nr,text\n3,x\n"), ("a.txt", "p3\np4\n"), ("a.txt", "3\n"), ("a.tsv", "part\tfault\np3\tx\n")],
+)  # fmt: skip
+def test_a_short_list_of_rejects_by_stem_or_number_is_not_passed_over(tmp_path: Path, file: str, text: str) -> None:
+    lay(tmp_path, "x").joinpath("parts.csv").unlink()
+    for path in tmp_path.iterdir():
+        path.rename(tmp_path / f"p{path.name}")
+    (tmp_path / file).write_text(text)
+    with pytest.raises(DataError, match=rf"{file}: (expected a header|names)"):
+        find(tmp_path)
+
+
+def test_text_that_speaks_of_something_else_is_passed_over(tmp_path: Path) -> None:
+    lay(tmp_path, "time,lamp", "09:00,21.5", "09:01,21.4")
+    (tmp_path / "log.csv").write_text("nr,lamp\n1,21.5\n2,21.4\n")
+    (tmp_path / "README.txt").write_text("Taken in May.\n2 lamps\n")
+    assert len(find(tmp_path).train) == 6
