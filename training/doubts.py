@@ -10,12 +10,11 @@ from edge_runtime.images import MASK_FOLDERS, is_image, plain, says_good
 from training.annotations import SUFFIXES, read_annotations
 from training.folders import ASIDE, TEST, TRAIN, WRAPPERS, holds_masks, is_aside, word_in
 from training.layout import LISTED, Found, Sample, folders_in, pair_masks
+from training.lists import LISTS
 from training.masks import marked
 from training.tables import header_of, names_images
 
 TAILS = ("_mask", "_gt", "_label", "_seg")
-_LIST_SUFFIXES = (".txt", ".tsv", ".jsonl", ".yaml", ".yml", ".lst")
-"""Of text that may say which images are bad in a form that is not read."""
 _OTHERS = frozenset({"__macosx", ".git", ".venv", ".cache", ".ipynb_checkpoints", ".thumbnails", ".trash", ".dvc"})
 _MOST_FILES = 500_000
 
@@ -50,7 +49,7 @@ def refuse_nearby(path: Path, images: Sequence[Path]) -> None:
                 if inside == folder or inside.name == path.name:
                     _refuse_masks(images, inside)
     for place in above:
-        files = [p for p in _files(place) if p.suffix.lower() in (*SUFFIXES, *_LIST_SUFFIXES, ".csv")]
+        files = [p for p in _files(place) if p.suffix.lower() in (*SUFFIXES, *LISTS, ".csv")]
         files += [p for f in _folders(place) if plain(f.name) in ASIDE for d in (f, *_folders(f)) for p in _files(d)]
         _refuse_files(path, images, place, files)
 
@@ -85,7 +84,7 @@ def _refuse_files(path: Path, images: Sequence[Path], place: Path, files: list[P
                 f"data: {file} (columns {','.join(header_of(file))}) names images of {path}; all of them would be taught as good. Give the"
                 " table instead, with the columns path,label, or move it elsewhere"
             )
-        is_list = file.suffix.lower() in _LIST_SUFFIXES and file not in used and file.parent == place
+        is_list = file.suffix.lower() in LISTS and file not in used and file.parent == place
         if is_list and names_images(file, list(images)) and not _is_plain_list(file, len(images)):
             raise DataError(
                 f"data: {file} names images of {path}; if it says which are bad, save it as .csv with the columns path,label, and give"
