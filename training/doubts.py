@@ -13,8 +13,8 @@ from training.layout import LISTED, Found, Sample, folders_in, pair_masks
 from training.lists import LISTS
 from training.masks import marked
 from training.tables import header_of, names_images
+from training.twins import NAMED, masks_among
 
-TAILS = ("_mask", "_gt", "_label", "_seg")
 _OTHERS = frozenset({"__macosx", ".git", ".venv", ".cache", ".ipynb_checkpoints", ".thumbnails", ".trash", ".dvc"})
 _MOST_FILES = 500_000
 
@@ -33,13 +33,12 @@ def refuse_bad_name(path: Path) -> None:
 
 def refuse_nearby(path: Path, images: Sequence[Path]) -> None:
     """Raises DataError where files in or beside the folder `path`, or masks, say which of its `images` are bad, and would not be read."""
-    for image in images:
-        tail = next((t for t in TAILS if image.stem.lower().endswith(t)), None)
-        if tail and any(other.stem == image.stem[: -len(tail)] for other in images):
-            raise DataError(
-                f"data: {image} is named as the mask of an image beside it, and would be taught as a good part; put masks into a folder"
-                " masks, and bad images into a folder beside those of good ones"
-            )
+    if among := masks_among(images):
+        mask, image = next(iter(among.items()))
+        raise DataError(
+            f"data: {mask} is named as the mask of {image.name} beside it, as are {len(among)}, and would be taught as a good part; put"
+            " masks into a folder masks, and bad images into a folder beside those of good ones"
+        )
     above = [path.resolve().parent]
     if plain(above[0].name) in TRAIN | TEST | WRAPPERS:
         above.append(above[0].parent)
@@ -110,6 +109,12 @@ def doubted(found: Found, root: Path, by_table: bool) -> Found:
             f"{called[0].path}: lies among good images, and its name calls it bad, as do those of {len(called)} of {len(good)}; move such"
             " images to a folder of bad ones, rename them, or list all images in a .csv of path,label"
         )
+    if among := masks_among([s.path for s in found.samples]):
+        mask, image = next(iter(among.items()))
+        problems.append(
+            f"{mask}: is the mask of {image.name} by its name and what it shows, as are {len(among)} images that would count as parts; put"
+            " masks into a folder of their own, called masks"
+        )
     if not by_table:
         problems += _masks_of_good(good, found, root)
     notes += _say_unused(found, root)
@@ -144,7 +149,7 @@ def _say_unused(found: Found, root: Path) -> list[str]:
         for name in sorted(files):
             seen += 1
             path = place / name
-            no_part = path.stem.lower().endswith(TAILS) or name.startswith("._") or not is_image(Path(name.lstrip(".")))
+            no_part = path.stem.lower().endswith(NAMED) or name.startswith("._") or not is_image(Path(name.lstrip(".")))
             if no_part or seen > _MOST_FILES or path in known or not path.is_file():
                 continue
             hidden = any(part.startswith(".") for part in path.relative_to(root).parts)

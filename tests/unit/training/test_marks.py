@@ -4,6 +4,8 @@ import json
 import zipfile
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from edge_runtime.errors import DataError
@@ -11,6 +13,7 @@ from tests.unit.training.test_annotations import H, W, by_coco, by_cvat, by_labe
 from training.data import load_dataset
 from training.formats import find
 from training.inspect_data import inspect_data
+from training.layout import find_bad
 from training.masks import truth
 from training.tables import header_of
 
@@ -211,3 +214,59 @@ def test_a_size_that_annotations_state_wrongly_names_an_image_once_with_the_coun
     assert len(items) == 1 and "000.png" in items[0] and "3 images" in items[0] and "512x512" in items[0]
     with pytest.raises(DataError, match=r"annotations.json: expected the size of 3 images \(the first: 000.png\), 80x64, found 512x512"):
         load_dataset(tmp_path)
+
+
+def mask(path: Path, marked: bool = True) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = np.zeros((H, W), np.uint8)
+    picture[20:30, 30:50] = 255 * marked
+    assert cv2.imwrite(str(path), picture)
+    return path
+
+
+@pytest.mark.parametrize("tail", ["_m.png", " mask.png", ".mask.png", "-annotation.png", "_m.jpg"])
+def test_a_picture_of_two_values_named_as_another_and_more_is_its_mask(tmp_path: Path, tail: str) -> None:
+    for i in range(8):
+        part(tmp_path / "good" / f"{i}.png", i)
+    for i in range(3):
+        part(tmp_path / "scratch" / f"b{i}.png", 50 + i)
+        mask(tmp_path / "scratch" / f"b{i}{tail}")
+    found = find(tmp_path)
+    bad = [s for s in found.samples if not s.is_good]
+    assert not found.problems and [s.path.name for s in bad] == ["b0.png", "b1.png", "b2.png"]
+    assert [s.mask_path and s.mask_path.name for s in bad] == [f"b{i}{tail}" for i in range(3)]
+    given, _ = find_bad(tmp_path / "scratch", None)
+    assert [s.mask_path for s in given] == [s.mask_path for s in bad]
+
+
+@pytest.mark.parametrize("folder", ["good", "."])
+def test_masks_among_good_parts_are_refused(tmp_path: Path, folder: str) -> None:
+    for i in range(8):
+        part(tmp_path / folder / f"{i}.png", i)
+        mask(tmp_path / folder / f"{i}_m.png", marked=i < 2)
+    if folder == "good":
+        part(tmp_path / "scratch" / "x.png", 99)
+    with pytest.raises(DataError, match=r"(\d)_m.png:? is (named as )?the mask of \1.png.*, as are 8"):
+        load_dataset(tmp_path)
+
+
+def test_photographs_in_black_and_white_and_numbered_ones_are_parts(tmp_path: Path) -> None:
+    for i in range(4):
+        mask(tmp_path / "prints" / f"{i}.png", marked=i < 3)
+        mask(tmp_path / "prints" / f"{i}_again.png")
+        part(tmp_path / "photos" / f"{i}.png", i)
+        part(tmp_path / "photos" / f"{i}_2.png", 20 + i)
+        part(tmp_path / "photos" / f"{i}_top.png", 40 + i)
+    assert len(find(tmp_path / "prints").train) == 8 and len(find(tmp_path / "photos").train) == 12
+
+
+@pytest.mark.parametrize("folder", ["ground_truth", "masks", "test/masks"])
+def test_masks_without_a_folder_for_their_kind_are_read_where_names_tell(tmp_path: Path, folder: str) -> None:
+    for i in range(8):
+        part(tmp_path / "train/good" / f"{i}.png", i)
+    for i in range(3):
+        part(tmp_path / "test/scratch" / f"{i}.png", 50 + i)
+        mask(tmp_path / folder / f"{i}_mask.png")
+    assert [s.mask_path and s.mask_path.name for s in find(tmp_path).test] == ["0_mask.png", "1_mask.png", "2_mask.png"]
+    part(tmp_path / "test/crack/0.png", 60)
+    assert any("0_mask.png may be the mask of 2 images" in p for p in find(tmp_path).problems)
