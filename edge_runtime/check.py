@@ -31,7 +31,7 @@ from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.binding import answers
 from edge_runtime.source_settings import CameraSource, IndustrialSource, Source, SyntheticSource
 from edge_runtime.sources import check_depth, open_source
-from edge_runtime.wander import reach
+from edge_runtime.wander import narrow, reach
 
 _TIMED = 5
 JOURNAL_NEEDS_MB = 200
@@ -182,7 +182,9 @@ def _recipe(
         yield _try(f"{prefix}golden samples", lambda: _golden(predictor, config, recipe))
         yield _try(f"{prefix}limits", lambda: _limits(predictor, recipe))
     if (envelope := m.envelope) is not None:
-        yield Finding(f"{prefix}envelope", True, f"the line may wander: {reach(envelope)}")
+        close = "; ".join(narrow(envelope))
+        remedy = f". Hardly at all: {close}; keep them steady, or teach it with pictures that show how they vary" if close else ""
+        yield Finding(f"{prefix}envelope", True, f"the line may wander: {reach(envelope)}{remedy}", warns=bool(close))
     return predictor
 
 

@@ -34,6 +34,8 @@ _SURE = 4.0
 """A median must differ from what was taught by so many of its standard errors: parts differ among themselves."""
 
 _HALF = 0.5
+_LITTLE = 0.05
+"""No lamp and no lens is kept as steady as this."""
 _LEAST = {
     "light": ("light {:g} times what was taught", 1.0),
     "gamma": ("gamma {:g}", 1.0),
@@ -207,7 +209,7 @@ def reach(envelope: Envelope) -> str:
         high = f"{max(light):g} or more" if envelope.light_high is None else f"{envelope.light_high:.2f}"
         parts.append(f"light {low} to {high} of what was taught")
     if envelope.blur_low is not None:
-        parts.append(f"sharpness {envelope.blur_low:.2f}")
+        parts.append(f"sharpness down to {envelope.blur_low:.2f} of what was taught")
     for what, word in (
         ("blur", "blur {:g} px"),
         ("shift", "shift {:g} %"),
@@ -234,6 +236,19 @@ def brittle(envelope: Envelope) -> list[str]:
             if said and not row.holds:
                 amount = row.amount * (100 if what == "shift" else 1)
                 found.append(f"{word.format(amount)}, the least that was tried: {' and '.join(said)}")
+    return found
+
+
+def narrow(envelope: Envelope) -> list[str]:
+    """What a station can hardly be kept within, a sentence a way of straying, without a full stop."""
+    found = []
+    low, high = envelope.light_low, envelope.light_high
+    if low is not None and low > 1 - _LITTLE:
+        found.append(f"a lamp that is {100 * (1 - min(low, 1)):.0f} % dimmer spoils verdicts")
+    if high is not None and high < 1 + _LITTLE:
+        found.append(f"light that is {100 * (max(high, 1) - 1):.0f} % brighter spoils verdicts")
+    if envelope.blur_low is not None and envelope.blur_low > 1 - _LITTLE:
+        found.append("so does a lens that is hardly out of focus" if found else "a lens that is hardly out of focus spoils verdicts")
     return found
 
 

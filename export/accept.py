@@ -82,11 +82,11 @@ def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mappi
     kinds = [] if told is None else [line.plain.strip() for line in told.lines(Criteria(found.max_missed, found.max_rejected))[1:]]
     other = unlike(metrics, precision)
     found_of = ". ".join([f"the {precision.upper()} model: {found.sentence}", *kinds, *([other] if other else [])])
-    return NotAccepted(
-        f"{found_of}. Put the threshold between good and bad images (lineside-train calibrate RUN --gap --bad FOLDER), try another method"
-        " or size (lineside-train compare), ask for less (--accept), or build it all the same with --force: it then says for ever that it"
-        " was not released"
-    )
+    # Where a kind of defect scores like good parts, a threshold between the two is no advice.
+    between = "put the threshold between good and bad images (lineside-train calibrate RUN --gap --bad FOLDER), "
+    gap = "" if told is not None and told.blind else between
+    ways = f"{gap}try another method or size (lineside-train compare), ask for less (--accept), or build it all the same with --force"
+    return NotAccepted(f"{found_of}. {ways[0].upper()}{ways[1:]}: it then says for ever that it was not released")
 
 
 def unlike(metrics: Mapping[str, Metrics], precision: str) -> str | None:

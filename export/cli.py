@@ -16,7 +16,7 @@ from edge_runtime.bundle import Metrics, ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import BundleError, ExportError, MissingExtra
 from edge_runtime.signature import load_keys, released_by
-from edge_runtime.wander import brittle, reach
+from edge_runtime.wander import brittle, narrow, reach
 from export.child import golden_in_child
 from export.release import load_private, make_keys, sign
 from training.console import bars, say
@@ -230,6 +230,8 @@ def show_report(report: "Report", console: Console) -> None:
         console.print(f"  the line may wander: {reach(report.envelope)}")
         for sentence in brittle(report.envelope):
             console.print(Text(f"  {sentence}", "bold red"))
+        for sentence in narrow(report.envelope):
+            console.print(Text(f"  {sentence}", "bold yellow"))
     for note in report.notes:
         console.print(f"  note: {note}")
 

@@ -243,7 +243,7 @@ def make_release(
     )  # fmt: skip
     for sentence in choice.said:
         say(f"   {sentence}")
-    dataset, made, sentences = steadied(choice.dataset, choice.method, keep_light=request.keep_light, progress=progress)
+    dataset, made, sentences = steadied(choice.dataset, choice.method, choice.preset, keep_light=request.keep_light, progress=progress)
     for sentence in sentences[: None if request.augment == AUTO else 1]:
         say(f"   {sentence}")
     augment = made if request.augment == AUTO else lesson.augment

@@ -35,7 +35,7 @@ from tests.bench import INT8_CPU, backbone_of
 from tests.bench_sets import sets_of
 from training.backbones import DEFAULT_BACKBONE
 from training.data import Dataset, load_dataset
-from training.fitting.remedies import shifts, with_brightness
+from training.fitting.remedies import variations, with_brightness
 from training.lesson import Lesson, learns, resolve
 from training.material import OutlierSource
 from training.methods.table import METHODS
@@ -147,7 +147,10 @@ def measure_arm(dataset: Dataset, arm: Arm, bundle: Path, work: Path, shop: Shar
     began = time.monotonic()
     try:
         run = teach(
-            dataset, replace(arm.lesson, augment=shifts(dataset, arm.lesson.method)[0]), work / bundle.name, backbone_fn=shop.backbone_fn
+            dataset,
+            replace(arm.lesson, augment=variations(dataset, arm.lesson.method, arm.lesson.preset)[0]),
+            work / bundle.name,
+            backbone_fn=shop.backbone_fn,
         )
         taught = time.monotonic()
         options = Options("int8", band=1.0, budget=1.0, torch_images=32, envelope=False)

@@ -43,7 +43,7 @@ from training.data import Dataset, load_dataset
 from training.evaluate import evaluate_bundle
 from training.facts import load_frame
 from training.fit import fit_held_out, score_features
-from training.fitting.remedies import shifts, with_brightness
+from training.fitting.remedies import variations, with_brightness
 from training.inspect.choice import AUTO, decide
 from training.judging.odd import screen
 from training.lesson import Lesson
@@ -192,7 +192,7 @@ def plan_of(whole: Dataset, method: str, picks: npt.NDArray[np.intp]) -> Plan:
 def look_at(plan: Plan) -> Look:
     """Features of a set as the method sees it."""
     dataset, _ = with_brightness(plan.dataset)
-    augment, _ = shifts(dataset, plan.method)
+    augment, _ = variations(dataset, plan.method, plan.preset)
     spec, prepare = dataset.spec, dataset.preprocessor()
     backbone = build_backbone(DEFAULT_BACKBONE, METHODS[plan.method].presets[plan.preset][0], None)
     graph = convert.convert_trunk(backbone, spec.height, spec.width).convolutions
@@ -256,7 +256,7 @@ def through(name: str, path: Path, wanted: Sequence[tuple[str, int]], out: Path,
             whole = load_dataset(path, image_size="256", allow_duplicates=True)
             dataset = dataclasses.replace(whole, train=tuple(whole.train[i] for i in picked(len(whole.train), count, 0)))
             dataset, _ = with_brightness(dataset)
-            lesson = Lesson(method, rule=Rule(kind="false_reject_rate", target=RATES[0]), augment=shifts(dataset, method)[0])
+            lesson = Lesson(method, rule=Rule(kind="false_reject_rate", target=RATES[0]), augment=variations(dataset, method)[0])
             with tempfile.TemporaryDirectory(dir=out) as work:
                 run = teach(dataset, lesson, Path(work) / "run")
                 build(run, Path(work) / "bundle", None, Options("int8", band=1.0, budget=1.0, envelope=False), dataset=dataset)

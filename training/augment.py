@@ -28,6 +28,10 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Up to this share brighter or darker: a factor, as lamps and exposures are."""
     contrast: float = 0.0
     """Up to this share further from or closer to the picture's mean."""
+    lamp: float = 0.0
+    """Up to this share darker and brought back to the same brightness: of a lamp that has aged, rounding to whole grey levels is left."""
+    blur_px: float = 0.0
+    """Half of the variations as a lens would blur them, with a Gaussian of up to this standard deviation."""
     flip: Flip = "none"
     """For parts without sides: "horizontal" mirrors half of the pictures left to right, "vertical" top to bottom, "both" either way."""
     copies: int = 4
@@ -52,6 +56,12 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             # One table of 256 values does both: x -> gain (mean + spread (x - mean)).
             table = np.clip(np.rint(gain * (mean + spread * (np.arange(256) - mean))), 0, 255).astype(np.uint8)
             out = table[out]
+        if self.blur_px and rng.random() < 0.5:
+            sigma = rng.uniform(_LEAST_BLUR, max(_LEAST_BLUR, self.blur_px))
+            out = np.asarray(cv2.GaussianBlur(out, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), dtype=np.uint8)
+        if self.lamp:
+            gain = rng.uniform(1 - self.lamp, 1)
+            out = np.clip(np.rint(np.rint(np.arange(256) * gain) / gain), 0, 255).astype(np.uint8)[out]
         return np.ascontiguousarray(out)
 
     def _move(self, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -65,8 +75,9 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return np.asarray(moved, dtype=np.uint8)
 
 
-_MOST = {"shift": 64, "rotate": 180, "brightness": 0.5, "contrast": 0.5, "copies": 100}
-_FIELDS = {"shift": "shift_px", "rotate": "rotate_deg"}
+_LEAST_BLUR = 0.2
+_MOST = {"shift": 64, "rotate": 180, "brightness": 0.5, "contrast": 0.5, "lamp": 0.5, "blur": 3, "copies": 100}
+_FIELDS = {"shift": "shift_px", "rotate": "rotate_deg", "blur": "blur_px"}
 _WHOLE = ("shift", "copies")
 _FLIPS = ("horizontal", "vertical", "both")
 
@@ -81,13 +92,13 @@ def parse_augment(text: str) -> Augment:
         key, _, value = (part.strip() for part in item.partition("="))
         if key not in _MOST and key != "flip":
             raise ConfigError(
-                f"augment: expected shift, rotate, brightness, contrast, flip or copies, as in shift=8,rotate=3, found {item!r}"
+                f"augment: expected shift, rotate, brightness, contrast, lamp, blur, flip or copies, as in shift=8,rotate=3, found {item!r}"
             )
         if key in found:
             raise ConfigError(f"augment: expected {key} once, found it twice in {text!r}")
         found[key] = _flip(value) if key == "flip" else _number(key, value)
     if not any(value for key, value in found.items() if key != "copies"):
-        raise ConfigError(f"augment: expected at least one of shift, rotate, brightness, contrast or flip above 0, found {text!r}")
+        raise ConfigError(f"augment: expected at least one of shift, rotate, brightness, contrast, lamp, blur or flip, found {text!r}")
     return Augment(**{_FIELDS.get(key, key): value for key, value in found.items()})
 
 

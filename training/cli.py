@@ -170,7 +170,9 @@ def fit(
         dataset = dataset.leave_out(names)
         refuse_none_left(dataset)
         choice = decide(dataset, method=method, preset=preset, image_size=image_size, budget_ms=budget_ms, progress=progress)
-        dataset, made, sentences = steadied(choice.dataset, choice.method, keep_light=brightness == "keep", progress=progress)
+        dataset, made, sentences = steadied(
+            choice.dataset, choice.method, choice.preset, keep_light=brightness == "keep", progress=progress
+        )
         if augment == "auto":
             varied = made
         for sentence in (*choice.said, *sentences[: None if augment == "auto" else 1]):

@@ -105,6 +105,7 @@ def load_dataset(
     bayer: Bayer | None = None,
     bits: int | None = None,
     known: Mapping[Path, Facts] | None = None,
+    taught: bundle.Dataset | None = None,
     progress: Progress = silent,
 ) -> Dataset:
     """Find and check all images at `path`, in any of the layouts of training/formats.py.
@@ -128,6 +129,7 @@ def load_dataset(
         bayer: the files are raw mosaics of this pattern.
         bits: significant bits of 16-bit files, as the camera states them.
         known: what `inspect_data` has found of these very files, which are then not decoded again.
+        taught: what the detector of `spec` learnt from. Good images that came without a split, and of which it learnt none, all test.
         progress: told of each image.
 
     Raises:
@@ -140,6 +142,10 @@ def load_dataset(
     given, orphans = find_bad(bad, masks)
     given = with_marks(given, bad)
     refuse(found.problems, "things are wrong with this data set", inspected=True)
+    if taught is not None and found.own_split and not _any_taught(found.train, taught):
+        test = (*(dataclasses.replace(s, split="test") for s in found.train), *found.test)
+        remark = f"none of these was taught: all {sum(s.is_good for s in test)} good images test"
+        found = dataclasses.replace(found, train=(), test=test, notes=(*found.notes, remark))
     notes = [found.sentence, *found.notes, *say_orphans(masks or path, [], orphans)[1]]
     notes += say_left_out(bad) if bad is not None else []
     test = found.test
@@ -168,6 +174,11 @@ def load_dataset(
     return Dataset(
         path, path.stem if path.is_file() else path.name, train, test, bad_samples, spec, ignore, hashes, tuple(notes), found.format
     )
+
+
+def _any_taught(samples: Sequence[Sample], taught: bundle.Dataset) -> bool:
+    known = set(taught.good_sha256)
+    return any(bundle.file_sha256(s.path)[: bundle.SHORT_SHA256] in known for s in samples)
 
 
 def load_bad(

@@ -181,7 +181,7 @@ def with_own_split(
         )
     train = tuple(s for s in samples if s.split == "train")
     test = (*(s for s in samples if s.split == "test"), *bad)
-    return Found(name, train, test, (), tuple(orphans), (*notes, *said), tuple(problems))
+    return Found(name, train, test, (), tuple(orphans), (*notes, *said), tuple(problems), own_split=bool(bad))
 
 
 def say_words(samples: Iterable[Sample], words: dict[Path, str] | None = None) -> list[str]:

@@ -69,6 +69,8 @@ class Found:
     """Sentences that a user should read."""
     problems: tuple[str, ...] = ()
     """Sentences, each of which makes the data set unusable as it is."""
+    own_split: bool = False
+    """Which good images test was chosen here, not by whoever laid them out."""
 
     @property
     def samples(self) -> tuple[Sample, ...]:

@@ -46,13 +46,13 @@ def evaluate(
         given = {"bad": bad, "masks": masks, "allow_duplicates": allow_duplicates, "progress": progress}
         if (detector / INFO).is_file():
             run = load_run(detector)
-            dataset = load_dataset(data, **given, spec=run.info.input, ignore=run.ignore)
+            dataset = load_dataset(data, **given, spec=run.info.input, ignore=run.ignore, taught=run.info.dataset)
             report = evaluate_run(run, dataset, progress)
         else:
             bundle = ModelBundle.open(detector)
             spec = bundle.manifest.input
             ignore = read_mask(bundle.directory / spec.ignore_mask) if spec.ignore_mask else None
-            dataset = load_dataset(data, **given, spec=spec, ignore=ignore)
+            dataset = load_dataset(data, **given, spec=spec, ignore=ignore, taught=bundle.manifest.dataset)
             report = evaluate_bundle(bundle, dataset, device, progress)
     for note in report.notes:
         say(f"note: {note}")

@@ -150,7 +150,7 @@ def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, p
         odd=taught.odd,
     )
     if taught.odd:
-        say_odd(taught.odd, len(taught.apart), len(whole.train), out, say)
+        say_odd(taught.odd, taught.apart, len(whole.train), out, say)
     checkpoint = checkpoint_of(out)
     return save_run(
         out, info, taught.trunk, taught.fitted.head, HeldOut.of(names, hashes, taught.fitted.held_out), dataset.ignore,
@@ -312,15 +312,17 @@ class _Teaching:
         return Checkpoint(path, identity, resume, source)
 
 
-def say_odd(odd: tuple[str, ...], apart: int, n: int, out: Path, say: Say) -> None:
+def say_odd(odd: tuple[str, ...], apart: tuple[str, ...], n: int, out: Path, say: Say) -> None:
     """Names the images that look unlike the others."""
     some = first_of(odd)
     shown = ", ".join(some) + (f" and {len(odd) - len(some)} more" if len(odd) > len(some) else "")
     say(f"{len(odd)} of {n} good images look unlike the others: bad, oddly placed, or rare? {shown}; all in {out / ODD}")
     if apart:
+        told = len(set(odd) & set(apart))
+        like = f" and {len(apart) - told} that are most like them" if len(apart) > told else ""
         say(
-            f"that is more than good parts explain: they and those most like them, {apart} in all, were not learnt and do not count for the"
-            " threshold. If they are good: --keep-odd"
+            f"that is more than good parts explain: {told} of these{like} were not learnt and do not count for the threshold."
+            " If they are good: --keep-odd"
         )
     say(f"look at them: lineside-train inspect DATA --run {out} --out odd.png; take bad ones out: --leave-out {out / ODD}")
 

@@ -2,8 +2,10 @@
 
 brightness  Every picture is brought by one factor to the brightness that the good parts have in the middle (`InputSpec.brightness`). Left
             undone where brightness itself tells bad parts from good ones.
-shift       A detector that learns what belongs at which place, or what there is to be seen at all, also learns from good parts that lie
-            SHIFT off, as they will. Of no use to one that learns variations of its own.
+variations  A detector that learns what belongs at which place, or what there is to be seen at all, also learns from good parts that lie
+            SHIFT off, as they will, under a lamp that is LAMP darker (brought back to the same brightness: what is left is rounding),
+            half of them BLUR out of focus. Of no use to one that learns variations of its own. Where frames have little noise of their
+            own, the least of this is else unlike all that was seen.
 
 What both cost where nothing strays stands in deploy/decisions/0022; the figures in training/README.md are made with both.
 """
@@ -24,6 +26,9 @@ from training.methods.base import Progress, silent
 SHIFT = 0.025
 """Share of the model's input, of its longer side, by which parts are shifted, either way along each axis: somewhat more than the 2 % that a
 fixture is to be allowed, since what lies at the end of a range is learnt from little."""
+LAMP = 0.4
+BLUR = 0.6
+"""Standard deviation in pixels of the model's input: less than anybody sees."""
 MOST_PICTURES = 2_000
 """Variations are made up to so many pictures in all, and COPIES of an image at most."""
 COPIES = 3
@@ -52,31 +57,37 @@ def with_brightness(dataset: Dataset, progress: Progress = silent) -> tuple[Data
         off = np.abs(np.log(np.maximum(np.concatenate([good, brightness(dataset, these, progress)]), 1e-3) / target))
         if (told := float(roc_auc_score(np.arange(len(off)) >= len(good), off))) >= TELLING:
             return dataset, (
-                f"brightness is left as it comes: it alone tells the bad parts of kind {kind} (AUROC {told:.2f}), so a lamp that ages will"
-                " look like a defect; keep the light steady"
+                f"brightness is left as it comes: it alone tells the bad parts of kind {kind} (AUROC {told:.2f}), so a lamp that ages may"
+                " look like a defect; keep the light steady. Most methods look at places and hardly see how bright a whole picture is: if"
+                f" {kind} is missed below, try --method mvg"
             )
     spread = float(np.std(np.log(np.maximum(good, 1e-3))))
     return dataclasses.replace(dataset, spec=msgspec.structs.replace(dataset.spec, brightness=round(target, 3))), (
         f"every picture is brought to the same brightness (mean {target:.0f} of 255; good parts differ by {100 * spread:.0f} %), so that an"
-        " ageing lamp rejects nothing. Where parts are bad because all of them is too dark or too bright: --brightness keep"
+        " ageing lamp changes little (how little, the build measures). Where parts are bad because all of them is too dark or too bright:"
+        " --brightness keep"
     )
 
 
-def shifts(dataset: Dataset, method: str) -> tuple[Augment | None, str]:
+def variations(dataset: Dataset, method: str, preset: str = "fast") -> tuple[Augment | None, str]:
     """Variations to learn from, too, and a sentence; None and nothing for methods that gain nothing by them."""
     if method not in SHIFTED:
         return None, ""
     spec, pictures = dataset.spec, len(dataset.train) * dataset.preprocessor().views
-    copies = min(COPIES, max(1, MOST_PICTURES // max(1, pictures) - 1))
+    # Where places mean nothing, every image shows what it shows at many of them already.
+    most = 1 if preset == "shared" else COPIES
+    copies = min(most, max(1, MOST_PICTURES // max(1, pictures) - 1))
     pixels = max(1, round(SHIFT * max(spec.height, spec.width)))
-    return Augment(shift_px=pixels, copies=copies), (
-        f"good parts that lie up to {pixels} px of the model's input off are learnt from, too ({copies} of each image)."
-        " Where such a part is bad: --augment none"
+    lamp = 0.0 if spec.brightness is None else LAMP
+    how = "slightly out of focus" + (" and under a dimmer lamp" if lamp else "")
+    return Augment(shift_px=pixels, lamp=lamp, blur_px=BLUR, copies=copies), (
+        f"good parts that lie up to {pixels} px of the model's input off, {how}, are"
+        f" learnt from, too ({copies} of each image). Where such a part is bad: --augment none"
     )
 
 
 def steadied(
-    dataset: Dataset, method: str, *, keep_light: bool = False, progress: Progress = silent
+    dataset: Dataset, method: str, preset: str = "fast", *, keep_light: bool = False, progress: Progress = silent
 ) -> tuple[Dataset, Augment | None, tuple[str, ...]]:
     """Both remedies for a method: the data set, what it learns from beside it, and a sentence each. Raises DataError.
 
@@ -85,8 +96,8 @@ def steadied(
     light = "brightness is left as it comes (--brightness keep)"
     if not keep_light:
         dataset, light = with_brightness(dataset, progress)
-    augment, shifted = shifts(dataset, method)
-    return dataset, augment, (light, *([shifted] if shifted else []))
+    augment, varied = variations(dataset, method, preset)
+    return dataset, augment, (light, *([varied] if varied else []))
 
 
 def brightness(dataset: Dataset, samples: Sequence[Sample], progress: Progress = silent) -> npt.NDArray[np.float64]:

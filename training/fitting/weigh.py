@@ -33,6 +33,8 @@ DEAR = 0.02
 SIGMAS = 2.5
 """and so many standard errors of that difference (bootstrap over both kinds of images): one product in a hundred loses them by chance."""
 ROUNDS = 200
+LITTLE = 0.75
+"""AUROC of painted defects below which a detector is doubted."""
 PLACED = 0.95
 """Share of the parts that lie as they were taught which the gain is told beside."""
 
@@ -74,15 +76,24 @@ class Weighed:
     def sentence(self) -> str:
         """For the user."""
         gain = (
-            f"of sound parts that lie so far off, {_share(self.taught.astray)} exceed what {_share(PLACED)} of the others stay below"
+            f"of sound parts varied so, {_share(self.taught.astray)} exceed what {_share(PLACED)} of the others stay below"
             f" (without: {_share(self.plain.astray)})"
         )
         price = f"painted defects are told at AUROC {self.taught.auroc:.3f} (without: {self.plain.auroc:.3f})"
+        best = max(self.taught.auroc, self.plain.auroc)
+        doubt = (
+            ""
+            if best >= LITTLE
+            else (
+                ". That is little: it may see less than you hope; photograph bad parts, and try another --method, a larger --image-size"
+                " or --tiles"
+            )
+        )
         if self.kept:
-            return f"measured on images that were held out: {gain}; {price}"
+            return f"measured on images that were held out: {gain}; {price}{doubt}"
         return (
-            f"shifted parts are not learnt from after all, since that costs too much here: {price}; {gain}. Keep the parts where they are,"
-            " or learn them all the same: --augment shift=PIXELS"
+            f"variations are not learnt from after all, since that costs too much here: {price}; {gain}. Keep parts, lens and"
+            f" lamp as they are, or learn them all the same: --augment shift=PIXELS,lamp=0.4,blur=0.6{doubt}"
         )
 
 

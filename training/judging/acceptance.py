@@ -28,6 +28,8 @@ MAX_MISSED = 0.05
 MAX_MISSED_PAINTED = 0.5
 MAX_REJECTED = 0.02
 EXAMPLE = "misses <= 2 %, rejects <= 1 %, confidence 95 %"
+FEW_PARTS = 3
+"""A limit of fewer parts than this is kept or broken by one of them."""
 LEAST_REAL = 3
 """Bad parts; fewer say nothing about a share."""
 
@@ -171,6 +173,8 @@ class _Asked:
             if not self.met and self.limit > 0 and clopper_pearson(0, self.n, self.confidence)[1] > self.limit:
                 needed = math.ceil(math.log(1 - self.confidence) / math.log(1 - self.limit))
                 asked += f", which takes {needed:,} {self.parts} parts without one"
+        if not self.met and self.confidence is None and self.k - 1 <= self.limit * self.n < FEW_PARTS:
+            asked += "; one part decides that, so more test images would tell"
         return f"{self.what} {self.k} of {self.n} {self.parts} parts{f' ({self.of})' if self.of else ''} ({seen}; {asked})"
 
 

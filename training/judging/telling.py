@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from rich.text import Text
+from sklearn.metrics import roc_auc_score
 
 from training.data import Dataset
 from training.evaluate import unlearnt
@@ -20,6 +21,10 @@ CAP = 400
 """Images scored to tell: seconds in torch, and a share that is known to within a few per cent."""
 WORST = 4
 """Kinds of defect that are named."""
+BLIND = 0.75
+"""AUROC of a kind of defect below which no threshold is of use against it."""
+LEAST_OF_A_KIND, LEAST_GOOD = 5, 10
+"""Images that such a sentence takes."""
 
 Array = npt.NDArray[np.float64]
 
@@ -52,6 +57,19 @@ class Told:
     """The lowest threshold within the stated rate, where it would miss fewer."""
     inverted: str | None = None
     """A sentence where bad images score lower than good ones."""
+    blind: tuple[tuple[str, float], ...] = ()
+    """(kind, AUROC) of those that score much like good images, the worst first."""
+
+    @property
+    def unseen(self) -> str | None:
+        """What the blind kinds mean, and what may help."""
+        if not self.blind:
+            return None
+        names = ", ".join(f"{kind} (AUROC {value:.2f})" for kind, value in self.blind[:WORST])
+        return (
+            f"no threshold tells {names} from good parts: if they are small in the picture, give the model more pixels (--image-size,"
+            " --tiles), else try another method (lineside-train compare)"
+        )
 
     def lines(self, limits: Criteria) -> list[Text]:
         """For a terminal: what is beyond the limits in red."""
@@ -69,6 +87,8 @@ class Told:
             told.append(Text(f"  missed most: {worst}", style="red" if bad else ""))
         if self.inverted is not None:
             told.append(Text(f"  {self.inverted}", style="bold red"))
+        elif bad and self.unseen is not None:
+            told.append(Text(f"  {self.unseen}", style="red"))
         elif bad and (b := self.better) is not None:
             told.append(Text(f"  a threshold of {b.value:.4g} would miss {share(b.missed)} and reject {share(b.rejected)} of these images"))
         return told
@@ -98,7 +118,16 @@ def tell(
     if better is not None and better.missed >= missed.sum() / (~good).sum():
         better = None
     inverted = say_inverted(score[good], score[~good])
-    return Told(what, threshold, rejected, n_good, int(missed.sum()), int((~good).sum()), kinds, of_all, better, inverted)
+    blind = []
+    for kind, _, n in kinds:
+        if n >= LEAST_OF_A_KIND and n_good >= LEAST_GOOD:
+            its = score[~good & (names == kind)]
+            value = float(roc_auc_score(np.arange(n_good + n) >= n_good, np.concatenate([score[good], its])))
+            blind += [(kind, value)] if value < BLIND else []
+    return Told(
+        what, threshold, rejected, n_good, int(missed.sum()), int((~good).sum()), kinds, of_all, better, inverted,
+        tuple(sorted(blind, key=lambda row: row[1])),
+    )  # fmt: skip
 
 
 def best_within(good: Array, bad: Array, rate: float) -> Better | None:

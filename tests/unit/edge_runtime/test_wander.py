@@ -11,7 +11,7 @@ import pytest
 from edge_runtime.bundle import Envelope, InputSpec, Wander
 from edge_runtime.records import Cause, Decision, Frame, Picture, Prediction, Stamps, Verdict
 from edge_runtime.sight import SightMeter
-from edge_runtime.wander import LEAST, WINDOW, SightWatch, SightWatches, brittle, reach
+from edge_runtime.wander import LEAST, WINDOW, SightWatch, SightWatches, brittle, narrow, reach
 
 SPEC = InputSpec(height=64, width=64, channels=1)
 METER = SightMeter(SPEC)
@@ -129,10 +129,21 @@ def test_only_the_product_that_is_judged_now_is_told_of_and_only_judged_parts_co
 
 def test_the_reach_is_one_sentence() -> None:
     assert reach(ENVELOPE) == (
-        "light 0.91 to 1.20 of what was taught, sharpness 0.60, shift 1 %, turn below 1°, noise 2 or more, JPEG 40 or less"
+        "light 0.91 to 1.20 of what was taught, sharpness down to 0.60 of what was taught, shift 1 %, turn below 1°, noise 2 or more,"
+        " JPEG 40 or less"
     )
     free = msgspec.structs.replace(ENVELOPE, light_low=None, light_high=None, rows=(row("light", 0.7, True), row("light", 1.3, True)))
     assert reach(free).startswith("light 0.7 or less to 1.3 or more of what was taught")
+
+
+def test_what_no_station_can_be_kept_within_is_named() -> None:
+    assert narrow(ENVELOPE) == []
+    tight = msgspec.structs.replace(ENVELOPE, light_low=0.99, light_high=1.0, blur_low=0.99)
+    assert narrow(tight) == [
+        "a lamp that is 1 % dimmer spoils verdicts",
+        "light that is 0 % brighter spoils verdicts",
+        "so does a lens that is hardly out of focus",
+    ]
 
 
 def test_what_spoils_most_verdicts_at_the_least_that_was_tried_is_said() -> None:

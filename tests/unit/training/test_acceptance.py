@@ -117,3 +117,11 @@ def test_by_default_one_in_twenty_bad_and_twice_the_stated_rate_of_good_parts_ma
 @pytest.mark.parametrize(("value", "words"), [(0.833, "83 %"), (0.0167, "1.7 %"), (0.0, "0 %"), (1.0, "100 %"), (0.9995, "99.9 %")])
 def test_shares_are_told_in_two_figures(value: float, words: str) -> None:
     assert share(value) == words
+
+
+def test_a_limit_that_one_part_breaks_is_said_to_be() -> None:
+    good = np.arange(32.0)
+    found = judge_acceptance(Criteria(max_rejected=0.02), good, np.empty(0), 30.5, "none")
+    assert found.state == "failed" and "one part decides that" in found.sentence
+    worse = judge_acceptance(Criteria(max_rejected=0.02), good, np.empty(0), 28.5, "none")
+    assert "one part" not in worse.sentence

@@ -85,9 +85,21 @@ def test_gray_stays_gray_and_light_never_wraps_round() -> None:
     assert (brightest[0, :20] == 255).all()
 
 
+def test_a_dimmer_lamp_leaves_the_brightness_and_rounds_grey_levels() -> None:
+    ramp = np.repeat(np.arange(200, dtype=np.uint8)[None, :, None], 3, axis=2)
+    out = Augment(lamp=0.4)(ramp, rng(2)).astype(int)
+    assert np.abs(out - ramp).max() <= 1 and (out != ramp).any() and abs(out.mean() - ramp.mean()) < 0.2
+
+
+def test_a_blur_softens_half_of_the_variations() -> None:
+    noisy = np.repeat(rng().integers(0, 255, (32, 32, 1), dtype=np.uint8), 3, axis=2)
+    softer = [float(Augment(blur_px=1.0)(noisy, rng(i)).std()) < float(noisy.std()) for i in range(40)]
+    assert 10 < sum(softer) < 30
+
+
 def test_the_command_line_form_is_understood_and_survives_a_manifest() -> None:
-    found = parse_augment("shift=8, rotate=3,brightness=0.1,contrast=.2,flip=vertical,copies=6")
-    assert found == Augment(shift_px=8, rotate_deg=3.0, brightness=0.1, contrast=0.2, flip="vertical", copies=6)
+    found = parse_augment("shift=8, rotate=3,brightness=0.1,contrast=.2,lamp=.3,blur=1,flip=vertical,copies=6")
+    assert found == Augment(shift_px=8, rotate_deg=3.0, brightness=0.1, contrast=0.2, lamp=0.3, blur_px=1.0, flip="vertical", copies=6)
     assert msgspec.json.decode(msgspec.json.encode(found), type=Augment) == found
     assert parse_augment("shift=2").copies == Augment().copies
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from scipy.ndimage import label
@@ -198,3 +199,16 @@ def test_a_bundle_is_measured_through_the_devices_own_predictor(tiny_bundle: Pat
     assert (m.image_auroc, m.f1, m.false_reject_rate, m.false_accept_rate, m.threshold) == (1.0, 1.0, 0.0, 0.0, 20.0)
     assert m.pixel_auroc is not None and m.pixel_auroc > 0.99
     assert [(k.kind, k.n, k.rejected, k.regions, k.hits) for k in report.kinds] == [("spot", 2, 2, 2, 2)]
+
+
+def test_good_images_without_a_split_all_test_a_detector_that_was_taught_none_of_them(tmp_path: Path) -> None:
+    for i in range(12):
+        kind = "good" if i < 10 else "NG"
+        (tmp_path / kind).mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / kind / f"{i}.png"), np.random.default_rng(i).integers(60, 95, (64, 64), dtype=np.uint8))
+    taught = load_dataset(tmp_path)
+    assert len(taught.train) == 8 and sum(s.is_good for s in taught.test) == 2
+    again = load_dataset(tmp_path, spec=taught.spec, taught=taught.record)
+    assert sum(s.is_good for s in again.test) == 2
+    stranger = load_dataset(tmp_path, spec=taught.spec, taught=msgspec.structs.replace(taught.record, good_sha256=("0" * 16,)))
+    assert sum(s.is_good for s in stranger.test) == 10 and any("all 10 good images test" in note for note in stranger.notes)

@@ -35,7 +35,8 @@ def test_a_threshold_that_misses_most_bad_parts_says_so_in_red_and_what_another_
     lines = told.lines(LIMITS)
     assert lines[0].plain == "test split: rejects 2 of 120 good (1.7 %), misses 23 of 31 bad (74 %)"
     assert lines[1].plain == "  missed most: dent 6 of 6, scratch 17 of 24", "the worst kind first, none that is found"
-    assert len(lines) == 2, "2 % of these are 2 images: no threshold within the rate misses fewer"
+    assert lines[2].plain.startswith("  no threshold tells dent (AUROC 0.52) from good parts: if they are small"), "not the scratches"
+    assert len(lines) == 3, "2 % of these are 2 images: no threshold within the rate misses fewer"
     assert "\x1b[1;31mmisses 23 of 31 bad (74 %)" in drawn(lines, terminal=True)
     assert "\x1b[1;31mrejects" not in drawn(lines, terminal=True)
     assert "\x1b" not in drawn(lines, terminal=False), "plain text into a pipe"

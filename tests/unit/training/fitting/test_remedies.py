@@ -9,7 +9,7 @@ import pytest
 from edge_runtime.bundle import InputSpec, TileSpec
 from edge_runtime.preprocess import GAIN_MAX, Preprocessor
 from training.data import Dataset, load_dataset
-from training.fitting.remedies import shifts, with_brightness
+from training.fitting.remedies import steadied, variations, with_brightness
 
 
 def picture(seed: int, gain: float = 1.0) -> np.ndarray:
@@ -73,6 +73,12 @@ def test_brightness_is_left_alone_where_it_tells_bad_parts(tmp_path: Path) -> No
 
 def test_methods_that_know_places_learn_from_shifted_parts(tmp_path: Path) -> None:
     dataset = data(tmp_path, bad_gain=1.0)
-    augment, why = shifts(dataset, "padim")
+    augment, why = variations(dataset, "padim")
     assert augment is not None and augment.shift_px == 2 and augment.copies == 3 and "--augment none" in why
-    assert shifts(dataset, "mvg") == (None, "")
+    assert augment.lamp == 0 and augment.blur_px > 0  # pictures whose brightness is left as it comes show any lamp themselves
+    levelled, _, _ = steadied(dataset, "padim")
+    varied, _ = variations(levelled, "padim")
+    assert varied is not None and varied.lamp > 0
+    shared, _ = variations(dataset, "padim", "shared")
+    assert shared is not None and shared.copies == 1
+    assert variations(dataset, "mvg") == (None, "")

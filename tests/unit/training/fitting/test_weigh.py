@@ -9,7 +9,7 @@ import pytest
 from training.augment import Augment
 from training.data import Dataset, load_dataset
 from training.fitting import weigh as weighing
-from training.fitting.weigh import Seen, without_variations, worth
+from training.fitting.weigh import Seen, Weighed, without_variations, worth
 from training.lesson import Lesson
 from training.methods.base import Features
 from training.teach import teach
@@ -43,6 +43,11 @@ def test_variations_that_cost_little_or_nothing_are_kept() -> None:
 
 def test_a_price_within_the_noise_of_few_images_is_none() -> None:
     assert worth(seen(10, 10.8, 1, n=12, seed=1), seen(10, 11.2, 1, n=12, seed=1), seed=0)
+
+
+def test_a_detector_that_tells_painted_defects_badly_is_doubted() -> None:
+    assert "That is little" in Weighed(seen(10, 10.3, 1), seen(10, 10.2, 1), kept=True).sentence
+    assert "That is little" not in Weighed(seen(10, 14, 1), seen(10, 10.2, 1), kept=True).sentence
 
 
 def test_what_was_measured_is_said_and_the_variations_are_learnt(dataset: Dataset, tmp_path: Path) -> None:
