@@ -159,7 +159,10 @@ def fit(
     elif false_reject_rate is not None:
         rule = Rule(kind="conformal" if conformal else "false_reject_rate", target=false_reject_rate)
     some = "padim" if method == "auto" else method  # until the images were seen; auto takes a method that is computed as padim is
-    lesson = Lesson(some, preset, _parameters(set_ or []), backbone, weights, seed, rule, varied, source, minutes, resume, keep_odd)
+    lesson = Lesson(
+        some, preset, _parameters(set_ or []), backbone, weights, seed, rule, varied, outliers=source, minutes=minutes, resume=resume,
+        keep_odd=keep_odd,
+    )  # fmt: skip
     check_free(out, force or resume)
     resolve(lesson)
     with bars() as progress:
