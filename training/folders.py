@@ -114,12 +114,14 @@ def read_split(path: Path) -> Found:
 def _flat_masks(samples: list[Sample], folders: list[Path]) -> tuple[dict[Path, Path], list[str], list[str]]:
     """(masks by image, problems, notes) of masks directly in `folders`, without a folder for their kind: read where names tell."""
     bare = [s.path for s in samples if not s.is_good and s.mask_path is None]
+    unmasked = set(bare)
     used: dict[Path, Path] = {}
     problems: list[str] = []
     notes: list[str] = []
     for folder in folders:
-        masks, left = pair_masks(bare, folder)
+        masks, left = pair_masks([s.path for s in samples if not s.is_good], folder)
         several = Counter(masks.values())
+        masks = {image: mask for image, mask in masks.items() if image in unmasked}
         if unclear := [(image, mask) for image, mask in masks.items() if several[mask] > 1]:
             image, mask = unclear[0]
             problems.append(
