@@ -69,7 +69,8 @@ def _of_jpeg(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:
     if probed is None or probed.shape != image.shape or np.array_equal(probed, image):
         return None
     filled = int((image == 128).reshape(image.shape[0], -1).all(axis=1).sum())
-    return f"its data ends early and {filled} of its {image.shape[0]} rows are filled with gray; copy it again"
+    what = f"{filled} of its {image.shape[0]} rows are" if filled else "the end of its last rows is"
+    return f"its data ends early and {what} filled with gray; copy it again"
 
 
 def _segments(raw: bytes) -> Iterator[tuple[int, int, int]]:

@@ -22,9 +22,11 @@ import numpy as np
 from edge_runtime.errors import DataError
 from edge_runtime.hush import hushed
 from edge_runtime.images import MASK_FOLDERS, is_image, plain, says_good
+from training.encodings import NOT_UNDERSTOOD, decode_json, parse_xml, read_text, why
 from training.folders import TEST, TRAIN, say_words, with_own_split
-from training.layout import BAD, GOOD, Found, Sample
-from training.shapes import Shape, Shapes, as_runs, box, ellipse, pairs, runs_of_text
+from training.layout import BAD, GOOD, LISTED, Found, Sample
+from training.shapes import Shape, Shapes, as_runs, box, check, ellipse, pairs, runs_of_text
+from training.tables import names_images
 
 READ = "COCO, YOLO, Pascal VOC, CVAT for images or LabelMe"
 SUFFIXES = (".json", ".xml", ".txt", ".yaml", ".yml", ".names")
@@ -46,6 +48,9 @@ _MARKS = frozenset(
         "segmentation",
     }
 )
+
+_SAYS = frozenset({"label", "class", "category", "verdict", "result", "tag", "tags", "defect", "classification"})
+"""What a file that is named as an image may say of the whole image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +81,13 @@ class Annotations:
     notes: list[str] = field(default_factory=list)
     strays: list[Path] = field(default_factory=list)
     """Files of its form that belong to no image."""
+    unread: set[Path] = field(default_factory=set)
+    """Images whose annotation is a problem: nobody knows whether they are good."""
 
     def add(self, image: Path, drawn: Drawn) -> None:
-        """Together with what is known of it already."""
+        """Together with what is known of it already. Raises ValueError for places that are none."""
+        for shape in drawn.shapes:
+            check(shape)
         old = self.drawn.get(image)
         if old is not None:
             drawn = dataclasses.replace(drawn, labels=old.labels + drawn.labels, shapes=old.shapes + drawn.shapes)
@@ -93,6 +102,8 @@ class _Images:
         self.root = root
         self.paths: list[Path] = []
         self.files: dict[str, list[Path]] = {}
+        self.unknown: list[Path] = []
+        """Files that name images in a form that no reader knows."""
         for place, folders, files in os.walk(root):
             folders[:] = sorted(f for f in folders if not f.startswith("."))
             masks = any(plain(part) in MASK_FOLDERS for part in Path(place).relative_to(root).parts)
@@ -192,8 +203,10 @@ def read_annotated(root: Path) -> Found | None:
             f"data: {_say_strays(known)[0]}; what they mark would be taught as good. Expected files named as their images; rename them, or"
             " move them elsewhere"
         )
-    images = _Images(root).paths
+    images = [p for p in _Images(root).paths if p not in known.unread]
     notes = [*known.notes, *(f"{said}; they are left out" for said in _say_strays(known))]
+    if known.unread:
+        notes.append(f"{len(known.unread)} images have an annotation that could not be read: they count neither as good nor as bad")
     if known.listed_only and (strange := [p for p in images if p not in known.drawn]):
         notes.append(f"{len(strange)} images (the first: {strange[0]}) do not stand in the annotations; they are left out")
         images = [p for p in images if p in known.drawn]
@@ -210,6 +223,8 @@ def read_annotated(root: Path) -> Found | None:
             shapes = _shapes(drawn) if drawn.shapes else None
             samples.append(Sample(path, " + ".join(kinds), False, None, splits[path] or "train", shapes))
     good, bad = [s for s in samples if s.is_good], [s for s in samples if not s.is_good]
+    if not bad and not known.problems:
+        notes.append(f"{known.format} name no defect: all {len(good)} images are taken as good")
     if not good and not known.problems:
         kinds = ", ".join(dict.fromkeys(s.kind for s in bad))
         raise DataError(
@@ -247,11 +262,17 @@ def read_annotations(root: Path, beside: Iterable[Path] = ()) -> Annotations | N
         return None
     read = (*_read_json(images), *_read_xml(images), _read_yolo(images))
     found = [a for a in read if a is not None and (a.drawn or a.problems or a.strays)]
+    if images.unknown and not any(a.drawn or a.problems for a in found):
+        raise _refuse(images.unknown[0], "or something else about images, which it names, in a form that is not known")
     if not found:
         return None
     best = max(found, key=lambda a: (len(a.drawn), len(a.problems), len(a.strays)))
     if others := [a.format for a in found if a is not best]:
         best.notes.append(f"annotations are there as {best.format} and as {', '.join(others)}: the first are read, the others left out")
+    if images.unknown:
+        best.notes.append(
+            f"{len(images.unknown)} files name images in a form that is not read, and are left out (the first: {images.unknown[0]})"
+        )
     return best
 
 
@@ -286,13 +307,16 @@ def _read_json(images: _Images) -> list[Annotations]:
         raw = b""
         try:
             raw = path.read_bytes()
-            content = msgspec.json.decode(raw)
-        except (OSError, msgspec.DecodeError, RecursionError) as e:
+            content = decode_json(raw)
+        except (OSError, ValueError) as e:
+            raw = raw.replace(b"\0", b"")  # of UTF-16
             named = path.stem.lower() in stems or any(word in path.as_posix().lower() for word in ("annot", "coco"))
             # Half a file still says what it was; another program's file elsewhere is none of ours.
             if not (named or path.parent in beside or any(word in raw for word in (b'"images"', b'"annotations"', b'"shapes"'))):
                 continue
-            (labelme if path.stem.lower() in stems or b'"shapes"' in raw else coco).problems.append(
+            into = labelme if path.stem.lower() in stems or b'"shapes"' in raw else coco
+            into.unread |= {image for image in [images.stem(path.stem, path)] if image is not None}
+            into.problems.append(
                 f"{path}: expected annotations in JSON, could not read it ({e}): export it again, or move it elsewhere if it marks nothing"
             )
             continue
@@ -305,10 +329,13 @@ def _read_json(images: _Images) -> list[Annotations]:
                 raise _refuse(path, "of a table of images")
             elif (what := _foreign(content, path.stem.lower() in stems)) is not None:
                 raise _refuse(path, what)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
-            (coco if "images" in content else labelme).problems.append(
-                f"{path}: its annotations cannot be understood ({e!r}); export them again"
-            )
+            elif not (isinstance(content, dict) and "decision" in content) and names_images(path, images.paths):
+                images.unknown.append(path)
+        except NOT_UNDERSTOOD as e:
+            into = coco if "images" in content else labelme
+            into.unread |= {image for image in [images.stem(path.stem, path)] if image is not None}
+            into.unread |= {image for image, drawn in into.drawn.items() if drawn.source == path}
+            into.problems.append(f"{path}: its annotations cannot be understood ({why(e)}); export them again")
     return [coco, labelme]
 
 
@@ -320,50 +347,93 @@ def _foreign(content: Any, beside: bool) -> str | None:
             return "of CreateML"
         if "data" in keys and keys & {"annotations", "completions", "predictions"}:
             return "of Label Studio"
-        return "of COCO's results, without its list of images" if {"image_id", "bbox"} <= keys else None
+        if keys & {"annotator", "annotation_id", "lead_time"}:
+            return "of Label Studio (JSON-MIN)"
+        if keys & {"data_row", "Labeled Data"}:
+            return "of Labelbox"
+        return "of COCO's results, without its list of images" if "image_id" in keys else None
     if not isinstance(content, dict) or "decision" in content:  # the archive's own record of a decision
         return None
     if "_via_img_metadata" in content or any(isinstance(v, dict) and {"filename", "regions"} <= set(v) for v in content.values()):
         return "of VGG's image annotator (VIA)"
     for keys, name in (
-        ({"objects", "size"}, "of Supervisely"), ({"items", "categories"}, "of Datumaro"), ({"item", "annotations"}, "of Darwin"),
+        ({"images", "categories"}, "of COCO without its list of annotations, half an export"),
+        ({"_via_settings"}, "of VGG's image annotator (VIA)"), ({"items", "dm_format_version"}, "of Datumaro"),
+        ({"items", "infos"}, "of Datumaro"), ({"items", "categories"}, "of Datumaro"), ({"objects", "size"}, "of Supervisely"),
+        ({"item", "annotations"}, "of Darwin"),
         ({"asset", "regions"}, "of VoTT"),
     ):  # fmt: skip
         if keys <= set(content):
             return name
-    if (beside or "annotations" in content) and (marks := sorted(_MARKS & {str(k).lower() for k in content})):
+    known = _MARKS | _SAYS if beside else _MARKS
+    if (beside or "annotations" in content) and (marks := sorted(known & {str(k).lower() for k in content})):
         return f"of an unknown format (with {', '.join(marks)})"
     return None
 
 
 def _add_coco(into: Annotations, content: dict[str, Any], images: _Images, path: Path) -> None:
-    names = {c["id"]: str(c.get("name", c["id"])) for c in content.get("categories") or []}
-    by_id: dict[Any, Path] = {}
-    missing = []
+    names = {_id(c["id"]): str(c.get("name", c["id"])) for c in content.get("categories") or []}
+    by_id: dict[str, Path | None] = {}
+    missing, lost = [], []
+    names_of: dict[str, set[str]] = {}
     for entry in content["images"]:
-        image = images.named(str(entry["file_name"]), path)
+        image, number = images.named(str(entry["file_name"]), path), _id(entry["id"])
+        names_of.setdefault(number, set()).add(str(entry["file_name"]))
+        by_id[number] = image
         if image is None:
             missing.append(str(entry["file_name"]))
             continue
-        by_id[entry["id"]] = image
         into.add(image, Drawn((), (), _size(entry.get("width"), entry.get("height")), False, path))
     for entry in content["annotations"]:
-        if (image := by_id.get(entry["image_id"])) is None:
+        if (number := _id(entry["image_id"])) not in by_id:
+            lost.append(number)
             continue
-        label = names.get(entry.get("category_id"), f"category {entry.get('category_id')}")
-        shapes = () if says_good(label) else _coco_shapes(entry)
-        into.add(image, dataclasses.replace(into.drawn[image], labels=(label,), shapes=shapes))
+        if (image := by_id[number]) is None:
+            continue
+        label = names.get(_id(entry.get("category_id")), f"category {entry.get('category_id')}")
+        old = into.drawn[image]
+        try:
+            shapes = () if says_good(label) else _coco_shapes(entry, old.wh)
+            into.add(
+                image, Drawn((label,), shapes, old.wh or next((s.box_xywh[2:] for s in shapes if s.kind == "runs"), None), False, path)
+            )
+        except NOT_UNDERSTOOD as e:
+            raise ValueError(f"the annotation {entry.get('id')} of {image.name}: {why(e)}") from e
+    if shared := [number for number, called in names_of.items() if len(called) > 1]:
+        count = sum(len(names_of[number]) for number in shared)
+        into.problems.append(f"{path}: {count} images share an id ({_listed(shared)}): nobody knows whose marks are whose; export it again")
+    elif lost:
+        into.problems.append(
+            f"{path}: {len(lost)} annotations belong to no image (image_id {_listed(lost)}); export it again, with its images"
+        )
+    if shared or lost:
+        into.unread |= {image for image, drawn in into.drawn.items() if drawn.source == path and not drawn.labels}
     if missing:
         into.notes.append(f"{len(missing)} images of {path} are not there, or more than once (the first: {missing[0]})")
-    if missing and not by_id:
+    if missing and not any(by_id.values()):
         into.problems.append(f"{path}: none of its {len(missing)} images is there (the first: {missing[0]}); put the images beside it")
 
 
-def _coco_shapes(entry: dict[str, Any]) -> tuple[Shape, ...]:
+def _id(value: Any) -> str:
+    """Of an image or a category: some tools write numbers as text, or with a point."""
+    if isinstance(value, dict | list):
+        raise ValueError(f"expected an id, found {str(value)[:40]}")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _listed(ids: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(ids))
+    return ", ".join(unique[:LISTED]) + (", …" if len(unique) > LISTED else "")
+
+
+def _coco_shapes(entry: dict[str, Any], wh: tuple[int, int] | None) -> tuple[Shape, ...]:
+    """`wh`: of the image, where the file states it."""
     outline = entry.get("segmentation")
     if isinstance(outline, dict):
-        height, width = outline["size"]
+        height, width = (int(n) for n in outline["size"])
         counts = outline["counts"]
+        if wh is not None and wh != (width, height):
+            raise ValueError(f"expected runs over its image of {wh[0]}x{wh[1]}, found some over {width}x{height}")
         return (Shape("runs", runs=runs_of_text(counts) if isinstance(counts, str) else as_runs(counts), box_xywh=(0, 0, width, height)),)
     if polygons := [p for p in outline or [] if len(p) >= 6]:
         return tuple(Shape("polygon", pairs(p)) for p in polygons)
@@ -417,13 +487,13 @@ def _read_xml(images: _Images) -> list[Annotations]:
     voc, cvat = Annotations("Pascal VOC annotations"), Annotations("CVAT annotations", listed_only=True)
     stems = {p.stem.lower() for p in images.paths}
     for path in images.files.get(".xml", []):
+        raw = b""
         try:
             raw = path.read_bytes()
-            if b"<!ENTITY" in raw:
-                raise ET.ParseError("it defines entities")
-            root = ET.fromstring(raw)
-        except (OSError, ET.ParseError) as e:
-            if path.stem.lower() in stems or "annot" in path.name.lower():
+            root = parse_xml(raw)
+        except (OSError, ValueError) as e:
+            if path.stem.lower() in stems or "annot" in path.name.lower() or b"<annotation" in raw or names_images(path, images.paths):
+                voc.unread |= {image for image in [images.stem(path.stem, path)] if image is not None}
                 voc.problems.append(f"{path}: expected annotations in XML, could not read it: {e}")
             continue
         try:
@@ -435,8 +505,11 @@ def _read_xml(images: _Images) -> list[Annotations]:
                 _add_cvat(cvat, root, images, path)
             elif path.stem.lower() in stems:
                 raise _refuse(path, f"of an unknown format (<{root.tag}>)")
-        except (KeyError, TypeError, ValueError) as e:
-            voc.problems.append(f"{path}: its annotations cannot be understood ({e!r}); export them again")
+            elif names_images(path, images.paths):
+                images.unknown.append(path)
+        except NOT_UNDERSTOOD as e:
+            voc.unread |= {image for image in [images.stem(path.stem, path)] if image is not None}
+            voc.problems.append(f"{path}: its annotations cannot be understood ({why(e)}); export them again")
     return [voc, cvat]
 
 
@@ -525,8 +598,9 @@ def _read_yolo(images: _Images) -> Annotations | None:
     rows = 0
     for image, path in pairs_:
         try:
-            marks = [_yolo_row(line.split()) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            marks = [_yolo_row(line.split()) for line in read_text(path).splitlines() if line.strip()]
         except (OSError, ValueError) as e:
+            found.unread.add(image)
             wrong.append(f"{path}: expected rows of YOLO (class x y width height, as shares of the image), found something else: {e}")
             continue
         rows += len(marks)
@@ -542,7 +616,7 @@ def _read_yolo(images: _Images) -> Annotations | None:
 def _is_yolo(path: Path) -> bool:
     """Whether a text of no image marks something."""
     try:
-        return bool([_yolo_row(line.split()) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()])
+        return bool([_yolo_row(line.split()) for line in read_text(path).splitlines() if line.strip()])
     except (OSError, ValueError):
         return False
 
@@ -554,6 +628,8 @@ def _text_of(image: Path, texts: Sequence[Path]) -> Path | None:
 
 def _yolo_row(cells: Sequence[str]) -> tuple[int, Shape]:
     numbers = [float(c) for c in cells]
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"a number that is none in {' '.join(cells)[:60]!r}")
     if len(numbers) < 5 or numbers[0] != int(numbers[0]) or numbers[0] < 0:
         raise ValueError(f"a row {' '.join(cells)[:60]!r}")
     if any(not -0.02 <= n <= 1.02 for n in numbers[1:]):

@@ -25,7 +25,7 @@ from training.formats import find
 from training.inspect.promise import say_flat, say_lacking
 from training.layout import Sample, find_bad, say_orphans
 from training.left_out import say_left_out, say_pages
-from training.masks import beyond, settle, size_of_truth
+from training.masks import beyond, say_sizes, settle, size_of_truth
 from training.methods.base import Progress, silent
 
 TilesFor = Callable[[tuple[int, int] | None], TileSpec | None]
@@ -342,15 +342,16 @@ def _check_masks(samples: Sequence[Sample], facts: Sequence[Facts]) -> tuple[tup
     """The samples with their masks read beside their siblings, and notes. Raises DataError for masks that cannot be what they should."""
     settled, found = settle(samples)
     problems: list[str] = []
+    sizes = []
     for sample, fact in zip(samples, facts, strict=True):
         size = size_of_truth(sample, found)
         if isinstance(size, DataError):
             problems.append(str(size))
         elif size is not None and size != fact.wh:
-            problems.append(f"{sample.truth_name}: expected the size of its image, {fact.wh[0]}x{fact.wh[1]}, found {size[0]}x{size[1]}")
+            sizes.append((sample, size, fact.wh))
         elif (outside := beyond(sample, fact.wh)) is not None:
             problems.append(outside)
-    refuse([*problems, *found.problems], inspected=True)
+    refuse([*say_sizes(sizes), *problems, *found.problems], inspected=True)
     return settled, list(found.notes)
 
 

@@ -10,13 +10,12 @@ from edge_runtime.images import MASK_FOLDERS, is_image, is_of_system, plain, say
 from training.annotations import SUFFIXES, read_annotations
 from training.folders import ASIDE, TEST, TRAIN, WRAPPERS, holds_masks, is_aside
 from training.layout import LISTED, Found, Sample, folders_in, pair_masks
+from training.lists import LISTS
 from training.masks import marked
 from training.names import word_in
 from training.tables import header_of, names_images
+from training.twins import NAMED, masks_among
 
-TAILS = ("_mask", "_gt", "_label", "_seg")
-_LIST_SUFFIXES = (".txt", ".tsv", ".jsonl", ".yaml", ".yml", ".lst")
-"""Of text that may say which images are bad in a form that is not read."""
 _OTHERS = frozenset({".git", ".venv", ".cache", ".ipynb_checkpoints", ".dvc"})
 _HIDDEN = "are hidden (a name that begins with a point)"
 _OF_SYSTEM = "are thumbnails, or deleted, in folders that a system made"
@@ -37,13 +36,12 @@ def refuse_bad_name(path: Path) -> None:
 
 def refuse_nearby(path: Path, images: Sequence[Path]) -> None:
     """Raises DataError where files in or beside the folder `path`, or masks, say which of its `images` are bad, and would not be read."""
-    for image in images:
-        tail = next((t for t in TAILS if image.stem.lower().endswith(t)), None)
-        if tail and any(other.stem == image.stem[: -len(tail)] for other in images):
-            raise DataError(
-                f"data: {image} is named as the mask of an image beside it, and would be taught as a good part; put masks into a folder"
-                " masks, and bad images into a folder beside those of good ones"
-            )
+    if among := masks_among(images):
+        mask, image = next(iter(among.items()))
+        raise DataError(
+            f"data: {mask} is named as the mask of {image.name} beside it, as are {len(among)}, and would be taught as a good part; put"
+            " masks into a folder masks, and bad images into a folder beside those of good ones"
+        )
     above = [path.resolve().parent]
     if plain(above[0].name) in TRAIN | TEST | WRAPPERS:
         above.append(above[0].parent)
@@ -53,7 +51,7 @@ def refuse_nearby(path: Path, images: Sequence[Path]) -> None:
                 if inside == folder or inside.name == path.name:
                     _refuse_masks(images, inside)
     for place in above:
-        files = [p for p in _files(place) if p.suffix.lower() in (*SUFFIXES, *_LIST_SUFFIXES, ".csv")]
+        files = [p for p in _files(place) if p.suffix.lower() in (*SUFFIXES, *LISTS, ".csv")]
         files += [p for f in _folders(place) if plain(f.name) in ASIDE for d in (f, *_folders(f)) for p in _files(d)]
         _refuse_files(path, images, place, files)
 
@@ -88,7 +86,7 @@ def _refuse_files(path: Path, images: Sequence[Path], place: Path, files: list[P
                 f"data: {file} (columns {','.join(header_of(file))}) names images of {path}; all of them would be taught as good. Give the"
                 " table instead, with the columns path,label, or move it elsewhere"
             )
-        is_list = file.suffix.lower() in _LIST_SUFFIXES and file not in used and file.parent == place
+        is_list = file.suffix.lower() in LISTS and file not in used and file.parent == place
         if is_list and names_images(file, list(images)) and not _is_plain_list(file, len(images)):
             raise DataError(
                 f"data: {file} names images of {path}; if it says which are bad, save it as .csv with the columns path,label, and give"
@@ -113,6 +111,12 @@ def doubted(found: Found, root: Path, by_table: bool) -> Found:
         problems.append(
             f"{called[0].path}: lies among good images, and its name calls it bad, as do those of {len(called)} of {len(good)}; move such"
             " images to a folder of bad ones, rename them, or list all images in a .csv of path,label"
+        )
+    if among := masks_among([s.path for s in found.samples]):
+        mask, image = next(iter(among.items()))
+        problems.append(
+            f"{mask}: is the mask of {image.name} by its name and what it shows, as are {len(among)} images that would count as parts; put"
+            " masks into a folder of their own, called masks"
         )
     if not by_table:
         problems += _masks_of_good(good, found, root)
@@ -149,7 +153,7 @@ def _say_unused(found: Found, root: Path) -> list[str]:
         for name in sorted(files):
             seen += 1
             path = place / name
-            no_part = path.stem.lower().endswith(TAILS) or name.startswith("._") or not is_image(Path(name.lstrip(".")))
+            no_part = path.stem.lower().endswith(NAMED) or name.startswith("._") or not is_image(Path(name.lstrip(".")))
             if no_part or seen > _MOST_FILES or os.path.realpath(path) in known or not path.is_file():
                 continue
             parts = path.relative_to(root).parts

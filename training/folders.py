@@ -1,5 +1,6 @@
 """Layouts that are told by the names of folders: good beside bad, with or without a folder for each split, in whatever words."""
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from edge_runtime.images import MASK_FOLDERS, is_unsettled, known_words, nearly_
 from training.layout import BAD, GOOD, LISTED, Found, Sample, folders_in, images_in, pair_masks, say_orphans
 from training.names import claims_in, denied_in, half_good, is_no_kind, tokens_of, word_in
 from training.split import hold_back
+from training.twins import masks_among
 
 TRAIN = frozenset({"train", "training", "trainset", "traindata"})
 TEST = frozenset({"test", "testing", "testset", "testdata", "val", "valid", "validation", "eval"})
@@ -91,6 +93,10 @@ def read_split(path: Path) -> Found:
             f"data: expected in {train_folders[0]} a folder that is called good, found {kinds_seen}; rename the one that holds good"
             f" images. Words for good | bad: {known_words()}"
         )
+    folders_of_masks = [f for p in (path, *train_folders, *test_folders) for f in folders_in(p) if holds_masks(f)]
+    flat, wrong, said = _flat_masks([*bad, *test], folders_of_masks)
+    bad, test = ([dataclasses.replace(s, mask_path=flat.get(s.path, s.mask_path)) for s in side] for side in (bad, test))
+    problems, notes = problems + wrong, notes + said
     kinds_of_test = {k.name for f in test_folders for k in folders_in(f)}
     splits = {f.name for f in (*train_folders, *test_folders)}
     for folder in (f for t in truths for f in folders_in(t) if f.name not in kinds_of_test | splits and not says_good(f.name)):
@@ -106,6 +112,30 @@ def read_split(path: Path) -> Found:
     )
     notes += say_words([*train, *bad, *test]) if name.startswith("folders") else []
     return Found(name, tuple(train), tuple(test), tuple(bad), tuple(orphans), tuple(notes), tuple(problems))
+
+
+def _flat_masks(samples: list[Sample], folders: list[Path]) -> tuple[dict[Path, Path], list[str], list[str]]:
+    """(masks by image, problems, notes) of masks directly in `folders`, without a folder for their kind: read where names tell."""
+    bare = [s.path for s in samples if not s.is_good and s.mask_path is None]
+    unmasked = set(bare)
+    used: dict[Path, Path] = {}
+    problems: list[str] = []
+    notes: list[str] = []
+    for folder in folders:
+        masks, left = pair_masks([s.path for s in samples if not s.is_good], folder)
+        several = Counter(masks.values())
+        masks = {image: mask for image, mask in masks.items() if image in unmasked}
+        if unclear := [(image, mask) for image, mask in masks.items() if several[mask] > 1]:
+            image, mask = unclear[0]
+            problems.append(
+                f"{folder}: {mask.name} may be the mask of {several[mask]} images of that name (one is {image}); put masks into a folder"
+                f" for each kind, as {folder / image.parent.name}"
+            )
+        used |= {image: mask for image, mask in masks.items() if several[mask] == 1}
+        known = {s.path.stem for s in samples}
+        wrong, said = say_orphans(folder, [] if masks else bare, [m for m in left if m.stem.removesuffix("_mask") not in known])
+        problems, notes = problems + wrong, notes + said
+    return used, problems, notes
 
 
 def read_sides(path: Path) -> Found:
@@ -273,6 +303,4 @@ def _paired(images: list[Path], folder: Path, places: list[Path]) -> tuple[dict[
         masks, left = pair_masks(images, place)
         if masks or (left and (place.name == folder.name or place.parent == folder)):
             return masks, left if place.name == folder.name or place.parent == folder else []
-    tails = {tail: [p for p in images if p.stem.lower().endswith(tail)] for tail in ("_mask", "_gt", "_label", "_seg")}
-    stems = {p.stem: p for p in images}
-    return {stems[m.stem[: -len(tail)]]: m for tail, masks_ in tails.items() for m in masks_ if m.stem[: -len(tail)] in stems}, []
+    return {image: mask for mask, image in masks_among(images).items()}, []

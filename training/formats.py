@@ -38,6 +38,7 @@ from training.layout import (
     images_in,
 )
 from training.left_out import say_left_out
+from training.lists import refuse_lists, say_sheets
 from training.masks import marked
 from training.tables import header_of, is_labels, names_images, read_csv, read_visa
 
@@ -90,7 +91,7 @@ def _find(path: Path) -> Found:
         alone = inside[0] if len(inside) == 1 else None
         if alone is not None and (_holds(alone) or (plain(alone.name) in WRAPPERS and images_in(alone))):
             found = _find(alone)
-            return dataclasses.replace(found, notes=(f"the data lies in {alone}", *found.notes))
+            return dataclasses.replace(found, notes=(f"the data lies in {alone}", *found.notes, *say_sheets(path)))
     return _plain(path)
 
 
@@ -98,10 +99,6 @@ def _holds(path: Path, deep: int = 3) -> bool:
     """Whether folders in one another, each alone in its place as archives unpack them, hold a layout at last."""
     inside = [f for f in folders_in(path) if not is_aside(f)]
     return any(p.fits(path) for p in FORMATS) or (deep > 0 and len(inside) == 1 and not images_in(path) and _holds(inside[0], deep - 1))
-
-
-LISTS = (".txt", ".tsv", ".jsonl", ".yaml", ".yml", ".lst")
-"""Text that may say which images are bad in a form that is not read."""
 
 
 def _plain(path: Path) -> Found:
@@ -118,12 +115,8 @@ def _plain(path: Path) -> Found:
                     " would count as good; correct the table, or move it elsewhere"
                 )
         notes = [f"{t.name} (columns {','.join(h) or 'none'}) says nothing about images; it is left out" for t, h in headers.items()]
-        if sheets := [p for p in sorted(path.iterdir()) if p.suffix.lower() in (".xlsx", ".xls", ".ods", ".tsv") and p.is_file()]:
-            notes.append(f"{_names(sheets)} is not read; if it says which images are bad, save it as .csv with the columns path,label")
-        if lists := [p for kind in LISTS for p in sorted(path.glob(f"*{kind}")) if p.is_file() and names_images(p, images)]:
-            raise DataError(
-                f"{lists[0]}: names images beside it; if it says which are bad, save it as .csv with the columns path,label, else move it"
-            )
+        notes += say_sheets(path)
+        refuse_lists(path, images)
         notes += say_archive(images)
         if (said := say_by_name(images)) is not None:
             bad = [Sample(p, BAD, False, None, "test") for p, good in said.items() if not good]

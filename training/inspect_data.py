@@ -21,7 +21,7 @@ from training.inspect.promise import UNMEASURED, say_flat, say_lacking
 from training.inspect.swapped import MOST, say_swapped
 from training.layout import Found, Sample, find_bad, first_of
 from training.left_out import say_left_out, say_pages
-from training.masks import Survey, beyond, settle, size_of_truth
+from training.masks import Survey, beyond, say_sizes, settle, size_of_truth
 
 BROKEN = "the layout is broken"
 UNREADABLE = "cannot be read"
@@ -242,7 +242,7 @@ def _masks(samples: tuple[Sample, ...], facts: list[Facts], found: Survey) -> tu
             unreadable.append(str(size))
             continue
         if size is not None and size != fact.wh:
-            sizes.append(f"{sample.truth_name} is {size[0]}x{size[1]}, its image {fact.wh[0]}x{fact.wh[1]}")
+            sizes.append((sample, size, fact.wh))
         elif (outside := beyond(sample, fact.wh)) is not None:
             beyonds.append(outside)
         if sample.mask_path is not None and not found.marked[sample.mask_path]:
@@ -252,7 +252,7 @@ def _masks(samples: tuple[Sample, ...], facts: list[Facts], found: Survey) -> tu
     findings = [
         Finding(what="masks that cannot be read", items=unreadable),
         Finding(what="masks that cannot be meant so", items=list(found.problems)),
-        Finding(what="masks of another size than their image", items=sizes),
+        Finding(what="masks of another size than their image", items=say_sizes(sizes)),
         Finding(what="marks outside of their image", items=beyonds),
         Finding(what="empty masks: these parts count as images, not by their pixels", items=[str(s.mask_path) for s in empty]),
         Finding(what="bad images without a mask, where others have one", items=[str(s.path) for s in bare] if some else []),

@@ -10,6 +10,7 @@ from edge_runtime.images import MASK_FOLDERS, is_image, is_of_system, plain, say
 from edge_runtime.masks import Colour
 from training.names import half_good
 from training.shapes import Shapes
+from training.twins import masks_among
 
 GOOD = "good"
 BAD = "bad"
@@ -172,7 +173,9 @@ def find_bad(bad: Path | None, masks: Path | None) -> tuple[list[Sample], list[P
     for kind, folder in kinds:
         images = images_in(folder) if folder == bad else _below(folder)
         inner = masks / kind if masks is not None and folder != bad and (masks / kind).is_dir() else masks
-        paired, _ = pair_masks(images, inner)
+        among = masks_among(images)
+        images = [p for p in images if p not in among]
+        paired = {image: mask for mask, image in among.items()} | pair_masks(images, inner)[0]
         used.update(paired.values())
         found += [Sample(p, kind, False, paired.get(p), "bad") for p in images]
     if not found:

@@ -94,6 +94,23 @@ def size_of_truth(sample: "Sample", found: Survey) -> tuple[int, int] | DataErro
     return None if sample.shapes is None else sample.shapes.wh
 
 
+def say_sizes(wrong: Sequence[tuple["Sample", tuple[int, int], tuple[int, int]]]) -> list[str]:
+    """A sentence a file whose (sample, its stated size, its image's size) differ: one annotation file may speak of many images."""
+    by_file: dict[str, list[tuple[Sample, tuple[int, int], tuple[int, int]]]] = {}
+    for entry in wrong:
+        by_file.setdefault(entry[0].truth_name, []).append(entry)
+    said = []
+    for name, entries in by_file.items():
+        sample, stated, wh = entries[0]
+        there, here = f"{stated[0]}x{stated[1]}", f"{wh[0]}x{wh[1]}"
+        if sample.mask_path is not None:
+            said.append(f"{name}: expected the size of its image, {here}, found {there}")
+        else:
+            count = f"of {len(entries)} images (the first: {sample.path.name})" if len(entries) > 1 else f"of {sample.path.name}"
+            said.append(f"{name}: expected the size {count}, {here}, found {there}; was the picture scaled since? Export it again")
+    return said
+
+
 def beyond(sample: "Sample", wh: tuple[int, int]) -> str | None:
     """A sentence where a mark that annotations draw lies outside of its picture of `wh`, or most of it."""
     if sample.shapes is None or sample.shapes.relative:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 Point = tuple[float, float]
+_FARTHEST = 1e6
+"""Pixels; no picture is that large."""
 _SHIFT = 4
 """Binary digits behind the point that OpenCV draws with."""
 
@@ -41,8 +43,22 @@ class Shapes:
     """The file that says so, for messages."""
 
 
+def check(shape: Shape) -> None:
+    """Raises ValueError for places that no picture has, and for runs that do not fill theirs."""
+    if not (np.abs(np.array(shape.points, dtype=np.float64)) < _FARTHEST).all():  # false for NaN, too
+        raise ValueError(f"expected places in pixels, found {' '.join(f'{v:g}' for p in shape.points for v in p)[:60]}")
+    if shape.kind == "runs":
+        x, y, width, height = shape.box_xywh
+        if not 0 < width < _FARTHEST or not 0 < height < _FARTHEST or max(abs(x), abs(y)) >= _FARTHEST:
+            raise ValueError(f"expected runs over an area, found one of {width}x{height} at {x},{y}")
+        if sum(shape.runs) != width * height:
+            raise ValueError(f"expected runs over all {width * height} pixels of {width}x{height}, found some over {sum(shape.runs)}")
+
+
 def box(x: float, y: float, width: float, height: float) -> Shape:
-    """From its corner and size."""
+    """From its corner and size. Raises ValueError for a size below 0."""
+    if width < 0 or height < 0:
+        raise ValueError(f"expected a box's width and height, found {width:g} and {height:g}")
     return Shape("box", ((x, y), (x + width, y + height)))
 
 

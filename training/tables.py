@@ -6,7 +6,10 @@ import io
 import itertools
 import os
 import re
+import zipfile
+import zlib
 from pathlib import Path
+from urllib.parse import unquote
 
 from edge_runtime.errors import DataError
 from edge_runtime.images import says_good
@@ -19,6 +22,8 @@ from training.masks import marked
 SPLITS = ("train", "test", "bad")
 _SPLIT_WORDS = {"training": "train", "val": "test", "valid": "test", "validation": "test", "testing": "test"}
 _MOST_TEXT = 1 << 20
+_UPLOADED = re.compile(r"[0-9a-f]{4,32}[-_]")
+"""What Label Studio puts before a file's name when it is uploaded."""
 
 Row = tuple[int, dict[str, str]]
 """(line of the file, cells by the header's name in lower case)."""
@@ -31,12 +36,20 @@ def header_of(path: Path) -> list[str]:
     """
     try:
         with path.open("rb") as file:
-            start = file.readline()
-            start += file.read(1) if start.startswith(codecs.BOM_UTF16_LE) else b""
+            start = file.read(_MOST_TEXT)
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror}") from e
-    text = start.decode("utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig", "replace").strip()
-    return [c.strip().lower() for c in next(csv.reader([text], delimiter=_delimiter(text)), [])]
+    text = start.decode("utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig", "replace")
+    text = _first_line(text).strip()
+    try:
+        return [c.strip().lower() for c in next(csv.reader([text], delimiter=_delimiter(text)), [])]
+    except csv.Error as e:
+        raise DataError(f"{path} line 1: expected a header with path,label, found something else ({e})") from e
+
+
+def _first_line(text: str) -> str:
+    """Up to the end of a line as any system writes it: a carriage return alone is old Macs'."""
+    return re.split(r"[\r\n]", text, maxsplit=1)[0]
 
 
 def is_labels(path: Path) -> bool:
@@ -63,11 +76,13 @@ def names_images(path: Path, images: list[Path]) -> bool:
     is short.
     """
     try:
-        text = path.read_bytes()[:_MOST_TEXT].decode("utf-8", "replace").lower()
+        text = _text_in(path).lower()
     except OSError:
         return False
-    lines = [re.split(r"[\s,;:\t\"'|/\\\\<>(){}\[\]]+", line.strip()) for line in text.splitlines() if line.strip()]
-    words = {word for line in lines for word in line}
+    apart = r",;:\t\"'|/\\<>(){}\[\]"
+    lines = [re.split(rf"[\s{apart}]+", line.strip()) for line in text.splitlines() if line.strip()]
+    words = {*(w for line in lines for w in line), *(w.strip() for w in re.split(rf"[\r\n{apart}]+", text))}  # names may hold blanks
+    words |= {w[found.end() :] for w in words if (found := _UPLOADED.match(w))}
     if any(p.name.lower() in words for p in images):
         return True
     stems = {p.stem.lower() for p in images}
@@ -84,6 +99,22 @@ def names_images(path: Path, images: list[Path]) -> bool:
 
     said = [speaks(line) for line in lines]
     return sum(said) * 2 >= len(said) - (len(said) > 1 and not said[0]) > 0  # a header names none
+
+
+def _text_in(path: Path) -> str:
+    """Of a text file, or of a spreadsheet, which is XML in a ZIP; URLs' own signs are what they stand for."""
+    if path.suffix.lower() in (".xlsx", ".ods"):
+        try:
+            with zipfile.ZipFile(path) as parts:
+                raw = b"\n".join(parts.open(n).read(_MOST_TEXT) for n in parts.namelist() if n.endswith(".xml"))
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError):
+            return ""
+    else:
+        with path.open("rb") as file:
+            raw = file.read(_MOST_TEXT)
+    if raw.count(b"\0") > len(raw) // 4:  # UTF-16 of a language with Latin letters
+        return raw.decode("utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-16-le", "replace")
+    return unquote(raw.decode("utf-8-sig", "replace"))
 
 
 def read_csv(path: Path) -> Found:
@@ -258,7 +289,7 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
         raise DataError(f"{path}: cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise DataError(f"{path}: expected UTF-8 text, found a byte {e.object[e.start]:#04x} at {e.start}; save the table as UTF-8") from e
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text.partition("\n")[0]), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(_first_line(text)), strict=True)
     try:
         return [(reader.line_num, [c.strip() for c in cells]) for cells in reader if any(c.strip() for c in cells)]
     except csv.Error as e:

@@ -48,7 +48,8 @@ def test_a_jpeg_that_was_cut_and_ended_again_is_named(tmp_path: Path, coding: st
 def test_a_jpeg_that_lacks_its_last_row_is_named(tmp_path: Path) -> None:
     whole = jpeg(photograph(), "plain")
     cut = whole[: int(len(whole) * 0.98)] + b"\xff\xd9"
-    assert damage(cut, cv2.imdecode(np.frombuffer(cut, np.uint8), cv2.IMREAD_UNCHANGED)) is not None
+    said = damage(cut, cv2.imdecode(np.frombuffer(cut, np.uint8), cv2.IMREAD_UNCHANGED))
+    assert said is not None and "filled with gray" in said and " 0 of" not in said
 
 
 @pytest.mark.parametrize("coding", CODINGS)

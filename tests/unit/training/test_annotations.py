@@ -184,7 +184,7 @@ def test_images_that_the_annotations_do_not_know_are_left_out(tmp_path: Path) ->
 def test_annotations_for_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
     names = [part(tmp_path / f"{i}.jpg", i).name for i in range(6)]
     coco(tmp_path / "a.json", names, names[:1], wh=(2 * W, 2 * H))
-    with pytest.raises(DataError, match=r"a\.json: expected the size of its image, 80x64, found 160x128"):
+    with pytest.raises(DataError, match=r"a\.json: expected the size of 0.jpg, 80x64, found 160x128"):
         load_dataset(tmp_path)
     assert [f.what for f in inspect_data(tmp_path).summary.findings] == ["masks of another size than their image"]
 
