@@ -28,7 +28,8 @@ from export.child import golden_in_child, run_in_child
 from export.envelope import BUDGET_S, envelope_of
 from export.gate import Gate, Judged
 from export.model_info import write_model_info
-from export.workshop import Workshop
+from export.workshop import Workshop, openvino_backbone
+from training.backbones import Backbone
 from training.calibrate import OF_GOOD, Scores, apply_rule
 from training.core.places import put
 from training.data import Dataset
@@ -229,7 +230,11 @@ class _Export:
         painted = built.painted
         if self.paints and painted is None:
             seed = self.run.info.seed + PAINTED_SEED
-            painted = painted_scores(self.run, self.run.detector(), self.dataset, self.gate.prepare, self.paints, self.progress, seed)
+            detector = self.run.detector()
+            # A learnt network is no backbone of the house's, whose conversion is known.
+            trunk = detector.backbone
+            run = openvino_backbone(self.dataset)(trunk) if isinstance(trunk, Backbone) else None
+            painted = painted_scores(self.run, detector, self.dataset, self.gate.prepare, self.paints, self.progress, seed, run)
         return accept(self.options.accept, self.run.info.rule, built.threshold, built.judged, built.held_out, painted, self.run.info.apart)
 
     def _tell(self, built: _Built) -> Told | None:

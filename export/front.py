@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
-import openvino as ov
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -26,11 +23,11 @@ from export.accept import Asked
 from export.build import Options, build
 from export.build import Report as Built
 from export.cli import show_report
-from export.convert import convert_trunk
 from export.envelope import BUDGET_S
 from export.package import check_out
+from export.workshop import openvino_backbone
 from training.augment import parse_augment
-from training.backbones import DEFAULT_BACKBONE, Backbone, BackboneSpec, build_backbone
+from training.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
 from training.calibrate import Rule
 from training.console import bars, input_options, say
 from training.data import Dataset, load_dataset, read_names, refuse_none_left
@@ -304,32 +301,6 @@ def verdict(released: Released) -> list[str]:
         f"bundle {released.bundle} ({released.precision}), report {released.page}, taught {released.run}; {released.seconds:.0f} s",
         f'next: bundle = "{released.bundle}" in the recipe, then `lineside check STATION.toml`',
     ]
-
-
-def openvino_backbone(dataset: Dataset) -> Callable[[Backbone], BackboneFn]:
-    """A frozen backbone run by OpenVINO in FP32, which takes a third of torch's time; the gate compares the two.
-
-    What it gives converts a backbone once, however often it is asked: it is for one lesson, whose weights are always the same.
-    """
-    made: dict[BackboneSpec, BackboneFn] = {}
-
-    def make(backbone: Backbone) -> BackboneFn:
-        if backbone.spec in made:
-            return made[backbone.spec]
-        graph = convert_trunk(backbone, dataset.spec.height, dataset.spec.width).convolutions
-        request = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
-
-        def run(batch: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
-            rows = []
-            for picture in batch:
-                request.infer({0: picture[None]}, share_inputs=True)
-                rows.append([request.get_output_tensor(i).data[0].copy() for i in range(len(backbone.spec.strides))])
-            return [np.stack(level) for level in zip(*rows, strict=True)]
-
-        made[backbone.spec] = run
-        return run
-
-    return make
 
 
 def _expected(dataset: Dataset, lesson: Lesson, backbone_fn: Callable[[Backbone], BackboneFn]) -> float:

@@ -34,10 +34,10 @@ def test_photographs_in_a_bundle_and_a_page_out(
     released = make_release(data_dir, request, say=lambda text: said.append(str(text)))
     assert len(decoded) == len(set(decoded)) == 38  # looked at once, though inspected and loaded
     assert [s for s in said if s[:2] in {f"{n}/" for n in range(1, 6)}] == [f"{i}/5 {step}" for i, step in enumerate(front.STEPS, 1)]
-    assert any("parts lie alike" in s and s.endswith("padim") for s in said) and any("threshold" in s for s in said)
+    assert any("parts lie alike" in s and s.endswith("patchcore") for s in said) and any("threshold" in s for s in said)
     assert not any("misses" in s for s in said), "counts are told of what ships alone"
     manifest = ModelBundle.open(released.bundle).manifest
-    assert (manifest.method, manifest.precision) == ("padim", released.precision) and manifest.input.height == 64
+    assert (manifest.method, manifest.precision) == ("patchcore", released.precision) and manifest.input.height == 64
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rings", "rings.html", "rings.run"]
     assert "<html" in released.page.read_text()[:400]
     told = "\n".join(verdict(released))
