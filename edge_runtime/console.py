@@ -64,8 +64,8 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
     before = {number: signal.signal(number, _terminate) for number in taken}
     terminated = 0
     try:
-        if (name := empty_path(app, arguments)) is not None:
-            _say(f"error: {name} is empty: expected a path, found nothing; is a variable of the shell not set?")
+        if (empty := empty_path(app, arguments)) is not None:
+            _say(f"error: {empty} is empty: expected a path, found nothing; is a variable of the shell not set?")
             sys.exit(EXIT_USAGE)
         refuse_decimal_commas(arguments)
         app(args=[a for a in arguments if a != "--debug"], prog_name=name)

@@ -70,7 +70,7 @@ def is_refused(found: Acceptance | None) -> bool:
     return found is not None and found.state == "failed" and not found.forced
 
 
-def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mapping[str, Metrics]) -> NotAccepted:
+def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mapping[str, Metrics], apart: int) -> NotAccepted:
     """What is said of a model that is refused, all of it of the one that would have shipped.
 
     Args:
@@ -78,6 +78,7 @@ def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mappi
         told: what the threshold does kind by kind.
         precision: of the model.
         metrics: by precision.
+        apart: good images that were held for bad and not learnt.
     """
     kinds = [] if told is None else [line.plain.strip() for line in told.lines(Criteria(found.max_missed, found.max_rejected))[1:]]
     other = unlike(metrics, precision)
@@ -85,7 +86,8 @@ def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mappi
     # Where a kind of defect scores like good parts, a threshold between the two is no advice.
     between = "put the threshold between good and bad images (lineside-train calibrate RUN --gap --bad FOLDER), "
     gap = "" if told is not None and told.blind else between
-    ways = f"{gap}try another method or size (lineside-train compare), ask for less (--accept), or build it all the same with --force"
+    odd = f"learn the {apart} images that were held for bad, if they are good (--keep-odd), " if apart and found.rejected else ""
+    ways = f"{gap}{odd}try another method or size (lineside-train compare), ask for less (--accept), or build it all the same with --force"
     return NotAccepted(f"{found_of}. {ways[0].upper()}{ways[1:]}: it then says for ever that it was not released")
 
 

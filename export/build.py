@@ -208,7 +208,7 @@ class _Export:
         )  # fmt: skip
         if acceptance is not None and is_refused(acceptance):
             refused(self.pack, report)
-            raise refusal(acceptance, told, final.precision, metrics)
+            raise refusal(acceptance, told, final.precision, metrics, self.run.info.apart)
         put(self.pack, out)
         if options.zipped:
             package.write_zip(out, package.zip_path(out))

@@ -299,7 +299,7 @@ def verdict(released: Released) -> list[str]:
         "",
         worth,
         f"bundle {released.bundle} ({released.precision}), report {released.page}, taught {released.run}; {released.seconds:.0f} s",
-        f'next: bundle = "{released.bundle}" in the recipe, then `lineside check STATION.toml`',
+        f'next: bundle = "{released.bundle.resolve()}" in the recipe, then `lineside check STATION.toml`',
     ]
 
 

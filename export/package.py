@@ -129,8 +129,8 @@ def write_zip(directory: Path, path: Path) -> None:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         places.sweep(path)
-        with part.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with part.open("wb") as out, zipfile.ZipFile(out, "w") as archive:
+            fcntl.flock(out, fcntl.LOCK_EX)
             for file in sorted(p for p in directory.rglob("*") if p.is_file()):
                 entry = zipfile.ZipInfo(file.relative_to(directory).as_posix(), _ZIP_DATE)
                 entry.compress_type = zipfile.ZIP_DEFLATED

@@ -142,7 +142,7 @@ def load_dataset(
     given, orphans = find_bad(bad, masks)
     given = with_marks(given, bad)
     refuse(found.problems, "things are wrong with this data set", inspected=True)
-    if taught is not None and found.own_split and not _any_taught(found.train, taught):
+    if taught is not None and found.own_split and not taught_on(found.train, taught):
         test = (*(dataclasses.replace(s, split="test") for s in found.train), *found.test)
         remark = f"none of these was taught: all {sum(s.is_good for s in test)} good images test"
         found = dataclasses.replace(found, train=(), test=test, notes=(*found.notes, remark))
@@ -176,9 +176,10 @@ def load_dataset(
     )
 
 
-def _any_taught(samples: Sequence[Sample], taught: bundle.Dataset) -> bool:
+def taught_on(samples: Sequence[Sample], taught: bundle.Dataset) -> list[Sample]:
+    """Those that are good images of the training set, whatever they are called here."""
     known = set(taught.good_sha256)
-    return any(bundle.file_sha256(s.path)[: bundle.SHORT_SHA256] in known for s in samples)
+    return [s for s in samples if bundle.file_sha256(s.path)[: bundle.SHORT_SHA256] in known] if known else []
 
 
 def load_bad(

@@ -22,7 +22,7 @@ from edge_runtime.preprocess import Preprocessor, read_mask
 from edge_runtime.records import Frame, Prediction, Region
 from edge_runtime.regions import find_regions
 from training.calibrate import Scores
-from training.data import Dataset
+from training.data import Dataset, taught_on
 from training.judging.inverted import say_inverted
 from training.layout import Sample
 from training.masks import truth
@@ -206,12 +206,6 @@ def evaluate_bundle(bundle: ModelBundle, dataset: Dataset, device: str = "CPU", 
         samples = unlearnt(dataset.scored, manifest.dataset)
         scored = score_dataset(predictor.predict, samples, prepare, map_threshold=manifest.threshold.map_value, progress=progress)
     return _report(scored, manifest.threshold, manifest.dataset)
-
-
-def taught_on(samples: Sequence[Sample], taught: records.Dataset) -> list[Sample]:
-    """Those that are good images of the training set, whatever they are called here."""
-    known = set(taught.good_sha256)
-    return [s for s in samples if file_sha256(s.path)[: records.SHORT_SHA256] in known] if known else []
 
 
 def _report(scored: Scored, threshold: Threshold, taught: records.Dataset) -> Report:

@@ -11,20 +11,8 @@ SHEETS = (".xlsx", ".xls", ".ods", ".tsv")
 LISTS = (".txt", ".tsv", ".jsonl", ".ndjson", ".yaml", ".yml", ".lst", ".xlsx", ".ods")
 """What may name images; a CSV and annotations are read elsewhere."""
 _RECORDS = (
-    ".tfrecord",
-    ".tfrecords",
-    ".parquet",
-    ".arrow",
-    ".feather",
-    ".h5",
-    ".hdf5",
-    ".pkl",
-    ".pickle",
-    ".db",
-    ".sqlite",
-    ".lmdb",
-    ".mdb",
-)
+    ".tfrecord", ".tfrecords", ".parquet", ".arrow", ".feather", ".h5", ".hdf5", ".pkl", ".pickle", ".db", ".sqlite", ".lmdb", ".mdb",
+)  # fmt: skip
 """What may hold labels, and is no text."""
 _MOST_FILES = 100_000
 

@@ -13,8 +13,8 @@ from edge_runtime.bundle import InputSpec
 from edge_runtime.errors import DataError
 from edge_runtime.preprocess import Preprocessor
 from training.calibrate import OF_GOOD, Rule, Scores, apply_rule
-from training.data import Dataset, inputs, load_bad, load_dataset
-from training.evaluate import taught_on, unlearnt
+from training.data import Dataset, inputs, load_bad, load_dataset, taught_on
+from training.evaluate import unlearnt
 from training.fit import BackboneFn, Painted, cross_fit, extract_features, score_features, torch_backbone_fn
 from training.layout import Sample
 from training.learn import TrainedHead, hold_out

@@ -81,8 +81,8 @@ def variations(dataset: Dataset, method: str, preset: str = "fast") -> tuple[Aug
     lamp = 0.0 if spec.brightness is None else LAMP
     how = "slightly out of focus" + (" and under a dimmer lamp" if lamp else "")
     return Augment(shift_px=pixels, lamp=lamp, blur_px=BLUR, copies=copies), (
-        f"good parts that lie up to {pixels} px of the model's input off, {how}, are"
-        f" learnt from, too ({copies} of each image). Where such a part is bad: --augment none"
+        f"it also learns from good parts shifted by up to {pixels} px of the model's input, {how} ({copies} of each image); how far parts"
+        " may really stray, the build measures. Where such a part is bad: --augment none"
     )
 
 

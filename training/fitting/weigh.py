@@ -1,6 +1,6 @@
-"""Whether learning from shifted parts pays on this product: its price is measured on painted defects, its gain on shifted parts.
+"""Whether learning variations pays on this product: its price is measured on painted defects, its gain on varied good parts.
 
-Half of some good images teaches two heads, with the variations and without; the other half is scored as it is, shifted, and with a defect
+Half of some good images teaches two heads, with the variations and without; the other half is scored as it is, varied, and with a defect
 painted into each. Variations are what is right for most products (deploy/decisions/0022), so they go only where they cost what is more than
 noise.
 """
@@ -47,8 +47,8 @@ class Seen:
 
     good: Array
     """(n,)"""
-    shifted: Array
-    """(n,) the same images, shifted."""
+    varied: Array
+    """(n,) a variation of each."""
     painted: Array
     """(m,)"""
 
@@ -59,8 +59,8 @@ class Seen:
 
     @property
     def astray(self) -> float:
-        """Share of the shifted ones beyond what PLACED of the others stay below."""
-        return float((self.shifted > np.quantile(self.good, PLACED)).mean())
+        """Share of the varied ones beyond what PLACED of the others stay below."""
+        return float((self.varied > np.quantile(self.good, PLACED)).mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +116,12 @@ def weigh(
     painted = extract_features(
         run_backbone, (view for frame in pictures for view in frame), len(held), shapes, views=prepare.views
     )  # fmt: skip
-    own, shifted = features.of_images(held, varied=False), features.first_copies(held)
+    own, variations = features.of_images(held, varied=False), features.first_copies(held)
     seen = []
     for varied in (True, False):
         progress("weighing variations", 1 + len(seen), 3)
         head = fit_head(method, params, shapes, features.of_images(learnt, varied=varied), prepare, seed)
-        seen.append(Seen(*(score_features(head, some, prepare).score for some in (own, shifted, painted))))
+        seen.append(Seen(*(score_features(head, some, prepare).score for some in (own, variations, painted))))
     progress("weighing variations", 3, 3)
     return Weighed(seen[0], seen[1], worth(seen[0], seen[1], seed))
 

@@ -121,8 +121,8 @@ def tell(
     blind = []
     for kind, _, n in kinds:
         if n >= LEAST_OF_A_KIND and n_good >= LEAST_GOOD:
-            its = score[~good & (names == kind)]
-            value = float(roc_auc_score(np.arange(n_good + n) >= n_good, np.concatenate([score[good], its])))
+            rows = good | (names == kind)
+            value = float(roc_auc_score(~good[rows], score[rows]))
             blind += [(kind, value)] if value < BLIND else []
     return Told(
         what, threshold, rejected, n_good, int(missed.sum()), int((~good).sum()), kinds, of_all, better, inverted,

@@ -45,3 +45,9 @@ def test_an_empty_path_is_told_by_its_name(line: list[str], name: str, capsys: p
 def test_an_empty_text_is_left_alone() -> None:
     with pytest.raises(SystemExit, match="ran with ''"):
         run_app(app, ["fit", "d", "--out", "x", "--note", ""])
+
+
+def test_the_usage_line_calls_the_program_as_its_users_do(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_app(app, ["--help"], name="lineside-train thing")
+    assert "Usage: lineside-train thing" in capsys.readouterr().out
