@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The files that take longest come first, so that no worker is left with one of them when the other has done all.
 NOT_TIMED := tests/unit/export tests/packaging tests/unit/training $(addprefix tests/unit/edge_runtime/, \
-  test_bundle.py test_damage.py test_predictor.py test_preprocess.py test_regions.py test_replay.py test_tiles.py plc/test_tags.py)
+  model/test_bundle.py images/test_damage.py model/test_predictor.py model/test_preprocess.py model/test_regions.py \
+  commands/test_replay.py model/test_tiles.py plc/test_tags.py)
 
 .PHONY: setup demo test check bench soak benchmark-methods benchmark-thresholds deb clean
 

@@ -51,7 +51,7 @@ def run(station: StationFile) -> None:
 
     Ends with SIGTERM, Ctrl-C, its terminal or the last of its images; parts in flight are decided first.
     """
-    from edge_runtime.launch import run_station
+    from edge_runtime.station.launch import run_station
 
     # run_station takes them over and hands them back when it is done: one that comes while the process ends is no failure any more.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -66,7 +66,7 @@ def check(station: StationFile) -> None:
     A line each ("!": it may run, and a person should know); exit code 1 when something is not. For the user that runs the station, while
     it does not run.
     """
-    from edge_runtime.check import check_station
+    from edge_runtime.commands.check import check_station
 
     failed = 0
     for finding in check_station(station):
@@ -91,8 +91,8 @@ def tail(
     from rich.console import Console
 
     from edge_runtime.client import DecisionClient
-    from edge_runtime.config import PublisherSettings, load_station
-    from edge_runtime.tail import json_of, line_of
+    from edge_runtime.commands.tail import json_of, line_of
+    from edge_runtime.config.files import PublisherSettings, load_station
 
     publisher = load_station(station).publisher if station else PublisherSettings()
     # An endpoint of one's own without a replay socket: the default one would be another station's.
@@ -119,9 +119,9 @@ def status(
 
     State, problems, counts, times, reconnections. Exit code 1 when it is not READY, 84 when none answers.
     """
-    from edge_runtime.config import PublisherSettings, load_station
+    from edge_runtime.commands.status import health_of, lines_of
+    from edge_runtime.config.files import PublisherSettings, load_station
     from edge_runtime.records import State
-    from edge_runtime.status import health_of, lines_of
 
     health = health_of(endpoint or (load_station(station).publisher if station else PublisherSettings()).endpoint)
     if as_json:
@@ -153,9 +153,9 @@ def replay(
 
     Exit code 1 when a verdict is not as expected, or a FAULT.
     """
-    from edge_runtime.bundle import ModelBundle
-    from edge_runtime.config import load_recipe
-    from edge_runtime.replay import replay as replay_images
+    from edge_runtime.commands.replay import replay as replay_images
+    from edge_runtime.config.files import load_recipe
+    from edge_runtime.model.bundle import ModelBundle
 
     report = replay_images(folder, ModelBundle.open(bundle), load_recipe(recipe) if recipe else None, expect, device or "CPU")
     summary = report.summary()
@@ -186,7 +186,7 @@ def bench(
 
     Median and 99th percentile, one part in flight, after a warm-up.
     """
-    from edge_runtime.bench import run_bench
+    from edge_runtime.commands.bench import run_bench
 
     report = run_bench(bundle, frames, device or "CPU", count, gap_ms, threads)
     if as_json:
@@ -213,7 +213,7 @@ def overlay(
 
     Picture, heat map, verdict, counts. Keys: f full screen, q quit.
     """
-    from edge_runtime.config import PreviewSettings, PublisherSettings, load_station
+    from edge_runtime.config.files import PreviewSettings, PublisherSettings, load_station
     from edge_runtime.errors import ConfigError
     from edge_runtime.overlay import window
 
@@ -249,9 +249,9 @@ def plc(
     """
     import sys
 
-    from edge_runtime.plc import monitor as m
-    from edge_runtime.plc.table import as_csv as csv_of
-    from edge_runtime.plc.table import as_markdown
+    from edge_runtime.commands import plc as m
+    from edge_runtime.commands.plc_map import as_csv as csv_of
+    from edge_runtime.commands.plc_map import as_markdown
     from edge_runtime.plc.tags import named
 
     config, settings = m.plc_of(station)
@@ -301,10 +301,10 @@ def sim_plc(
 
     Announces parts, reads and acknowledges the results; exit code 1 when a part got no answer or the station broke the handshake.
     """
+    from edge_runtime.commands.plc import plc_of
+    from edge_runtime.config.triggers import OpcuaTrigger
     from edge_runtime.plc.defaults import trigger_to_play
-    from edge_runtime.plc.monitor import plc_of
     from edge_runtime.sim.plc import run_sim_plc
-    from edge_runtime.trigger_settings import OpcuaTrigger
 
     settings = plc_of(station)[1] if station else trigger_to_play(protocol, host, port)
     where = settings.endpoint if isinstance(settings, OpcuaTrigger) else f"{settings.host}:{settings.port}"

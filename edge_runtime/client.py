@@ -25,6 +25,8 @@ from edge_runtime import wire
 from edge_runtime.errors import ConfigError
 from edge_runtime.records import Decision, Health
 
+__all__ = ["DecisionClient", "Gap"]
+
 _HELD = 10_000
 """Live decisions held back while older ones are fetched; what does not fit is fetched as well."""
 _ASK_AGAIN_S = (0.5, 4.0)

@@ -31,6 +31,36 @@ a process: the loop turns them into a FAULT decision.
 
 import sys
 
+__all__ = [
+    "EXIT_BUG",
+    "EXIT_EXHAUSTED",
+    "EXIT_FINDINGS",
+    "EXIT_OK",
+    "EXIT_USAGE",
+    "BundleError",
+    "CalibrationError",
+    "ConfigError",
+    "DataError",
+    "DeviceError",
+    "DisplayError",
+    "ExportError",
+    "FrameError",
+    "GoldenMismatch",
+    "HandoffFull",
+    "LinesideError",
+    "LostFrame",
+    "MissingExtra",
+    "NotAccepted",
+    "ParityError",
+    "SinkError",
+    "SourceError",
+    "SourceExhausted",
+    "TagError",
+    "TriggerError",
+    "WireError",
+    "printable",
+]
+
 EXIT_OK = 0
 EXIT_FINDINGS = 1
 EXIT_USAGE = 2
@@ -163,3 +193,8 @@ class FrameError(LinesideError):
 
 class HandoffFull(LinesideError):
     """A bounded lane between two threads is full; what did not fit becomes a FAULT."""
+
+
+def printable(text: str) -> str:
+    """Without what moves a terminal's cursor or colours it; a part's name may hold anything."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -9,6 +9,29 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+__all__ = [
+    "Affine",
+    "Cause",
+    "Decision",
+    "DriftState",
+    "Frame",
+    "Health",
+    "Image",
+    "Picture",
+    "Prediction",
+    "Region",
+    "Release",
+    "ReleaseState",
+    "ScoreMap",
+    "SightState",
+    "Stamps",
+    "State",
+    "Trend",
+    "Trigger",
+    "Verdict",
+    "View",
+]
+
 Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 """(H, W) gray or (H, W, 3) BGR, uint8 or uint16, as the camera gives it."""
 
@@ -210,7 +233,7 @@ class Trend(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DriftState:
-    """What edge_runtime.drift counted over its windows; the limits are the manifest's."""
+    """What edge_runtime.station.drift counted over its windows; the limits are the manifest's."""
 
     trend: Trend
     above: int
@@ -247,7 +270,7 @@ class ReleaseState:
 
 @dataclass(frozen=True, slots=True)
 class SightState:
-    """How the last pictures look, in the median, against those that the detector was taught (edge_runtime.wander)."""
+    """How the last pictures look, in the median, against those that the detector was taught (edge_runtime.station.wander)."""
 
     brightness: float
     """1: as bright as taught."""

@@ -18,6 +18,36 @@ import numpy as np
 from edge_runtime.errors import ConfigError, WireError
 from edge_runtime.records import Affine, Decision, Health, ReleaseState, ScoreMap
 
+__all__ = [
+    "DECISION",
+    "HEALTH",
+    "PREVIEW",
+    "REPLAY_PAGE",
+    "SCHEMA",
+    "DecisionMessage",
+    "HealthMessage",
+    "Preview",
+    "PreviewOther",
+    "ReplayReply",
+    "ReplayRequest",
+    "affine_of",
+    "check_access",
+    "connectable",
+    "decode",
+    "decode_decision",
+    "decode_health",
+    "decode_preview",
+    "decode_reply",
+    "decode_request",
+    "encode_decision",
+    "encode_health",
+    "encode_preview",
+    "encode_replay",
+    "flat_affine",
+    "map_of",
+    "pack_map",
+]
+
 SCHEMA = 1
 DECISION = b"decision"
 HEALTH = b"health"

@@ -25,7 +25,7 @@ from edge_runtime.console import lacking
 from edge_runtime.errors import ExportError
 
 if TYPE_CHECKING:
-    from edge_runtime.predictor import GoldenResult
+    from edge_runtime.model.predictor import GoldenResult
 
 COMMAND = (sys.executable, "-m", "export.child")
 COMPILE_TIMEOUT_S = 300.0
@@ -95,7 +95,7 @@ def golden_in_child(bundle: Path, command: Sequence[str] = COMMAND, timeout_s: f
 
     Raises: BundleError and the like as the predictor does (a NaN is a GoldenMismatch), ExportError as `run_in_child` does.
     """
-    from edge_runtime.predictor import GoldenResult
+    from edge_runtime.model.predictor import GoldenResult
 
     with tempfile.TemporaryDirectory(prefix="lineside-golden-") as out:
         _call([*command, "golden", str(bundle), out], bundle, timeout_s)
@@ -158,7 +158,7 @@ def _say(stage: str) -> None:
 def _run(ir: Path, images_file: Path, out: Path) -> None:
     import openvino as ov
 
-    from training.memory import array_file
+    from training.core.memory import array_file
 
     images = np.load(images_file, mmap_mode="r")
     _say("reading")
@@ -238,8 +238,8 @@ def _deviate(images_file: Path, out: Path, irs: Sequence[Path]) -> None:
 
 
 def _golden(path: Path, out: Path) -> None:
-    from edge_runtime.bundle import ModelBundle
-    from edge_runtime.predictor import OpenvinoPredictor
+    from edge_runtime.model.bundle import ModelBundle
+    from edge_runtime.model.predictor import OpenvinoPredictor
 
     report: dict[str, Any]
     try:
@@ -265,7 +265,7 @@ def main(arguments: Sequence[str]) -> None:
             several = _race if arguments[0] == "race" else _deviate
             several(Path(arguments[1]), Path(arguments[2]), [Path(a) for a in arguments[3:]])
         elif arguments[0] == "envelope":
-            from export.envelope import measure
+            from export.build.envelope import measure
 
             _say("measuring the envelope")
             measure(Path(arguments[1]), Path(arguments[2]))

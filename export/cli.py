@@ -12,18 +12,19 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from edge_runtime.bundle import Metrics, ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import BundleError, ExportError, MissingExtra
-from edge_runtime.signature import load_keys, released_by
-from edge_runtime.wander import brittle, narrow, reach
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.manifest import Metrics
+from edge_runtime.model.signature import load_keys, released_by
+from edge_runtime.station.wander import brittle, narrow, reach
 from export.child import golden_in_child
 from export.release import load_private, make_keys, sign
-from training.console import bars, say
-from training.options import number
+from training.commands.console import bars, say
+from training.commands.options import number
 
 if TYPE_CHECKING:
-    from export.build import Report
+    from export.build.build import Report
 
 app = typer.Typer(
     name="lineside-export", help="Turn a taught detector into a bundle for the device.", no_args_is_help=True, add_completion=False
@@ -76,11 +77,11 @@ def build(
     Exit code 86 when it misses or rejects more than is asked for.
     """
     try:
-        from export import build as builder
-        from export import parity
-        from export.accept import Asked
+        from export.build import build as builder
+        from export.build import parity
+        from export.build.accept import Asked
         from training.judging.acceptance import parse_accept
-        from training.run import load_run
+        from training.runs import load_run
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] in ("edge_runtime", "training", "export"):
             raise
@@ -120,7 +121,7 @@ def adopt(
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there already.")] = False,
 ) -> None:
     """Take a model of another tool as it is, prove it, and pack it as a bundle for the device."""
-    from export import adopt as adopter
+    from export.adopt import adopt as adopter
 
     hw = None if image_size is None else adopter.parse_hw(image_size)
     options = adopter.Options(golden, name, threshold, map_threshold, hw, mono, force)
@@ -196,7 +197,7 @@ def sign_(
 
 def show_report(report: "Report", console: Console) -> None:
     """What a build came to, for people."""
-    from export.accept import is_refused, unlike
+    from export.build.accept import is_refused, unlike
 
     if is_refused(report.acceptance):
         console.print(f"[bold]{report.out}[/bold]  refused, not written  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")

@@ -16,33 +16,20 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from edge_runtime.bundle import Metrics, ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError, ExportError, NotAccepted
-from export.accept import Asked
-from export.build import Options, build
-from export.build import Report as Built
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.manifest import Metrics
+from export.build.accept import Asked
+from export.build.build import Options, build
+from export.build.build import Report as Built
+from export.build.envelope import BUDGET_S
+from export.build.workshop import openvino_backbone
 from export.cli import show_report
-from export.envelope import BUDGET_S
 from export.package import check_out
-from export.workshop import openvino_backbone
-from training.augment import parse_augment
-from training.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
-from training.calibrate import Rule
-from training.console import bars, input_options, say
-from training.data import Dataset, load_dataset, read_names, refuse_none_left
-from training.fit import BackboneFn
-from training.fitting.estimate import about, build_seconds, fit_seconds, pace_of
-from training.fitting.remedies import steadied
-from training.inspect.choice import AUTO, decide
-from training.inspect.promise import refuse_alike
-from training.inspect_data import Summary, inspect_data
-from training.judging.acceptance import Criteria, parse_accept
-from training.lesson import Lesson, learns, outlier_source, resolve
-from training.material import OutlierSource
-from training.methods.base import Progress, silent
-from training.methods.table import METHODS
-from training.options import (
+from training.calibrate.rules import Rule
+from training.commands.console import bars, input_options, say
+from training.commands.options import (
     AllowDuplicates,
     BackboneName,
     Bayer,
@@ -62,10 +49,24 @@ from training.options import (
     Weights,
     at_least,
 )
-from training.proof import prove
-from training.report import write_report
-from training.run import check_free
-from training.teach import teach
+from training.core.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
+from training.core.base import Progress, silent
+from training.data.dataset import Dataset, load_dataset, read_names, refuse_none_left
+from training.data.promise import refuse_alike
+from training.fitting.estimate import about, build_seconds, fit_seconds, pace_of
+from training.fitting.heads import BackboneFn
+from training.fitting.options import Lesson, learns, outlier_source, resolve
+from training.fitting.proof import prove
+from training.fitting.remedies import steadied
+from training.fitting.teach import teach
+from training.inspect.choice import AUTO, decide
+from training.inspect.inspect import Summary, inspect_data
+from training.judging.acceptance import Criteria, parse_accept
+from training.methods.table import METHODS
+from training.pictures.augment import parse_augment
+from training.pictures.material import OutlierSource
+from training.report.page import write_report
+from training.runs import check_free
 
 STEPS = ("look at the images", "choose method and size", "teach", "quantize, compare, pack", "report")
 GATE_IMAGES = 32

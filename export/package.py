@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from edge_runtime.bundle import MANIFEST, Manifest, ModelBundle, file_sha256, write_manifest
 from edge_runtime.errors import ConfigError, DataError, ExportError
+from edge_runtime.files import sweep
+from edge_runtime.model.bundle import MANIFEST, ModelBundle, file_sha256, write_manifest
+from edge_runtime.model.manifest import Manifest
 from edge_runtime.records import Image
 from training.core import places
 from training.core.places import bring_back, nearest_folder
@@ -128,7 +130,7 @@ def write_zip(directory: Path, path: Path) -> None:
     """One file; the same bundle gives the same bytes: names sorted, no dates, no owners."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        places.sweep(path)
+        sweep(path)
         with part.open("wb") as out, zipfile.ZipFile(out, "w") as archive:
             fcntl.flock(out, fcntl.LOCK_EX)
             for file in sorted(p for p in directory.rglob("*") if p.is_file()):

@@ -1,4 +1,4 @@
-"""Releasing a bundle: a key pair, and the signature that stations with `trusted_keys` ask for (edge_runtime.signature)."""
+"""Releasing a bundle: a key pair, and the signature that stations with `trusted_keys` ask for (edge_runtime.model.signature)."""
 
 import os
 import uuid
@@ -9,8 +9,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_runtime.bundle import MANIFEST, SIGNATURE, ModelBundle
 from edge_runtime.errors import BundleError, ConfigError, ExportError
+from edge_runtime.model.bundle import MANIFEST, SIGNATURE, ModelBundle
 from export.package import write_zip
 
 _LONGEST_PASSWORD = 1000

@@ -22,8 +22,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge_runtime.bundle import ModelBundle
 from edge_runtime.console import run_app
+from edge_runtime.model.bundle import ModelBundle
 from export import demo
 
 ARMS = (("padim", "fast"), ("padim", "fine"), ("patchcore", "fast"), ("mvg", "fast"))
@@ -90,7 +90,8 @@ def latency(bundle: Path, rounds: int) -> dict[str, float]:
     """Bundle against the backbone cut out of the same graph, in turn, on a golden sample."""
     import openvino as ov
 
-    from edge_runtime.preprocess import Preprocessor, read_image
+    from edge_runtime.images.read import read_image
+    from edge_runtime.model.preprocess import Preprocessor
 
     opened = ModelBundle.open(bundle)
     core = ov.Core()

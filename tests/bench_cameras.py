@@ -13,8 +13,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from edge_runtime.capture import Capture
-from edge_runtime.config import PylonSource
+from edge_runtime.capture.capture import Capture
+from edge_runtime.config.files import PylonSource
 from edge_runtime.console import run_app
 from edge_runtime.records import Trigger
 from edge_runtime.sources import open_source

@@ -25,21 +25,22 @@ import openvino as ov
 import typer
 from rich.console import Console
 
-from edge_runtime.bundle import ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import LinesideError
-from edge_runtime.preprocess import Preprocessor, read_image
-from export.build import Options, build
-from export.workshop import SharedWorkshop
+from edge_runtime.images.read import read_image
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.preprocess import Preprocessor
+from export.build.build import Options, build
+from export.build.workshop import SharedWorkshop
 from tests.bench import INT8_CPU, backbone_of
 from tests.bench_sets import sets_of
-from training.backbones import DEFAULT_BACKBONE
-from training.data import Dataset, load_dataset
+from training.core.backbones import DEFAULT_BACKBONE
+from training.data.dataset import Dataset, load_dataset
+from training.fitting.options import Lesson, learns, resolve
 from training.fitting.remedies import variations, with_brightness
-from training.lesson import Lesson, learns, resolve
-from training.material import OutlierSource
+from training.fitting.teach import teach
 from training.methods.table import METHODS
-from training.teach import teach
+from training.pictures.material import OutlierSource
 
 BAD = 10
 """Bad images that a method which learns from them is given."""

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import typer
 
-from edge_runtime.config import ModbusTrigger, PlcTrigger
+from edge_runtime.config.files import ModbusTrigger, PlcTrigger
 from edge_runtime.console import run_app
 from edge_runtime.plc.defaults import KINDS, default_trigger
 from edge_runtime.sim.plc import SimulatedPlc

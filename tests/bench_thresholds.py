@@ -29,28 +29,28 @@ import typer
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from edge_runtime.bundle import ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import LinesideError
-from edge_runtime.preprocess import Preprocessor
-from export import convert
-from export.build import Options, build
-from export.quantize import pick_images, quantize_backbone
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.preprocess import Preprocessor
+from export.build import convert
+from export.build.build import Options, build
+from export.build.quantize import pick_images, quantize_backbone
 from tests.bench_sets import sets_of
-from training.backbones import DEFAULT_BACKBONE, build_backbone
-from training.calibrate import Rule, Scores, apply_rule, lowest_rate
-from training.data import Dataset, load_dataset
-from training.evaluate import evaluate_bundle
-from training.facts import load_frame
-from training.fit import fit_held_out, score_features
+from training.calibrate.rules import Rule, Scores, apply_rule, lowest_rate
+from training.core.backbones import DEFAULT_BACKBONE, build_backbone
+from training.core.base import Features, LevelShape
+from training.data.dataset import Dataset, load_dataset
+from training.data.facts import load_frame
+from training.fitting.heads import fit_held_out, score_features
+from training.fitting.odd import screen
+from training.fitting.options import Lesson
 from training.fitting.remedies import variations, with_brightness
+from training.fitting.teach import teach
 from training.inspect.choice import AUTO, decide
-from training.judging.odd import screen
-from training.lesson import Lesson
-from training.material import good_pictures
-from training.methods.base import Features, LevelShape
+from training.judging.evaluate import evaluate_bundle
 from training.methods.table import METHODS
-from training.teach import teach
+from training.pictures.material import good_pictures
 
 COUNTS = (40, 80, 160, 0)
 """Good images; 0 is all."""

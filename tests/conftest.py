@@ -17,8 +17,9 @@ from hypothesis import settings
 from openvino import opset13 as ops
 
 import training  # noqa: F401  # before any test loads torch: it tells OpenMP not to spin
-from edge_runtime import bundle as b
-from edge_runtime.config import PublisherSettings
+from edge_runtime.config.files import PublisherSettings
+from edge_runtime.model import bundle as b
+from edge_runtime.model.manifest import SCHEMA, Dataset, DisplayScale, Golden, InputSpec, Manifest, OutputSpec, Threshold
 
 settings.register_profile("lineside", deadline=None)  # an example that takes long on a busy machine shows nothing
 settings.load_profile("lineside")
@@ -77,16 +78,16 @@ def write_bundle(
         file = f"golden/{i:03d}.png"
         cv2.imwrite(str(directory / file), image)
         result = compiled({0: np.repeat(image[None, :, :, None], 3, axis=3)})
-        golden.append(b.Golden(image=file, score=float(result["score"].item()), map_peak=float(result["map"].max())))
+        golden.append(Golden(image=file, score=float(result["score"].item()), map_peak=float(result["map"].max())))
     files = {
         p.relative_to(directory).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(directory.rglob("*")) if p.is_file()
     }
-    manifest = b.Manifest(
-        schema=b.SCHEMA, name=name, version="1", created="2026-01-01T00:00:00Z", method="brightness", backbone="none", params={},
-        precision="fp32", input=b.InputSpec(height=SIDE, width=SIDE, channels=1, frame_wh=frame_wh),
-        output=b.OutputSpec(map_height=SIDE // 8, map_width=SIDE // 8),
-        threshold=b.Threshold(value=20.0, map_value=19.0, rule="by hand", false_reject_rate=None, false_reject_upper=None),
-        display=b.DisplayScale(low=0.0, high=40.0), dataset=b.Dataset(name="drawn", fingerprint="0" * 64, n_good=4),
+    manifest = Manifest(
+        schema=SCHEMA, name=name, version="1", created="2026-01-01T00:00:00Z", method="brightness", backbone="none", params={},
+        precision="fp32", input=InputSpec(height=SIDE, width=SIDE, channels=1, frame_wh=frame_wh),
+        output=OutputSpec(map_height=SIDE // 8, map_width=SIDE // 8),
+        threshold=Threshold(value=20.0, map_value=19.0, rule="by hand", false_reject_rate=None, false_reject_upper=None),
+        display=DisplayScale(low=0.0, high=40.0), dataset=Dataset(name="drawn", fingerprint="0" * 64, n_good=4),
         metrics={}, golden=golden, golden_tolerance=1e-3, files=files, tools={"python": platform.python_version()},
     )  # fmt: skip
     b.write_manifest(directory, manifest)

@@ -242,8 +242,9 @@ def write_station(home: Path, trigger: object) -> str:
 @app.command()
 def station(home: Path) -> None:
     """The station's process: its own code, but for the camera, which looks at the world."""
-    from edge_runtime import config, sources
-    from edge_runtime.launch import run_station
+    from edge_runtime import sources
+    from edge_runtime.config import files as config
+    from edge_runtime.station.launch import run_station
 
     LyingDriver.world = World(home / "world")
     sources._KINDS[config.PylonSource] = lambda s: sources.GuardedSource(s, lambda: LyingDriver(s))

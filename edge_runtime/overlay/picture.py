@@ -32,7 +32,7 @@ def heat_table() -> npt.NDArray[np.float32]:
 def scale_share(score_map: ScoreMap, low: float, high: float) -> ScoreMap:
     """Raw map -> share of the product's scale, (h, w) float32 in 0..1; 0.5 is the map's threshold, which is high / 2.
 
-    Fixed for a product (edge_runtime.bundle.DisplayScale), never stretched to the picture's own maximum. Not finite counts as hot.
+    Fixed for a product (edge_runtime.model.manifest.DisplayScale), never stretched to the picture's own maximum. Not finite counts as hot.
     """
     middle = high / 2
     low = min(low, 0.9 * middle)

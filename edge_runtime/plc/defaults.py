@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from edge_runtime import config as c
+from edge_runtime.config import files as c
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
 

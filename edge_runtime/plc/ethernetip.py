@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_runtime.config import EthernetipTrigger
+from edge_runtime.config.files import EthernetipTrigger
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
 from edge_runtime.plc.areas import batches
 from edge_runtime.plc.port import PlcLost

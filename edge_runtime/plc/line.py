@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
-from edge_runtime.config import PlcTrigger
+from edge_runtime.config.files import PlcTrigger
 from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.handoff import Reply, take
 from edge_runtime.plc.handshake import Handshake, Inputs

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edge_runtime.config import OpcuaTrigger
+from edge_runtime.config.files import OpcuaTrigger
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag, Value

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from edge_runtime.config import OpcuaTrigger
+from edge_runtime.config.files import OpcuaTrigger
 from edge_runtime.errors import ConfigError, TriggerError
 
 _T = TypeVar("_T")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from asyncua import Client, ua
 
-from edge_runtime.config import OpcuaTrigger
+from edge_runtime.config.files import OpcuaTrigger
 from edge_runtime.errors import LinesideError, TagError
 from edge_runtime.plc.opcua_security import identify, refusal
 from edge_runtime.plc.opcua_values import from_node, to_node, type_of

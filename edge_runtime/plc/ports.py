@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edge_runtime import config as c
+from edge_runtime.config import files as c
 from edge_runtime.plc.ethernetip import EthernetipPort
 from edge_runtime.plc.modbus import ModbusPort
 from edge_runtime.plc.opcua import OpcuaPort

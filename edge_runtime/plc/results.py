@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_runtime.config import PlcTrigger
+from edge_runtime.config.files import PlcTrigger
 from edge_runtime.plc.signals import StationFault
 from edge_runtime.plc.tags import Tag, Value
 from edge_runtime.records import Verdict

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_runtime.config import S7Trigger
+from edge_runtime.config.files import S7Trigger
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
 from edge_runtime.plc.port import PlcLost

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edge_runtime.config import PlcInputs, PlcOutputs, PlcTag, PlcTrigger, TagSettings, TagType
+from edge_runtime.config.files import PlcInputs, PlcOutputs, PlcTag, PlcTrigger, TagSettings, TagType
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.tags import RANGES, Tag
 

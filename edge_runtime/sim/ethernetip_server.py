@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from edge_runtime.config import EthernetipTrigger
+from edge_runtime.config.files import EthernetipTrigger
 from edge_runtime.errors import TriggerError
 from edge_runtime.plc.tags import Tag, Value, from_plc, to_plc
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge_runtime.config import ModbusTrigger
+from edge_runtime.config.files import ModbusTrigger
 from edge_runtime.errors import MissingExtra
 from edge_runtime.plc.areas import Place, decode, encode
 from edge_runtime.plc.modbus import parse

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlparse
 
-from edge_runtime.config import OpcuaTrigger
+from edge_runtime.config.files import OpcuaTrigger
 from edge_runtime.errors import MissingExtra
 from edge_runtime.plc.tags import Tag, Value, from_plc, to_plc
 from edge_runtime.sim.loop_server import LoopServer

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from edge_runtime import config as c
+from edge_runtime.config import files as c
 from edge_runtime.plc.port import TagServer
 from edge_runtime.plc.signals import StationFault, tags_of
 from edge_runtime.plc.tags import Tag, Value

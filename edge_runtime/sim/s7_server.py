@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from edge_runtime.config import S7Trigger
+from edge_runtime.config.files import S7Trigger
 from edge_runtime.errors import MissingExtra, TriggerError
 from edge_runtime.plc.areas import decode, encode
 from edge_runtime.plc.s7 import parse

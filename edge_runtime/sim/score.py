@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edge_runtime.config import PlcTrigger
+from edge_runtime.config.files import PlcTrigger
 from edge_runtime.plc.tags import Value
 from edge_runtime.records import Verdict
 from edge_runtime.sim.watch import Watch

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from edge_runtime.config import PlcTrigger
+from edge_runtime.config.files import PlcTrigger
 from edge_runtime.plc.tags import Value
 
 _LASTING_S = 2.0

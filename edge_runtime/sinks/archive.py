@@ -14,7 +14,7 @@ from typing import Self
 import cv2
 import msgspec
 
-from edge_runtime.config import ArchiveSettings
+from edge_runtime.config.files import ArchiveSettings
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Frame, Picture, Verdict
 

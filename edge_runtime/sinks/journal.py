@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from edge_runtime.config import JournalSettings
+from edge_runtime.config.files import JournalSettings
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Picture, Verdict
 from edge_runtime.sinks import journal_file
@@ -27,7 +27,7 @@ LATE_SHOWN_S = 10.0
 CLOSE_S = 5.0
 _TELL_S = 0.005
 """What is left of the deadline for the PLC's write, once the disk has been waited for; of short deadlines half of what the loop itself
-leaves, a tenth (edge_runtime.station)."""
+leaves, a tenth (edge_runtime.station.loop)."""
 _LEAST_S = 0.001
 _BATCH = 500
 _CHECKPOINT_ROWS = 500

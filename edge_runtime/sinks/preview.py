@@ -13,13 +13,13 @@ import numpy.typing as npt
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.bundle import DisplayScale
-from edge_runtime.config import PreviewSettings
+from edge_runtime.config.files import PreviewSettings
 from edge_runtime.errors import SinkError
 from edge_runtime.handoff import Mailbox
+from edge_runtime.model.manifest import DisplayScale
+from edge_runtime.model.released import worst
 from edge_runtime.records import Decision, Image, Picture, ReleaseState
-from edge_runtime.released import worst
-from edge_runtime.sinks.binding import LONGEST_REQUEST, bind
+from edge_runtime.sockets import LONGEST_REQUEST, bind
 
 _JPEG_QUALITY = 85
 _POLL_S = 0.1

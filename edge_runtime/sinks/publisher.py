@@ -10,12 +10,12 @@ from typing import Self
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.config import PublisherSettings
+from edge_runtime.config.files import PublisherSettings
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Health, Picture
 from edge_runtime.sinks import journal_file
-from edge_runtime.sinks.binding import LONGEST_REQUEST, bind
 from edge_runtime.sinks.replay_server import ReplayServer
+from edge_runtime.sockets import LONGEST_REQUEST, bind
 
 SNDHWM = 1000
 """Messages (about 1 kB each) kept for one subscriber that does not read; then PUB drops the newest for that one alone, without a word.

@@ -11,7 +11,7 @@ from edge_runtime import wire
 from edge_runtime.errors import SinkError, WireError
 from edge_runtime.records import Decision
 from edge_runtime.sinks import journal_file
-from edge_runtime.sinks.binding import bind
+from edge_runtime.sockets import bind
 
 REMEMBERED = 10_000
 """Decisions kept in memory, for a journal that is late or on a full disk (as many as the journal itself holds back)."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.config import AravisSource
+from edge_runtime.config.files import AravisSource
 from edge_runtime.errors import MissingExtra, SourceError
 from edge_runtime.sources.driver import Kind, Node, RawFrame
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.config import CameraSource
+from edge_runtime.config.files import CameraSource
 from edge_runtime.errors import ConfigError, SourceError
 from edge_runtime.records import Frame
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from edge_runtime.config import IndustrialSource
+from edge_runtime.config.files import IndustrialSource
 from edge_runtime.errors import SourceError
 from edge_runtime.handoff import Helper
 from edge_runtime.sources.clock import CameraClock

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.config import IndustrialSource
+from edge_runtime.config.files import IndustrialSource
 from edge_runtime.errors import ConfigError, SourceError
 from edge_runtime.sources.pixels import format_named
 

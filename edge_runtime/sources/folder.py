@@ -5,13 +5,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from edge_runtime.config import FolderSource
+from edge_runtime.config.files import FolderSource
 from edge_runtime.errors import DataError, SourceError, SourceExhausted
-from edge_runtime.images import SUFFIXES, is_image, suffix_of
-from edge_runtime.preprocess import read_image
+from edge_runtime.images.names import SUFFIXES, is_image, suffix_of
+from edge_runtime.images.read import read_image
+from edge_runtime.images.torn import SUFFIXES as TORN_SUFFIXES
+from edge_runtime.images.torn import torn_inside
 from edge_runtime.records import Frame
-from edge_runtime.torn import SUFFIXES as TORN_SUFFIXES
-from edge_runtime.torn import torn_inside
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.config import GenicamSource
+from edge_runtime.config.files import GenicamSource
 from edge_runtime.errors import ConfigError, MissingExtra, SourceError
 from edge_runtime.sources.driver import Kind, Node, RawFrame
 

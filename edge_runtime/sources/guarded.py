@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from edge_runtime.config import IndustrialSource
+from edge_runtime.config.files import IndustrialSource
 from edge_runtime.errors import LinesideError, LostFrame, SourceError
 from edge_runtime.handoff import Reply, take
 from edge_runtime.records import Frame

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.config import PylonSource
+from edge_runtime.config.files import PylonSource
 from edge_runtime.errors import MissingExtra, SourceError
 from edge_runtime.sources.driver import Kind, Node, RawFrame
 

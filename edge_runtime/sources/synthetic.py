@@ -4,13 +4,13 @@ import time
 from types import TracebackType
 from typing import Self
 
-from edge_runtime.config import SyntheticSource
+from edge_runtime.config.files import SyntheticSource
 from edge_runtime.records import Frame
-from edge_runtime.sim.line import Line
+from edge_runtime.sources.drawn import Line
 
 
 class Synthetic:
-    """Part after part of `edge_runtime.sim.line`. The truth stands in the frame's source: "synthetic:good", "synthetic:scratch" …"""
+    """Part after part of `edge_runtime.sources.drawn`. The truth stands in the frame's source: "synthetic:good", "synthetic:scratch" …"""
 
     on_demand = True
     problem: str | None = None

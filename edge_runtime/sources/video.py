@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.config import VideoSource
+from edge_runtime.config.files import VideoSource
 from edge_runtime.errors import SourceError, SourceExhausted
 from edge_runtime.records import Frame
 

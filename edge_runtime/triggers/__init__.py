@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from edge_runtime import config as c
 from edge_runtime import protocols
+from edge_runtime.config import files as c
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.triggers.timer import TimerLine
 from edge_runtime.triggers.zeromq import ZeromqLine

@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from edge_runtime.config import TimerTrigger
+from edge_runtime.config.files import TimerTrigger
 from edge_runtime.records import Trigger
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Self
 import msgspec
 import zmq
 
-from edge_runtime.config import ZeromqTrigger
+from edge_runtime.config.files import ZeromqTrigger
 from edge_runtime.errors import TriggerError
 from edge_runtime.records import Trigger
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge_runtime import config as c
+from edge_runtime.config import files as c
 from edge_runtime.plc.port import TagPort, TagServer
 from edge_runtime.plc.tags import Tag
 

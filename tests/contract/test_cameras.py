@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_runtime import config as c
-from edge_runtime.check import check_station
+from edge_runtime.commands.check import check_station
+from edge_runtime.config import files as c
 from edge_runtime.errors import ConfigError, LostFrame, MissingExtra, SourceError
 from edge_runtime.records import Frame
 from edge_runtime.sources import Source, check_depth, open_source

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_runtime.config import OpcuaTrigger, PlcInputs
+from edge_runtime.config.files import OpcuaTrigger, PlcInputs
 from edge_runtime.errors import ConfigError, TriggerError
 from edge_runtime.plc.opcua import OpcuaPort
 from edge_runtime.plc.opcua_security import application_uri

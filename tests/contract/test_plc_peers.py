@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.config import EthernetipTrigger, OpcuaTrigger, PlcInputs
+from edge_runtime.config.files import EthernetipTrigger, OpcuaTrigger, PlcInputs
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.ethernetip import EthernetipPort
 from edge_runtime.plc.opcua import OpcuaPort

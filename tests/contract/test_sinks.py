@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import zmq
 
-from edge_runtime.bundle import DisplayScale
-from edge_runtime.config import ArchiveSettings, JournalSettings, PreviewSettings, PublisherSettings
+from edge_runtime.config.files import ArchiveSettings, JournalSettings, PreviewSettings, PublisherSettings
 from edge_runtime.errors import SinkError
+from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.records import Decision, Frame, Picture, Prediction, Region, Stamps, Verdict, View
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal

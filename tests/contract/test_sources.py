@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_runtime import config as c
+from edge_runtime.config import files as c
 from edge_runtime.errors import ConfigError, SourceError, SourceExhausted
 from edge_runtime.records import Frame
 from edge_runtime.sources import Source, open_source

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 import zmq
 
-from edge_runtime import config as c
+from edge_runtime.config import files as c
 from edge_runtime.errors import TriggerError
 from edge_runtime.plc import defaults
 from edge_runtime.plc.defaults import Kind, default_trigger

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.config import load_recipe, load_station
+from edge_runtime.config.files import load_recipe, load_station
 from tests.packaging.machine import Machine
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -112,7 +112,7 @@ def test_a_missing_system_library_is_one_sentence_with_the_command(device: Path,
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("first", ["edge_runtime.predictor", "edge_runtime.client", "export.package", "export.cli"])
+@pytest.mark.parametrize("first", ["edge_runtime.model.predictor", "edge_runtime.client", "export.package", "export.cli"])
 def test_nothing_is_reported_to_anybody(first: str) -> None:
     """`import openvino` would otherwise look its makers' host up and send them a report."""
     code = (

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.bundle import ModelBundle
-from edge_runtime.predictor import OpenvinoPredictor
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.predictor import OpenvinoPredictor
 
 
 @pytest.fixture(scope="module")

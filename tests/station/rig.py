@@ -10,16 +10,16 @@ from typing import Self
 
 import numpy as np
 
-from edge_runtime.capture import Capture
-from edge_runtime.health import Monitor
-from edge_runtime.inference import Model, model_thread
-from edge_runtime.inspection import Camera, Cameras
-from edge_runtime.judge import Limits
-from edge_runtime.observers import Observers
-from edge_runtime.products import Job, Product
+from edge_runtime.capture.capture import Capture
 from edge_runtime.protocols import Predictor, Sink, Source
 from edge_runtime.records import Decision, Frame, Picture, Prediction, Trigger, Verdict
-from edge_runtime.station import Station
+from edge_runtime.station.health import Monitor
+from edge_runtime.station.judge import Limits
+from edge_runtime.station.loop import Station
+from edge_runtime.station.model_thread import Model, model_thread
+from edge_runtime.station.observers import Observers
+from edge_runtime.station.products import Job, Product
+from edge_runtime.station.views import Camera, Cameras
 
 MS = 1_000_000
 BUSY_MS = 300

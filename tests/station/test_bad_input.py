@@ -16,11 +16,11 @@ import zmq
 
 from edge_runtime import wire
 from edge_runtime.client import DecisionClient
-from edge_runtime.config import JournalSettings
+from edge_runtime.config.files import JournalSettings
 from edge_runtime.errors import SinkError
-from edge_runtime.launch import run_station
 from edge_runtime.records import Decision, Health, State, Verdict
 from edge_runtime.sinks.journal import Journal, read_decisions
+from edge_runtime.station.launch import run_station
 
 RUN = [sys.executable, "-m", "edge_runtime.cli", "run"]
 

@@ -11,19 +11,20 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_runtime import inspection, wire
-from edge_runtime.bundle import ModelBundle
-from edge_runtime.config import FolderSource
+from edge_runtime import wire
+from edge_runtime.commands.replay import expectations, list_all
+from edge_runtime.config.files import FolderSource
 from edge_runtime.errors import DeviceError, SourceError
-from edge_runtime.inference import model_thread, together_is_faster
-from edge_runtime.judge import Judgement, Limits
-from edge_runtime.launch import run_station
-from edge_runtime.predictor import OpenvinoPredictor
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.protocols import Predictor, Source
 from edge_runtime.records import Decision, Frame, Picture, Prediction, View
-from edge_runtime.replay import expectations, list_all
 from edge_runtime.sinks.journal import read_decisions
 from edge_runtime.sources.folder import Folder
+from edge_runtime.station import views as inspection
+from edge_runtime.station.judge import Judgement, Limits
+from edge_runtime.station.launch import run_station
+from edge_runtime.station.model_thread import model_thread, together_is_faster
 from tests.conftest import bad_image, good_image
 from tests.station.rig import BUSY_MS, A, F, Line, Managed, Parts, R, Recipe, Wrapped, every, several
 from tests.station.test_process import Subscriber, free_port, patient

@@ -12,7 +12,7 @@ import zmq
 
 from edge_runtime import wire
 from edge_runtime.client import DecisionClient, Gap
-from edge_runtime.config import JournalSettings, PublisherSettings
+from edge_runtime.config.files import JournalSettings, PublisherSettings
 from edge_runtime.errors import ConfigError, SinkError, WireError
 from edge_runtime.records import Decision, Health, Stamps, State, Verdict
 from edge_runtime.sinks import publisher as publisher_module

@@ -4,7 +4,7 @@ import threading
 import time
 
 from edge_runtime.errors import SourceError
-from edge_runtime.predictor import OpenvinoPredictor
+from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.records import Decision, Frame, Picture
 from tests.station.rig import BUSY_MS, A, F, Heard, Line, Parts, Wrapped, every, rig
 

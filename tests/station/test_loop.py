@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_runtime.bundle import ModelBundle
-from edge_runtime.capture import Capture
-from edge_runtime.config import FolderSource
+from edge_runtime.capture.capture import Capture
+from edge_runtime.config.files import FolderSource
 from edge_runtime.errors import DeviceError, SinkError, TriggerError
-from edge_runtime.predictor import OpenvinoPredictor
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.records import Frame, State, Trigger
 from edge_runtime.sources.folder import Folder
 from tests.station.rig import BUSY_MS, A, F, Failing, Line, Parts, R, Wrapped, every, rig

@@ -11,13 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_runtime import config as c
-from edge_runtime.launch import open_station
+from edge_runtime.commands.status import health_of
+from edge_runtime.config import files as c
 from edge_runtime.plc.defaults import KINDS, Kind, default_trigger
 from edge_runtime.records import Cause, Decision, Verdict
 from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.sinks.journal_file import read_decisions
-from edge_runtime.status import health_of
+from edge_runtime.station.launch import open_station
 
 A, R, F = Verdict.ACCEPT, Verdict.REJECT, Verdict.FAULT
 

@@ -20,11 +20,11 @@ import pytest
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.bundle import read_manifest, write_manifest
 from edge_runtime.errors import BundleError, LinesideError
-from edge_runtime.launch import run_station
+from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.records import Decision, Health, State, Verdict
 from edge_runtime.sinks.journal import read_decisions
+from edge_runtime.station.launch import run_station
 
 RUN = [sys.executable, "-m", "edge_runtime.cli", "run"]
 
@@ -151,8 +151,9 @@ def test_a_signal_ends_with_0_after_the_parts_announced_before_it(station_dir: P
     """Every verdict takes 150 ms here, so that one part is in flight and others wait when the signal comes. Its loop begins 200 ms after
     READY, as on a busy machine: what is announced in between is judged as well."""
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom edge_runtime import inspection\nfrom edge_runtime.health import ServiceManager\n"
-        "from edge_runtime.launch import run_station\nfrom edge_runtime.station import Station\n"
+        "import sys, time\nfrom pathlib import Path\nfrom edge_runtime.station import views as inspection\n"
+        "from edge_runtime.station.health import ServiceManager\n"
+        "from edge_runtime.station.launch import run_station\nfrom edge_runtime.station.loop import Station\n"
         "from edge_runtime.triggers.zeromq import ZeromqLine\n"
         "judge, run, wait = inspection.judge, Station.run, ZeromqLine.wait\n"
         "inspection.judge = lambda *a: time.sleep(0.15) or judge(*a)\nStation.run = lambda self: time.sleep(0.2) or run(self)\n"
@@ -266,8 +267,8 @@ def test_a_log_that_nobody_reads_delays_no_decision(station_dir: Path) -> None:
 def test_a_bug_is_published_as_a_fault_then_ends_with_70_and_its_traceback_is_in_the_log_only(station_dir: Path, told: list[str]) -> None:
     """The bug: the judge's code raises at the third part."""
     code = (
-        "import itertools, sys\nfrom pathlib import Path\nfrom edge_runtime import inspection\n"
-        "from edge_runtime.launch import run_station\n"
+        "import itertools, sys\nfrom pathlib import Path\nfrom edge_runtime.station import views as inspection\n"
+        "from edge_runtime.station.launch import run_station\n"
         "real, count = inspection.judge, itertools.count(1)\n"
         "inspection.judge = lambda *a: real(*a) if next(count) < 3 else {}['a bug']\n"
         "sys.exit(run_station(Path(sys.argv[1])))\n"

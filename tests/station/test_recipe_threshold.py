@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_runtime.bundle import ModelBundle
-from edge_runtime.config import Recipe, load_station
-from edge_runtime.judge import judge, limits_of
-from edge_runtime.launch import run_station
+from edge_runtime.config.files import Recipe, load_station
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.overlay import paint as p
 from edge_runtime.overlay import picture, window
-from edge_runtime.predictor import OpenvinoPredictor
 from edge_runtime.records import Frame, Verdict
+from edge_runtime.station.judge import judge, limits_of
+from edge_runtime.station.launch import run_station
 from tests.conftest import good_image
 from tests.station.test_process import free_port, write_station
 

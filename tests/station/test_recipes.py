@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from edge_runtime.errors import ConfigError, DeviceError
-from edge_runtime.judge import Limits
-from edge_runtime.predictor import OpenvinoPredictor
+from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.records import Decision, Frame, Picture, Trigger
-from edge_runtime.station import Station
+from edge_runtime.station.judge import Limits
+from edge_runtime.station.loop import Station
 from tests.station.rig import BUSY_MS, A, F, Line, Parts, R, Recipe, Wrapped, every, rig
 
 
@@ -171,7 +171,7 @@ def test_the_recipe_that_was_prepared_is_the_one_that_is_kept_warm(model: Openvi
 def test_a_model_that_hangs_or_fails_while_it_is_prepared_is_told_in_time_and_changes_nothing(
     model: OpenvinoPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_runtime.station._PREPARE_S", 0.2)
+    monkeypatch.setattr("edge_runtime.station.loop._PREPARE_S", 0.2)
     release = threading.Event()
 
     def fail(n: int) -> None:
@@ -201,8 +201,8 @@ def test_a_part_of_another_recipe_makes_that_the_current_one(model: OpenvinoPred
 
 def test_a_line_can_be_given_the_way_to_change_recipes(station_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the station file to the PLC's line: it asks for recipe 7 before its second part, which is then judged by it."""
-    from edge_runtime import launch
     from edge_runtime.sinks.journal import read_decisions
+    from edge_runtime.station import launch
     from tests.station.test_process import free_port, patient, write_station
 
     class Changing(Asking):

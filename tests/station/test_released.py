@@ -10,14 +10,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_runtime.bundle import Acceptance, read_manifest, write_manifest
-from edge_runtime.config import Recipe, load_station
+from edge_runtime.commands.status import lines_of
+from edge_runtime.config.files import Recipe, load_station
 from edge_runtime.errors import BundleError
-from edge_runtime.launch import run_station
+from edge_runtime.model.bundle import read_manifest, write_manifest
+from edge_runtime.model.manifest import Acceptance
+from edge_runtime.model.released import release_of
 from edge_runtime.overlay import style, window
 from edge_runtime.records import Health, Release
-from edge_runtime.released import release_of
-from edge_runtime.status import lines_of
+from edge_runtime.station.launch import run_station
 from tests.station.test_process import Subscriber, free_port, write_station
 
 WHY = "misses 40 of 48 bad parts (83 %; at most 5 % asked for)"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_runtime.config import ModbusTrigger, PlcTrigger, PulseSettings
+from edge_runtime.config.files import ModbusTrigger, PlcTrigger, PulseSettings
 from edge_runtime.errors import TriggerError
 from edge_runtime.plc.defaults import default_trigger
 from edge_runtime.plc.tags import Value

@@ -12,12 +12,13 @@ import cv2
 import msgspec
 import pytest
 
-from edge_runtime.bundle import Envelope, Wander, read_manifest, write_manifest
-from edge_runtime.check import check_station
-from edge_runtime.config import PublisherSettings, load_station
-from edge_runtime.launch import open_station
+from edge_runtime.commands.check import check_station
+from edge_runtime.commands.status import lines_of
+from edge_runtime.config.files import PublisherSettings, load_station
+from edge_runtime.model.bundle import read_manifest, write_manifest
+from edge_runtime.model.manifest import Envelope, Wander
 from edge_runtime.records import Health, State
-from edge_runtime.status import lines_of
+from edge_runtime.station.launch import open_station
 from tests.conftest import good_image
 
 SHIFTED = Wander(what="shift", amount=0.02, image_auroc=None, rejected=0.0, missed=None, holds=True)

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import errno
-import fcntl
 import glob
 import os
 import shutil
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.files import lock, sweep
 
 _AT_FDCWD = -100
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
@@ -67,7 +67,7 @@ def workplace(out: Path) -> Iterator[Path]:
         above.mkdir(parents=True, exist_ok=True)
         sweep(out)
         place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=above))
-        owned = _own(place)
+        owned = lock(place)
         yield place
     finally:
         if place is not None:
@@ -77,35 +77,6 @@ def workplace(out: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # one that holds something stays, and so do those above it
             for folder in made:
                 folder.rmdir()
-
-
-def sweep(out: Path) -> None:
-    """Take away what was begun beside `out`, or set aside for it, by commands that are no longer there.
-
-    A command holds a lock (flock) on what it works in, and the kernel lets go of it with the process, however that ends.
-    """
-    above, name = out.absolute().parent, glob.escape(out.name)
-    left = list(above.glob(f".{name}.????????.part"))
-    if out.exists():  # else `bring_back` needs it
-        left += above.glob(f".{name}.????????.old")
-    for path in left:
-        with contextlib.suppress(OSError):  # a living process's, or gone meanwhile
-            owned = _own(path)
-            try:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            finally:
-                os.close(owned)
-
-
-def _own(path: Path) -> int:
-    """A descriptor that holds the lock of a file or folder until it is closed. Raises OSError where another holds it."""
-    owned = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(owned, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(owned)
-        raise
-    return owned
 
 
 def put(folder: Path, out: Path) -> None:
@@ -147,18 +118,3 @@ def bring_back(out: Path) -> None:
     left = [p for p in out.absolute().parent.glob(f".{glob.escape(out.name)}.????????.old") if p.is_dir()]
     if len(left) == 1:
         left[0].rename(out)
-
-
-def put_file(out: Path, data: bytes) -> None:
-    """Write a file, whole or not at all. Raises OSError."""
-    sweep(out)
-    part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with part.open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # a full disk that another computer holds tells of it only now
-            part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)

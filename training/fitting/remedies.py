@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from training.augment import Augment
-from training.data import Dataset, inputs
-from training.layout import Sample
-from training.methods.base import Progress, silent
+from training.core.base import Progress, silent
+from training.data.dataset import Dataset, inputs
+from training.data.layout import Sample
+from training.pictures.augment import Augment
 
 SHIFT = 0.025
 """Share of the model's input, of its longer side, by which parts are shifted, either way along each axis: somewhat more than the 2 % that a

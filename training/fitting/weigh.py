@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from edge_runtime.preprocess import Preprocessor
-from training.fit import BackboneFn, extract_features, fit_head, score_features
-from training.layout import Sample
-from training.learn import TrainedHead
-from training.material import painted_pictures
-from training.memory import IN_MEMORY_BYTES, room
-from training.methods.base import Features, LevelShape, Progress, silent
+from edge_runtime.model.preprocess import Preprocessor
+from training.core.base import Features, LevelShape, Progress, silent
+from training.core.learn import TrainedHead
+from training.core.memory import IN_MEMORY_BYTES, room
+from training.data.layout import Sample
+from training.fitting.heads import BackboneFn, extract_features, fit_head, score_features
 from training.methods.padim import PRESETS
 from training.methods.table import METHODS
+from training.pictures.material import painted_pictures
 
 MOST = 120
 """Images that are looked at, spread over all."""

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_runtime.preprocess import Preprocessor, read_image
-from training.data import Dataset, inputs
-from training.facts import small_of
+from edge_runtime.images.read import read_image
+from edge_runtime.model.preprocess import Preprocessor
+from training.core.base import Progress, silent
+from training.data.dataset import Dataset, inputs
+from training.data.facts import small_of
+from training.data.layout import Sample
 from training.inspect.pose import LEAST, LOOKED_AT, Pose, Smalls, advise, describe, pose_of, spread
 from training.inspect.size import SIDE, Size, choose_size, regions_wh, resized, smallest_defect
-from training.layout import Sample
-from training.methods.base import Progress, silent
 from training.methods.table import METHODS
 
 AUTO = "auto"

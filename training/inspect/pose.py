@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.layout import Sample
+from training.data.layout import Sample
 
 Smalls = npt.NDArray[np.float32]
 """(N, 32, 32) gray, 0 to 255."""

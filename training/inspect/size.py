@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.preprocess import read_mask
-from edge_runtime.tiles import tile_wh
-from training.data import Dataset
-from training.layout import Sample
+from edge_runtime.images.read import read_mask
+from edge_runtime.model.tiles import tile_wh
+from training.data.dataset import Dataset
+from training.data.layout import Sample
 
 SIDE = 256
 """Pixels of the shorter side: what the figures of training/README.md are measured with."""

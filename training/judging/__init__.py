@@ -1,1 +1,1 @@
-"""What a detector's scores are worth: where its threshold lies, what it does, and whether that is fit for release."""
+"""What a detector's scores are worth: how good it is, what its threshold does, and whether that is fit for release."""

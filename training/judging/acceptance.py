@@ -20,9 +20,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.bundle import Acceptance
 from edge_runtime.errors import ConfigError
-from training.judging.bounds import clopper_pearson
+from edge_runtime.model.manifest import Acceptance
+from training.calibrate.bounds import clopper_pearson
 
 MAX_MISSED = 0.05
 MAX_MISSED_PAINTED = 0.5

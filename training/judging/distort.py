@@ -13,13 +13,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.bundle import InputSpec
 from edge_runtime.errors import DataError
-from edge_runtime.preprocess import _DEMOSAIC, Preprocessor
+from edge_runtime.model.manifest import InputSpec
+from edge_runtime.model.preprocess import _DEMOSAIC, Preprocessor
+from edge_runtime.model.sight import SightMeter
+from edge_runtime.model.tiles import Box, Tiling
 from edge_runtime.records import Image
-from edge_runtime.sight import SightMeter
-from edge_runtime.tiles import Box, Tiling
-from training.synthetic import KINDS, paint_defects
+from training.pictures.synthetic import KINDS, paint_defects
 
 _FINER = 2
 """A reduced frame has at least so many pixels for one of the model's input, along each side."""
@@ -130,7 +130,7 @@ class Stage:
         return image
 
     def paint(self, image: Image, plan: _Plan, seed: int, number: int) -> Image | None:
-        """A reduced frame with a synthetic defect (training.synthetic), of the size that it would have in the model's input.
+        """A reduced frame with a synthetic defect (training.pictures.synthetic), of the size that it would have in the model's input.
 
         None where none shows: the texture hides them all.
         """

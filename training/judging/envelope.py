@@ -30,10 +30,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from edge_runtime.bundle import Envelope, InputSpec, Threshold, Wander
 from edge_runtime.errors import DataError
-from edge_runtime.sight import Sight, SightMeter
-from training.facts import load_frame
+from edge_runtime.model.manifest import Envelope, InputSpec, Threshold, Wander
+from edge_runtime.model.sight import Sight, SightMeter
+from training.data.facts import load_frame
 from training.judging.distort import CONDITIONS, Directions, Stage
 
 Array = npt.NDArray[np.float64]

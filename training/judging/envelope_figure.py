@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from edge_runtime.bundle import Envelope, Wander
+from edge_runtime.model.manifest import Envelope, Wander
 
 _WIDE, _HIGH = 240, 190
 _LEFT, _RIGHT, _TOP, _FOOT = 48, 14, 30, 40

@@ -8,14 +8,14 @@ import numpy.typing as npt
 from rich.text import Text
 from sklearn.metrics import roc_auc_score
 
-from training.data import Dataset
-from training.evaluate import unlearnt
+from training.core.base import Progress, silent
+from training.data.dataset import Dataset
+from training.data.layout import Sample
+from training.data.taught import unlearnt
+from training.fitting.recalibrate import score_samples
 from training.judging.acceptance import Criteria, default_criteria, share
 from training.judging.inverted import say_inverted
-from training.layout import Sample
-from training.methods.base import Progress, silent
-from training.recalibrate import score_samples
-from training.run import Run
+from training.runs import Run
 
 CAP = 400
 """Images scored to tell: seconds in torch, and a share that is known to within a few per cent."""

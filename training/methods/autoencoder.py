@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
-from training.backbones import BackboneSpec
-from training.checkpoint import Checkpoint
-from training.learn import Network, Pictures, Task, device
-from training.methods.base import Features, Head, LevelShape, Progress, silent
+from training.core.backbones import BackboneSpec
+from training.core.base import Features, Head, LevelShape, Progress, silent
+from training.core.checkpoint import Checkpoint
+from training.core.learn import Network, Pictures, Task, device
 
 WINDOW = 11
 """Side of SSIM's window, in pixels (section 4.1; box-shaped here, which costs a tenth of a Gaussian one)."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from training.methods.base import Progress, silent
+from training.core.base import Progress, silent
 
 _BLOCK_NUMBERS = 4_000_000
 """Largest block of distances held at once: 16 MB."""

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge_runtime.errors import ConfigError, DataError
-from training.learn import seeded
-from training.methods.base import Features, LevelShape, Outliers
-from training.methods.exposure import LEAST_BAD, ExposedParams, ExposedTask, Exposure, Scorer, hidden_in_part
+from training.core.base import LEAST_BAD, Features, LevelShape, Outliers
+from training.core.learn import seeded
+from training.methods.exposure import ExposedParams, ExposedTask, Exposure, Scorer, hidden_in_part
 from training.methods.whitened import BATCH, WhitenedHead
 
 _REFERENCES = 5000

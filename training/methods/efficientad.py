@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
-from training.backbones import BackboneSpec, build_backbone
-from training.checkpoint import Checkpoint
-from training.distil import (
+from training.core.backbones import BackboneSpec, build_backbone
+from training.core.base import Features, Head, LevelShape, Progress, silent, usual
+from training.core.checkpoint import Checkpoint
+from training.core.learn import Network, Pictures, Schedule, Task, device, seeded
+from training.methods.distil import (
     STRIDES,
     WIDTHS,
     Pdn,
@@ -29,9 +31,7 @@ from training.distil import (
     normalised,
     pictures_below,
 )
-from training.learn import Network, Pictures, Schedule, Task, device, seeded
-from training.methods.base import Features, Head, LevelShape, Progress, silent, usual
-from training.variety import varied
+from training.pictures.variety import varied
 
 _MOST_UNSEEN = 32
 """Held-out images that one look takes in."""

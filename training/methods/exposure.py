@@ -9,12 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
-from training.learn import Task
-from training.methods.base import Features, LevelShape, Outliers
+from training.core.base import Features, LevelShape, Outliers
+from training.core.learn import Task
 from training.methods.whitened import BATCH, WhitenedHead, drawn
 
-LEAST_BAD = 5
-"""Real bad images below which a method that needs them is refused."""
 ENOUGH = 10
 """Bad images of one sort (real, painted) from which on a fifth of them is held back to end the learning by."""
 

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
-from training.learn import Task, seeded
-from training.methods.base import Features, LevelShape, Outliers
+from training.core.base import Features, LevelShape, Outliers
+from training.core.learn import Task, seeded
 from training.methods.whitened import BATCH, WhitenedHead, drawn
 
 _CLAMP = 1.9

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge_runtime.errors import ConfigError, DataError
-from training.learn import seeded
-from training.methods.base import Features, LevelShape, Outliers
+from training.core.base import Features, LevelShape, Outliers
+from training.core.learn import seeded
 from training.methods.exposure import Batch, ExposedParams, ExposedTask, Exposure, Scorer, hidden_in_part
 from training.methods.whitened import WhitenedHead
 

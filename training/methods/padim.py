@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
-from training.methods.base import Features, Head, LevelShape, Progress, silent
+from training.core.base import Features, Head, LevelShape, Progress, silent
 from training.methods.context import Context, explained
 from training.methods.gaussian import eigh, floor, ledoit_wolf, quartic, shrunk
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge_runtime.errors import ConfigError, DataError
-from training.methods.base import Features, Head, LevelShape, Progress, silent
+from training.core.base import Features, Head, LevelShape, Progress, silent
 from training.methods.coreset import greedy_coreset
 
 _BATCH = 16

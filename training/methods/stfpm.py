@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
-from training.backbones import Backbone, BackboneSpec, build_backbone
-from training.checkpoint import Checkpoint
-from training.learn import Network, Pictures, Task, device, seeded
-from training.methods.base import Features, Head, LevelShape, Progress, silent, usual
+from training.core.backbones import Backbone, BackboneSpec, build_backbone
+from training.core.base import Features, Head, LevelShape, Progress, silent, usual
+from training.core.checkpoint import Checkpoint
+from training.core.learn import Network, Pictures, Task, device, seeded
 from training.methods.gaussian import inverse_root
 
 _EPS = 1e-6

@@ -1,11 +1,16 @@
 """Which methods can be taught: the one table that command line, runs and exports look into."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from training.learn import Network
+import msgspec
+
+from edge_runtime.errors import ConfigError
+from training.core.backbones import BackboneSpec
+from training.core.base import Head, LevelShape
+from training.core.learn import Network
 from training.methods import autoencoder, devnet, efficientad, fastflow, fcdd, mvg, padim, patchcore, stfpm
-from training.methods.base import Head
 
 
 class Method(NamedTuple):
@@ -46,3 +51,31 @@ METHODS: Mapping[str, Method] = {
     "fcdd": Method(fcdd.FcddParams, fcdd.FcddHead, fcdd.PRESETS, outliers="optional"),
     "devnet": Method(devnet.DevnetParams, devnet.DevnetHead, devnet.PRESETS, outliers="required"),
 }
+
+
+def make_params(method: str, values: Mapping[str, Any]) -> Any:
+    """The method's Params from plain values. Raises ConfigError for an unknown method, key, or type."""
+    known = METHODS.get(method)
+    if known is None:
+        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
+    fields = {f.name for f in dataclasses.fields(known.params)}
+    unknown = sorted(set(values) - fields)
+    if unknown:
+        raise ConfigError(f"{method}: has no parameter {unknown[0]!r}; it has {', '.join(sorted(fields))}")
+    try:
+        return msgspec.convert(dict(values), known.params)
+    except msgspec.ValidationError as e:
+        raise ConfigError(f"{method}: {e}") from e
+
+
+def make_head(method: str, values: Mapping[str, Any], level_shapes: list[LevelShape]) -> Head:
+    """An unfitted head. Raises ConfigError."""
+    params = make_params(method, values)
+    return METHODS[method].head(params, level_shapes)
+
+
+def make_network(method: str, values: Mapping[str, Any], spec: BackboneSpec, input_hw: tuple[int, int]) -> Network | None:
+    """The method's network without weights; None for a method over a frozen backbone. Raises ConfigError."""
+    params = make_params(method, values)
+    kind = METHODS[method].network
+    return None if kind is None else kind(params, spec, input_hw)

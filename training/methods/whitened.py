@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge_runtime.errors import ConfigError, DataError
-from training.learn import TrainedHead
-from training.methods.base import Features, LevelShape
+from training.core.base import Features, LevelShape
+from training.core.learn import TrainedHead
 from training.methods.context import Context, explained
 from training.methods.gaussian import inverse_root
 

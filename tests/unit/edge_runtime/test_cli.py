@@ -16,8 +16,8 @@ from typing import Any
 import cv2
 import pytest
 
-from edge_runtime.bench import STAGES
 from edge_runtime.cli import app
+from edge_runtime.commands.bench import STAGES
 from edge_runtime.console import run_app
 from edge_runtime.plc.defaults import default_trigger, trigger_toml
 

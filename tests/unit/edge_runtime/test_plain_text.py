@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.config import load_recipe
-from edge_runtime.console import refuse_decimal_commas
+from edge_runtime.config.files import load_recipe
+from edge_runtime.console import as_ascii, refuse_decimal_commas
 from edge_runtime.errors import ConfigError
-from edge_runtime.plain_text import as_ascii
 
 PROGRAM = """
 import typer

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from edge_runtime.errors import ExportError
-from export import child, convert
-from export.workshop import SharedWorkshop
-from training.backbones import DEFAULT_BACKBONE, Backbone
-from training.lesson import Lesson, resolve
+from export import child
+from export.build import convert
+from export.build.workshop import SharedWorkshop
+from training.core.backbones import DEFAULT_BACKBONE, Backbone
+from training.fitting.options import Lesson, resolve
 from training.methods.table import METHODS
 
 SIDE = 64
@@ -85,9 +86,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run_dir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that `lineside-train fit` would have made."""
-    from training.data import load_dataset
-    from training.lesson import Lesson
-    from training.teach import teach
+    from training.data.dataset import load_dataset
+    from training.fitting.options import Lesson
+    from training.fitting.teach import teach
 
     out = tmp_path_factory.mktemp("runs") / "rings"
     teach(load_dataset(data_dir, image_size=str(SIDE)), Lesson("padim"), out)

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_runtime.bundle import Acceptance, Envelope, Wander, read_manifest, write_manifest
 from edge_runtime.console import run_app
+from edge_runtime.model.bundle import read_manifest, write_manifest
+from edge_runtime.model.manifest import Acceptance, Envelope, Wander
 from export.cli import app
 from export.package import write_zip
 

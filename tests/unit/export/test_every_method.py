@@ -7,18 +7,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_runtime.bundle import ModelBundle
-from export.build import Options, build
-from export.workshop import SharedWorkshop
+from edge_runtime.model.bundle import ModelBundle
+from export.build.build import Options, build
+from export.build.workshop import SharedWorkshop
 from tests.unit.export.conftest import draw, draw_mask
-from training.augment import Augment
-from training.data import load_dataset
-from training.evaluate import evaluate_bundle, evaluate_run
-from training.lesson import Lesson, learns
-from training.material import OutlierSource
+from training.data.dataset import load_dataset
+from training.fitting.options import Lesson, learns
+from training.fitting.teach import teach
+from training.judging.evaluate import evaluate_bundle, evaluate_run
 from training.methods.table import METHODS
-from training.run import load_run
-from training.teach import teach
+from training.pictures.augment import Augment
+from training.pictures.material import OutlierSource
+from training.runs import load_run
 
 pytestmark = pytest.mark.usefixtures("children_here")
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edge_runtime.bundle import ModelBundle
 from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError, NotAccepted, ParityError
+from edge_runtime.model.bundle import ModelBundle
 from export import front
-from export.build import Report, build
+from export.build.build import Report, build
+from export.build.workshop import SharedWorkshop
 from export.cli import show_report
 from export.front import Request, make_release, verdict
-from export.workshop import SharedWorkshop
-from training import facts
+from training.data import facts
 from training.judging.acceptance import parse_accept
 
 
@@ -104,7 +104,7 @@ def test_a_mistake_is_told_before_any_work(
 
 
 def test_lineside_train_becomes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from training import cli
+    from training.commands import cli
 
     became: list[list[str]] = []
 

@@ -20,8 +20,8 @@ import numpy as np, openvino as ov, torch
 from openvino import opset13 as ops
 from edge_runtime.errors import DataError
 from export.package import save_ir
-from training.checkpoint import save_tensors
-from training.memory import array_file, room
+from training.core.checkpoint import save_tensors
+from training.core.memory import array_file, room
 
 disk = Path(sys.argv[1])
 big = ops.constant(np.zeros(1_000_000, np.float32))

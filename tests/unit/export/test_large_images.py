@@ -5,16 +5,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_runtime.bundle import ModelBundle
-from edge_runtime.predictor import OpenvinoPredictor
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.predictor import OpenvinoPredictor
+from edge_runtime.model.regions import find_regions
+from edge_runtime.model.tiles import parse_tiles
 from edge_runtime.records import Frame
-from edge_runtime.regions import find_regions
-from edge_runtime.tiles import parse_tiles
-from export.build import Options, build
-from training.data import load_dataset
-from training.lesson import Lesson
-from training.run import load_run
-from training.teach import teach
+from export.build.build import Options, build
+from training.data.dataset import load_dataset
+from training.fitting.options import Lesson
+from training.fitting.teach import teach
+from training.runs import load_run
 
 WH = (4096, 3000)
 

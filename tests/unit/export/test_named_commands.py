@@ -8,9 +8,10 @@ import pytest
 import typer
 
 from edge_runtime import cli as device
-from export import choose, front
 from export import cli as exporting
-from training import cli as teaching
+from export import front
+from export.choose import cli as choose
+from training.commands import cli as teaching
 
 ROOT = Path(__file__).resolve().parents[3]
 _NAMED = re.compile(r"\b(lineside(?:-train|-export)?) ([a-z][a-z-]+)((?: (?:--[a-z][a-z-]*|[A-Za-z0-9_./…{}-]+))*)")

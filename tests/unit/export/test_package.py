@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_runtime.bundle import ModelBundle
 from edge_runtime.errors import ConfigError, DataError, ExportError
+from edge_runtime.model.bundle import ModelBundle
 from export.package import check_out, choose_golden, workplace, write_golden, write_zip, zip_path
 from training.core.places import put
 

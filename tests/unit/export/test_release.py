@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_runtime.bundle import MANIFEST, SIGNATURE, ModelBundle, read_manifest, write_manifest
-from edge_runtime.check import check_station
+from edge_runtime.commands.check import check_station
 from edge_runtime.errors import BundleError, ConfigError
-from edge_runtime.launch import run_station
-from edge_runtime.signature import load_keys, released_by
+from edge_runtime.model.bundle import MANIFEST, SIGNATURE, ModelBundle, read_manifest, write_manifest
+from edge_runtime.model.signature import load_keys, released_by
+from edge_runtime.station.launch import run_station
 from export.release import load_private, make_keys, sign
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")

@@ -8,16 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_runtime.bundle import Metrics, ModelBundle
-from edge_runtime.predictor import OpenvinoPredictor
-from edge_runtime.preprocess import read_mask
-from export.build import Options, Report, build
-from training.data import load_dataset
-from training.evaluate import evaluate_bundle, evaluate_run
-from training.lesson import Lesson
-from training.recalibrate import recalibrate
-from training.run import Run, frame_of, load_run
-from training.teach import teach
+from edge_runtime.images.read import read_mask
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.manifest import Metrics
+from edge_runtime.model.predictor import OpenvinoPredictor
+from export.build.build import Options, Report, build
+from training.data.dataset import load_dataset
+from training.data.facts import frame_of
+from training.fitting.options import Lesson
+from training.fitting.recalibrate import recalibrate
+from training.fitting.teach import teach
+from training.judging.evaluate import evaluate_bundle, evaluate_run
+from training.runs import Run, load_run
 
 pytestmark = pytest.mark.usefixtures("children_here")
 
@@ -73,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Run:
     """Recalibrated with the bad images, as `lineside-train calibrate --max-f1 --bad --masks` does."""
-    from training.calibrate import Rule
+    from training.calibrate.rules import Rule
 
     data = load_dataset(folder / "good", roi=ROI, ignore_mask=folder / "ignore.png", image_size="64x128")
     taught = teach(data, Lesson("padim"), folder / "run")

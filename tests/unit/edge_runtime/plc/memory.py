@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from edge_runtime.config import ModbusTrigger, PlcInputs, PlcOutputs
+from edge_runtime.config.files import ModbusTrigger, PlcInputs, PlcOutputs
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.config import EthernetipTrigger, PlcInputs
+from edge_runtime.config.files import EthernetipTrigger, PlcInputs
 from edge_runtime.errors import ConfigError, MissingExtra, TagError, TriggerError
 from edge_runtime.plc.ethernetip import EthernetipPort
 from edge_runtime.plc.port import PlcLost

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from edge_runtime.config import PlcInputs, PlcOutputs, PulseSettings
+from edge_runtime.config.files import PlcInputs, PlcOutputs, PulseSettings
 from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.signals import INPUTS, OUTPUTS

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.config import ModbusTrigger, PlcInputs, TagType
+from edge_runtime.config.files import ModbusTrigger, PlcInputs, TagType
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.modbus import ModbusPort, parse
 from edge_runtime.plc.port import PlcLost

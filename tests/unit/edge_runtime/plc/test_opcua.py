@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from asyncua import ua
 
-from edge_runtime.config import OpcuaTrigger, PlcInputs
+from edge_runtime.config.files import OpcuaTrigger, PlcInputs
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
 from edge_runtime.plc.opcua import OpcuaPort
 from edge_runtime.plc.opcua_session import Session

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from edge_runtime.config import PlcInputs, S7Trigger, TagType
+from edge_runtime.config.files import PlcInputs, S7Trigger, TagType
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.s7 import S7Port, parse

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_runtime.config import ModbusTrigger, PlcInputs, PlcOutputs, PulseSettings, TagSettings
+from edge_runtime.config.files import ModbusTrigger, PlcInputs, PlcOutputs, PulseSettings, TagSettings
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.signals import tags_of
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.config import ByteOrder, TagType
+from edge_runtime.config.files import ByteOrder, TagType
 from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_bytes, from_plc, named, to_bytes, to_plc
 
 ORDERS: tuple[ByteOrder, ...] = ("ABCD", "CDAB", "BADC", "DCBA")

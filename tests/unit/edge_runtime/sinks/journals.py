@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.config import JournalSettings
+from edge_runtime.config.files import JournalSettings
 from edge_runtime.records import Decision, Region, Stamps, Verdict
 
 

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_runtime.config import ArchiveSettings
+from edge_runtime.config.files import ArchiveSettings
 from edge_runtime.errors import SinkError
-from edge_runtime.preprocess import read_image
+from edge_runtime.images.read import read_image
 from edge_runtime.records import Decision, Frame, Image, Picture, Stamps, Verdict, View
 from edge_runtime.sinks.archive import Archive
 
@@ -159,7 +159,7 @@ import shutil
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import test_archive as t
-from edge_runtime.config import ArchiveSettings
+from edge_runtime.config.files import ArchiveSettings
 from edge_runtime.sinks.archive import Archive
 disk = Path({str(mount)!r})
 {body}

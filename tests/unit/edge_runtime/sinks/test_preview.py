@@ -11,9 +11,9 @@ import pytest
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.bundle import DisplayScale
-from edge_runtime.config import PreviewSettings
+from edge_runtime.config.files import PreviewSettings
 from edge_runtime.errors import SinkError
+from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.records import Decision, Frame, Image, Picture, Prediction, Stamps, Verdict
 from edge_runtime.sinks import preview as preview_module
 from edge_runtime.sinks.preview import Display, PreviewSink, encode_small

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_runtime.capture import Capture
-from edge_runtime.config import AravisSource
+from edge_runtime.capture.capture import Capture
+from edge_runtime.config.files import AravisSource
 from edge_runtime.errors import ConfigError, FrameError, LostFrame, SourceError
 from edge_runtime.records import Frame, Trigger
 from edge_runtime.sources.driver import Node, RawFrame, set_node

@@ -5,7 +5,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from edge_runtime.config import PixelFormat
+from edge_runtime.config.files import PixelFormat
 from edge_runtime.errors import SourceError
 from edge_runtime.sources.pixels import FORMATS, format_named, format_of, to_image
 
@@ -80,8 +80,8 @@ def test_a_mosaic_becomes_the_colour_it_was_taken_of(colours: str, first: int) -
 
 
 def test_a_mosaic_is_coloured_as_training_colours_it() -> None:
-    from edge_runtime.bundle import InputSpec
-    from edge_runtime.preprocess import Preprocessor
+    from edge_runtime.model.manifest import InputSpec
+    from edge_runtime.model.preprocess import Preprocessor
 
     mosaic = np.random.default_rng(1).integers(0, 256, (16, 16), dtype=np.uint8)
     taught = Preprocessor(InputSpec(height=16, width=16, channels=1, frame_wh=(16, 16), bayer="RGGB"))(mosaic)

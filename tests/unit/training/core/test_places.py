@@ -119,9 +119,9 @@ def test_a_disk_that_fills_up_while_a_file_is_replaced_leaves_the_old_one(tmp_pa
     """As `calibrate` does with run.json; the limit on a file's size stands for the disk."""
     (tmp_path / "run.json").write_text("old")
     script = (
-        "import resource, signal, sys; from pathlib import Path; from training.core import places;"
+        "import resource, signal, sys; from pathlib import Path; from training.core import places; from edge_runtime import files;"
         " signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
-        " places.put_file(Path(sys.argv[1]), bytes(5000))"
+        " files.put_file(Path(sys.argv[1]), bytes(5000))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "run.json")], check=False, capture_output=True, text=True)
     assert done.returncode == 1 and "OSError" in done.stderr

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_runtime.bundle import InputSpec, TileSpec
-from edge_runtime.preprocess import GAIN_MAX, Preprocessor
-from training.data import Dataset, load_dataset
+from edge_runtime.model.manifest import InputSpec, TileSpec
+from edge_runtime.model.preprocess import GAIN_MAX, Preprocessor
+from training.data.dataset import Dataset, load_dataset
 from training.fitting.remedies import steadied, variations, with_brightness
 
 

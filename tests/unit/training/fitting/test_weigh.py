@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from training.augment import Augment
-from training.data import Dataset, load_dataset
+from training.core.base import Features
+from training.data.dataset import Dataset, load_dataset
 from training.fitting import weigh as weighing
+from training.fitting.options import Lesson
+from training.fitting.teach import teach
 from training.fitting.weigh import Seen, Weighed, without_variations, worth
-from training.lesson import Lesson
-from training.methods.base import Features
-from training.teach import teach
+from training.pictures.augment import Augment
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from training.data import load_dataset
+from training.data.dataset import load_dataset
 from training.inspect.choice import decide
 from training.inspect.size import choose_size, smallest_defect
 

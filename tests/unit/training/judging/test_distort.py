@@ -5,8 +5,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_runtime.bundle import InputSpec, TileSpec
-from edge_runtime.preprocess import Preprocessor
+from edge_runtime.model.manifest import InputSpec, TileSpec
+from edge_runtime.model.preprocess import Preprocessor
 from edge_runtime.records import Image
 from training.judging.distort import CONDITIONS, Condition, Directions, Stage
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_runtime.bundle import Envelope, InputSpec, Threshold, TileSpec
 from edge_runtime.errors import DataError
+from edge_runtime.model.manifest import Envelope, InputSpec, Threshold, TileSpec
 from training.judging import envelope as e
 from training.judging.distort import CONDITIONS
 from training.judging.envelope import Good, Judge, Promise, measure_envelope

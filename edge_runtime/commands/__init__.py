@@ -1,0 +1,1 @@
+"""The verbs of `lineside` that look, try and tell: a file each."""

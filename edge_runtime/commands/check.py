@@ -1,0 +1,291 @@
+"""Is this station ready for its line? One finding a device, in the order of the loop; the first failure does not hide the next."""
+
+import contextlib
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+from edge_runtime.config.files import Camera, Recipe, StationConfig, TimerTrigger, ZeromqTrigger, endpoints_of, load_station
+from edge_runtime.config.sources import CameraSource, IndustrialSource, Source, SyntheticSource
+from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError
+from edge_runtime.handoff import Helper
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.predictor import OpenvinoPredictor
+from edge_runtime.model.released import check_release, release_of
+from edge_runtime.model.signature import TrustedKey, load_keys, released_by
+from edge_runtime.plc.line import PlcLine
+from edge_runtime.plc.opcua import OpcuaPort
+from edge_runtime.plc.ports import open_port
+from edge_runtime.plc.signals import tags_of
+from edge_runtime.records import Frame, Release
+from edge_runtime.sinks import journal_file
+from edge_runtime.sockets import bindable
+from edge_runtime.sources import check_depth, open_source
+from edge_runtime.station.judge import limits_of
+from edge_runtime.station.recipes import Entry, check_area, load_recipes
+from edge_runtime.station.wander import narrow, reach
+
+_TIMED = 5
+JOURNAL_NEEDS_MB = 200
+"""Below this the journal of a fast line is full within a shift."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    what: str
+    ok: bool
+    sentence: str
+    warns: bool = False
+    """It is as it should be for the station to run, and a person should know of it all the same."""
+
+
+def check_station(path: Path) -> Iterator[Finding]:
+    """Check all that a station needs, and yield each finding as it is made; a bug's exception goes through.
+
+    Run it as the user that runs the station, while that station does not run: two processes cannot share a camera or a port. On disk
+    nothing changes; a PLC's result coils and registers are cleared, as they are when the station starts.
+    """
+    yield _try("packages", one_opencv)
+    try:
+        config = load_station(path)
+        entries = load_recipes(config)
+        keys = load_keys(config.trusted_keys)
+    except ConfigError as e:
+        yield Finding("configuration", False, str(e))
+        return  # nothing else is known
+    yield Finding("configuration", True, _known(config, entries))
+    predictors: list[list[OpenvinoPredictor]] = [[] for _ in config.cameras]
+    with contextlib.ExitStack() as stack:
+        for entry in entries:
+            predictor = yield from _recipe(config, entry, keys, stack)
+            predictors[entry.camera] += [predictor] if predictor is not None else []
+    yield _try("processors", lambda: processors(config.threads, max((p.threads_used for its in predictors for p in its), default=0)))
+    sockets = _try("sockets", lambda: bindable(endpoints_of(config)))
+    yield sockets
+    for camera, its in zip(config.cameras, predictors, strict=True):
+        yield _try(f"{camera.name} source".strip(), partial(_source, camera, its))
+    if sockets.ok:
+        yield _try("trigger", lambda: _trigger(config))
+    else:
+        # Opening a PLC clears its result bits: not under a station that may be running.
+        yield Finding("trigger", False, "not tried, because the station's sockets are taken: it may be running")
+    yield _try("journal", lambda: _journal(config))
+    if config.archive is not None:
+        archive = config.archive
+        yield _try("archive", lambda: room(archive.path, archive.quota_mb, "archive.quota_mb"))
+
+
+def one_opencv() -> str:
+    """opencv-python and opencv-python-headless unpack into the same folder: with both, which one runs is chance. Raises ConfigError."""
+    here = [name for name in ("opencv-python", "opencv-python-headless") if _installed(name)]
+    if len(here) == 2:
+        raise ConfigError(
+            "expected opencv-python or opencv-python-headless, found both, and they overwrite each other's files. "
+            "Run: pip uninstall --yes opencv-python opencv-python-headless && pip install opencv-python"
+        )
+    return f"{here[0]} {metadata.version(here[0])}, openvino {metadata.version('openvino')}" if here else "OpenCV is not pip's"
+
+
+def processors(wanted: int, taken: int) -> str:
+    """How many CPUs the station's inference takes, of those that it may use. Raises DeviceError for more threads than CPUs."""
+    may = sorted(os.sched_getaffinity(0))
+    among = f"CPUs {_ranges(may)}, {len(may)} of {os.cpu_count()} in this machine"
+    if wanted > len(may):
+        raise DeviceError(
+            f"threads: expected at most {len(may)}, found {wanted}: this process may use {among}; see cpus.conf among the examples"
+        )
+    how = f"{taken} thread{'' if taken == 1 else 's'}" if taken else "none"
+    return f"inference takes {how} of {among}. Stations that share them wait for one another: see cpus.conf among the examples"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2,5", as CPUAffinity= takes it."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def room(folder: Path, wanted_mb: float, key: str) -> str:
+    """Whether `folder` (or the nearest one above it that exists) may be written to and has `wanted_mb`, counting what it holds already.
+
+    Raises SinkError.
+    """
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise SinkError(f"{folder}: expected a folder that this user may write to, found {existing} is not; change its owner or the path")
+    held = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6 if folder.is_dir() else 0.0
+    free = shutil.disk_usage(existing).free / 1e6
+    if free + held < wanted_mb:
+        raise SinkError(f"{folder}: {key} wants {wanted_mb:,.0f} MB, found {free:,.0f} MB free beside {held:,.0f} MB in use; make room")
+    return f"{folder} may be written to, {free:,.0f} MB free"
+
+
+def _known(config: StationConfig, entries: list[Entry]) -> str:
+    own = [e.recipe for e in entries if not e.key]
+    names = [f"{camera.name}: {recipe.name}" if camera.name else recipe.name for camera, recipe in zip(config.cameras, own, strict=True)]
+    keys = list(config.cameras[0].recipes)
+    more = f", recipes {', '.join(keys)} on request" if keys else ""
+    return f"station {config.name}, recipe {', '.join(names)}, deadline {min(r.deadline_ms for r in own):g} ms{more}"
+
+
+def _recipe(
+    config: StationConfig, entry: Entry, keys: list[TrustedKey], stack: contextlib.ExitStack
+) -> Generator[Finding, None, OpenvinoPredictor | None]:
+    """Its findings; returns the predictor of a bundle that is sound."""
+    recipe = entry.recipe
+    prefix = f"{entry.where.removeprefix('camera ')} " if entry.where else ""
+    try:
+        bundle = ModelBundle.open(recipe.bundle)
+        signer = released_by(bundle, keys, recipe.bundle)
+        predictor = OpenvinoPredictor(bundle, config.device, config.threads, recipe.region)
+        m = bundle.manifest
+        clamped = "; scores are clamped to 0..1" if m.clamped else ""
+        released = f", released by {signer}" if signer else ""
+        known = f"{m.name} {m.version} ({m.method}, {m.precision})"
+        yield Finding(f"{prefix}bundle", True, f"{known}, {len(m.files)} files intact, id {bundle.id[:12]}{released}{clamped}")
+    except (BundleError, ConfigError, DeviceError) as e:
+        yield Finding(f"{prefix}bundle", False, str(e))
+        return None
+    yield _release(prefix, predictor, recipe, config)
+    yield _try(f"{prefix}device", lambda: f"{stack.enter_context(predictor).device_used}: the model runs")
+    if predictor.device_used:
+        yield _try(f"{prefix}golden samples", lambda: _golden(predictor, config, recipe))
+        yield _try(f"{prefix}limits", lambda: _limits(predictor, recipe))
+    if (envelope := m.envelope) is not None:
+        close = "; ".join(narrow(envelope))
+        remedy = f". Hardly at all: {close}; keep them steady, or teach it with pictures that show how they vary" if close else ""
+        yield Finding(f"{prefix}envelope", True, f"the line may wander: {reach(envelope)}{remedy}", warns=bool(close))
+    return predictor
+
+
+def _release(prefix: str, predictor: OpenvinoPredictor, recipe: Recipe, config: StationConfig) -> Finding:
+    """Whether it was found fit for release; what was not is a warning, unless this station asks for it."""
+    state = release_of(predictor.bundle.manifest, recipe)
+
+    def said() -> str:
+        check_release(state, config.require_release)
+        return f"{state.word}: {state.why}"
+
+    found = _try(f"{prefix}release", said)
+    return replace(found, warns=found.ok and state.word is Release.REFUSED)
+
+
+def _limits(predictor: OpenvinoPredictor, recipe: Recipe) -> str:
+    check_area(recipe, predictor)
+    frame, taken_ms = predictor.blank(), []
+    for _ in range(_TIMED):
+        began = time.perf_counter()
+        predictor.predict(frame)
+        taken_ms.append((time.perf_counter() - began) * 1e3)
+    model_ms = statistics.median(taken_ms)
+    if recipe.deadline_ms <= model_ms:
+        raise ConfigError(
+            f"deadline_ms: expected more than the {model_ms:.3g} ms that the model alone takes here, found {recipe.deadline_ms:g}:"
+            " every part would be a FAULT"
+        )
+    limits = limits_of(predictor.bundle.manifest, recipe)
+    return f"threshold {limits.threshold:.4g}, deadline {recipe.deadline_ms:g} ms, of which the model takes {model_ms:.3g} ms"
+
+
+def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe) -> str:
+    results = predictor.run_golden(recipe.golden, config.golden_tolerance_scale)
+    worst = max(r.difference for r in results)
+    scale = "" if config.golden_tolerance_scale == 1 else f" (tolerance scaled by {config.golden_tolerance_scale:g})"
+    return f"{len(results)} score as where the bundle was built: largest difference {worst:.2g}, allowed {results[0].allowed:.2g}{scale}"
+
+
+def _source(camera: Camera, predictors: list[OpenvinoPredictor]) -> str:
+    grab_s = getattr(camera.source, "read_timeout_ms", 2000.0) / 1e3
+    limit_s = grab_s + getattr(camera.source, "open_timeout_ms", 5000.0) / 1e3 + 3
+
+    def one_frame(_: None) -> Frame | None:
+        with open_source(camera.source) as source:
+            for predictor in predictors:
+                check_depth(source, predictor.preprocessor.spec.bits)
+            try:
+                return source.grab(grab_s)
+            except SourceError:
+                if getattr(source, "trigger_window_ns", None) is None or source.problem is not None:
+                    raise
+                return None  # waits for the PLC's wire
+
+    helper = Helper(one_frame, "check-source")  # a driver may hang in spite of its timeouts
+    try:
+        frame = helper.call(None).result(limit_s)
+    except TimeoutError:
+        raise SourceError(f"source: expected a frame within {limit_s:g} s, found none: the driver hangs") from None
+    finally:
+        helper.close(0)
+    if frame is None:
+        return f"the camera is there and took its settings; no trigger came on its wire within {grab_s:g} s, so no picture was looked at"
+    kind = "x".join(map(str, frame.image.shape[1::-1])) + (" gray" if frame.image.ndim == 2 else " colour") + f" {frame.image.dtype}"
+    kind += _unknown_delay(camera.source)
+    if not predictors:
+        return f"{frame.source}: one frame, {kind}; no bundle to compare with"
+    for predictor in predictors:
+        predictor.preprocessor.check(frame.image)
+    if isinstance(camera.source, SyntheticSource):
+        return f"{frame.source}: one frame, {kind}. Drawn parts: a bundle that was taught on others rejects them"
+    return f"{frame.source}: one frame, {kind}, as {'the bundle was' if len(predictors) == 1 else 'the bundles were'} taught on"
+
+
+def _unknown_delay(source: Source) -> str:
+    """Which frame is a trigger's own is told by when it was exposed; of one that the camera takes by itself only its arrival is known."""
+    free = isinstance(source, CameraSource) or (isinstance(source, IndustrialSource) and source.trigger == "free")
+    if not free or getattr(source, "latency_ms", 0.0) > 0:
+        return ""
+    return " (latency_ms is 0, so a frame counts as exposed when it came: state what even the fastest one takes)"
+
+
+def _trigger(config: StationConfig) -> str:
+    settings = config.trigger
+    if isinstance(settings, TimerTrigger):
+        return f"timer, every {settings.period_ms:g} ms"
+    if isinstance(settings, ZeromqTrigger):
+        return f"messages to {settings.endpoint}, which can be bound"
+    inputs, outputs = tags_of(settings)
+    port = open_port(settings, [*inputs, *outputs])
+    with PlcLine(settings, 1, port):
+        said = f"{port.where} answers, and all {len(inputs) + len(outputs)} signals of [trigger] are there"
+        if isinstance(port, OpcuaPort):
+            said += f"; it publishes every {port.publishing_ms:g} ms ({port.sampling_ms:g} ms between samples)"
+        return said
+
+
+def _journal(config: StationConfig) -> str:
+    path = config.journal.path
+    sentence = room(path.parent, JOURNAL_NEEDS_MB, "the journal")
+    if not path.exists():
+        return f"{sentence}; {path.name} will be created"
+    if not os.access(path, os.W_OK):
+        raise SinkError(f"{path}: expected a journal that this user may write to; change its owner")
+    last = journal_file.last_seq(path)
+    journal_file.read_decisions(path, 0, 1), journal_file.read_decisions(path, last - 1, 1)  # both ends can be read
+    return f"{sentence}; {path.name} ends with decision {last}"
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _try(what: str, do: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, do())
+    except LinesideError as e:
+        return Finding(what, False, str(e))

@@ -1,0 +1,1 @@
+"""Station and recipe files: what may stand in them, and what is said of what may not."""

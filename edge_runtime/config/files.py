@@ -1,0 +1,330 @@
+"""Station and recipe files: TOML in, checked and frozen settings out. Unknown keys are refused, errors carry the key's path.
+
+A *station* is this machine (camera, trigger, sockets, disks); a *recipe* is this product (region, thresholds, deadline) and names the
+bundle that judges it. Relative paths are relative to the file that holds them.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, field
+
+from edge_runtime.config.explain import WINDOWS_PATHS, explain, look_up, not_finite, slip_of
+from edge_runtime.config.sources import (
+    AravisSource,
+    CameraSource,
+    FolderSource,
+    GenicamSource,
+    IndustrialSource,
+    PixelFormat,
+    PylonSource,
+    Source,
+    SyntheticSource,
+    VideoSource,
+)
+from edge_runtime.config.triggers import (
+    OPCUA_FILES,
+    ByteOrder,
+    EthernetipTrigger,
+    ModbusTrigger,
+    OpcuaTrigger,
+    PlcInputs,
+    PlcOutputs,
+    PlcSettings,
+    PlcTag,
+    PlcTrigger,
+    PulseSettings,
+    S7Trigger,
+    TagSettings,
+    TagType,
+    TimerTrigger,
+    Trigger,
+    ZeromqTrigger,
+)
+from edge_runtime.config.values import Endpoint, Name, NonNegative, Positive, Settings
+from edge_runtime.errors import ConfigError
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+
+class PublisherSettings(Settings, frozen=True, kw_only=True):
+    """The ZeroMQ sockets of the station (see edge_runtime.wire)."""
+
+    endpoint: Endpoint = "tcp://127.0.0.1:5560"
+    """PUB, binds: topics `decision` and `health`."""
+    replay: Endpoint | None = "tcp://127.0.0.1:5561"
+    """ROUTER, binds: answers a subscriber's request for decisions that it missed, out of the journal."""
+
+
+class JournalSettings(Settings, frozen=True, kw_only=True):
+    """The SQLite journal, one row a decision."""
+
+    path: Path = Path("journal.sqlite")
+    keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 400.0
+    commit_timeout_ms: Positive = 50.0
+    """How long a decision waits for its row to be committed before it is told all the same and the journal is reported as late; at most
+    until its deadline."""
+    durable: bool = False
+    """Wait for the disk itself at each commit, so that a power cut loses no decision that was told; costs one disk sync a part."""
+
+
+class ArchiveSettings(Settings, frozen=True, kw_only=True):
+    """Images kept on disk, lossless, dropped oldest first beyond the quota."""
+
+    path: Path = Path("archive")
+    quota_mb: Positive = 10_000.0
+    every_nth_accept: Annotated[int, Meta(ge=0)] = 0
+    """Keep every N-th accepted part as well; 0 keeps none."""
+
+
+class PreviewSettings(Settings, frozen=True, kw_only=True):
+    """A small picture of each decided part for the overlay window."""
+
+    endpoint: Endpoint = "tcp://127.0.0.1:5562"
+    """PUB, binds: topic `preview`."""
+    max_fps: Positive = 15.0
+    long_side_px: Annotated[int, Meta(ge=64, le=4096)] = 960
+
+
+class Camera(Settings, frozen=True, kw_only=True):
+    """One of several cameras: a `[[camera]]` block."""
+
+    name: Name
+    source: Source
+    recipe: Path
+    recipes: dict[str, Path] = field(default_factory=dict)
+    """The same keys at each camera: the PLC asks for a product, not for a camera's recipe."""
+
+
+class StationConfig(Settings, frozen=True, kw_only=True):
+    """One station: this machine."""
+
+    name: Name
+    recipe: Path | None = None
+    """What a trigger gets that names no recipe."""
+    recipes: dict[str, Path] = field(default_factory=dict)
+    """What a trigger gets that names one, by what the PLC calls it: `7 = "gadget.toml"`. All are opened and proved at start, and each
+    bundle stays in memory."""
+    source: Source | None = None
+    camera: tuple[Camera, ...] = ()
+    """Several cameras that look at the same part, instead of the three above."""
+    trigger: Trigger
+    device: str | list[str] = "CPU"
+    """An OpenVINO device (CPU, GPU, NPU), or a list in order of preference. A missing device is an error unless a later one is listed."""
+    threads: Annotated[int, Meta(ge=0)] = 0
+    """Inference threads on the CPU; 0: as many as there are cores among the CPUs that this process may use (CPUAffinity= of its unit)."""
+    queue: Annotated[int, Meta(ge=1, le=64)] = 8
+    """Triggers that may wait for their turn; one more is an overrun and becomes a FAULT."""
+    keep_warm_ms: NonNegative = 200.0
+    """Run the model on the last frame when no part came for that long, so that idle gaps do not slow the next verdict;
+    0 switches it off."""
+    publisher: PublisherSettings = PublisherSettings()
+    journal: JournalSettings = JournalSettings()
+    archive: ArchiveSettings | None = None
+    preview: PreviewSettings | None = None
+    trusted_keys: tuple[Path, ...] = ()
+    """Public keys (`lineside-export keygen`): with any, only bundles that one of them released are run (`lineside-export sign`)."""
+    require_release: bool = False
+    """Run only bundles that were found fit for release when they were built (`lineside-export build --accept`), at their own threshold."""
+    golden_tolerance_scale: Annotated[float, Meta(ge=1, le=100)] = 1.0
+    """Multiplies the bundle's golden-sample tolerance on this device (another instruction set rounds differently);
+    echoed by `lineside check`."""
+
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """Of either form of the file; the only one of a station has no name."""
+        if self.source is None or self.recipe is None:
+            return self.camera
+        return (Camera(name="", source=self.source, recipe=self.recipe, recipes=self.recipes),)
+
+
+class Recipe(Settings, frozen=True, kw_only=True):
+    """One product: what is judged and how strictly."""
+
+    name: Name
+    bundle: Path
+    threshold: Positive | None = None
+    """Overrides the bundle's threshold on the raw score; the map's threshold follows in proportion."""
+    min_defect_px: Annotated[int, Meta(ge=0)] = 0
+    """Regions smaller than this many frame pixels are no defect; a part whose regions are all smaller is accepted."""
+    deadline_ms: Positive = 500.0
+    """From the trigger's edge to the decision's telling."""
+    roi: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=4, max_length=4)] | None = None
+    """[x, y, width, height] in this station's frames, where the camera is mounted otherwise than in training;
+    same aspect as the bundle's."""
+    golden: Annotated[int, Meta(ge=1)] | None = None
+    """How many of the bundle's golden samples to run at start; None runs them all."""
+
+    @property
+    def region(self) -> tuple[int, int, int, int] | None:
+        """`roi` as Preprocessor takes it: (x, y, width, height)."""
+        return None if self.roi is None else (self.roi[0], self.roi[1], self.roi[2], self.roi[3])
+
+
+def load_station(path: Path) -> StationConfig:
+    """Read a station file; relative paths in it come back absolute. Raises ConfigError."""
+    config = _load(path, StationConfig)
+    wrong = _contradiction(config)
+    if wrong is not None:
+        raise ConfigError(f"{path}: {wrong}")
+    base = path.resolve().parent
+    changes: dict[str, Any] = {"journal": msgspec.structs.replace(config.journal, path=base / config.journal.path)}
+    changes["trusted_keys"] = tuple(base / key for key in config.trusted_keys)
+    if config.archive is not None:
+        changes["archive"] = msgspec.structs.replace(config.archive, path=base / config.archive.path)
+    if isinstance(config.trigger, OpcuaTrigger):
+        files = {key: base / path for key in OPCUA_FILES if (path := getattr(config.trigger, key)) is not None}
+        changes["trigger"] = msgspec.structs.replace(config.trigger, **files)
+    if config.camera:
+        changes["camera"] = tuple(_camera_at(base, camera) for camera in config.camera)
+    else:
+        only = _camera_at(base, config.cameras[0])
+        changes |= {"source": only.source, "recipe": only.recipe, "recipes": only.recipes}
+    return msgspec.structs.replace(config, **changes)
+
+
+def _contradiction(config: StationConfig) -> str | None:
+    """What no single key says: the first of it."""
+    if not config.device:
+        return 'device: expected at least one device such as "CPU", found an empty list'
+    plain = {"source": config.source, "recipe": config.recipe}
+    if not config.camera:
+        missing = [key for key, value in plain.items() if value is None]
+        if missing:
+            return f"{missing[0]}: missing"
+    else:
+        both = [key for key, value in {**plain, "recipes": config.recipes or None}.items() if value is not None]
+        if both:
+            return f"{both[0]}: expected in each [[camera]] block, found at the top of the file as well; remove it there"
+        if len(config.camera) == 1:
+            return "camera: expected two [[camera]] blocks or more, found one; the only camera's source and recipe stand at the top"
+    names = [camera.name for camera in config.cameras]
+    for i, camera in enumerate(config.cameras):
+        where = f"camera[{i}]." if config.camera else ""
+        if "" in camera.recipes:
+            return f"{where}recipes: expected keys such as 7, found an empty one; what a trigger without a recipe gets is `recipe`"
+        if camera.name in names[:i]:
+            return f'{where}name: expected another name than that of camera[{names.index(camera.name)}], found "{camera.name}" again'
+        if (known := set(config.cameras[0].recipes)) != (found := set(camera.recipes)):
+            return f"{where}recipes: expected the keys of camera[0].recipes ({_keys(known)}), found {_keys(found)}"
+    return _shared_port(endpoints_of(config))
+
+
+def endpoints_of(config: StationConfig) -> dict[str, str]:
+    """Every socket that the station binds, by its key in the station file."""
+    endpoints = {"publisher.endpoint": config.publisher.endpoint}
+    if config.publisher.replay is not None:
+        endpoints["publisher.replay"] = config.publisher.replay
+    if config.preview is not None:
+        endpoints["preview.endpoint"] = config.preview.endpoint
+    if isinstance(config.trigger, ZeromqTrigger):
+        endpoints["trigger.endpoint"] = config.trigger.endpoint
+    return endpoints
+
+
+def _shared_port(endpoints: dict[str, str]) -> str | None:
+    """Two keys with one port of one network card, or one file, as a sentence."""
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for key, endpoint in endpoints.items():
+        card, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+        for (other_card, other_port), (other, its) in seen.items():
+            everywhere = {card, other_card} & {"*", "0.0.0.0"}
+            if endpoint == its or (endpoint.startswith("tcp") and its.startswith("tcp") and port == other_port and everywhere):
+                return f'{key}: expected a socket of its own, found "{endpoint}", which {other} ("{its}") takes'
+        seen[card, port] = (key, endpoint)
+    return None
+
+
+def _keys(keys: set[str]) -> str:
+    return ", ".join(sorted(keys)) or "none"
+
+
+def _camera_at(base: Path, camera: Camera) -> Camera:
+    source = camera.source
+    if isinstance(source, FolderSource | VideoSource):
+        source = msgspec.structs.replace(source, path=base / source.path)
+    elif isinstance(source, GenicamSource):
+        source = msgspec.structs.replace(source, producer=base / source.producer)
+    recipes = {key: base / recipe for key, recipe in camera.recipes.items()}
+    return msgspec.structs.replace(camera, source=source, recipe=base / camera.recipe, recipes=recipes)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe file; the bundle's path comes back absolute. Raises ConfigError."""
+    recipe = _load(path, Recipe)
+    return msgspec.structs.replace(recipe, bundle=path.resolve().parent / recipe.bundle)
+
+
+def _load(path: Path, kind: type[_T]) -> _T:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        raw = tomllib.loads(text)
+    except OSError as e:
+        raise ConfigError(f"{path}: expected a {_noun(kind)} file, could not read it: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path}: is not valid TOML: save it as UTF-8 ({e})") from e
+    except (tomllib.TOMLDecodeError, RecursionError) as e:
+        raise ConfigError(f"{path}: is not valid TOML: {e}{slip_of(text, str(e))}") from e
+    bad = not_finite(raw)
+    if bad is not None:
+        raise ConfigError(f"{path}: {bad}: expected a finite number, found {look_up(raw, bad)}")
+    try:
+        return msgspec.convert(raw, type=kind, dec_hook=_decode_path)
+    except msgspec.ValidationError as e:
+        raise ConfigError(f"{path}: {explain(str(e), raw, kind)}") from e
+
+
+def _noun(kind: type[msgspec.Struct]) -> str:
+    return "recipe" if kind is Recipe else "station"
+
+
+def _decode_path(wanted: type, value: Any) -> Any:
+    if wanted is Path and isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("expected a path, found one with a NUL character in it")
+        if (control := next((c for c in value if ord(c) < 32), None)) is not None:
+            raise ValueError(f"expected a path, found {control!r} in it: in double quotes a backslash begins a code; {WINDOWS_PATHS}")
+        return Path(value)
+    raise TypeError("expected a path in quotes")
+
+
+__all__ = [
+    "AravisSource",
+    "ArchiveSettings",
+    "ByteOrder",
+    "Camera",
+    "CameraSource",
+    "EthernetipTrigger",
+    "FolderSource",
+    "GenicamSource",
+    "IndustrialSource",
+    "JournalSettings",
+    "ModbusTrigger",
+    "OpcuaTrigger",
+    "PixelFormat",
+    "PlcInputs",
+    "PlcOutputs",
+    "PlcSettings",
+    "PlcTag",
+    "PlcTrigger",
+    "PreviewSettings",
+    "PublisherSettings",
+    "PulseSettings",
+    "PylonSource",
+    "Recipe",
+    "S7Trigger",
+    "Source",
+    "StationConfig",
+    "SyntheticSource",
+    "TagSettings",
+    "TagType",
+    "TimerTrigger",
+    "Trigger",
+    "VideoSource",
+    "ZeromqTrigger",
+    "endpoints_of",
+    "load_recipe",
+    "load_station",
+]

@@ -1,0 +1,121 @@
+"""[source] and [camera.source] of a station file: a table a kind of camera."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, field
+
+from edge_runtime.config.values import NonNegative, Positive, PositiveInt, Settings
+
+
+class FolderSource(Settings, frozen=True, kw_only=True, tag="folder", tag_field="kind"):
+    """Images of a folder in sorted order, one a trigger."""
+
+    path: Path
+    loop: bool = False
+    """Begin again at the end; otherwise the end of the folder ends the station cleanly."""
+
+
+class VideoSource(Settings, frozen=True, kw_only=True, tag="video", tag_field="kind"):
+    """Frames of a video file, one a trigger."""
+
+    path: Path
+    loop: bool = False
+    mono: bool = False
+
+
+class CameraSource(Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
+    """A camera that OpenCV opens: a V4L2 index, or an RTSP/HTTP URL. Runs free; a trigger gets the first frame captured after it."""
+
+    device: int | str
+    width: PositiveInt | None = None
+    height: PositiveInt | None = None
+    fps: Positive | None = None
+    exposure: float | None = None
+    """In the driver's own unit (CAP_PROP_EXPOSURE); None leaves it."""
+    mono: bool = False
+    """Deliver one channel: for a gray camera whose driver hands out three equal ones."""
+    latency_ms: NonNegative = 0.0
+    """Time from exposure to arrival that the driver or network adds; a frame counts as that much older than its arrival."""
+    open_timeout_ms: Positive = 5000.0
+    read_timeout_ms: Positive = 2000.0
+
+
+class SyntheticSource(Settings, frozen=True, kw_only=True, tag="synthetic", tag_field="kind"):
+    """Drawn parts with known defects (edge_runtime.sim): for trying a station without a camera."""
+
+    width: PositiveInt = 320
+    height: PositiveInt = 320
+    defect_rate: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    seed: int = 0
+
+
+PixelFormat = Literal[
+    "Mono8", "Mono10", "Mono12", "Mono16", "Mono10p", "Mono12p", "Mono10Packed", "Mono12Packed",
+    "BayerGR8", "BayerRG8", "BayerGB8", "BayerBG8", "BayerGR10", "BayerRG10", "BayerGB10", "BayerBG10",
+    "BayerGR12", "BayerRG12", "BayerGB12", "BayerBG12", "BayerGR16", "BayerRG16", "BayerGB16", "BayerBG16",
+    "BayerGR10p", "BayerRG10p", "BayerGB10p", "BayerBG10p", "BayerGR12p", "BayerRG12p", "BayerGB12p", "BayerBG12p",
+    "BayerGR10Packed", "BayerRG10Packed", "BayerGB10Packed", "BayerBG10Packed",
+    "BayerGR12Packed", "BayerRG12Packed", "BayerGB12Packed", "BayerBG12Packed", "RGB8", "BGR8",
+]  # fmt: skip
+
+
+class IndustrialSource(Settings, frozen=True, kw_only=True):
+    """What `pylon`, `aravis` and `genicam` have in common. What is left out stays as the camera has it."""
+
+    trigger: Literal["free", "software", "hardware"] = "free"
+    """free: the camera runs, a trigger gets the first frame exposed after it. software: the station triggers the camera at the PLC's
+    edge. hardware: the PLC's wire does, and each trigger must find exactly one frame in its window."""
+    trigger_line: str = "Line1"
+    """hardware: the camera's input, by its own name (node TriggerSource)."""
+    trigger_window_ms: tuple[NonNegative, NonNegative] = (20.0, 5.0)
+    """hardware: how long before and after the moment at which the station saw the edge the exposure may have begun. Longer before than
+    the PLC is polled, and both together shorter than the shortest time between two parts."""
+    exposure_us: Positive | None = None
+    gain_db: float | None = None
+    roi: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=4, max_length=4)] | None = None
+    """[x, y, width, height] on the sensor: only this is read out and sent."""
+    pixel_format: PixelFormat | None = None
+    """By the GenICam naming convention. More than 8 bits become uint16, unpacked; colour becomes BGR."""
+    demosaic: bool = True
+    """Make colours of a Bayer mosaic. false for a bundle that was taught on raw mosaics."""
+    packet_bytes: PositiveInt | None = None
+    """GigE: size of a packet; 8000 or so where every switch and the network card pass jumbo frames."""
+    buffers: Annotated[int, Meta(ge=2, le=256)] = 8
+    strobe_line: str | None = None
+    """The camera's output that is on while it exposes, by its own name (node LineSelector)."""
+    latency_ms: NonNegative = 0.0
+    """What even the fastest frame takes from the exposure's end to its arrival (readout, transfer); a frame counts as that much older."""
+    nodes: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Any other GenICam node by name, written in this order before the settings above; `true` executes a command."""
+    open_timeout_ms: Positive = 5000.0
+    read_timeout_ms: Positive = 2000.0
+    """Free run: a camera that delivers nothing for so long counts as lost. Otherwise: how long one call into the driver may take."""
+
+
+class PylonSource(IndustrialSource, frozen=True, kw_only=True, tag="pylon", tag_field="kind"):
+    """A Basler camera, through pypylon. Without any of the following the only one that is there."""
+
+    serial: str | None = None
+    ip: str | None = None
+    user_name: str | None = None
+    """The name that was stored in the camera."""
+
+
+class AravisSource(IndustrialSource, frozen=True, kw_only=True, tag="aravis", tag_field="kind"):
+    """A GigE Vision or USB3 Vision camera of any make, through Aravis: no vendor's software."""
+
+    camera: str | None = None
+    """Its id as `arv-tool-0.8` lists it, or its IP address; None takes the only one that is there."""
+
+
+class GenicamSource(IndustrialSource, frozen=True, kw_only=True, tag="genicam", tag_field="kind"):
+    """Any camera whose vendor ships a GenTL producer (a .cti file), through harvesters."""
+
+    producer: Path
+    """The .cti file."""
+    camera: str | None = None
+    """Its id, serial number or user-defined name; None takes the only one that is there."""
+
+
+Source = FolderSource | VideoSource | CameraSource | SyntheticSource | PylonSource | AravisSource | GenicamSource

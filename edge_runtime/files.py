@@ -1,0 +1,53 @@
+"""Replacing a whole file: who reads it finds the old or the new one, whole, also after a power cut."""
+
+import contextlib
+import fcntl
+import glob
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+
+def sweep(out: Path) -> None:
+    """Take away what was begun beside `out`, or set aside for it, by commands that are no longer there.
+
+    A command holds a lock (flock) on what it works in, and the kernel lets go of it with the process, however that ends.
+    """
+    above, name = out.absolute().parent, glob.escape(out.name)
+    left = list(above.glob(f".{name}.????????.part"))
+    if out.exists():  # else `bring_back` needs it
+        left += above.glob(f".{name}.????????.old")
+    for path in left:
+        with contextlib.suppress(OSError):  # a living process's, or gone meanwhile
+            owned = lock(path)
+            try:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            finally:
+                os.close(owned)
+
+
+def lock(path: Path) -> int:
+    """A descriptor that holds the lock of a file or folder until it is closed. Raises OSError where another holds it."""
+    owned = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(owned, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(owned)
+        raise
+    return owned
+
+
+def put_file(out: Path, data: bytes) -> None:
+    """Write a file, whole or not at all. Raises OSError."""
+    sweep(out)
+    part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with part.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk that another computer holds tells of it only now
+            part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Pictures and masks in files: which are read, what their names say, and how they are read."""

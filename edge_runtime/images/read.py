@@ -1,0 +1,82 @@
+"""Reading pictures and masks: a file as a camera would have given it, or one sentence why it cannot be read."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import DataError
+from edge_runtime.images.damage import damage
+from edge_runtime.images.hush import hushed
+from edge_runtime.images.masks import BLACK, Colour, marks, values_of
+from edge_runtime.images.names import suffix_of
+from edge_runtime.records import Image
+
+Pixels = npt.NDArray[np.integer[Any] | np.floating[Any]]
+
+
+def is_colourless(image: Image) -> bool:
+    """Whether the channels of an (H, W, 3) image are equal everywhere."""
+    return bool(np.array_equal(image[:, :, 0], image[:, :, 1]) and np.array_equal(image[:, :, 1], image[:, :, 2]))
+
+
+def read_image(path: Path) -> Image:
+    """An image file as a camera would have given it: (H, W) gray or (H, W, 3) BGR, uint8 or uint16; alpha is dropped.
+
+    Raises DataError for a file that is empty, unreadable, damaged, too large, or of another pixel type.
+    """
+    image = decode(path)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{path}: expected 8 or 16 bits a pixel, found {image.dtype}")
+    if image.ndim == 3:
+        if image.shape[2] == 4:
+            image = image[:, :, :3]
+        elif image.shape[2] in (1, 2):
+            image = image[:, :, 0]
+    return cast(Image, np.ascontiguousarray(image))
+
+
+def decode(path: Path) -> Pixels:
+    """What OpenCV makes of a file, as it is stored: (H, W) or (H, W, channels), alpha as the fourth. Raises DataError."""
+    try:
+        raw = np.fromfile(path, dtype=np.uint8)
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read: {e.strerror}") from e
+    if raw.size == 0:
+        raise DataError(f"{path}: expected an image, found an empty file")
+    try:
+        with hushed():
+            image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
+    except cv2.error as e:
+        if "CV_IO_MAX_IMAGE" in str(e):
+            raise DataError(f"{path}: is too large: OpenCV reads up to 2^30 pixels and 2^20 a side; cut it into several pictures") from e
+        if e.code == cv2.Error.StsNoMem:
+            raise DataError(f"{path}: is too large for this machine's memory ({e.err}); cut it into several pictures") from e
+        raise DataError(f"{path}: expected an image, could not decode it: {e.err or e}") from e
+    if image is None:
+        raise DataError(
+            f"{path}: expected an image (PNG, JPEG, BMP, TIFF …), could not decode it: truncated, too large or of another format"
+        )
+    with hushed():
+        missing = damage(raw.tobytes(), image)
+    if missing is not None:
+        raise DataError(f"{path}: is damaged: {missing}")
+    return cast(Pixels, image)
+
+
+_LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".jp2")
+
+
+def is_lossy(path: Path) -> bool:
+    """Whether files of this format may differ a little from what was drawn."""
+    return suffix_of(path) in _LOSSY
+
+
+def read_mask(path: Path, background: Colour = BLACK) -> npt.NDArray[np.uint8]:
+    """A mask file as (H, W) uint8, 255 where it differs from `background`; of a lossy format, where it does so by far.
+
+    Raises DataError.
+    """
+    return marks(values_of(decode(path)), background, lossy=is_lossy(path))

@@ -1,0 +1,192 @@
+"""Bundles: an immutable directory (or one zip file) with a model, its manifest and golden samples; read and verified here.
+
+Layout: manifest.json, manifest.sha256, model.xml, model.bin, golden/*.png, optionally ignore_mask.png. The manifest lists the sha256 of
+every other file; the bundle's id is the sha256 of the manifest's bytes, so that one id names one exact model with one exact calibration.
+manifest.sha256 (`sha256sum -c` reads it) holds that id, so that damage to the manifest itself is seen too. A bundle that was released has
+manifest.sig as well (edge_runtime.model.signature).
+"""
+
+import errno
+import hashlib
+import lzma
+import shutil
+import tempfile
+import weakref
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+
+from edge_runtime.errors import BundleError, DeviceError
+from edge_runtime.model.manifest import SCHEMA, Manifest
+
+MANIFEST = "manifest.json"
+SEAL = "manifest.sha256"
+SIGNATURE = "manifest.sig"
+
+
+class ModelBundle:
+    """A verified bundle on disk. Opening one checks every byte; what does not match is refused with the file named."""
+
+    def __init__(self, directory: Path, manifest: Manifest, bundle_id: str) -> None:
+        """Use `ModelBundle.open`."""
+        self.directory = directory
+        self.manifest = manifest
+        self.id = bundle_id
+        self.signature = _signature(directory)
+        """As it is in the file, not yet compared with any key; None where there is none."""
+
+    @property
+    def model_xml(self) -> Path:
+        """The IR's topology; its weights lie beside it."""
+        return self.directory / "model.xml"
+
+    @classmethod
+    def open(cls, path: Path, private: bool = False) -> "ModelBundle":
+        """Verify and open the directory or zip file at `path`. Raises BundleError, and DeviceError where a copy finds no room.
+
+        `private`: a copy that nobody else writes to, as it is of a zip file in any case, so that what was verified is what is run.
+        """
+        if path.is_dir() and not private:
+            return cls._verified(path)
+        if not path.exists():
+            raise BundleError(f"bundle: expected a directory or a zip file, found nothing at {path}")
+        try:
+            scratch = Path(tempfile.mkdtemp(prefix="lineside-bundle-"))
+        except OSError as e:
+            raise _no_room(path, Path(tempfile.gettempdir()), e) from e
+        try:
+            if path.is_dir():
+                _copy(path, scratch)
+            else:
+                _unzip(path, scratch)
+            bundle = cls._verified(scratch)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        weakref.finalize(bundle, shutil.rmtree, scratch, ignore_errors=True)  # lives as long as the bundle's object
+        return bundle
+
+    @classmethod
+    def _verified(cls, directory: Path) -> "ModelBundle":
+        manifest, bundle_id = read_manifest(directory)
+        _verify_files(directory, manifest)
+        return cls(directory, manifest, bundle_id)
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> str:
+    """Write manifest.json and its seal into a bundle that holds all other files; returns the bundle's id."""
+    raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    bundle_id = hashlib.sha256(raw).hexdigest()
+    (directory / MANIFEST).write_bytes(raw)
+    (directory / SEAL).write_text(f"{bundle_id}  {MANIFEST}\n", encoding="ascii")
+    return bundle_id
+
+
+def read_manifest(directory: Path) -> tuple[Manifest, str]:
+    """The manifest of an unpacked bundle and the bundle's id, without verifying the files it lists. Raises BundleError."""
+    path = directory / MANIFEST
+    try:
+        raw = path.read_bytes()
+    except OSError as e:
+        raise BundleError(
+            f"bundle {directory}: {MANIFEST} is missing or unreadable ({e.strerror}): this is no bundle, or half of one"
+        ) from e
+    try:
+        schema = msgspec.json.decode(raw, type=dict[str, Any]).get("schema")
+        if schema != SCHEMA:
+            raise BundleError(f"{path}: expected schema {SCHEMA}, found {schema!r}: built by another version of Lineside; build it again")
+        bundle_id = _check_seal(directory, raw)
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except (msgspec.MsgspecError, RecursionError) as e:
+        raise BundleError(f"{path}: is not a valid manifest: {e}") from e
+    return manifest, bundle_id
+
+
+def _check_seal(directory: Path, manifest: bytes) -> str:
+    bundle_id = hashlib.sha256(manifest).hexdigest()
+    try:
+        seal = (directory / SEAL).read_bytes()
+    except OSError as e:
+        raise BundleError(f"bundle {directory}: {SEAL} is missing or unreadable ({e.strerror}); copy the bundle again") from e
+    if seal != f"{bundle_id}  {MANIFEST}\n".encode():
+        raise BundleError(f"bundle {directory}: {MANIFEST} or {SEAL} was altered: they do not belong together; copy the bundle again")
+    return bundle_id
+
+
+def _signature(directory: Path) -> bytes | None:
+    try:
+        return (directory / SIGNATURE).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        raise BundleError(f"bundle {directory}: {SIGNATURE} is unreadable ({e.strerror}); copy the bundle again") from e
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, as hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _verify_files(directory: Path, manifest: Manifest) -> None:
+    needed = {"model.xml", "model.bin", *(g.image for g in manifest.golden)}
+    if manifest.input.ignore_mask:
+        needed.add(manifest.input.ignore_mask)
+    unlisted = sorted(needed - set(manifest.files))
+    if unlisted:
+        raise BundleError(f"bundle {directory}: the manifest lists no hash for {unlisted[0]}: it cannot be trusted; build it again")
+    for name, expected in sorted(manifest.files.items()):
+        if not _is_inside(name):
+            raise BundleError(f"bundle {directory}: the manifest names {name!r}, which is outside of the bundle; refused")
+        path = directory / name
+        if not path.is_file():
+            raise BundleError(f"bundle {directory}: {name} is missing; copy the bundle again")
+        try:
+            found = file_sha256(path)
+        except OSError as e:
+            raise BundleError(f"bundle {directory}: {name} cannot be read ({e.strerror}): let this user read it") from e
+        if found != expected:
+            raise BundleError(
+                f"bundle {directory}: {name} was altered: expected sha256 {expected[:16]}…, found {found[:16]}…; copy the bundle again"
+            )
+    present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
+    extra = sorted(present - set(manifest.files) - {MANIFEST, SEAL, SIGNATURE})
+    if extra:
+        raise BundleError(f"bundle {directory}: {extra[0]} is not listed in the manifest; a bundle holds nothing else: remove it")
+
+
+def _is_inside(name: str) -> bool:
+    pure = PurePosixPath(name)
+    return not pure.is_absolute() and ".." not in pure.parts and "\\" not in name
+
+
+def _copy(path: Path, directory: Path) -> None:
+    try:
+        shutil.copytree(path, directory, dirs_exist_ok=True)
+    except shutil.Error as e:  # one entry a file: (from, to, why)
+        raise _no_room(path, directory.parent, e.args[0][0][2]) from e
+    except OSError as e:
+        raise _no_room(path, directory.parent, e) from e
+
+
+def _no_room(path: Path, folder: Path, why: object) -> DeviceError:
+    """Not the bundle's fault, and over when the disk has room again."""
+    return DeviceError(f"bundle {path}: could not be copied to {folder}, where it is verified: {getattr(why, 'strerror', None) or why}")
+
+
+def _unzip(path: Path, directory: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = next((n for n in archive.namelist() if not _is_inside(n)), None)
+            if bad is not None:
+                raise BundleError(f"bundle {path}: holds {bad!r}, which would be unpacked outside of it; refused")
+            archive.extractall(directory)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise _no_room(path, directory.parent, e) from e
+        raise BundleError(f"bundle {path}: expected a directory or a zip file, could not unpack it: {e}") from e
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as e:
+        raise BundleError(f"bundle {path}: expected a directory or a zip file, could not unpack it: {e}") from e

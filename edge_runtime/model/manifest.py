@@ -1,0 +1,270 @@
+"""What a bundle says of itself: the tables of manifest.json, checked when they are read."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+SCHEMA = 1
+SHORT_SHA256 = 16
+"""Hex digits that are enough to know a training image again."""
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Common to all tables of the manifest."""
+
+
+class TileSpec(_Record, frozen=True, kw_only=True):
+    """A large region is cut into equal tiles, each a picture for the model (edge_runtime.model.tiles)."""
+
+    columns: Annotated[int, Meta(ge=1, le=1024)]
+    rows: Annotated[int, Meta(ge=1, le=1024)]
+    overlap: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    """Share of a tile that its neighbour sees too, before it is rounded to a step that suits the map."""
+
+
+class InputSpec(_Record, frozen=True, kw_only=True):
+    """What the model takes, and how a frame becomes that (edge_runtime.model.preprocess)."""
+
+    height: Annotated[int, Meta(gt=0)]
+    width: Annotated[int, Meta(gt=0)]
+    channels: Annotated[int, Meta(ge=1, le=3)]
+    """Of the frames: 1 gray (or a raw mosaic, see `bayer`) or 3 BGR. The model itself always gets three."""
+    bits: Annotated[int, Meta(ge=8, le=16)] = 8
+    """Significant bits of the frames' pixels: 8 for uint8; 10, 12, 14 or 16 for uint16."""
+    frame_wh: tuple[int, int] | None = None
+    """Size of the frames where all training images had one; None where sizes differ."""
+    roi: tuple[int, int, int, int] | None = None
+    """[x, y, width, height] in frame pixels; None is the whole frame."""
+    ignore_mask: str | None = None
+    """File in the bundle: uint8 PNG of the frame's size, non-zero = ignored."""
+    bayer: Literal["RGGB", "BGGR", "GRBG", "GBRG"] | None = None
+    """Frames are a raw mosaic of 1 channel, whose first two rows begin with these colours; the model sees them in colour."""
+    tiles: TileSpec | None = None
+    """None: the whole region is one picture."""
+    brightness: Annotated[float, Meta(gt=0, lt=256)] | None = None
+    """Mean gray level that every picture is brought to by one factor before the model sees it (all tiles of a frame by the same); None:
+    pictures are judged as bright as they come."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which msgspec reports with the path of the key."""
+        if self.bayer is not None and self.channels != 1:
+            raise ValueError(f"a Bayer mosaic has 1 channel, found {self.channels}")
+
+
+class OutputSpec(_Record, frozen=True, kw_only=True):
+    """What the model gives for one picture (of a tiled frame, for each tile): `score` (1,) and `map` (1, 1, height, width), raw float32."""
+
+    map_height: Annotated[int, Meta(gt=0)]
+    map_width: Annotated[int, Meta(gt=0)]
+
+
+class Threshold(_Record, frozen=True, kw_only=True):
+    """Where good ends, in raw scores."""
+
+    value: Annotated[float, Meta(gt=0)]
+    """A part is rejected when its score is larger."""
+    map_value: Annotated[float, Meta(gt=0)]
+    """A place of the map belongs to a region when its value is larger; the same rule applied to the maps' maxima."""
+    rule: str
+    """A sentence: how the value came about."""
+    false_reject_rate: float | None
+    """The stated rate that the rule aims at."""
+    false_reject_upper: float | None
+    """Upper bound of the true rate at `confidence`, from `n_good` images."""
+    confidence: float = 0.95
+    n_good: int = 0
+    n_bad: int = 0
+    n_odd: int = 0
+    """Good images that look unlike the others, which were set apart where the rule allows it (training.fitting.odd)."""
+    n_synthetic: int = 0
+    """How many of the bad images were painted, not photographed."""
+    recall_lower: float | None = None
+    """Lower bound at `confidence` of the share of bad parts rejected, where a recall was asked for."""
+    from_test_split: bool = False
+    """True when asked to calibrate on the images that it is evaluated on: the figures are then flattering."""
+
+
+class Drift(_Record, frozen=True, kw_only=True):
+    """Scores that a healthy line shows, from held-out good parts, and how far a window of parts may stray (training.judging.drift)."""
+
+    low: float
+    """Raw score that all but `share` of good parts exceed."""
+    median: float
+    high: float
+    """Raw score that all but `share` of good parts stay below."""
+    share: Annotated[float, Meta(gt=0, lt=1)]
+    window: Annotated[int, Meta(gt=0)]
+    """Parts that are looked at together."""
+    max_above: int
+    """More of the last `window` accepted parts above `high` than this: the line drifts up."""
+    max_below: int
+    """More of the last `window` judged parts below `low` than this: it drifts down."""
+    false_alarm: float
+    """Probability, at any part and for each of the two, that a healthy line is over its limit: at most this."""
+    n_good: int
+
+
+class Acceptance(_Record, frozen=True, kw_only=True):
+    """Whether what was built met what was asked of it, judged on the very model that ships (training.judging.acceptance)."""
+
+    state: Literal["passed", "failed", "not assessed"]
+    sentence: str
+    """For people: the verdict, a colon, then what was found, what was asked, on what."""
+    basis: Literal["real", "painted", "none"]
+    """Which bad parts it rests on: photographed ones, painted ones, or none."""
+    max_missed: float
+    """Share of bad parts that may be accepted, 0..1."""
+    max_rejected: float
+    """Share of good parts that may be rejected, 0..1."""
+    confidence: float | None = None
+    """None: the shares that were seen are compared; else their upper bounds at this confidence."""
+    missed: int = 0
+    n_bad: int = 0
+    rejected: int = 0
+    n_good: int = 0
+    forced: bool = False
+    """It failed, and was built all the same because its user asked for that by name."""
+
+    @property
+    def why(self) -> str:
+        """The sentence without the verdict, which then stands beside it."""
+        return self.sentence.partition(": ")[2] or self.sentence
+
+
+class Wander(_Record, frozen=True, kw_only=True):
+    """What becomes of the figures when the line strays in one way from what was taught."""
+
+    what: Literal["clean", "light", "gamma", "blur", "shift", "turn", "noise", "jpeg"]
+    amount: float
+    """light: a factor; gamma: the exponent; blur: sigma in pixels of the model's input; shift: a share of the side; turn: degrees; noise:
+    standard deviation in gray levels of 255 of the frame's pixels; jpeg: the quality. clean: 0, nothing strays."""
+    image_auroc: float | None
+    rejected: float
+    """Share of the good parts at the unchanged threshold."""
+    missed: float | None
+    """Share of the bad parts."""
+    holds: bool
+    """Whether the promise still holds here."""
+    breaks: Literal["", "rejects", "misses", "both"] = ""
+    """What breaks it: good parts that are rejected, bad ones that are missed."""
+
+
+class Envelope(_Record, frozen=True, kw_only=True):
+    """How far the line may stray from what was taught before the verdicts' promise breaks (training.judging.envelope)."""
+
+    rows: tuple[Wander, ...]
+    """The undistorted pictures first."""
+    basis: Literal["real", "painted", "none"]
+    """Which bad parts the misses and AUROCs are of."""
+    n_good: int
+    n_bad: int
+    brightness: Annotated[float, Meta(gt=0)]
+    """Median over good parts of the frame's mean gray level where it is judged, before any photometric normalisation; 0..255."""
+    sharpness: Annotated[float, Meta(gt=0)]
+    """Median over good parts of the same places' standard deviation of the Laplacian at the model's scale, relative to their mean gray
+    level, so that less light is no blur (edge_runtime.model.sight)."""
+    brightness_spread: Annotated[float, Meta(ge=0)] = 0.0
+    """Standard deviation from good part to good part, relative to `brightness`."""
+    sharpness_spread: Annotated[float, Meta(ge=0)] = 0.0
+    light_low: float | None = None
+    """Brightness, relative to `brightness`, below which the promise breaks; None: it held as far down as was tried."""
+    light_high: float | None = None
+    blur_low: float | None = None
+    """Sharpness, relative to `sharpness`, below which the promise breaks."""
+    light_low_breaks: Literal["", "rejects", "misses", "both"] = ""
+    """What breaks there."""
+    light_high_breaks: Literal["", "rejects", "misses", "both"] = ""
+    blur_breaks: Literal["", "rejects", "misses", "both"] = ""
+    max_rejected: float = 0.0
+    """Share of good parts from which on the promise counts as broken."""
+    held_out: bool = True
+    """False: the good parts were taught; what the detector says of them was corrected to their held-out scores."""
+
+
+class DisplayScale(_Record, frozen=True, kw_only=True):
+    """The product's fixed colour scale: raw map values painted as cold and as hot."""
+
+    low: float
+    """Median of the maps of good parts."""
+    high: Annotated[float, Meta(gt=0)]
+    """Twice the map's threshold, so that the threshold itself sits in the middle of the scale's warm half."""
+
+
+class Golden(_Record, frozen=True, kw_only=True):
+    """One sample that must score the same on every device."""
+
+    image: str
+    """File in the bundle: a frame as the camera gives it, lossless PNG."""
+    score: float
+    map_peak: float
+
+
+class Metrics(_Record, frozen=True, kw_only=True):
+    """Figures of one precision on the named data; None where the data cannot tell."""
+
+    image_auroc: float | None = None
+    image_ap: float | None = None
+    f1: float | None = None
+    false_reject_rate: float | None = None
+    false_accept_rate: float | None = None
+    pixel_auroc: float | None = None
+    aupro: float | None = None
+    threshold: float | None = None
+    n_good: int = 0
+    n_bad: int = 0
+
+
+class Dataset(_Record, frozen=True, kw_only=True):
+    """What the detector was taught on."""
+
+    name: str
+    fingerprint: str
+    """sha256 over the sorted sha256 of all training images."""
+    n_good: int
+    good_sha256: tuple[str, ...] = ()
+    """The first 16 hex digits of each training image's, so that an evaluation can tell which it was taught on."""
+    bad_kinds: tuple[str, ...] = ()
+    """Kinds of real bad parts that it learnt from, too."""
+    bad_sha256: tuple[str, ...] = ()
+    """Of their files, so that no evaluation counts them."""
+    n_synthetic: int = 0
+    """Defects painted into good parts that it learnt from."""
+    odd: tuple[str, ...] = ()
+    """Names of good images that look unlike the others, the oddest first; up to 50 of them (training.fitting.odd)."""
+
+
+class Manifest(_Record, frozen=True, kw_only=True):
+    """All that the device must know of a model. JSON in `manifest.json`."""
+
+    schema: int
+    name: str
+    version: str
+    created: str
+    method: str
+    backbone: str
+    params: dict[str, Any]
+    precision: str
+    """"int8" or "fp32": of the backbone; the head's is always float."""
+    input: InputSpec
+    output: OutputSpec
+    threshold: Threshold
+    display: DisplayScale
+    clamped: bool = False
+    """Scores and maps end at 0 and at 1: a model adopted from a tool that clamps them (ours are raw and have no end)."""
+    drift: Drift | None = None
+    """None where too few good parts were held out to know what is usual."""
+    acceptance: Acceptance | None = None
+    """None: nobody asked, as with bundles of before and adopted ones."""
+    envelope: Envelope | None = None
+    """None: not measured."""
+    dataset: Dataset
+    metrics: dict[str, Metrics]
+    """By precision: torch, fp32, int8."""
+    golden: Annotated[list[Golden], Meta(min_length=4)]
+    golden_tolerance: Annotated[float, Meta(gt=0)]
+    """Relative: |score - expected| <= tolerance * expected (likewise the map's peak)."""
+    files: dict[str, str]
+    """Relative path -> sha256, of every file but the manifest."""
+    tools: dict[str, str]
+    """Versions of what built it."""

@@ -1,0 +1,82 @@
+"""Binding a ZeroMQ socket so that a user is told in one sentence why it failed."""
+
+import contextlib
+import errno
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from edge_runtime.errors import SinkError
+
+_HINTS = {
+    errno.EADDRINUSE: "it is in use by another process: stop that one (another station?) or choose another port",
+    errno.EADDRNOTAVAIL: "this machine has no such address: use one of its own, or tcp://*:PORT for all of them",
+    errno.ENODEV: "this machine has no such network interface: use an address of its own, or tcp://*:PORT for all of them",
+    errno.EACCES: "permission denied: choose a port above 1023, or a folder that the station may write to",
+    errno.ENOENT: "its folder does not exist: create it",
+    errno.EINVAL: "it is not an address: write tcp://ADDRESS:PORT with a port from 1 to 65535",
+}
+
+
+LONGEST_REQUEST = 256
+"""Bytes of a message that a subscriber may send. libzmq keeps a node for each byte of a subscription, built in the sender's own time."""
+
+
+def bind(sock: zmq.Socket[Any], endpoint: str, key: str) -> None:
+    """Bind, or raise SinkError naming the endpoint and the station file's `key` that holds it."""
+    try:
+        if endpoint.startswith("tcp://") and not _is_port(endpoint.rpartition(":")[2]):
+            # libzmq would take port 70000 for 4464, and * for any free one that no subscriber could guess.
+            raise zmq.ZMQError(errno.EINVAL)
+        if endpoint.startswith("ipc://") and answers(endpoint.removeprefix("ipc://")):
+            # libzmq unlinks an existing ipc file before it binds, and would silently take a running station's subscribers away.
+            raise zmq.ZMQError(errno.EADDRINUSE)
+        sock.bind(endpoint)
+        if endpoint.startswith("ipc:///"):
+            Path(endpoint.removeprefix("ipc://")).chmod(0o660)  # the station's group may listen, whatever the service's umask
+    except zmq.ZMQError as e:
+        hint = _HINTS.get(e.errno or 0, str(e))
+        raise SinkError(f"{key}: expected to bind {endpoint}, could not: {hint}") from e
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
+
+
+def answers(path: str) -> bool:
+    """Whether somebody listens on this Unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.5)
+        try:
+            probe.connect("\0" + path[1:] if path.startswith("@") else path)
+        except OSError:
+            return False
+        return True
+
+
+def bindable(endpoints: dict[str, str]) -> str:
+    """Bind all of them at once, let go, and say so. Raises SinkError naming key and endpoint of the first that cannot be bound."""
+    with zmq.Context() as context, contextlib.ExitStack() as stack:
+        for key, endpoint in endpoints.items():
+            if endpoint.startswith("ipc://"):
+                _ipc_free(key, endpoint)  # binding would take the file away from a station that runs
+                continue
+            try:
+                stack.enter_context(context.socket(zmq.PUB)).bind(endpoint)
+            except zmq.ZMQError as e:
+                in_use = e.errno == zmq.EADDRINUSE
+                why = "is in use: does the station run already, or another one with the same port?" if in_use else f"cannot be bound: {e}"
+                raise SinkError(f"{key}: {endpoint} {why}") from e
+    return ", ".join(endpoints.values()) + " can be bound"
+
+
+def _ipc_free(key: str, endpoint: str) -> None:
+    path = endpoint.removeprefix("ipc://")
+    if answers(path):
+        raise SinkError(f"{key}: {endpoint} is in use: does the station run already, or another one with the same socket?")
+    folder = Path(path).parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise SinkError(f"{key}: {endpoint}: expected a folder {folder} that this user may write to")

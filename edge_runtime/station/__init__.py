@@ -1,0 +1,1 @@
+"""The station: the loop, what it decides by, and how it starts, tells how it is, and ends."""

@@ -1,0 +1,166 @@
+"""`lineside run`: a station file -> open pieces in the right order, prove the bundle, say READY, run the loop, close everything."""
+
+import contextlib
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from edge_runtime.capture.capture import Capture
+from edge_runtime.config.files import StationConfig, load_station
+from edge_runtime.errors import LinesideError
+from edge_runtime.handoff import Helper
+from edge_runtime.model.regions import find_regions
+from edge_runtime.model.released import by_job
+from edge_runtime.plc.line import PlcLine
+from edge_runtime.protocols import ActuatorLine, Sink
+from edge_runtime.sinks.archive import Archive
+from edge_runtime.sinks.journal import Journal
+from edge_runtime.sinks.preview import Display, PreviewSink
+from edge_runtime.sinks.publisher import Publisher
+from edge_runtime.sources import Source, check_depth, open_source
+from edge_runtime.station.drift import DriftWatch
+from edge_runtime.station.health import Connected, Monitor, ServiceManager
+from edge_runtime.station.loop import Station
+from edge_runtime.station.model_thread import ModelThread, model_thread, together_is_faster
+from edge_runtime.station.observers import Observers
+from edge_runtime.station.process import allow_descriptors, logging_aside, stopping_on_signals, undisturbed
+from edge_runtime.station.products import by_product
+from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
+from edge_runtime.station.views import Camera, Cameras
+from edge_runtime.station.wander import SightWatches, watch_of
+from edge_runtime.triggers import open_trigger
+
+log = logging.getLogger(__name__)
+
+_ALIVE_WITHIN_S = 5.0
+_CLOSE_TIMEOUT_S = 3.0
+_OBSERVERS_TIMEOUT_S = 2.0
+_MODEL_TIMEOUT_S = 0.05
+
+
+def run_station(path: Path) -> int:
+    """Run the station of a file until SIGTERM, SIGINT, SIGHUP, or the end of a finite trigger or source.
+
+    Returns 0, or 70 after an exception that is a bug (its traceback is in the log, the parts in flight were told FAULT).
+    Raises LinesideError for what a user can act on, with its exit code: before READY for anything that cannot be opened, or a bundle that
+    computes something else here (GoldenMismatch); afterwards for a trigger line that is lost for good.
+    """
+    try:
+        with logging_aside(), stopping_on_signals() as stop, contextlib.ExitStack() as stack:
+            config = load_station(path)
+            allow_descriptors()
+            station, monitor = open_station(config, stack)
+            stop.station = station
+            if stop.asked:
+                station.stop()
+            stack.enter_context(undisturbed())
+            station.begin()
+            monitor.ready()
+            return station.run()
+    except LinesideError as e:
+        ServiceManager().tell(f"STATUS={e}")
+        raise
+
+
+def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[Station, Monitor]:
+    """Open every piece; `stack` closes them, the journal last. Every bundle has proved itself on this device when this returns.
+
+    Raises ConfigError, BundleError, GoldenMismatch, DeviceError, SinkError, TriggerError, SourceError, MissingExtra.
+    """
+    opened = open_recipes(config, stack)
+    bundles = {o.predictor.bundle.id: o.predictor.bundle.manifest for o in opened}
+    names = [camera.name for camera in config.cameras]
+    threads, inference = _model_threads(opened, len(names), stack)
+    products = products_of(opened, threads)
+    own = products[""]
+    releases = by_job([(o.predictor.bundle.manifest, o.predictor.bundle.id, o.entry.recipe) for o in opened])
+    find_regions(np.ones((4, 4), np.float32), np.eye(2, 3), (4, 4), 0.5)  # its first call takes milliseconds: not at the first reject
+
+    deadlines_ns: dict[str, int] = {}
+    for product in products.values():
+        for job in product.jobs:
+            deadlines_ns[job.recipe] = min(product.deadline_ns, deadlines_ns.get(job.recipe, product.deadline_ns))
+    journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
+    publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path))
+    slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
+    monitor = Monitor(
+        station=config.name, recipe=own.recipe, bundle_id=own.bundle_id, device=opened[0].predictor.device_used, send=publisher.send_health,
+        # A PLC may be waited for, a part or a change of recipe may take its whole deadline: none of them is a thread that died.
+        alive_within_s=_ALIVE_WITHIN_S + slowest_s + getattr(config.trigger, "timeout_ms", 0.0) / 1e3,
+        last_seq=journal.last_seq(), inference=inference, releases=by_product(releases, products.values()),
+        drifts={(names[o.entry.camera], o.predictor.bundle.id): DriftWatch(drift)
+                for o in opened if (drift := o.predictor.bundle.manifest.drift) is not None},
+    )  # fmt: skip
+    stack.enter_context(monitor)
+
+    line = stack.enter_context(open_trigger(config.trigger, first_seq=journal.last_seq() + 1))
+    # The journal first: what anybody was told is in it, whatever happens next.
+    tellers: list[Sink] = [journal, line, publisher] if isinstance(line, ActuatorLine) else [journal, publisher]
+    watching: dict[str, PreviewSink | Archive] = {}
+    if config.preview is not None:
+        displays = {id_: Display(m.display, m.input.bits, m.threshold.value) for id_, m in bundles.items()}
+        preview = PreviewSink(config.preview, config.name, displays, monitor.counts, releases)
+        watching["previews"] = stack.enter_context(preview)
+    if config.archive is not None:
+        watching["archives"] = stack.enter_context(Archive(config.archive))
+    sights = SightWatches({(names[o.entry.camera], o.entry.recipe.name, o.predictor.bundle.id): watch
+                           for o in opened if (watch := watch_of(o.predictor)) is not None})  # fmt: skip
+    observers = Observers(watching, monitor, {"sights": sights} if sights else {})
+    stack.callback(observers.close, _OBSERVERS_TIMEOUT_S)
+
+    cameras = []
+    for name, settings in zip(names, config.cameras, strict=True):
+        with named(name and f"camera {name}"):
+            source = open_source(settings.source)
+            source.__enter__()
+            capture = Capture(source, slowest_s)
+            stack.callback(_close_source, source, capture)
+            for depth in {o.predictor.preprocessor.spec.bits for o in opened if names[o.entry.camera] == name}:
+                check_depth(source, depth)
+        cameras.append(Camera(name, capture))
+    eyes = Cameras(cameras)
+    stack.callback(eyes.close)
+    station = Station(
+        config.name, line, eyes, products, tellers, observers, monitor,
+        queue=config.queue, keep_warm_ms=config.keep_warm_ms,
+    )  # fmt: skip
+    if (on_recipe := getattr(line, "on_recipe", None)) is not None:
+        on_recipe(station.prepare)
+    if (heed := getattr(line, "heed_deadlines", None)) is not None:
+        heed(deadlines_ns)
+    if (on_alive := getattr(line, "on_alive", None)) is not None:
+        on_alive(lambda: monitor.alive)
+    connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
+    if isinstance(line, PlcLine):
+        connections["plc"] = line
+    monitor.watch([station, line, journal, publisher, *watching.values()], connections, sights)
+    for key, product in products.items():
+        limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
+        log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",
+            config.name, f"{key}: " if key else "", product.recipe, limits, product.deadline_ms)  # fmt: skip
+    return station, monitor
+
+
+def _model_threads(opened: list[OpenRecipe], cameras: int, stack: contextlib.ExitStack) -> tuple[list[ModelThread], str]:
+    """One thread for all models, or one a camera, whichever is faster on this machine; and the word for it."""
+    threads = []
+    for _ in range(cameras):
+        threads.append(model_thread())
+        stack.callback(threads[-1].close, _MODEL_TIMEOUT_S)
+    if cameras == 1:
+        return threads, ""
+    own = [o.predictor for o in opened if not o.entry.key]
+    together = together_is_faster([(predictor, predictor.blank()) for predictor in own], threads)
+    return (threads, "together") if together else (threads[:1], "in turn")
+
+
+def _close_source(source: Source, capture: Capture) -> None:
+    if capture.close():
+        closing: Helper[None, None] = Helper(lambda _: source.__exit__(None, None, None), "close")
+        try:
+            return closing.call(None).result(_CLOSE_TIMEOUT_S)
+        except TimeoutError:
+            pass
+    log.warning("the camera's driver does not answer; it is left behind")
+    return None

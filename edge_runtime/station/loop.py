@@ -1,0 +1,275 @@
+"""THE loop: wait, grab, predict, judge, tell. One trigger, one decision, in order, by its deadline."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edge_runtime.errors import EXIT_BUG, EXIT_OK, ConfigError, DeviceError, LinesideError, SinkError
+from edge_runtime.handoff import Lane, Reply
+from edge_runtime.protocols import ActuatorLine, Sink, TriggerLine
+from edge_runtime.records import Cause, Trigger, Verdict
+from edge_runtime.station.decide import camera_and_model_ns, decision_of, judgement_of, pictures_of
+from edge_runtime.station.health import Monitor
+from edge_runtime.station.judge import Judgement, fault
+from edge_runtime.station.model_thread import Answer, KeepWarm
+from edge_runtime.station.observers import Observers
+from edge_runtime.station.products import Product, find
+from edge_runtime.station.views import Cameras, Look
+
+log = logging.getLogger(__name__)
+
+_ROUND_S = 0.05
+"""How long a thread waits at most before it looks whether it shall stop."""
+_TELL_RESERVE_MS = 20.0
+"""Of the deadline, at most a tenth: kept back for telling, also when several parts run out of time at once."""
+_PAUSE_S = 0.001
+_LINE_TIMEOUT_S = 2.0
+_HANGS_AFTER_S = 3.0
+_PREPARE_S = 2.0
+_INTERNAL_ERROR = "Internal error in the station; the part was not judged."
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    trigger: Trigger
+    product: Product | None
+    """None when nobody knows the recipe that was asked for."""
+    refused: str = ""
+    """Why it is not even looked at."""
+    cause: Cause = Cause.REFUSED
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """The wish to have a product's models warm."""
+
+    product: Product
+    begun: Reply[list[Reply[Answer]]]
+
+
+class Station:
+    """Composes opened pieces. Triggers are taken in one thread, frames in another, the model runs in a third, verdicts are made here."""
+
+    def __init__(
+        self,
+        name: str,
+        line: TriggerLine,
+        cameras: Cameras,
+        products: Mapping[str, Product],
+        tellers: Sequence[Sink],
+        observers: Observers,
+        monitor: Monitor,
+        *,
+        queue: int = 8,
+        keep_warm_ms: float = 0.0,
+    ) -> None:
+        """All pieces are open already and are closed by whoever opened them.
+
+        Args:
+            name: the station's, in every decision.
+            line: where triggers come from.
+            cameras: where their frames come from, and who judges them.
+            products: what may be asked for, by the recipe's key; "" is what a trigger without one gets.
+            tellers: told in this order, each bounded in time by itself: the journal first.
+            observers: told afterwards.
+            monitor: counts and the sign of life.
+            queue: parts that may wait for their turn.
+            keep_warm_ms: run the model when it was idle for so long; 0 never.
+        """
+        self._name, self._line, self._cameras, self._products = name, line, cameras, dict(products)
+        self._tellers, self._observers, self._monitor = tuple(tellers), observers, monitor
+        self._actuator = line if isinstance(line, ActuatorLine) else None
+        self._current = self._products[""]
+        self._slowest_s = max(p.deadline_ms for p in self._products.values()) / 1e3
+        self._queue = queue
+        self._lane: Lane[_Part | _Change] = Lane(queue)
+        self._keep_warm = KeepWarm(keep_warm_ms, monitor)
+        self._in_flight: _Part | None = None
+        self._stopped_ns = 0
+        self._line_over = threading.Event()
+        self._line_failure: Exception | None = None
+        self._taking: Trigger | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for the operator while a model hangs."""
+        busy = max(model.thread.busy_s for product in self._products.values() for model in product.models)
+        return f"The model has not answered for {busy:.0f} s." if busy > self._slowest_s + _HANGS_AFTER_S else None
+
+    def prepare(self, recipe: str) -> None:
+        """Have the models of a recipe run once, after all parts that were taken before, and make it the current one.
+
+        From any thread but the loop's own, which calls `put`: it would wait for itself. Returns when they have. Raises ConfigError for an
+        unknown recipe; DeviceError when a model fails or does not answer in time.
+        """
+        product = find(self._products, recipe)
+        change = _Change(product, Reply())
+        until = time.monotonic() + self._slowest_s + _PREPARE_S
+        self._lane.note(change)
+        try:
+            for warming in change.begun.result(until - time.monotonic()):
+                warming.result(until - time.monotonic())
+        except TimeoutError:
+            raise DeviceError(f"Recipe {recipe!r}: its model is not warm after {self._slowest_s + _PREPARE_S:.0f} s.") from None
+        self._use(product)
+
+    def stop(self) -> None:
+        """Take no further trigger, answer those taken, then let `run` return. Safe in a signal handler."""
+        self._stopped_ns = self._stopped_ns or time.monotonic_ns()
+
+    def begin(self) -> None:
+        """What is announced from now on is looked at. Call it before anybody is told that the station is ready."""
+        if (begin := getattr(self._line, "begin", None)) is not None:
+            begin()
+
+    def run(self) -> int:
+        """Answer triggers until `stop`, or the end of the line or the source. 0, or 70 after an exception that is a bug.
+
+        Raises LinesideError when the trigger line is lost for good. In every case each trigger that was taken has been answered.
+        """
+        threading.Thread(target=self._take_triggers, name="trigger", daemon=True).start()
+        try:
+            while not self._is_over():
+                self._monitor.beat("loop")
+                item = self._lane.get(_ROUND_S)
+                if isinstance(item, _Part):
+                    self._answer(item)
+                elif item is not None:
+                    item.begun.give([warming for model in item.product.models if (warming := model.warm()) is not None])
+                else:
+                    self._cameras.check()
+                    self._keep_warm.idle(self._current.models)
+            self._monitor.stopping()
+            if self._line_failure is not None:
+                raise self._line_failure
+        except Exception as e:
+            self._give_up(e)
+            if isinstance(e, LinesideError):
+                raise
+            return EXIT_BUG
+        return EXIT_OK
+
+    def _is_over(self) -> bool:
+        if self._stopped_ns and time.monotonic_ns() - self._stopped_ns > _LINE_TIMEOUT_S * 1e9:
+            return len(self._lane) == 0  # a trigger line that hangs does not keep the process from ending
+        return self._line_over.is_set() and len(self._lane) == 0
+
+    def _take_triggers(self) -> None:
+        try:
+            while not (self._stopped_ns or self._cameras.exhausted or getattr(self._line, "exhausted", False)):
+                self._monitor.beat("trigger line")
+                if self._cameras.can_serve:
+                    self._take(self._line.wait(_ROUND_S))
+                else:
+                    time.sleep(_PAUSE_S)
+            self._take_the_last()
+        except Exception as e:  # ends the station, in the loop's thread
+            self._line_failure = e
+            if (trigger := self._taking) is not None:
+                self._lane.note(_Part(trigger, self._products.get(trigger.recipe), _INTERNAL_ERROR, Cause.INTERNAL))
+        finally:
+            self._line_over.set()
+
+    def _take(self, trigger: Trigger | None) -> None:
+        self._taking = trigger
+        if trigger is None:
+            return
+        part = self._part_of(trigger)
+        if part.refused:
+            self._cameras.dismiss(trigger)
+            self._lane.note(part)
+        else:
+            self._cameras.order(trigger)
+            self._lane.put(part)
+        self._taking = None
+
+    def _take_the_last(self) -> None:
+        """Parts that the line announces until it has told its other side that no more are taken."""
+        end = getattr(self._line, "end", None)
+        if end is None:
+            return
+        end()
+        until = time.monotonic() + _LINE_TIMEOUT_S
+        while time.monotonic() < until and (trigger := self._line.wait(0.0)) is not None:
+            self._take(trigger)
+
+    def _part_of(self, trigger: Trigger) -> _Part:
+        try:
+            product = find(self._products, trigger.recipe)
+        except ConfigError as e:
+            return _Part(trigger, None, trigger.refused or str(e), Cause.RECIPE)
+        refused = trigger.refused
+        if not refused and self._lane.full:
+            refused = f"Overrun: {self._queue} parts were waiting already; this one was not judged."
+        if refused:
+            self._monitor.count("overruns")
+        return _Part(trigger, product, refused)
+
+    def _answer(self, part: _Part) -> None:
+        self._in_flight = part
+        self._keep_warm.part_came()
+        trigger, product = part.trigger, part.product
+        if part.refused or product is None:
+            return self._tell(part, fault(part.refused, part.cause), (), time.monotonic_ns())
+        self._use(product)
+        deadline_ns = trigger.fired_ns + product.deadline_ns
+        reserve_ns = min(round(_TELL_RESERVE_MS * 1e6), product.deadline_ns // 10)
+        looks = self._cameras.look(trigger, product, deadline_ns - reserve_ns, deadline_ns - reserve_ns // 2)
+        judgement, decided_ns = judgement_of(looks), time.monotonic_ns()
+        if judgement.verdict is not Verdict.FAULT:
+            if decided_ns > deadline_ns:
+                judgement = fault(f"Judged {(decided_ns - trigger.fired_ns) / 1e6:.0f} ms after the trigger: too late.", Cause.LATE)
+            elif self._actuator is not None and (lost := self._actuator.unreachable(trigger)) is not None:
+                judgement = fault(f"The PLC is lost, or was, so the part's result cannot be acted upon: {lost}", Cause.PLC)
+        return self._tell(part, judgement, looks, decided_ns)
+
+    def _use(self, product: Product) -> None:
+        if product is not self._current:
+            self._current = product
+            self._monitor.judging(product.recipe, product.bundle_id)
+
+    def _tell(self, part: _Part, judgement: Judgement, looks: tuple[Look, ...], decided_ns: int) -> None:
+        decision = decision_of(self._name, part.trigger, part.product, judgement, looks, decided_ns)
+        pictures = pictures_of(looks)
+        self._in_flight = None
+        failure: Exception | None = None
+        for teller in self._tellers:
+            name = type(teller).__name__.lower()
+            try:
+                teller.put(decision, pictures)
+            except SinkError as e:
+                self._monitor.trouble(name, str(e))
+            except Exception as e:  # the others must still be told; raised again below
+                failure = failure or e
+            else:
+                self._monitor.trouble(name, None)
+        self._monitor.decided(decision, *camera_and_model_ns(looks), time.monotonic_ns())
+        self._observers.show(decision, pictures)
+        if decision.verdict is Verdict.FAULT:
+            named = f" ({decision.part_id})" if decision.part_id else ""
+            log.warning("part %d%s: FAULT: %s", decision.seq, named, decision.reason)
+        if failure is not None:
+            raise failure
+
+    def _give_up(self, why: Exception) -> None:
+        """Law 1 holds to the end: whoever waits is told FAULT, then the process ends."""
+        if isinstance(why, LinesideError):
+            log.critical("the station ends: %s", why)
+        else:
+            log.critical("the station ends: a bug in Lineside", exc_info=why)
+        self.stop()
+        self._monitor.stopping()
+        waiting = [self._in_flight] if self._in_flight else []
+        # Those that wait are told at once, then whoever a slow line still announces.
+        for patience_s in (0.0, _LINE_TIMEOUT_S):
+            self._line_over.wait(patience_s)
+            while (item := self._lane.get(0)) is not None:
+                waiting += [item] if isinstance(item, _Part) else []
+            for part in waiting:
+                try:
+                    self._tell(part, fault(_INTERNAL_ERROR, Cause.INTERNAL), (), time.monotonic_ns())
+                except Exception:
+                    log.exception("part %d: not everybody could be told", part.trigger.seq)
+            waiting.clear()

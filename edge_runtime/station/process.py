@@ -1,0 +1,145 @@
+"""What a station is to the system that runs it: its log, signals, limits, and an interpreter that does not disturb the loop."""
+
+import contextlib
+import gc
+import logging.handlers
+import os
+import queue
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+from edge_runtime.station.loop import Station
+
+_SWITCH_INTERVAL_S = 0.0005
+"""Python's own 5 ms is how long another thread may keep the loop waiting for its turn."""
+_LOG_TIMEOUT_S = 1.0
+_LOG_LINES = 1000
+_DESCRIPTORS = 65_536
+
+
+class _DroppingHandler(logging.handlers.QueueHandler):
+    """A log that is not read any more costs lines, never memory nor time."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(queue.Full):
+            self.queue.put_nowait(record)
+
+
+class _Listener(logging.handlers.QueueListener):
+    def enqueue_sentinel(self) -> None:
+        """Wait for room: where nobody reads the log, the queue is full."""
+        self.queue.put(self._sentinel)  # type: ignore[attr-defined]
+
+
+class _Stderr(logging.Handler):
+    """Writes to stderr without any lock of Python's, one of which a reader that stands still would keep from the end of the process."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"{self.format(record)}\n"
+        try:
+            out = sys.stderr.fileno()
+        except (AttributeError, OSError):  # it is closed, or no file
+            if sys.stderr is not None:
+                sys.stderr.write(line)
+            return
+        rest = line.encode(errors="backslashreplace")
+        with contextlib.suppress(OSError):  # a full disk, a terminal that is gone: nobody could be told
+            while rest:
+                rest = rest[os.write(out, rest) :]
+
+    def acquire(self) -> None:
+        """Only one thread ever writes."""
+
+    def release(self) -> None:
+        """See `acquire`."""
+
+
+class _Prefixed(logging.Formatter):
+    """For the system's journal, which takes a line's priority from its beginning (sd-daemon(3)): `journalctl -p warning`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = 3 if record.levelno >= logging.ERROR else 4 if record.levelno >= logging.WARNING else 6
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).split("\n"))
+
+
+@contextlib.contextmanager
+def logging_aside() -> Iterator[None]:
+    """Log lines go to stderr in a thread of their own: where the service manager reads slowly, a fault must not delay the next part."""
+    root = logging.getLogger()
+    if root.handlers:
+        yield  # whoever runs a station inside a program of his own has set up his own logging
+        return
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(_LOG_LINES)
+    stderr = _Stderr()
+    stderr.setFormatter(_Prefixed() if "JOURNAL_STREAM" in os.environ else logging.Formatter("%(levelname)s %(message)s"))
+    listener = _Listener(lines, stderr)
+    handler = _DroppingHandler(lines)
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    listener.start()
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        last_lines = threading.Thread(target=listener.stop, name="log", daemon=True)
+        last_lines.start()
+        last_lines.join(_LOG_TIMEOUT_S)
+
+
+@dataclass(slots=True)
+class _Stop:
+    asked: bool = False
+    station: Station | None = None
+
+
+@contextlib.contextmanager
+def stopping_on_signals() -> Iterator[_Stop]:
+    """SIGTERM, SIGINT and SIGHUP (its terminal is gone) ask the station to stop, also while it still opens its pieces."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may set handlers; whoever runs a station elsewhere stops it himself
+        return
+
+    def ask(number: int, _: FrameType | None) -> None:
+        stop.asked = True
+        if stop.station is not None:
+            stop.station.stop()
+
+    asking = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        asking.append(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in asking}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def allow_descriptors() -> None:
+    """As many files and connections as this process may have at all: with the usual soft limit, a crowd of observers takes them all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Python's own interruptions of the loop, kept short."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    gc.collect()
+    gc.freeze()  # what lives now lives to the end: the collector need not walk it while a part waits
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(interval)

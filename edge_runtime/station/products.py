@@ -1,0 +1,66 @@
+"""What a station may be asked to judge: for each recipe of its file, how each camera's picture is judged."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.model.released import JobKey, worst
+from edge_runtime.records import ReleaseState
+from edge_runtime.station.judge import Limits
+from edge_runtime.station.model_thread import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How one camera's picture of a product is judged."""
+
+    recipe: str
+    """Its name, as every decision repeats it."""
+    bundle_id: str
+    limits: Limits
+    model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What one key of [recipes] stands for."""
+
+    key: str
+    """As in the station file; empty for the station's own `recipe`."""
+    jobs: tuple[Job, ...]
+    """One a camera, in the cameras' order."""
+    deadline_ms: float
+
+    @property
+    def deadline_ns(self) -> int:
+        """From the trigger's edge to the decision's telling."""
+        return round(self.deadline_ms * 1e6)
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """Those that a part of this product needs."""
+        return tuple(job.model for job in self.jobs)
+
+    @property
+    def recipe(self) -> str:
+        """Names of its recipes."""
+        return ", ".join(dict.fromkeys(job.recipe for job in self.jobs))
+
+    @property
+    def bundle_id(self) -> str:
+        """Of its bundles."""
+        return ", ".join(dict.fromkeys(job.bundle_id for job in self.jobs))
+
+
+def find(products: Mapping[str, Product], key: str) -> Product:
+    """Raises ConfigError that names the key and the known ones: never a guess, never the default instead."""
+    try:
+        return products[key]
+    except KeyError:
+        known = ", ".join(k for k in products if k) or "none, as the station file has no [recipes]"
+        raise ConfigError(f"Recipe {key!r} is not known here; known are {known}.") from None
+
+
+def by_product(jobs: Mapping[JobKey, ReleaseState], products: Iterable[Product]) -> dict[JobKey, ReleaseState]:
+    """By what health calls a product: the worst of its cameras."""
+    return {(p.recipe, p.bundle_id): worst(jobs[job.recipe, job.bundle_id] for job in p.jobs) for p in products}

@@ -1,0 +1,1 @@
+"""Models that other tools exported, taken as they are."""

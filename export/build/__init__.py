@@ -1,0 +1,1 @@
+"""From a run to a bundle: convert, quantize, compare, judge, measure."""

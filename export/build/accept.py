@@ -1,0 +1,128 @@
+"""Whether what an export has built is fit for release: which good and bad parts it is judged on, and what becomes of one that is not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import NotAccepted
+from edge_runtime.model.manifest import Acceptance, Metrics, Threshold
+from export.build.gate import Judged
+from training.calibrate.gap import left_out
+from training.calibrate.rules import Rule, Scores, apply_rule, stated_rate
+from training.data.dataset import Dataset
+from training.judging.acceptance import LEAST_REAL, Basis, Criteria, default_criteria, forced, judge_acceptance, rejects_evidence
+from training.judging.telling import Told
+
+PAINTED = 100
+"""Defects painted into held-out good images where there are no bad parts to judge by."""
+PAINTED_SEED = 1_000_003
+"""Added to the run's: not the pictures that a rule with painted defects has set the threshold by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a build."""
+
+    criteria: Criteria | None = None
+    """None: the defaults (training.judging.acceptance)."""
+    force: bool = False
+    """Build one that fails, and say so in it for ever."""
+
+
+def wants_painted(dataset: Dataset) -> bool:
+    """Whether there are too few bad parts to judge by."""
+    return sum(not s.is_good for s in dataset.scored) < LEAST_REAL
+
+
+def accept(
+    asked: Asked,
+    rule: Rule,
+    threshold: Threshold,
+    judged: Judged,
+    held_out: Scores,
+    painted: Scores | None,
+    apart: int = 0,
+) -> Acceptance:
+    """The verdict, marked where it is built in spite of it.
+
+    Args:
+        asked: what is asked.
+        rule: how the threshold came about: bad images that have set it judge it only as if each had been left out.
+        threshold: of the model that ships.
+        judged: that model on the images of the gate.
+        held_out: scores of good training images by heads that did not see them.
+        painted: likewise of defects painted into them; None where real ones count.
+        apart: good images that were set apart as odd (`apply_rule`).
+    """
+    bad, basis, remark, missed = _bad(rule, judged, held_out, painted, apart)
+    criteria = asked.criteria or default_criteria(threshold.false_reject_rate, basis)
+    good, of_good = rejects_evidence(judged.scores_of("test", True).score, held_out.score, criteria.max_rejected)
+    if rule.from_test_split:
+        remark = "the threshold was set on the test split, so these figures flatter"
+    found = judge_acceptance(criteria, good, bad, threshold.value, basis, of_good=of_good, remark=remark, missed=missed)
+    return forced(found) if found.state == "failed" and asked.force else found
+
+
+def is_refused(found: Acceptance | None) -> bool:
+    """Whether no bundle comes of it."""
+    return found is not None and found.state == "failed" and not found.forced
+
+
+def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mapping[str, Metrics], apart: int) -> NotAccepted:
+    """What is said of a model that is refused, all of it of the one that would have shipped.
+
+    Args:
+        found: the verdict.
+        told: what the threshold does kind by kind.
+        precision: of the model.
+        metrics: by precision.
+        apart: good images that were held for bad and not learnt.
+    """
+    kinds = [] if told is None else [line.plain.strip() for line in told.lines(Criteria(found.max_missed, found.max_rejected))[1:]]
+    other = unlike(metrics, precision)
+    found_of = ". ".join([f"the {precision.upper()} model: {found.sentence}", *kinds, *([other] if other else [])])
+    # Where a kind of defect scores like good parts, a threshold between the two is no advice.
+    between = "put the threshold between good and bad images (lineside-train calibrate RUN --gap --bad FOLDER), "
+    gap = "" if told is not None and told.blind else between
+    odd = f"learn the {apart} images that were held for bad, if they are good (--keep-odd), " if apart and found.rejected else ""
+    ways = f"{gap}{odd}try another method or size (lineside-train compare), ask for less (--accept), or build it all the same with --force"
+    return NotAccepted(f"{found_of}. {ways[0].upper()}{ways[1:]}: it then says for ever that it was not released")
+
+
+def unlike(metrics: Mapping[str, Metrics], precision: str) -> str | None:
+    """What FP32 would do otherwise than the model that ships, at its own threshold; None where the counts are the same."""
+    here, exact = metrics[precision], metrics["fp32"]
+    parts = []
+    for key, count, verb, what in (
+        ("false_reject_rate", exact.n_good, "reject", "good"),
+        ("false_accept_rate", exact.n_bad, "miss", "bad"),
+    ):
+        before, now = getattr(exact, key), getattr(here, key)
+        if before is not None and now is not None and round(before * count) != round(now * count):
+            parts.append(f"{verb} {round(before * count)} instead of {round(now * count)} of {count} {what}")
+    return f"FP32, before it was quantized, would {' and '.join(parts)}" if parts else None
+
+
+def _bad(
+    rule: Rule, judged: Judged, held_out: Scores, painted: Scores | None, apart: int
+) -> tuple[npt.NDArray[np.float64], Basis, str, npt.NDArray[np.bool_] | None]:
+    """(scores, basis, remark, which are missed if that is not told by the threshold)."""
+    samples, score = judged.scored.samples, judged.scored.scores.score
+    given = np.array([s.split == "bad" for s in samples], dtype=bool)
+    others = ~judged.scored.is_good & ~given
+    if others.sum() >= LEAST_REAL:
+        return score[others], "real", "", None
+    if given.sum() >= LEAST_REAL:
+        if rule.kind == "gap" and rule.bad is not None:
+            within = stated_rate(rule, len(held_out))
+            base, _ = apply_rule(within, held_out, None, apart)
+            assert within.target is not None
+            missed = left_out(held_out.score, score[given], base.value, within.target)
+            return score[given], "real", "these bad parts have set the threshold, so each is judged by the one that the others set", missed
+        remark = "these bad parts have set the threshold, so the figures flatter" if rule.bad is not None else ""
+        return score[given], "real", remark, None
+    if painted is not None and len(painted):
+        return painted.score, "painted", "real defects may score higher or lower than painted ones", None
+    return np.empty(0), "none", "", None

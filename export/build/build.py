@@ -1,0 +1,452 @@
+"""From a run to a bundle: the stages of an export in their order, each of which can refuse."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import timm
+import torch
+
+import edge_runtime
+from edge_runtime.errors import ExportError, GoldenMismatch
+from edge_runtime.model.manifest import SCHEMA, Acceptance, DisplayScale, Envelope, Golden, Manifest, Metrics, OutputSpec, Threshold
+from export import package
+from export.build import convert, floats, noise, parity, precision
+from export.build.accept import PAINTED, PAINTED_SEED, Asked, accept, is_refused, refusal, wants_painted
+from export.build.envelope import BUDGET_S, envelope_of
+from export.build.gate import Gate, Judged
+from export.build.model_info import write_model_info
+from export.build.workshop import Workshop, openvino_backbone
+from export.child import golden_in_child, run_in_child
+from training.calibrate.rules import OF_GOOD, Scores, apply_rule
+from training.core.backbones import Backbone
+from training.core.base import Features, Head, LevelShape, Progress, silent
+from training.core.places import put
+from training.data.dataset import Dataset
+from training.data.facts import load_frame
+from training.fitting.estimate import TORCH, about, build_seconds, pace_of
+from training.fitting.heads import Course, Painted, fit_held_out, torch_backbone_fn
+from training.fitting.recalibrate import open_data, painted_scores
+from training.judging.drift import drift_limits
+from training.judging.evaluate import measure
+from training.judging.telling import Told, tell
+from training.pictures.material import painted_pictures
+from training.runs import IGNORE, Detector, Run, RunInfo
+
+ONNX_CHECKED = 16
+"""Images on which the ONNX file is compared with torch."""
+TORCH_IMAGES = 32
+"""Images on which the FP32 graph is compared with torch, from the least to the most odd one: the conversion is right or wrong whatever the
+picture, and torch takes five times as long as the graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may choose."""
+
+    precision: str = "auto"
+    """int8, fp32, or auto: the first of INT8, INT8 with some layers in float, and FP32 that the gate passes."""
+    onnx: bool = False
+    zipped: bool = False
+    band: float = parity.DEFAULT_BAND
+    budget: float = parity.DEFAULT_BUDGET
+    force: bool = False
+    accept: Asked | None = None
+    """Judge whether it is fit for release; None: nobody asks."""
+    torch_images: int = TORCH_IMAGES
+    """Compare the FP32 graph with torch on this many images; where there are more, the manifest has no figures of torch's."""
+    envelope: bool = True
+    """Measure how far the line may stray."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an export came to."""
+
+    out: Path
+    bundle_id: str
+    size_bytes: int
+    metrics: dict[str, Metrics]
+    """By precision: torch where it ran on all images, fp32 and, where built, int8."""
+    latency_ms: dict[str, float]
+    """Median by precision on this machine, of one image, or of one tile where an image is cut into `views` of them; taken in turns."""
+    views: int
+    threshold: Threshold
+    score_difference: float
+    """Largest relative difference of torch's and the FP32 graph's scores."""
+    flips: parity.Flips | None
+    """Verdicts that differ from FP32 to INT8; None for fp32."""
+    n_compared: int
+    envelope: Envelope | None
+    """How far the line may stray; None where that was not measured."""
+    seconds: float
+    notes: tuple[str, ...]
+    told: Told | None = None
+    """What the threshold does to bad parts, where some are known."""
+    acceptance: Acceptance | None = None
+
+    @property
+    def precision(self) -> str:
+        """Of what ships."""
+        return "int8" if "int8" in self.latency_ms else "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """An IR ready to be packed."""
+
+    ir: Path
+    judged: Judged
+    threshold: Threshold
+    display: DisplayScale
+    held_out: Scores
+    """Of good parts."""
+    painted: Scores | None = None
+    """Of painted defects, where there are no bad parts to judge by."""
+    precision: str = "fp32"
+    uncertain: float = 0.0
+    """Relative standard error of the threshold."""
+    floats: str | None = None
+    """Which convolutions of an INT8 backbone stayed float."""
+    flips: parity.Flips | None = None
+    """Against FP32."""
+
+
+def build(
+    run: Run,
+    out: Path,
+    data: Path | None,
+    options: Options,
+    progress: Progress = silent,
+    workshop: Workshop | None = None,
+    dataset: Dataset | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    refused: Callable[[Path, Report], None] = lambda pack, report: None,
+) -> Report:
+    """Export `run` to a bundle at `out`. Nothing is at `out` unless everything passed.
+
+    Args:
+        run: what was taught.
+        out: a folder that is not there yet (or, with `force`, a bundle).
+        data: where the images of the run are now; None: where they were.
+        options: see Options.
+        progress: told of the steps.
+        workshop: one that remembers, for many exports of one data set.
+        dataset: the images of the run, where they are at hand already; `data` does not count then.
+        say: gets a sentence on how long it will take here.
+        refused: gets what is not fit for release before that is raised: packed in a place that will be gone, and what it came to.
+
+    Raises:
+        ConfigError: `out` is taken.
+        DataError: images are missing or are not those of the run.
+        ExportError: a conversion or a model failed; ParityError: precisions disagree; NotAccepted: it is not fit for release.
+    """
+    began = time.monotonic()
+    package.check_out(out, options.zipped, options.force)
+    dataset = open_data(run, data, progress) if dataset is None else dataset.leave_out(run.info.left_out)
+    with package.workplace(out) as place:
+        return _Export(run, dataset, options, place, progress, workshop or Workshop(), say).build(out, began, refused)
+
+
+class _Export:
+    """Holds what all stages share."""
+
+    def __init__(self, run: Run, dataset: Dataset, options: Options, place: Path, progress: Progress, workshop: Workshop,
+                 say: Callable[[str], None]) -> None:  # fmt: skip
+        self.workshop, self.say = workshop, say
+        self.run, self.dataset, self.options, self.progress = run, dataset, options, progress
+        self.work, self.pack = place / "work", place / "bundle"
+        self.work.mkdir()
+        self.pack.mkdir()
+        self.gate = Gate(run, dataset, self.work, progress)
+        self.paints = PAINTED if options.accept is not None and wants_painted(dataset) else 0
+        self.notes: list[str] = []
+
+    def build(self, out: Path, began: float, refused: Callable[[Path, Report], None]) -> Report:
+        info, options = self.run.info, self.options
+        detector = self.run.detector()
+        self.say(f"about {about(self._expected(detector))} here; more where INT8 does not pass at once")
+        images = self.gate.write_inputs("gate", self.gate.samples)
+        shapes = detector.backbone.level_shapes(info.input.height, info.input.width)
+        self.progress("converting", 0, 1)
+        trunk = convert.convert_trunk(detector.backbone, info.input.height, info.input.width)
+        fp32 = self.gate.run_ir("fp32", convert.stitch(trunk.joined(), convert.convert_head(detector.head, shapes)), images)
+        judged = self.gate.judge(fp32.outputs["score"], fp32.outputs["map"][:, 0], self.run.held_out.scores, fp32.latency_ms)
+        metrics = {"fp32": measure(judged.scored, info.threshold.value)}
+        difference, taught = self._against_torch(detector, images, judged)
+        metrics = {**({} if taught is None else {"torch": taught}), **metrics}
+        error = noise.threshold_error(info.rule, self.run.held_out.scores, None) if info.rule.kind in OF_GOOD else 0.0
+        exact = _Built(self.work / "fp32.xml", judged, info.threshold, info.display, self.run.held_out.scores, uncertain=error)
+        final = exact if options.precision == "fp32" else self._quantized(trunk, detector.head, shapes, images, exact, metrics)
+        acceptance = self._accept(final)
+        if options.onnx and not is_refused(acceptance):
+            self._onnx(detector, images)
+        graphs = ["fp32", *(["int8"] if (self.work / "int8.xml").exists() else [])]
+        self.progress("measuring milliseconds", 0, 1)
+        times, notes = precision.race(self.gate, final.ir.stem, graphs, images)
+        latency = {"fp32": times["fp32"], final.precision: times[final.ir.stem]}
+        self.notes += notes
+        envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold, info.seed) if options.envelope else None
+        self.progress("packing, and trying the golden samples", 0, 1)
+        bundle_id = self._pack(final, metrics, acceptance, envelope)
+        told, size = self._tell(final), package.size_bytes(self.pack)
+        report = Report(
+            out, bundle_id, size, metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
+            len(judged.scored.samples), envelope, time.monotonic() - began, (*self.notes, *self._notes(metrics, envelope)),
+            told, acceptance,
+        )  # fmt: skip
+        if acceptance is not None and is_refused(acceptance):
+            refused(self.pack, report)
+            raise refusal(acceptance, told, final.precision, metrics, self.run.info.apart)
+        put(self.pack, out)
+        if options.zipped:
+            package.write_zip(out, package.zip_path(out))
+        return report
+
+    def _expected(self, detector: Detector) -> float:
+        """Seconds, by the pace of the torch trunk."""
+        info, views, spec = self.run.info, self.gate.prepare.views, self.run.info.input
+        copies = info.augment.copies if info.augment else 0
+        n, gate, int8 = len(self.dataset.train), len(self.gate.samples) * views, self.options.precision != "fp32"
+        pace = pace_of(torch_backbone_fn(detector.backbone), spec.height, spec.width, gate) / TORCH
+        few = min(self.options.torch_images * views, gate)
+        found = build_seconds(f"{info.method}/{info.preset}", n, n * views * (1 + copies), gate, few, views, pace, int8)
+        return found + (BUDGET_S if self.options.envelope else 0.0)
+
+    def _accept(self, built: _Built) -> Acceptance | None:
+        if self.options.accept is None:
+            return None
+        painted = built.painted
+        if self.paints and painted is None:
+            seed = self.run.info.seed + PAINTED_SEED
+            detector = self.run.detector()
+            # A learnt network is no backbone of the house's, whose conversion is known.
+            trunk = detector.backbone
+            run = openvino_backbone(self.dataset)(trunk) if isinstance(trunk, Backbone) else None
+            painted = painted_scores(self.run, detector, self.dataset, self.gate.prepare, self.paints, self.progress, seed, run)
+        return accept(self.options.accept, self.run.info.rule, built.threshold, built.judged, built.held_out, painted, self.run.info.apart)
+
+    def _tell(self, built: _Built) -> Told | None:
+        scored = built.judged.scored
+        what = f"{built.precision.upper()}, {'test split' if self.dataset.test else 'held-out good and the bad images'}"
+        return tell(scored.samples, scored.scores.score, built.threshold.value, built.threshold.false_reject_rate, what=what)
+
+    def _against_torch(self, detector: Detector, images: Path, judged: Judged) -> tuple[float, Metrics | None]:
+        """Largest relative difference of the FP32 graph's scores, and torch's figures where it ran on all images. Raises ParityError."""
+        info, views, count = self.run.info, self.gate.prepare.views, len(judged.raw)
+        few = min(self.options.torch_images, count)
+        picks = np.sort(np.argsort(judged.raw, kind="stable")[np.linspace(0, count - 1, few).round().astype(int)])
+        pictures = np.load(images, mmap_mode="r").reshape(count, views, info.input.height, info.input.width, 3)
+        scores, maps = self.gate.run_torch(detector, pictures[picks].reshape(-1, *pictures.shape[2:]))
+        names = [self.gate.names[i] for i in picks]
+        difference = parity.check_same(names, self.gate.merge(scores, maps)[0], judged.raw[picks], info.threshold.value)
+        if few < count:
+            return difference, None
+        return difference, measure(self.gate.judge(scores, maps, self.run.held_out.scores, 0.0).scored, info.threshold.value)
+
+    def _quantized(
+        self, trunk: convert.TrunkGraph, head: Head, shapes: list[LevelShape], images: Path, exact: _Built, metrics: dict[str, Metrics]
+    ) -> _Built:
+        """INT8 where it passes; where `auto` was asked for, else INT8 in part, else FP32. Raises ExportError."""
+        options, lossy = self.options, precision.known_to_lose(self.run.info)
+        auto = options.precision == "auto"
+        if auto and lossy and metrics["fp32"].image_auroc is None:
+            self.notes.append(f"built in FP32: {lossy}, and without bad pictures nobody could tell how much")
+            return exact
+        before = precision.Side(exact.judged, exact.threshold.value, exact.uncertain, metrics["fp32"])
+
+        def attempt(model: ov.Model, name: str, layers: str | None = None) -> _Built:
+            built = self._int8(model, trunk, head, shapes, images, name)
+            found = measure(built.judged.scored, built.threshold.value)
+            after = precision.Side(built.judged, built.threshold.value, built.uncertain, found)
+            flips, notes = precision.compare(self.gate, before, after, options.band, options.budget, auto and lossy is not None)
+            self.notes += notes
+            metrics["int8"] = found
+            return dataclasses.replace(built, flips=flips, floats=layers)
+
+        def attempts() -> Iterator[precision.Attempt[_Built]]:
+            quantized = self._quantize(trunk)
+            yield precision.Attempt("INT8", partial(attempt, quantized, "int8"))
+            for n, some in enumerate(floats.candidates(trunk.joined(), quantized, self._taught(trunk), self.work), 1):
+                model = self._quantize(trunk, some.names)
+                yield precision.Attempt(f"INT8 with {some.label} in float", partial(attempt, model, f"int8_{n}", some.label))
+
+        if not auto:
+            return next(attempts()).run()
+        final, notes = precision.first_that_passes(attempts(), exact)
+        self.notes += notes
+        return final
+
+    def _taught(self, trunk: convert.TrunkGraph) -> Path:
+        info = self.run.info
+        return self.gate.write_inputs("taught", self.dataset.train, None if trunk.compare else info.augment, info.seed)
+
+    def _quantize(self, trunk: convert.TrunkGraph, layers: Sequence[str] = ()) -> ov.Model:
+        """`layers`: convolutions that stay float."""
+        return self.workshop.quantize(trunk, self.run.info, self._taught(trunk), self.progress, layers)
+
+    def _int8(
+        self, quantized: ov.Model, trunk: convert.TrunkGraph, head: Head, level_shapes: list[LevelShape], images: Path, name: str
+    ) -> _Built:
+        """Extract with the very graph that ships, refit, stitch, recalibrate. `name`: of the graph in the gate's folder."""
+        info, dataset = self.run.info, self.dataset
+        taught = self._taught(trunk)
+        # A network has learnt from most images; its head is fitted on the others.
+        good = self.gate.held if trunk.compare else dataset.train
+        levels = self._levels(f"{name}_backbone", quantized, self.gate.write_inputs("held", good) if trunk.compare else taught)
+        prepare = self.gate.prepare
+        features = Features.of(levels, prepare.views, len(levels[0]) // (len(good) * prepare.views) - 1)
+        fitted = fit_held_out(
+            info.method, info.params, level_shapes, features, prepare, info.seed, folds=info.folds,
+            course=Course(learnt=head, known=self.run.held_out.scores),
+            painted=self._painted(quantized, info.rule.synthetic, name) if info.rule.synthetic or self.paints else None,
+            progress=self.progress,
+        )  # fmt: skip
+        held_out = fitted.held_out
+        shutil.rmtree(self.work / f"{name}_backbone", ignore_errors=True)  # where another precision is tried, the disk need not hold both
+        found = self.gate.run_ir(name, convert.stitch(quantized, convert.convert_head(fitted.head, level_shapes)), images)
+        score, score_map = found.outputs["score"], found.outputs["map"][:, 0]
+        if not (np.isfinite(score).all() and np.isfinite(score_map).all()):
+            raise ExportError("INT8: the quantized detector gives scores that are no numbers; build with --precision auto")
+        judged = self.gate.judge(score, score_map, held_out, found.latency_ms)
+        rule = info.rule
+        good = judged.scores_of("test", True) if rule.from_test_split else held_out
+        bad = judged.scores_of("test" if rule.from_test_split else "bad", False)
+        painted, judges = _parted(fitted.painted, info.rule.synthetic)
+        if painted is not None:
+            bad = painted if not len(bad) else Scores(*(np.concatenate(p) for p in zip(astuple(bad), astuple(painted), strict=True)))
+        own = () if rule.from_test_split else (info.apart, len(info.odd))
+        threshold, display = apply_rule(rule, good, bad if len(bad) else None, *own)
+        error = noise.threshold_error(rule, good, bad if len(bad) else None, info.seed)
+        return _Built(self.work / f"{name}.xml", judged, threshold, display, held_out, judges, "int8", error)
+
+    def _painted(self, quantized: ov.Model, count: int, name: str) -> Painted:
+        """What the quantized backbone makes of the defects that the rule has painted, and of those that judge."""
+        prepare, seed = self.gate.prepare, self.run.info.seed
+        sets = [painted_pictures(self.gate.unlearnt, prepare, n, s) for n, s in ((count, seed), (self.paints, seed + PAINTED_SEED)) if n]
+        pictures, sources = (np.concatenate(parts) for parts in zip(*sets, strict=True))
+        file = self.gate.write_pictures(f"{name}_pictures", pictures.reshape(-1, *pictures.shape[2:]), len(sources) * prepare.views)
+        return Painted(Features.of(self._levels(f"{name}_painted", quantized, file), prepare.views, 0), sources)
+
+    def _levels(self, name: str, trunk: ov.Model, pictures: Path) -> list[npt.NDArray[np.float32]]:
+        what = f"running {name.replace('_', ' ')}"
+        self.progress(what, 0, 1)
+        found = self.workshop.levels(trunk, pictures, self.work / name)
+        self.progress(what, 1, 1)
+        return found
+
+    def _onnx(self, detector: Detector, images: Path) -> None:
+        """detector.onnx: the FP32 detector with the run's own head, whatever the bundle's precision; its threshold is in its metadata."""
+        info = self.run.info
+        path, few, out = self.pack / "detector.onnx", self.work / "few.npy", self.work / "onnx"
+        notes = {"lineside_threshold": repr(info.threshold.value), "lineside_map_threshold": repr(info.threshold.map_value)}
+        convert.export_onnx(detector.backbone, detector.head, info.input.height, info.input.width, path, notes)
+        pictures = np.load(images, mmap_mode="r")[:ONNX_CHECKED]
+        np.save(few, pictures)
+        out.mkdir()
+        found = run_in_child(path, few, out)
+        scores = np.asarray(found.outputs["score"], dtype=np.float64)
+        expected = np.asarray(self.gate.run_torch(detector, pictures)[0], dtype=np.float64)
+        names = [self.gate.names[i // self.gate.prepare.views] for i in range(len(pictures))]
+        parity.check_same(names, expected, scores, info.threshold.value)
+
+    def _pack(self, built: _Built, metrics: dict[str, Metrics], acceptance: Acceptance | None, envelope: Envelope | None) -> str:
+        info = self.run.info
+        good = np.array([s.is_good for s in self.gate.samples], dtype=bool)
+        picks = package.choose_golden(built.judged.raw, good, built.threshold.value)
+        files = package.write_golden(self.pack, [load_frame(self.gate.samples[i].path, info.input) for i in picks])
+        for suffix in (".xml", ".bin"):
+            shutil.move(built.ir.with_suffix(suffix), self.pack / f"model{suffix}")
+        if info.input.tiles is None:  # model_api knows no tiles
+            write_model_info(self.pack / "model.xml", built.threshold)
+        if self.run.ignore is not None:
+            package.write_png(self.pack / (info.input.ignore_mask or IGNORE), self.run.ignore)
+        now = datetime.datetime.now(datetime.UTC)
+        manifest = Manifest(
+            schema=SCHEMA,
+            name=info.name,
+            version=now.strftime("%Y%m%dT%H%M%SZ"),
+            created=now.isoformat(timespec="seconds"),
+            method=info.method,
+            backbone=info.backbone.name,
+            params=_settings(info, built.floats),
+            precision=built.precision,
+            input=info.input,
+            output=OutputSpec(**dict(zip(("map_height", "map_width"), _grid(built.ir.with_suffix("")), strict=True))),
+            threshold=built.threshold,
+            display=built.display,
+            drift=drift_limits(built.held_out.score),
+            acceptance=acceptance,
+            envelope=envelope,
+            dataset=info.dataset,
+            metrics=metrics,
+            golden=[
+                Golden(image=f, score=float(built.judged.raw[i]), map_peak=float(built.judged.peaks[i]))
+                for f, i in zip(files, picks, strict=True)
+            ],
+            golden_tolerance=package.GOLDEN_TOLERANCE[built.precision],
+            files={},
+            tools=tool_versions(built.precision),
+        )
+        bundle = package.seal(self.pack, manifest)
+        wrong = [r for r in golden_in_child(self.pack) if not r.ok]
+        if wrong:
+            raise GoldenMismatch(f"golden samples: the device's predictor gives {wrong[0].score:.6g}, not {wrong[0].expected_score:.6g}")
+        return bundle.id
+
+    def _notes(self, metrics: dict[str, Metrics], envelope: Envelope | None) -> tuple[str, ...]:
+        gate = metrics["fp32"]
+        notes = []
+        if gate.image_auroc is None:
+            notes.append("only good images were at hand: their verdicts were compared, AUROC could not be gated")
+        elif gate.pixel_auroc is None:
+            notes.append("no masks were at hand: pixel AUROC could not be gated")
+        if self.options.envelope and envelope is None:
+            notes.append("how far the line may stray was not measured: too few good images, or too many tiles for the time")
+        return tuple(notes)
+
+
+def _parted(painted: Scores | None, first: int) -> tuple[Scores | None, Scores | None]:
+    """The first so many, and the others; None for none."""
+    if painted is None:
+        return None, None
+    own, others = (Scores(*(a[rows] for a in astuple(painted))) for rows in (slice(first), slice(first, None)))
+    return own if len(own) else None, others if len(others) else None
+
+
+def _settings(info: RunInfo, floats: str | None) -> dict[str, Any]:
+    """What was chosen, for the manifest: the method's parameters and everything else that the detector follows from."""
+    more = {"augment": info.augment, "outliers": info.outliers, "learning": info.learning, "floats": floats}
+    chosen = {key: msgspec.to_builtins(value) for key, value in more.items() if value is not None}
+    return {**info.params, "preset": info.preset, "strides": list(info.backbone.strides), "seed": info.seed, **chosen}
+
+
+def tool_versions(precision: str) -> dict[str, str]:
+    """Of what takes part in an export."""
+    found = {
+        "lineside": edge_runtime.__version__,
+        "openvino": ov.__version__,
+        "torch": str(torch.__version__),
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+    }
+    # NNCF is not imported where it took no part, and its own module is slow to load.
+    return found | ({"nncf": importlib.metadata.version("nncf")} if precision == "int8" else {})
+
+
+def _grid(folder: Path) -> tuple[int, int]:
+    shape = np.load(folder / "map.npy", mmap_mode="r").shape
+    return int(shape[-2]), int(shape[-1])

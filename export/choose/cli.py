@@ -1,0 +1,154 @@
+"""`lineside-train compare`: reads the data, compares, prints and saves the frontier. lineside-train starts it as a process."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge_runtime.console import run_app
+from edge_runtime.errors import ConfigError
+from training.commands.console import bars, input_options, say
+from training.commands.options import (
+    AllowDuplicates,
+    BackboneName,
+    Bayer,
+    Bits,
+    IgnoreMask,
+    ImageSize,
+    Overlap,
+    Roi,
+    Seed,
+    Tiles,
+    TileSize,
+    Weights,
+    at_least,
+)
+from training.core.backbones import DEFAULT_BACKBONE
+
+if TYPE_CHECKING:
+    from export.choose.compare import Comparison
+
+WIDE = 150
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def compare(
+    data: Annotated[Path, typer.Argument(help="Folder or .csv of good images; a test split with bad ones is measured, never chosen by.")],
+    methods: Annotated[str | None, typer.Option(help="padim,patchcore/fine,…; default: the fast ones that these images can teach.")] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(**at_least("--budget-ms", 0.01, "milliseconds"), help="A whole decision may take this long here.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write: compare.json.")] = Path("compare"),
+    backbone: BackboneName = DEFAULT_BACKBONE,
+    weights: Weights = None,
+    image_size: ImageSize = "auto",
+    roi: Roi = None,
+    ignore_mask: IgnoreMask = None,
+    tiles: Tiles = None,
+    tile_size: TileSize = None,
+    overlap: Overlap = None,
+    bayer: Bayer = None,
+    bits: Bits = None,
+    bad: Annotated[Path | None, typer.Option(help="Bad images to choose by; of 10 or more, half teach fcdd and devnet.")] = None,
+    seed: Seed = 0,
+    minutes: Annotated[
+        float, typer.Option(**at_least("--minutes", 0.01, "minutes"), help="For the whole comparison; what would take longer is left out.")
+    ] = 6.0,
+    allow_duplicates: AllowDuplicates = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+) -> None:
+    """Teach and measure methods side by side, and say which one to take.
+
+    Chosen by good images that were held back and by synthetic defects (or by the images of --bad), never by the test split. Another than
+    the one that suits how the parts lie is taken only where it is better by more than chance explains. Where nothing is within the
+    budget, the fastest is recommended and said to be too slow; the exit code is 0.
+    """
+    from export.choose.compare import Request, fast_methods
+    from export.choose.compare import compare as run
+    from export.package import check_out
+    from training.data.dataset import load_dataset
+    from training.fitting.options import Lesson
+    from training.fitting.proof import prove
+    from training.fitting.remedies import with_brightness
+    from training.inspect.choice import decide
+
+    if out.exists():  # not check_out's words: there is no --force here
+        raise ConfigError(f"out: {out} exists already; choose another place")
+    check_out(out, zipped=False, force=False)
+    named = None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
+    for method, _, preset in (m.partition("/") for m in named or ()):
+        prove(Lesson(method, preset or "fast"))
+    prove(Lesson("padim", backbone=backbone, weights=weights))
+    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
+
+    with bars() as progress:
+        dataset = load_dataset(
+            data,
+            **reading,
+            bad=bad,
+            allow_duplicates=allow_duplicates,
+            progress=progress,
+        )
+        for note in dataset.notes:
+            say(f"note: {note}")
+        choice = decide(dataset, image_size=image_size, budget_ms=budget_ms, progress=progress)
+        for sentence in choice.said:
+            say(sentence)
+        dataset, why = with_brightness(choice.dataset, progress)
+        say(why)
+        default = f"{choice.method}/{choice.preset}"
+        wanted = fast_methods(dataset) if named is None else named
+        found = run(dataset, Request(wanted, budget_ms, backbone, weights, seed, minutes, default), out, progress, say)
+    for name, reason in found.failed.items():
+        say(f"note: {name} is not in the table: {reason}")
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        _show(found, out)
+
+
+def _show(found: "Comparison", out: Path) -> None:
+    table = Table(box=None, pad_edge=False)
+    columns = ("method", "error", "AUROC", "behind", "test error", "test AUROC", "ms (p99)", "MB run", "MB file", "s", "")
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("method", "") else "right", overflow="fold")
+    for r in found.rows:
+        name = f"{r.method}/{r.preset}"
+        mark = "take this" if name == found.best else "too slow" if not r.within_budget else "learnt painted ones" if r.partial else ""
+        if name == found.default:
+            mark = f"{mark}, suits how the parts lie".removeprefix(", ")
+        table.add_row(
+            f"{name} {r.precision}", f"{r.error:.3f}", f"{r.choosing_auroc:.3f}", f"{r.behind:+.3f} ± {r.noise:.3f}", _figure(r.test_error),
+            _figure(r.test_auroc), f"{r.latency_ms:.1f} ({r.latency_p99_ms:.1f})", f"{r.memory_mb:.0f}", f"{r.graph_mb:.0f}",
+            f"{r.teach_s:.0f}", mark, style="bold" if name == found.best else None,
+        )  # fmt: skip
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE)  # a file has no edge to wrap at
+    console.print(table)
+    console.print(
+        f"error: mean of false rejects and misses at the threshold that would ship, on {found.chosen_by}. behind: mean of error and"
+        " 1 - AUROC, less that of the first choice, with its standard error. The test split is shown, and never chosen by.",
+        soft_wrap=True,
+    )
+    if found.busy is not None:
+        console.print(f"note: {found.busy}", soft_wrap=True)
+    console.print(f"[bold]take {found.best}[/]: {found.why}. {found.seconds:.0f} s; {out / 'compare.json'}", soft_wrap=True)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def main() -> None:
+    """Entry point of what lineside-train becomes (export/entry.py)."""
+    run_app(app, name="lineside-train compare")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Pictures and triggers of a wire, as a table: who gets what. Times in ms; the window is 20 before to 5 after."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from edge_runtime.capture.pairing import Outcome, Pairing
+from edge_runtime.errors import LostFrame
+from edge_runtime.records import Frame, Trigger
+
+MS = 1_000_000
+IMAGE = np.zeros((2, 2), np.uint8)
+
+
+@dataclass
+class Case:
+    name: str
+    events: list[tuple[str, int, int, int]]
+    """("T", seen at, seq, 0), ("F", arrives at, camera's count, exposed at), ("L", …) a lost one, ("X", at, 0, 0) the camera was lost."""
+    answers: dict[int, int | str]
+    """Trigger -> the picture's count, or a word of why not; those left out wait on."""
+    problem: str = ""
+    answered_at: dict[int, int] = field(default_factory=dict)
+
+
+CASES = [
+    Case("one and one", [("T", 100, 1, 0), ("F", 112, 1, 98)], {1: 1}),
+    Case("the picture is here before its trigger", [("F", 101, 1, 90), ("T", 103, 1, 0)], {1: 1}, answered_at={1: 108}),
+    Case("not before the window is over", [("T", 100, 1, 0), ("F", 101, 1, 99)], {1: 1}, answered_at={1: 105}),
+    Case("a row of parts", [e for i in range(1, 6) for e in (("T", 100 * i, i, 0), ("F", 100 * i + 9, i, 100 * i - 2))],
+         {i: i for i in range(1, 6)}),
+    Case("exposed long before its trigger was seen", [("F", 90, 1, 70), ("T", 100, 1, 0)], {}),
+    Case("two pictures for one trigger", [("T", 100, 1, 0), ("F", 102, 1, 90), ("F", 104, 2, 99)], {1: "2 pictures"}),
+    Case("and the next part is judged again", [("T", 100, 1, 0), ("F", 102, 1, 90), ("F", 104, 2, 99), ("T", 200, 2, 0),
+         ("F", 210, 3, 199)],
+         {1: "2 pictures", 2: 3}),
+    Case("a trigger without a picture", [("T", 100, 1, 0), ("T", 200, 2, 0), ("F", 210, 1, 199)], {1: "No picture", 2: 1}),
+    Case("a picture without a trigger", [("F", 50, 1, 45), ("T", 400, 1, 0)], {}, "1 pictures came without a trigger"),
+    Case("and it does not move the next ones", [("F", 50, 1, 45), ("T", 400, 1, 0), ("F", 410, 2, 399)], {1: 2}),
+    Case("the count jumps: a picture that no trigger explains", [("T", 100, 1, 0), ("F", 110, 1, 99), ("T", 200, 2, 0),
+         ("F", 210, 3, 199)],
+         {1: 1, 2: "counted 1 pictures more"}),
+    Case("it is one part's fault, not the rest's", [("T", 100, 1, 0), ("F", 110, 1, 99), ("T", 200, 2, 0), ("F", 210, 3, 199),
+         ("T", 300, 3, 0), ("F", 310, 4, 299)], {1: 1, 2: "counted", 3: 4}),
+    Case("the count jumps as a trigger's own picture was lost", [("T", 100, 1, 0), ("F", 110, 1, 99), ("T", 200, 2, 0), ("T", 300, 3, 0),
+         ("F", 310, 3, 299)], {1: 1, 2: "No picture", 3: 3}),
+    Case("a lost picture explains one of two", [("T", 100, 1, 0), ("F", 110, 1, 99), ("T", 200, 2, 0), ("T", 300, 3, 0),
+         ("F", 310, 4, 299)],
+         {1: 1, 2: "No picture", 3: "counted 1"}),
+    Case("lost packets", [("T", 100, 1, 0), ("L", 130, 1, 130)], {1: "lost packets"}),
+    Case("lost packets, and the next is judged", [("T", 100, 1, 0), ("L", 130, 1, 130), ("T", 200, 2, 0), ("F", 210, 2, 199)],
+         {1: "lost packets", 2: 2}),
+    Case("two pictures, the second with lost packets", [("T", 100, 1, 0), ("F", 102, 1, 90), ("L", 103, 2, 99)], {1: "2 pictures"}),
+    Case("two pictures, the first with lost packets", [("T", 100, 1, 0), ("L", 102, 1, 90), ("F", 103, 2, 99)], {1: "lost packets"},
+         "second picture"),
+    Case("windows that overlap", [("T", 100, 1, 0), ("T", 110, 2, 0), ("F", 112, 1, 99), ("F", 120, 2, 109)],
+         {1: "either of two", 2: "either of two"}),
+    Case("a double edge, one picture", [("T", 100, 1, 0), ("T", 103, 2, 0), ("F", 110, 1, 99)], {1: "either of two", 2: "either of two"}),
+    Case("the camera counts anew after it was lost", [("T", 100, 7, 0), ("F", 110, 70, 99), ("X", 150, 0, 0), ("T", 900, 8, 0),
+         ("F", 910, 75, 899)],
+         {7: 70, 8: 75}),
+    Case("a late picture is not the next part's", [("T", 100, 1, 0), ("F", 190, 1, 99), ("T", 200, 2, 0), ("F", 210, 2, 199)],
+         {1: 1, 2: 2}),
+    Case("a second picture that comes when the first was judged", [("T", 100, 1, 0), ("F", 102, 1, 90), ("F", 140, 2, 99)], {1: 1},
+         "second picture"),
+]  # fmt: skip
+
+
+def play(case: Case, until_ms: int = 2000) -> tuple[Pairing, dict[int, tuple[Outcome, int]]]:
+    """Every millisecond: what happens then, and what is answered."""
+    pairing, answers = Pairing((20 * MS, 5 * MS)), {}
+    for now in range(until_ms):
+        out: list[Outcome] = []
+        for what, at, seq, exposed in case.events:
+            if at != now:
+                continue
+            if what == "T":
+                pairing.trigger(Trigger(seq, now * MS, ""))
+            elif what == "F":
+                pairing.frame(Frame(seq, exposed * MS, "wire", IMAGE), now * MS)
+            elif what == "L":
+                out += pairing.lost(LostFrame("lost packets", seq, exposed * MS))
+            else:
+                pairing.begin_anew()
+        for outcome in (*out, *pairing.settle(now * MS)):
+            assert outcome.trigger.seq not in answers, "one trigger, one answer"
+            answers[outcome.trigger.seq] = (outcome, now)
+    return pairing, answers
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_a_trigger_gets_its_own_picture_or_a_reason(case: Case) -> None:
+    pairing, answers = play(case)
+    assert set(answers) == set(case.answers)
+    for seq, wanted in case.answers.items():
+        picture = answers[seq][0].picture
+        if isinstance(wanted, int):
+            assert isinstance(picture, Frame) and picture.seq == wanted
+        else:
+            assert isinstance(picture, Exception) and wanted in str(picture)
+    for seq, at in case.answered_at.items():
+        assert answers[seq][1] == at
+    if case.problem:
+        assert pairing.problem is not None and case.problem in pairing.problem
+
+
+def test_no_picture_is_ever_given_twice_or_outside_its_window() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(150):
+        count, events = 0, []
+        for i in range(1, 12):
+            edge = 60 * i + int(rng.integers(0, 30))
+            if rng.random() < 0.9:
+                events.append(("T", edge + int(rng.integers(0, 18)), i, 0))
+            for _ in range(int(rng.choice([0, 1, 1, 1, 1, 1, 2]))):
+                count += 1
+                if rng.random() < 0.9:
+                    events.append(("F", edge + int(rng.integers(3, 40)), count, edge))
+        _, answers = play(Case("random", events, {}), 1200)
+        given = [(o.trigger, o.picture, at) for o, at in answers.values() if isinstance(o.picture, Frame)]
+        assert len({p.seq for _, p, _ in given}) == len(given)
+        for trigger, picture, at in given:
+            assert -20 * MS <= picture.captured_ns - trigger.fired_ns <= 5 * MS
+            known = [e for e in events if e[0] == "F" and e[1] <= at]
+            assert sum(-20 * MS <= e[3] * MS - trigger.fired_ns <= 5 * MS for e in known) == 1
+
+
+def test_pictures_and_triggers_do_not_pile_up() -> None:
+    pairing = Pairing((20 * MS, 5 * MS))
+    for i in range(1, 2000):
+        now = 50 * MS * i
+        if i % 3:
+            pairing.trigger(t := Trigger(i, now, ""))
+        if i % 2:
+            pairing.frame(Frame(i, now, "wire", IMAGE), now)
+        elif i % 3:
+            pairing.forget(t)
+        pairing.settle(now + 6 * MS)
+    assert len(pairing._pictures) < 60 and len(pairing._answered) <= 16 and len(pairing._waiting) < 3

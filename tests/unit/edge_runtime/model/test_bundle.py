@@ -1,0 +1,211 @@
+"""Bundles are immutable: whatever was altered, cut, swapped, added or taken away is refused, and named."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edge_runtime.errors import BundleError, DeviceError
+from edge_runtime.model import bundle as b
+
+Damage = Callable[[Path], None]
+
+
+@pytest.fixture
+def copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_bundle, tmp_path / "copy")
+
+
+def files_of(directory: Path) -> list[str]:
+    return sorted(p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
+
+
+def zip_of(directory: Path, to: Path, cut: float = 1.0) -> Path:
+    with zipfile.ZipFile(to, "w") as archive:
+        for name in files_of(directory):
+            archive.write(directory / name, name)
+    raw = to.read_bytes()
+    to.write_bytes(raw[: int(len(raw) * cut)])
+    return to
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(BundleError) as e:
+        b.ModelBundle.open(path)
+    return str(e.value)
+
+
+def edit(directory: Path, change: Callable[[dict[str, object]], object]) -> None:
+    """Alter the manifest and seal it again, as a careful forger or another version would."""
+    manifest = json.loads((directory / b.MANIFEST).read_bytes())
+    change(manifest)
+    raw = json.dumps(manifest).encode()
+    (directory / b.MANIFEST).write_bytes(raw)
+    (directory / b.SEAL).write_text(f"{b.file_sha256(directory / b.MANIFEST)}  {b.MANIFEST}\n")
+
+
+def test_an_intact_bundle_opens_and_its_id_is_the_hash_of_its_manifest(tiny_bundle: Path) -> None:
+    bundle = b.ModelBundle.open(tiny_bundle)
+    assert bundle.id == b.file_sha256(tiny_bundle / b.MANIFEST)
+    assert bundle.model_xml.is_file()
+    assert bundle.manifest.threshold.value == 20.0
+
+
+def test_a_zip_opens_to_the_same_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = b.ModelBundle.open(zip_of(tiny_bundle, tmp_path / "b.zip"))
+    assert bundle.id == b.ModelBundle.open(tiny_bundle).id
+    assert (scratch := bundle.model_xml).is_file()
+    del bundle
+    assert not scratch.exists()
+
+
+def test_a_flipped_bit_in_any_file_is_refused_with_the_file_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    names = files_of(tiny_bundle)
+    assert len(names) == 8
+    for name in names:
+        for where in (0.0, 0.5, 1.0):
+            copy = shutil.copytree(tiny_bundle, tmp_path / "copy", dirs_exist_ok=True)
+            raw = bytearray((copy / name).read_bytes())
+            raw[int(where * (len(raw) - 1))] ^= 1
+            (copy / name).write_bytes(raw)
+            assert name in refused(copy)
+
+
+def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(copy: Path) -> None:
+    whole = (copy / b.MANIFEST).read_bytes()
+    for i in range(0, len(whole), 7):
+        (copy / b.MANIFEST).write_bytes(whole[:i] + bytes([whole[i] ^ 4]) + whole[i + 1 :])
+        assert b.MANIFEST in refused(copy)
+
+
+def test_a_missing_file_is_refused_with_the_file_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    for name in files_of(tiny_bundle):
+        copy = shutil.copytree(tiny_bundle, tmp_path / "copy", dirs_exist_ok=True)
+        (copy / name).unlink()
+        assert name in refused(copy)
+
+
+def test_swapped_golden_samples_are_refused(copy: Path) -> None:
+    a, z = copy / "golden/000.png", copy / "golden/003.png"
+    first, last = a.read_bytes(), z.read_bytes()
+    a.write_bytes(last)
+    z.write_bytes(first)
+    assert "golden/000.png was altered" in refused(copy)
+
+
+def test_a_truncated_model_is_refused(copy: Path) -> None:
+    weights = copy / "model.bin"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "model.bin was altered" in refused(copy)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_refused(copy: Path) -> None:
+    (copy / "golden" / "notes.txt").write_text("hello")
+    assert "golden/notes.txt is not listed" in refused(copy)
+
+
+def test_a_manifest_of_a_future_schema_is_refused_as_that(copy: Path) -> None:
+    edit(copy, lambda m: m.update(schema=99, novelty=1))
+    assert "expected schema 1, found 99" in refused(copy)
+
+
+def test_an_unknown_key_in_the_manifest_is_refused(copy: Path) -> None:
+    edit(copy, lambda m: m.update(novelty=1))
+    assert "novelty" in refused(copy)
+
+
+def test_a_manifest_without_hashes_cannot_be_trusted(copy: Path) -> None:
+    edit(copy, lambda m: m["files"].pop("model.bin"))  # type: ignore[attr-defined]
+    assert "no hash for model.bin" in refused(copy)
+
+
+def test_a_manifest_that_names_files_outside_is_refused(copy: Path) -> None:
+    (copy.parent / "outside.txt").write_text("x")
+    edit(copy, lambda m: m["files"].update({"../outside.txt": b.file_sha256(copy.parent / "outside.txt")}))  # type: ignore[attr-defined]
+    assert "outside of the bundle" in refused(copy)
+
+
+def test_a_manifest_with_too_few_golden_samples_is_refused(copy: Path) -> None:
+    edit(copy, lambda m: m.update(golden=m["golden"][:3]))  # type: ignore[index]
+    assert "golden" in refused(copy)
+
+
+def test_an_empty_folder_and_no_folder_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "manifest.json is missing" in refused(tmp_path / "empty")
+    assert "found nothing at" in refused(tmp_path / "nowhere")
+
+
+def test_a_zip_that_would_unpack_elsewhere_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    for name in ("../evil.txt", "/tmp/lineside-evil.txt", "golden\\..\\evil.txt"):
+        file = zip_of(tiny_bundle, tmp_path / "b.zip")
+        with zipfile.ZipFile(file, "a") as archive:
+            entry = zipfile.ZipInfo("x")
+            entry.filename = name  # past the constructor, which would tidy it up
+            archive.writestr(entry, "evil")
+        said = refused(file)
+        assert "outside of it" in said
+        assert not (tmp_path / "evil.txt").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_zip_is_refused(tiny_bundle: Path, tmp_path: Path, share: float) -> None:
+    assert "could not unpack it" in refused(zip_of(tiny_bundle, tmp_path / "b.zip", cut=share))
+
+
+def test_a_zip_with_damaged_contents_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    file = zip_of(tiny_bundle, tmp_path / "b.zip")
+    raw = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        info = archive.getinfo("model.xml")
+    raw[info.header_offset + 200] ^= 1
+    file.write_bytes(raw)
+    assert "b.zip" in refused(file)
+
+
+def test_a_zip_whose_compressed_data_is_damaged_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "b.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.json", bytes(range(256)) * 40)
+        info = archive.getinfo("manifest.json")
+    raw = bytearray(file.read_bytes())
+    start = info.header_offset + 30 + len("manifest.json")
+    raw[start : start + 8] = b"\xff" * 8
+    file.write_bytes(raw)
+    assert "could not unpack it" in refused(file)
+
+
+def test_writing_a_manifest_seals_it(copy: Path) -> None:
+    manifest, old = b.read_manifest(copy)
+    new = b.write_manifest(copy, msgspec.structs.replace(manifest, version="2"))
+    assert new != old
+    assert b.ModelBundle.open(copy).id == new
+
+
+def test_a_bayer_mosaic_of_three_channels_is_no_valid_input(copy: Path) -> None:
+    edit(copy, lambda m: m["input"].update(bayer="RGGB", channels=3))  # type: ignore[attr-defined]
+    assert "a Bayer mosaic has 1 channel, found 3 - at `$.input`" in refused(copy)
+
+
+def test_a_manifest_from_before_tiles_and_mosaics_opens_as_one_without(copy: Path) -> None:
+    def older(manifest: dict[str, object]) -> None:
+        del manifest["input"]["tiles"], manifest["input"]["bayer"]  # type: ignore[attr-defined]
+
+    edit(copy, older)
+    spec = b.ModelBundle.open(copy).manifest.input
+    assert (spec.tiles, spec.bayer) == (None, None)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_room_for_a_copy_is_not_the_bundle_s_fault(
+    tiny_bundle: Path, tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service tries again after that, and finds the disk with room."""
+    path = zip_of(tiny_bundle, tmp_path / "b.zip") if zipped else tiny_bundle
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(DeviceError, match=r"could not be copied to .*gone, where it is verified: No such file"):
+        b.ModelBundle.open(path, private=True)

@@ -1,0 +1,112 @@
+"""The fastest precision that the gate passes is built, the next one only where it must be, and a preset's known weakness is remembered."""
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_runtime.errors import CalibrationError, ConfigError, ExportError, ParityError
+from edge_runtime.model.bundle import ModelBundle
+from export.build import noise, precision
+from export.build.build import Options, build
+from export.build.gate import Gate, Judged
+from export.build.precision import Attempt, Side, first_that_passes
+from training.calibrate.rules import Scores
+from training.core.base import silent
+from training.data.dataset import load_dataset
+from training.judging.evaluate import measure
+from training.runs import Run, load_run
+
+LIMIT = 1.0
+
+
+def _refused(e: Exception) -> Attempt[str]:
+    def run() -> str:
+        raise e
+
+    return Attempt("INT8", run)
+
+
+def test_what_passes_first_is_built_and_nothing_further_is_tried() -> None:
+    made: list[str] = []
+
+    def attempts() -> Iterator[Attempt[str]]:
+        for name in ("INT8", "INT8 with a layer in float"):
+            made.append(name)
+            yield Attempt(name, lambda name=name: name)  # type: ignore[misc]
+
+    assert first_that_passes(attempts(), "FP32") == ("INT8", [])
+    assert made == ["INT8"]
+
+
+@pytest.mark.parametrize("e", [ParityError("parity, INT8 against FP32: worse\n  a.png\nnext"), CalibrationError("no"), ExportError("no")])
+def test_after_a_refusal_the_next_is_taken_and_both_are_told(e: Exception) -> None:
+    found, notes = first_that_passes([_refused(e), Attempt("INT8 in part", lambda: "part")], "FP32")
+    assert found == "part"
+    assert notes[0].startswith("refused: ") and "next" not in notes[0] and "built as INT8 in part" in notes[1]
+
+
+def test_where_all_are_refused_or_cannot_even_be_made_it_is_fp32() -> None:
+    def attempts() -> Iterator[Attempt[str]]:
+        yield _refused(ExportError("ended with signal SIGSEGV"))
+        raise ExportError("quantization failed")
+
+    found, notes = first_that_passes(attempts(), "FP32")
+    assert found == "FP32"
+    assert "SIGSEGV" in notes[0] and "quantization failed" in notes[1] and "built in FP32" in notes[2]
+
+
+def test_what_is_no_refusal_ends_the_build() -> None:
+    with pytest.raises(ConfigError):
+        first_that_passes([_refused(ConfigError("out"))], "FP32")
+
+
+@pytest.fixture(scope="module")
+def gate(run_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    return Gate(load_run(run_dir), load_dataset(data_dir, image_size="64"), tmp_path_factory.mktemp("gate"), silent)
+
+
+def _judge(gate: Gate, seed: int, spread: float) -> tuple[Judged, Side]:
+    """Maps that are warm where the test split's 6 bad parts are bad; `spread`: of a noise of each detector's own."""
+    own = np.random.default_rng(seed)
+    maps = np.random.default_rng(0).gamma(4, 0.1, (len(gate.samples), 8, 8)).astype(np.float32)
+    for i, sample in enumerate(gate.samples):
+        maps[i, 2:6, 2:6] += 0.0 if sample.is_good else 0.5
+    maps = np.maximum(maps + own.normal(0, spread, maps.shape), 0).astype(np.float32)
+    unused = Scores(*(np.empty(0) for _ in range(3)))  # held-out scores, which count where there is no test split
+    judged = gate.judge(maps.max(axis=(1, 2)), maps, unused, 0.0)
+    return judged, Side(judged, LIMIT, 0.0, measure(judged.scored, LIMIT))
+
+
+def test_a_fall_that_few_masks_explain_passes_unless_the_preset_is_known_to_lose(gate: Gate) -> None:
+    (_, before), (_, after) = _judge(gate, 1, 0.0), _judge(gate, 2, 0.12)
+    fall = (before.metrics.pixel_auroc or 0) - (after.metrics.pixel_auroc or 0)
+    explained = gate.chance(before.judged, after.judged)("pixel_auroc")
+    assert 0 < explained < noise.MOST_FALL
+    budget = max(0.0, fall - explained / 2)
+    after = dataclasses.replace(after, metrics=msgspec.structs.replace(after.metrics, image_auroc=before.metrics.image_auroc, aupro=1.0))
+    _, notes = precision.compare(gate, before, after, 9.0, budget, doubted=False)
+    assert any("pixel AUROC falls" in n and "to chance" in n for n in notes)
+    with pytest.raises(ParityError, match="pixel AUROC falls"):
+        precision.compare(gate, before, after, 9.0, budget, doubted=True)
+
+
+def test_a_collapse_is_refused_however_few_images_show_it(gate: Gate) -> None:
+    (_, before), (_, after) = _judge(gate, 1, 0.0), _judge(gate, 2, 3.0)
+    with pytest.raises(ParityError, match=r"AUROC falls from .* that 6 bad and 8 good pictures leave to chance"):
+        precision.compare(gate, before, after, 9.0, 0.005, doubted=False)
+
+
+@pytest.mark.usefixtures("children_here")
+def test_a_preset_that_is_known_to_lose_is_fp32_where_nobody_could_tell(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
+    run = load_run(run_dir)
+    assert precision.known_to_lose(run.info) is None
+    known = Run(run.directory, msgspec.structs.replace(run.info, preset="shared"), run.held_out, run.ignore)
+    shutil.copytree(data_dir / "train" / "good", tmp_path / "good" / "train" / "good")
+    report = build(known, tmp_path / "bundle", tmp_path / "good", Options(envelope=False))
+    assert ModelBundle.open(report.out).manifest.precision == "fp32"
+    assert "known to cost preset shared of padim" in report.notes[0]

@@ -1,0 +1,247 @@
+"""What a threshold promises, and when it must not be given."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from edge_runtime.console import run_app
+from edge_runtime.errors import CalibrationError
+from training.calibrate.bounds import band_bound, clopper_pearson, order_bound
+from training.calibrate.rules import Rule, Scores, apply_rule, default_rule
+from training.commands.cli import app
+
+
+def scores(values: object) -> Scores:
+    s = np.asarray(values, dtype=np.float64)
+    return Scores(s, s * 2, s / 4)
+
+
+def rate(target: float) -> Rule:
+    return Rule(kind="false_reject_rate", target=target)
+
+
+def conformal(target: float) -> Rule:
+    return Rule(kind="conformal", target=target)
+
+
+def test_the_threshold_is_the_conformal_order_statistic() -> None:
+    good = np.arange(1, 200, dtype=float)  # n = 199: k = ceil(200 * 0.95) = 190
+    threshold, display = apply_rule(conformal(0.05), scores(np.random.default_rng(0).permutation(good)))
+    assert (threshold.value, threshold.map_value) == (190.0, 380.0)
+    assert threshold.n_good == 199 and threshold.false_reject_rate == 0.05
+    assert display.high == 760.0 and display.low == 25.0
+
+
+def test_new_good_parts_are_rejected_no_more_often_than_stated() -> None:
+    rng = np.random.default_rng(1)
+    true_rates = []
+    bound_held = 0
+    for _ in range(400):
+        threshold, _ = apply_rule(conformal(0.02), scores(rng.lognormal(size=150)))
+        fresh = rng.lognormal(size=4000)
+        true_rates.append(float((fresh > threshold.value).mean()))
+        assert threshold.false_reject_upper is not None
+        bound_held += true_rates[-1] <= threshold.false_reject_upper
+    assert np.mean(true_rates) <= 0.022
+    assert bound_held / 400 > 0.92
+
+
+def test_the_upper_bound_is_the_rule_of_three_for_the_maximum() -> None:
+    assert order_bound(100, 0, 0.95) == pytest.approx(1 - 0.05 ** (1 / 100))
+    threshold, _ = apply_rule(conformal(0.01), scores(np.linspace(1, 2, 176)))
+    assert "at most 1.7 % at 95 % confidence from 176 good images" in threshold.rule
+
+
+@pytest.mark.parametrize("n", [40, 160, 400])
+def test_a_bound_holds_for_the_threshold_that_looks_best_of_all(n: int) -> None:
+    rng = np.random.default_rng(2)
+    held = [all(1 - u < band_bound(n, above, 0.95) for above, u in enumerate(np.sort(rng.random(n))[::-1][: n // 8])) for _ in range(400)]
+    assert 0.92 < np.mean(held) < 0.99
+    assert all(band_bound(n, k, 0.95) > order_bound(n, k, 0.95) for k in range(5))
+
+
+def test_a_rate_that_the_images_cannot_support_is_refused_with_both_ways_out() -> None:
+    with pytest.raises(CalibrationError, match=r"98 good images support 1\.1 %.*1 %.*needs 99 good images"):
+        apply_rule(conformal(0.01), scores(np.linspace(1, 2, 98)))
+    with pytest.raises(CalibrationError, match=r"23 good images support 1\.1 %.*1 %.*needs 24 good images"):
+        apply_rule(rate(0.01), scores(np.linspace(1, 2, 23)))
+    threshold, _ = apply_rule(conformal(0.01), scores(np.linspace(1, 2, 99)))
+    assert threshold.value == 2.0
+
+
+@pytest.mark.parametrize("n", [2, 7, 40, 98, 99, 176, 2000])
+def test_the_default_rule_is_always_supported(n: int) -> None:
+    threshold, _ = apply_rule(default_rule(n), scores(np.linspace(1, 2, n)))
+    assert threshold.false_reject_rate == max(0.01, 0.5 / (n + 1))
+
+
+@pytest.mark.parametrize("target", [0.0, -0.1, 0.7, float("nan"), None])
+def test_an_impossible_rate_is_refused(target: float | None) -> None:
+    with pytest.raises(CalibrationError, match="false-reject rate"):
+        apply_rule(Rule(kind="false_reject_rate", target=target), scores(np.ones(500)))
+
+
+def test_maximum_f1_equals_trying_every_threshold() -> None:
+    rng = np.random.default_rng(3)
+    good, bad = rng.normal(5, 1, 80), rng.normal(7, 1, 30)
+    threshold, _ = apply_rule(Rule(kind="max_f1"), scores(good), scores(bad))
+
+    def f1(t: float) -> float:
+        caught, false = (bad > t).sum(), (good > t).sum()
+        return 2 * caught / (2 * caught + false + (len(bad) - caught))
+
+    assert f1(threshold.value) == max(f1(t) for t in np.concatenate([good, bad]))
+    assert threshold.map_value == pytest.approx(2 * threshold.value)
+    assert threshold.value not in good and threshold.value not in bad
+    assert threshold.n_bad == 30 and threshold.false_reject_rate is None
+
+
+def test_of_equal_f1_the_middle_of_the_gap_is_taken() -> None:
+    threshold, _ = apply_rule(Rule(kind="max_f1"), scores([1, 2, 3]), scores([7, 8]))
+    assert threshold.value == 5.0
+
+
+@pytest.mark.parametrize("recall", [1e-12, 0.5, 0.9, 0.95, 1.0])
+def test_recall_is_reached_with_the_fewest_false_rejects(recall: float) -> None:
+    rng = np.random.default_rng(4)
+    good, bad = rng.normal(5, 1, 200), rng.normal(6.5, 1, 60)
+    threshold, _ = apply_rule(Rule(kind="recall", target=recall), scores(good), scores(bad))
+    assert (bad > threshold.value).mean() >= recall
+    higher = [t for t in np.concatenate([good, bad]) if t > threshold.value and (bad > t).mean() >= recall]
+    assert all((good > t).sum() == (good > threshold.value).sum() for t in higher)
+    observed = float((good > threshold.value).mean())
+    assert threshold.false_reject_upper is not None and threshold.false_reject_upper > observed
+
+
+def test_rules_on_bad_images_need_some() -> None:
+    with pytest.raises(CalibrationError, match="--bad"):
+        apply_rule(Rule(kind="max_f1"), scores([1, 2]))
+
+
+def test_a_threshold_from_the_test_split_says_so() -> None:
+    threshold, _ = apply_rule(Rule(kind="max_f1", from_test_split=True), scores([1, 2]), scores([5, 6]))
+    assert threshold.from_test_split and "test split" in threshold.rule
+
+
+def test_scores_that_are_no_numbers_or_all_zero_are_refused() -> None:
+    with pytest.raises(CalibrationError, match="not finite"):
+        apply_rule(rate(0.1), scores([1.0] * 50 + [np.nan]))
+    with pytest.raises(CalibrationError, match="above 0"):
+        apply_rule(rate(0.1), scores(np.zeros(50)))
+
+
+def cost(ratio: float | None, share: float | None = None) -> Rule:
+    return Rule(kind="cost", cost_ratio=ratio, defect_rate=share)
+
+
+@pytest.mark.parametrize(("ratio", "share"), [(5, 0.1), (50, 0.01), (50, 0.1), (1000, 0.01)])
+def test_the_lowest_cost_equals_trying_every_threshold(ratio: float, share: float) -> None:
+    rng = np.random.default_rng(7)
+    good, bad = rng.normal(5, 1, 300), rng.normal(8, 1.5, 50)
+    threshold, _ = apply_rule(cost(ratio, share), scores(good), scores(bad))
+
+    def expected(t: float) -> float:
+        return (1 - share) * float((good > t).mean()) + share * ratio * float((bad <= t).mean())
+
+    assert expected(threshold.value) == pytest.approx(min(expected(t) for t in np.concatenate([good, bad])))
+    assert threshold.value not in good and threshold.map_value == pytest.approx(2 * threshold.value)
+    found, without = (f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in (1000 * expected(threshold.value), 1000 * share * ratio))
+    assert f"costs {found} false rejects, {without} without" in threshold.rule
+    assert "a false accept costs" in threshold.rule and threshold.false_reject_rate is None
+
+
+def test_dearer_misses_and_more_bad_parts_lower_the_threshold() -> None:
+    rng = np.random.default_rng(8)
+    good, bad = scores(rng.normal(5, 1, 400)), scores(rng.normal(7, 1, 100))
+    values = [apply_rule(cost(r, 0.05), good, bad)[0].value for r in (2, 20, 200)]
+    assert values == sorted(values, reverse=True) and values[0] > values[2]
+    assert apply_rule(cost(20, 0.5), good, bad)[0].value < values[1]
+
+
+def test_an_assumed_share_of_bad_parts_is_named() -> None:
+    rng = np.random.default_rng(9)
+    good, bad = scores(rng.normal(5, 1, 100)), scores(rng.normal(12, 1, 20))
+    assert "1 % (assumed) of the parts are bad" in apply_rule(cost(50), good, bad)[0].rule
+    assert "2 % of the parts are bad" in apply_rule(cost(50, 0.02), good, bad)[0].rule
+
+
+def test_a_cost_that_no_threshold_lowers_is_refused() -> None:
+    same = np.linspace(1, 2, 50)
+    with pytest.raises(CalibrationError, match="cheapest to accept every part"):
+        apply_rule(cost(1, 0.001), scores(same), scores(same))
+    with pytest.raises(CalibrationError, match="cheapest to reject every part"):
+        apply_rule(cost(1000, 0.5), scores(same), scores(same - 0.001))
+
+
+@pytest.mark.parametrize(
+    ("rule", "match"),
+    [
+        (cost(None), "cost ratio.*found None"),
+        (cost(0), "cost ratio"),
+        (cost(float("inf")), "cost ratio"),
+        (cost(1e300), "up to 1,000,000"),
+        (cost(5, 1.0), "defect rate.*1.0"),
+    ],
+)
+def test_impossible_costs_are_refused(rule: Rule, match: str) -> None:
+    with pytest.raises(CalibrationError, match=match):
+        apply_rule(rule, scores([1, 2]), scores([3, 4]))
+
+
+def test_a_recall_is_stated_with_its_lower_bound() -> None:
+    """The bound holds although the threshold is chosen on the very images that it is counted on."""
+    rng = np.random.default_rng(10)
+    held = 0
+    for _ in range(400):
+        threshold, _ = apply_rule(Rule(kind="recall", target=0.9), scores(rng.normal(5, 1, 200)), scores(rng.normal(7, 1, 40)))
+        assert threshold.recall_lower is not None
+        held += float((rng.normal(7, 1, 4000) > threshold.value).mean()) >= threshold.recall_lower
+    assert held / 400 > 0.93
+    threshold, _ = apply_rule(Rule(kind="recall", target=1.0), scores(np.linspace(1, 2, 99)), scores(np.linspace(3, 4, 5)))
+    assert threshold.recall_lower == pytest.approx(0.05 ** (1 / 5))
+    assert "recall at least 54 % at 95 % confidence, false-reject rate at most 3 %" in threshold.rule
+
+
+def test_bounds_are_clopper_pearsons() -> None:
+    for k, n in ((0, 20), (3, 50), (20, 20)):
+        assert clopper_pearson(k, n, 0.975) == pytest.approx(
+            (binomtest(k, n).proportion_ci(0.95, "exact").low, binomtest(k, n).proportion_ci(0.95, "exact").high)
+        )
+
+
+def test_painted_defects_are_named_in_the_rule() -> None:
+    rule = Rule(kind="max_f1", synthetic=2)
+    threshold, _ = apply_rule(rule, scores([1, 2]), scores([5, 6]))
+    assert "all of the bad images are synthetic" in threshold.rule and threshold.n_synthetic == 2
+    threshold, _ = apply_rule(rule, scores([1, 2]), scores([5, 6, 7]))
+    assert "2 of the bad images are synthetic" in threshold.rule
+    threshold, _ = apply_rule(Rule(kind="false_reject_rate", target=0.3, synthetic=2), scores([1, 2, 3, 4]), scores([5, 6]))
+    assert "synthetic" not in threshold.rule and threshold.n_synthetic == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--cost-ratio", "50"), "--cost-ratio need bad images"),
+        (("--max-f1", "--defect-rate", "0.1"), "belongs to --cost-ratio"),
+        (("--cost-ratio", "50", "--recall", "0.9"), "exactly one"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    args: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as e:
+        run_app(app, ["calibrate", str(tmp_path), *args])
+    assert e.value.code == 78 and message in capsys.readouterr().err
+
+
+def test_a_rule_that_would_reject_most_good_parts_gives_no_threshold() -> None:
+    good = scores([4, 5, 6, 7])
+    with pytest.raises(CalibrationError, match=r"do not tell good from bad: .* would reject 3 of 4"):
+        apply_rule(Rule(kind="max_f1"), good, scores([4.5, 4.6, 4.7, 8]))
+    with pytest.raises(CalibrationError, match="would reject 4 of 4"):
+        apply_rule(Rule(kind="recall", target=1.0), good, scores([3, 8, 9]))
+    threshold, _ = apply_rule(Rule(kind="recall", target=1.0), good, scores([4.5, 8, 9]))
+    assert "rejects 3 of 4 good" in threshold.rule, "who asks for recall may pay for it"

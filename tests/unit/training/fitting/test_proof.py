@@ -1,0 +1,31 @@
+"""What cannot be had is refused before an image is read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_runtime.console import run_app
+from edge_runtime.errors import LinesideError
+from training.commands.cli import app
+from training.fitting.options import Lesson
+from training.fitting.proof import prove
+
+
+@pytest.mark.parametrize(
+    ("lesson", "message"),
+    [({"method": "padim", "overrides": {"components": -5}}, r"components in \(0, 1\], found"),
+     ({"method": "stfpm", "overrides": {"momentum": 3}}, "momentum"),
+     ({"method": "padim", "backbone": "resnet1"}, "names that are near: resnet1.*often taken: tf_efficientnet_lite0"),
+     ({"method": "padim", "weights": Path(__file__)}, "cannot be read as a state dict"),
+     ({"method": "efficientad", "weights": Path(__file__)}, "cannot be read as safetensors")],
+)  # fmt: skip
+def test_what_a_lesson_cannot_have_is_told(lesson: dict[str, Any], message: str) -> None:
+    with pytest.raises(LinesideError, match=message):
+        prove(Lesson(**lesson))
+
+
+def test_fit_tells_it_before_it_looks_for_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_app(app, ["fit", str(tmp_path / "none"), "--method", "padim", "--backbone", "nosuch", "--out", str(tmp_path / "run")])
+    assert capsys.readouterr().err.startswith("error: backbone: expected the name of a network")

@@ -1,0 +1,69 @@
+"""What a threshold does to known parts is said in one sentence, red where it is bad, with the kinds that are missed most."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from training.data.layout import Sample
+from training.judging.acceptance import Criteria
+from training.judging.telling import CAP, stratified, tell
+
+LIMITS = Criteria(0.05, 0.02)
+
+
+def samples(**kinds: int) -> list[Sample]:
+    return [Sample(Path(f"{kind}{i}"), kind, kind == "good", None, "test") for kind, n in kinds.items() for i in range(n)]
+
+
+def drawn(lines: list[Text], terminal: bool) -> str:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=300, highlight=False, _environ={"TERM": "xterm"})
+    for line in lines:
+        console.print(line)
+    return out.getvalue()
+
+
+def test_a_threshold_that_misses_most_bad_parts_says_so_in_red_and_what_another_would_do() -> None:
+    """Good ones score 1..120, the threshold lies at 118; scratches score 110 to 121.5, dents 60 to 65, one hole 200."""
+    parts = samples(good=120, scratch=24, dent=6, hole=1)
+    score = np.concatenate([np.arange(1, 121), np.arange(24) / 2 + 110, np.arange(60, 66), [200]]).astype(float)
+    told = tell(parts, score, 118.0, 0.02)
+    assert told is not None
+    lines = told.lines(LIMITS)
+    assert lines[0].plain == "test split: rejects 2 of 120 good (1.7 %), misses 23 of 31 bad (74 %)"
+    assert lines[1].plain == "  missed most: dent 6 of 6, scratch 17 of 24", "the worst kind first, none that is found"
+    assert lines[2].plain.startswith("  no threshold tells dent (AUROC 0.52) from good parts: if they are small"), "not the scratches"
+    assert len(lines) == 3, "2 % of these are 2 images: no threshold within the rate misses fewer"
+    assert "\x1b[1;31mmisses 23 of 31 bad (74 %)" in drawn(lines, terminal=True)
+    assert "\x1b[1;31mrejects" not in drawn(lines, terminal=True)
+    assert "\x1b" not in drawn(lines, terminal=False), "plain text into a pipe"
+
+
+def test_a_better_threshold_within_the_rate_is_named() -> None:
+    parts = samples(good=100, scratch=10)
+    score = np.concatenate([np.arange(100), np.arange(110, 120)]).astype(float)
+    told = tell(parts, score, 115.0, 0.01)
+    assert told is not None and told.better is not None
+    assert told.lines(LIMITS)[-1].plain == "  a threshold of 98.5 would miss 0 % and reject 1 % of these images"
+    fine = tell(parts, score, 105.0, 0.01)
+    assert fine is not None and fine.better is None
+    assert [line.plain for line in fine.lines(LIMITS)] == ["test split: rejects 0 of 100 good (0 %), misses 0 of 10 bad (0 %)"]
+
+
+def test_nothing_is_told_of_good_parts_alone() -> None:
+    assert tell(samples(good=5), np.arange(5.0), 3.0, 0.01) is None
+
+
+def test_of_many_images_the_same_share_of_each_kind_is_scored_and_that_is_said() -> None:
+    many = samples(good=2000, scratch=1000, hole=3)
+    few = stratified(many, CAP, 0)
+    counts = {kind: sum(s.kind == kind for s in few) for kind in ("good", "scratch", "hole")}
+    assert len(few) <= CAP + 3
+    assert (counts["good"], counts["scratch"], counts["hole"]) == (266, 133, 1)
+    assert stratified(many[:100], CAP, 0) == many[:100]
+    told = tell(few, np.zeros(len(few)), 1.0, 0.01, of_all=len(many))
+    assert told is not None
+    assert told.lines(LIMITS)[0].plain.startswith("test split (400 of its 3003 images, of all kinds alike): rejects 0 of 266 good")

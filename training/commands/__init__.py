@@ -1,0 +1,1 @@
+"""`lineside-train`: its verbs, and what they share on a terminal."""

@@ -1,0 +1,1 @@
+"""Pictures that are made: variations of good parts, and painted defects."""

@@ -1,0 +1,1 @@
+"""A detector on one page: figures, pictures, and why to believe them."""

@@ -1,0 +1,416 @@
+"""One page that says how good a detector is, where its threshold lies, and why to believe it: a single HTML file, whole by itself."""
+
+import datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+import edge_runtime
+from edge_runtime.commands.bench import run_bench
+from edge_runtime.errors import ConfigError
+from edge_runtime.files import put_file
+from edge_runtime.images.read import read_mask
+from edge_runtime.model import manifest
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.manifest import Acceptance, DisplayScale, Drift, Envelope, InputSpec, Metrics, Threshold
+from edge_runtime.model.predictor import OpenvinoPredictor
+from edge_runtime.station.wander import brittle
+from training.calibrate.bounds import clopper_pearson
+from training.core.base import Progress, silent
+from training.core.places import check_file
+from training.data.dataset import Dataset, load_dataset
+from training.judging.acceptance import LEAST_REAL, default_criteria, judge_acceptance
+from training.judging.envelope_figure import envelope_chart, envelope_sentences
+from training.judging.evaluate import Predict, Report, Scored, evaluate_bundle, evaluate_run, measure
+from training.judging.telling import Better, best_within
+from training.report.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Array, Axis, Group, curve, histograms
+from training.report.gallery import Picks, Shot, as_shot, develop, heat_css, odd_samples, pick, shoot
+from training.runs import INFO, load_run
+
+BENCH_RUNS = 200
+KINDS_DRAWN = 14
+"""Kinds of defect with a histogram of their own; the rarer ones share one."""
+_GOOD_SHARES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1)
+_BAD_SHARES = (0.0, 0.01, 0.05, 0.1)
+_FIGURES = (
+    ("image_auroc", "Image AUROC"),
+    ("image_ap", "Average precision"),
+    ("f1", "F1 at its threshold"),
+    ("false_reject_rate", "False rejects"),
+    ("false_accept_rate", "Misses"),
+    ("pixel_auroc", "Pixel AUROC"),
+    ("aupro", "AUPRO (to 30 % FPR)"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A run or a bundle, as far as a report is concerned."""
+
+    sort: str
+    """"bundle" or "run"."""
+    name: str
+    identity: str
+    """The bundle's id, or empty."""
+    created: str
+    method: str
+    backbone: str
+    precision: str
+    params: dict[str, Any]
+    spec: InputSpec
+    ignore: npt.NDArray[np.uint8] | None
+    threshold: Threshold
+    display: DisplayScale
+    drift: Drift | None
+    dataset: manifest.Dataset
+    metrics: dict[str, Metrics]
+    tools: dict[str, str]
+    held_out: Array
+    """Scores of held-out good images; a bundle does not carry them."""
+    envelope: Envelope | None
+    """How far the line may stray; of a bundle whose build measured it."""
+    evaluate: Callable[[Dataset, Progress], Report]
+    predictor: Callable[[], Any]
+    """A context manager that gives a Predict."""
+    acceptance: Acceptance | None = None
+    """Of a bundle that was judged when it was built."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was packed for this page alone: a bundle that failed is built by force or not at all."""
+        return self.acceptance is not None and self.acceptance.state == "failed" and not self.acceptance.forced
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """What stands at the head of the page."""
+
+    state: str
+    words: str
+    max_missed: float
+    max_rejected: float
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """k of n, with what that says of the whole line."""
+
+    k: int
+    n: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Exact 95 % confidence interval (Clopper and Pearson 1934)."""
+        return clopper_pearson(self.k, self.n, 0.975)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a threshold does to the images."""
+
+    value: float
+    good: Count | None
+    """Good images that it rejects."""
+    bad: Count | None
+    """Bad images that it accepts."""
+    tag: str = ""
+
+
+def write_report(
+    detector: Path,
+    data: Path,
+    out: Path,
+    *,
+    threshold: float | None = None,
+    bad: Path | None = None,
+    masks: Path | None = None,
+    device: str = "CPU",
+    allow_duplicates: bool = False,
+    dataset: Dataset | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Measure a run or a bundle on `data` and write the page to `out`, whole or not at all.
+
+    Args:
+        detector: run directory, or bundle (directory or zip).
+        data: images that it was not taught on, as for `evaluate`.
+        out: the .html file; one that is there is replaced.
+        threshold: another threshold, shown beside the stated one with what it costs.
+        bad, masks, allow_duplicates: as for `load_dataset`.
+        device: inference device for a bundle.
+        dataset: the images, where they are at hand already; `data`, `bad` and `masks` do not count then.
+        progress: told of each image.
+
+    Raises:
+        ConfigError: a place that cannot be written, or a threshold that is none.
+        DataError, BundleError, DeviceError: as for evaluating.
+    """
+    check_file(out, ".html", ".htm")
+    if threshold is not None and not 0 < threshold <= float(np.finfo(np.float32).max):
+        raise ConfigError(f"threshold: expected a raw score, a float32 above 0, found {threshold}")
+    subject = open_subject(detector, device)
+    dataset = dataset or load_dataset(
+        data, bad=bad, masks=masks, spec=subject.spec, ignore=subject.ignore, allow_duplicates=allow_duplicates, progress=progress
+    )
+    report = subject.evaluate(dataset, progress)
+    scored = report.scored
+    line = subject.threshold.value if threshold is None else threshold
+    picks = pick(scored, line)
+    with subject.predictor() as predict:
+        shots = _shots(predict, subject, scored, picks, line, progress)
+        odd = odd_samples(dataset, subject.dataset.odd)
+        shots["odd"] = [as_shot(develop(predict, s, subject.spec, subject.display, subject.threshold, line)) for s in odd]
+    bench = run_bench(detector, device=device, count=BENCH_RUNS) if subject.sort == "bundle" else None
+    page = _render(subject, report, dataset, line, picks, shots, bench)
+    try:
+        put_file(out, page.encode())
+    except OSError as e:
+        raise ConfigError(f"out: {out} cannot be written: {e.strerror or e}") from e
+    return report
+
+
+def open_subject(path: Path, device: str = "CPU") -> Subject:
+    """Read a run or a bundle. Raises DataError, BundleError."""
+    if (path / INFO).is_file():
+        run = load_run(path)
+        info = run.info
+
+        @contextmanager
+        def torch_predictor() -> Iterator[Predict]:
+            yield run.predictor()
+
+        return Subject(
+            "run", info.name, "", info.created, info.method, info.backbone.name, "torch", {**info.params, "preset": info.preset},
+            info.input, run.ignore, info.threshold, info.display, None, info.dataset, {}, info.tools, run.held_out.scores.score, None,
+            lambda dataset, progress: evaluate_run(run, dataset, progress), torch_predictor,
+        )  # fmt: skip
+    opened = ModelBundle.open(path)
+    m = opened.manifest
+    ignore = read_mask(opened.directory / m.input.ignore_mask) if m.input.ignore_mask else None
+
+    @contextmanager
+    def device_predictor() -> Iterator[Predict]:
+        with OpenvinoPredictor(opened, device) as predictor:
+            yield predictor.predict
+
+    return Subject(
+        "bundle", m.name, opened.id, m.created, m.method, m.backbone, m.precision, m.params, m.input, ignore, m.threshold, m.display,
+        m.drift, m.dataset, m.metrics, m.tools, np.zeros(0), m.envelope,
+        lambda dataset, progress: evaluate_bundle(opened, dataset, device, progress), device_predictor,
+        m.acceptance,
+    )  # fmt: skip
+
+
+def banner(subject: Subject, scored: Scored) -> Banner:
+    """What was found when the bundle was built; where nobody asked then, what the defaults say of these very images."""
+    usual = default_criteria(subject.threshold.false_reject_rate)
+    if (found := subject.acceptance) is not None:
+        how = "by the build, which wrote no bundle" if subject.refused else "when it was built" + ", which was done by force" * found.forced
+        words = f"{found.why}. So it was found {how}."
+    else:
+        good, bad = scored.pick(True).score, scored.pick(False).score
+        bad = bad if len(bad) >= LEAST_REAL else bad[:0]
+        found = judge_acceptance(usual, good, bad, subject.threshold.value, "real")
+        words = f"{found.why}; judged on the images of this page, by what is asked where nobody asks ({usual.words})."
+    max_missed = found.max_missed if found.basis == "real" else usual.max_missed  # what was asked of painted ones is another thing
+    return Banner(found.state, words[0].upper() + words[1:], max_missed, found.max_rejected)
+
+
+def better_of(subject: Subject, scored: Scored) -> Better | None:
+    """Another threshold that rejects the stated share of these good images, where it misses fewer."""
+    c = cut(scored, subject.threshold.value)
+    if not (c.good and c.bad):
+        return None
+    rate = subject.threshold.false_reject_rate
+    found = best_within(scored.pick(True).score, scored.pick(False).score, c.good.k / c.good.n if rate is None else rate)
+    return found if found is not None and found.missed < c.bad.k / c.bad.n else None
+
+
+def cut(scored: Scored, value: float, tag: str = "") -> Cut:
+    """What the threshold `value` does."""
+    m = measure_counts(scored, value)
+    good, bad = (Count(k, n) if n else None for k, n in m)
+    return Cut(value, good, bad, tag)
+
+
+def measure_counts(scored: Scored, value: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(good rejected, good), (bad accepted, bad)."""
+    good, rejected = scored.is_good, scored.scores.score > value
+    return (int((rejected & good).sum()), int(good.sum())), (int((~rejected & ~good).sum()), int((~good).sum()))
+
+
+def price_list(scored: Scored, stated: float, line: float) -> list[Cut]:
+    """Thresholds worth knowing of, from low to high: the stated one, the moved one, and those of round shares of good and bad images."""
+    score = scored.scores.score
+    good, bad = np.sort(score[scored.is_good]), np.sort(score[~scored.is_good])
+    rows = [cut(scored, stated, "stated")] + ([cut(scored, line, "moved")] if line != stated else [])
+    values = [good[-1 - int(share * len(good))] for share in _GOOD_SHARES if len(good)]
+    # Just below the weakest bad image that is still rejected.
+    values += [np.nextafter(bad[int(share * len(bad))], -np.inf) for share in _BAD_SHARES if len(bad)]
+    for value in values:
+        row = cut(scored, float(value))
+        if (row.good, row.bad) not in {(r.good, r.bad) for r in rows}:
+            rows.append(row)
+    return sorted(rows, key=lambda r: r.value)
+
+
+def groups_of(subject: Subject, scored: Scored) -> list[Group]:
+    """Rows of the histogram: held-out good, good, then each kind of defect."""
+    score = scored.scores.score
+    groups = [Group("held-out good", True, subject.held_out)] if len(subject.held_out) else []
+    if scored.is_good.any():
+        groups.append(Group("good", True, score[scored.is_good]))
+    kinds: dict[str, list[int]] = {}
+    for i in np.flatnonzero(~scored.is_good):
+        kinds.setdefault(scored.samples[i].kind, []).append(int(i))
+    drawn = sorted(kinds, key=lambda kind: -len(kinds[kind]))
+    if len(drawn) > KINDS_DRAWN:
+        rare = drawn[KINDS_DRAWN - 1 :]
+        kinds[f"{len(rare)} rarer kinds"] = [i for kind in rare for i in kinds[kind]]
+        drawn = [*drawn[: KINDS_DRAWN - 1], f"{len(rare)} rarer kinds"]
+    return groups + [Group(kind, False, score[kinds[kind]]) for kind in sorted(drawn)]
+
+
+def _shots(predict: Predict, subject: Subject, scored: Scored, picks: Picks, line: float, progress: Progress) -> dict[str, list[Shot]]:
+    found: dict[str, list[Shot]] = {}
+    rows = {"false_rejects": picks.false_rejects, "false_accepts": picks.false_accepts, "typical": picks.typical}
+    total = sum(map(len, rows.values()))
+    for name, wanted in rows.items():
+        found[name] = []
+        for row in wanted:
+            found[name] += shoot(predict, scored, [row], subject.spec, subject.display, subject.threshold, line)
+            progress("draw pictures", sum(map(len, found.values())), total)
+    return found
+
+
+def _render(subject: Subject, report: Report, dataset: Dataset, line: float, picks: Picks, shots: dict[str, list[Shot]], bench: Any) -> str:
+    scored, stated = report.scored, subject.threshold.value
+    groups = groups_of(subject, scored)
+    axis = Axis.over(np.concatenate([g.scores for g in groups]), stated)
+    now = datetime.datetime.now(datetime.UTC)
+    release, stated_cut = banner(subject, scored), cut(scored, stated)
+    alarm = {
+        "bad": stated_cut.bad is not None and stated_cut.bad.k > release.max_missed * stated_cut.bad.n,
+        # One part alone says little of a small share.
+        "good": stated_cut.good is not None and stated_cut.good.k > max(release.max_rejected * stated_cut.good.n, 1),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"percent": percent, "figure": figure, "difference": difference}
+    return environment.get_template("report.html").render(
+        s=subject,
+        m=report.metrics,
+        report=report,
+        line=line,
+        moved=line != stated,
+        stated_cut=stated_cut,
+        release=release,
+        alarm=alarm,
+        better=better_of(subject, scored),
+        line_cut=cut(scored, line),
+        line_metrics=measure(scored, line),
+        prices=price_list(scored, stated, line),
+        histogram=histograms(groups, axis, stated, line),
+        curves=_curves(scored, report.metrics, stated, line),
+        regions=Count(int(scored.hits.sum()), int(scored.regions.sum())) if scored.regions.sum() else None,
+        kinds=[(row, Count(row.rejected, row.n)) for row in report.kinds],
+        shots=shots,
+        picks=picks,
+        slider=(100 * LEFT / WIDTH, 100 * (RIGHT - LEFT) / WIDTH),
+        heat=heat_css(),
+        bench=bench,
+        envelope=envelope_chart(subject.envelope) if subject.envelope else "",
+        straying=envelope_sentences(subject.envelope) if subject.envelope else [],
+        brittle=brittle(subject.envelope) if subject.envelope else [],
+        precisions=[name for name in ("torch", "fp32", "int8") if name in subject.metrics],
+        figures=_FIGURES,
+        caveats=_caveats(subject, report),
+        data_name=dataset.name,
+        data_test=bool(dataset.test),
+        written=now.strftime("%Y-%m-%d %H:%M UTC"),
+        version=edge_runtime.__version__,
+        script={
+            "groups": [
+                {"name": g.name, "good": g.good, "own": g.name != "held-out good", "scores": np.sort(g.scores).tolist()} for g in groups
+            ],
+            "axis": msgspec.to_builtins({"low": axis.low, "high": axis.high, "log": axis.log, "left": LEFT, "right": RIGHT}),
+            "curve": CURVE_FRAME,
+            "stated": stated,
+            "line": line,
+        },
+    )
+
+
+def _curves(scored: Scored, m: Metrics, stated: float, line: float) -> list[tuple[str, str, float | None]]:
+    """(title, drawing, area) of the ROC and the precision-recall curve; none without both classes."""
+    if not (m.n_good and m.n_bad):
+        return []
+    bad, score = ~scored.is_good, scored.scores.score
+    fpr, tpr, _ = roc_curve(bad, score)
+    precision, recall, _ = precision_recall_curve(bad, score)
+
+    def at(value: float) -> tuple[float, float, float]:
+        (fr, n_good), (fa, n_bad) = measure_counts(scored, value)
+        caught = n_bad - fa
+        return fr / n_good, caught / n_bad, caught / (caught + fr) if caught + fr else 1.0
+
+    marks = [("stated", at(stated)), ("line", at(line))] if line != stated else [("line", at(line))]
+    share = m.n_bad / (m.n_good + m.n_bad)
+    roc = curve(
+        fpr, tpr, name="roc", title="ROC curve", labels=("good parts rejected", "bad parts rejected"),
+        points=[(sort, x, y) for sort, (x, y, _) in marks], chance=((0, 0), (1, 1)),
+    )  # fmt: skip
+    pr = curve(
+        recall[::-1], precision[::-1], name="pr", title="Precision-recall curve", labels=("bad parts rejected (recall)", "precision"),
+        points=[(sort, y, p) for sort, (_, y, p) in marks], chance=((0, share), (1, share)),
+    )  # fmt: skip
+    return [("ROC", roc, m.image_auroc), ("Precision and recall", pr, m.image_ap)]
+
+
+def _caveats(subject: Subject, report: Report) -> list[tuple[str, str]]:
+    """(badge, sentence) of what makes figures at the threshold flatter, or rest on what is no photograph."""
+    t = subject.threshold
+    found = []
+    if t.n_synthetic:
+        some = "all" if t.n_synthetic >= t.n_bad else f"{t.n_synthetic} of {t.n_bad}"
+        found.append(
+            ("rests on synthetic defects", f"The threshold was set with painted defects ({some} of its bad images), not with photographs of"
+             " real ones. Every figure marked so rests on them; figures without the mark do not."),
+        )  # fmt: skip
+    if t.from_test_split:
+        found.append(
+            ("flatters", "The threshold was calibrated on the test split: figures marked so flatter if these are the same images.")
+        )
+    elif any("taught on" in note for note in report.notes):
+        found.append(("flatters", "Good images that it was taught on are among those measured here: figures marked so flatter."))
+    return found
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.0123 -> 1.2 %; nothing that is there is written as nothing."""
+    if share is None:
+        return "–"
+    value = 100 * share
+    if 0 < value < 0.05 or 99.95 < value < 100:
+        return f"{value:.2g} %" if value < 1 else f"{value:.4g} %"
+    return f"{value:.{digits}f}".removesuffix("." + "0" * digits) + " %"
+
+
+def figure(value: float | None) -> str:
+    """Four digits, or a dash."""
+    return "–" if value is None else f"{value:.4f}"
+
+
+def difference(after: float | None, before: float | None) -> str:
+    """With its sign, or a dash."""
+    return "–" if after is None or before is None else f"{after - before:+.4f}".replace("-", "−")
