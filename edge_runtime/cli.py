@@ -92,9 +92,9 @@ def tail(
 
     from edge_runtime.client import DecisionClient
     from edge_runtime.commands.tail import json_of, line_of
-    from edge_runtime.config.files import PublisherSettings, load_station
+    from edge_runtime.config.files import PublisherConfig, load_station
 
-    publisher = load_station(station).publisher if station else PublisherSettings()
+    publisher = load_station(station).publisher if station else PublisherConfig()
     # An endpoint of one's own without a replay socket: the default one would be another station's.
     replay = replay or (None if endpoint else publisher.replay)
     console = Console(highlight=False)
@@ -120,10 +120,10 @@ def status(
     State, problems, counts, times, reconnections. Exit code 1 when it is not READY, 84 when none answers.
     """
     from edge_runtime.commands.status import health_of, lines_of
-    from edge_runtime.config.files import PublisherSettings, load_station
+    from edge_runtime.config.files import PublisherConfig, load_station
     from edge_runtime.records import State
 
-    health = health_of(endpoint or (load_station(station).publisher if station else PublisherSettings()).endpoint)
+    health = health_of(endpoint or (load_station(station).publisher if station else PublisherConfig()).endpoint)
     if as_json:
         import msgspec
 
@@ -213,7 +213,7 @@ def overlay(
 
     Picture, heat map, verdict, counts. Keys: f full screen, q quit.
     """
-    from edge_runtime.config.files import PreviewSettings, PublisherSettings, load_station
+    from edge_runtime.config.files import PreviewConfig, PublisherConfig, load_station
     from edge_runtime.errors import ConfigError
     from edge_runtime.overlay import window
 
@@ -221,8 +221,8 @@ def overlay(
     if config is not None and config.preview is None and preview is None:
         # The default address may be that of another station, whose parts would be shown as this one's.
         raise ConfigError(f"preview: expected a [preview] in {station}, found none, so this station shows no pictures; add it and restart")
-    endpoint = endpoint or (config.publisher if config else PublisherSettings()).endpoint
-    preview = preview or ((config.preview if config else None) or PreviewSettings()).endpoint
+    endpoint = endpoint or (config.publisher if config else PublisherConfig()).endpoint
+    preview = preview or ((config.preview if config else None) or PreviewConfig()).endpoint
     if snapshot is not None:
         window.snapshot(endpoint, preview, snapshot)
     else:
@@ -266,7 +266,7 @@ def plc(
             typer.confirm("Write it?", abort=True, err=True)
         m.write_by_hand(config, settings, values)
     line_of = m.json_of if as_json else m.line_of
-    with m.Monitor(settings) as monitor:
+    with m.PlcWatcher(settings) as monitor:
         if once or values or as_json or not sys.stdout.isatty():
             m.watch(
                 monitor, lambda c: print(line_of(c), flush=True) if c.values or c.problem else None, 0 if once or values else seconds, trace
@@ -302,12 +302,12 @@ def sim_plc(
     Announces parts, reads and acknowledges the results; exit code 1 when a part got no answer or the station broke the handshake.
     """
     from edge_runtime.commands.plc import plc_of
-    from edge_runtime.config.triggers import OpcuaTrigger
+    from edge_runtime.config.triggers import OpcuaTriggerConfig
     from edge_runtime.plc.defaults import trigger_to_play
     from edge_runtime.sim.plc import run_sim_plc
 
     settings = plc_of(station)[1] if station else trigger_to_play(protocol, host, port)
-    where = settings.endpoint if isinstance(settings, OpcuaTrigger) else f"{settings.host}:{settings.port}"
+    where = settings.endpoint if isinstance(settings, OpcuaTriggerConfig) else f"{settings.host}:{settings.port}"
     results, violations = run_sim_plc(
         settings,
         parts_per_minute=parts_per_minute,

@@ -24,7 +24,7 @@ from training.commands.console import bars, say
 from training.commands.options import number
 
 if TYPE_CHECKING:
-    from export.build.build import Report
+    from export.build.build import BuildReport
 
 app = typer.Typer(
     name="lineside-export", help="Turn a taught detector into a bundle for the device.", no_args_is_help=True, add_completion=False
@@ -90,7 +90,7 @@ def build(
     taught = load_run(run)
     if (precision is not Precision.FP32 and find_spec("nncf") is None) or (onnx and find_spec("onnx") is None):
         raise MissingExtra(f"lineside-export build --{'onnx' if onnx else f'precision {precision}'}", "train")
-    options = builder.Options(
+    options = builder.BuildOptions(
         precision=precision.value,
         onnx=onnx,
         zipped=zipped,
@@ -195,7 +195,7 @@ def sign_(
     Console(highlight=False, soft_wrap=True).print(f"{bundle}: signed, id {opened.id}")
 
 
-def show_report(report: "Report", console: Console) -> None:
+def show_report(report: "BuildReport", console: Console) -> None:
     """What a build came to, for people."""
     from export.build.accept import is_refused, unlike
 

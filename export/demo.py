@@ -256,7 +256,7 @@ def paint_worst(previews: Sequence[list[bytes]], file: Path) -> None:
     """The operator's window at the part that was furthest beyond its threshold."""
     import cv2
 
-    from edge_runtime.overlay.paint import paint, view_of
+    from edge_runtime.overlay.paint import paint, screen_of
     from edge_runtime.wire import decode_preview
 
     seen = [decode_preview(parts) for parts in previews]
@@ -264,7 +264,7 @@ def paint_worst(previews: Sequence[list[bytes]], file: Path) -> None:
     if not rejects:
         raise LinesideError("demo: no preview of a rejected part arrived; see station.log")
     worst = max(rejects, key=lambda p: p.decision.severity or 0.0)
-    if not cv2.imwrite(str(file), paint(view_of(worst), SCREEN_WH)):
+    if not cv2.imwrite(str(file), paint(screen_of(worst), SCREEN_WH)):
         raise LinesideError(f"demo: could not write {file}")
 
 

@@ -21,8 +21,8 @@ from edge_runtime.errors import ConfigError, ExportError, NotAccepted
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Metrics
 from export.build.accept import Asked
-from export.build.build import Options, build
-from export.build.build import Report as Built
+from export.build.build import BuildOptions, build
+from export.build.build import BuildReport as Built
 from export.build.envelope import BUDGET_S
 from export.build.workshop import openvino_backbone
 from export.cli import show_report
@@ -55,7 +55,7 @@ from training.data.dataset import Dataset, load_dataset, read_names, refuse_none
 from training.data.promise import refuse_alike
 from training.fitting.estimate import about, build_seconds, fit_seconds, pace_of
 from training.fitting.heads import BackboneFn
-from training.fitting.options import Lesson, learns, outlier_source, resolve
+from training.fitting.options import FitOptions, learns, outlier_source, resolve
 from training.fitting.proof import prove
 from training.fitting.remedies import steadied
 from training.fitting.teach import teach
@@ -216,7 +216,7 @@ def make_release(
     """
     began = time.monotonic()
     _check_places(request)
-    prove(Lesson("padim", backbone=request.backbone, weights=request.weights))  # whatever is chosen: all take the same
+    prove(FitOptions("padim", backbone=request.backbone, weights=request.weights))  # whatever is chosen: all take the same
     lesson = _lesson(request)
 
     _step(say, 1)
@@ -261,7 +261,7 @@ def make_release(
     say(f"   threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
 
     _step(say, 4)
-    options = Options(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
+    options = BuildOptions(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
 
     def refused(pack: Path, found: Built) -> None:
         show(found)
@@ -304,7 +304,7 @@ def verdict(released: Released) -> list[str]:
     ]
 
 
-def _expected(dataset: Dataset, lesson: Lesson, backbone_fn: Callable[[Backbone], BackboneFn]) -> float:
+def _expected(dataset: Dataset, lesson: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn]) -> float:
     """Seconds of teaching, building and the report, by counts and by what a picture takes now."""
     spec, n, views = dataset.spec, len(dataset.train), dataset.preprocessor().views
     backbone = build_backbone(lesson.backbone, resolve(lesson)[0], lesson.weights)
@@ -315,7 +315,7 @@ def _expected(dataset: Dataset, lesson: Lesson, backbone_fn: Callable[[Backbone]
     return fit_seconds(name, n, taught, views, pace) + built + 2 * gate * pace
 
 
-def _lesson(request: Request) -> Lesson:
+def _lesson(request: Request) -> FitOptions:
     """With a method that stands for "auto" until the images were seen. Raises ConfigError."""
     name, _, preset = request.method.partition("/")
     if name != AUTO and name not in METHODS:
@@ -333,7 +333,7 @@ def _lesson(request: Request) -> Lesson:
     elif bad is not None:
         rule = Rule(kind="gap", target=request.false_reject_rate, bad=bad, masks=masks)
     varied = None if request.augment in (AUTO, "none") else parse_augment(request.augment)
-    lesson = Lesson(
+    lesson = FitOptions(
         method, preset or "fast", {}, request.backbone, request.weights, request.seed, rule, augment=varied,
         outliers=source, minutes=request.minutes if learns(method) else None, keep_odd=request.keep_odd,
     )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 from edge_runtime.capture.capture import Capture
-from edge_runtime.config.files import PylonSource
+from edge_runtime.config.files import PylonSourceConfig
 from edge_runtime.console import run_app
 from edge_runtime.records import Trigger
 from edge_runtime.sources import open_source
@@ -35,7 +35,7 @@ def bench(
     os.environ["PYLON_CAMEMU"] = "2"  # the SDK's own switch; read when it is loaded
     sys.setswitchinterval(0.0005)  # as `lineside run` does
     settings = [
-        PylonSource(serial=f"0815-000{i}", trigger="software", exposure_us=exposure_ms * 1e3, pixel_format="Mono8", roi=[0, 0, *size])
+        PylonSourceConfig(serial=f"0815-000{i}", trigger="software", exposure_us=exposure_ms * 1e3, pixel_format="Mono8", roi=[0, 0, *size])
         for i in range(2)
     ]
     alone = PylonDriver(settings[1])

@@ -30,13 +30,13 @@ from edge_runtime.errors import LinesideError
 from edge_runtime.images.read import read_image
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.preprocess import Preprocessor
-from export.build.build import Options, build
+from export.build.build import BuildOptions, build
 from export.build.workshop import SharedWorkshop
 from tests.bench import INT8_CPU, backbone_of
 from tests.bench_sets import sets_of
 from training.core.backbones import DEFAULT_BACKBONE
 from training.data.dataset import Dataset, load_dataset
-from training.fitting.options import Lesson, learns, resolve
+from training.fitting.options import FitOptions, learns, resolve
 from training.fitting.remedies import variations, with_brightness
 from training.fitting.teach import teach
 from training.methods.table import METHODS
@@ -56,7 +56,7 @@ class Arm:
     """One row."""
 
     name: str
-    lesson: Lesson
+    lesson: FitOptions
 
 
 @app.command()
@@ -97,7 +97,7 @@ def measure_set(place: Path, name: str, data: Path, minutes: float, only: str | 
     dataset, _ = with_brightness(load_dataset(data, image_size=image_size, allow_duplicates=True))
     wanted = None if only is None else only.split(",")
     arms = [a for a in arms_of(dataset, place / "bad", minutes) if wanted is None or a.lesson.method in wanted]
-    arms += [Arm(w.replace("/", " "), Lesson(*w.split("/"))) for w in wanted or () if "/" in w]
+    arms += [Arm(w.replace("/", " "), FitOptions(*w.split("/"))) for w in wanted or () if "/" in w]
     strides = {s for a in arms if METHODS[a.lesson.method].network is None for s in resolve(a.lesson)[0]}
     work = place / "work"
     shutil.rmtree(work, ignore_errors=True)
@@ -137,9 +137,9 @@ def arms_of(dataset: Dataset, bad: Path, minutes: float) -> list[Arm]:
     for method, known in METHODS.items():
         limit = minutes if learns(method) else None
         if known.outliers != "required":
-            arms.append(Arm(method, Lesson(method, minutes=limit)))
+            arms.append(Arm(method, FitOptions(method, minutes=limit)))
         if known.outliers != "none":
-            arms.append(Arm(f"{method} {BAD} bad", Lesson(method, outliers=given, minutes=limit)))
+            arms.append(Arm(f"{method} {BAD} bad", FitOptions(method, outliers=given, minutes=limit)))
     return arms
 
 
@@ -154,7 +154,7 @@ def measure_arm(dataset: Dataset, arm: Arm, bundle: Path, work: Path, shop: Shar
             backbone_fn=shop.backbone_fn,
         )
         taught = time.monotonic()
-        options = Options("int8", band=1.0, budget=1.0, torch_images=32, envelope=False)
+        options = BuildOptions("int8", band=1.0, budget=1.0, torch_images=32, envelope=False)
         report = build(run, bundle, None, options, workshop=shop, dataset=dataset)
     except LinesideError as e:
         return {"failed": str(e)}

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import typer
 
-from edge_runtime.config.files import ModbusTrigger, PlcTrigger
+from edge_runtime.config.files import ModbusTriggerConfig, PlcTrigger
 from edge_runtime.console import run_app
 from edge_runtime.plc.defaults import KINDS, default_trigger
 from edge_runtime.sim.plc import SimulatedPlc
@@ -118,7 +118,7 @@ def libmodbus(home: Path, trigger: PlcTrigger, parts: int, rate: float) -> Itera
     if flags.returncode:
         sys.exit("bench: libmodbus is not installed: apt-get install libmodbus-dev gcc pkg-config; or name the kinds with --kind")
     subprocess.run(["gcc", str(PLC_IN_C), "-o", str(home / "plc"), *flags.stdout.split()], check=True)
-    assert isinstance(trigger, ModbusTrigger)
+    assert isinstance(trigger, ModbusTriggerConfig)
     command = [str(home / "plc"), str(trigger.port), str(parts), str(round(1e6 / rate))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as plc:
         assert plc.stdout is not None

@@ -34,7 +34,7 @@ from edge_runtime.errors import LinesideError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.preprocess import Preprocessor
 from export.build import convert
-from export.build.build import Options, build
+from export.build.build import BuildOptions, build
 from export.build.quantize import pick_images, quantize_backbone
 from tests.bench_sets import sets_of
 from training.calibrate.rules import Rule, Scores, apply_rule, lowest_rate
@@ -44,7 +44,7 @@ from training.data.dataset import Dataset, load_dataset
 from training.data.facts import load_frame
 from training.fitting.heads import fit_held_out, score_features
 from training.fitting.odd import screen
-from training.fitting.options import Lesson
+from training.fitting.options import FitOptions
 from training.fitting.remedies import variations, with_brightness
 from training.fitting.teach import teach
 from training.inspect.choice import AUTO, decide
@@ -256,10 +256,10 @@ def through(name: str, path: Path, wanted: Sequence[tuple[str, int]], out: Path,
             whole = load_dataset(path, image_size="256", allow_duplicates=True)
             dataset = dataclasses.replace(whole, train=tuple(whole.train[i] for i in picked(len(whole.train), count, 0)))
             dataset, _ = with_brightness(dataset)
-            lesson = Lesson(method, rule=Rule(kind="false_reject_rate", target=RATES[0]), augment=variations(dataset, method)[0])
+            lesson = FitOptions(method, rule=Rule(kind="false_reject_rate", target=RATES[0]), augment=variations(dataset, method)[0])
             with tempfile.TemporaryDirectory(dir=out) as work:
                 run = teach(dataset, lesson, Path(work) / "run")
-                build(run, Path(work) / "bundle", None, Options("int8", band=1.0, budget=1.0, envelope=False), dataset=dataset)
+                build(run, Path(work) / "bundle", None, BuildOptions("int8", band=1.0, budget=1.0, envelope=False), dataset=dataset)
                 metrics = evaluate_bundle(ModelBundle.open(Path(work) / "bundle"), dataset).metrics
             found = {"auroc": metrics.image_auroc, "rejected": metrics.false_reject_rate, "missed": metrics.false_accept_rate}
             there.write_text(json.dumps(found))

@@ -17,7 +17,7 @@ from hypothesis import settings
 from openvino import opset13 as ops
 
 import training  # noqa: F401  # before any test loads torch: it tells OpenMP not to spin
-from edge_runtime.config.files import PublisherSettings
+from edge_runtime.config.files import PublisherConfig
 from edge_runtime.model import bundle as b
 from edge_runtime.model.manifest import SCHEMA, Dataset, DisplayScale, Golden, InputSpec, Manifest, OutputSpec, Threshold
 
@@ -122,7 +122,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def endpoints() -> PublisherSettings:
+def endpoints() -> PublisherConfig:
     """Of a publisher, on ports that are free."""
     ports = []
     with contextlib.ExitStack() as stack:
@@ -130,7 +130,7 @@ def endpoints() -> PublisherSettings:
             s = stack.enter_context(socket.socket())
             s.bind(("127.0.0.1", 0))
             ports.append(s.getsockname()[1])
-    return PublisherSettings(endpoint=f"tcp://127.0.0.1:{ports[0]}", replay=f"tcp://127.0.0.1:{ports[1]}")
+    return PublisherConfig(endpoint=f"tcp://127.0.0.1:{ports[0]}", replay=f"tcp://127.0.0.1:{ports[1]}")
 
 
 @pytest.fixture

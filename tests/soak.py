@@ -247,7 +247,7 @@ def station(home: Path) -> None:
     from edge_runtime.station.launch import run_station
 
     LyingDriver.world = World(home / "world")
-    sources._KINDS[config.PylonSource] = lambda s: sources.GuardedSource(s, lambda: LyingDriver(s))
+    sources._KINDS[config.PylonSourceConfig] = lambda s: sources.GuardedSource(s, lambda: LyingDriver(s))
     raise typer.Exit(run_station(home / "station.toml"))
 
 

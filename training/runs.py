@@ -35,7 +35,7 @@ from training.core.backbones import Backbone, BackboneSpec
 from training.core.base import Head, LevelShape
 from training.core.checkpoint import save_tensors
 from training.core.learn import Network, hold_out
-from training.core.places import bring_back, nearest_folder, put, workplace
+from training.core.places import bring_back, move_into_place, nearest_folder, workplace
 from training.data.layout import Sample
 from training.methods.table import make_head, make_network
 from training.pictures.augment import Augment
@@ -255,7 +255,7 @@ def save_run(
                 (part / ODD).write_text("".join(lines), encoding="utf-8")
             if checkpoint is not None:
                 shutil.copyfile(checkpoint, part / CHECKPOINT)
-            put(part, out)
+            move_into_place(part, out)
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
     except OSError as e:

@@ -11,8 +11,16 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from edge_runtime.config.files import Camera, Recipe, StationConfig, TimerTrigger, ZeromqTrigger, endpoints_of, load_station
-from edge_runtime.config.sources import CameraSource, IndustrialSource, Source, SyntheticSource
+from edge_runtime.config.files import (
+    CameraConfig,
+    Recipe,
+    StationConfig,
+    TimerTriggerConfig,
+    ZeromqTriggerConfig,
+    endpoints_of,
+    load_station,
+)
+from edge_runtime.config.sources import CameraSourceConfig, IndustrialSourceConfig, Source, SyntheticSourceConfig
 from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError
 from edge_runtime.handoff import Helper
 from edge_runtime.model.bundle import ModelBundle
@@ -206,7 +214,7 @@ def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe)
     return f"{len(results)} score as where the bundle was built: largest difference {worst:.2g}, allowed {results[0].allowed:.2g}{scale}"
 
 
-def _source(camera: Camera, predictors: list[OpenvinoPredictor]) -> str:
+def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor]) -> str:
     grab_s = getattr(camera.source, "read_timeout_ms", 2000.0) / 1e3
     limit_s = grab_s + getattr(camera.source, "open_timeout_ms", 5000.0) / 1e3 + 3
 
@@ -236,14 +244,14 @@ def _source(camera: Camera, predictors: list[OpenvinoPredictor]) -> str:
         return f"{frame.source}: one frame, {kind}; no bundle to compare with"
     for predictor in predictors:
         predictor.preprocessor.check(frame.image)
-    if isinstance(camera.source, SyntheticSource):
+    if isinstance(camera.source, SyntheticSourceConfig):
         return f"{frame.source}: one frame, {kind}. Drawn parts: a bundle that was taught on others rejects them"
     return f"{frame.source}: one frame, {kind}, as {'the bundle was' if len(predictors) == 1 else 'the bundles were'} taught on"
 
 
 def _unknown_delay(source: Source) -> str:
     """Which frame is a trigger's own is told by when it was exposed; of one that the camera takes by itself only its arrival is known."""
-    free = isinstance(source, CameraSource) or (isinstance(source, IndustrialSource) and source.trigger == "free")
+    free = isinstance(source, CameraSourceConfig) or (isinstance(source, IndustrialSourceConfig) and source.trigger == "free")
     if not free or getattr(source, "latency_ms", 0.0) > 0:
         return ""
     return " (latency_ms is 0, so a frame counts as exposed when it came: state what even the fastest one takes)"
@@ -251,9 +259,9 @@ def _unknown_delay(source: Source) -> str:
 
 def _trigger(config: StationConfig) -> str:
     settings = config.trigger
-    if isinstance(settings, TimerTrigger):
+    if isinstance(settings, TimerTriggerConfig):
         return f"timer, every {settings.period_ms:g} ms"
-    if isinstance(settings, ZeromqTrigger):
+    if isinstance(settings, ZeromqTriggerConfig):
         return f"messages to {settings.endpoint}, which can be bound"
     inputs, outputs = tags_of(settings)
     port = open_port(settings, [*inputs, *outputs])

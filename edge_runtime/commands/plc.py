@@ -39,7 +39,7 @@ class Change:
     """The PLC is lost: a sentence."""
 
 
-class Monitor:
+class PlcWatcher:
     """Reads all tags of a station file, over and over. It writes nothing, so it may run beside the station."""
 
     def __init__(self, settings: PlcTrigger) -> None:
@@ -195,7 +195,7 @@ def line_of(change: Change) -> str:
 class Screen:
     """A table that stays in its place: signal, direction, address, type, value, and how long ago it changed."""
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: PlcWatcher) -> None:
         from rich import get_console
         from rich.live import Live
 
@@ -249,7 +249,7 @@ class Screen:
         return table
 
 
-def watch(monitor: Monitor, show: Callable[[Change], None], seconds: float | None, trace: Path | None) -> None:
+def watch(monitor: PlcWatcher, show: Callable[[Change], None], seconds: float | None, trace: Path | None) -> None:
     """Until Ctrl-C, or for so long; `show` also gets changes without values, so that it can tell how time passes."""
     with contextlib.ExitStack() as stack:
         file = None if trace is None else stack.enter_context(contextlib.closing(Trace(trace)))

@@ -20,20 +20,20 @@ from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.records import Decision, Frame, Picture, Trigger, Verdict
 from edge_runtime.sources.folder import read_frame
-from edge_runtime.station.health import Monitor
+from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.judge import limits_of
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import Model, model_thread
 from edge_runtime.station.observers import Observers
 from edge_runtime.station.products import Job, Product
-from edge_runtime.station.views import Camera, Cameras
+from edge_runtime.station.views import Viewpoint, Viewpoints
 
 DEADLINE_MS = 30_000.0
 """A replay asks for the verdicts, not for the timing: `lineside bench` does that."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ReplayedImage:
     """One image."""
 
     path: str
@@ -51,15 +51,15 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReplayReport:
     """All images."""
 
     bundle_id: str
     device: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ReplayedImage, ...]
 
     @property
-    def disagreements(self) -> tuple[Outcome, ...]:
+    def disagreements(self) -> tuple[ReplayedImage, ...]:
         """What was not as expected."""
         return tuple(o for o in self.outcomes if not o.agrees)
 
@@ -90,8 +90,8 @@ def replay(
     recipe: Recipe | None = None,
     expect: Path | None = None,
     device: str | list[str] = "CPU",
-    told: Callable[[Outcome], None] | None = None,
-) -> Report:
+    told: Callable[[ReplayedImage], None] | None = None,
+) -> ReplayReport:
     """Judge every image below `folder` (in sorted order) with the station's loop.
 
     Args:
@@ -108,10 +108,10 @@ def replay(
     paths = list_all(folder)
     expected = expectations(folder, paths, expect)
     recipe = recipe or Recipe(name="replay", bundle=bundle.directory)
-    outcomes: list[Outcome] = []
+    outcomes: list[ReplayedImage] = []
 
     def decided(i: int, decision: Decision) -> None:
-        outcomes.append(Outcome(paths[i].relative_to(folder).as_posix(), expected.get(paths[i]), decision))
+        outcomes.append(ReplayedImage(paths[i].relative_to(folder).as_posix(), expected.get(paths[i]), decision))
         if told is not None:
             told(outcomes[-1])
 
@@ -120,15 +120,15 @@ def replay(
         line = stack.enter_context(_StoredLine(paths, folder, decided))
         capture = Capture(line, DEADLINE_MS / 1e3)
         stack.callback(capture.close)
-        monitor = Monitor(station="replay", recipe=recipe.name, bundle_id=bundle.id, device=predictor.device_used)
+        monitor = HealthMonitor(station="replay", recipe=recipe.name, bundle_id=bundle.id, device=predictor.device_used)
         observers = Observers({}, monitor)
         stack.callback(observers.close, 1.0)
         thread = model_thread()
         stack.callback(thread.close, 1.0)
         job = Job(recipe.name, bundle.id, limits_of(bundle.manifest, recipe), Model(predictor, thread))
         product = Product("", (job,), DEADLINE_MS)
-        Station("replay", line, Cameras([Camera("", capture)]), {"": product}, [line], observers, monitor).run()
-        return Report(bundle.id, predictor.device_used, tuple(outcomes))
+        Station("replay", line, Viewpoints([Viewpoint("", capture)]), {"": product}, [line], observers, monitor).run()
+        return ReplayReport(bundle.id, predictor.device_used, tuple(outcomes))
 
 
 def list_all(folder: Path) -> list[Path]:

@@ -13,35 +13,35 @@ from msgspec import Meta, field
 
 from edge_runtime.config.explain import WINDOWS_PATHS, explain, look_up, not_finite, slip_of
 from edge_runtime.config.sources import (
-    AravisSource,
-    CameraSource,
-    FolderSource,
-    GenicamSource,
-    IndustrialSource,
+    AravisSourceConfig,
+    CameraSourceConfig,
+    FolderSourceConfig,
+    GenicamSourceConfig,
+    IndustrialSourceConfig,
     PixelFormat,
-    PylonSource,
+    PylonSourceConfig,
     Source,
-    SyntheticSource,
-    VideoSource,
+    SyntheticSourceConfig,
+    VideoSourceConfig,
 )
 from edge_runtime.config.triggers import (
     OPCUA_FILES,
     ByteOrder,
-    EthernetipTrigger,
-    ModbusTrigger,
-    OpcuaTrigger,
+    EthernetipTriggerConfig,
+    ModbusTriggerConfig,
+    OpcuaTriggerConfig,
+    PlcConfig,
     PlcInputs,
     PlcOutputs,
-    PlcSettings,
     PlcTag,
     PlcTrigger,
-    PulseSettings,
-    S7Trigger,
-    TagSettings,
+    PulseConfig,
+    S7TriggerConfig,
+    TagConfig,
     TagType,
-    TimerTrigger,
+    TimerTriggerConfig,
     Trigger,
-    ZeromqTrigger,
+    ZeromqTriggerConfig,
 )
 from edge_runtime.config.values import Endpoint, Name, NonNegative, Positive, Settings
 from edge_runtime.errors import ConfigError
@@ -49,7 +49,7 @@ from edge_runtime.errors import ConfigError
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
-class PublisherSettings(Settings, frozen=True, kw_only=True):
+class PublisherConfig(Settings, frozen=True, kw_only=True):
     """The ZeroMQ sockets of the station (see edge_runtime.wire)."""
 
     endpoint: Endpoint = "tcp://127.0.0.1:5560"
@@ -58,7 +58,7 @@ class PublisherSettings(Settings, frozen=True, kw_only=True):
     """ROUTER, binds: answers a subscriber's request for decisions that it missed, out of the journal."""
 
 
-class JournalSettings(Settings, frozen=True, kw_only=True):
+class JournalConfig(Settings, frozen=True, kw_only=True):
     """The SQLite journal, one row a decision."""
 
     path: Path = Path("journal.sqlite")
@@ -70,7 +70,7 @@ class JournalSettings(Settings, frozen=True, kw_only=True):
     """Wait for the disk itself at each commit, so that a power cut loses no decision that was told; costs one disk sync a part."""
 
 
-class ArchiveSettings(Settings, frozen=True, kw_only=True):
+class ArchiveConfig(Settings, frozen=True, kw_only=True):
     """Images kept on disk, lossless, dropped oldest first beyond the quota."""
 
     path: Path = Path("archive")
@@ -79,7 +79,7 @@ class ArchiveSettings(Settings, frozen=True, kw_only=True):
     """Keep every N-th accepted part as well; 0 keeps none."""
 
 
-class PreviewSettings(Settings, frozen=True, kw_only=True):
+class PreviewConfig(Settings, frozen=True, kw_only=True):
     """A small picture of each decided part for the overlay window."""
 
     endpoint: Endpoint = "tcp://127.0.0.1:5562"
@@ -88,7 +88,7 @@ class PreviewSettings(Settings, frozen=True, kw_only=True):
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] = 960
 
 
-class Camera(Settings, frozen=True, kw_only=True):
+class CameraConfig(Settings, frozen=True, kw_only=True):
     """One of several cameras: a `[[camera]]` block."""
 
     name: Name
@@ -108,7 +108,7 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """What a trigger gets that names one, by what the PLC calls it: `7 = "gadget.toml"`. All are opened and proved at start, and each
     bundle stays in memory."""
     source: Source | None = None
-    camera: tuple[Camera, ...] = ()
+    camera: tuple[CameraConfig, ...] = ()
     """Several cameras that look at the same part, instead of the three above."""
     trigger: Trigger
     device: str | list[str] = "CPU"
@@ -120,10 +120,10 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     keep_warm_ms: NonNegative = 200.0
     """Run the model on the last frame when no part came for that long, so that idle gaps do not slow the next verdict;
     0 switches it off."""
-    publisher: PublisherSettings = PublisherSettings()
-    journal: JournalSettings = JournalSettings()
-    archive: ArchiveSettings | None = None
-    preview: PreviewSettings | None = None
+    publisher: PublisherConfig = PublisherConfig()
+    journal: JournalConfig = JournalConfig()
+    archive: ArchiveConfig | None = None
+    preview: PreviewConfig | None = None
     trusted_keys: tuple[Path, ...] = ()
     """Public keys (`lineside-export keygen`): with any, only bundles that one of them released are run (`lineside-export sign`)."""
     require_release: bool = False
@@ -133,11 +133,11 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     echoed by `lineside check`."""
 
     @property
-    def cameras(self) -> tuple[Camera, ...]:
+    def cameras(self) -> tuple[CameraConfig, ...]:
         """Of either form of the file; the only one of a station has no name."""
         if self.source is None or self.recipe is None:
             return self.camera
-        return (Camera(name="", source=self.source, recipe=self.recipe, recipes=self.recipes),)
+        return (CameraConfig(name="", source=self.source, recipe=self.recipe, recipes=self.recipes),)
 
 
 class Recipe(Settings, frozen=True, kw_only=True):
@@ -174,7 +174,7 @@ def load_station(path: Path) -> StationConfig:
     changes["trusted_keys"] = tuple(base / key for key in config.trusted_keys)
     if config.archive is not None:
         changes["archive"] = msgspec.structs.replace(config.archive, path=base / config.archive.path)
-    if isinstance(config.trigger, OpcuaTrigger):
+    if isinstance(config.trigger, OpcuaTriggerConfig):
         files = {key: base / path for key in OPCUA_FILES if (path := getattr(config.trigger, key)) is not None}
         changes["trigger"] = msgspec.structs.replace(config.trigger, **files)
     if config.camera:
@@ -219,7 +219,7 @@ def endpoints_of(config: StationConfig) -> dict[str, str]:
         endpoints["publisher.replay"] = config.publisher.replay
     if config.preview is not None:
         endpoints["preview.endpoint"] = config.preview.endpoint
-    if isinstance(config.trigger, ZeromqTrigger):
+    if isinstance(config.trigger, ZeromqTriggerConfig):
         endpoints["trigger.endpoint"] = config.trigger.endpoint
     return endpoints
 
@@ -241,11 +241,11 @@ def _keys(keys: set[str]) -> str:
     return ", ".join(sorted(keys)) or "none"
 
 
-def _camera_at(base: Path, camera: Camera) -> Camera:
+def _camera_at(base: Path, camera: CameraConfig) -> CameraConfig:
     source = camera.source
-    if isinstance(source, FolderSource | VideoSource):
+    if isinstance(source, FolderSourceConfig | VideoSourceConfig):
         source = msgspec.structs.replace(source, path=base / source.path)
-    elif isinstance(source, GenicamSource):
+    elif isinstance(source, GenicamSourceConfig):
         source = msgspec.structs.replace(source, producer=base / source.producer)
     recipes = {key: base / recipe for key, recipe in camera.recipes.items()}
     return msgspec.structs.replace(camera, source=source, recipe=base / camera.recipe, recipes=recipes)
@@ -291,39 +291,39 @@ def _decode_path(wanted: type, value: Any) -> Any:
 
 
 __all__ = [
-    "AravisSource",
-    "ArchiveSettings",
+    "AravisSourceConfig",
+    "ArchiveConfig",
     "ByteOrder",
-    "Camera",
-    "CameraSource",
-    "EthernetipTrigger",
-    "FolderSource",
-    "GenicamSource",
-    "IndustrialSource",
-    "JournalSettings",
-    "ModbusTrigger",
-    "OpcuaTrigger",
+    "CameraConfig",
+    "CameraSourceConfig",
+    "EthernetipTriggerConfig",
+    "FolderSourceConfig",
+    "GenicamSourceConfig",
+    "IndustrialSourceConfig",
+    "JournalConfig",
+    "ModbusTriggerConfig",
+    "OpcuaTriggerConfig",
     "PixelFormat",
+    "PlcConfig",
     "PlcInputs",
     "PlcOutputs",
-    "PlcSettings",
     "PlcTag",
     "PlcTrigger",
-    "PreviewSettings",
-    "PublisherSettings",
-    "PulseSettings",
-    "PylonSource",
+    "PreviewConfig",
+    "PublisherConfig",
+    "PulseConfig",
+    "PylonSourceConfig",
     "Recipe",
-    "S7Trigger",
+    "S7TriggerConfig",
     "Source",
     "StationConfig",
-    "SyntheticSource",
-    "TagSettings",
+    "SyntheticSourceConfig",
+    "TagConfig",
     "TagType",
-    "TimerTrigger",
+    "TimerTriggerConfig",
     "Trigger",
-    "VideoSource",
-    "ZeromqTrigger",
+    "VideoSourceConfig",
+    "ZeromqTriggerConfig",
     "endpoints_of",
     "load_recipe",
     "load_station",

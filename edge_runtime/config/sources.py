@@ -8,7 +8,7 @@ from msgspec import Meta, field
 from edge_runtime.config.values import NonNegative, Positive, PositiveInt, Settings
 
 
-class FolderSource(Settings, frozen=True, kw_only=True, tag="folder", tag_field="kind"):
+class FolderSourceConfig(Settings, frozen=True, kw_only=True, tag="folder", tag_field="kind"):
     """Images of a folder in sorted order, one a trigger."""
 
     path: Path
@@ -16,7 +16,7 @@ class FolderSource(Settings, frozen=True, kw_only=True, tag="folder", tag_field=
     """Begin again at the end; otherwise the end of the folder ends the station cleanly."""
 
 
-class VideoSource(Settings, frozen=True, kw_only=True, tag="video", tag_field="kind"):
+class VideoSourceConfig(Settings, frozen=True, kw_only=True, tag="video", tag_field="kind"):
     """Frames of a video file, one a trigger."""
 
     path: Path
@@ -24,7 +24,7 @@ class VideoSource(Settings, frozen=True, kw_only=True, tag="video", tag_field="k
     mono: bool = False
 
 
-class CameraSource(Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
+class CameraSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
     """A camera that OpenCV opens: a V4L2 index, or an RTSP/HTTP URL. Runs free; a trigger gets the first frame captured after it."""
 
     device: int | str
@@ -41,7 +41,7 @@ class CameraSource(Settings, frozen=True, kw_only=True, tag="camera", tag_field=
     read_timeout_ms: Positive = 2000.0
 
 
-class SyntheticSource(Settings, frozen=True, kw_only=True, tag="synthetic", tag_field="kind"):
+class SyntheticSourceConfig(Settings, frozen=True, kw_only=True, tag="synthetic", tag_field="kind"):
     """Drawn parts with known defects (edge_runtime.sim): for trying a station without a camera."""
 
     width: PositiveInt = 320
@@ -60,7 +60,7 @@ PixelFormat = Literal[
 ]  # fmt: skip
 
 
-class IndustrialSource(Settings, frozen=True, kw_only=True):
+class IndustrialSourceConfig(Settings, frozen=True, kw_only=True):
     """What `pylon`, `aravis` and `genicam` have in common. What is left out stays as the camera has it."""
 
     trigger: Literal["free", "software", "hardware"] = "free"
@@ -93,7 +93,7 @@ class IndustrialSource(Settings, frozen=True, kw_only=True):
     """Free run: a camera that delivers nothing for so long counts as lost. Otherwise: how long one call into the driver may take."""
 
 
-class PylonSource(IndustrialSource, frozen=True, kw_only=True, tag="pylon", tag_field="kind"):
+class PylonSourceConfig(IndustrialSourceConfig, frozen=True, kw_only=True, tag="pylon", tag_field="kind"):
     """A Basler camera, through pypylon. Without any of the following the only one that is there."""
 
     serial: str | None = None
@@ -102,14 +102,14 @@ class PylonSource(IndustrialSource, frozen=True, kw_only=True, tag="pylon", tag_
     """The name that was stored in the camera."""
 
 
-class AravisSource(IndustrialSource, frozen=True, kw_only=True, tag="aravis", tag_field="kind"):
+class AravisSourceConfig(IndustrialSourceConfig, frozen=True, kw_only=True, tag="aravis", tag_field="kind"):
     """A GigE Vision or USB3 Vision camera of any make, through Aravis: no vendor's software."""
 
     camera: str | None = None
     """Its id as `arv-tool-0.8` lists it, or its IP address; None takes the only one that is there."""
 
 
-class GenicamSource(IndustrialSource, frozen=True, kw_only=True, tag="genicam", tag_field="kind"):
+class GenicamSourceConfig(IndustrialSourceConfig, frozen=True, kw_only=True, tag="genicam", tag_field="kind"):
     """Any camera whose vendor ships a GenTL producer (a .cti file), through harvesters."""
 
     producer: Path
@@ -118,4 +118,12 @@ class GenicamSource(IndustrialSource, frozen=True, kw_only=True, tag="genicam", 
     """Its id, serial number or user-defined name; None takes the only one that is there."""
 
 
-Source = FolderSource | VideoSource | CameraSource | SyntheticSource | PylonSource | AravisSource | GenicamSource
+Source = (
+    FolderSourceConfig
+    | VideoSourceConfig
+    | CameraSourceConfig
+    | SyntheticSourceConfig
+    | PylonSourceConfig
+    | AravisSourceConfig
+    | GenicamSourceConfig
+)

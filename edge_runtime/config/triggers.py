@@ -14,7 +14,7 @@ ByteOrder = Literal["ABCD", "CDAB", "BADC", "DCBA"]
 BA, BA), and so does each pair of characters of a text."""
 
 
-class TimerTrigger(Settings, frozen=True, kw_only=True, tag="timer", tag_field="kind"):
+class TimerTriggerConfig(Settings, frozen=True, kw_only=True, tag="timer", tag_field="kind"):
     """A trigger every `period_ms`; for benches and demonstrations."""
 
     period_ms: Positive = 1000.0
@@ -22,7 +22,7 @@ class TimerTrigger(Settings, frozen=True, kw_only=True, tag="timer", tag_field="
     """End the station cleanly after that many."""
 
 
-class ZeromqTrigger(Settings, frozen=True, kw_only=True, tag="zeromq", tag_field="kind"):
+class ZeromqTriggerConfig(Settings, frozen=True, kw_only=True, tag="zeromq", tag_field="kind"):
     """A PULL socket that binds; each message is JSON such as {"part_id": "A-17"}, with "recipe" where it is to be another one.
 
     A trigger counts from when its message is read. A message may have waited in the sender while the station was down: with "sent" (RFC
@@ -34,7 +34,7 @@ class ZeromqTrigger(Settings, frozen=True, kw_only=True, tag="zeromq", tag_field
     """A message that was sent longer ago, or as far in the future, is a FAULT: its part is no longer before the camera."""
 
 
-class TagSettings(Settings, frozen=True, kw_only=True):
+class TagConfig(Settings, frozen=True, kw_only=True):
     """One signal of the handshake in the PLC. `"coil:0"` is short for `{ address = "coil:0" }`."""
 
     address: str
@@ -50,7 +50,7 @@ class TagSettings(Settings, frozen=True, kw_only=True):
     (EtherNet/IP 82, OPC UA 200)."""
 
 
-PlcTag = str | TagSettings
+PlcTag = str | TagConfig
 
 
 class PlcInputs(Settings, frozen=True, kw_only=True):
@@ -90,7 +90,7 @@ class PlcOutputs(Settings, frozen=True, kw_only=True):
     heartbeat: PlcTag | None = None
 
 
-class PulseSettings(Settings, frozen=True, kw_only=True):
+class PulseConfig(Settings, frozen=True, kw_only=True):
     """For lines without acknowledge: the verdict's output is high for a while, some time or way behind the trigger."""
 
     width_ms: Positive = 50.0
@@ -100,7 +100,7 @@ class PulseSettings(Settings, frozen=True, kw_only=True):
     """From the trigger's edge to the pulse, as inputs.encoder counts."""
 
 
-class PlcSettings(Settings, frozen=True, kw_only=True):
+class PlcConfig(Settings, frozen=True, kw_only=True):
     """Common to all PLCs: the handshake of edge_runtime.plc.handshake over named tags."""
 
     inputs: PlcInputs
@@ -116,10 +116,10 @@ class PlcSettings(Settings, frozen=True, kw_only=True):
     """outputs.heartbeat toggles that often, while the station works."""
     order: ByteOrder = "ABCD"
     """Byte order of tags that say none."""
-    pulse: PulseSettings | None = None
+    pulse: PulseConfig | None = None
 
 
-class ModbusTrigger(PlcSettings, frozen=True, kw_only=True, tag="modbus", tag_field="kind"):
+class ModbusTriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="modbus", tag_field="kind"):
     """A PLC that is a Modbus TCP server. Addresses: "coil:0", "discrete:0", "holding:0", "input:0", and "holding:0.3" for a bit (0 is the
     least significant); counted from 0, as they go over the wire."""
 
@@ -128,7 +128,7 @@ class ModbusTrigger(PlcSettings, frozen=True, kw_only=True, tag="modbus", tag_fi
     unit: Annotated[int, Meta(ge=0, le=255)] = 1
 
 
-class OpcuaTrigger(PlcSettings, frozen=True, kw_only=True, tag="opcua", tag_field="kind"):
+class OpcuaTriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="opcua", tag_field="kind"):
     """A PLC that is an OPC UA server. Addresses are node ids: "ns=2;s=Station.Trigger", "ns=4;i=17"."""
 
     endpoint: Annotated[str, Meta(pattern=OPCUA_ENDPOINT)]
@@ -147,7 +147,7 @@ class OpcuaTrigger(PlcSettings, frozen=True, kw_only=True, tag="opcua", tag_fiel
     """Asked of the server's subscription; it may grant a longer one, which `lineside check` tells."""
 
 
-class S7Trigger(PlcSettings, frozen=True, kw_only=True, tag="s7", tag_field="kind"):
+class S7TriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="s7", tag_field="kind"):
     """A Siemens S7 PLC (300, 400, 1200, 1500 with PUT/GET allowed, data blocks without optimized access). Addresses: "DB10.DBX0.0",
     "DB10.DBW2", "DB10.DBD4", "DB10.DBB8" (texts), "M0.0", "MW2", "MD4", "I0.0", "Q0.0"."""
 
@@ -158,7 +158,7 @@ class S7Trigger(PlcSettings, frozen=True, kw_only=True, tag="s7", tag_field="kin
     """1 for S7-1200 and S7-1500, 2 for S7-300."""
 
 
-class EthernetipTrigger(PlcSettings, frozen=True, kw_only=True, tag="ethernetip", tag_field="kind"):
+class EthernetipTriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="ethernetip", tag_field="kind"):
     """A Rockwell ControlLogix or CompactLogix PLC over EtherNet/IP. Addresses are tag names: "Vision.Trigger", "Program:Main.Trigger"."""
 
     host: Host
@@ -167,5 +167,5 @@ class EthernetipTrigger(PlcSettings, frozen=True, kw_only=True, tag="ethernetip"
 
 
 OPCUA_FILES = ("certificate", "private_key", "server_certificate", "password_file")
-PlcTrigger = ModbusTrigger | OpcuaTrigger | S7Trigger | EthernetipTrigger
-Trigger = TimerTrigger | ZeromqTrigger | ModbusTrigger | OpcuaTrigger | S7Trigger | EthernetipTrigger
+PlcTrigger = ModbusTriggerConfig | OpcuaTriggerConfig | S7TriggerConfig | EthernetipTriggerConfig
+Trigger = TimerTriggerConfig | ZeromqTriggerConfig | ModbusTriggerConfig | OpcuaTriggerConfig | S7TriggerConfig | EthernetipTriggerConfig

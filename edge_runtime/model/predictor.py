@@ -96,7 +96,7 @@ class OpenvinoPredictor:
         try:
             model = core.read_model(self.bundle.model_xml)
         except RuntimeError as e:
-            raise BundleError(f"{self.bundle.model_xml}: expected an OpenVINO model, could not read it: {_first_line(e)}") from e
+            raise BundleError(f"{self.bundle.model_xml}: expected an OpenVINO model, could not read it: {_reason(e)}") from e
         _check_model(model, self.bundle.manifest, str(self.bundle.model_xml))
         compiled = self._compile(core, model)
         self.device_used = ",".join(compiled.get_property("EXECUTION_DEVICES"))
@@ -179,7 +179,7 @@ class OpenvinoPredictor:
                 return _copy(self._requests[0])
             return self._side_by_side(pictures)
         except RuntimeError as e:
-            raise DeviceError(f"inference failed on {self.device_used}: {_first_line(e)}") from e
+            raise DeviceError(f"inference failed on {self.device_used}: {_reason(e)}") from e
 
     def _side_by_side(self, pictures: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         # Not ov.AsyncInferQueue: after one failed inference it fails for ever.
@@ -214,7 +214,7 @@ class OpenvinoPredictor:
                 try:
                     compiled = core.compile_model(model, device, _properties(device, self._threads, self.preprocessor.views))
                 except RuntimeError as e:
-                    problem = f"it is there but cannot run the model: {_first_line(e)}"
+                    problem = f"it is there but cannot run the model: {_reason(e)}"
                 else:
                     for failed in failures:
                         log.warning("device %s; using %s instead", failed, device)
@@ -284,7 +284,7 @@ def _relative(found: float, expected: float, threshold: float) -> float:
     return abs(found - expected) / max(abs(expected), _FLOOR * threshold)
 
 
-def _first_line(e: BaseException) -> str:
+def _reason(e: BaseException) -> str:
     """OpenVINO's messages are a stack of C++ source lines with the reason in the last one."""
     lines = [line.strip() for line in str(e).splitlines() if line.strip()]
     return lines[-1] if lines else type(e).__name__

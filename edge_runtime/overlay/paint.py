@@ -25,7 +25,7 @@ FADE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Screen:
     """All that one screen shows of a part."""
 
     decision: Decision
@@ -49,10 +49,10 @@ class View:
         return _shown(self.decision, self.camera, self.image, self.score_map, self.grid_to_frame, self.display_low, self.display_high)
 
 
-def view_of(preview: wire.Preview, problems: tuple[str, ...] = (), counts: dict[str, int] | None = None) -> View:
+def screen_of(preview: wire.Preview, problems: tuple[str, ...] = (), counts: dict[str, int] | None = None) -> Screen:
     """A view of a message. `counts`: newer ones, out of health. Raises WireError for an image that cannot be decoded."""
     d = preview.decision
-    return View(
+    return Screen(
         d, _decoded(preview.image), wire.map_of(preview), wire.affine_of(preview), preview.display_low, preview.display_high,
         counts or preview.counts, problems, preview.camera,
         tuple(
@@ -81,7 +81,7 @@ def _shown(
 
 
 def paint(
-    view: View | None, size_wh: tuple[int, int], *, stale_s: float | None = None, age_s: float | None = None, waiting: str = "",
+    view: Screen | None, size_wh: tuple[int, int], *, stale_s: float | None = None, age_s: float | None = None, waiting: str = "",
     release: Release | None = None,
 ) -> Canvas:  # fmt: skip
     """One screen.
@@ -106,7 +106,7 @@ def paint(
     return canvas
 
 
-def _screen(canvas: Canvas, view: View | None, u: Unit, stale_s: float | None, age_s: float | None, waiting: str) -> None:
+def _screen(canvas: Canvas, view: Screen | None, u: Unit, stale_s: float | None, age_s: float | None, waiting: str) -> None:
     height, width = canvas.shape[:2]
     margin, band = u(40), u(216)
     side = u(540)
@@ -197,7 +197,7 @@ def _sign(canvas: Canvas, centre: tuple[int, int], r: int, verdict: Verdict, ink
         cv2.circle(canvas, (centre[0], centre[1] + round(0.62 * r)), max(round(0.12 * r), 1), ground, -1, cv2.LINE_AA)
 
 
-def _column(canvas: Canvas, box: tuple[int, int, int, int], view: View, u: Unit) -> None:
+def _column(canvas: Canvas, box: tuple[int, int, int, int], view: Screen, u: Unit) -> None:
     x, y, w, h = box
     d = view.decision
     baseline = y + u(34)
@@ -213,7 +213,7 @@ def _column(canvas: Canvas, box: tuple[int, int, int, int], view: View, u: Unit)
         _problems(canvas, (x, top + u(20), w, counts - top - u(50)), view.problems, u)
 
 
-def _severity(canvas: Canvas, at: tuple[int, int, int], d: Decision, view: View, u: Unit) -> int:
+def _severity(canvas: Canvas, at: tuple[int, int, int], d: Decision, view: Screen, u: Unit) -> int:
     """A bar whose middle is the threshold, in the heat map's own colours; returns the y below."""
     x, y, w = at
     severity = d.severity if d.severity is not None else 0.0

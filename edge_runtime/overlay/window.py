@@ -13,7 +13,7 @@ import zmq
 
 from edge_runtime import wire
 from edge_runtime.errors import DisplayError, WireError
-from edge_runtime.overlay.paint import View, paint, view_of
+from edge_runtime.overlay.paint import Screen, paint, screen_of
 from edge_runtime.overlay.text import Canvas
 from edge_runtime.records import Release, ReleaseState
 
@@ -111,17 +111,17 @@ class Listener:
             self._release = message.health.release
         self.misread = None
 
-    def view(self) -> View | None:
+    def view(self) -> Screen | None:
         """The latest part; None before the first."""
         if self._preview is None:
             return None
         try:
-            return view_of(self._preview, self._problems, self._counts)
+            return screen_of(self._preview, self._problems, self._counts)
         except WireError as e:
             self.misread = str(e)
             return None
 
-    def screen(self, view: View | None, size_wh: tuple[int, int]) -> Canvas:
+    def screen(self, view: Screen | None, size_wh: tuple[int, int]) -> Canvas:
         """Paint what is known now."""
         silence = time.monotonic() - self._heard
         age = (time.monotonic_ns() - self._shown_since_ns) / 1e9
@@ -154,7 +154,7 @@ def show(publisher_endpoint: str, preview_endpoint: str, fullscreen: bool = Fals
 
 
 def _loop(station: Listener, fullscreen: bool) -> None:
-    view: View | None = None
+    view: Screen | None = None
     painted_at, painted_wh = 0.0, (0, 0)
     while True:
         came = station.listen(0.02)

@@ -38,7 +38,7 @@ _PORTS = {"modbus": 502, "opcua": 4840, "s7": 102, "ethernetip": 44818}
 KINDS: tuple[Kind, ...] = ("modbus", "opcua", "s7", "ethernetip")
 
 
-def default_trigger(kind: Kind, host: str = "127.0.0.1", port: int | None = None, *, pulse: c.PulseSettings | None = None) -> c.PlcTrigger:
+def default_trigger(kind: Kind, host: str = "127.0.0.1", port: int | None = None, *, pulse: c.PulseConfig | None = None) -> c.PlcTrigger:
     """The [trigger] of a station whose PLC has the addresses of the example programs. `port`: None is the protocol's own.
 
     Every signal is mapped, except those that mean nothing: `encoder` without `pulse`, `acknowledge` with it.
@@ -75,7 +75,7 @@ def _map(kind: Kind) -> tuple[dict[str, c.PlcTag], dict[str, c.PlcTag]]:
                 table[name] = f"ns=2;s=Lineside.{words}"
             else:
                 # Most Logix controllers have no unsigned types.
-                table[name] = f"LS_{words}" if signal.type == "bool" else c.TagSettings(address=f"LS_{words}", type="int32")
+                table[name] = f"LS_{words}" if signal.type == "bool" else c.TagConfig(address=f"LS_{words}", type="int32")
     return named
 
 

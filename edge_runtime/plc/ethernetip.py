@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_runtime.config.files import EthernetipTrigger
+from edge_runtime.config.files import EthernetipTriggerConfig
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
 from edge_runtime.plc.areas import batches
 from edge_runtime.plc.port import PlcLost
@@ -63,7 +63,7 @@ class EthernetipPort:
     pushes = False
     ordered = False
 
-    def __init__(self, settings: EthernetipTrigger, tags: Sequence[Tag]) -> None:
+    def __init__(self, settings: EthernetipTriggerConfig, tags: Sequence[Tag]) -> None:
         """Raises ConfigError for a name that is none, a bit that is no bool, and a place of two tags; MissingExtra without pylogix."""
         try:
             import pylogix  # noqa: F401

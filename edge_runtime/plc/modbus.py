@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_runtime.config.files import ModbusTrigger
+from edge_runtime.config.files import ModbusTriggerConfig
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
 from edge_runtime.plc.port import PlcLost
@@ -83,7 +83,7 @@ class ModbusPort(AreaPort):
     width = 2
     gap = _GAP
 
-    def __init__(self, settings: ModbusTrigger, tags: Sequence[Tag]) -> None:
+    def __init__(self, settings: ModbusTriggerConfig, tags: Sequence[Tag]) -> None:
         """Raises ConfigError for a tag's address, MissingExtra without pymodbus."""
         try:
             from pymodbus.exceptions import ModbusException

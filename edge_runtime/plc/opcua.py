@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edge_runtime.config.files import OpcuaTrigger
+from edge_runtime.config.files import OpcuaTriggerConfig
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag, Value
@@ -34,7 +34,7 @@ class OpcuaPort:
 
     pushes = True
 
-    def __init__(self, settings: OpcuaTrigger, tags: Sequence[Tag]) -> None:
+    def __init__(self, settings: OpcuaTriggerConfig, tags: Sequence[Tag]) -> None:
         """Raises ConfigError for a node id that is none, one node for two tags, files that are missing; MissingExtra without asyncua."""
         try:
             import asyncua  # noqa: F401
@@ -117,7 +117,7 @@ def check_addresses(tags: Sequence[Tag]) -> None:
             raise ConfigError(f'{tag.key}: expected a node of its own, found "{tag.address}", which {other.key} has as well')
 
 
-def _check_security(s: OpcuaTrigger) -> None:
+def _check_security(s: OpcuaTriggerConfig) -> None:
     if s.security == "none":
         for key in ("certificate", "private_key", "server_certificate"):
             if getattr(s, key) is not None:

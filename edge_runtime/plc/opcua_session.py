@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from asyncua import Client, ua
 
-from edge_runtime.config.files import OpcuaTrigger
+from edge_runtime.config.files import OpcuaTriggerConfig
 from edge_runtime.errors import LinesideError, TagError
 from edge_runtime.plc.opcua_security import identify, refusal
 from edge_runtime.plc.opcua_values import from_node, to_node, type_of
@@ -37,7 +37,9 @@ _BEHIND = 10_000
 class Session:
     """Lives from one connect to the next close. `open`, `read` and `write` are coroutines for `run`; the rest is for any thread."""
 
-    def __init__(self, settings: OpcuaTrigger, tags: Mapping[str, Tag], where: str, changed: Callable[[], None], open_s: float) -> None:
+    def __init__(
+        self, settings: OpcuaTriggerConfig, tags: Mapping[str, Tag], where: str, changed: Callable[[], None], open_s: float
+    ) -> None:
         self._settings, self._tags, self._where, self._changed, self._open_s = settings, tags, where, changed, open_s
         self._nodes = {name: ua.NodeId.from_string(t.address) for name, t in tags.items()}
         self._inputs = [name for name, t in tags.items() if not t.writable]

@@ -12,10 +12,10 @@ from edge_runtime.plc.s7 import S7Port
 from edge_runtime.plc.tags import Tag
 
 _KINDS: dict[type, Callable[[Any, Sequence[Tag]], TagPort]] = {
-    c.ModbusTrigger: ModbusPort,
-    c.OpcuaTrigger: OpcuaPort,
-    c.S7Trigger: S7Port,
-    c.EthernetipTrigger: EthernetipPort,
+    c.ModbusTriggerConfig: ModbusPort,
+    c.OpcuaTriggerConfig: OpcuaPort,
+    c.S7TriggerConfig: S7Port,
+    c.EthernetipTriggerConfig: EthernetipPort,
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_runtime.config.files import S7Trigger
+from edge_runtime.config.files import S7TriggerConfig
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
 from edge_runtime.plc.port import PlcLost
@@ -96,7 +96,7 @@ class S7Port(AreaPort):
     width = 1
     gap = _GAP
 
-    def __init__(self, settings: S7Trigger, tags: Sequence[Tag]) -> None:
+    def __init__(self, settings: S7TriggerConfig, tags: Sequence[Tag]) -> None:
         """Raises ConfigError for a tag's address, MissingExtra without python-snap7."""
         try:
             from snap7.connection import ISOTCPConnection

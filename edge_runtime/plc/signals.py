@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edge_runtime.config.files import PlcInputs, PlcOutputs, PlcTag, PlcTrigger, TagSettings, TagType
+from edge_runtime.config.files import PlcInputs, PlcOutputs, PlcTag, PlcTrigger, TagConfig, TagType
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.tags import RANGES, Tag
 
@@ -121,7 +121,7 @@ def _mapped(table: PlcInputs | PlcOutputs, signals: dict[str, Signal]) -> list[t
 
 
 def _tag(settings: PlcTrigger, table: str, name: str, signal: Signal, given: PlcTag) -> Tag:
-    t = TagSettings(address=given) if isinstance(given, str) else given
+    t = TagConfig(address=given) if isinstance(given, str) else given
     kind: TagType = t.type or signal.type
     key = f"trigger.{table}.{name}"
     if (signal.type == "bool") != (kind == "bool"):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from edge_runtime.config.files import EthernetipTrigger
+from edge_runtime.config.files import EthernetipTriggerConfig
 from edge_runtime.errors import TriggerError
 from edge_runtime.plc.tags import Tag, Value, from_plc, to_plc
 
@@ -58,7 +58,7 @@ class _Refused(Exception):
 class EthernetipServer:
     """TagServer. All services of one packet see one moment; inputs of the station are read-only for it."""
 
-    def __init__(self, settings: EthernetipTrigger, tags: Sequence[Tag], *, large_connections: bool = True) -> None:
+    def __init__(self, settings: EthernetipTriggerConfig, tags: Sequence[Tag], *, large_connections: bool = True) -> None:
         """`large_connections`: False is a controller of before 2012 or so, whose packets have 504 bytes at most."""
         self._large_connections = large_connections
         self._settings, self._tags = settings, {t.name: t for t in tags}

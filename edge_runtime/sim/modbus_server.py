@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge_runtime.config.files import ModbusTrigger
+from edge_runtime.config.files import ModbusTriggerConfig
 from edge_runtime.errors import MissingExtra
 from edge_runtime.plc.areas import Place, decode, encode
 from edge_runtime.plc.modbus import parse
@@ -17,7 +17,7 @@ _READ_CODES = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 class ModbusServer(LoopServer):
     """A TagServer. Each area reaches from 0 to the last tag in it (coils and discrete inputs to the next multiple of 16)."""
 
-    def __init__(self, settings: ModbusTrigger, tags: Sequence[Tag]) -> None:
+    def __init__(self, settings: ModbusTriggerConfig, tags: Sequence[Tag]) -> None:
         """Raises ConfigError for a tag's address, MissingExtra without pymodbus."""
         try:
             import pymodbus.server  # noqa: F401

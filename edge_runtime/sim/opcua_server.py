@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlparse
 
-from edge_runtime.config.files import OpcuaTrigger
+from edge_runtime.config.files import OpcuaTriggerConfig
 from edge_runtime.errors import MissingExtra
 from edge_runtime.plc.tags import Tag, Value, from_plc, to_plc
 from edge_runtime.sim.loop_server import LoopServer
@@ -24,7 +24,7 @@ class OpcuaServer(LoopServer):
     """TagServer. With security in the settings it offers that policy alone, with a certificate that it makes itself, and trusts no
     client certificate but the one of the settings; with a user, nobody else and no other password."""
 
-    def __init__(self, settings: OpcuaTrigger, tags: Sequence[Tag]) -> None:
+    def __init__(self, settings: OpcuaTriggerConfig, tags: Sequence[Tag]) -> None:
         """Raises MissingExtra without asyncua."""
         try:
             import asyncua  # noqa: F401
@@ -150,7 +150,7 @@ def _copy(node: Any) -> Any:
 class _Users:
     """asyncua's UserManager: one user, or nobody."""
 
-    def __init__(self, settings: OpcuaTrigger) -> None:
+    def __init__(self, settings: OpcuaTriggerConfig) -> None:
         self._settings = settings
 
     def get_user(self, iserver: Any, username: str | None = None, password: str | None = None, certificate: Any = None) -> Any:

@@ -25,10 +25,10 @@ _RESET_S = 0.1
 _ENCODER_HZ = 1000.0
 
 _SERVERS: dict[type, Callable[[Any, Sequence[Tag]], TagServer]] = {
-    c.ModbusTrigger: ModbusServer,
-    c.OpcuaTrigger: OpcuaServer,
-    c.S7Trigger: S7Server,
-    c.EthernetipTrigger: EthernetipServer,
+    c.ModbusTriggerConfig: ModbusServer,
+    c.OpcuaTriggerConfig: OpcuaServer,
+    c.S7TriggerConfig: S7Server,
+    c.EthernetipTriggerConfig: EthernetipServer,
 }
 
 
@@ -259,7 +259,7 @@ class SimulatedPlc:
         return bool(self._told["ready"]) if "ready" in self._told else self.server.requests >= _REQUESTS_BEFORE_START
 
 
-def _way_s(pulse: c.PulseSettings | None) -> float:
+def _way_s(pulse: c.PulseConfig | None) -> float:
     """From the trigger to the pulse."""
     if pulse is None:
         return 0.0

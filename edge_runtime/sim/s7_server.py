@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from edge_runtime.config.files import S7Trigger
+from edge_runtime.config.files import S7TriggerConfig
 from edge_runtime.errors import MissingExtra, TriggerError
 from edge_runtime.plc.areas import decode, encode
 from edge_runtime.plc.s7 import parse
@@ -18,7 +18,7 @@ from edge_runtime.plc.tags import Tag, Value
 class S7Server:
     """A TagServer. Each block and area reaches from byte 0 to the last tag in it. It takes any rack and slot."""
 
-    def __init__(self, settings: S7Trigger, tags: Sequence[Tag]) -> None:
+    def __init__(self, settings: S7TriggerConfig, tags: Sequence[Tag]) -> None:
         """Raises ConfigError for a tag's address, MissingExtra without python-snap7."""
         try:
             from snap7.server import Server

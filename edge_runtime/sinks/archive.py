@@ -14,7 +14,7 @@ from typing import Self
 import cv2
 import msgspec
 
-from edge_runtime.config.files import ArchiveSettings
+from edge_runtime.config.files import ArchiveConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Frame, Picture, Verdict
 
@@ -36,7 +36,7 @@ class Archive:
     neither counted nor dropped.
     """
 
-    def __init__(self, settings: ArchiveSettings) -> None:
+    def __init__(self, settings: ArchiveConfig) -> None:
         self._settings = settings
         self._quota = int(settings.quota_mb * 1e6)
         self._reserve = 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from edge_runtime.config.files import JournalSettings
+from edge_runtime.config.files import JournalConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Picture, Verdict
 from edge_runtime.sinks import journal_file
@@ -50,7 +50,7 @@ class Journal:
     The decision is kept in memory in the last three cases and written as soon as that is possible; meanwhile `problem` says so.
     """
 
-    def __init__(self, settings: JournalSettings, station: str, deadlines_ns: Mapping[str, int] | None = None) -> None:
+    def __init__(self, settings: JournalConfig, station: str, deadlines_ns: Mapping[str, int] | None = None) -> None:
         """`deadlines_ns`: by a decision's recipe, from its trigger to the moment at which all must be told."""
         self.path: Path = settings.path
         self._timeout_s = settings.commit_timeout_ms / 1e3

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.config.files import PreviewSettings
+from edge_runtime.config.files import PreviewConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.handoff import Mailbox
 from edge_runtime.model.manifest import DisplayScale
@@ -55,7 +55,7 @@ class PreviewSink:
 
     def __init__(
         self,
-        settings: PreviewSettings,
+        settings: PreviewConfig,
         station: str,
         displays: Mapping[str, Display],
         counts: Callable[[], dict[str, int]] = dict,

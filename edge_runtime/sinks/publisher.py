@@ -10,7 +10,7 @@ from typing import Self
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.config.files import PublisherSettings
+from edge_runtime.config.files import PublisherConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Health, Picture
 from edge_runtime.sinks import journal_file
@@ -27,7 +27,7 @@ LINGER_MS = 250
 class Publisher:
     """A Sink that never blocks. Give it to the loop after the journal: what is published is then already in the journal."""
 
-    def __init__(self, settings: PublisherSettings, station: str, journal_path: Path | None) -> None:
+    def __init__(self, settings: PublisherConfig, station: str, journal_path: Path | None) -> None:
         self._settings = settings
         self._station = station
         self._journal_path = journal_path

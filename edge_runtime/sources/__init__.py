@@ -7,7 +7,7 @@ from edge_runtime import protocols
 from edge_runtime.config import files as c
 from edge_runtime.errors import ConfigError
 from edge_runtime.sources.aravis import AravisDriver
-from edge_runtime.sources.camera import Camera
+from edge_runtime.sources.camera import OpenCvCamera
 from edge_runtime.sources.folder import Folder
 from edge_runtime.sources.genicam import GenicamDriver
 from edge_runtime.sources.guarded import GuardedSource
@@ -29,13 +29,13 @@ class Source(protocols.Source, Protocol):
 
 
 _KINDS: dict[type, Callable[[Any], Source]] = {
-    c.FolderSource: Folder,
-    c.VideoSource: Video,
-    c.CameraSource: Camera,
-    c.SyntheticSource: Synthetic,
-    c.AravisSource: lambda s: GuardedSource(s, lambda: AravisDriver(s)),
-    c.GenicamSource: lambda s: GuardedSource(s, lambda: GenicamDriver(s)),
-    c.PylonSource: lambda s: GuardedSource(s, lambda: PylonDriver(s)),
+    c.FolderSourceConfig: Folder,
+    c.VideoSourceConfig: Video,
+    c.CameraSourceConfig: OpenCvCamera,
+    c.SyntheticSourceConfig: Synthetic,
+    c.AravisSourceConfig: lambda s: GuardedSource(s, lambda: AravisDriver(s)),
+    c.GenicamSourceConfig: lambda s: GuardedSource(s, lambda: GenicamDriver(s)),
+    c.PylonSourceConfig: lambda s: GuardedSource(s, lambda: PylonDriver(s)),
 }
 
 

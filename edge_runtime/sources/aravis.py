@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.config.files import AravisSource
+from edge_runtime.config.files import AravisSourceConfig
 from edge_runtime.errors import MissingExtra, SourceError
 from edge_runtime.sources.driver import Kind, Node, RawFrame
 
@@ -84,7 +84,7 @@ class AravisDriver:
 
     tick_ns = 1.0  # Aravis has turned the camera's ticks into nanoseconds
 
-    def __init__(self, settings: AravisSource) -> None:
+    def __init__(self, settings: AravisSourceConfig) -> None:
         self._settings = settings
         self.name = settings.camera or "(aravis)"
         self._lib: Any = None

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.config.files import CameraSource
+from edge_runtime.config.files import CameraSourceConfig
 from edge_runtime.errors import ConfigError, SourceError
 from edge_runtime.records import Frame
 
@@ -23,7 +23,7 @@ _NO_WAIT_S = 0.002
 _DRAIN_S = 1.0
 
 
-class Camera:
+class OpenCvCamera:
     """Reads all the time in its own thread and keeps the newest frame, so that nothing old waits in a buffer.
 
     The thread is also what keeps `grab`'s timeout: no call into a camera driver can be interrupted, only left behind.
@@ -32,7 +32,7 @@ class Camera:
     on_demand = False
     remaining: int | None = None
 
-    def __init__(self, settings: CameraSource) -> None:
+    def __init__(self, settings: CameraSourceConfig) -> None:
         """Raises ConfigError for a device that is neither an index, a device file nor a URL, or for settings that a URL cannot have."""
         device = settings.device
         self._is_url = isinstance(device, str) and "://" in device

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from edge_runtime.config.files import IndustrialSource
+from edge_runtime.config.files import IndustrialSourceConfig
 from edge_runtime.errors import SourceError
 from edge_runtime.handoff import Helper
 from edge_runtime.sources.clock import CameraClock
@@ -48,7 +48,7 @@ class Connection:
             raise Hung(f"camera {self.driver.name}: its driver has not answered for {limit_s:.1f} s, reconnecting") from None
         return result
 
-    def open(self, settings: IndustrialSource, limit_s: float) -> None:
+    def open(self, settings: IndustrialSourceConfig, limit_s: float) -> None:
         """Connect, write the settings, and start. Raises ConfigError, MissingExtra, SourceError."""
 
         def begin() -> None:

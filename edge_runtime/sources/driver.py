@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.config.files import IndustrialSource
+from edge_runtime.config.files import IndustrialSourceConfig
 from edge_runtime.errors import ConfigError, SourceError
 from edge_runtime.sources.pixels import format_named
 
@@ -136,7 +136,7 @@ def _number(x: float | None) -> str:
     return "?" if x is None else f"{x:.10g}"
 
 
-def configure(driver: Driver, s: IndustrialSource) -> None:
+def configure(driver: Driver, s: IndustrialSourceConfig) -> None:
     """Write the station file's settings into an opened camera: [source.nodes] first, in the file's order, then the named ones.
 
     Raises ConfigError naming the key, SourceError when the camera was lost meanwhile.
@@ -205,7 +205,7 @@ def _region(driver: Driver, roi: list[int]) -> None:
             set_node(driver, name, value, "source.roi")
 
 
-def _trigger(driver: Driver, s: IndustrialSource) -> None:
+def _trigger(driver: Driver, s: IndustrialSourceConfig) -> None:
     """Every trigger off but the frame's own, and that one as `source.trigger` says."""
     selector = driver.node("TriggerSelector")
     for entry in selector.entries if selector is not None and selector.writable else ():

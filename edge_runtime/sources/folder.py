@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from edge_runtime.config.files import FolderSource
+from edge_runtime.config.files import FolderSourceConfig
 from edge_runtime.errors import DataError, SourceError, SourceExhausted
 from edge_runtime.images.names import SUFFIXES, is_image, suffix_of
 from edge_runtime.images.read import read_image
@@ -46,7 +46,7 @@ class Folder:
     on_demand = True
     problem: str | None = None
 
-    def __init__(self, settings: FolderSource) -> None:
+    def __init__(self, settings: FolderSourceConfig) -> None:
         self._settings = settings
         self._files: list[Path] = []
         self._taken = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.config.files import GenicamSource
+from edge_runtime.config.files import GenicamSourceConfig
 from edge_runtime.errors import ConfigError, MissingExtra, SourceError
 from edge_runtime.sources.driver import Kind, Node, RawFrame
 
@@ -23,7 +23,7 @@ _READABLE, _WRITABLE = (3, 4), (2, 4)
 class GenicamDriver:
     """One camera. Each buffer is copied and queued again at once: one that is kept would be one less for the camera."""
 
-    def __init__(self, settings: GenicamSource) -> None:
+    def __init__(self, settings: GenicamSourceConfig) -> None:
         self._settings = settings
         self.name = settings.camera or settings.producer.name
         self.tick_ns = 1.0

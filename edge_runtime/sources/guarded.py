@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from edge_runtime.config.files import IndustrialSource
+from edge_runtime.config.files import IndustrialSourceConfig
 from edge_runtime.errors import LinesideError, LostFrame, SourceError
 from edge_runtime.handoff import Reply, take
 from edge_runtime.records import Frame
@@ -51,7 +51,7 @@ class GuardedSource:
     guarded = True
     """`problem` tells how the camera is now; what single grabs raised need not be remembered."""
 
-    def __init__(self, settings: IndustrialSource, make: Callable[[], Driver]) -> None:
+    def __init__(self, settings: IndustrialSourceConfig, make: Callable[[], Driver]) -> None:
         """`make` builds a fresh driver, which is opened in its own thread."""
         self._settings, self._make = settings, make
         self.on_demand = settings.trigger == "software"

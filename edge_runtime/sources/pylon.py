@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.config.files import PylonSource
+from edge_runtime.config.files import PylonSourceConfig
 from edge_runtime.errors import MissingExtra, SourceError
 from edge_runtime.sources.driver import Kind, Node, RawFrame
 
@@ -20,7 +20,7 @@ _KINDS: tuple[tuple[str, Kind], ...] = (
 class PylonDriver:
     """One camera; frames are fetched one by one, none is skipped."""
 
-    def __init__(self, settings: PylonSource) -> None:
+    def __init__(self, settings: PylonSourceConfig) -> None:
         self._settings = settings
         self.name = settings.serial or settings.ip or settings.user_name or "(pylon)"
         self.tick_ns = 1.0
@@ -43,7 +43,7 @@ class PylonDriver:
                 self._camera.Open()
             except genicam.GenericException as e:
                 raise SourceError(
-                    f"camera {self.name}: is there but could not be opened: does another program use it? ({_first_line(e)})"
+                    f"camera {self.name}: is there but could not be opened: does another program use it? ({_reason(e)})"
                 ) from e
             self._map = self._camera.GetNodeMap()
             frequency = self.node("GevTimestampTickFrequency")  # others count nanoseconds
@@ -148,10 +148,10 @@ class PylonDriver:
         try:
             yield
         except self._genicam.GenericException as e:
-            raise SourceError(f"camera {self.name}: {_first_line(e)}") from e
+            raise SourceError(f"camera {self.name}: {_reason(e)}") from e
 
 
-def _first_line(e: Exception) -> str:
+def _reason(e: Exception) -> str:
     """The SDK's own words, without its source file and line."""
     text = (str(e).splitlines() or [""])[0]
     return text.partition(" : ")[0].strip() or type(e).__name__

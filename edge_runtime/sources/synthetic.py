@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from edge_runtime.config.files import SyntheticSource
+from edge_runtime.config.files import SyntheticSourceConfig
 from edge_runtime.records import Frame
 from edge_runtime.sources.drawn import Line
 
@@ -16,7 +16,7 @@ class Synthetic:
     problem: str | None = None
     remaining: int | None = None
 
-    def __init__(self, settings: SyntheticSource) -> None:
+    def __init__(self, settings: SyntheticSourceConfig) -> None:
         self._line = Line(settings.width, settings.height, settings.defect_rate, settings.seed)
         self._seq = 0
 

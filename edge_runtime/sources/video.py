@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.config.files import VideoSource
+from edge_runtime.config.files import VideoSourceConfig
 from edge_runtime.errors import SourceError, SourceExhausted
 from edge_runtime.records import Frame
 
@@ -19,7 +19,7 @@ class Video:
     on_demand = True
     problem: str | None = None
 
-    def __init__(self, settings: VideoSource) -> None:
+    def __init__(self, settings: VideoSourceConfig) -> None:
         self._settings = settings
         self._capture: cv2.VideoCapture | None = None
         self._ahead: npt.NDArray[np.uint8] | None = None

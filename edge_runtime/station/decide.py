@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from edge_runtime.records import Decision, Picture, Stamps, Trigger, Verdict, View
 from edge_runtime.station.judge import Judgement
 from edge_runtime.station.products import Product
-from edge_runtime.station.views import Look
+from edge_runtime.station.views import Inspection
 
 
-def deciding(looks: Sequence[Look]) -> Look:
+def deciding(looks: Sequence[Inspection]) -> Inspection:
     """Whose look is the part's: any REJECT rejects; else any FAULT is a FAULT; else all accept. The worst by severity speaks.
 
     A REJECT comes before a FAULT: no further picture can make a part good in which one camera saw a defect, so it leaves the line as
@@ -21,7 +21,7 @@ def deciding(looks: Sequence[Look]) -> Look:
     return max(looks, key=lambda look: (rank[look.judgement.verdict], look.judgement.severity or 0.0))
 
 
-def judgement_of(looks: Sequence[Look]) -> Judgement:
+def judgement_of(looks: Sequence[Inspection]) -> Judgement:
     """Of the part. Several cameras are named in its reason."""
     first = deciding(looks)
     if len(looks) == 1:
@@ -38,13 +38,13 @@ def judgement_of(looks: Sequence[Look]) -> Judgement:
 
 
 def decision_of(
-    station: str, trigger: Trigger, product: Product | None, judgement: Judgement, looks: Sequence[Look], decided_ns: int
+    station: str, trigger: Trigger, product: Product | None, judgement: Judgement, looks: Sequence[Inspection], decided_ns: int
 ) -> Decision:
     """The record of `judgement`, with what the deciding look saw. No looks: no camera was asked; no product: nobody knows the recipe."""
     if looks:
         view = deciding(looks).view
     elif product is not None:
-        view = Look("", product.jobs[0], judgement).view
+        view = Inspection("", product.jobs[0], judgement).view
     else:
         view = View("", judgement.verdict, "", None, 0.0, None, (), (0, 0), "", trigger.recipe)
     return Decision(
@@ -57,13 +57,13 @@ def decision_of(
     )  # fmt: skip
 
 
-def pictures_of(looks: Sequence[Look]) -> tuple[Picture, ...]:
+def pictures_of(looks: Sequence[Inspection]) -> tuple[Picture, ...]:
     """For whoever looks on, the deciding one first."""
     first = deciding(looks) if looks else None
     return tuple(Picture(look.camera, look.frame, look.prediction) for look in sorted(looks, key=lambda look: look is not first))
 
 
-def camera_and_model_ns(looks: Sequence[Look]) -> tuple[int, int]:
+def camera_and_model_ns(looks: Sequence[Inspection]) -> tuple[int, int]:
     """What of a part's time was the camera's and the model's; of several, those of the view that was there last."""
     if len(looks) == 1:
         return looks[0].grab_ns, looks[0].predict_ns

@@ -65,7 +65,7 @@ class ServiceManager:
             log.warning("systemd's socket took no message: %s", e)
 
 
-class Monitor:
+class HealthMonitor:
     """Collects what happens, publishes it, and stops the sign of life when a thread that matters stops coming round."""
 
     def __init__(

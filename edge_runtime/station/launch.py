@@ -20,14 +20,14 @@ from edge_runtime.sinks.preview import Display, PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import Source, check_depth, open_source
 from edge_runtime.station.drift import DriftWatch
-from edge_runtime.station.health import Connected, Monitor, ServiceManager
+from edge_runtime.station.health import Connected, HealthMonitor, ServiceManager
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import ModelThread, model_thread, together_is_faster
 from edge_runtime.station.observers import Observers
 from edge_runtime.station.process import allow_descriptors, logging_aside, stopping_on_signals, undisturbed
 from edge_runtime.station.products import by_product
 from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
-from edge_runtime.station.views import Camera, Cameras
+from edge_runtime.station.views import Viewpoint, Viewpoints
 from edge_runtime.station.wander import SightWatches, watch_of
 from edge_runtime.triggers import open_trigger
 
@@ -63,7 +63,7 @@ def run_station(path: Path) -> int:
         raise
 
 
-def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[Station, Monitor]:
+def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[Station, HealthMonitor]:
     """Open every piece; `stack` closes them, the journal last. Every bundle has proved itself on this device when this returns.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, SinkError, TriggerError, SourceError, MissingExtra.
@@ -84,7 +84,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
     publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
-    monitor = Monitor(
+    monitor = HealthMonitor(
         station=config.name, recipe=own.recipe, bundle_id=own.bundle_id, device=opened[0].predictor.device_used, send=publisher.send_health,
         # A PLC may be waited for, a part or a change of recipe may take its whole deadline: none of them is a thread that died.
         alive_within_s=_ALIVE_WITHIN_S + slowest_s + getattr(config.trigger, "timeout_ms", 0.0) / 1e3,
@@ -118,8 +118,8 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
             stack.callback(_close_source, source, capture)
             for depth in {o.predictor.preprocessor.spec.bits for o in opened if names[o.entry.camera] == name}:
                 check_depth(source, depth)
-        cameras.append(Camera(name, capture))
-    eyes = Cameras(cameras)
+        cameras.append(Viewpoint(name, capture))
+    eyes = Viewpoints(cameras)
     stack.callback(eyes.close)
     station = Station(
         config.name, line, eyes, products, tellers, observers, monitor,

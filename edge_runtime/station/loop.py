@@ -11,12 +11,12 @@ from edge_runtime.handoff import Lane, Reply
 from edge_runtime.protocols import ActuatorLine, Sink, TriggerLine
 from edge_runtime.records import Cause, Trigger, Verdict
 from edge_runtime.station.decide import camera_and_model_ns, decision_of, judgement_of, pictures_of
-from edge_runtime.station.health import Monitor
+from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.judge import Judgement, fault
 from edge_runtime.station.model_thread import Answer, KeepWarm
 from edge_runtime.station.observers import Observers
 from edge_runtime.station.products import Product, find
-from edge_runtime.station.views import Cameras, Look
+from edge_runtime.station.views import Inspection, Viewpoints
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,11 @@ class Station:
         self,
         name: str,
         line: TriggerLine,
-        cameras: Cameras,
+        cameras: Viewpoints,
         products: Mapping[str, Product],
         tellers: Sequence[Sink],
         observers: Observers,
-        monitor: Monitor,
+        monitor: HealthMonitor,
         *,
         queue: int = 8,
         keep_warm_ms: float = 0.0,
@@ -230,7 +230,7 @@ class Station:
             self._current = product
             self._monitor.judging(product.recipe, product.bundle_id)
 
-    def _tell(self, part: _Part, judgement: Judgement, looks: tuple[Look, ...], decided_ns: int) -> None:
+    def _tell(self, part: _Part, judgement: Judgement, looks: tuple[Inspection, ...], decided_ns: int) -> None:
         decision = decision_of(self._name, part.trigger, part.product, judgement, looks, decided_ns)
         pictures = pictures_of(looks)
         self._in_flight = None

@@ -10,7 +10,7 @@ from edge_runtime.errors import DeviceError, LinesideError
 from edge_runtime.handoff import Helper, Reply
 from edge_runtime.protocols import Predictor
 from edge_runtime.records import Frame, Prediction, Trigger
-from edge_runtime.station.health import Monitor
+from edge_runtime.station.health import HealthMonitor
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Model:
 class KeepWarm:
     """Runs models that were idle for long, so that gaps between parts do not slow the next verdict. For the loop's thread."""
 
-    def __init__(self, after_ms: float, monitor: Monitor) -> None:
+    def __init__(self, after_ms: float, monitor: HealthMonitor) -> None:
         """`after_ms`: 0 never warms. `monitor` is told when a run fails."""
         self._after_ns = round(after_ms * 1e6)
         self._monitor = monitor

@@ -8,7 +8,7 @@ from edge_runtime.errors import HandoffFull, SinkError
 from edge_runtime.handoff import Lane
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Picture
-from edge_runtime.station.health import Monitor
+from edge_runtime.station.health import HealthMonitor
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ _Item = tuple[Decision, tuple[Picture, ...]]
 class Observers:
     """One thread, one bounded lane. What does not fit is dropped and counted as `dropped_<name>`."""
 
-    def __init__(self, sinks: Mapping[str, Sink], monitor: Monitor, watches: Mapping[str, Sink] | None = None) -> None:
+    def __init__(self, sinks: Mapping[str, Sink], monitor: HealthMonitor, watches: Mapping[str, Sink] | None = None) -> None:
         """`sinks` by the plural of what they keep: "archives", "previews"; `watches` likewise, but nobody misses what they did not see."""
         self._counted = tuple(sinks)
         self._sinks = {**sinks, **(watches or {})}

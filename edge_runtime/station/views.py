@@ -17,7 +17,7 @@ _CLOSE_TIMEOUT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Inspection:
     """How far a camera came with a part; 0 and None where a stage was never reached."""
 
     camera: str
@@ -51,7 +51,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
+class Viewpoint:
     """A camera of the station."""
 
     name: str
@@ -69,43 +69,43 @@ class Camera:
         """As its source tells."""
         return self.capture.tallies
 
-    def look(self, trigger: Trigger, job: Job, until_ns: int) -> Look:
+    def look(self, trigger: Trigger, job: Job, until_ns: int) -> Inspection:
         """Judge the picture of an ordered trigger by `until_ns`, or say why that cannot be: a FAULT. An exception is a bug."""
         try:
             shot = self.capture.collect(trigger, until_ns)
         except _NO_VERDICT as e:
-            return Look(self.name, job, _fault(e))
+            return Inspection(self.name, job, _fault(e))
         grabbed_ns, frame = time.monotonic_ns(), shot.frame
         try:
             prediction, predict_ns = job.model.predict(frame, trigger, until_ns)
         except _NO_VERDICT as e:
-            return Look(self.name, job, _fault(e), frame, None, grabbed_ns, 0, shot.waited_ns)
+            return Inspection(self.name, job, _fault(e), frame, None, grabbed_ns, 0, shot.waited_ns)
         predicted_ns = time.monotonic_ns()
         judgement = judge(prediction, job.limits, _size(frame))
-        return Look(self.name, job, judgement, frame, prediction, grabbed_ns, predicted_ns, shot.waited_ns, predict_ns)
+        return Inspection(self.name, job, judgement, frame, prediction, grabbed_ns, predicted_ns, shot.waited_ns, predict_ns)
 
 
 def _fault(e: Exception) -> Judgement:
     return fault(str(e), next(cause for kind, cause in _CAUSES.items() if isinstance(e, kind)))
 
 
-_Call = tuple[Camera, Trigger, Job, int]
+_Call = tuple[Viewpoint, Trigger, Job, int]
 
 
-def _look(call: _Call) -> Look:
+def _look(call: _Call) -> Inspection:
     camera, trigger, job, until_ns = call
     return camera.look(trigger, job, until_ns)
 
 
-class Cameras:
+class Viewpoints:
     """All cameras of a station, each looking at the same part in a thread of its own; a single one looks in the loop's."""
 
-    def __init__(self, cameras: Sequence[Camera]) -> None:
+    def __init__(self, cameras: Sequence[Viewpoint]) -> None:
         """Their captures are open already and are closed by whoever opened them."""
         self._cameras = tuple(cameras)
         self._captures = [camera.capture for camera in cameras]
         several = cameras if len(cameras) > 1 else ()
-        self._threads: list[Helper[_Call, Look]] = [Helper(_look, f"view-{camera.name}") for camera in several]
+        self._threads: list[Helper[_Call, Inspection]] = [Helper(_look, f"view-{camera.name}") for camera in several]
 
     @property
     def exhausted(self) -> bool:
@@ -132,7 +132,7 @@ class Cameras:
         for capture in self._captures:
             capture.dismiss(trigger)
 
-    def look(self, trigger: Trigger, product: Product, until_ns: int, at_last_ns: int) -> tuple[Look, ...]:
+    def look(self, trigger: Trigger, product: Product, until_ns: int, at_last_ns: int) -> tuple[Inspection, ...]:
         """Every camera's look, in their order: each by `until_ns`, and one that does not come back is left behind at `at_last_ns`."""
         if not self._threads:
             return (self._cameras[0].look(trigger, product.jobs[0], until_ns),)
@@ -143,7 +143,7 @@ class Cameras:
             try:
                 looks.append(reply.result((at_last_ns - time.monotonic_ns()) / 1e9))
             except TimeoutError:
-                looks.append(Look(camera.name, job, fault("It did not answer in time.", Cause.CAMERA)))
+                looks.append(Inspection(camera.name, job, fault("It did not answer in time.", Cause.CAMERA)))
         return tuple(looks)
 
     def close(self) -> None:

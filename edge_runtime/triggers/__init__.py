@@ -23,12 +23,12 @@ class TriggerLine(protocols.TriggerLine, Protocol):
 
 
 _KINDS: dict[type, Callable[[Any, int], TriggerLine]] = {
-    c.TimerTrigger: TimerLine,
-    c.ZeromqTrigger: ZeromqLine,
-    c.ModbusTrigger: PlcLine,
-    c.OpcuaTrigger: PlcLine,
-    c.S7Trigger: PlcLine,
-    c.EthernetipTrigger: PlcLine,
+    c.TimerTriggerConfig: TimerLine,
+    c.ZeromqTriggerConfig: ZeromqLine,
+    c.ModbusTriggerConfig: PlcLine,
+    c.OpcuaTriggerConfig: PlcLine,
+    c.S7TriggerConfig: PlcLine,
+    c.EthernetipTriggerConfig: PlcLine,
 }
 
 

@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from edge_runtime.config.files import TimerTrigger
+from edge_runtime.config.files import TimerTriggerConfig
 from edge_runtime.records import Trigger
 
 
@@ -13,7 +13,7 @@ class TimerLine:
 
     problem: str | None = None
 
-    def __init__(self, settings: TimerTrigger, first_seq: int) -> None:
+    def __init__(self, settings: TimerTriggerConfig, first_seq: int) -> None:
         self._period_ns = round(settings.period_ms * 1e6)
         self._count = settings.count
         self._first_seq = first_seq

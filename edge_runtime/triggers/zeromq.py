@@ -11,7 +11,7 @@ from typing import Annotated, Self
 import msgspec
 import zmq
 
-from edge_runtime.config.files import ZeromqTrigger
+from edge_runtime.config.files import ZeromqTriggerConfig
 from edge_runtime.errors import TriggerError
 from edge_runtime.records import Trigger
 
@@ -45,7 +45,7 @@ class ZeromqLine:
 
     exhausted = False
 
-    def __init__(self, settings: ZeromqTrigger, first_seq: int) -> None:
+    def __init__(self, settings: ZeromqTriggerConfig, first_seq: int) -> None:
         self._endpoint = settings.endpoint
         self._max_age_ns = round(settings.max_age_ms * 1e6)
         self._early: deque[list[bytes]] = deque()

@@ -26,7 +26,7 @@ from export import package
 from export.adopt.foreign import Foreign, read_foreign
 from export.child import golden_in_child, run_in_child
 from training.core.memory import array_file
-from training.core.places import put
+from training.core.places import move_into_place
 from training.data.facts import Facts, bits_for, load_frame, look, refuse
 from training.data.folders import is_aside
 from training.data.layout import are_masks, folders_in, images_in
@@ -63,7 +63,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class AdoptReport:
     """What an adoption came to."""
 
     out: Path
@@ -98,7 +98,7 @@ class _Frames:
         return load_frame(self.paths[i], self.spec) if self.paths else draw(i, self.spec)
 
 
-def adopt(model: Path, out: Path, options: Options) -> Report:
+def adopt(model: Path, out: Path, options: Options) -> AdoptReport:
     """Wrap the model and pack it. Nothing is at `out` unless everything passed.
 
     Raises:
@@ -114,8 +114,8 @@ def adopt(model: Path, out: Path, options: Options) -> Report:
     with package.workplace(out) as place:
         pack, latency_ms, notes = _pack(model, foreign, threshold, frames, options, place)
         bundle = ModelBundle.open(pack)
-        put(pack, out)
-        return Report(out, bundle.id, package.size_bytes(out), bundle.manifest, latency_ms, notes, time.monotonic() - began)
+        move_into_place(pack, out)
+        return AdoptReport(out, bundle.id, package.size_bytes(out), bundle.manifest, latency_ms, notes, time.monotonic() - began)
 
 
 def decide_threshold(model: Path, foreign: Foreign, value: float | None, map_value: float | None) -> Threshold:

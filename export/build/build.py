@@ -33,11 +33,11 @@ from export.child import golden_in_child, run_in_child
 from training.calibrate.rules import OF_GOOD, Scores, apply_rule
 from training.core.backbones import Backbone
 from training.core.base import Features, Head, LevelShape, Progress, silent
-from training.core.places import put
+from training.core.places import move_into_place
 from training.data.dataset import Dataset
 from training.data.facts import load_frame
 from training.fitting.estimate import TORCH, about, build_seconds, pace_of
-from training.fitting.heads import Course, Painted, fit_held_out, torch_backbone_fn
+from training.fitting.heads import LearningOptions, Painted, fit_held_out, torch_backbone_fn
 from training.fitting.recalibrate import open_data, painted_scores
 from training.judging.drift import drift_limits
 from training.judging.evaluate import measure
@@ -53,7 +53,7 @@ picture, and torch takes five times as long as the graph."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class BuildOptions:
     """What a user may choose."""
 
     precision: str = "auto"
@@ -72,7 +72,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class BuildReport:
     """What an export came to."""
 
     out: Path
@@ -128,13 +128,13 @@ def build(
     run: Run,
     out: Path,
     data: Path | None,
-    options: Options,
+    options: BuildOptions,
     progress: Progress = silent,
     workshop: Workshop | None = None,
     dataset: Dataset | None = None,
     say: Callable[[str], None] = lambda text: None,
-    refused: Callable[[Path, Report], None] = lambda pack, report: None,
-) -> Report:
+    refused: Callable[[Path, BuildReport], None] = lambda pack, report: None,
+) -> BuildReport:
     """Export `run` to a bundle at `out`. Nothing is at `out` unless everything passed.
 
     Args:
@@ -163,7 +163,7 @@ def build(
 class _Export:
     """Holds what all stages share."""
 
-    def __init__(self, run: Run, dataset: Dataset, options: Options, place: Path, progress: Progress, workshop: Workshop,
+    def __init__(self, run: Run, dataset: Dataset, options: BuildOptions, place: Path, progress: Progress, workshop: Workshop,
                  say: Callable[[str], None]) -> None:  # fmt: skip
         self.workshop, self.say = workshop, say
         self.run, self.dataset, self.options, self.progress = run, dataset, options, progress
@@ -174,7 +174,7 @@ class _Export:
         self.paints = PAINTED if options.accept is not None and wants_painted(dataset) else 0
         self.notes: list[str] = []
 
-    def build(self, out: Path, began: float, refused: Callable[[Path, Report], None]) -> Report:
+    def build(self, out: Path, began: float, refused: Callable[[Path, BuildReport], None]) -> BuildReport:
         info, options = self.run.info, self.options
         detector = self.run.detector()
         self.say(f"about {about(self._expected(detector))} here; more where INT8 does not pass at once")
@@ -202,7 +202,7 @@ class _Export:
         self.progress("packing, and trying the golden samples", 0, 1)
         bundle_id = self._pack(final, metrics, acceptance, envelope)
         told, size = self._tell(final), package.size_bytes(self.pack)
-        report = Report(
+        report = BuildReport(
             out, bundle_id, size, metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
             len(judged.scored.samples), envelope, time.monotonic() - began, (*self.notes, *self._notes(metrics, envelope)),
             told, acceptance,
@@ -210,7 +210,7 @@ class _Export:
         if acceptance is not None and is_refused(acceptance):
             refused(self.pack, report)
             raise refusal(acceptance, told, final.precision, metrics, self.run.info.apart)
-        put(self.pack, out)
+        move_into_place(self.pack, out)
         if options.zipped:
             package.write_zip(out, package.zip_path(out))
         return report
@@ -310,7 +310,7 @@ class _Export:
         features = Features.of(levels, prepare.views, len(levels[0]) // (len(good) * prepare.views) - 1)
         fitted = fit_held_out(
             info.method, info.params, level_shapes, features, prepare, info.seed, folds=info.folds,
-            course=Course(learnt=head, known=self.run.held_out.scores),
+            course=LearningOptions(learnt=head, known=self.run.held_out.scores),
             painted=self._painted(quantized, info.rule.synthetic, name) if info.rule.synthetic or self.paints else None,
             progress=self.progress,
         )  # fmt: skip

@@ -20,7 +20,7 @@ from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.preprocess import Preprocessor
 from export import package
 from export.build import convert
-from export.build.build import Options, build
+from export.build.build import BuildOptions, build
 from export.build.quantize import pick_images, quantize_backbone
 from export.child import run_in_child
 from export.choose.choosing import Judged
@@ -31,8 +31,8 @@ from training.core.learn import Schedule, hold_out
 from training.core.memory import array_file
 from training.data.dataset import Dataset, inputs
 from training.data.layout import Sample
-from training.fitting.heads import Course, fit_held_out, score_features
-from training.fitting.options import Lesson, outlier_source, resolve
+from training.fitting.heads import LearningOptions, fit_held_out, score_features
+from training.fitting.options import FitOptions, outlier_source, resolve
 from training.fitting.teach import teach
 from training.inspect.pose import spread
 from training.methods.table import METHODS, make_head
@@ -61,7 +61,7 @@ class Kitchen:
     """Pictures, backbone and features that all candidates share."""
 
     def __init__(
-        self, dataset: Dataset, good: Pictures, bad: Pictures, lessons: Sequence[Lesson], weights: Path | None, seed: int, work: Path,
+        self, dataset: Dataset, good: Pictures, bad: Pictures, lessons: Sequence[FitOptions], weights: Path | None, seed: int, work: Path,
         progress: Progress,
     ) -> None:  # fmt: skip
         """`dataset.train` is learnt from; `good` and `bad`, (N, views, H, W, 3) model inputs, are chosen by; `work`: an existing folder.
@@ -111,7 +111,7 @@ class Kitchen:
             times.append(time.perf_counter() - start)
         return float(np.median(times))
 
-    def measure(self, lesson: Lesson, minutes: float | None) -> Measured:
+    def measure(self, lesson: FitOptions, minutes: float | None) -> Measured:
         """Teach and judge one; `minutes` for one that learns by steps. Raises LinesideError."""
         began = time.monotonic()
         if METHODS[lesson.method].network is not None:
@@ -125,7 +125,7 @@ class Kitchen:
             outliers = self._bad_to_learn(precision, picks, make_head(lesson.method, params, shapes).grid_hw)
         fitted = fit_held_out(
             lesson.method, params, shapes, self._features("taught", precision, picks), self.prepare, self.seed,
-            course=Course(outliers, Schedule(minutes=minutes), alone=True), progress=self.progress,
+            course=LearningOptions(outliers, Schedule(minutes=minutes), alone=True), progress=self.progress,
         )  # fmt: skip
         threshold = apply_rule(default_rule(len(fitted.held_out.score)), fitted.held_out)[0].value
         good, bad = (score_features(fitted.head, self._features(n, precision, picks), self.prepare).score for n in ("good", "bad"))
@@ -139,12 +139,12 @@ class Kitchen:
         package.save_ir(convert.stitch(self._cut(precision, picks), convert.convert_head(fitted.head, shapes)), file)
         return Measured(Judged(good, bad, threshold), test, file, precision, time.monotonic() - began)
 
-    def _network(self, lesson: Lesson, began: float) -> Measured:
+    def _network(self, lesson: FitOptions, began: float) -> Measured:
         """A network of its own is taught and built as ever, behind an open gate: what is taken is built again behind the narrow one."""
         name = f"{lesson.method}-{lesson.preset}"
         precision = METHODS[lesson.method].precision(lesson.preset)
         run = teach(self.dataset, lesson, self.work / f"{name}.run", progress=self.progress)
-        options = Options(precision=precision, band=math.inf, budget=1.0, torch_images=8, envelope=False)
+        options = BuildOptions(precision=precision, band=math.inf, budget=1.0, torch_images=8, envelope=False)
         report = build(run, self.work / f"{name}.bundle", None, options, self.progress, dataset=self.dataset)
         bundle = ModelBundle.open(report.out)
         threshold = bundle.manifest.threshold.value

@@ -72,7 +72,7 @@ def compare(
     from export.choose.compare import compare as run
     from export.package import check_out
     from training.data.dataset import load_dataset
-    from training.fitting.options import Lesson
+    from training.fitting.options import FitOptions
     from training.fitting.proof import prove
     from training.fitting.remedies import with_brightness
     from training.inspect.choice import decide
@@ -82,8 +82,8 @@ def compare(
     check_out(out, zipped=False, force=False)
     named = None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
     for method, _, preset in (m.partition("/") for m in named or ()):
-        prove(Lesson(method, preset or "fast"))
-    prove(Lesson("padim", backbone=backbone, weights=weights))
+        prove(FitOptions(method, preset or "fast"))
+    prove(FitOptions("padim", backbone=backbone, weights=weights))
     reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
 
     with bars() as progress:

@@ -31,7 +31,7 @@ from training.data.facts import load_frame
 from training.data.layout import Sample
 from training.data.promise import refuse_alike
 from training.fitting.estimate import COST_S, QUANTIZE_S, REFERENCE_S
-from training.fitting.options import Lesson, check_enough, learns, resolve
+from training.fitting.options import FitOptions, check_enough, learns, resolve
 from training.methods.table import METHODS
 from training.pictures.material import painted_pictures
 
@@ -235,7 +235,7 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
 
 
 def _cook(
-    kitchen: Kitchen, lessons: dict[str, Lesson], request: Request, began: float, progress: Progress, say: Say
+    kitchen: Kitchen, lessons: dict[str, FitOptions], request: Request, began: float, progress: Progress, say: Say
 ) -> tuple[dict[str, Measured], dict[str, str]]:
     """Teach and judge while there is time: what is expected to take longer than is left is left out, but for the first."""
     pace_s = kitchen.seconds_a_picture()
@@ -275,7 +275,7 @@ def _cook(
     return measured, failed
 
 
-def _in_order(lessons: dict[str, Lesson], request: Request) -> dict[str, Lesson]:
+def _in_order(lessons: dict[str, FitOptions], request: Request) -> dict[str, FitOptions]:
     """The default first, then as FAST has them, then the others as they were named."""
     known = [request.default, *FAST]
     order = sorted(lessons, key=lambda name: known.index(name) if name in known else len(known))
@@ -297,11 +297,11 @@ def _features_cost(precision: str, kitchen: Kitchen, pace_s: float) -> float:
     return _START_S + kitchen.n_pictures * pace_s + quantized
 
 
-def _lesson(name: str, request: Request) -> Lesson:
+def _lesson(name: str, request: Request) -> FitOptions:
     method, _, preset = name.partition("/")
     if method not in METHODS:
         raise ConfigError(f"methods: expected some of {', '.join(METHODS)}, found {method!r}")
-    lesson = Lesson(method, preset or "fast", {}, request.backbone, None, request.seed)
+    lesson = FitOptions(method, preset or "fast", {}, request.backbone, None, request.seed)
     if METHODS[method].network is None:
         lesson = dataclasses.replace(lesson, weights=request.weights)
     resolve(lesson)
@@ -325,7 +325,7 @@ def _pictures(samples: Sequence[Sample], prepare: Preprocessor) -> npt.NDArray[n
     return pictures.reshape(-1, prepare.views, *pictures.shape[1:])
 
 
-def _row(lesson: Lesson, measured: Measured, paced: Pace, behind: tuple[float, float], budget_ms: float | None, partial: bool) -> Row:
+def _row(lesson: FitOptions, measured: Measured, paced: Pace, behind: tuple[float, float], budget_ms: float | None, partial: bool) -> Row:
     judged, test = measured.judged, measured.test
     size = sum(measured.graph.with_suffix(suffix).stat().st_size for suffix in (".xml", ".bin"))
     return Row(

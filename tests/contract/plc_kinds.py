@@ -67,7 +67,7 @@ def modbus(port: int, timeout_ms: float = 1000.0) -> Plc:
         "out_text": "holding:130", "accept": "coil:100", "reject": "coil:101", "ready": "holding:50.0", "heartbeat": "holding:50.15",
         "result_valid": "coil:102",
     }  # fmt: skip
-    settings = c.ModbusTrigger(port=port, timeout_ms=timeout_ms, inputs=_NO_INPUTS)
+    settings = c.ModbusTriggerConfig(port=port, timeout_ms=timeout_ms, inputs=_NO_INPUTS)
     return Plc(settings, ModbusPort, ModbusServer, addresses, "coil:4000")
 
 
@@ -81,7 +81,7 @@ def s7(port: int, timeout_ms: float = 1000.0) -> Plc:
         "severity": "DB11.DBW4", "out_int16": "DB11.DBW6", "out_int32": "MD20", "out_float32": "DB11.DBD8", "out_text": "DB11.DBB20",
         "accept": "DB11.DBX12.0", "reject": "DB11.DBX12.1", "ready": "Q0.0", "heartbeat": "A0.7", "result_valid": "DB11.DBX12.7",
     }  # fmt: skip
-    settings = c.S7Trigger(host="127.0.0.1", port=port, timeout_ms=timeout_ms, inputs=_NO_INPUTS)
+    settings = c.S7TriggerConfig(host="127.0.0.1", port=port, timeout_ms=timeout_ms, inputs=_NO_INPUTS)
     return Plc(settings, S7Port, S7Server, addresses, "DB99.DBX0.0")
 
 
@@ -94,7 +94,7 @@ def opcua(port: int, timeout_ms: float = 1000.0) -> Plc:
         "severity", "out_int16", "out_int32", "out_float32", "out_text", "accept", "reject", "ready", "heartbeat", "result_valid",
     ]  # fmt: skip
     addresses = {name: f"ns=2;s=Station.{name}" for name in names} | {"trigger": "ns=3;i=17", "accept": "ns=3;i=4000000000"}
-    settings = c.OpcuaTrigger(endpoint=f"opc.tcp://127.0.0.1:{port}", timeout_ms=timeout_ms, inputs=_NO_INPUTS)
+    settings = c.OpcuaTriggerConfig(endpoint=f"opc.tcp://127.0.0.1:{port}", timeout_ms=timeout_ms, inputs=_NO_INPUTS)
     return Plc(settings, OpcuaPort, OpcuaServer, addresses, "ns=2;s=Station.Missing")
 
 
@@ -109,7 +109,7 @@ def ethernetip(port: int, timeout_ms: float = 1000.0) -> Plc:
         "out_float32": "OutReal", "out_text": "OutText", "accept": "Vision.Out.0", "reject": "Vision.Out.1", "ready": "Vision.Out.31",
         "heartbeat": "Heartbeat", "result_valid": "ResultValid",
     }  # fmt: skip
-    settings = c.EthernetipTrigger(host="127.0.0.1", port=port, timeout_ms=timeout_ms, inputs=_NO_INPUTS)
+    settings = c.EthernetipTriggerConfig(host="127.0.0.1", port=port, timeout_ms=timeout_ms, inputs=_NO_INPUTS)
     return Plc(settings, EthernetipPort, EthernetipServer, addresses, "Missing")
 
 

@@ -23,16 +23,16 @@ W, H = 64, 48
 
 
 def _pylon(which: str, **settings: Any) -> Source:
-    return open_source(c.PylonSource(**({"serial": which, "pixel_format": "Mono8", "roi": [0, 0, W, H]} | settings)))
+    return open_source(c.PylonSourceConfig(**({"serial": which, "pixel_format": "Mono8", "roi": [0, 0, W, H]} | settings)))
 
 
 def _gige(**settings: Any) -> Source:
     base = {"camera": GigeCamera.address, "pixel_format": "Mono8", "roi": [0, 0, W, H], "exposure_us": 1000, "read_timeout_ms": 500}
-    return open_source(c.AravisSource(**(base | settings)))
+    return open_source(c.AravisSourceConfig(**(base | settings)))
 
 
 def _genicam(cti: Path, **settings: Any) -> Source:
-    return open_source(c.GenicamSource(**({"producer": cti, "camera": "VikyTL_DEV_red", "pixel_format": "Mono8"} | settings)))
+    return open_source(c.GenicamSourceConfig(**({"producer": cti, "camera": "VikyTL_DEV_red", "pixel_format": "Mono8"} | settings)))
 
 
 def _until(true: Callable[[], object], within_s: float) -> None:
@@ -134,7 +134,7 @@ def test_strobe_gain_and_nodes_reach_the_camera(pylon_camera: str) -> None:
     from edge_runtime.sources.driver import configure
     from edge_runtime.sources.pylon import PylonDriver
 
-    settings = c.PylonSource(
+    settings = c.PylonSourceConfig(
         serial=pylon_camera, trigger="hardware", trigger_line="Line3", strobe_line="Line2", gain_db=6.0, exposure_us=2500.0,
         roi=[16, 8, W, H], packet_bytes=1400, nodes={"ReverseX": True},
     )  # fmt: skip
@@ -298,8 +298,8 @@ def test_a_file_that_is_no_producer_is_refused(producer: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("settings", "module", "command"),
     [
-        (c.PylonSource(), "pypylon", r"pip install 'lineside\[cameras\]'"),
-        (c.GenicamSource(producer=Path("x.cti")), "harvesters.core", r"pip install 'lineside\[cameras\]'"),
+        (c.PylonSourceConfig(), "pypylon", r"pip install 'lineside\[cameras\]'"),
+        (c.GenicamSourceConfig(producer=Path("x.cti")), "harvesters.core", r"pip install 'lineside\[cameras\]'"),
     ],
 )
 def test_a_missing_package_is_named_with_its_command(
@@ -312,7 +312,7 @@ def test_a_missing_package_is_named_with_its_command(
 
 def test_a_missing_aravis_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_runtime.sources.aravis._LIBRARY", "libaravis-none.so")
-    with pytest.raises(MissingExtra, match=r"apt-get install libaravis-0.8-0"), open_source(c.AravisSource()):
+    with pytest.raises(MissingExtra, match=r"apt-get install libaravis-0.8-0"), open_source(c.AravisSourceConfig()):
         pass
 
 
@@ -320,7 +320,7 @@ def test_the_examples_of_the_cameras_page_are_valid() -> None:
     page = (Path(__file__).parents[2] / "deploy/cameras.md").read_text()
     blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     kinds = [msgspec.convert(tomllib.loads(b)["source"], c.Source, dec_hook=lambda kind, value: kind(value)) for b in blocks]
-    assert [type(k) for k in kinds] == [c.PylonSource, c.AravisSource, c.GenicamSource]
+    assert [type(k) for k in kinds] == [c.PylonSourceConfig, c.AravisSourceConfig, c.GenicamSourceConfig]
 
 
 def test_a_pixel_format_that_does_not_exist_is_answered_with_those_that_do(tmp_path: Path) -> None:

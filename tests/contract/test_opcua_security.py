@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_runtime.config.files import OpcuaTrigger, PlcInputs
+from edge_runtime.config.files import OpcuaTriggerConfig, PlcInputs
 from edge_runtime.errors import ConfigError, TriggerError
 from edge_runtime.plc.opcua import OpcuaPort
 from edge_runtime.plc.opcua_security import application_uri
@@ -28,14 +28,14 @@ TAGS = [
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> OpcuaTrigger:
+def settings(tmp_path: Path) -> OpcuaTriggerConfig:
     """Of a station with a certificate (DER) and its key, and a user with a password."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = int(s.getsockname()[1])
     _identity(tmp_path, "station")
     (tmp_path / "password").write_text("pass wörd\n", encoding="utf-8")
-    return OpcuaTrigger(
+    return OpcuaTriggerConfig(
         endpoint=f"opc.tcp://127.0.0.1:{port}", security="Basic256Sha256", certificate=tmp_path / "station.der",
         private_key=tmp_path / "station.key", user="line", password_file=tmp_path / "password", timeout_ms=2000,
         inputs=PlcInputs(trigger="i=1"),
@@ -48,11 +48,11 @@ def _identity(directory: Path, name: str, days: int = 365) -> None:
     (directory / f"{name}.key").write_bytes(key)
 
 
-def changed(settings: OpcuaTrigger, **changes: Any) -> OpcuaTrigger:
+def changed(settings: OpcuaTriggerConfig, **changes: Any) -> OpcuaTriggerConfig:
     return msgspec.structs.replace(settings, **changes)
 
 
-def works(settings: OpcuaTrigger, server: OpcuaServer) -> None:
+def works(settings: OpcuaTriggerConfig, server: OpcuaServer) -> None:
     port = OpcuaPort(settings, TAGS)
     port.connect(lambda: None)
     try:
@@ -63,7 +63,7 @@ def works(settings: OpcuaTrigger, server: OpcuaServer) -> None:
         port.close()
 
 
-def refused(settings: OpcuaTrigger, message: str) -> str:
+def refused(settings: OpcuaTriggerConfig, message: str) -> str:
     port = OpcuaPort(settings, TAGS)
     with pytest.raises((ConfigError, TriggerError), match=message) as caught:
         port.connect(lambda: None)
@@ -74,14 +74,16 @@ def refused(settings: OpcuaTrigger, message: str) -> str:
     ("policy", "mode"),
     [("Basic256Sha256", "SignAndEncrypt"), ("Aes128Sha256RsaOaep", "Sign"), ("Aes256Sha256RsaPss", "SignAndEncrypt")],
 )
-def test_a_trusted_station_reads_and_writes_under_every_policy(settings: OpcuaTrigger, tmp_path: Path, policy: str, mode: str) -> None:
+def test_a_trusted_station_reads_and_writes_under_every_policy(
+    settings: OpcuaTriggerConfig, tmp_path: Path, policy: str, mode: str
+) -> None:
     settings = changed(settings, security=policy, mode=mode)
     with OpcuaServer(settings, TAGS) as server:
         (tmp_path / "plc.der").write_bytes(server.certificate)
         works(changed(settings, server_certificate=tmp_path / "plc.der"), server)
 
 
-def test_pem_files_are_taken_as_well(settings: OpcuaTrigger, tmp_path: Path) -> None:
+def test_pem_files_are_taken_as_well(settings: OpcuaTriggerConfig, tmp_path: Path) -> None:
     encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     certificate = x509.load_der_x509_certificate((tmp_path / "station.der").read_bytes())
     key: Any = serialization.load_der_private_key((tmp_path / "station.key").read_bytes(), None)
@@ -94,7 +96,7 @@ def test_pem_files_are_taken_as_well(settings: OpcuaTrigger, tmp_path: Path) -> 
         refused(changed(settings, private_key=tmp_path / "locked.pem"), r"trigger\.private_key: expected a key without a password")
 
 
-def test_who_is_refused_and_why_is_told(settings: OpcuaTrigger, tmp_path: Path) -> None:
+def test_who_is_refused_and_why_is_told(settings: OpcuaTriggerConfig, tmp_path: Path) -> None:
     _identity(tmp_path, "stranger")
     (tmp_path / "wrong").write_text("guess")
     stranger = {"certificate": tmp_path / "stranger.der", "private_key": tmp_path / "stranger.key"}
@@ -125,7 +127,9 @@ def test_who_is_refused_and_why_is_told(settings: OpcuaTrigger, tmp_path: Path) 
         ("server_certificate", None, "could not read"), ("password_file", None, "expected a password, could not read"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_used_is_named(settings: OpcuaTrigger, tmp_path: Path, key: str, content: bytes | None, message: str) -> None:
+def test_a_file_that_cannot_be_used_is_named(
+    settings: OpcuaTriggerConfig, tmp_path: Path, key: str, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "other"
     if content is not None:
         path.write_bytes(content)
@@ -136,7 +140,7 @@ needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="need
 
 
 @needs_openssl
-def test_what_a_certificate_lacks_is_said_when_it_is_refused(settings: OpcuaTrigger, tmp_path: Path) -> None:
+def test_what_a_certificate_lacks_is_said_when_it_is_refused(settings: OpcuaTriggerConfig, tmp_path: Path) -> None:
     _identity(tmp_path, "expired", days=0)
     subprocess.run(
         shlex.split(f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout {tmp_path}/bare.key -out {tmp_path}/bare.der"),
@@ -151,7 +155,7 @@ def test_what_a_certificate_lacks_is_said_when_it_is_refused(settings: OpcuaTrig
 
 
 @needs_openssl
-def test_the_command_in_the_documentation_makes_a_certificate_that_a_server_takes(settings: OpcuaTrigger, tmp_path: Path) -> None:
+def test_the_command_in_the_documentation_makes_a_certificate_that_a_server_takes(settings: OpcuaTriggerConfig, tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "deploy/plc/README.md").read_text(encoding="utf-8")
     command = next(block for block in page.split("```") if "openssl req" in block).removeprefix("sh\n")
     subprocess.run(command, shell=True, check=True, cwd=tmp_path, capture_output=True)
@@ -162,12 +166,12 @@ def test_the_command_in_the_documentation_makes_a_certificate_that_a_server_take
     assert names is not None
 
 
-def test_a_key_of_another_certificate_is_found(settings: OpcuaTrigger, tmp_path: Path) -> None:
+def test_a_key_of_another_certificate_is_found(settings: OpcuaTriggerConfig, tmp_path: Path) -> None:
     _identity(tmp_path, "stranger")
     refused(changed(settings, private_key=tmp_path / "stranger.key"), r"^trigger\.private_key: expected the key of .*station\.der")
 
 
-def test_a_key_that_is_not_rsa_is_named(settings: OpcuaTrigger, tmp_path: Path) -> None:
+def test_a_key_that_is_not_rsa_is_named(settings: OpcuaTriggerConfig, tmp_path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "station")])
     now = datetime.datetime.now(datetime.UTC)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.config.files import EthernetipTrigger, OpcuaTrigger, PlcInputs
+from edge_runtime.config.files import EthernetipTriggerConfig, OpcuaTriggerConfig, PlcInputs
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.ethernetip import EthernetipPort
 from edge_runtime.plc.opcua import OpcuaPort
@@ -46,7 +46,7 @@ class NodeOpcua:
         modules = subprocess.run([npm, "root", "-g"], capture_output=True, text=True, check=True).stdout.strip()
         if not (Path(modules) / "node-opcua-server").exists():
             pytest.skip(f"no node-opcua-server in {modules}: npm install -g node-opcua-server")
-        self.settings = OpcuaTrigger(endpoint=f"opc.tcp://127.0.0.1:{port}", inputs=NO_INPUTS)
+        self.settings = OpcuaTriggerConfig(endpoint=f"opc.tcp://127.0.0.1:{port}", inputs=NO_INPUTS)
         nested = f"{modules}:{modules}/node-opcua-server/node_modules"
         self.process = subprocess.Popen(
             ["node", str(Path(__file__).parent / "peers" / "node_opcua.js"), str(port), str(home / "pki")], text=True, cwd=home,
@@ -147,7 +147,7 @@ def test_node_opcua_that_trusts_nobody_yet_is_told_as_such(opcua: NodeOpcua, tmp
     certificate, key = self_signed("urn:lineside:station")
     (tmp_path / "c.der").write_bytes(certificate)
     (tmp_path / "k.der").write_bytes(key)
-    settings = OpcuaTrigger(
+    settings = OpcuaTriggerConfig(
         endpoint=opcua.settings.endpoint, security="Basic256Sha256", certificate=tmp_path / "c.der", private_key=tmp_path / "k.der",
         inputs=NO_INPUTS,
     )  # fmt: skip
@@ -178,7 +178,7 @@ def test_node_opcua_that_freezes_is_lost_in_time(opcua: NodeOpcua) -> None:
 
 
 @pytest.fixture
-def cpppo(tmp_path: Path) -> Iterator[EthernetipTrigger]:
+def cpppo(tmp_path: Path) -> Iterator[EthernetipTriggerConfig]:
     if importlib.util.find_spec("cpppo") is None:
         pytest.skip("no cpppo: pip install 'lineside[dev]'")
     free_port = _free_port()
@@ -195,13 +195,13 @@ def cpppo(tmp_path: Path) -> Iterator[EthernetipTrigger]:
                 break
             except OSError:
                 time.sleep(0.05)
-        yield EthernetipTrigger(host="127.0.0.1", port=free_port, timeout_ms=2000, inputs=NO_INPUTS)
+        yield EthernetipTriggerConfig(host="127.0.0.1", port=free_port, timeout_ms=2000, inputs=NO_INPUTS)
     finally:
         process.kill()
         process.wait()
 
 
-def test_cpppo_is_read_and_written(cpppo: EthernetipTrigger) -> None:
+def test_cpppo_is_read_and_written(cpppo: EthernetipTriggerConfig) -> None:
     tags = [
         tag("trigger", "Trig", writable=True), tag("part_id", "Part", "uint32", True), tag("enable", "Flags.3"),
         tag("severity", "Sev", "uint16", True, scale=100.0), tag("speed", "Speed", "float32", True), tag("word", "Words[5]", "int16", True),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import zmq
 
-from edge_runtime.config.files import ArchiveSettings, JournalSettings, PreviewSettings, PublisherSettings
+from edge_runtime.config.files import ArchiveConfig, JournalConfig, PreviewConfig, PublisherConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.records import Decision, Frame, Picture, Prediction, Region, Stamps, Verdict, View
@@ -66,10 +66,10 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     """Makes a sink, always on the same resource."""
     ports = endpoint(), endpoint()
     makers: dict[str, Make] = {
-        "journal": lambda: Journal(JournalSettings(path=tmp_path / "j.sqlite", commit_timeout_ms=5000), "cell-3"),
-        "publisher": lambda: Publisher(PublisherSettings(endpoint=ports[0], replay=ports[1]), "cell-3", tmp_path / "j.sqlite"),
-        "archive": lambda: Archive(ArchiveSettings(path=tmp_path / "archive", every_nth_accept=1)),
-        "preview": lambda: PreviewSink(PreviewSettings(endpoint=ports[0]), "cell-3", {"b": Display(DisplayScale(low=0.0, high=4.0))}),
+        "journal": lambda: Journal(JournalConfig(path=tmp_path / "j.sqlite", commit_timeout_ms=5000), "cell-3"),
+        "publisher": lambda: Publisher(PublisherConfig(endpoint=ports[0], replay=ports[1]), "cell-3", tmp_path / "j.sqlite"),
+        "archive": lambda: Archive(ArchiveConfig(path=tmp_path / "archive", every_nth_accept=1)),
+        "preview": lambda: PreviewSink(PreviewConfig(endpoint=ports[0]), "cell-3", {"b": Display(DisplayScale(low=0.0, high=4.0))}),
     }
     return makers[request.param]
 
@@ -132,8 +132,8 @@ def test_leaving_takes_a_moment_only(make: Make) -> None:
 def test_a_subscription_of_absurd_length_ends_its_connection(kind: str) -> None:
     """libzmq would build a tree of its bytes in the sender's own time, and never give the memory back."""
     address = endpoint()
-    publisher = Publisher(PublisherSettings(endpoint=address, replay=endpoint()), "s", None)
-    sink: AnySink = publisher if kind == "publisher" else PreviewSink(PreviewSettings(endpoint=address), "s", {})
+    publisher = Publisher(PublisherConfig(endpoint=address, replay=endpoint()), "s", None)
+    sink: AnySink = publisher if kind == "publisher" else PreviewSink(PreviewConfig(endpoint=address), "s", {})
     with sink, zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
         subscriber.linger = 0
         subscriber.subscribe(b"decision" * 1000)
@@ -150,11 +150,11 @@ def test_a_resource_that_is_not_to_be_had_is_a_sink_error_that_names_it(tmp_path
     with socket.create_server(("127.0.0.1", 0)) as taken:
         busy = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         sinks: dict[str, tuple[AnySink, str]] = {
-            "journal": (Journal(JournalSettings(path=tmp_path / "file" / "j"), "s"), str(tmp_path / "file" / "j")),
-            "publisher": (Publisher(PublisherSettings(endpoint=busy), "s", None), busy),
-            "replay": (Publisher(PublisherSettings(endpoint=endpoint(), replay=busy), "s", None), busy),
-            "archive": (Archive(ArchiveSettings(path=tmp_path / "file" / "a")), str(tmp_path / "file" / "a")),
-            "preview": (PreviewSink(PreviewSettings(endpoint=busy), "s", {"b": Display(DisplayScale(low=0.0, high=4.0))}), busy),
+            "journal": (Journal(JournalConfig(path=tmp_path / "file" / "j"), "s"), str(tmp_path / "file" / "j")),
+            "publisher": (Publisher(PublisherConfig(endpoint=busy), "s", None), busy),
+            "replay": (Publisher(PublisherConfig(endpoint=endpoint(), replay=busy), "s", None), busy),
+            "archive": (Archive(ArchiveConfig(path=tmp_path / "file" / "a")), str(tmp_path / "file" / "a")),
+            "preview": (PreviewSink(PreviewConfig(endpoint=busy), "s", {"b": Display(DisplayScale(low=0.0, high=4.0))}), busy),
         }
         sink, name = sinks[kind]
         with pytest.raises(SinkError) as e, sink:

@@ -104,20 +104,20 @@ SIZES = {"genicam": (100, 128)}
 def source(request: pytest.FixtureRequest) -> Source:
     roi = [0, 0, *SIZE[::-1]]
     make: dict[str, Callable[[], c.Source]] = {
-        "folder": lambda: c.FolderSource(path=request.getfixturevalue("folder")),
-        "video": lambda: c.VideoSource(path=request.getfixturevalue("video")),
-        "camera": lambda: c.CameraSource(device=request.getfixturevalue("camera").url, open_timeout_ms=2000, read_timeout_ms=300),
-        "synthetic": lambda: c.SyntheticSource(width=SIZE[1], height=SIZE[0]),
-        "pylon": lambda: c.PylonSource(
+        "folder": lambda: c.FolderSourceConfig(path=request.getfixturevalue("folder")),
+        "video": lambda: c.VideoSourceConfig(path=request.getfixturevalue("video")),
+        "camera": lambda: c.CameraSourceConfig(device=request.getfixturevalue("camera").url, open_timeout_ms=2000, read_timeout_ms=300),
+        "synthetic": lambda: c.SyntheticSourceConfig(width=SIZE[1], height=SIZE[0]),
+        "pylon": lambda: c.PylonSourceConfig(
             serial=request.getfixturevalue("pylon_camera"), trigger="software", pixel_format="Mono8", roi=roi, exposure_us=1000
         ),
-        "pylon free": lambda: c.PylonSource(
+        "pylon free": lambda: c.PylonSourceConfig(
             serial=request.getfixturevalue("pylon_camera"), pixel_format="Mono8", roi=roi, exposure_us=1000
         ),
-        "aravis": lambda: c.AravisSource(
+        "aravis": lambda: c.AravisSourceConfig(
             camera=request.getfixturevalue("gige_camera").address, pixel_format="Mono8", roi=roi, trigger="software", exposure_us=1000
         ),
-        "genicam": lambda: c.GenicamSource(
+        "genicam": lambda: c.GenicamSourceConfig(
             producer=request.getfixturevalue("producer"), camera="VikyTL_DEV_red", pixel_format="Mono8", roi=[0, 0, 128, 100]
         ),
     }
@@ -160,7 +160,7 @@ def test_a_source_can_be_opened_again(source: Source) -> None:
 
 
 def test_a_folder_is_read_in_sorted_order_and_ends(folder: Path) -> None:
-    source = open_source(c.FolderSource(path=folder))
+    source = open_source(c.FolderSourceConfig(path=folder))
     with source:
         assert source.remaining == 3
         assert [Path(source.grab(1).source).name for _ in range(3)] == ["0.png", "1.png", "2.png"]
@@ -170,7 +170,7 @@ def test_a_folder_is_read_in_sorted_order_and_ends(folder: Path) -> None:
 
 
 def test_a_looping_folder_begins_again(folder: Path) -> None:
-    source = open_source(c.FolderSource(path=folder, loop=True))
+    source = open_source(c.FolderSourceConfig(path=folder, loop=True))
     with source:
         assert source.remaining is None
         assert [int(source.grab(1).image[0, 0]) for _ in range(5)] == [50, 51, 52, 50, 51]
@@ -180,7 +180,7 @@ def test_a_corrupt_file_costs_its_own_trigger_only(folder: Path) -> None:
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:40])
     (folder / "2.png").write_bytes(b"")
     cv2.imwrite(str(folder / "3.png"), np.full(SIZE, 99, np.uint16))
-    with open_source(c.FolderSource(path=folder)) as source:
+    with open_source(c.FolderSourceConfig(path=folder)) as source:
         source.grab(1)
         for name in ("1.png", "2.png"):
             with pytest.raises(SourceError, match=name) as caught:
@@ -192,19 +192,19 @@ def test_a_corrupt_file_costs_its_own_trigger_only(folder: Path) -> None:
 def test_a_folder_without_images_is_refused_on_entering(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     for path, found in ((tmp_path, "found none"), (tmp_path / "absent", "could not read")):
-        with pytest.raises(SourceError, match=found), open_source(c.FolderSource(path=path)):
+        with pytest.raises(SourceError, match=found), open_source(c.FolderSourceConfig(path=path)):
             pass
 
 
 def test_a_video_ends_and_loops(video: Path) -> None:
-    with open_source(c.VideoSource(path=video, mono=True)) as source:
+    with open_source(c.VideoSourceConfig(path=video, mono=True)) as source:
         assert source.remaining == 3
         levels = [float(source.grab(1).image.mean()) for _ in range(3)]
         assert source.remaining == 0
         assert levels == pytest.approx([50, 90, 130], abs=2)
         with pytest.raises(SourceExhausted):
             source.grab(1)
-    with open_source(c.VideoSource(path=video, loop=True)) as source:
+    with open_source(c.VideoSourceConfig(path=video, loop=True)) as source:
         frames = [source.grab(1) for _ in range(7)]
         assert frames[6].image.mean() == pytest.approx(50, abs=2)
         assert [f.seq for f in frames] == list(range(1, 8))
@@ -214,19 +214,19 @@ def test_a_missing_or_broken_video_is_refused_on_entering(tmp_path: Path) -> Non
     broken = tmp_path / "broken.avi"
     broken.write_bytes(b"not a video" * 100)
     for path, what in ((broken, "FFmpeg"), (tmp_path / "absent.mp4", "found none")):
-        with pytest.raises(SourceError, match=what), open_source(c.VideoSource(path=path)):
+        with pytest.raises(SourceError, match=what), open_source(c.VideoSourceConfig(path=path)):
             pass
 
 
 def test_mono_gives_one_channel_and_the_latency_makes_frames_older(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSource(device=camera.url, mono=True, latency_ms=150)) as source:
+    with open_source(c.CameraSourceConfig(device=camera.url, mono=True, latency_ms=150)) as source:
         frame = source.grab(1)
         assert frame.image.shape == SIZE
         assert time.monotonic_ns() - frame.captured_ns >= 150e6
 
 
 def test_nothing_old_waits_in_a_cameras_buffer(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSource(device=camera.url)) as source:
+    with open_source(c.CameraSourceConfig(device=camera.url)) as source:
         source.grab(1)
         time.sleep(0.5)  # up to 25 frames pass
         first, second = source.grab(1), source.grab(1)
@@ -238,14 +238,14 @@ def test_nothing_old_waits_in_a_cameras_buffer(camera: MjpegCamera) -> None:
 def test_what_was_buffered_while_the_stream_was_opened_is_thrown_away() -> None:
     camera = MjpegCamera(backlog=30)
     try:
-        with open_source(c.CameraSource(device=camera.url)) as source:
+        with open_source(c.CameraSourceConfig(device=camera.url)) as source:
             assert source.grab(1).image.mean() > 15, "the black frames were taken before the camera was opened"
     finally:
         camera.kill()
 
 
 def test_a_camera_that_hangs_raises_in_time_and_recovers(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSource(device=camera.url, read_timeout_ms=300)) as source:
+    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
         source.grab(1)
         camera.hangs = True
         time.sleep(0.1)
@@ -262,7 +262,7 @@ def test_a_camera_that_hangs_raises_in_time_and_recovers(camera: MjpegCamera) ->
 
 
 def test_a_camera_that_dies_and_comes_back_delivers_without_a_restart(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSource(device=camera.url, read_timeout_ms=300)) as source:
+    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
         before = source.grab(1)
         camera.kill()
         time.sleep(0.6)
@@ -285,21 +285,24 @@ def test_a_camera_that_is_not_there_says_why_and_hides_the_password(free_port: i
         ("/dev/video-none", "plugged in"),
         (63, "/dev/video63"),
     ):
-        with pytest.raises(SourceError, match=why) as caught, open_source(c.CameraSource(device=device, open_timeout_ms=1000)):
+        with pytest.raises(SourceError, match=why) as caught, open_source(c.CameraSourceConfig(device=device, open_timeout_ms=1000)):
             pass
         assert "secret" not in str(caught.value)
 
 
 def test_a_camera_of_another_size_is_refused(camera: MjpegCamera) -> None:
-    with pytest.raises(SourceError, match=r"expected 640x48.*delivers 64x48"), open_source(c.CameraSource(device=camera.url, width=640)):
+    with (
+        pytest.raises(SourceError, match=r"expected 640x48.*delivers 64x48"),
+        open_source(c.CameraSourceConfig(device=camera.url, width=640)),
+    ):
         pass
 
 
 def test_settings_that_a_stream_cannot_have_are_refused() -> None:
     for settings in (
-        c.CameraSource(device="rtsp://127.0.0.1/x", fps=10),
-        c.CameraSource(device="front camera"),
-        c.CameraSource(device="gopher://x"),
+        c.CameraSourceConfig(device="rtsp://127.0.0.1/x", fps=10),
+        c.CameraSourceConfig(device="front camera"),
+        c.CameraSourceConfig(device="gopher://x"),
     ):
         with pytest.raises(ConfigError, match="source"):
             open_source(settings)
@@ -313,7 +316,7 @@ def test_the_drivers_stamp_counts_when_it_is_of_our_clock() -> None:
 
 
 def test_synthetic_frames_tell_the_truth_and_repeat() -> None:
-    settings = c.SyntheticSource(width=64, height=48, defect_rate=0.5, seed=7)
+    settings = c.SyntheticSourceConfig(width=64, height=48, defect_rate=0.5, seed=7)
     runs = []
     for _ in range(2):
         with open_source(settings) as source:
@@ -361,7 +364,7 @@ def _kill(server: "subprocess.Popen[str]") -> None:
 def test_an_rtsp_camera_survives_its_servers_death(free_port: int) -> None:
     server = _rtsp_server(free_port)
     try:
-        settings = c.CameraSource(device=f"rtsp://127.0.0.1:{free_port}/cam", width=320, height=240, read_timeout_ms=500)
+        settings = c.CameraSourceConfig(device=f"rtsp://127.0.0.1:{free_port}/cam", width=320, height=240, read_timeout_ms=500)
         with open_source(settings) as source:
             before = source.grab(2)
             _kill(server)

@@ -38,13 +38,13 @@ def sender(port: int) -> Iterator["zmq.Socket[bytes]"]:
 
 @contextmanager
 def _timer(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
-    yield open_trigger(c.TimerTrigger(period_ms=5), 41), lambda part: None
+    yield open_trigger(c.TimerTriggerConfig(period_ms=5), 41), lambda part: None
 
 
 @contextmanager
 def _zeromq(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
     with sender(port) as push:
-        line = open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{port}"), 41)
+        line = open_trigger(c.ZeromqTriggerConfig(endpoint=f"tcp://127.0.0.1:{port}"), 41)
         yield line, lambda part: push.send(json.dumps({"part_id": str(part)}).encode())
 
 
@@ -102,7 +102,7 @@ def test_triggers_count_from_the_given_number_and_carry_when_they_fired(kind: st
 def test_waiting_ends_in_time_when_nothing_comes(kind: str, free_port: int) -> None:
     with KINDS[kind](free_port) as (line, _), line:
         if kind == "timer":
-            line = open_trigger(c.TimerTrigger(period_ms=60_000), 1)
+            line = open_trigger(c.TimerTriggerConfig(period_ms=60_000), 1)
         began = time.monotonic()
         assert line.wait(0.1) is None
         assert 0.09 < time.monotonic() - began < 0.3
@@ -117,7 +117,7 @@ def test_a_line_can_be_opened_again(kind: str, free_port: int) -> None:
 
 
 def test_the_timer_keeps_its_pace_however_late_it_is_asked() -> None:
-    with open_trigger(c.TimerTrigger(period_ms=10, count=8), 1) as line:
+    with open_trigger(c.TimerTriggerConfig(period_ms=10, count=8), 1) as line:
         fired = []
         while not line.exhausted:
             trigger = line.wait(0.1)
@@ -130,7 +130,7 @@ def test_the_timer_keeps_its_pace_however_late_it_is_asked() -> None:
 
 
 def test_a_message_that_announces_nothing_is_reported_and_the_next_one_counts(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
-    with sender(free_port) as push, open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
+    with sender(free_port) as push, open_trigger(c.ZeromqTriggerConfig(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
         bad: list[list[bytes]] = [
             [b"not json"],
             [b"\xff\xfe"],
@@ -156,7 +156,7 @@ def test_a_message_that_announces_nothing_is_reported_and_the_next_one_counts(fr
 )
 def test_a_part_whose_message_cannot_be_read_is_announced_and_refused(free_port: int, message: bytes) -> None:
     """Law 1: somebody announced it, so it gets a decision."""
-    with sender(free_port) as push, open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
+    with sender(free_port) as push, open_trigger(c.ZeromqTriggerConfig(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
         assert line.wait(0.01) is None
         push.send(message)
         push.send(b'{"part_id": 17}')
@@ -167,7 +167,7 @@ def test_a_part_whose_message_cannot_be_read_is_announced_and_refused(free_port:
 
 
 def test_a_message_may_name_the_recipe(free_port: int) -> None:
-    with sender(free_port) as push, open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
+    with sender(free_port) as push, open_trigger(c.ZeromqTriggerConfig(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
         assert line.wait(0.01) is None
         push.send(b'{"part_id": "A", "recipe": "7"}')
         push.send(b'{"part_id": "B"}')
@@ -177,7 +177,7 @@ def test_a_message_may_name_the_recipe(free_port: int) -> None:
 def test_parts_that_were_announced_while_nobody_listened_are_refused(free_port: int) -> None:
     with sender(free_port) as push:
         push.send(b'{"part_id": "A"}')
-        with open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
+        with open_trigger(c.ZeromqTriggerConfig(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
             time.sleep(0.5)  # the sender reconnects, as the station opens its cameras
             line.begin()  # type: ignore[attr-defined]
             push.send(b'{"part_id": "B"}')
@@ -188,7 +188,10 @@ def test_parts_that_were_announced_while_nobody_listened_are_refused(free_port: 
 
 
 def test_a_message_that_says_when_it_was_sent_is_refused_when_its_part_has_gone(free_port: int) -> None:
-    with sender(free_port) as push, open_trigger(c.ZeromqTrigger(endpoint=f"tcp://127.0.0.1:{free_port}", max_age_ms=5000), 1) as line:
+    with (
+        sender(free_port) as push,
+        open_trigger(c.ZeromqTriggerConfig(endpoint=f"tcp://127.0.0.1:{free_port}", max_age_ms=5000), 1) as line,
+    ):
         assert line.wait(0.01) is None
         began = time.monotonic_ns()
         for ago_s in (1.0, 90.0, -90.0):
@@ -204,9 +207,9 @@ def test_a_message_that_says_when_it_was_sent_is_refused_when_its_part_has_gone(
 def test_a_port_in_use_is_named(free_port: int) -> None:
     endpoint = f"tcp://127.0.0.1:{free_port}"
     with (
-        open_trigger(c.ZeromqTrigger(endpoint=endpoint), 1),
+        open_trigger(c.ZeromqTriggerConfig(endpoint=endpoint), 1),
         pytest.raises(TriggerError, match=endpoint),
-        open_trigger(c.ZeromqTrigger(endpoint=endpoint), 1),
+        open_trigger(c.ZeromqTriggerConfig(endpoint=endpoint), 1),
     ):
         pass
 

@@ -13,13 +13,13 @@ import numpy as np
 from edge_runtime.capture.capture import Capture
 from edge_runtime.protocols import Predictor, Sink, Source
 from edge_runtime.records import Decision, Frame, Picture, Prediction, Trigger, Verdict
-from edge_runtime.station.health import Monitor
+from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.judge import Limits
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import Model, model_thread
 from edge_runtime.station.observers import Observers
 from edge_runtime.station.products import Job, Product
-from edge_runtime.station.views import Camera, Cameras
+from edge_runtime.station.views import Viewpoint, Viewpoints
 
 MS = 1_000_000
 BUSY_MS = 300
@@ -140,7 +140,7 @@ class Recipe:
 @dataclass
 class Rig:
     station: Station
-    monitor: Monitor
+    monitor: HealthMonitor
     heard: Heard
 
 
@@ -162,11 +162,11 @@ def several(
 ) -> Iterator[Rig]:  # fmt: skip
     """A station with several cameras, by name: a source, and its recipes by key, "" among them."""
     heard = Heard()
-    monitor = Monitor(station="s", recipe="r", bundle_id="b", device="CPU")
+    monitor = HealthMonitor(station="s", recipe="r", bundle_id="b", device="CPU")
     observers = Observers(watching or {}, monitor)
     threads = [model_thread() for _ in views]
     slowest_ms = max(recipe.deadline_ms for _, recipes in views.values() for recipe in recipes.values())
-    cameras = [Camera(name, Capture(source, slowest_ms / 1e3)) for name, (source, _) in views.items()]
+    cameras = [Viewpoint(name, Capture(source, slowest_ms / 1e3)) for name, (source, _) in views.items()]
     models: dict[tuple[int, int], Model] = {}
     products = {}
     for key in next(iter(views.values()))[1]:
@@ -177,7 +177,7 @@ def several(
             jobs.append(Job(f"r{key}", f"b{key}", recipe.limits, model))
             deadline_ms = min(deadline_ms, recipe.deadline_ms)
         products[key] = Product(key, tuple(jobs), deadline_ms)
-    eyes = Cameras(cameras)
+    eyes = Viewpoints(cameras)
     station = Station("s", line, eyes, products, [*tellers, heard], observers, monitor, **more)  # type: ignore[arg-type]
     monitor.watch([station, *cameras])
     try:

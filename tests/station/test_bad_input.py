@@ -16,7 +16,7 @@ import zmq
 
 from edge_runtime import wire
 from edge_runtime.client import DecisionClient
-from edge_runtime.config.files import JournalSettings
+from edge_runtime.config.files import JournalConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Health, State, Verdict
 from edge_runtime.sinks.journal import Journal, read_decisions
@@ -221,7 +221,7 @@ def test_a_damaged_journal_stops_the_start_and_is_left_as_it_is(station_dir: Pat
 def test_a_journal_that_another_station_writes_stops_the_start(station_dir: Path) -> None:
     station = StationFile(station_dir, loop=False, period_ms=5)
     with (
-        Journal(JournalSettings(path=station_dir / "journal.sqlite"), "the other"),
+        Journal(JournalConfig(path=station_dir / "journal.sqlite"), "the other"),
         pytest.raises(SinkError, match="another station"),
     ):
         run_station(station.path)

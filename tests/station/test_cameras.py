@@ -13,7 +13,7 @@ import pytest
 
 from edge_runtime import wire
 from edge_runtime.commands.replay import expectations, list_all
-from edge_runtime.config.files import FolderSource
+from edge_runtime.config.files import FolderSourceConfig
 from edge_runtime.errors import DeviceError, SourceError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.predictor import OpenvinoPredictor
@@ -212,7 +212,7 @@ def test_a_bug_in_one_view_ends_the_station_after_the_parts_were_told(model: Ope
 def test_the_end_of_one_folder_ends_the_station_without_a_fault(
     station_dir: Path, model: OpenvinoPredictor, other_model: OpenvinoPredictor
 ) -> None:
-    folder = Folder(FolderSource(path=station_dir / "parts"))
+    folder = Folder(FolderSourceConfig(path=station_dir / "parts"))
     with folder, several(Line(every(5, 50)), {"top": at(Parts(), model, 5000), "side": at(folder, other_model, 5000)}) as r:
         assert r.station.run() == 0
         assert r.heard.verdicts == [A, A, R, A, A, R]

@@ -12,7 +12,7 @@ import zmq
 
 from edge_runtime import wire
 from edge_runtime.client import DecisionClient, Gap
-from edge_runtime.config.files import JournalSettings, PublisherSettings
+from edge_runtime.config.files import JournalConfig, PublisherConfig
 from edge_runtime.errors import ConfigError, SinkError, WireError
 from edge_runtime.records import Decision, Health, Stamps, State, Verdict
 from edge_runtime.sinks import publisher as publisher_module
@@ -35,8 +35,8 @@ def some_health(last_seq: int = 0) -> Health:
 class Told:
     """A journal and a publisher, told in the loop's order."""
 
-    def __init__(self, path: Path, endpoints: PublisherSettings) -> None:
-        self.journal = Journal(JournalSettings(path=path, commit_timeout_ms=5000.0), "cell-3")
+    def __init__(self, path: Path, endpoints: PublisherConfig) -> None:
+        self.journal = Journal(JournalConfig(path=path, commit_timeout_ms=5000.0), "cell-3")
         self.publisher = Publisher(endpoints, "cell-3", path)
 
     def __enter__(self) -> "Told":
@@ -77,7 +77,7 @@ def numbers(client: DecisionClient, count: int, timeout_s: float = 10.0) -> list
     return got
 
 
-def test_a_fresh_client_misses_nothing_from_where_it_was_entered(tmp_path: Path, endpoints: PublisherSettings) -> None:
+def test_a_fresh_client_misses_nothing_from_where_it_was_entered(tmp_path: Path, endpoints: PublisherConfig) -> None:
     with Told(tmp_path / "j.sqlite", endpoints) as station:
         station.tell(1, 3)
         with DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=30.0) as client:
@@ -86,13 +86,13 @@ def test_a_fresh_client_misses_nothing_from_where_it_was_entered(tmp_path: Path,
             assert client.receive(0.1) is None
 
 
-def test_a_client_that_was_there_first_gets_the_first_decision(tmp_path: Path, endpoints: PublisherSettings) -> None:
+def test_a_client_that_was_there_first_gets_the_first_decision(tmp_path: Path, endpoints: PublisherConfig) -> None:
     with DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=0.05) as client, Told(tmp_path / "j.sqlite", endpoints) as station:
         station.tell(1, 20)
         assert numbers(client, 20) == list(range(1, 21))
 
 
-def test_a_gap_in_the_middle_is_filled_before_what_follows(tmp_path: Path, endpoints: PublisherSettings) -> None:
+def test_a_gap_in_the_middle_is_filled_before_what_follows(tmp_path: Path, endpoints: PublisherConfig) -> None:
     with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
         station.tell(1, 2)
         assert numbers(client, 2) == [1, 2]
@@ -101,7 +101,7 @@ def test_a_gap_in_the_middle_is_filled_before_what_follows(tmp_path: Path, endpo
         assert numbers(client, 261) == list(range(3, 264))
 
 
-def test_a_lost_last_decision_is_noticed_by_the_next_health_message(tmp_path: Path, endpoints: PublisherSettings) -> None:
+def test_a_lost_last_decision_is_noticed_by_the_next_health_message(tmp_path: Path, endpoints: PublisherConfig) -> None:
     with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
         station.tell(1, 1)
         assert numbers(client, 1) == [1]
@@ -113,7 +113,7 @@ def test_a_lost_last_decision_is_noticed_by_the_next_health_message(tmp_path: Pa
         assert client.health.last_seq == 3
 
 
-def test_health_never_names_a_decision_that_was_not_published_before_it(tmp_path: Path, endpoints: PublisherSettings) -> None:
+def test_health_never_names_a_decision_that_was_not_published_before_it(tmp_path: Path, endpoints: PublisherConfig) -> None:
     with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
         station.tell(1, 1)
         station.publisher.send_health(some_health(last_seq=99))
@@ -123,7 +123,7 @@ def test_health_never_names_a_decision_that_was_not_published_before_it(tmp_path
         assert client.health.last_seq == 1
 
 
-def test_what_neither_journal_nor_memory_has_is_reported_as_a_gap(tmp_path: Path, endpoints: PublisherSettings) -> None:
+def test_what_neither_journal_nor_memory_has_is_reported_as_a_gap(tmp_path: Path, endpoints: PublisherConfig) -> None:
     with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
         station.tell(1, 1)
         station.tell(5, 6)
@@ -134,7 +134,7 @@ def test_what_neither_journal_nor_memory_has_is_reported_as_a_gap(tmp_path: Path
         assert rest == [5, 6, Gap(7, 8, "the station has them neither in its journal nor in memory"), 9]
 
 
-def test_without_a_replay_socket_a_gap_is_reported_at_once(endpoints: PublisherSettings) -> None:
+def test_without_a_replay_socket_a_gap_is_reported_at_once(endpoints: PublisherConfig) -> None:
     with Publisher(endpoints, "cell-3", None) as publisher, DecisionClient(endpoints.endpoint) as client:
         seq = 0
         first = None
@@ -148,7 +148,7 @@ def test_without_a_replay_socket_a_gap_is_reported_at_once(endpoints: PublisherS
         assert numbers(client, 2) == [Gap(seq + 1, seq + 4, "not received, and the client was given no replay socket to ask"), seq + 5]
 
 
-def test_a_subscriber_goes_on_after_the_last_decision_that_it_handled(tmp_path: Path, endpoints: PublisherSettings) -> None:
+def test_a_subscriber_goes_on_after_the_last_decision_that_it_handled(tmp_path: Path, endpoints: PublisherConfig) -> None:
     with Told(tmp_path / "j.sqlite", endpoints) as station:
         station.tell(1, 5)
     with Told(tmp_path / "j.sqlite", endpoints) as station:
@@ -157,7 +157,7 @@ def test_a_subscriber_goes_on_after_the_last_decision_that_it_handled(tmp_path: 
             assert numbers(client, 5) == [3, 4, 5, 6, 7], "without waiting for the next decision or health message"
 
 
-def test_a_station_that_starts_again_is_followed_without_a_gap(tmp_path: Path, endpoints: PublisherSettings) -> None:
+def test_a_station_that_starts_again_is_followed_without_a_gap(tmp_path: Path, endpoints: PublisherConfig) -> None:
     with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
         station.tell(1, 3)
         assert numbers(client, 3) == [1, 2, 3]
@@ -181,7 +181,7 @@ def test_a_station_that_starts_again_is_followed_without_a_gap(tmp_path: Path, e
             beats.join()
 
 
-def test_numbers_that_go_back_are_reported_and_followed(tmp_path: Path, endpoints: PublisherSettings) -> None:
+def test_numbers_that_go_back_are_reported_and_followed(tmp_path: Path, endpoints: PublisherConfig) -> None:
     with DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=0.05) as client:
         with Told(tmp_path / "old.sqlite", endpoints) as station:
             station.tell(1, 5)
@@ -198,9 +198,9 @@ def test_numbers_that_go_back_are_reported_and_followed(tmp_path: Path, endpoint
             assert numbers(client, 2) == [1, 2]
 
 
-def test_a_replay_socket_that_is_away_ends_in_a_gap_not_in_silence(tmp_path: Path, endpoints: PublisherSettings) -> None:
+def test_a_replay_socket_that_is_away_ends_in_a_gap_not_in_silence(tmp_path: Path, endpoints: PublisherConfig) -> None:
     with (
-        Publisher(PublisherSettings(endpoint=endpoints.endpoint, replay=None), "cell-3", None) as publisher,
+        Publisher(PublisherConfig(endpoint=endpoints.endpoint, replay=None), "cell-3", None) as publisher,
         DecisionClient(endpoints.endpoint, endpoints.replay, after_seq=0, give_up_s=0.5) as client,
     ):
         seq = 10
@@ -217,7 +217,7 @@ def test_a_replay_socket_that_is_away_ends_in_a_gap_not_in_silence(tmp_path: Pat
 
 
 def test_a_subscriber_that_never_reads_hurts_neither_the_station_nor_the_others(
-    tmp_path: Path, endpoints: PublisherSettings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, endpoints: PublisherConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher_module, "SNDHWM", 50)  # reached within this test, after the kernel's buffers
     big = "a long sentence " * 400
@@ -259,9 +259,9 @@ def test_a_subscriber_that_never_reads_hurts_neither_the_station_nor_the_others(
         assert time.perf_counter() - began < 2.0, "it does not keep the station from ending"
 
 
-def test_the_last_decisions_leave_before_the_socket_closes(endpoints: PublisherSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_decisions_leave_before_the_socket_closes(endpoints: PublisherConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher_module, "LINGER_MS", 5000)  # these are more than a station has at its end, on a busy test machine
-    publisher = Publisher(PublisherSettings(endpoint=endpoints.endpoint, replay=None), "cell-3", None)
+    publisher = Publisher(PublisherConfig(endpoint=endpoints.endpoint, replay=None), "cell-3", None)
     with DecisionClient(endpoints.endpoint) as client, publisher:
         seq = 0
         while client.receive(0.05) is None:  # nobody says when a subscription has arrived
@@ -276,7 +276,7 @@ def test_the_last_decisions_leave_before_the_socket_closes(endpoints: PublisherS
 
 @pytest.mark.parametrize("takes_s", [0.01, 0.7])
 def test_a_journal_that_is_read_slowly_or_fails_once_costs_no_decision(
-    tmp_path: Path, endpoints: PublisherSettings, monkeypatch: pytest.MonkeyPatch, takes_s: float
+    tmp_path: Path, endpoints: PublisherConfig, monkeypatch: pytest.MonkeyPatch, takes_s: float
 ) -> None:
     """Slower than a question is repeated; and what the station then has in memory alone says nothing of what is missing in it."""
     reads = []
@@ -298,7 +298,7 @@ def test_a_journal_that_is_read_slowly_or_fails_once_costs_no_decision(
         assert len(reads) <= 12, "asked again and again for what was on its way"
 
 
-def test_decisions_that_come_twice_are_handed_on_once(tmp_path: Path, endpoints: PublisherSettings) -> None:
+def test_decisions_that_come_twice_are_handed_on_once(tmp_path: Path, endpoints: PublisherConfig) -> None:
     with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
         station.tell(1, 3)
         for seq in (1, 2, 3, 2, 6):
@@ -313,7 +313,7 @@ def test_an_address_that_zeromq_does_not_understand_is_named() -> None:
 
 
 @pytest.fixture
-def dealer(endpoints: PublisherSettings) -> Iterator["zmq.Socket[bytes]"]:
+def dealer(endpoints: PublisherConfig) -> Iterator["zmq.Socket[bytes]"]:
     with zmq.Context() as context, context.socket(zmq.DEALER) as sock:
         sock.linger = 0
         assert endpoints.replay is not None
@@ -321,7 +321,7 @@ def dealer(endpoints: PublisherSettings) -> Iterator["zmq.Socket[bytes]"]:
         yield sock
 
 
-def test_garbage_on_the_replay_socket_is_ignored(tmp_path: Path, endpoints: PublisherSettings, dealer: "zmq.Socket[bytes]") -> None:
+def test_garbage_on_the_replay_socket_is_ignored(tmp_path: Path, endpoints: PublisherConfig, dealer: "zmq.Socket[bytes]") -> None:
     with Told(tmp_path / "j.sqlite", endpoints) as station:
         station.tell(1, 2)
         dealer.send(b"\xff garbage")
@@ -335,7 +335,7 @@ def test_garbage_on_the_replay_socket_is_ignored(tmp_path: Path, endpoints: Publ
         assert station.publisher.problem is None
 
 
-def test_decisions_that_the_journal_does_not_have_come_from_memory(endpoints: PublisherSettings, dealer: "zmq.Socket[bytes]") -> None:
+def test_decisions_that_the_journal_does_not_have_come_from_memory(endpoints: PublisherConfig, dealer: "zmq.Socket[bytes]") -> None:
     with Publisher(endpoints, "cell-3", None) as publisher:
         for seq in range(1, 4):
             publisher.put(a_decision(seq))
@@ -344,7 +344,7 @@ def test_decisions_that_the_journal_does_not_have_come_from_memory(endpoints: Pu
         assert [d.seq for d in wire.decode_reply(dealer.recv()).decisions] == [2, 3]
 
 
-def test_a_publisher_that_is_no_station_is_an_error_for_the_listener(endpoints: PublisherSettings) -> None:
+def test_a_publisher_that_is_no_station_is_an_error_for_the_listener(endpoints: PublisherConfig) -> None:
     with zmq.Context() as context, context.socket(zmq.PUB) as other, DecisionClient(endpoints.endpoint) as client:
         other.bind(endpoints.endpoint)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.capture.capture import Capture
-from edge_runtime.config.files import FolderSource
+from edge_runtime.config.files import FolderSourceConfig
 from edge_runtime.errors import DeviceError, SinkError, TriggerError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.predictor import OpenvinoPredictor
@@ -21,7 +21,7 @@ from tests.station.rig import BUSY_MS, A, F, Failing, Line, Parts, R, Wrapped, e
 
 def test_six_parts_get_six_verdicts_in_order_with_their_own_timing(station_dir: Path, model: OpenvinoPredictor) -> None:
     """Law 1: one trigger, one decision, in order."""
-    with Folder(FolderSource(path=station_dir / "parts")) as folder, rig(Line(every(5, 6)), folder, model) as r:
+    with Folder(FolderSourceConfig(path=station_dir / "parts")) as folder, rig(Line(every(5, 6)), folder, model) as r:
         assert r.station.run() == 0
         assert r.heard.verdicts == [A, A, R, A, A, R]
         assert r.heard.seqs == [1, 2, 3, 4, 5, 6]
@@ -33,7 +33,7 @@ def test_six_parts_get_six_verdicts_in_order_with_their_own_timing(station_dir: 
 
 
 def test_the_end_of_a_folder_ends_the_station_without_a_fault(station_dir: Path, model: OpenvinoPredictor) -> None:
-    with Folder(FolderSource(path=station_dir / "parts")) as folder, rig(Line(every(5, 50)), folder, model) as r:
+    with Folder(FolderSourceConfig(path=station_dir / "parts")) as folder, rig(Line(every(5, 50)), folder, model) as r:
         assert r.station.run() == 0
         assert len(r.heard.decisions) == 6
         assert F not in r.heard.verdicts

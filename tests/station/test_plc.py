@@ -131,7 +131,7 @@ def test_the_plc_chooses_the_recipe_of_each_part(station_dir: Path) -> None:
 
 
 def test_a_line_without_acknowledge_ejects_by_pulses(station_dir: Path) -> None:
-    settings = trigger_of("modbus", pulse=c.PulseSettings(delay_ms=150, width_ms=30))
+    settings = trigger_of("modbus", pulse=c.PulseConfig(delay_ms=150, width_ms=30))
     with SimulatedPlc(settings, parts_per_minute=600, count=12) as plc, station(station_dir, settings):
         assert plc.wait_finished(60)
         until(lambda: len(plc.pulses) == 12)

@@ -26,7 +26,7 @@ def spotted() -> np.ndarray:
     return image
 
 
-def seen(station_dir: Path, threshold: float) -> p.View:
+def seen(station_dir: Path, threshold: float) -> p.Screen:
     """What the operator's window was sent of a station whose recipe has this threshold."""
     for file in (station_dir / "parts").iterdir():
         file.unlink()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_runtime.config.files import ModbusTrigger, PlcTrigger, PulseSettings
+from edge_runtime.config.files import ModbusTriggerConfig, PlcTrigger, PulseConfig
 from edge_runtime.errors import TriggerError
 from edge_runtime.plc.defaults import default_trigger
 from edge_runtime.plc.tags import Value
@@ -188,7 +188,7 @@ def test_a_plc_that_was_off_goes_on_where_it_was(settings: PlcTrigger) -> None:
 def test_pulses_are_measured() -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        pulsed = default_trigger("modbus", port=s.getsockname()[1], pulse=PulseSettings(width_ms=100, delay_ms=200))
+        pulsed = default_trigger("modbus", port=s.getsockname()[1], pulse=PulseConfig(width_ms=100, delay_ms=200))
     with SimulatedPlc(pulsed, parts_per_minute=6000, count=1) as plc:
         part = announced(plc)
         scans(plc, 0.1)
@@ -207,7 +207,7 @@ def test_without_optional_signals_results_are_read_in_turn() -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         full = default_trigger("modbus", port=s.getsockname()[1])
-    few = ModbusTrigger(
+    few = ModbusTriggerConfig(
         inputs=type(full.inputs)(trigger="coil:0"), outputs=type(full.outputs)(accept="coil:16", reject="coil:17"), port=full.port
     )
     from pymodbus.client import ModbusTcpClient

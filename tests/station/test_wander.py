@@ -14,7 +14,7 @@ import pytest
 
 from edge_runtime.commands.check import check_station
 from edge_runtime.commands.status import lines_of
-from edge_runtime.config.files import PublisherSettings, load_station
+from edge_runtime.config.files import PublisherConfig, load_station
 from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.model.manifest import Envelope, Wander
 from edge_runtime.records import Health, State
@@ -27,7 +27,7 @@ ENVELOPE = Envelope(
 )
 
 
-def write(folder: Path, bundle: Path, endpoints: PublisherSettings, gain: float, envelope: Envelope | None = ENVELOPE) -> Path:
+def write(folder: Path, bundle: Path, endpoints: PublisherConfig, gain: float, envelope: Envelope | None = ENVELOPE) -> Path:
     """A station file whose parts are drawn `gain` times as bright as those that its bundle was taught."""
     own = folder / "bundle"
     shutil.copytree(bundle, own)
@@ -65,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_dimmed_lamp_is_told_by_name(folder: Path, tiny_bundle: Path, endpoints: PublisherSettings) -> None:
+def test_a_dimmed_lamp_is_told_by_name(folder: Path, tiny_bundle: Path, endpoints: PublisherConfig) -> None:
     health = run_until(write(folder, tiny_bundle, endpoints, 0.85), lambda h: any("taught" in p for p in h.problems))
     assert health.state is State.DEGRADED
     assert any("% darker than taught; from 9 % on good parts are rejected." in p for p in health.problems)
@@ -74,18 +74,18 @@ def test_a_dimmed_lamp_is_told_by_name(folder: Path, tiny_bundle: Path, endpoint
     assert "darker than taught" in said and "as bright" in said
 
 
-def test_a_line_as_it_was_taught_is_silent(folder: Path, tiny_bundle: Path, endpoints: PublisherSettings) -> None:
+def test_a_line_as_it_was_taught_is_silent(folder: Path, tiny_bundle: Path, endpoints: PublisherConfig) -> None:
     health = run_until(write(folder, tiny_bundle, endpoints, 1.0), lambda h: h.sight is not None and h.sight.parts == 50)
     assert health.sight is not None and health.sight.parts == 50
     assert not [p for p in health.problems if "taught" in p]
 
 
-def test_a_bundle_without_an_envelope_is_not_looked_at(folder: Path, tiny_bundle: Path, endpoints: PublisherSettings) -> None:
+def test_a_bundle_without_an_envelope_is_not_looked_at(folder: Path, tiny_bundle: Path, endpoints: PublisherConfig) -> None:
     file = write(folder, tiny_bundle, endpoints, 0.5, envelope=None)
     health = run_until(file, lambda h: h.counts["ACCEPT"] > 30)
     assert health.sight is None and health.counts["ACCEPT"] > 30 and not [p for p in health.problems if "taught" in p]
 
 
-def test_check_says_how_far_the_line_may_wander(folder: Path, tiny_bundle: Path, endpoints: PublisherSettings) -> None:
+def test_check_says_how_far_the_line_may_wander(folder: Path, tiny_bundle: Path, endpoints: PublisherConfig) -> None:
     found = {f.what: f for f in check_station(write(folder, tiny_bundle, endpoints, 1.0))}
     assert found["envelope"].ok and found["envelope"].sentence == "the line may wander: shift 2 % or more"

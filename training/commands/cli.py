@@ -112,7 +112,7 @@ def fit(
     need_extra()
     from training.calibrate.rules import Rule
     from training.data.dataset import load_dataset, read_names, refuse_none_left
-    from training.fitting.options import Lesson, learns
+    from training.fitting.options import FitOptions, learns
     from training.fitting.proof import prove
     from training.fitting.remedies import steadied
     from training.fitting.teach import teach
@@ -160,7 +160,7 @@ def fit(
     elif false_reject_rate is not None:
         rule = Rule(kind="conformal" if conformal else "false_reject_rate", target=false_reject_rate)
     some = "padim" if method == "auto" else method  # until the images were seen; auto takes a method that is computed as padim is
-    lesson = Lesson(
+    lesson = FitOptions(
         some, preset, _parameters(set_ or []), backbone, weights, seed, rule,
         augment=varied, outliers=source, minutes=minutes, resume=resume, keep_odd=keep_odd,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from training.core.places import check_file
 
 if TYPE_CHECKING:
     from edge_runtime.model.manifest import Metrics
-    from training.judging.evaluate import Report
+    from training.judging.evaluate import EvaluationReport
 
 
 def evaluate(
@@ -164,7 +164,7 @@ def _show_odd(run_path: Path, data: Path, out: Path | None, as_json: bool) -> No
         say(f"wrote {out}: {drawn} of them, each as it is and with its heat map")
 
 
-def _print_report(report: "Report") -> None:
+def _print_report(report: "EvaluationReport") -> None:
     m = report.metrics
     table = Table(title=None, box=None, pad_edge=False)
     for name, justify in (("kind", "left"), ("images", "right"), ("rejected", "right"), ("AUROC", "right"), ("regions found", "right")):

@@ -97,7 +97,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LearningResult:
     """How the learning went."""
 
     steps: int
@@ -117,7 +117,7 @@ def learn(
     checkpoint: Checkpoint | None = None,
     progress: Progress = silent,
     what: str = "learning",
-) -> Outcome:
+) -> LearningResult:
     """Run gradient steps until the steps, the time, or the patience end; `task.module` then has the best weights, in eval mode.
 
     The time budget sets the course: the learning rate falls with the share of the time (or of the steps) that is spent. A course that is
@@ -180,7 +180,7 @@ def learn(
     task.module.load_state_dict(state.weights)
     task.module.eval()
     progress(what, 1000, 1000)
-    return Outcome(state.step, state.best_step, state.best, ended, state.seconds)
+    return LearningResult(state.step, state.best_step, state.best, ended, state.seconds)
 
 
 def hold_out(n: int, seed: int, share: float = HELD_OUT_SHARE) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -79,7 +79,7 @@ def workplace(out: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def put(folder: Path, out: Path) -> None:
+def move_into_place(folder: Path, out: Path) -> None:
     """Bring a finished folder to `out`, on the same file system; what stood there goes only then. Raises OSError.
 
     Whoever looks at `out` meanwhile, or after an end at any moment, finds the old or the new one, whole.

@@ -15,7 +15,7 @@ from training.calibrate.rules import Scores
 from training.core.backbones import Backbone
 from training.core.base import Features, Head, LevelShape, Outliers, Progress, silent
 from training.core.checkpoint import Checkpoint
-from training.core.learn import HELD_OUT_SHARE, Network, Outcome, Schedule, TrainedHead, hold_out, learn
+from training.core.learn import HELD_OUT_SHARE, LearningResult, Network, Schedule, TrainedHead, hold_out, learn
 from training.core.memory import IN_MEMORY_BYTES, room
 from training.methods.table import METHODS, make_head
 
@@ -110,14 +110,14 @@ class Fitted:
     held_out: Scores
     images: npt.NDArray[np.intp]
     """Which of the features' images `held_out` is of: all where heads were cross-fitted, else those that were never learnt from."""
-    outcome: Outcome | None
+    outcome: LearningResult | None
     """Of a head that learns by gradient steps."""
     painted: Scores | None = None
     """Of painted defects, each by a head that did not see its image without."""
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class LearningOptions:
     """How a head that learns by gradient steps is to learn; one that is computed needs none of it."""
 
     outliers: Outliers | None = None
@@ -140,7 +140,7 @@ def fit_held_out(
     seed: int,
     *,
     folds: int | None = None,
-    course: Course | None = None,
+    course: LearningOptions | None = None,
     painted: Painted | None = None,
     progress: Progress = silent,
 ) -> Fitted:
@@ -157,11 +157,11 @@ def fit_held_out(
         fitted = fit_head(method, params, level_shapes, features, prepare, seed, progress)
         held_out, found = cross_fit(method, params, level_shapes, features, prepare, seed, folds, progress, painted, fitted)
         return Fitted(fitted, held_out, np.arange(features.n_images), None, found)
-    course = course or Course()
+    course = course or LearningOptions()
     learnt, held = hold_out(features.n_images, seed)
     valid = valid_views(prepare, head.grid_hw)
     seen, unseen = features.of_images(learnt, varied=True), features.of_images(held, varied=False)
-    outcome: Outcome | None = None
+    outcome: LearningResult | None = None
     if course.learnt is not None:
         head.load_state_dict(course.learnt.state_dict())
         head.prepare(seen, unseen, valid)

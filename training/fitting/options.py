@@ -16,7 +16,7 @@ from training.pictures.material import SYNTHETIC, OutlierSource
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class FitOptions:
     """What to teach, beside the data."""
 
     method: str
@@ -56,7 +56,7 @@ def check_enough(method: str, n_good: int) -> None:
         raise DataError(f"{method}: expected at least {least} good images, found {n_good}; {way}")
 
 
-def outlier_source(lesson: Lesson, own: int = 0) -> OutlierSource | None:
+def outlier_source(lesson: FitOptions, own: int = 0) -> OutlierSource | None:
     """What bad parts a lesson learns from; `own`: how many its data hold in their training split.
 
     Raises ConfigError where it takes none, DataError where it needs some.
@@ -72,7 +72,7 @@ def outlier_source(lesson: Lesson, own: int = 0) -> OutlierSource | None:
     return source or OutlierSource(synthetic=0 if own else SYNTHETIC)
 
 
-def resolve(lesson: Lesson) -> tuple[tuple[int, ...], dict[str, Any]]:
+def resolve(lesson: FitOptions) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Strides and full parameters of a lesson. Raises ConfigError for a method, preset or parameter that does not exist."""
     make_params(lesson.method, lesson.overrides)
     presets = METHODS[lesson.method].presets

@@ -1,7 +1,7 @@
 """Whether what a lesson asks for can be had, before any image is read: the backbone's name, its weights, the method's parameters."""
 
 from training.core.backbones import Backbone, BackboneSpec, build_backbone, refuse_unknown, resolve_name
-from training.fitting.options import Lesson, resolve
+from training.fitting.options import FitOptions, resolve
 from training.methods.distil import load_teacher
 from training.methods.efficientad import EfficientadNetwork
 from training.methods.table import make_head, make_network
@@ -10,7 +10,7 @@ _SIDE = 256
 """Of the pictures that parameters are tried on; what only another size would refuse is told later."""
 
 
-def prove(lesson: Lesson) -> None:
+def prove(lesson: FitOptions) -> None:
     """Raises ConfigError for a method, parameter or backbone that cannot be, DataError for weights that cannot be read or do not fit."""
     strides, values = resolve(lesson)
     name = resolve_name(lesson.backbone)

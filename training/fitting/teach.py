@@ -24,7 +24,7 @@ from training.calibrate.rules import HeldOut, apply_rule, check_bad, check_rule,
 from training.core.backbones import Backbone, BackboneSpec, build_backbone, resolve_name
 from training.core.base import Progress, silent
 from training.core.checkpoint import Checkpoint
-from training.core.learn import Network, Outcome, Pictures, Schedule, TrainedHead, device, hold_out, learn
+from training.core.learn import LearningResult, Network, Pictures, Schedule, TrainedHead, device, hold_out, learn
 from training.core.memory import check_memory, room
 from training.core.places import nearest_folder
 from training.data.dataset import Dataset, inputs
@@ -34,8 +34,8 @@ from training.data.taught import unlearnt
 from training.fitting.estimate import TORCH, about, fit_seconds, pace_of
 from training.fitting.heads import (  # fmt: skip
     BackboneFn,
-    Course,
     Fitted,
+    LearningOptions,
     extract_features,
     fit_held_out,
     folds_of,
@@ -43,7 +43,7 @@ from training.fitting.heads import (  # fmt: skip
     torch_backbone_fn,
 )
 from training.fitting.odd import screen
-from training.fitting.options import Lesson, check_enough, learns, outlier_source, resolve
+from training.fitting.options import FitOptions, check_enough, learns, outlier_source, resolve
 from training.fitting.recalibrate import score_samples
 from training.fitting.weigh import weigh, without_variations
 from training.methods.table import METHODS, make_head, make_network  # fmt: skip
@@ -64,7 +64,7 @@ class _Taught:
     fitted: Fitted
     held: npt.NDArray[np.intp]
     """Positions of the training images that `fitted.held_out` is of."""
-    outcome: Outcome | None
+    outcome: LearningResult | None
     bad: OutlierPictures | None
     dataset: Dataset
     """What was learnt from: without images that were set apart."""
@@ -74,7 +74,7 @@ class _Taught:
     odd: tuple[str, ...] = ()
 
 
-def teach(dataset: Dataset, lesson: Lesson, out: Path, *, force: bool = False, progress: Progress = silent,
+def teach(dataset: Dataset, lesson: FitOptions, out: Path, *, force: bool = False, progress: Progress = silent,
           say: Say = lambda text: None, backbone_fn: MakeBackboneFn = torch_backbone_fn,
           left_out: tuple[str, ...] = ()) -> Run:  # fmt: skip
     """Fit, calibrate, write the run directory.
@@ -147,7 +147,7 @@ class _Teaching:
     """Holds what the stages share."""
 
     def __init__(
-        self, dataset: Dataset, lesson: Lesson, strides: tuple[int, ...], params: dict[str, Any], source: OutlierSource | None,
+        self, dataset: Dataset, lesson: FitOptions, strides: tuple[int, ...], params: dict[str, Any], source: OutlierSource | None,
         out: Path, progress: Progress, say: Say, backbone_fn: MakeBackboneFn,
     ) -> None:  # fmt: skip
         self.dataset, self.lesson, self.params, self.source, self.progress, self.say = dataset, lesson, params, source, progress, say
@@ -212,7 +212,7 @@ class _Teaching:
         if bad is not None:
             levels = extract_features(run_backbone, iter(bad.images), len(bad), shapes, scratch=self.scratch, progress=self.progress).levels
             outliers = bad.outliers(levels, blank.grid_hw)
-        course = Course(outliers, self.schedule, self._checkpoint(bad) if isinstance(blank, TrainedHead) else None)
+        course = LearningOptions(outliers, self.schedule, self._checkpoint(bad) if isinstance(blank, TrainedHead) else None)
         self.progress(f"fitting {lesson.method}", 0, 1)
         fitted = fit_held_out(lesson.method, self.params, shapes, features, prepare, lesson.seed, course=course, progress=self.progress)
         self.progress(f"fitting {lesson.method}", 1, 1)
@@ -334,7 +334,7 @@ def tools() -> dict[str, str]:
     }
 
 
-def _learning(outcome: Outcome, lesson: Lesson, sha256: Sequence[str]) -> Learning:
+def _learning(outcome: LearningResult, lesson: FitOptions, sha256: Sequence[str]) -> Learning:
     where = "cpu" if METHODS[lesson.method].network is None else str(device())  # a head over features is too small for a GPU
     return Learning(
         steps=outcome.steps, best_step=outcome.best_step, best_loss=outcome.best, ended=outcome.ended,

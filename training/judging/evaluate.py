@@ -77,7 +77,7 @@ class KindRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class EvaluationReport:
     """An evaluation."""
 
     metrics: Metrics
@@ -183,7 +183,7 @@ def auroc_of(scored: Scored, kinds: Sequence[str]) -> float | None:
     return float(roc_auc_score(bad[rows], scored.scores.score[rows])) if bad.any() and scored.is_good.any() else None
 
 
-def evaluate_run(run: Run, dataset: Dataset, progress: Progress = silent) -> Report:
+def evaluate_run(run: Run, dataset: Dataset, progress: Progress = silent) -> EvaluationReport:
     """Of a run, in torch. `dataset` must have been loaded against the run's input. Raises DataError."""
     scored = score_dataset(
         run.predictor(),
@@ -195,7 +195,7 @@ def evaluate_run(run: Run, dataset: Dataset, progress: Progress = silent) -> Rep
     return _report(scored, run.info.threshold, run.info.dataset)
 
 
-def evaluate_bundle(bundle: ModelBundle, dataset: Dataset, device: str = "CPU", progress: Progress = silent) -> Report:
+def evaluate_bundle(bundle: ModelBundle, dataset: Dataset, device: str = "CPU", progress: Progress = silent) -> EvaluationReport:
     """Of a bundle, through edge_runtime's own predictor and regions on `device`. Raises DataError, BundleError, DeviceError."""
     manifest = bundle.manifest
     mask = None if manifest.input.ignore_mask is None else read_mask(bundle.directory / manifest.input.ignore_mask)
@@ -206,7 +206,7 @@ def evaluate_bundle(bundle: ModelBundle, dataset: Dataset, device: str = "CPU", 
     return _report(scored, manifest.threshold, manifest.dataset)
 
 
-def _report(scored: Scored, threshold: Threshold, taught: records.Dataset) -> Report:
+def _report(scored: Scored, threshold: Threshold, taught: records.Dataset) -> EvaluationReport:
     metrics = measure(scored, threshold.value)
     seen = len(taught_on([s for s in scored.samples if s.is_good], taught))
     notes = []
@@ -225,7 +225,7 @@ def _report(scored: Scored, threshold: Threshold, taught: records.Dataset) -> Re
             f"{len(scored.unmasked)} defective images have no mask, or an empty one"
             f" (the first: {scored.unmasked[0].path}): they count as images, not by their pixels"
         )
-    return Report(
+    return EvaluationReport(
         metrics,
         by_kind(scored, threshold.value, taught.bad_kinds),
         tuple(notes),

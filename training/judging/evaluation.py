@@ -7,7 +7,7 @@ import msgspec
 
 from edge_runtime.model.manifest import Metrics
 from training.data.layout import GOOD
-from training.judging.evaluate import Report
+from training.judging.evaluate import EvaluationReport
 
 
 class KindFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ class Evaluation(Metrics, frozen=True, kw_only=True):
     """What makes the figures flatter, and what did not count."""
 
 
-def evaluation_of(report: Report) -> Evaluation:
+def evaluation_of(report: EvaluationReport) -> Evaluation:
     """Everything that a report holds, for a program."""
     m, scored = report.metrics, report.scored
     assert m.threshold is not None

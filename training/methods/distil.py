@@ -25,7 +25,7 @@ from edge_runtime.model.preprocess import Preprocessor
 from training.core.backbones import Backbone, build_backbone, resolve_name
 from training.core.base import Progress, silent
 from training.core.checkpoint import Checkpoint, save_tensors
-from training.core.learn import Outcome, Pictures, Schedule, Task, device, hold_out, learn, seeded
+from training.core.learn import LearningResult, Pictures, Schedule, Task, device, hold_out, learn, seeded
 from training.core.places import prove
 
 STRIDES = (8, 16)
@@ -213,7 +213,7 @@ class DistilTask(Task):
 def make_teacher(
     spec: PdnSpec, backbone: Backbone, pictures: Pictures, seed: int, *, steps: int = STEPS, batch: int = BATCH, rate: float = 2e-3,
     schedule: Schedule | None = None, checkpoint: Checkpoint | None = None, progress: Progress = silent,
-) -> tuple[Pdn, Outcome]:  # fmt: skip
+) -> tuple[Pdn, LearningResult]:  # fmt: skip
     """A teacher that says of each patch what `backbone` (at STRIDES) says of it. Raises DataError for fewer than two pictures."""
     rows, held = hold_out(len(pictures), seed)
     good = Pictures(pictures.images, pictures.rows[rows], pictures.distort)
@@ -229,7 +229,7 @@ def make_teacher(
 def distil(
     folder: Path, out: Path, spec: PdnSpec, *, backbone: str, weights: Path | None = None, image_size: int = 256, seed: int = 0,
     minutes: float | None = None, resume: bool = False, progress: Progress = silent,
-) -> Outcome:  # fmt: skip
+) -> LearningResult:  # fmt: skip
     """Write a teacher learnt on all pictures below `folder` to `out` (.safetensors). Its checkpoint stays beside it, for a longer course.
 
     Raises DataError for pictures that are too few or unreadable, for weights that do not fit, and where `out` cannot be written.

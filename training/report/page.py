@@ -29,7 +29,7 @@ from training.core.places import check_file
 from training.data.dataset import Dataset, load_dataset
 from training.judging.acceptance import LEAST_REAL, default_criteria, judge_acceptance
 from training.judging.envelope_figure import envelope_chart, envelope_sentences
-from training.judging.evaluate import Predict, Report, Scored, evaluate_bundle, evaluate_run, measure
+from training.judging.evaluate import EvaluationReport, Predict, Scored, evaluate_bundle, evaluate_run, measure
 from training.judging.telling import Better, best_within
 from training.report.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Array, Axis, Group, curve, histograms
 from training.report.gallery import Picks, Shot, as_shot, develop, heat_css, odd_samples, pick, shoot
@@ -77,7 +77,7 @@ class Subject:
     """Scores of held-out good images; a bundle does not carry them."""
     envelope: Envelope | None
     """How far the line may stray; of a bundle whose build measured it."""
-    evaluate: Callable[[Dataset, Progress], Report]
+    evaluate: Callable[[Dataset, Progress], EvaluationReport]
     predictor: Callable[[], Any]
     """A context manager that gives a Predict."""
     acceptance: Acceptance | None = None
@@ -136,7 +136,7 @@ def write_report(
     allow_duplicates: bool = False,
     dataset: Dataset | None = None,
     progress: Progress = silent,
-) -> Report:
+) -> EvaluationReport:
     """Measure a run or a bundle on `data` and write the page to `out`, whole or not at all.
 
     Args:
@@ -291,7 +291,9 @@ def _shots(predict: Predict, subject: Subject, scored: Scored, picks: Picks, lin
     return found
 
 
-def _render(subject: Subject, report: Report, dataset: Dataset, line: float, picks: Picks, shots: dict[str, list[Shot]], bench: Any) -> str:
+def _render(
+    subject: Subject, report: EvaluationReport, dataset: Dataset, line: float, picks: Picks, shots: dict[str, list[Shot]], bench: Any
+) -> str:
     scored, stated = report.scored, subject.threshold.value
     groups = groups_of(subject, scored)
     axis = Axis.over(np.concatenate([g.scores for g in groups]), stated)
@@ -377,7 +379,7 @@ def _curves(scored: Scored, m: Metrics, stated: float, line: float) -> list[tupl
     return [("ROC", roc, m.image_auroc), ("Precision and recall", pr, m.image_ap)]
 
 
-def _caveats(subject: Subject, report: Report) -> list[tuple[str, str]]:
+def _caveats(subject: Subject, report: EvaluationReport) -> list[tuple[str, str]]:
     """(badge, sentence) of what makes figures at the threshold flatter, or rest on what is no photograph."""
     t = subject.threshold
     found = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from edge_runtime.config.files import PublisherSettings
+from edge_runtime.config.files import PublisherConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sockets import bind
@@ -24,7 +24,7 @@ def test_the_station_s_group_may_connect_to_an_ipc_socket_whatever_the_service_s
 
 
 @pytest.mark.parametrize("which", ["endpoint", "replay"])
-def test_a_port_in_use_is_named_with_its_key(tmp_path: Path, endpoints: PublisherSettings, which: str) -> None:
+def test_a_port_in_use_is_named_with_its_key(tmp_path: Path, endpoints: PublisherConfig, which: str) -> None:
     taken = getattr(endpoints, which)
     with zmq.Context() as context, context.socket(zmq.REP) as other:
         other.bind(taken)
@@ -35,7 +35,7 @@ def test_a_port_in_use_is_named_with_its_key(tmp_path: Path, endpoints: Publishe
 
 
 def test_an_ipc_path_of_a_running_station_is_not_taken_over(tmp_path: Path) -> None:
-    settings = PublisherSettings(endpoint=f"ipc://{tmp_path}/pub", replay=None)
+    settings = PublisherConfig(endpoint=f"ipc://{tmp_path}/pub", replay=None)
     with Publisher(settings, "s", None), pytest.raises(SinkError, match="in use"), Publisher(settings, "s", None):
         pass
     with Publisher(settings, "s", None):  # a path left behind by a station that ended is no hindrance
@@ -52,5 +52,5 @@ def test_an_ipc_path_of_a_running_station_is_not_taken_over(tmp_path: Path) -> N
     ],
 )
 def test_an_endpoint_that_cannot_be_bound_says_why(endpoint: str, hint: str) -> None:
-    with pytest.raises(SinkError, match=hint), Publisher(PublisherSettings(endpoint=endpoint, replay=None), "s", None):
+    with pytest.raises(SinkError, match=hint), Publisher(PublisherConfig(endpoint=endpoint, replay=None), "s", None):
         pass

@@ -19,7 +19,7 @@ from export import child
 from export.build import convert
 from export.build.workshop import SharedWorkshop
 from training.core.backbones import DEFAULT_BACKBONE, Backbone
-from training.fitting.options import Lesson, resolve
+from training.fitting.options import FitOptions, resolve
 from training.methods.table import METHODS
 
 SIDE = 64
@@ -87,11 +87,11 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_dir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that `lineside-train fit` would have made."""
     from training.data.dataset import load_dataset
-    from training.fitting.options import Lesson
+    from training.fitting.options import FitOptions
     from training.fitting.teach import teach
 
     out = tmp_path_factory.mktemp("runs") / "rings"
-    teach(load_dataset(data_dir, image_size=str(SIDE)), Lesson("padim"), out)
+    teach(load_dataset(data_dir, image_size=str(SIDE)), FitOptions("padim"), out)
     return out
 
 
@@ -101,7 +101,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> SharedWorkshop:
 
     An export that shares nothing is `int8` of test_build.
     """
-    strides = {s for method, known in METHODS.items() if known.network is None for s in resolve(Lesson(method))[0]}
+    strides = {s for method, known in METHODS.items() if known.network is None for s in resolve(FitOptions(method))[0]}
     return SharedWorkshop(DEFAULT_BACKBONE, sorted(strides | {8, 16}), None, SIDE, SIDE, tmp_path_factory.mktemp("workshop"))
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from edge_runtime.model.bundle import ModelBundle
-from export.build.build import Options, build
+from export.build.build import BuildOptions, build
 from export.build.workshop import SharedWorkshop
 from tests.unit.export.conftest import draw, draw_mask
 from training.data.dataset import load_dataset
-from training.fitting.options import Lesson, learns
+from training.fitting.options import FitOptions, learns
 from training.fitting.teach import teach
 from training.judging.evaluate import evaluate_bundle, evaluate_run
 from training.methods.table import METHODS
@@ -48,7 +48,7 @@ def test_a_method_becomes_a_bundle_that_scores_as_its_manifest_says(
 ) -> None:
     dataset = load_dataset(data_dir, image_size="64", allow_duplicates=True)
     takes_bad = METHODS[method].outliers != "none"
-    lesson = Lesson(
+    lesson = FitOptions(
         method, overrides=SMALL.get(method, {}), outliers=bad_parts if takes_bad else None, minutes=0.03 if learns(method) else None,
         augment=VARIED if method == "padim" else None, preset=PRESET.get(method, "fast"),
     )  # fmt: skip
@@ -58,7 +58,7 @@ def test_a_method_becomes_a_bundle_that_scores_as_its_manifest_says(
     assert len(run.held_out.images) == (5 if learns(method) else 24)
 
     report = build(
-        run, tmp_path / "bundle", None, Options("int8", band=WIDE, budget=WIDE, envelope=False), workshop=workshop, dataset=dataset
+        run, tmp_path / "bundle", None, BuildOptions("int8", band=WIDE, budget=WIDE, envelope=False), workshop=workshop, dataset=dataset
     )
     assert report.score_difference < 1e-3  # torch and its own FP32 graph agree
     bundle = ModelBundle.open(report.out)

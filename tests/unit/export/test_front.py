@@ -12,7 +12,7 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError, NotAccepted, ParityError
 from edge_runtime.model.bundle import ModelBundle
 from export import front
-from export.build.build import Report, build
+from export.build.build import BuildReport, build
 from export.build.workshop import SharedWorkshop
 from export.cli import show_report
 from export.front import Request, make_release, verdict
@@ -67,7 +67,7 @@ def test_page_terminal_and_refusal_speak_of_the_one_model_that_would_ship_and_ho
 ) -> None:
     """Six bad parts cannot show 1 % at 99 % confidence, whatever they score."""
     monkeypatch.setattr(front, "build", partial(build, workshop=workshop))
-    built: list[Report] = []
+    built: list[BuildReport] = []
     asked = parse_accept("misses <= 1 %, rejects <= 50 %, confidence 99 %")
     request = Request(tmp_path / "rings", image_size="64", allow_duplicates=True, accept=asked)
     with pytest.raises(NotAccepted) as refusal:

@@ -10,9 +10,9 @@ from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.regions import find_regions
 from edge_runtime.model.tiles import parse_tiles
 from edge_runtime.records import Frame
-from export.build.build import Options, build
+from export.build.build import BuildOptions, build
 from training.data.dataset import load_dataset
-from training.fitting.options import Lesson
+from training.fitting.options import FitOptions
 from training.fitting.teach import teach
 from training.runs import load_run
 
@@ -35,8 +35,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
     for seed in range(8):
         cv2.imwrite(str(root / "data" / f"{seed}.bmp"), surface(seed))  # read several times: nothing to unpack
     dataset = load_dataset(root / "data", image_size="128", tiles=parse_tiles("12x9"))
-    run = teach(dataset, Lesson("padim", preset="shared", overrides={"top_k": 1}), root / "run")
-    report = build(load_run(run.directory), root / "bundle", None, Options("int8", band=1.0, budget=1.0, torch_images=1, envelope=False))
+    run = teach(dataset, FitOptions("padim", preset="shared", overrides={"top_k": 1}), root / "run")
+    report = build(
+        load_run(run.directory), root / "bundle", None, BuildOptions("int8", band=1.0, budget=1.0, torch_images=1, envelope=False)
+    )
     return ModelBundle.open(report.out)
 
 

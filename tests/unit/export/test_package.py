@@ -12,7 +12,7 @@ import pytest
 from edge_runtime.errors import ConfigError, DataError, ExportError
 from edge_runtime.model.bundle import ModelBundle
 from export.package import check_out, choose_golden, workplace, write_golden, write_zip, zip_path
-from training.core.places import put
+from training.core.places import move_into_place
 
 
 def test_golden_samples_are_ordinary_ones_and_those_next_to_the_threshold() -> None:
@@ -87,6 +87,6 @@ def test_force_replaces_a_bundle_but_no_other_folder(tiny_bundle: Path, tmp_path
     for name in ("new", "out"):
         shutil.copytree(tiny_bundle, tmp_path / name)
     (tmp_path / "out" / "old.txt").write_text("old")
-    put(tmp_path / "new", tmp_path / "out")
+    move_into_place(tmp_path / "new", tmp_path / "out")
     ModelBundle.open(tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "photos"]

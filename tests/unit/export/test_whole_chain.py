@@ -12,10 +12,10 @@ from edge_runtime.images.read import read_mask
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Metrics
 from edge_runtime.model.predictor import OpenvinoPredictor
-from export.build.build import Options, Report, build
+from export.build.build import BuildOptions, BuildReport, build
 from training.data.dataset import load_dataset
 from training.data.facts import frame_of
-from training.fitting.options import Lesson
+from training.fitting.options import FitOptions
 from training.fitting.recalibrate import recalibrate
 from training.fitting.teach import teach
 from training.judging.evaluate import evaluate_bundle, evaluate_run
@@ -78,17 +78,17 @@ def run(folder: Path) -> Run:
     from training.calibrate.rules import Rule
 
     data = load_dataset(folder / "good", roi=ROI, ignore_mask=folder / "ignore.png", image_size="64x128")
-    taught = teach(data, Lesson("padim"), folder / "run")
+    taught = teach(data, FitOptions("padim"), folder / "run")
     recalibrate(taught, Rule(kind="max_f1", bad=str(folder / "bad"), masks=str(folder / "bad" / "masks")))
     return load_run(folder / "run")
 
 
 @pytest.fixture(scope="module")
-def int8(run: Run, folder: Path) -> Report:
-    return build(run, folder / "bundle", None, Options("int8", band=LENIENT, budget=LENIENT))
+def int8(run: Run, folder: Path) -> BuildReport:
+    return build(run, folder / "bundle", None, BuildOptions("int8", band=LENIENT, budget=LENIENT))
 
 
-def test_an_export_finds_all_bad_images_and_masks_that_set_the_threshold(run: Run, int8: Report) -> None:
+def test_an_export_finds_all_bad_images_and_masks_that_set_the_threshold(run: Run, int8: BuildReport) -> None:
     assert run.info.threshold.n_bad == 7
     assert int8.threshold.n_bad == 7 and int8.threshold.n_good == 16
     assert int8.metrics["int8"].n_bad == 7
@@ -96,7 +96,7 @@ def test_an_export_finds_all_bad_images_and_masks_that_set_the_threshold(run: Ru
     assert int8.notes == ()
 
 
-def test_an_input_of_64_by_128_and_12_bits_reaches_the_device(int8: Report, run: Run) -> None:
+def test_an_input_of_64_by_128_and_12_bits_reaches_the_device(int8: BuildReport, run: Run) -> None:
     manifest = ModelBundle.open(int8.out).manifest
     spec = manifest.input
     assert (spec.height, spec.width, spec.bits, spec.channels, spec.roi, spec.frame_wh) == (64, 128, 12, 1, ROI, (200, 96))
@@ -104,7 +104,7 @@ def test_an_input_of_64_by_128_and_12_bits_reaches_the_device(int8: Report, run:
     assert all(cv2.imread(str(int8.out / g.image), cv2.IMREAD_UNCHANGED).dtype == np.uint16 for g in manifest.golden)
 
 
-def test_outside_of_the_region_and_under_the_mask_nothing_moves_a_score(int8: Report, run: Run, folder: Path, tmp_path: Path) -> None:
+def test_outside_of_the_region_and_under_the_mask_nothing_moves_a_score(int8: BuildReport, run: Run, folder: Path, tmp_path: Path) -> None:
     image = draw(7)
     spoiled = image.copy()
     spoiled[:, :10] = 4000
@@ -127,7 +127,7 @@ def test_outside_of_the_region_and_under_the_mask_nothing_moves_a_score(int8: Re
 
 
 def test_a_bundle_is_evaluated_as_its_run_is(run: Run, folder: Path) -> None:
-    report = build(run, folder / "fp32", None, Options("fp32", envelope=False))
+    report = build(run, folder / "fp32", None, BuildOptions("fp32", envelope=False))
     bundle = ModelBundle.open(report.out)
     ignore = read_mask(bundle.directory / (bundle.manifest.input.ignore_mask or ""))
     masks = folder / "bad" / "masks"

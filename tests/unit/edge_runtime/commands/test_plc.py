@@ -14,7 +14,7 @@ import zmq
 from rich.console import Console
 
 from edge_runtime.cli import app
-from edge_runtime.commands.plc import Change, Monitor, Screen, parse_settings
+from edge_runtime.commands.plc import Change, PlcWatcher, Screen, parse_settings
 from edge_runtime.config.files import PlcTrigger
 from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError
@@ -73,7 +73,7 @@ def test_one_reading_shows_every_signal(kind: Kind, tmp_path: Path, lineside: Ca
 
 def test_looking_on_writes_nothing(plc: SimulatedPlc) -> None:
     """Beside a running station, an output written back as it was read would undo what the station wrote meanwhile."""
-    with Monitor(plc._settings) as monitor:
+    with PlcWatcher(plc._settings) as monitor:
         assert not any(tag.writable for tag in monitor._port._tags.values())  # type: ignore[attr-defined]
         assert len(list(monitor.changes(0))) == 1
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_set_is_said(wanted: str, message: str) -> None:
 
 def test_a_plc_that_goes_and_comes_back_is_shown(plc: SimulatedPlc) -> None:
     seen: list[Change] = []
-    with Monitor(plc._settings) as monitor:
+    with PlcWatcher(plc._settings) as monitor:
         for change in monitor.changes(8.0):
             seen.append(change)
             if len(seen) == 1:
@@ -177,7 +177,7 @@ def test_another_kind_of_trigger_has_no_tags(tmp_path: Path, lineside: Callable[
 
 
 def test_the_screen_shows_address_value_and_age(plc: SimulatedPlc) -> None:
-    with Monitor(plc._settings) as monitor:
+    with PlcWatcher(plc._settings) as monitor:
         first = next(iter(monitor.changes(0)))
         screen = Screen(monitor)
         screen.add(first)

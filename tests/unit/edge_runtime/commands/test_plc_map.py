@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from edge_runtime.commands.plc_map import FAULTS, as_csv, as_markdown
-from edge_runtime.config.files import OpcuaTrigger, PulseSettings, TagSettings, load_station
+from edge_runtime.config.files import OpcuaTriggerConfig, PulseConfig, TagConfig, load_station
 from edge_runtime.plc.defaults import KINDS, Kind, default_trigger, trigger_toml
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.ports import open_port
@@ -21,8 +21,8 @@ EXAMPLES = {"modbus": "line", "opcua": "line_opcua", "s7": "line_s7", "etherneti
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("pulse", [None, PulseSettings(encoder_counts=10)])
-def test_a_default_map_has_every_signal_and_fits_its_protocol(kind: Kind, pulse: PulseSettings | None) -> None:
+@pytest.mark.parametrize("pulse", [None, PulseConfig(encoder_counts=10)])
+def test_a_default_map_has_every_signal_and_fits_its_protocol(kind: Kind, pulse: PulseConfig | None) -> None:
     settings = default_trigger(kind, pulse=pulse)
     inputs, outputs = tags_of(settings)
     open_port(settings, [*inputs, *outputs])
@@ -33,7 +33,7 @@ def test_a_default_map_has_every_signal_and_fits_its_protocol(kind: Kind, pulse:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_trigger_is_written_as_a_station_file_reads_it(kind: Kind, tmp_path: Path) -> None:
-    settings = default_trigger(kind, "192.168.7.7", 1234, pulse=PulseSettings(delay_ms=3.5))
+    settings = default_trigger(kind, "192.168.7.7", 1234, pulse=PulseConfig(delay_ms=3.5))
     file = tmp_path / "station.toml"
     file.write_text(f'name = "s"\nrecipe = "r.toml"\n[source]\nkind = "synthetic"\n{trigger_toml(settings)}')
     assert load_station(file).trigger == settings
@@ -52,10 +52,10 @@ def test_the_tag_files_are_what_the_command_prints(kind: Kind, file: str, linesi
 
 def test_a_map_tells_byte_order_type_and_scale_where_they_mean_something() -> None:
     settings = default_trigger("modbus")
-    part = TagSettings(address="holding:0", type="text", length=6, order="BADC")
-    back = TagSettings(address="holding:30", type="text", length=6, order="CDAB")
+    part = TagConfig(address="holding:0", type="text", length=6, order="BADC")
+    back = TagConfig(address="holding:30", type="text", length=6, order="CDAB")
     settings = type(settings)(
-        inputs=type(settings.inputs)(trigger="coil:0", part_id=part, recipe=TagSettings(address="holding:10", type="uint32")),
+        inputs=type(settings.inputs)(trigger="coil:0", part_id=part, recipe=TagConfig(address="holding:10", type="uint32")),
         outputs=msgspec.structs.replace(settings.outputs, result_part_id=back), host="10.0.0.1", order="CDAB",
     )  # fmt: skip
     table = {row["signal"]: row for row in csv.DictReader(io.StringIO(as_csv(settings)))}
@@ -81,7 +81,7 @@ def test_every_fault_code_is_explained_to_the_plc_programmer() -> None:
     said = as_markdown(default_trigger("opcua"))
     assert all(f"| {int(code)} " in said for code in FAULTS)
     assert len({len(line) for line in said.split("\n\n")[0].splitlines()}) == 1, "columns are aligned"
-    assert isinstance(default_trigger("opcua"), OpcuaTrigger)
+    assert isinstance(default_trigger("opcua"), OpcuaTriggerConfig)
 
 
 @pytest.fixture

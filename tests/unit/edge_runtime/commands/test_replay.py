@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.commands.replay import Outcome, expectations, list_all, replay
+from edge_runtime.commands.replay import ReplayedImage, expectations, list_all, replay
 from edge_runtime.config.files import Recipe
 from edge_runtime.errors import DataError, SourceError
 from edge_runtime.model.bundle import ModelBundle
@@ -32,7 +32,7 @@ def sorted_parts(station_dir: Path) -> Path:
 
 
 def test_every_image_is_judged_once_and_in_order(station_dir: Path, bundle: ModelBundle) -> None:
-    seen: list[Outcome] = []
+    seen: list[ReplayedImage] = []
     report = replay(station_dir / "parts", bundle, told=seen.append)
     assert [o.path for o in report.outcomes] == [f"{i:02d}.png" for i in range(6)]
     assert [o.decision.verdict == Verdict.REJECT for o in report.outcomes] == [False, False, True, False, False, True]
@@ -85,13 +85,13 @@ def test_a_table_that_cannot_be_understood_names_its_line(station_dir: Path, row
 
 
 def test_the_archive_s_own_records_tell_what_was_decided(station_dir: Path, bundle: ModelBundle) -> None:
-    from edge_runtime.config.files import ArchiveSettings
+    from edge_runtime.config.files import ArchiveConfig
     from edge_runtime.images.read import read_image
     from edge_runtime.records import Frame
     from edge_runtime.sinks.archive import Archive
 
     decided = {o.path: o.decision for o in replay(station_dir / "parts", bundle).outcomes}
-    with Archive(ArchiveSettings(path=station_dir / "archive", every_nth_accept=1)) as archive:
+    with Archive(ArchiveConfig(path=station_dir / "archive", every_nth_accept=1)) as archive:
         for name, decision in decided.items():
             archive.put(decision, (Picture("", Frame(1, 1, name, read_image(station_dir / "parts" / name)), None),))
     report = replay(station_dir / "archive", bundle)

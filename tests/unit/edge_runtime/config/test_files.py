@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.config.files import CameraSource, FolderSource, ModbusTrigger, TagSettings, load_recipe, load_station
+from edge_runtime.config.files import CameraSourceConfig, FolderSourceConfig, ModbusTriggerConfig, TagConfig, load_recipe, load_station
 from edge_runtime.errors import ConfigError
 
 STATION = 'name = "a"\nrecipe = "r.toml"\n'
@@ -29,7 +29,7 @@ def refused(tmp_path: Path, text: str) -> str:
 
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     config = load_station(station(tmp_path, STATION + FOLDER + TIMER + '[archive]\npath = "/elsewhere"\n[recipes]\n7 = "g.toml"\n'))
-    assert isinstance(config.source, FolderSource)
+    assert isinstance(config.source, FolderSourceConfig)
     assert config.source.path == tmp_path / "parts"
     assert config.recipe == tmp_path / "r.toml"
     assert config.recipes == {"7": tmp_path / "g.toml"}
@@ -44,10 +44,10 @@ def test_each_kind_brings_its_own_table(tmp_path: Path) -> None:
         '[trigger.inputs]\ntrigger = "coil:0"\npart_id = { address = "holding:4", order = "CDAB" }\n[trigger.outputs]\nreject = "coil:9"\n'
     )
     config = load_station(station(tmp_path, text))
-    assert isinstance(config.source, CameraSource)
-    assert isinstance(config.trigger, ModbusTrigger)
+    assert isinstance(config.source, CameraSourceConfig)
+    assert isinstance(config.trigger, ModbusTriggerConfig)
     assert config.trigger.port == 1502
-    assert config.trigger.inputs.part_id == TagSettings(address="holding:4", order="CDAB")
+    assert config.trigger.inputs.part_id == TagConfig(address="holding:4", order="CDAB")
     assert config.trigger.outputs.reject == "coil:9"
 
 
@@ -115,9 +115,9 @@ def test_several_cameras_each_have_their_source_and_recipes(tmp_path: Path) -> N
     assert config.cameras == config.camera
     top, side = config.cameras
     assert (top.name, top.recipe, top.recipes) == ("top", tmp_path / "t.toml", {"7": tmp_path / "t7.toml"})
-    assert isinstance(top.source, FolderSource)
+    assert isinstance(top.source, FolderSourceConfig)
     assert top.source.path == tmp_path / "top"
-    assert isinstance(side.source, CameraSource)
+    assert isinstance(side.source, CameraSourceConfig)
     only = load_station(station(tmp_path, STATION + FOLDER + TIMER)).cameras
     assert [(c.name, c.recipe) for c in only] == [("", tmp_path / "r.toml")]
 

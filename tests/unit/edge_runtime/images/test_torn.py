@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_runtime.config.files import FolderSource
+from edge_runtime.config.files import FolderSourceConfig
 from edge_runtime.errors import SourceError
 from edge_runtime.images.read import read_image
 from edge_runtime.images.torn import torn_inside
@@ -25,7 +25,7 @@ def test_a_torn_picture_costs_its_own_trigger_and_no_other(tmp_path: Path) -> No
     (tmp_path / "1.jpg").write_bytes(whole[: len(whole) // 2] + whole[len(whole) // 2 + 60 :])
     (tmp_path / "2.jpg").write_bytes(whole)
     assert read_image(tmp_path / "1.jpg").shape == (200, 300), "it decodes"
-    with Folder(FolderSource(path=tmp_path)) as source:
+    with Folder(FolderSourceConfig(path=tmp_path)) as source:
         assert source.grab(1.0).seq == 1
         with pytest.raises(SourceError, match=r"1\.jpg: is damaged: a part of its data is missing or wrong"):
             source.grab(1.0)

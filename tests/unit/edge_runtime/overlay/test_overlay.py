@@ -18,7 +18,7 @@ import pytest
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.config.files import PreviewSettings
+from edge_runtime.config.files import PreviewConfig
 from edge_runtime.errors import DisplayError
 from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.overlay import paint as p
@@ -41,9 +41,9 @@ def decision(verdict: Verdict = Verdict.REJECT, **changes: object) -> Decision:
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
-def view(score_map: np.ndarray | None = None, verdict: Verdict = Verdict.REJECT, **changes: object) -> p.View:
+def view(score_map: np.ndarray | None = None, verdict: Verdict = Verdict.REJECT, **changes: object) -> p.Screen:
     image = np.full((64, 64), 128, np.uint8)
-    return p.View(decision(verdict, **changes), image, score_map, GRID_TO_FRAME, LOW, HIGH, {"ACCEPT": 5, "REJECT": 1, "FAULT": 0})
+    return p.Screen(decision(verdict, **changes), image, score_map, GRID_TO_FRAME, LOW, HIGH, {"ACCEPT": 5, "REJECT": 1, "FAULT": 0})
 
 
 def flat(value: float) -> np.ndarray:
@@ -226,7 +226,7 @@ def station(preview_port: int, publisher_port: int, part: Decision | None, healt
     thread = threading.Thread(target=beat)
     if health:
         thread.start()
-    settings = PreviewSettings(endpoint=f"tcp://127.0.0.1:{preview_port}")
+    settings = PreviewConfig(endpoint=f"tcp://127.0.0.1:{preview_port}")
     try:
         with PreviewSink(settings, "line-1", {part.bundle_id: Display(DisplayScale(low=LOW, high=HIGH))} if part else {}) as sink:
             if part is not None:

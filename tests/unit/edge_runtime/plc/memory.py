@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from edge_runtime.config.files import ModbusTrigger, PlcInputs, PlcOutputs
+from edge_runtime.config.files import ModbusTriggerConfig, PlcInputs, PlcOutputs
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal
@@ -82,8 +82,8 @@ class Memory:
         self._changed()
 
 
-def settings(**more: object) -> ModbusTrigger:
-    return ModbusTrigger(**{"inputs": WHOLE, "outputs": ALL, "timeout_ms": 300, "heartbeat_ms": 20} | more)  # type: ignore[arg-type]
+def settings(**more: object) -> ModbusTriggerConfig:
+    return ModbusTriggerConfig(**{"inputs": WHOLE, "outputs": ALL, "timeout_ms": 300, "heartbeat_ms": 20} | more)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.config.files import EthernetipTrigger, PlcInputs
+from edge_runtime.config.files import EthernetipTriggerConfig, PlcInputs
 from edge_runtime.errors import ConfigError, MissingExtra, TagError, TriggerError
 from edge_runtime.plc.ethernetip import EthernetipPort
 from edge_runtime.plc.port import PlcLost
@@ -34,8 +34,8 @@ def free_port() -> int:
     return _free_ports(1)[0]
 
 
-def settings(port: int = 44818, slot: int = 0) -> EthernetipTrigger:
-    return EthernetipTrigger(host="127.0.0.1", port=port, slot=slot, timeout_ms=TIMEOUT_MS, inputs=PlcInputs(trigger="T"))
+def settings(port: int = 44818, slot: int = 0) -> EthernetipTriggerConfig:
+    return EthernetipTriggerConfig(host="127.0.0.1", port=port, slot=slot, timeout_ms=TIMEOUT_MS, inputs=PlcInputs(trigger="T"))
 
 
 def tag(address: str, kind: Any = "bool", writable: bool = False, name: str = "trigger", **more: Any) -> Tag:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from edge_runtime.config.files import PlcInputs, PlcOutputs, PulseSettings
+from edge_runtime.config.files import PlcInputs, PlcOutputs, PulseConfig
 from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
@@ -274,7 +274,7 @@ def test_a_plc_that_is_off_at_the_start_is_an_error_and_leaves_nothing_behind() 
 
 def test_a_pulse_comes_at_its_time_although_the_plc_is_polled_seldom() -> None:
     plc = Memory()
-    with running(plc, poll_ms=40, inputs=PlcInputs(trigger="coil:0"), pulse=PulseSettings(delay_ms=100, width_ms=30)) as line:
+    with running(plc, poll_ms=40, inputs=PlcInputs(trigger="coil:0"), pulse=PulseConfig(delay_ms=100, width_ms=30)) as line:
         plc.tags["trigger"] = True
         until(lambda: line.parts)  # type: ignore[attr-defined]
         fired = line.parts[0].fired_ns  # type: ignore[attr-defined]
@@ -289,7 +289,7 @@ def test_a_pulse_comes_at_its_time_although_the_plc_is_polled_seldom() -> None:
 def test_a_pulse_comes_at_its_time_also_where_the_plc_is_told_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     plc = Memory()
     inputs, outputs = PlcInputs(trigger="coil:0"), PlcOutputs(reject="coil:500", ready="coil:501")
-    pulse = PulseSettings(delay_ms=20, width_ms=30)
+    pulse = PulseConfig(delay_ms=20, width_ms=30)
     with running(plc, poll_ms=2, inputs=inputs, outputs=outputs, pulse=pulse) as line:
         monkeypatch.setattr("edge_runtime.plc.line._STEP_S", 5.0)  # no other look at the clock
         time.sleep(0.05)  # the last one by the old interval
@@ -359,7 +359,7 @@ def test_a_part_number_that_is_none_is_a_part_without_a_name(number: float) -> N
 
 def test_a_good_part_that_waits_for_a_reject_s_end_costs_no_more_polls() -> None:
     plc = Memory(trips=1)
-    with running(plc, pulse=PulseSettings(delay_ms=20, width_ms=300), inputs=PlcInputs(trigger="coil:0", part_id="holding:0")) as line:
+    with running(plc, pulse=PulseConfig(delay_ms=20, width_ms=300), inputs=PlcInputs(trigger="coil:0", part_id="holding:0")) as line:
         for part, verdict in ((17, Verdict.REJECT), (18, Verdict.ACCEPT)):
             line.put(decision(announce(plc, line, part).seq, verdict, str(part)), ())
         until(lambda: plc.tags["reject"])

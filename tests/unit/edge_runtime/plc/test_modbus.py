@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.config.files import ModbusTrigger, PlcInputs, TagType
+from edge_runtime.config.files import ModbusTriggerConfig, PlcInputs, TagType
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.modbus import ModbusPort, parse
 from edge_runtime.plc.port import PlcLost
@@ -46,7 +46,7 @@ def tag(address: str, kind: TagType = "bool", name: str = "x", writable: bool = 
 
 
 def port_of(*tags: Tag, number: int = 502) -> ModbusPort:
-    return ModbusPort(ModbusTrigger(port=number, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0")), tags)
+    return ModbusPort(ModbusTriggerConfig(port=number, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0")), tags)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_lies_between_tags_may_be_missing(caplog: pytest.LogCaptureFixture)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         number = int(s.getsockname()[1])
-    settings = ModbusTrigger(port=number, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0"))
+    settings = ModbusTriggerConfig(port=number, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0"))
 
     class Holes(ModbusServer):
         def _count(self, sending: bool, pdu: object) -> object:
@@ -198,8 +198,8 @@ def test_a_wrong_unit_is_named() -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         number = int(s.getsockname()[1])
-    settings = ModbusTrigger(port=number, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0"))
-    other = ModbusTrigger(port=number, unit=9, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0"))
+    settings = ModbusTriggerConfig(port=number, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0"))
+    other = ModbusTriggerConfig(port=number, unit=9, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0"))
     with ModbusServer(settings, tags):
         port = ModbusPort(other, tags)
         with pytest.raises(TagError, match=r"unit 9 refused to read coil:0: .*trigger.unit"):
@@ -225,7 +225,7 @@ def answering(answer: Callable[[bytes], Iterator[bytes]]) -> Iterator[ModbusPort
 
         thread = threading.Thread(target=serve)
         thread.start()
-        settings = ModbusTrigger(inputs=PlcInputs(trigger="coil:0"), port=server.getsockname()[1], timeout_ms=500.0)
+        settings = ModbusTriggerConfig(inputs=PlcInputs(trigger="coil:0"), port=server.getsockname()[1], timeout_ms=500.0)
         port = ModbusPort(settings, [tag("coil:0")])
         try:
             port.connect(lambda: None)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from asyncua import ua
 
-from edge_runtime.config.files import OpcuaTrigger, PlcInputs
+from edge_runtime.config.files import OpcuaTriggerConfig, PlcInputs
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
 from edge_runtime.plc.opcua import OpcuaPort
 from edge_runtime.plc.opcua_session import Session
@@ -16,7 +16,7 @@ from edge_runtime.plc.opcua_values import from_node, to_node, type_of
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag
 
-SETTINGS = OpcuaTrigger(endpoint="opc.tcp://127.0.0.1:4840", inputs=PlcInputs(trigger="i=1"))
+SETTINGS = OpcuaTriggerConfig(endpoint="opc.tcp://127.0.0.1:4840", inputs=PlcInputs(trigger="i=1"))
 
 
 def tag(address: str, kind: Any = "bool", writable: bool = False, name: str = "trigger", **more: Any) -> Tag:
@@ -61,7 +61,7 @@ def test_a_node_of_two_outputs_is_named_with_both_keys() -> None:
     ],
 )
 def test_security_settings_that_do_not_go_together_are_refused(changes: dict[str, Any], message: str) -> None:
-    settings = OpcuaTrigger(endpoint="opc.tcp://127.0.0.1:4840", inputs=PlcInputs(trigger="i=1"), **changes)
+    settings = OpcuaTriggerConfig(endpoint="opc.tcp://127.0.0.1:4840", inputs=PlcInputs(trigger="i=1"), **changes)
     with pytest.raises(ConfigError, match=message):
         OpcuaPort(settings, [tag("i=1")])
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from edge_runtime.config.files import PlcInputs, S7Trigger, TagType
+from edge_runtime.config.files import PlcInputs, S7TriggerConfig, TagType
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.s7 import S7Port, parse
@@ -22,8 +22,8 @@ def tag(address: str, kind: TagType = "bool", name: str = "x", writable: bool = 
     return Tag(name, f"trigger.{'outputs' if writable else 'inputs'}.{name}", address, kind, writable, length=length)
 
 
-def settings(number: int = 102, slot: int = 1) -> S7Trigger:
-    return S7Trigger(host="127.0.0.1", port=number, slot=slot, timeout_ms=1000, inputs=PlcInputs(trigger="M0.0"))
+def settings(number: int = 102, slot: int = 1) -> S7TriggerConfig:
+    return S7TriggerConfig(host="127.0.0.1", port=number, slot=slot, timeout_ms=1000, inputs=PlcInputs(trigger="M0.0"))
 
 
 def free_port() -> int:

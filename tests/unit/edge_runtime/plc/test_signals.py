@@ -2,31 +2,31 @@
 
 import pytest
 
-from edge_runtime.config.files import ModbusTrigger, PlcInputs, PlcOutputs, PulseSettings, TagSettings
+from edge_runtime.config.files import ModbusTriggerConfig, PlcInputs, PlcOutputs, PulseConfig, TagConfig
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.signals import tags_of
 
 TRIGGER = PlcInputs(trigger="coil:0")
-TEXT = TagSettings(address="holding:0", type="text", length=30)
+TEXT = TagConfig(address="holding:0", type="text", length=30)
 BAD: list[tuple[dict[str, object], str]] = [
     ({"outputs": PlcOutputs(ready="coil:1")}, r"trigger\.outputs: expected at least accept or reject"),
     ({"outputs": PlcOutputs(accept="coil:1")}, r"expected result_valid beside accept"),
-    ({"inputs": PlcInputs(trigger=TagSettings(address="holding:0", type="uint16"))}, r'inputs\.trigger: expected type "bool"'),
-    ({"inputs": PlcInputs(trigger="coil:0", recipe=TagSettings(address="holding:0", type="float32"))}, "inputs.recipe: expected a whole"),
-    ({"inputs": PlcInputs(trigger="coil:0", part_id=TagSettings(address="coil:5", type="bool"))}, "inputs.part_id: expected a number"),
-    ({"inputs": TRIGGER, "pulse": PulseSettings()}, r"trigger\.pulse: expected delay_ms or encoder_counts, found neither"),
-    ({"inputs": TRIGGER, "pulse": PulseSettings(encoder_counts=3)}, r"expected inputs\.encoder"),
+    ({"inputs": PlcInputs(trigger=TagConfig(address="holding:0", type="uint16"))}, r'inputs\.trigger: expected type "bool"'),
+    ({"inputs": PlcInputs(trigger="coil:0", recipe=TagConfig(address="holding:0", type="float32"))}, "inputs.recipe: expected a whole"),
+    ({"inputs": PlcInputs(trigger="coil:0", part_id=TagConfig(address="coil:5", type="bool"))}, "inputs.part_id: expected a number"),
+    ({"inputs": TRIGGER, "pulse": PulseConfig()}, r"trigger\.pulse: expected delay_ms or encoder_counts, found neither"),
+    ({"inputs": TRIGGER, "pulse": PulseConfig(encoder_counts=3)}, r"expected inputs\.encoder"),
     (
         {
-            "inputs": PlcInputs(trigger="coil:0", encoder=TagSettings(address="holding:4", scale=10.0)),
-            "pulse": PulseSettings(encoder_counts=3),
+            "inputs": PlcInputs(trigger="coil:0", encoder=TagConfig(address="holding:4", scale=10.0)),
+            "pulse": PulseConfig(encoder_counts=3),
         },
         r"trigger\.inputs\.encoder: expected no scale, found 10",
     ),
     (
         {
-            "inputs": PlcInputs(trigger="coil:0", encoder=TagSettings(address="holding:4", type="int16")),
-            "pulse": PulseSettings(encoder_counts=32_768),
+            "inputs": PlcInputs(trigger="coil:0", encoder=TagConfig(address="holding:4", type="int16")),
+            "pulse": PulseConfig(encoder_counts=32_768),
         },
         r"trigger\.pulse\.encoder_counts: expected less than 32768",
     ),
@@ -40,17 +40,17 @@ BAD: list[tuple[dict[str, object], str]] = [
     (
         {
             "inputs": PlcInputs(trigger="coil:0", part_id=TEXT),
-            "outputs": PlcOutputs(accept="coil:2", reject="coil:3", result_part_id=TagSettings(address="holding:50", type="text")),
+            "outputs": PlcOutputs(accept="coil:2", reject="coil:3", result_part_id=TagConfig(address="holding:50", type="text")),
         },
         r"outputs\.result_part_id: expected a length of at least 30, as trigger\.inputs\.part_id has, found 16",
     ),
-    ({"pulse": PulseSettings(delay_ms=3)}, r"trigger\.inputs\.acknowledge"),
+    ({"pulse": PulseConfig(delay_ms=3)}, r"trigger\.inputs\.acknowledge"),
 ]
 
 
 @pytest.mark.parametrize(("more", "message"), BAD, ids=[m for _, m in BAD])
 def test_a_mapping_that_cannot_work_is_refused_with_its_key(more: dict[str, object], message: str) -> None:
     works = {"inputs": PlcInputs(trigger="coil:0", acknowledge="coil:1"), "outputs": PlcOutputs(accept="coil:2", result_valid="coil:3")}
-    tags_of(ModbusTrigger(**works))  # type: ignore[arg-type]
+    tags_of(ModbusTriggerConfig(**works))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message):
-        tags_of(ModbusTrigger(**(works | more)))  # type: ignore[arg-type]
+        tags_of(ModbusTriggerConfig(**(works | more)))  # type: ignore[arg-type]

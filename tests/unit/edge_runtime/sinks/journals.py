@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.config.files import JournalSettings
+from edge_runtime.config.files import JournalConfig
 from edge_runtime.records import Decision, Region, Stamps, Verdict
 
 
@@ -19,9 +19,9 @@ def a_decision(seq: int, **changes: Any) -> Decision:
     return Decision(**(values | changes))
 
 
-def settings(path: Path, **changes: Any) -> JournalSettings:
+def settings(path: Path, **changes: Any) -> JournalConfig:
     # A loaded test machine must not make a commit late where lateness is not the point.
-    return JournalSettings(**({"path": path, "commit_timeout_ms": 5000.0} | changes))
+    return JournalConfig(**({"path": path, "commit_timeout_ms": 5000.0} | changes))
 
 
 def wait_until(true: Any, timeout_s: float = 5.0) -> None:

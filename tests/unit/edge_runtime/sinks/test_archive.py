@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_runtime.config.files import ArchiveSettings
+from edge_runtime.config.files import ArchiveConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.images.read import read_image
 from edge_runtime.records import Decision, Frame, Image, Picture, Stamps, Verdict, View
@@ -45,7 +45,7 @@ def files(root: Path) -> list[str]:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_picture_comes_back_pixel_for_pixel(tmp_path: Path, dtype: Any, channels: int) -> None:
     frame = a_frame(dtype=dtype, channels=channels)
-    with Archive(ArchiveSettings(path=tmp_path / "a")) as archive:
+    with Archive(ArchiveConfig(path=tmp_path / "a")) as archive:
         archive.put(a_decision(17), of(frame))
     back: Image = read_image(tmp_path / "a" / "2026-11-21" / "000000017_A-17_REJECT.png")
     assert back.dtype == frame.image.dtype
@@ -53,7 +53,7 @@ def test_a_picture_comes_back_pixel_for_pixel(tmp_path: Path, dtype: Any, channe
 
 
 def test_the_decision_stands_beside_the_picture(tmp_path: Path) -> None:
-    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+    with Archive(ArchiveConfig(path=tmp_path)) as archive:
         archive.put(a_decision(17, Verdict.FAULT), of(a_frame()))
     about = json.loads((tmp_path / "2026-11-21" / "000000017_A-17_FAULT.json").read_text())
     assert about["file"] == "000000017_A-17_FAULT.png"
@@ -62,7 +62,7 @@ def test_the_decision_stands_beside_the_picture(tmp_path: Path) -> None:
 
 
 def test_rejects_and_faults_are_kept_and_every_third_accept(tmp_path: Path) -> None:
-    with Archive(ArchiveSettings(path=tmp_path, every_nth_accept=3)) as archive:
+    with Archive(ArchiveConfig(path=tmp_path, every_nth_accept=3)) as archive:
         for seq, letter in enumerate("AARAAAFAA", start=1):
             archive.put(a_decision(seq, {"A": Verdict.ACCEPT, "R": Verdict.REJECT, "F": Verdict.FAULT}[letter]), of(a_frame(seq)))
         archive.put(a_decision(10, Verdict.FAULT), of(None))
@@ -70,7 +70,7 @@ def test_rejects_and_faults_are_kept_and_every_third_accept(tmp_path: Path) -> N
 
 
 def test_no_accept_is_kept_unless_asked(tmp_path: Path) -> None:
-    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+    with Archive(ArchiveConfig(path=tmp_path)) as archive:
         for seq in range(1, 10):
             archive.put(a_decision(seq, Verdict.ACCEPT), of(a_frame()))
     assert files(tmp_path) == []
@@ -89,7 +89,7 @@ def test_no_accept_is_kept_unless_asked(tmp_path: Path) -> None:
 )
 def test_a_part_id_cannot_leave_the_folder(tmp_path: Path, part_id: str, name: str) -> None:
     root = tmp_path / "archive"
-    with Archive(ArchiveSettings(path=root)) as archive:
+    with Archive(ArchiveConfig(path=root)) as archive:
         archive.put(a_decision(part_id=part_id), of(a_frame()))
         assert archive.problem is None
     assert files(tmp_path) == [f"archive/2026-11-21/{name}.json", f"archive/2026-11-21/{name}.png"]
@@ -97,12 +97,12 @@ def test_a_part_id_cannot_leave_the_folder(tmp_path: Path, part_id: str, name: s
 
 
 def test_the_oldest_go_when_the_quota_is_reached_also_after_a_restart(tmp_path: Path) -> None:
-    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+    with Archive(ArchiveConfig(path=tmp_path)) as archive:
         archive.put(a_decision(1, day="2026-11-20"), of(a_frame(1)))
     pair = sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
     (tmp_path / "notes.txt").write_text("not ours " * 10_000)
     (tmp_path / "2026-11-20" / "mine.png").write_bytes(bytes(100_000))
-    quota = ArchiveSettings(path=tmp_path, quota_mb=3.5 * pair / 1e6)
+    quota = ArchiveConfig(path=tmp_path, quota_mb=3.5 * pair / 1e6)
     with Archive(quota) as archive:
         for seq in range(2, 4):
             archive.put(a_decision(seq), of(a_frame(seq)))
@@ -119,10 +119,10 @@ def test_the_oldest_go_when_the_quota_is_reached_also_after_a_restart(tmp_path: 
 
 
 def test_a_smaller_quota_is_kept_from_the_start(tmp_path: Path) -> None:
-    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+    with Archive(ArchiveConfig(path=tmp_path)) as archive:
         for seq in range(1, 6):
             archive.put(a_decision(seq), of(a_frame(seq)))
-    with Archive(ArchiveSettings(path=tmp_path, quota_mb=1e-6)):
+    with Archive(ArchiveConfig(path=tmp_path, quota_mb=1e-6)):
         assert [name[11:20] for name in files(tmp_path)] == ["000000005", "000000005"], "the latest is always kept"
 
 
@@ -131,13 +131,13 @@ def test_what_a_killed_station_left_half_written_is_removed(tmp_path: Path) -> N
     day.mkdir()
     (day / ".000000007_A_REJECT.png.tmp").write_bytes(b"half")
     (day / ".keep.tmp").write_bytes(b"somebody else's")
-    with Archive(ArchiveSettings(path=tmp_path)):
+    with Archive(ArchiveConfig(path=tmp_path)):
         pass
     assert files(tmp_path) == ["2026-11-21/.keep.tmp"]
 
 
 def test_numbers_that_begin_anew_replace_a_picture_and_are_counted_once(tmp_path: Path) -> None:
-    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+    with Archive(ArchiveConfig(path=tmp_path)) as archive:
         archive.put(a_decision(1), of(a_frame(1)))
         archive.put(a_decision(1), of(a_frame(2)))
         assert archive._bytes == sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
@@ -146,7 +146,7 @@ def test_numbers_that_begin_anew_replace_a_picture_and_are_counted_once(tmp_path
 
 def test_a_folder_that_cannot_be_written_is_an_error_at_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SinkError, match=r"archive .*file/sub: expected a folder"), Archive(ArchiveSettings(path=tmp_path / "file" / "sub")):
+    with pytest.raises(SinkError, match=r"archive .*file/sub: expected a folder"), Archive(ArchiveConfig(path=tmp_path / "file" / "sub")):
         pass
 
 
@@ -159,7 +159,7 @@ import shutil
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import test_archive as t
-from edge_runtime.config.files import ArchiveSettings
+from edge_runtime.config.files import ArchiveConfig
 from edge_runtime.sinks.archive import Archive
 disk = Path({str(mount)!r})
 {body}
@@ -176,15 +176,15 @@ disk = Path({str(mount)!r})
 
 def test_two_stations_cannot_share_a_folder(tmp_path: Path) -> None:
     """Both count their parts from 1: each would overwrite the other's pictures."""
-    one, two = Archive(ArchiveSettings(path=tmp_path)), Archive(ArchiveSettings(path=tmp_path))
+    one, two = Archive(ArchiveConfig(path=tmp_path)), Archive(ArchiveConfig(path=tmp_path))
     with one, pytest.raises(SinkError, match="only writer, found another station"), two:
         pass
-    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+    with Archive(ArchiveConfig(path=tmp_path)) as archive:
         assert archive.problem is None
 
 
 def test_a_folder_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:
-    with Archive(ArchiveSettings(path=tmp_path / "a")) as archive:
+    with Archive(ArchiveConfig(path=tmp_path / "a")) as archive:
         archive.put(a_decision(1), of(a_frame(1)))
         shutil.rmtree(tmp_path / "a")
         archive.put(a_decision(2), of(a_frame(2)))
@@ -195,7 +195,7 @@ def test_a_folder_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:
 
 def test_old_pictures_make_room_for_the_journal_whatever_the_quota_allows(tmp_path: Path) -> None:
     body = """
-with Archive(ArchiveSettings(path=disk / "a")) as archive:
+with Archive(ArchiveConfig(path=disk / "a")) as archive:
     for seq in range(1, 400):
         archive.put(t.a_decision(seq), t.of(t.a_frame(seq)))
         assert archive.problem is None
@@ -211,7 +211,7 @@ with Archive(ArchiveSettings(path=disk / "a")) as archive:
 
 def test_old_pictures_make_room_where_a_disk_runs_out_of_inodes_before_it_is_full(tmp_path: Path) -> None:
     body = """
-with Archive(ArchiveSettings(path=disk / "a")) as archive:
+with Archive(ArchiveConfig(path=disk / "a")) as archive:
     for seq in range(1, 100):
         archive.put(t.a_decision(seq), t.of(t.a_frame(seq)))
         assert archive.problem is None, archive.problem
@@ -225,7 +225,7 @@ with Archive(ArchiveSettings(path=disk / "a")) as archive:
 
 def test_on_a_full_disk_nothing_half_written_stays_and_the_archive_recovers(tmp_path: Path) -> None:
     body = """
-with Archive(ArchiveSettings(path=disk / "a")) as archive:
+with Archive(ArchiveConfig(path=disk / "a")) as archive:
     archive._reserve = 0  # the disk fills up while a picture is written
     archive.put(t.a_decision(1), t.of(t.a_frame(1)))
     assert archive.problem is None
@@ -251,7 +251,7 @@ print(t.files(disk / "a"))
 
 def test_a_frame_that_png_cannot_hold_is_reported_and_the_next_is_kept(tmp_path: Path) -> None:
     two_channels = Frame(1, 1, "test", np.zeros((30, 40, 2), np.uint8))
-    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+    with Archive(ArchiveConfig(path=tmp_path)) as archive:
         archive.put(a_decision(1), of(two_channels))
         assert archive.problem is not None
         assert "1 pictures were not kept" in archive.problem
@@ -271,7 +271,7 @@ def several(seq: int) -> tuple[Decision, tuple[Picture, ...]]:
 
 
 def test_each_camera_has_its_own_folders_and_the_view_s_verdict_is_in_the_name(tmp_path: Path) -> None:
-    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+    with Archive(ArchiveConfig(path=tmp_path)) as archive:
         archive.put(*several(1))
     names = ["side/2026-11-21/000000001_A-17_ACCEPT", "top/2026-11-21/000000001_A-17_REJECT"]
     assert files(tmp_path) == [f"{name}.{kind}" for name in names for kind in ("json", "png")]
@@ -280,10 +280,10 @@ def test_each_camera_has_its_own_folders_and_the_view_s_verdict_is_in_the_name(t
 
 
 def test_the_quota_is_that_of_all_cameras_and_is_kept_after_a_restart(tmp_path: Path) -> None:
-    with Archive(ArchiveSettings(path=tmp_path)) as archive:
+    with Archive(ArchiveConfig(path=tmp_path)) as archive:
         archive.put(*several(1))
         one = sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
-    settings = ArchiveSettings(path=tmp_path, quota_mb=3.2 * one / 1e6)
+    settings = ArchiveConfig(path=tmp_path, quota_mb=3.2 * one / 1e6)
     for seqs in (range(2, 6), range(6, 8)):
         with Archive(settings) as archive:
             for seq in seqs:

@@ -96,10 +96,10 @@ _WRITER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from edge_runtime.config.files import JournalSettings
+from edge_runtime.config.files import JournalConfig
 from edge_runtime.records import Decision, Stamps, Verdict
 from edge_runtime.sinks.journal import Journal
-with Journal(JournalSettings(path=Path(sys.argv[1]), commit_timeout_ms=60_000), "s") as journal:
+with Journal(JournalConfig(path=Path(sys.argv[1]), commit_timeout_ms=60_000), "s") as journal:
     seq = journal.last_seq()
     while True:
         seq += 1

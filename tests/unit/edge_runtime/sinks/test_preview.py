@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.config.files import PreviewSettings
+from edge_runtime.config.files import PreviewConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.records import Decision, Frame, Image, Picture, Prediction, Stamps, Verdict
@@ -57,7 +57,7 @@ def next_preview(sock: "zmq.Socket[bytes]", timeout_ms: int = 5000) -> wire.Prev
 def test_a_preview_shows_the_frame_reduced_and_the_raw_map(endpoint: str, looker: "zmq.Socket[bytes]") -> None:
     image = np.full((480, 640, 3), (10, 120, 240), np.uint8)
     looker.subscribe(wire.PREVIEW)
-    with PreviewSink(PreviewSettings(endpoint=endpoint, long_side_px=160), "cell-3", DISPLAY, counts=lambda: {"ACCEPT": 5}) as sink:
+    with PreviewSink(PreviewConfig(endpoint=endpoint, long_side_px=160), "cell-3", DISPLAY, counts=lambda: {"ACCEPT": 5}) as sink:
         sink.put(*a_part(7, image))
         preview = next_preview(looker)
         assert preview is not None
@@ -75,7 +75,7 @@ def test_a_preview_shows_the_frame_reduced_and_the_raw_map(endpoint: str, looker
 
 def test_a_part_without_a_frame_is_shown_as_well(endpoint: str, looker: "zmq.Socket[bytes]") -> None:
     looker.subscribe(b"")
-    with PreviewSink(PreviewSettings(endpoint=endpoint), "cell-3", DISPLAY) as sink:
+    with PreviewSink(PreviewConfig(endpoint=endpoint), "cell-3", DISPLAY) as sink:
         sink.put(*a_part(1))
         preview = next_preview(looker)
         assert preview is not None
@@ -91,7 +91,7 @@ def test_nothing_is_encoded_while_nobody_looks(endpoint: str, looker: "zmq.Socke
         return encode_small(image, long_side_px, bits)
 
     monkeypatch.setattr(preview_module, "encode_small", counted)
-    with PreviewSink(PreviewSettings(endpoint=endpoint), "cell-3", DISPLAY) as sink:
+    with PreviewSink(PreviewConfig(endpoint=endpoint), "cell-3", DISPLAY) as sink:
         looker.subscribe(wire.DECISION)
         for seq in range(1, 6):
             sink.put(*a_part(seq, np.zeros((64, 64), np.uint8)))
@@ -111,7 +111,7 @@ def test_nothing_is_encoded_while_nobody_looks(endpoint: str, looker: "zmq.Socke
 
 def test_at_most_max_fps_and_the_last_part_is_always_shown(endpoint: str, looker: "zmq.Socket[bytes]") -> None:
     looker.subscribe(wire.PREVIEW)
-    with PreviewSink(PreviewSettings(endpoint=endpoint, max_fps=10.0), "cell-3", DISPLAY) as sink:
+    with PreviewSink(PreviewConfig(endpoint=endpoint, max_fps=10.0), "cell-3", DISPLAY) as sink:
         sink.put(*a_part(1, np.zeros((64, 64), np.uint8)))
         assert next_preview(looker) is not None
         began = time.monotonic()
@@ -136,7 +136,7 @@ def test_a_dark_12_bit_picture_looks_dark() -> None:
 
 def test_a_picture_that_cannot_be_encoded_is_reported_and_the_next_is_shown(endpoint: str, looker: "zmq.Socket[bytes]") -> None:
     looker.subscribe(wire.PREVIEW)
-    with PreviewSink(PreviewSettings(endpoint=endpoint), "cell-3", DISPLAY) as sink:
+    with PreviewSink(PreviewConfig(endpoint=endpoint), "cell-3", DISPLAY) as sink:
         sink.put(*a_part(1, np.zeros((64, 64, 2), np.uint8)))
         until = time.monotonic() + 5
         while sink.problem is None and time.monotonic() < until:
@@ -150,7 +150,7 @@ def test_a_picture_that_cannot_be_encoded_is_reported_and_the_next_is_shown(endp
 
 
 def test_a_port_in_use_is_named(endpoint: str) -> None:
-    settings = PreviewSettings(endpoint=endpoint)
+    settings = PreviewConfig(endpoint=endpoint)
     with (
         PreviewSink(settings, "one", DISPLAY),
         pytest.raises(SinkError, match=rf"\[preview\] endpoint: expected to bind {endpoint}"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.capture.capture import Capture
-from edge_runtime.config.files import AravisSource
+from edge_runtime.config.files import AravisSourceConfig
 from edge_runtime.errors import ConfigError, FrameError, LostFrame, SourceError
 from edge_runtime.records import Frame, Trigger
 from edge_runtime.sources.driver import Node, RawFrame, set_node
@@ -116,7 +116,7 @@ def bench() -> Iterator[Bench]:
 
 
 def _source(bench: Bench, **settings: Any) -> GuardedSource:
-    return GuardedSource(AravisSource(**({"read_timeout_ms": 200.0, "open_timeout_ms": 500.0} | settings)), bench.driver)
+    return GuardedSource(AravisSourceConfig(**({"read_timeout_ms": 200.0, "open_timeout_ms": 500.0} | settings)), bench.driver)
 
 
 def _until(true: Callable[[], object], within_s: float = 8.0) -> None:

@@ -13,13 +13,13 @@ from edge_runtime import wire
 from edge_runtime.model.manifest import Drift
 from edge_runtime.records import Decision, DriftState, Health, Stamps, State, Trend, Verdict
 from edge_runtime.station.drift import DriftWatch
-from edge_runtime.station.health import Monitor
+from edge_runtime.station.health import HealthMonitor
 
 LIMITS = Drift(low=1.0, median=2.0, high=3.0, share=0.1, window=20, max_above=8, max_below=10, false_alarm=1e-5, n_good=500)
 
 
-def monitor(drift: DriftWatch | None) -> Monitor:
-    return Monitor(station="s", recipe="r", bundle_id="b", device="CPU", drifts={("", "b"): drift} if drift else None)
+def monitor(drift: DriftWatch | None) -> HealthMonitor:
+    return HealthMonitor(station="s", recipe="r", bundle_id="b", device="CPU", drifts={("", "b"): drift} if drift else None)
 
 
 def decision(seq: int, verdict: Verdict, score: float | None) -> Decision:

@@ -11,13 +11,13 @@ import pytest
 
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Health, Release, ReleaseState, Stamps, State, Verdict
-from edge_runtime.station.health import Monitor
+from edge_runtime.station.health import HealthMonitor
 
 MS = 1_000_000
 
 
-def monitor(**more: object) -> Monitor:
-    return Monitor(station="s", recipe="r", bundle_id="b", device="CPU", **more)  # type: ignore[arg-type]
+def monitor(**more: object) -> HealthMonitor:
+    return HealthMonitor(station="s", recipe="r", bundle_id="b", device="CPU", **more)  # type: ignore[arg-type]
 
 
 def decision(seq: int, verdict: Verdict) -> Decision:

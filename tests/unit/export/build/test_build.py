@@ -18,7 +18,7 @@ from edge_runtime.model.predictor import OpenvinoPredictor
 from export.build import convert
 from export.build import workshop as workshop_module
 from export.build.accept import PAINTED, Asked
-from export.build.build import Options, Report, build
+from export.build.build import BuildOptions, BuildReport, build
 from export.build.workshop import SharedWorkshop
 from training.calibrate.rules import Rule
 from training.data.dataset import load_dataset
@@ -33,12 +33,12 @@ LENIENT = 0.2
 
 
 @pytest.fixture(scope="module")
-def int8(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+def int8(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildReport:
     out = tmp_path_factory.mktemp("bundles") / "rings"
-    return build(load_run(run_dir), out, None, Options("int8", onnx=True, zipped=True, band=LENIENT, budget=LENIENT))
+    return build(load_run(run_dir), out, None, BuildOptions("int8", onnx=True, zipped=True, band=LENIENT, budget=LENIENT))
 
 
-def test_an_int8_bundle_holds_what_a_device_needs(int8: Report, run_dir: Path) -> None:
+def test_an_int8_bundle_holds_what_a_device_needs(int8: BuildReport, run_dir: Path) -> None:
     info = load_run(run_dir).info
     bundle = ModelBundle.open(int8.out)
     manifest = bundle.manifest
@@ -54,7 +54,7 @@ def test_an_int8_bundle_holds_what_a_device_needs(int8: Report, run_dir: Path) -
     assert sorted(p.name for p in int8.out.parent.iterdir()) == ["rings", "rings.zip"]
 
 
-def test_the_int8_graph_is_quantized_and_its_head_is_not(int8: Report) -> None:
+def test_the_int8_graph_is_quantized_and_its_head_is_not(int8: BuildReport) -> None:
     model = ov.Core().read_model(int8.out / "model.xml")
     assert sum(op.get_type_name() == "FakeQuantize" for op in model.get_ops()) > 20
     constants = convert.head_constants(model)
@@ -62,14 +62,14 @@ def test_the_int8_graph_is_quantized_and_its_head_is_not(int8: Report) -> None:
     assert all(value.dtype in (np.float32, np.int64) for value in constants.values())
 
 
-def test_the_head_was_refitted_on_the_quantized_features(int8: Report, run_dir: Path) -> None:
+def test_the_head_was_refitted_on_the_quantized_features(int8: BuildReport, run_dir: Path) -> None:
     before = dict(load_run(run_dir).detector().head.named_buffers())
     after = convert.head_constants(ov.Core().read_model(int8.out / "model.xml"))
     assert before.keys() == after.keys()
     assert any(not np.allclose(before[name].numpy(), value, rtol=1e-2) for name, value in after.items())
 
 
-def test_the_devices_predictor_gives_the_recorded_scores(int8: Report) -> None:
+def test_the_devices_predictor_gives_the_recorded_scores(int8: BuildReport) -> None:
     bundle = ModelBundle.open(int8.out)
     with OpenvinoPredictor(bundle) as predictor:
         for golden in bundle.manifest.golden:
@@ -78,14 +78,14 @@ def test_the_devices_predictor_gives_the_recorded_scores(int8: Report) -> None:
             assert float(found.score_map.max()) == pytest.approx(golden.map_peak, rel=1e-5)
 
 
-def test_the_manifest_states_what_an_evaluation_of_the_bundle_finds(int8: Report, data_dir: Path) -> None:
+def test_the_manifest_states_what_an_evaluation_of_the_bundle_finds(int8: BuildReport, data_dir: Path) -> None:
     bundle = ModelBundle.open(int8.out)
     found = evaluate_bundle(bundle, load_dataset(data_dir, spec=bundle.manifest.input)).metrics
     expected = bundle.manifest.metrics["int8"]
     assert msgspec.structs.asdict(found) == pytest.approx(msgspec.structs.asdict(expected), abs=1e-5)
 
 
-def test_the_envelope_is_measured_on_the_very_graph_that_ships(int8: Report) -> None:
+def test_the_envelope_is_measured_on_the_very_graph_that_ships(int8: BuildReport) -> None:
     """8 good test images are too few, so the 24 that it was taught stand in, with their held-out scores."""
     manifest = ModelBundle.open(int8.out).manifest
     found = manifest.envelope
@@ -104,7 +104,7 @@ def test_the_child_that_measures_the_envelope_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_golden_samples_are_test_images_as_the_camera_gave_them(int8: Report, data_dir: Path) -> None:
+def test_golden_samples_are_test_images_as_the_camera_gave_them(int8: BuildReport, data_dir: Path) -> None:
     spec = ModelBundle.open(int8.out).manifest.input
     frames = {load_frame(p, spec).tobytes() for p in data_dir.rglob("test/*/*.png")}
     assert all(load_frame(p, spec).tobytes() in frames for p in (int8.out / "golden").iterdir())
@@ -116,7 +116,7 @@ def test_a_refused_export_leaves_nothing_behind(run_dir: Path, tmp_path: Path, m
     # A conversion that goes wrong: the head's largest parameter comes out 5 % too large.
     monkeypatch.setattr(convert, "stitch", lambda *parts: _distort(real(*parts)))
     with pytest.raises(ParityError, match="expected the FP32 graph to give torch's scores"):
-        build(load_run(run_dir), tmp_path / "bundle", None, Options("fp32"))
+        build(load_run(run_dir), tmp_path / "bundle", None, BuildOptions("fp32"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,7 +126,7 @@ def test_a_quantization_that_went_wrong_does_not_pass_the_default_gate(
 ) -> None:
     monkeypatch.setattr(workshop_module, "quantize_backbone", lambda backbone, *rest: _blind(backbone.clone()))
     with pytest.raises(ParityError, match="INT8 against FP32"):
-        build(load_run(run_dir), tmp_path / "bundle", None, Options("int8"))
+        build(load_run(run_dir), tmp_path / "bundle", None, BuildOptions("int8"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,7 +135,7 @@ def test_where_no_int8_passes_auto_builds_fp32_and_says_why_and_what_it_costs(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workshop_module, "quantize_backbone", lambda backbone, *rest: _blind(backbone.clone()))
-    report = build(load_run(run_dir), tmp_path / "bundle", None, Options(envelope=False))
+    report = build(load_run(run_dir), tmp_path / "bundle", None, BuildOptions(envelope=False))
     manifest = ModelBundle.open(report.out).manifest
     assert (manifest.precision, manifest.golden_tolerance, set(manifest.metrics)) == ("fp32", 1e-3, {"torch", "fp32"})
     assert report.flips is None
@@ -149,7 +149,7 @@ def test_layers_that_hurt_stay_float_and_the_manifest_names_them(run_dir: Path, 
     real = workshop_module.quantize_backbone
     # Rounding takes the stem's weights away, unless some layers stay float.
     monkeypatch.setattr(workshop_module, "quantize_backbone", lambda *parts: real(*parts) if parts[4] else _coarse_stem(real(*parts)))
-    report = build(load_run(run_dir), tmp_path / "bundle", None, Options(band=LENIENT, budget=LENIENT, envelope=False))
+    report = build(load_run(run_dir), tmp_path / "bundle", None, BuildOptions(band=LENIENT, budget=LENIENT, envelope=False))
     manifest = ModelBundle.open(report.out).manifest
     assert (manifest.precision, manifest.golden_tolerance) == ("int8", 1e-2)
     assert manifest.params["floats"].startswith("convolutions 1-3")
@@ -198,7 +198,7 @@ def test_fp32_with_good_images_only_keeps_the_runs_threshold_and_says_what_was_n
     (good / "train").mkdir(parents=True)
     shutil.copytree(data_dir / "train" / "good", good / "train" / "good")
     run = load_run(run_dir)
-    report = build(run, tmp_path / "bundle", good, Options("fp32"))
+    report = build(run, tmp_path / "bundle", good, BuildOptions("fp32"))
     manifest = ModelBundle.open(report.out).manifest
     assert manifest.envelope is not None and manifest.envelope.basis == "painted"
     assert manifest.threshold == run.info.threshold
@@ -212,15 +212,15 @@ def test_other_images_than_the_runs_are_refused(run_dir: Path, data_dir: Path, t
     shutil.copytree(data_dir, other)
     cv2.imwrite(str(other / "train" / "good" / "000.png"), np.full((80, 80), 7, np.uint8))
     with pytest.raises(DataError, match=r"expected the 24 good images that the run was taught on .* found 24 in"):
-        build(load_run(run_dir), tmp_path / "bundle", other, Options())
+        build(load_run(run_dir), tmp_path / "bundle", other, BuildOptions())
     with pytest.raises(DataError, match="nothing is now"):
-        build(load_run(run_dir), tmp_path / "bundle", tmp_path / "gone", Options())
+        build(load_run(run_dir), tmp_path / "bundle", tmp_path / "gone", BuildOptions())
     assert [p.name for p in tmp_path.iterdir()] == ["other"]
 
 
-def test_an_existing_bundle_is_not_replaced_without_force(int8: Report, run_dir: Path) -> None:
+def test_an_existing_bundle_is_not_replaced_without_force(int8: BuildReport, run_dir: Path) -> None:
     with pytest.raises(ConfigError, match="--force"):
-        build(load_run(run_dir), int8.out, None, Options())
+        build(load_run(run_dir), int8.out, None, BuildOptions())
     assert ModelBundle.open(int8.out).id == int8.bundle_id
 
 
@@ -229,7 +229,7 @@ def test_a_rule_that_rests_on_painted_defects_is_applied_to_the_int8_graph_too(
     run_dir: Path, workshop: SharedWorkshop, tmp_path: Path
 ) -> None:
     run = recalibrate(load_run(Path(shutil.copytree(run_dir, tmp_path / "run"))), Rule(kind="max_f1", synthetic=10))
-    report = build(run, tmp_path / "bundle", None, Options("int8", band=1.0, budget=1.0, envelope=False), workshop=workshop)
+    report = build(run, tmp_path / "bundle", None, BuildOptions("int8", band=1.0, budget=1.0, envelope=False), workshop=workshop)
     assert ModelBundle.open(report.out).manifest.envelope is None
     threshold = ModelBundle.open(report.out).manifest.threshold
     assert (threshold.n_bad, threshold.n_synthetic) == (10, 10)
@@ -245,10 +245,10 @@ def test_what_misses_more_than_is_asked_is_not_built_unless_by_force_and_then_sa
     with pytest.raises(
         NotAccepted, match=r"the FP32 model: not fit for release: misses \d of 6 bad parts .* which takes 459 bad parts .* --force"
     ) as e:
-        build(load_run(run_dir), tmp_path / "bundle", None, Options("fp32", accept=Asked(asked), envelope=False))
+        build(load_run(run_dir), tmp_path / "bundle", None, BuildOptions("fp32", accept=Asked(asked), envelope=False))
     assert e.value.exit_code == 86
     assert list(tmp_path.iterdir()) == []
-    report = build(load_run(run_dir), tmp_path / "bundle", None, Options("fp32", accept=Asked(asked, force=True), envelope=False))
+    report = build(load_run(run_dir), tmp_path / "bundle", None, BuildOptions("fp32", accept=Asked(asked, force=True), envelope=False))
     found = ModelBundle.open(report.out).manifest.acceptance
     assert found is not None and found == report.acceptance
     assert (found.state, found.forced, found.basis, found.n_bad, found.n_good) == ("failed", True, "real", 6, 8)
@@ -265,7 +265,7 @@ def test_without_bad_parts_painted_ones_judge(
     good = tmp_path / "good"
     shutil.copytree(data_dir / "train" / "good", good / "train" / "good")
     asked = Asked(parse_accept("misses <= 99 %, rejects <= 50 %"))
-    options = Options(precision, band=1.0, budget=1.0, accept=asked, envelope=False)
+    options = BuildOptions(precision, band=1.0, budget=1.0, accept=asked, envelope=False)
     report = build(load_run(run_dir), tmp_path / "bundle", good, options, workshop=workshop)
     found = ModelBundle.open(report.out).manifest.acceptance
     assert found is not None
@@ -283,7 +283,7 @@ def test_bad_parts_that_set_the_threshold_judge_it_one_by_one(
     shutil.copytree(data_dir / "train" / "good", good / "train" / "good")
     run = load_run(Path(shutil.copytree(run_dir, tmp_path / "run")))
     run = recalibrate(run, Rule(kind="gap", bad=str(data_dir / "test" / "scratch")), good)
-    options = Options("int8", band=1.0, budget=1.0, accept=Asked(parse_accept("misses <= 99 %")), envelope=False)
+    options = BuildOptions("int8", band=1.0, budget=1.0, accept=Asked(parse_accept("misses <= 99 %")), envelope=False)
     found = build(run, tmp_path / "bundle", good, options, workshop=workshop).acceptance
     assert found is not None
     assert (found.basis, found.n_bad) == ("real", 6)

@@ -12,7 +12,7 @@ import pytest
 from edge_runtime.errors import CalibrationError, ConfigError, ExportError, ParityError
 from edge_runtime.model.bundle import ModelBundle
 from export.build import noise, precision
-from export.build.build import Options, build
+from export.build.build import BuildOptions, build
 from export.build.gate import Gate, Judged
 from export.build.precision import Attempt, Side, first_that_passes
 from training.calibrate.rules import Scores
@@ -107,6 +107,6 @@ def test_a_preset_that_is_known_to_lose_is_fp32_where_nobody_could_tell(run_dir:
     assert precision.known_to_lose(run.info) is None
     known = Run(run.directory, msgspec.structs.replace(run.info, preset="shared"), run.held_out, run.ignore)
     shutil.copytree(data_dir / "train" / "good", tmp_path / "good" / "train" / "good")
-    report = build(known, tmp_path / "bundle", tmp_path / "good", Options(envelope=False))
+    report = build(known, tmp_path / "bundle", tmp_path / "good", BuildOptions(envelope=False))
     assert ModelBundle.open(report.out).manifest.precision == "fp32"
     assert "known to cost preset shared of padim" in report.notes[0]

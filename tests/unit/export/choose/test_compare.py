@@ -20,7 +20,7 @@ from training.core.base import silent
 from training.data.dataset import Dataset, inputs, load_dataset
 from training.data.layout import Sample
 from training.fitting.heads import torch_backbone_fn
-from training.fitting.options import Lesson
+from training.fitting.options import FitOptions
 
 pytestmark = pytest.mark.usefixtures("children_here")
 
@@ -64,7 +64,7 @@ def test_each_method_is_measured_and_one_is_recommended(compared: tuple[Comparis
 def test_the_scores_are_those_of_the_graph_that_would_ship(dataset: Dataset, tmp_path: Path) -> None:
     held = dataset.test[:4]
     pictures = np.stack(list(inputs(held, dataset.preprocessor())))[:, None]
-    lesson = Lesson("padim")
+    lesson = FitOptions("padim")
     kitchen = Kitchen(dataset, pictures[:2], pictures[2:], [lesson], None, 0, tmp_path, silent)
     measured = kitchen.measure(lesson, None)
     compiled = ov.Core().compile_model(measured.graph, "CPU", COMPILE_OPTIONS)

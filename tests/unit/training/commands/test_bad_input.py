@@ -187,13 +187,13 @@ def test_bad_images_that_a_table_sets_apart_are_learnt_from_and_never_counted_by
     data: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from edge_runtime.model.bundle import ModelBundle
-    from export.build.build import Options, build
+    from export.build.build import BuildOptions, build
     from training.runs import load_run
 
     rows = [f"data/test/hole/{i}.png,hole,data/ground_truth/hole/{i}_mask.png,bad" for i in range(30, 36)]
     labels = table(data, *rows)
     assert here(*(a.format(data=labels, method="fcdd", out=out) for a in FIT), "--minutes", 0.01, capsys=capsys)[0] == 0
-    report = build(load_run(out / "run"), out / "bundle", None, Options("fp32", envelope=False))
+    report = build(load_run(out / "run"), out / "bundle", None, BuildOptions("fp32", envelope=False))
     manifest = ModelBundle.open(report.out).manifest
     assert len(manifest.dataset.bad_sha256) == 6 and manifest.metrics["fp32"].n_bad == 0
 

@@ -74,7 +74,7 @@ def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
     _folder(tmp_path / "v1", "old")
     (tmp_path / "run").symlink_to("v1")
     _folder(tmp_path / ".new", "new")
-    places.put(tmp_path / ".new", tmp_path / "run")
+    places.move_into_place(tmp_path / ".new", tmp_path / "run")
     assert (tmp_path / "run" / "a").read_text() == "new" and (tmp_path / "v1" / "a").read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "v1"]
 

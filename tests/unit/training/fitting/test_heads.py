@@ -18,7 +18,7 @@ from training.core.memory import check_memory
 from training.data.dataset import inputs, load_dataset
 from training.fitting import heads as fit_module
 from training.fitting.heads import Painted, cross_fit, extract_features, fit_head, fit_held_out, score_features
-from training.fitting.options import Lesson
+from training.fitting.options import FitOptions
 from training.fitting.recalibrate import recalibrate, score_samples
 from training.fitting.teach import teach
 from training.runs import BACKBONE, HEAD, HELD_OUT, INFO, Run, load_run
@@ -47,7 +47,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def taught(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return teach(load_dataset(parts, image_size="64"), Lesson("padim"), tmp_path_factory.mktemp("runs") / "run")
+    return teach(load_dataset(parts, image_size="64"), FitOptions("padim"), tmp_path_factory.mktemp("runs") / "run")
 
 
 def copy_of(taught: Run, place: Path) -> Run:
@@ -94,18 +94,18 @@ def test_the_same_seed_gives_the_same_scores(method: str) -> None:
 
 def test_two_runs_of_one_seed_are_the_same_detector(taught: Run, parts: Path, tmp_path: Path) -> None:
     data = load_dataset(parts, image_size="64")
-    again = teach(data, Lesson("padim"), tmp_path / "again")
+    again = teach(data, FitOptions("padim"), tmp_path / "again")
     assert again.info.head_sha256 == taught.info.head_sha256
     assert again.held_out == taught.held_out and again.info.threshold == taught.info.threshold
     # So few are left out one by one: there is nothing to deal.
-    assert teach(data, Lesson("padim", seed=1), tmp_path / "other").held_out.scores.score == pytest.approx(taught.held_out.scores.score)
+    assert teach(data, FitOptions("padim", seed=1), tmp_path / "other").held_out.scores.score == pytest.approx(taught.held_out.scores.score)
 
 
 def test_a_run_that_cannot_be_written_is_refused_before_the_fit(parts: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file, which is a file"):
-        teach(load_dataset(parts, image_size="64"), Lesson("padim"), tmp_path / "file" / "deeper" / "run")
-    assert teach(load_dataset(parts, image_size="64"), Lesson("padim"), tmp_path / "new" / "deeper" / "run").info.seed == 0
+        teach(load_dataset(parts, image_size="64"), FitOptions("padim"), tmp_path / "file" / "deeper" / "run")
+    assert teach(load_dataset(parts, image_size="64"), FitOptions("padim"), tmp_path / "new" / "deeper" / "run").info.seed == 0
 
 
 def test_one_image_cannot_be_held_out() -> None:
@@ -146,23 +146,23 @@ def test_a_place_that_is_taken_is_refused_unless_forced(taught: Run, parts: Path
     data = load_dataset(parts, image_size="64")
     out = copy_of(taught, tmp_path).directory
     with pytest.raises(ConfigError, match="--force"):
-        teach(data, Lesson("padim"), out)
-    assert teach(data, Lesson("padim", seed=3), out, force=True).info.seed == 3
+        teach(data, FitOptions("padim"), out)
+    assert teach(data, FitOptions("padim", seed=3), out, force=True).info.seed == 3
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="no run"):
-        teach(data, Lesson("padim"), tmp_path / "thesis", force=True)
+        teach(data, FitOptions("padim"), tmp_path / "thesis", force=True)
 
 
 def test_nothing_stays_behind_when_a_fit_fails(parts: Path, tmp_path: Path) -> None:
     data = load_dataset(parts, image_size="64")
     with pytest.raises(CalibrationError, match="12 good images support"):
-        teach(data, Lesson("padim", rule=Rule(kind="false_reject_rate", target=0.01)), tmp_path / "a")
+        teach(data, FitOptions("padim", rule=Rule(kind="false_reject_rate", target=0.01)), tmp_path / "a")
     (data.train[5].path).rename(tmp_path / "moved.png")
     try:
         with pytest.raises(DataError, match=data.train[5].path.name):
-            teach(data, Lesson("padim"), tmp_path / "b")
+            teach(data, FitOptions("padim"), tmp_path / "b")
     finally:
         (tmp_path / "moved.png").rename(data.train[5].path)
     assert not list(tmp_path.iterdir())
@@ -171,13 +171,13 @@ def test_nothing_stays_behind_when_a_fit_fails(parts: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("lesson", "message"),
     [
-        (Lesson("magic"), "padim, patchcore, mvg"),
-        (Lesson("padim", preset="huge"), "fast, fine"),
-        (Lesson("padim", overrides={"depth": 3}), "no parameter 'depth'"),
-        (Lesson("padim", overrides={"top_k": "many"}), "top_k"),
+        (FitOptions("magic"), "padim, patchcore, mvg"),
+        (FitOptions("padim", preset="huge"), "fast, fine"),
+        (FitOptions("padim", overrides={"depth": 3}), "no parameter 'depth'"),
+        (FitOptions("padim", overrides={"top_k": "many"}), "top_k"),
     ],
 )
-def test_an_impossible_lesson_is_refused(parts: Path, tmp_path: Path, lesson: Lesson, message: str) -> None:
+def test_an_impossible_lesson_is_refused(parts: Path, tmp_path: Path, lesson: FitOptions, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         teach(load_dataset(parts, image_size="64"), lesson, tmp_path / "run")
 
@@ -239,7 +239,7 @@ def test_ignored_places_are_silent_in_map_and_score(parts: Path, tmp_path: Path)
     mask = np.zeros((64, 64), np.uint8)
     mask[24:44, 24:44] = 255
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
-    run = teach(load_dataset(parts, image_size="64", ignore_mask=tmp_path / "mask.png"), Lesson("padim"), tmp_path / "run")
+    run = teach(load_dataset(parts, image_size="64", ignore_mask=tmp_path / "mask.png"), FitOptions("padim"), tmp_path / "run")
     again = load_run(run.directory)
     assert again.ignore is not None and np.array_equal(again.ignore, mask)
     detector, prepare = again.detector(), again.preprocessor()

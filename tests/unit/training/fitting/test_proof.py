@@ -8,7 +8,7 @@ import pytest
 from edge_runtime.console import run_app
 from edge_runtime.errors import LinesideError
 from training.commands.cli import app
-from training.fitting.options import Lesson
+from training.fitting.options import FitOptions
 from training.fitting.proof import prove
 
 
@@ -22,7 +22,7 @@ from training.fitting.proof import prove
 )  # fmt: skip
 def test_what_a_lesson_cannot_have_is_told(lesson: dict[str, Any], message: str) -> None:
     with pytest.raises(LinesideError, match=message):
-        prove(Lesson(**lesson))
+        prove(FitOptions(**lesson))
 
 
 def test_fit_tells_it_before_it_looks_for_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from training.core.learn import hold_out
 from training.data.dataset import Dataset, load_dataset
 from training.data.layout import Sample
 from training.fitting import teach as teach_module
-from training.fitting.options import Lesson, learns
+from training.fitting.options import FitOptions, learns
 from training.fitting.recalibrate import open_data
 from training.fitting.teach import checkpoint_of, teach
 from training.methods.table import METHODS
@@ -37,9 +37,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load_dataset(root, image_size="64")
 
 
-def lesson(**changes: object) -> Lesson:
+def lesson(**changes: object) -> FitOptions:
     """With a time, so that no further heads learn from 20 images, to hold them out in turn."""
-    return Lesson("fastflow", **{"overrides": FEW, "minutes": 5.0, **changes})  # type: ignore[arg-type]
+    return FitOptions("fastflow", **{"overrides": FEW, "minutes": 5.0, **changes})  # type: ignore[arg-type]
 
 
 def test_only_images_that_were_never_learnt_from_calibrate(dataset: Dataset, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_as_few_images_as_a_method_asks_for_teach_it_whatever_their_sizes(method
             cv2.imwrite(str(tmp_path / folder / f"{i}.png"), picture.clip(0, 255).astype(np.uint8))
     small = {"patchcore": {"bank_size": 100}, "efficientad": {"width": 0.125, "channels": 8}}
     outliers = OutlierSource(bad=str(tmp_path / "bad"), synthetic=0) if known.outliers == "required" else None
-    asked = Lesson(method, overrides=small.get(method, {}), outliers=outliers, minutes=0.01 if learns(method) else None)
+    asked = FitOptions(method, overrides=small.get(method, {}), outliers=outliers, minutes=0.01 if learns(method) else None)
     run = teach(load_dataset(tmp_path / "good", image_size="64"), asked, tmp_path / "run")
     assert run.info.dataset.n_good == known.least_images and np.isfinite(run.info.threshold.value) and run.info.threshold.value > 0
     one_less = dataclasses.replace(load_dataset(tmp_path / "good", image_size="64"), train=run_images(run)[1:])
@@ -97,7 +97,7 @@ def test_the_files_of_a_run_may_be_read_by_whom_the_user_s_mask_lets(dataset: Da
 
 def test_a_teacher_that_knows_little_is_said_to_and_its_time_is_part_of_the_budget(dataset: Dataset, tmp_path: Path) -> None:
     tiny = {"width": 0.05, "channels": 4, "steps": 100_000, "distil_steps": 100_000}
-    asked = Lesson("efficientad", overrides=tiny, minutes=0.05)
+    asked = FitOptions("efficientad", overrides=tiny, minutes=0.05)
     told: list[str] = []
     said: list[str] = []
     began = time.monotonic()
@@ -116,7 +116,7 @@ def test_a_course_that_ends_while_its_teacher_is_distilled_goes_on_there(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = {"width": 0.05, "channels": 4, "steps": 4, "distil_steps": 40}
-    asked = Lesson("efficientad", overrides=tiny)
+    asked = FitOptions("efficientad", overrides=tiny)
     whole = teach(dataset, asked, tmp_path / "whole")
     monkeypatch.setattr(Checkpoint, "__init__", partialmethod(Checkpoint.__init__, every_s=-1.0))
     steps: list[int] = []
@@ -145,7 +145,7 @@ def test_a_mask_that_does_not_fit_is_told_before_anything_is_computed(
     monkeypatch.setattr(teach_module, "extract_features", lambda *a, **k: pytest.fail("features were computed first"))
     source = OutlierSource(bad=str(tmp_path / "bad"), masks=str(tmp_path / "masks"), synthetic=0)
     with pytest.raises(DataError, match=r"mask.*32.*64|mask.*64.*32"):
-        teach(dataset, Lesson("fcdd", outliers=source), tmp_path / "run")
+        teach(dataset, FitOptions("fcdd", outliers=source), tmp_path / "run")
 
 
 def test_a_run_may_lie_in_a_folder_that_is_not_there_yet(dataset: Dataset, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from training.core.base import Features
 from training.data.dataset import Dataset, load_dataset
 from training.fitting import weigh as weighing
-from training.fitting.options import Lesson
+from training.fitting.options import FitOptions
 from training.fitting.teach import teach
 from training.fitting.weigh import Seen, Weighed, without_variations, worth
 from training.pictures.augment import Augment
@@ -52,7 +52,7 @@ def test_a_detector_that_tells_painted_defects_badly_is_doubted() -> None:
 
 def test_what_was_measured_is_said_and_the_variations_are_learnt(dataset: Dataset, tmp_path: Path) -> None:
     said: list[str] = []
-    run = teach(dataset, Lesson("padim", augment=Augment(shift_px=2, copies=1), weigh=True), tmp_path / "run", say=said.append)
+    run = teach(dataset, FitOptions("padim", augment=Augment(shift_px=2, copies=1), weigh=True), tmp_path / "run", say=said.append)
     assert run.info.augment == Augment(shift_px=2, copies=1)
     assert any("painted defects are told at AUROC" in line and "held out" in line for line in said)
 
@@ -61,9 +61,9 @@ def test_dropped_variations_leave_no_trace(dataset: Dataset, tmp_path: Path, mon
     monkeypatch.setattr(weighing, "DEAR", -2.0)
     monkeypatch.setattr(weighing, "SIGMAS", -1e6)
     said: list[str] = []
-    varied = Lesson("padim", augment=Augment(shift_px=2, copies=1), weigh=True)
+    varied = FitOptions("padim", augment=Augment(shift_px=2, copies=1), weigh=True)
     run = teach(dataset, varied, tmp_path / "run", say=said.append)
-    plain = teach(dataset, Lesson("padim"), tmp_path / "plain")
+    plain = teach(dataset, FitOptions("padim"), tmp_path / "plain")
     assert run.info.augment is None and any("--augment shift" in line for line in said)
     assert run.info.threshold.value == pytest.approx(plain.info.threshold.value)
     assert run.held_out == plain.held_out
@@ -72,7 +72,7 @@ def test_dropped_variations_leave_no_trace(dataset: Dataset, tmp_path: Path, mon
 def test_variations_asked_for_by_name_are_not_weighed(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weighing, "DEAR", -2.0)
     monkeypatch.setattr(weighing, "SIGMAS", -1e6)
-    run = teach(dataset, Lesson("padim", augment=Augment(shift_px=2, copies=1)), tmp_path / "run")
+    run = teach(dataset, FitOptions("padim", augment=Augment(shift_px=2, copies=1)), tmp_path / "run")
     assert run.info.augment is not None
 
 

@@ -11,7 +11,7 @@ from edge_runtime.errors import ConfigError, DataError
 from export.build.convert import convert_head, convert_trunk, stitch
 from training.core.backbones import BackboneSpec
 from training.core.base import Features
-from training.core.learn import Outcome, Pictures, Schedule, learn
+from training.core.learn import LearningResult, Pictures, Schedule, learn
 from training.methods.autoencoder import WINDOW, AutoencoderHead, AutoencoderNetwork, AutoencoderParams, ssim
 
 SPEC = BackboneSpec("tf_efficientnet_lite0", (16,))
@@ -29,7 +29,7 @@ def pictures(n: int, seed: int = 0, hw: tuple[int, int] = (SIDE, SIDE)) -> np.nd
     return images.astype(np.uint8)
 
 
-def course(params: AutoencoderParams, steps: int, seed: int = 0) -> tuple[AutoencoderNetwork, float, Outcome]:
+def course(params: AutoencoderParams, steps: int, seed: int = 0) -> tuple[AutoencoderNetwork, float, LearningResult]:
     """A network after so many steps, and its held-out loss before them."""
     images = pictures(24)
     good, held = Pictures(images, np.arange(20)), Pictures(images, np.arange(20, 24))

@@ -13,7 +13,7 @@ from training.core.base import LEAST_BAD, Features
 from training.data.dataset import Dataset, load_dataset
 from training.data.layout import Sample
 from training.fitting.heads import cross_fit, fit_head, score_features
-from training.fitting.options import Lesson, check_enough, outlier_source, resolve
+from training.fitting.options import FitOptions, check_enough, outlier_source, resolve
 from training.methods.table import METHODS
 from training.pictures.augment import Augment
 from training.pictures.material import OutlierSource, good_pictures, outlier_pictures
@@ -135,13 +135,13 @@ def test_bad_parts_of_the_training_split_are_learnt_from(dataset: Dataset, bad_f
 
 def test_a_lesson_that_makes_no_sense_is_refused_before_any_work() -> None:
     with pytest.raises(ConfigError, match="computed, not learnt by steps"):
-        resolve(Lesson("padim", minutes=3))
+        resolve(FitOptions("padim", minutes=3))
     with pytest.raises(ConfigError, match="learns from good images only"):
-        outlier_source(Lesson("padim", outliers=OutlierSource(bad="x")))
+        outlier_source(FitOptions("padim", outliers=OutlierSource(bad="x")))
     with pytest.raises(DataError, match="devnet: needs at least 5 bad images"):
-        outlier_source(Lesson("devnet"))
-    assert outlier_source(Lesson("devnet"), own=6) == OutlierSource()
-    assert (outlier_source(Lesson("fcdd")) or OutlierSource()).synthetic > 0
+        outlier_source(FitOptions("devnet"))
+    assert outlier_source(FitOptions("devnet"), own=6) == OutlierSource()
+    assert (outlier_source(FitOptions("fcdd")) or OutlierSource()).synthetic > 0
 
 
 def test_too_few_good_images_name_a_method_that_does_with_them() -> None:

@@ -21,7 +21,7 @@ from edge_runtime.model import bundle as b
 from edge_runtime.model.manifest import Acceptance, Drift, Envelope, Metrics, Wander
 from training.commands.cli import app
 from training.data.dataset import load_dataset
-from training.judging.evaluate import Report, evaluate_bundle
+from training.judging.evaluate import EvaluationReport, evaluate_bundle
 from training.report.figures import Axis, curve
 from training.report.page import Count, cut, open_subject, percent, price_list, write_report
 
@@ -100,14 +100,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def written(tiny_bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Report]:
+def written(tiny_bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, EvaluationReport]:
     out = tmp_path_factory.mktemp("page") / "report.html"
     report = write_report(tiny_bundle, data, out)
     assert [p.name for p in out.parent.iterdir()] == ["report.html"]
     return out.read_text(encoding="utf-8"), report
 
 
-def test_nothing_is_fetched_from_anywhere(written: tuple[str, Report]) -> None:
+def test_nothing_is_fetched_from_anywhere(written: tuple[str, EvaluationReport]) -> None:
     text, _ = written
     page = Page(text)
     fetched = [v for _, found in page.tags for k, v in found.items() if k in ("src", "href", "srcset", "action", "data", "poster")]
@@ -118,7 +118,7 @@ def test_nothing_is_fetched_from_anywhere(written: tuple[str, Report]) -> None:
     assert len(text) < 5_000_000
 
 
-def test_the_figures_are_those_of_an_evaluation(written: tuple[str, Report], tiny_bundle: Path, data: Path) -> None:
+def test_the_figures_are_those_of_an_evaluation(written: tuple[str, EvaluationReport], tiny_bundle: Path, data: Path) -> None:
     text, report = written
     opened = b.ModelBundle.open(tiny_bundle)
     expected = evaluate_bundle(opened, load_dataset(data, spec=opened.manifest.input))
@@ -138,7 +138,7 @@ def test_the_figures_are_those_of_an_evaluation(written: tuple[str, Report], tin
     assert "by hand" in page.text and "0" * 64 in page.text and opened.id in page.text
 
 
-def test_the_head_says_whether_it_is_fit_and_what_is_wrong_large_and_red(written: tuple[str, Report]) -> None:
+def test_the_head_says_whether_it_is_fit_and_what_is_wrong_large_and_red(written: tuple[str, EvaluationReport]) -> None:
     """Nobody asked when this bundle was built, so the page judges by the defaults: 4 of 8 bad parts missed, 2 of 10 good ones rejected."""
     text, _ = written
     page = Page(text)
@@ -160,7 +160,7 @@ def test_the_head_repeats_what_was_found_when_the_bundle_was_built(tiny_bundle: 
     assert not any("alarm" in found.get("class", "") for _, found in page.tags), "within what was asked"
 
 
-def test_the_script_moves_the_same_scores(written: tuple[str, Report]) -> None:
+def test_the_script_moves_the_same_scores(written: tuple[str, EvaluationReport]) -> None:
     text, report = written
     groups = {g["name"]: g for g in Page(text).data["groups"]}
     scored = report.scored
@@ -169,12 +169,12 @@ def test_the_script_moves_the_same_scores(written: tuple[str, Report]) -> None:
     assert all(g["scores"] == sorted(g["scores"]) for g in groups.values())
 
 
-def test_names_of_folders_are_no_markup(written: tuple[str, Report]) -> None:
+def test_names_of_folders_are_no_markup(written: tuple[str, EvaluationReport]) -> None:
     text, _ = written
     assert "dim <b>" not in text and 'dim <b>&"' in Page(text).text
 
 
-def test_pictures_are_the_worst_and_one_of_each_kind(written: tuple[str, Report]) -> None:
+def test_pictures_are_the_worst_and_one_of_each_kind(written: tuple[str, EvaluationReport]) -> None:
     page = Page(written[0])
     images = [found for tag, found in page.tags if tag == "img"]
     shown = [re.sub(r" (as it is|with heat map and boxes)$", "", found["alt"]) for found in images[::2]]
@@ -206,7 +206,7 @@ def test_another_threshold_is_shown_beside_the_stated_one(tiny_bundle: Path, dat
     assert [found.get("class") for tag, found in page.tags if tag == "circle"].count("stated") == 2
 
 
-def test_the_price_list_counts_as_one_would_by_hand(written: tuple[str, Report]) -> None:
+def test_the_price_list_counts_as_one_would_by_hand(written: tuple[str, EvaluationReport]) -> None:
     _, report = written
     scored = report.scored
     rows = price_list(scored, 20.0, 12.5)
