@@ -229,9 +229,10 @@ def show_report(report: "BuildReport", console: Console) -> None:
         )
     if report.envelope is not None:
         console.print(f"  the line may wander: {reach(report.envelope)}")
-        for sentence in brittle(report.envelope):
+        worst = brittle(report.envelope)
+        for sentence in worst:
             console.print(Text(f"  {sentence}", "bold red"))
-        for sentence in narrow(report.envelope):
+        for sentence in narrow(report.envelope, worst):
             console.print(Text(f"  {sentence}", "bold yellow"))
     for note in report.notes:
         console.print(f"  note: {note}")
