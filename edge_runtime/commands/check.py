@@ -208,7 +208,7 @@ def _limits(predictor: OpenvinoPredictor, recipe: Recipe) -> str:
 
 
 def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe) -> str:
-    results = predictor.run_golden(recipe.golden, config.golden_tolerance_scale)
+    results = predictor.run_golden(config.golden_tolerance_scale)
     worst = max(r.difference for r in results)
     scale = "" if config.golden_tolerance_scale == 1 else f" (tolerance scaled by {config.golden_tolerance_scale:g})"
     return f"{len(results)} score as where the bundle was built: largest difference {worst:.2g}, allowed {results[0].allowed:.2g}{scale}"
