@@ -62,10 +62,15 @@ __all__ = [
 ]
 
 EXIT_OK = 0
+"""Exit code: success."""
 EXIT_FINDINGS = 1
+"""Exit code: a check found something."""
 EXIT_USAGE = 2
+"""Exit code: the command line cannot be understood."""
 EXIT_BUG = 70
+"""Exit code: a bug in Lineside."""
 EXIT_EXHAUSTED = 71
+"""Exit code: the machine is out of memory, file descriptors, threads or room on its disk."""
 
 
 class LinesideError(Exception):
