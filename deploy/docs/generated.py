@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("deploy/developing/public.md",)
+PAGES = ("deploy/developing/architecture.md", "deploy/developing/rooms.md", "deploy/developing/public.md")
 PACKAGES = ("edge_runtime", "training", "export")
 PUBLIC = ("client", "records", "errors", "wire", "protocols")
 REWRITE = "python -m deploy.docs.generated"
