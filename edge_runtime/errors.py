@@ -27,6 +27,8 @@ SIGHUP), as a shell reports a process that such a signal ended.
 
 A message says what was expected, what was found, where, and what to do. FrameError and HandoffFull never end
 a process: the loop turns them into a FAULT decision.
+
+Why: deploy/decisions/0003.
 """
 
 import sys

@@ -7,13 +7,30 @@ import ast
 import re
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("deploy/developing/architecture.md", "deploy/developing/rooms.md", "deploy/developing/public.md")
+PAGES = (
+    "deploy/developing/architecture.md",
+    "deploy/developing/rooms.md",
+    "deploy/developing/public.md",
+    "deploy/decisions/README.md",
+)
 PACKAGES = ("edge_runtime", "training", "export")
 PUBLIC = ("client", "records", "errors", "wire", "protocols")
+DECISIONS = ROOT / "deploy" / "decisions"
 REWRITE = "python -m deploy.docs.generated"
+FOLLOWING = (
+    "edge_runtime/**/*.py",
+    "training/**/*.py",
+    "export/**/*.py",
+    "deploy/*.sh",
+    "deploy/examples/*.*",
+    "pyproject.toml",
+    "Makefile",
+)
+"""Files that may say which decision they follow."""
 _PART = re.compile(r"(<!-- generated: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -105,7 +122,54 @@ def documented(module: Path) -> dict[str, str]:
     return {name: text.strip().split("\n\n")[0] for name, text in said.items()}
 
 
-PARTS: dict[str, Callable[[], str]] = {"rooms": rooms, "files": files, "layers": layers, "public": public}
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One page of deploy/decisions/."""
+
+    page: Path
+    number: int
+    title: str
+    status: str
+    """accepted, or: superseded by N."""
+    date: str
+    """Of the status, YYYY-MM-DD."""
+
+
+_HEAD = re.compile(
+    r"# (?P<number>\d+)\. (?P<title>.+)\n\n"
+    r"(?:Accepted \d{4}-\d\d-\d\d, (?P<status>superseded by \d+) on|Accepted) (?P<date>\d{4}-\d\d-\d\d)\.\n"
+)
+
+
+def decision(page: Path) -> Decision:
+    """What stands at a decision's top. Raises ValueError where it is not what README.md asks for, or the number is not the file's."""
+    head = _HEAD.match(page.read_text())
+    if head is None or int(head["number"]) != int(page.name[:4]):
+        wanted = f"# {int(page.name[:4])}. Title, an empty line, and: Accepted YYYY-MM-DD."
+        raise ValueError(f"{page}: expected at its top {wanted!r}, found {page.read_text()[:90]!r}")
+    return Decision(page, int(head["number"]), head["title"], head["status"] or "accepted", head["date"])
+
+
+def followers() -> dict[int, list[str]]:
+    """Decision -> the files of ours that name it."""
+    named: dict[int, list[str]] = {}
+    for file in sorted(f for pattern in FOLLOWING for f in ROOT.glob(pattern)):
+        for number in sorted({int(n) for n in re.findall(r"decisions/(\d{4})", file.read_text())}):
+            named.setdefault(number, []).append(str(file.relative_to(ROOT)))
+    return named
+
+
+def decisions() -> str:
+    """A row a decision."""
+    rows = ["| | Decision | Status | Since | Followed in |", "|---|---|---|---|---|"]
+    following = followers()
+    for d in map(decision, sorted(DECISIONS.glob("0*.md"))):
+        where = ", ".join(f"`{f}`" for f in following.get(d.number, []))
+        rows.append(f"| {d.number} | [{_cell(d.title)}]({d.page.name}) | {d.status} | {d.date} | {where} |")
+    return "\n".join(rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {"rooms": rooms, "files": files, "layers": layers, "public": public, "decisions": decisions}
 
 
 def filled(page: str) -> str:
