@@ -92,7 +92,10 @@ def check_station(path: Path) -> Iterator[Finding]:
 
 
 def one_opencv() -> str:
-    """opencv-python and opencv-python-headless unpack into the same folder: with both, which one runs is chance. Raises ConfigError."""
+    """opencv-python and opencv-python-headless unpack into the same folder: with both, which one runs is chance. Raises ConfigError.
+
+    Why there are two: deploy/decisions/0002.
+    """
     here = [name for name in ("opencv-python", "opencv-python-headless") if _installed(name)]
     if len(here) == 2:
         raise ConfigError(

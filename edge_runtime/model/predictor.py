@@ -1,4 +1,7 @@
-"""OpenVINO on one named device: open a bundle, prove it with its golden samples, Frame -> Prediction."""
+"""OpenVINO on one named device: open a bundle, prove it with its golden samples, Frame -> Prediction.
+
+Why: deploy/decisions/0004.
+"""
 
 import contextlib
 import logging
@@ -26,7 +29,8 @@ WARM_UP_RUNS = 3
 """The first inferences allocate memory and are several times slower."""
 
 _FLOOR = 0.1
-"""Of the threshold: a golden value below it is compared as if it were that large. A difference so far down cannot move a verdict."""
+"""Of the threshold: a golden value below it is compared as if it were that large. A difference so far down cannot move a verdict
+(deploy/decisions/0008)."""
 
 _VIRTUAL = ("AUTO", "MULTI", "HETERO", "BATCH")
 
