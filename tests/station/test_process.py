@@ -151,7 +151,8 @@ def test_a_signal_ends_with_0_after_the_parts_announced_before_it(station_dir: P
     """Every verdict takes 150 ms here, so that one part is in flight and others wait when the signal comes. Its loop begins 200 ms after
     READY, as on a busy machine: what is announced in between is judged as well."""
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom edge_runtime.station import views as inspection\n"
+        "import signal, sys, time\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # nohup, under which tests may run, has it ignored
+        "from pathlib import Path\nfrom edge_runtime.station import views as inspection\n"
         "from edge_runtime.station.health import ServiceManager\n"
         "from edge_runtime.station.launch import run_station\nfrom edge_runtime.station.loop import Station\n"
         "from edge_runtime.triggers.zeromq import ZeromqLine\n"
