@@ -210,8 +210,8 @@ def show_report(report: "BuildReport", console: Console) -> None:
     flips = (
         ""
         if report.flips is None
-        else f"; of {report.n_compared} verdicts {len(report.flips.losses)} turn wrong from FP32 to INT8, all near the border, and"
-        f" {len(report.flips.gains)} turn right"
+        else f"; of {report.n_compared} verdicts ({report.compared}) {len(report.flips.losses)} turn wrong from FP32 to INT8, all near the"
+        f" border, and {len(report.flips.gains)} turn right"
     )
     console.print(f"  parity: torch and FP32 differ by {report.score_difference:.0e} at most{flips}")
     console.print(f"  threshold {report.threshold.value:.4g}: {report.threshold.rule}")
@@ -229,9 +229,10 @@ def show_report(report: "BuildReport", console: Console) -> None:
         )
     if report.envelope is not None:
         console.print(f"  the line may wander: {reach(report.envelope)}")
-        for sentence in brittle(report.envelope):
+        worst = brittle(report.envelope)
+        for sentence in worst:
             console.print(Text(f"  {sentence}", "bold red"))
-        for sentence in narrow(report.envelope):
+        for sentence in narrow(report.envelope, worst):
             console.print(Text(f"  {sentence}", "bold yellow"))
     for note in report.notes:
         console.print(f"  note: {note}")

@@ -11,7 +11,7 @@ import logging
 import math
 import statistics
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
@@ -38,13 +38,21 @@ _SURE = 4.0
 _HALF = 0.5
 _LITTLE = 0.05
 """No lamp and no lens is kept as steady as this."""
+_UNSTEADY: dict[str, tuple[float, str]] = {
+    "shift": (0.01, "parts that lie less than {:g} % of the picture elsewhere spoil verdicts (to learn them: --augment shift=PIXELS)"),
+    "turn": (1.0, "parts that are turned by less than {:g}° spoil verdicts (to learn them: --augment rotate=DEGREES; 180 for all ways)"),
+    "noise": (2.0, "noise of less than {:g} gray levels of 255 (standard deviation), as of a camera's gain, spoils verdicts"),
+    "jpeg": (90.0, "JPEG of quality {:g} spoils verdicts: teach and run with the same kind of files, better with .png"),
+}
+"""What no fixture, camera or codec is kept within, where the promise breaks at it. Not gamma: it stands still once it is set, and
+the least that is tried is far."""
 _LEAST = {
     "light": ("light {:g} times what was taught", 1.0),
     "gamma": ("gamma {:g}", 1.0),
     "blur": ("blur {:g} px", 0.0),
     "shift": ("shift {:g} %", 0.0),
     "turn": ("turn {:g}°", 0.0),
-    "noise": ("noise {:g}", 0.0),
+    "noise": ("noise of {:g} gray levels of 255 (standard deviation)", 0.0),
     "jpeg": ("JPEG quality {:g}", 100.0),
 }
 """Ways of straying in words, and the amount of a picture that does not stray."""
@@ -210,6 +218,8 @@ def reach(envelope: Envelope) -> str:
         low = f"{min(light):g} or less" if envelope.light_low is None else f"{envelope.light_low:.2f}"
         high = f"{max(light):g} or more" if envelope.light_high is None else f"{envelope.light_high:.2f}"
         parts.append(f"light {low} to {high} of what was taught")
+    if gamma := rows.get("gamma"):
+        parts.append(_gamma(gamma))
     if envelope.blur_low is not None:
         parts.append(f"sharpness down to {envelope.blur_low:.2f} of what was taught")
     for what, word in (
@@ -217,10 +227,10 @@ def reach(envelope: Envelope) -> str:
         ("shift", "shift {:g} %"),
         ("turn", "turn {:g}°"),
         ("noise", "noise {:g}"),
-        ("jpeg", "JPEG {:g}"),
+        ("jpeg", "JPEG quality {:g}"),
     ):
         if what in rows and not (what == "blur" and envelope.blur_low is not None):
-            parts.append(_farthest(rows[what], word))
+            parts.append(_farthest(rows[what], word) + (" (standard deviation, gray levels of 255)" if what == "noise" else ""))
     return ", ".join(parts)
 
 
@@ -241,8 +251,11 @@ def brittle(envelope: Envelope) -> list[str]:
     return found
 
 
-def narrow(envelope: Envelope) -> list[str]:
-    """What a station can hardly be kept within, a sentence a way of straying, without a full stop."""
+def narrow(envelope: Envelope, known: Sequence[str] = ()) -> list[str]:
+    """What a station can hardly be kept within, a sentence a way of straying, without a full stop.
+
+    `known`: sentences of `brittle` that were said already; a way of straying that they name by its amounts is not named again.
+    """
     found = []
     low, high = envelope.light_low, envelope.light_high
     if low is not None and low > 1 - _LITTLE:
@@ -251,7 +264,24 @@ def narrow(envelope: Envelope) -> list[str]:
         found.append(f"light that is {100 * (max(high, 1) - 1):.0f} % brighter spoils verdicts")
     if envelope.blur_low is not None and envelope.blur_low > 1 - _LITTLE:
         found.append("so does a lens that is hardly out of focus" if found else "a lens that is hardly out of focus spoils verdicts")
+    for what, (least, words) in _UNSTEADY.items():
+        said = _LEAST[what][0].partition(" ")[0]
+        if any(r.what == what and r.amount == least and not r.holds for r in envelope.rows) and not any(k.startswith(said) for k in known):
+            found.append(words.format(least * (100 if what == "shift" else 1)))
     return found
+
+
+def _gamma(rows: list[Wander]) -> str:
+    """Of the exponents that were tried on either side of 1, those up to which the promise held at every step."""
+    ends = []
+    for side, more, before in (
+        (sorted((r for r in rows if r.amount < 1), key=lambda r: -r.amount), "less", "above"),
+        (sorted((r for r in rows if r.amount > 1), key=lambda r: r.amount), "more", "below"),
+    ):
+        held = next((i for i, r in enumerate(side) if not r.holds), len(side))
+        if side:
+            ends.append(f"{before} {side[0].amount:g}" if not held else f"{side[held - 1].amount:g}" + f" or {more}" * (held == len(side)))
+    return "gamma " + " to ".join(ends)
 
 
 def _farthest(rows: list[Wander], word: str) -> str:

@@ -92,6 +92,8 @@ class BuildReport:
     flips: parity.Flips | None
     """Verdicts that differ from FP32 to INT8; None for fp32."""
     n_compared: int
+    compared: str
+    """On which images precisions were compared."""
     envelope: Envelope | None
     """How far the line may stray; None where that was not measured."""
     seconds: float
@@ -207,7 +209,8 @@ class _Export:
         told, size = self._tell(final), package.size_bytes(self.pack)
         report = BuildReport(
             out, bundle_id, size, metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
-            len(judged.scored.samples), envelope, time.monotonic() - began, (*self.notes, *self._notes(metrics, envelope)),
+            len(judged.scored.samples), self.gate.judged_on, envelope, time.monotonic() - began,
+            (*self.notes, *self._notes(metrics, envelope)),
             told, acceptance,
         )  # fmt: skip
         if acceptance is not None and is_refused(acceptance):
@@ -332,6 +335,7 @@ class _Export:
             bad = painted if not len(bad) else Scores(*(np.concatenate(p) for p in zip(astuple(bad), astuple(painted), strict=True)))
         own = () if rule.from_test_split else (info.apart, len(info.odd))
         threshold, display = apply_rule(rule, good, bad if len(bad) else None, *own)
+        threshold = precision.set_anew(info.threshold, threshold)
         error = noise.threshold_error(rule, good, bad if len(bad) else None, info.seed)
         return _Built(self.work / f"{name}.xml", judged, threshold, display, held_out, judges, "int8", error)
 

@@ -151,6 +151,15 @@ class Gate:
         return Judged(Scored(samples, both, pixels, regions, np.zeros_like(regions), unmasked), raw, peaks, maps, latency_ms)
 
     @property
+    def judged_on(self) -> str:
+        """The images that `judge` counts, for people: which they are depends on whether the data has a test split."""
+        bad = sum(not s.is_good for s in self.samples)
+        if self.dataset.test:
+            given = " and --bad" if any(s.split == "bad" for s in self.samples) else ""
+            return f"{len(self.samples) - bad} good and {bad} bad images of the test split{given}"
+        return f"{len(self.held)} good images, by their held-out scores, and {bad} bad ones"
+
+    @property
     def _counted(self) -> tuple[Sample, ...]:
         """Those that count by their pixels."""
         return self.samples if self.dataset.test else tuple(s for s in self.samples if not s.is_good)

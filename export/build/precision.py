@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import msgspec
+
 from edge_runtime.errors import CalibrationError, ExportError
-from edge_runtime.model.manifest import Metrics
+from edge_runtime.model.manifest import Metrics, Threshold
 from export.build import noise, parity
 from export.build.gate import Gate, Judged
+from training.calibrate.rules import percent
 from training.methods.table import METHODS
 from training.runs import RunInfo
 
@@ -71,16 +74,30 @@ def compare(gate: Gate, before: Side, after: Side, band: float, budget: float, d
     `doubted`: a fall is believed, however few images show it.
     """
     chance: Callable[[str], float] = (lambda key: 0.0) if doubted else gate.chance(before.judged, after.judged)
-    notes = parity.check_metrics(WHAT, before.metrics, after.metrics, budget, chance)
+    what = f"{WHAT} on {gate.judged_on}"
+    notes = parity.check_metrics(what, before.metrics, after.metrics, budget, chance)
     scored = before.judged.scored
     severities = [side.judged.scored.scores.score / side.threshold for side in (before, after)]
     widened = noise.widen(band, max(before.error, after.error))
     names = gate.names_of(scored.samples)
-    flips = parity.check_verdicts(WHAT, names, scored.is_good, severities[0], severities[1], band, widened)
+    flips = parity.check_verdicts(what, names, scored.is_good, severities[0], severities[1], band, widened)
     if flips.gains:
         some = "1 part that FP32 judges wrong is" if len(flips.gains) == 1 else f"{len(flips.gains)} parts that FP32 judges wrong are"
         notes.append(f"{some} judged right in INT8: {flips.gains[0]}")
     return flips, notes
+
+
+def set_anew(before: Threshold, after: Threshold) -> Threshold:
+    """A threshold of INT8's own, whose sentence says why its promise is another than that which `fit` stated; the same where it is not."""
+    was, now = (_share(t.false_reject_upper) for t in (before, after))
+    if was is None or now is None or was == now:
+        return after
+    why = f"set anew on the INT8 model's own scores of the same images; FP32, as taught, at {before.value:.4g} promised at most {was}"
+    return msgspec.structs.replace(after, rule=f"{after.rule}; {why}")
+
+
+def _share(upper: float | None) -> str | None:
+    return None if upper is None else percent(upper, up=True)
 
 
 def race(gate: Gate, built: str, others: Sequence[str], images: Path) -> tuple[dict[str, float], list[str]]:

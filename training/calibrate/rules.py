@@ -174,7 +174,7 @@ def check_rule(rule: Rule, n_good: int) -> None:
     if of_good and target < (lowest := lowest_rate(rule.kind, n_good)) - _EPS:
         needed = math.ceil(lowest_rate(rule.kind, 0) / target - _EPS) - 1
         raise CalibrationError(
-            f"false-reject rate: {n_good} good images support {_percent(lowest, up=True)} at the lowest,"
+            f"false-reject rate: {n_good} good images support {percent(lowest, up=True)} at the lowest,"
             f" {target * 100:g} % was asked for; that needs {needed} good images"
         )
 
@@ -211,7 +211,7 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
         above = int((good.score > value).sum())
         upper = bound(len(good), above, rule.confidence)
         sentence = (
-            f"false-reject rate {_percent(rule.target)}: at most {_percent(upper, up=True)} at {_percent(rule.confidence)} confidence"
+            f"false-reject rate {percent(rule.target)}: at most {percent(upper, up=True)} at {percent(rule.confidence)} confidence"
             f" from {len(good)} good images" + (f", {above} of which it would reject" if above else "")
         )
         if apart:
@@ -241,11 +241,11 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
         sentence = f"{_name(rule)}: rejects {rejected} of {len(good)} good and misses {missed} of {n_bad} bad images"
         if rule.kind == "recall":
             recall_lower = 1 - clopper_pearson(missed, n_bad, rule.confidence)[1]
-            sentence += f"; recall at least {_percent(recall_lower, down=True)} at {_percent(rule.confidence)} confidence"
+            sentence += f"; recall at least {percent(recall_lower, down=True)} at {percent(rule.confidence)} confidence"
             if rejected < len(good):
                 # The threshold follows from the bad images alone, so the good ones may bound its rate (the same Beta quantile).
                 upper = order_bound(len(good), rejected, rule.confidence)
-                sentence += f", false-reject rate at most {_percent(upper, up=True)}"
+                sentence += f", false-reject rate at most {percent(upper, up=True)}"
         if rule.kind == "cost":
             sentence += f"; {_cost_sentence(rule, rejected / len(good), missed / n_bad)}"
     if rule.synthetic and n_bad:
@@ -289,20 +289,20 @@ def _gap_sentence(placed: Placed, rule: Rule, rate: float, upper: float | None, 
     """What the threshold rests on."""
     seen = f"rejects {placed.rejected} of {n_good} good and misses {placed.missed} of {n_bad} bad images"
     if placed.gap:
-        sentence = f"in the gap between good and bad images, within a false-reject rate of {_percent(rate)}: {seen}"
+        sentence = f"in the gap between good and bad images, within a false-reject rate of {percent(rate)}: {seen}"
     else:
-        sentence = f"no gap between good and bad images, so a false-reject rate of {_percent(rate)} decides: {seen}"
-    at = f" at {_percent(rule.confidence)} confidence"
-    promise = "" if upper is None else f"false-reject rate at most {_percent(upper, up=True)}, "
-    return f"{sentence}; {promise}recall at least {_percent(recall, down=True)}{at}"
+        sentence = f"no gap between good and bad images, so a false-reject rate of {percent(rate)} decides: {seen}"
+    at = f" at {percent(rule.confidence)} confidence"
+    promise = "" if upper is None else f"false-reject rate at most {percent(upper, up=True)}, "
+    return f"{sentence}; {promise}recall at least {percent(recall, down=True)}{at}"
 
 
 def _name(rule: Rule) -> str:
     if rule.kind == "max_f1":
         return "maximum F1"
     if rule.kind == "recall":
-        return f"lowest false-reject rate at a recall of {_percent(rule.target or 1.0)}"
-    share = _percent(rule.defect_rate or DEFECT_RATE) + (" (assumed)" if rule.defect_rate is None else "")
+        return f"lowest false-reject rate at a recall of {percent(rule.target or 1.0)}"
+    share = percent(rule.defect_rate or DEFECT_RATE) + (" (assumed)" if rule.defect_rate is None else "")
     return f"lowest cost where a false accept costs {rule.cost_ratio:g} false rejects and {share} of the parts are bad"
 
 
@@ -357,8 +357,8 @@ def _at_recall(recall: float, good: npt.NDArray[np.float64], bad: npt.NDArray[np
     return float((lower.max() + weakest) / 2 if len(lower) else np.nextafter(weakest, -np.inf))
 
 
-def _percent(share: float, *, up: bool = False, down: bool = False) -> str:
-    """Two figures; an upper bound is never rounded down, a lower one never up."""
+def percent(share: float, *, up: bool = False, down: bool = False) -> str:
+    """A share in words: two figures; an upper bound is never rounded down, a lower one never up."""
     value = share * 100
     if (up or down) and value > 0:
         digits = 1 - math.floor(math.log10(value))

@@ -82,7 +82,8 @@ def variations(dataset: Dataset, method: str, preset: str = "fast") -> tuple[Aug
     how = "slightly out of focus" + (" and under a dimmer lamp" if lamp else "")
     return Augment(shift_px=pixels, lamp=lamp, blur_px=BLUR, copies=copies), (
         f"it also learns from good parts shifted by up to {pixels} px of the model's input, {how} ({copies} of each image); how far parts"
-        " may really stray, the build measures. Where such a part is bad: --augment none"
+        " may really stray, the build measures. Where such a part is bad: --augment none; where parts turn, too: --augment"
+        f" shift={pixels},rotate=DEGREES (180 for any way)"
     )
 
 

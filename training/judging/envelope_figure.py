@@ -15,7 +15,7 @@ _WAYS: dict[str, tuple[str, str, float]] = {
     "blur": ("Blur", "pixels of the model's input", 0.0),
     "shift": ("Shift", "of the picture's side", 0.0),
     "turn": ("Turn", "degrees", 0.0),
-    "noise": ("Noise", "gray levels of 255", 0.0),
+    "noise": ("Noise", "standard deviation, gray levels of 255", 0.0),
     "jpeg": ("JPEG", "quality", 100.0),
 }
 """Title, unit, and the amount of a picture that does not stray."""
@@ -77,8 +77,8 @@ def _further(rows: Sequence[Wander], what: str) -> list[Wander]:
 
 def _said(what: str, amount: float) -> str:
     return {
-        "shift": f"{100 * amount:g} %", "turn": f"{amount:g}°", "jpeg": f"quality {amount:g}", "noise": f"deviation {amount:g}",
-        "blur": f"{amount:g} px",
+        "shift": f"{100 * amount:g} %", "turn": f"{amount:g}°", "jpeg": f"quality {amount:g}",
+        "noise": f"{amount:g} gray levels of 255 (standard deviation)", "blur": f"{amount:g} px",
     }.get(what, f"{amount:g}")  # fmt: skip
 
 

@@ -129,21 +129,44 @@ def test_only_the_product_that_is_judged_now_is_told_of_and_only_judged_parts_co
 
 def test_the_reach_is_one_sentence() -> None:
     assert reach(ENVELOPE) == (
-        "light 0.91 to 1.20 of what was taught, sharpness down to 0.60 of what was taught, shift 1 %, turn below 1°, noise 2 or more,"
-        " JPEG 40 or less"
+        "light 0.91 to 1.20 of what was taught, sharpness down to 0.60 of what was taught, shift 1 %, turn below 1°, noise 2 or more"
+        " (standard deviation, gray levels of 255), JPEG quality 40 or less"
     )
     free = msgspec.structs.replace(ENVELOPE, light_low=None, light_high=None, rows=(row("light", 0.7, True), row("light", 1.3, True)))
     assert reach(free).startswith("light 0.7 or less to 1.3 or more of what was taught")
 
 
+def test_the_reach_tells_gamma_on_either_side() -> None:
+    for held, said in (
+        ((True, True), "0.7 or less to 1.4 or more"),
+        ((False, True), "above 0.7 to 1.4 or more"),
+        ((True, False), "0.7 or less to below 1.4"),
+    ):
+        rows = (row("gamma", 0.7, held[0]), row("gamma", 1.4, held[1]))
+        assert reach(msgspec.structs.replace(ENVELOPE, rows=rows)).startswith(f"gamma {said}, sharpness")
+
+
 def test_what_no_station_can_be_kept_within_is_named() -> None:
-    assert narrow(ENVELOPE) == []
-    tight = msgspec.structs.replace(ENVELOPE, light_low=0.99, light_high=1.0, blur_low=0.99)
+    steady = tuple(r for r in ENVELOPE.rows if r.what != "turn")
+    assert narrow(msgspec.structs.replace(ENVELOPE, rows=steady)) == []
+    tight = msgspec.structs.replace(ENVELOPE, rows=steady, light_low=0.99, light_high=1.0, blur_low=0.99)
     assert narrow(tight) == [
         "a lamp that is 1 % dimmer spoils verdicts",
         "light that is 0 % brighter spoils verdicts",
         "so does a lens that is hardly out of focus",
     ]
+
+
+def test_a_fixture_camera_or_codec_that_cannot_be_kept_so_steady_is_named_once() -> None:
+    least = (("shift", 0.01), ("turn", 1.0), ("noise", 2.0), ("jpeg", 90.0))
+    tight = msgspec.structs.replace(ENVELOPE, rows=tuple(row(what, amount, False) for what, amount in least))
+    said = narrow(tight)
+    assert [
+        any(part in s for s in said) for part in ("less than 1 % of the picture", "less than 1°", "less than 2 gray", "quality 90")
+    ] == [True] * 4
+    assert "rotate=DEGREES" in said[1] and "shift" not in said[1]
+    assert narrow(tight, known=brittle(tight)) == []
+    assert narrow(msgspec.structs.replace(ENVELOPE, rows=tuple(row(what, 2 * amount, False) for what, amount in least))) == []
 
 
 def test_what_spoils_most_verdicts_at_the_least_that_was_tried_is_said() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from edge_runtime.errors import CalibrationError, ConfigError, ExportError, ParityError
 from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.manifest import Threshold
 from export.build import noise, precision
 from export.build.build import BuildOptions, build
 from export.build.gate import Gate, Judged
@@ -99,6 +100,25 @@ def test_a_collapse_is_refused_however_few_images_show_it(gate: Gate) -> None:
     (_, before), (_, after) = _judge(gate, 1, 0.0), _judge(gate, 2, 3.0)
     with pytest.raises(ParityError, match=r"AUROC falls from .* that 6 bad and 8 good pictures leave to chance"):
         precision.compare(gate, before, after, 9.0, 0.005, doubted=False)
+
+
+def _promise(value: float, upper: float) -> Threshold:
+    return Threshold(value=value, map_value=1.0, rule="false-reject rate 1 %", false_reject_rate=0.01, false_reject_upper=upper)
+
+
+def test_another_promise_than_the_taught_ones_says_why() -> None:
+    said = precision.set_anew(_promise(12.3, 0.0523), _promise(12.9, 0.031)).rule
+    assert said.startswith("false-reject rate 1 %; ") and "FP32, as taught, at 12.3 promised at most 5.3 %" in said
+    assert precision.set_anew(_promise(12.3, 0.031), _promise(12.9, 0.031)).rule == "false-reject rate 1 %"
+
+
+def test_a_refusal_says_on_which_images_it_rests(gate: Gate, run_dir: Path, tmp_path: Path) -> None:
+    (_, before), (_, after) = _judge(gate, 1, 0.0), _judge(gate, 2, 3.0)
+    with pytest.raises(ParityError, match="INT8 against FP32 on 8 good and 6 bad images of the test split"):
+        precision.compare(gate, before, after, 9.0, 0.005, doubted=False)
+    untested = dataclasses.replace(gate.dataset, test=(), bad=tuple(s for s in gate.dataset.test if not s.is_good))
+    other = Gate(load_run(run_dir), untested, tmp_path, silent)
+    assert other.judged_on.endswith("good images, by their held-out scores, and 6 bad ones")
 
 
 @pytest.mark.usefixtures("children_here")
