@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pack this checkout and every wheel that a station needs into one Debian package, for machines without Internet:
-# apt install ./lineside_VERSION_ARCHITECTURE.deb there. What it does on the machine is deploy/install.sh, which it carries.
+# apt install ./lineside_VERSION_ARCHITECTURE.deb there. What it does on the machine is deploy/install.sh, which it carries. Why: deploy/decisions/0020.
 set -euo pipefail
 umask 022
 

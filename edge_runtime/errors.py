@@ -27,6 +27,8 @@ SIGHUP), as a shell reports a process that such a signal ended.
 
 A message says what was expected, what was found, where, and what to do. FrameError and HandoffFull never end
 a process: the loop turns them into a FAULT decision.
+
+Why: deploy/decisions/0003.
 """
 
 import sys
@@ -62,10 +64,15 @@ __all__ = [
 ]
 
 EXIT_OK = 0
+"""Exit code: success."""
 EXIT_FINDINGS = 1
+"""Exit code: a check found something."""
 EXIT_USAGE = 2
+"""Exit code: the command line cannot be understood."""
 EXIT_BUG = 70
+"""Exit code: a bug in Lineside."""
 EXIT_EXHAUSTED = 71
+"""Exit code: the machine is out of memory, file descriptors, threads or room on its disk."""
 
 
 class LinesideError(Exception):

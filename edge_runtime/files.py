@@ -6,7 +6,9 @@ import glob
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def sweep(out: Path) -> None:
@@ -38,16 +40,38 @@ def lock(path: Path) -> int:
     return owned
 
 
-def put_file(out: Path, data: bytes) -> None:
-    """Write a file, whole or not at all. Raises OSError."""
-    sweep(out)
-    part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
+@contextlib.contextmanager
+def replacing(out: Path, beside: Path | None = None) -> Iterator[BinaryIO]:
+    """An empty file to write to, which becomes `out` when the block ends well: whole, or not at all. Raises OSError.
+
+    It is begun in the folder of `beside`, of the same file system, where nothing else may lie next to `out`.
+    """
+    place = beside or out
+    sweep(place)
+    part = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with part.open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # a full disk that another computer holds tells of it only now
             part.replace(out)
+        _sync(out.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def put_file(out: Path, data: bytes) -> None:
+    """Write a file, whole or not at all. Raises OSError."""
+    with replacing(out) as file:
+        file.write(data)
+
+
+def _sync(folder: Path) -> None:
+    """The new name, too, is there after a power cut."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network shares know no such thing
+            os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -21,7 +21,8 @@ def take(waiting: "queue.SimpleQueue[T]", timeout_s: float) -> T:
     """The oldest; raises queue.Empty when nothing came in time. For a queue's one reader.
 
     CPython's own `get(timeout=...)` (3.11) waits for ever where its time is over between two tries of its lock, which happens with short
-    times. The first try without waiting leaves the lock such that there is no second one.
+    times. The first try without waiting leaves the lock such that there is no second one. A signal makes one all the same: whoever handles
+    signals in the reading thread must keep them from it (station/process.py).
     """
     try:
         return waiting.get_nowait()

@@ -49,9 +49,13 @@ __all__ = [
 ]
 
 SCHEMA = 1
+"""Number of the message format. A listener refuses messages of another one with a sentence."""
 DECISION = b"decision"
+"""Topic of decisions."""
 HEALTH = b"health"
+"""Topic of a station's health, once a second."""
 PREVIEW = b"preview"
+"""Topic of the small pictures for the operator's window, on a socket of its own."""
 
 REPLAY_PAGE = 100
 """Decisions in one reply: small, because the station encodes it beside the loop."""

@@ -2,9 +2,7 @@
 
 import contextlib
 import errno
-import fcntl
 import shutil
-import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy.typing as npt
 import openvino as ov
 
 from edge_runtime.errors import ConfigError, DataError, ExportError
-from edge_runtime.files import sweep
+from edge_runtime.files import replacing
 from edge_runtime.model.bundle import MANIFEST, ModelBundle, file_sha256, write_manifest
 from edge_runtime.model.manifest import Manifest
 from edge_runtime.records import Image
@@ -128,20 +126,13 @@ def seal(directory: Path, manifest: Manifest) -> ModelBundle:
 
 def write_zip(directory: Path, path: Path) -> None:
     """One file; the same bundle gives the same bytes: names sorted, no dates, no owners."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        sweep(path)
-        with part.open("wb") as out, zipfile.ZipFile(out, "w") as archive:
-            fcntl.flock(out, fcntl.LOCK_EX)
-            for file in sorted(p for p in directory.rglob("*") if p.is_file()):
-                entry = zipfile.ZipInfo(file.relative_to(directory).as_posix(), _ZIP_DATE)
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                entry.external_attr = 0o644 << 16
-                entry.create_system = 3
-                archive.writestr(entry, file.read_bytes())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as out, zipfile.ZipFile(out, "w") as archive:
+        for file in sorted(p for p in directory.rglob("*") if p.is_file()):
+            entry = zipfile.ZipInfo(file.relative_to(directory).as_posix(), _ZIP_DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            entry.create_system = 3
+            archive.writestr(entry, file.read_bytes())
 
 
 def size_bytes(directory: Path) -> int:

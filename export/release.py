@@ -1,7 +1,6 @@
 """Releasing a bundle: a key pair, and the signature that stations with `trusted_keys` ask for (edge_runtime.model.signature)."""
 
 import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_runtime.errors import BundleError, ConfigError, ExportError
+from edge_runtime.files import replacing
 from edge_runtime.model.bundle import MANIFEST, SIGNATURE, ModelBundle
 from export.package import write_zip
 
@@ -77,21 +77,12 @@ def sign(bundle: Path, key: Ed25519PrivateKey) -> ModelBundle:
     signature = key.sign((opened.directory / MANIFEST).read_bytes())
     try:
         if real.is_dir():
-            _replace(real / SIGNATURE, signature)
+            with replacing(real / SIGNATURE, beside=real) as file:  # nothing else may lie in a bundle
+                os.fchmod(file.fileno(), 0o644)
+                file.write(signature)
         else:
             (opened.directory / SIGNATURE).write_bytes(signature)
             write_zip(opened.directory, real)
     except OSError as e:
         raise ExportError(f"bundle {bundle}: the signature cannot be written: {e.strerror}") from e
     return ModelBundle.open(bundle)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Beside the bundle first, for nothing else may lie in it, and complete: a full disk leaves it as it was. Raises OSError."""
-    part = path.parent.with_name(f".{path.parent.name}.{uuid.uuid4().hex[:8]}.sig")
-    try:
-        part.write_bytes(data)
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -9,6 +9,8 @@ whose exposure began in [t - before, t + after], and is answered once that windo
     none                     a fault, as soon as a later picture came or its deadline passed
 
 A picture that never came is explained by an earlier trigger that got none. A picture in nobody's window is told in `problem`.
+
+Why: deploy/decisions/0015.
 """
 
 from dataclasses import dataclass

@@ -92,7 +92,10 @@ def check_station(path: Path) -> Iterator[Finding]:
 
 
 def one_opencv() -> str:
-    """opencv-python and opencv-python-headless unpack into the same folder: with both, which one runs is chance. Raises ConfigError."""
+    """opencv-python and opencv-python-headless unpack into the same folder: with both, which one runs is chance. Raises ConfigError.
+
+    Why there are two: deploy/decisions/0002.
+    """
     here = [name for name in ("opencv-python", "opencv-python-headless") if _installed(name)]
     if len(here) == 2:
         raise ConfigError(
@@ -208,7 +211,7 @@ def _limits(predictor: OpenvinoPredictor, recipe: Recipe) -> str:
 
 
 def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe) -> str:
-    results = predictor.run_golden(recipe.golden, config.golden_tolerance_scale)
+    results = predictor.run_golden(config.golden_tolerance_scale)
     worst = max(r.difference for r in results)
     scale = "" if config.golden_tolerance_scale == 1 else f" (tolerance scaled by {config.golden_tolerance_scale:g})"
     return f"{len(results)} score as where the bundle was built: largest difference {worst:.2g}, allowed {results[0].allowed:.2g}{scale}"

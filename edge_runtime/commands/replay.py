@@ -116,7 +116,7 @@ def replay(
             told(outcomes[-1])
 
     with OpenvinoPredictor(bundle, device, roi=recipe.region) as predictor, contextlib.ExitStack() as stack:
-        predictor.run_golden(recipe.golden)
+        predictor.run_golden()
         line = stack.enter_context(_StoredLine(paths, folder, decided))
         capture = Capture(line, DEADLINE_MS / 1e3)
         stack.callback(capture.close)

@@ -17,6 +17,12 @@ _LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
 HOST = rf"^({_LABEL}(\.{_LABEL})*\.?|[0-9A-Fa-f.]*:[0-9A-Za-z:.%]*)$"
 OPCUA_ENDPOINT = rf"^opc\.tcp://{_LABEL}(\.{_LABEL})*\.?:{_PORT}(/.*)?$"
 
+REMOVED = {
+    "golden": "no longer a setting: all of a bundle's golden samples are run at every start, for a model that is only partly proved is not"
+    " proved. Remove the line"
+}
+"""Keys that files of before may hold, and what to do."""
+
 _PATTERNS = {
     NAME: "a name of letters, digits, '.', '_' and '-' (64 at most)",
     ENDPOINT: 'an endpoint such as "tcp://127.0.0.1:5560" (a port is 1 to 65535)',
@@ -50,6 +56,8 @@ def explain(message: str, raw: Any, kind: type[msgspec.Struct]) -> str:
     what, where = match["what"], match["where"] or ""
     if unknown := re.search(r"unknown field `(.+?)`", what):
         key = f"{where}.{unknown[1]}" if where else unknown[1]
+        if key in REMOVED:
+            return f"{key}: {REMOVED[key]}"
         return f"{key}: unknown key{_did_you_mean(where, unknown[1], kind, look_up(raw, f'{where}.kind'))}"
     if missing := re.search(r"missing required field `(.+?)`", what):
         key = f"{where}.{missing[1]}" if where else missing[1]

@@ -128,9 +128,9 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Public keys (`lineside-export keygen`): with any, only bundles that one of them released are run (`lineside-export sign`)."""
     require_release: bool = False
     """Run only bundles that were found fit for release when they were built (`lineside-export build --accept`), at their own threshold."""
-    golden_tolerance_scale: Annotated[float, Meta(ge=1, le=100)] = 1.0
-    """Multiplies the bundle's golden-sample tolerance on this device (another instruction set rounds differently);
-    echoed by `lineside check`."""
+    golden_tolerance_scale: Annotated[float, Meta(ge=1, le=5)] = 1.0
+    """Multiplies the bundle's golden-sample tolerance on this device (another instruction set rounds differently); beyond five times
+    it would no longer be the same model. Echoed by `lineside check`."""
 
     @property
     def cameras(self) -> tuple[CameraConfig, ...]:
@@ -154,8 +154,6 @@ class Recipe(Settings, frozen=True, kw_only=True):
     roi: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=4, max_length=4)] | None = None
     """[x, y, width, height] in this station's frames, where the camera is mounted otherwise than in training;
     same aspect as the bundle's."""
-    golden: Annotated[int, Meta(ge=1)] | None = None
-    """How many of the bundle's golden samples to run at start; None runs them all."""
 
     @property
     def region(self) -> tuple[int, int, int, int] | None:

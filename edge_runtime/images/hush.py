@@ -1,4 +1,7 @@
-"""What image libraries write to the process's error output by themselves: kept from the terminal while they decode, and only then."""
+"""What image libraries write to the process's error output by themselves: kept from the terminal while they decode, and only then.
+
+Why: deploy/decisions/0032.
+"""
 
 import contextlib
 import ctypes

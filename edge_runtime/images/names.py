@@ -12,6 +12,9 @@ SUFFIXES = frozenset(
 )
 """Teaching, folder sources and replays read the same files."""
 
+LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".jp2"})
+"""Formats that may give back pixels which differ a little from what was saved."""
+
 NOT_READ = frozenset(
     {
         ".gif", ".apng", ".avif", ".avifs", ".heic", ".heif", ".hif", ".jxl", ".jxr", ".j2k", ".jpf", ".jpx", ".psd", ".psb", ".svg", ".ai",

@@ -1,4 +1,7 @@
-"""Words that turn the word beside them around: nicht ok, no damage, defect-free, 非良品, 欠陥なし."""
+"""Words that turn the word beside them around: nicht ok, no damage, defect-free, 非良品, 欠陥なし.
+
+Why: deploy/decisions/0033.
+"""
 
 from collections.abc import Callable
 

@@ -11,7 +11,7 @@ from edge_runtime.errors import DataError
 from edge_runtime.images.damage import damage
 from edge_runtime.images.hush import hushed
 from edge_runtime.images.masks import BLACK, Colour, marks, values_of
-from edge_runtime.images.names import suffix_of
+from edge_runtime.images.names import LOSSY, suffix_of
 from edge_runtime.records import Image
 
 Pixels = npt.NDArray[np.integer[Any] | np.floating[Any]]
@@ -66,12 +66,9 @@ def decode(path: Path) -> Pixels:
     return cast(Pixels, image)
 
 
-_LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".jp2")
-
-
 def is_lossy(path: Path) -> bool:
     """Whether files of this format may differ a little from what was drawn."""
-    return suffix_of(path) in _LOSSY
+    return suffix_of(path) in LOSSY
 
 
 def read_mask(path: Path, background: Colour = BLACK) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,7 @@
-"""OpenVINO on one named device: open a bundle, prove it with its golden samples, Frame -> Prediction."""
+"""OpenVINO on one named device: open a bundle, prove it with its golden samples, Frame -> Prediction.
+
+Why: deploy/decisions/0004.
+"""
 
 import contextlib
 import logging
@@ -26,7 +29,8 @@ WARM_UP_RUNS = 3
 """The first inferences allocate memory and are several times slower."""
 
 _FLOOR = 0.1
-"""Of the threshold: a golden value below it is compared as if it were that large. A difference so far down cannot move a verdict."""
+"""Of the threshold: a golden value below it is compared as if it were that large. A difference so far down cannot move a verdict
+(deploy/decisions/0008)."""
 
 _VIRTUAL = ("AUTO", "MULTI", "HETERO", "BATCH")
 
@@ -129,8 +133,8 @@ class OpenvinoPredictor:
         image = np.zeros((h, w) if spec.channels == 1 else (h, w, spec.channels), np.uint8 if spec.bits == 8 else np.uint16)
         return Frame(seq=0, captured_ns=time.monotonic_ns(), source="blank", image=image)
 
-    def run_golden(self, count: int | None = None, tolerance_scale: float = 1.0) -> list[GoldenResult]:
-        """Score the bundle's golden samples (the first `count` of them) and compare with the recorded values.
+    def run_golden(self, tolerance_scale: float = 1.0) -> list[GoldenResult]:
+        """Score all of the bundle's golden samples and compare with the recorded values.
 
         Raises:
             GoldenMismatch: a score or a map's peak differs by more than the manifest's tolerance times `tolerance_scale`, relative to
@@ -140,7 +144,7 @@ class OpenvinoPredictor:
         manifest = self.bundle.manifest
         allowed = manifest.golden_tolerance * tolerance_scale
         results = []
-        for golden in manifest.golden[:count]:
+        for golden in manifest.golden:
             try:
                 image = read_image(self.bundle.directory / golden.image)
             except DataError as e:

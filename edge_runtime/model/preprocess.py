@@ -1,4 +1,7 @@
-"""Frame -> model input: crop, ignore, demosaic, resize, 8 bits. Training, calibration, evaluation and the device all run this very code."""
+"""Frame -> model input: crop, ignore, demosaic, resize, 8 bits. Training, calibration, evaluation and the device all run this very code.
+
+Why: deploy/decisions/0007.
+"""
 
 import math
 from typing import Any, cast

@@ -2,6 +2,8 @@
 
 The seal tells damage; anybody can make one. The signature tells who stands for these exact bytes: it is made over manifest.json, which
 lists the hash of every other file. 64 raw bytes in manifest.sig, so that OpenSSL can check it as well.
+
+Why: deploy/decisions/0019.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""Tiles: where a large region is cut, and how the tiles' maps become one map again. Geometry only; training and the device share it."""
+"""Tiles: where a large region is cut, and how the tiles' maps become one map again. Geometry only; training and the device share it.
+
+Why: deploy/decisions/0011.
+"""
 
 import functools
 import math

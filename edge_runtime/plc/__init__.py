@@ -1,1 +1,4 @@
-"""PLCs: a tag port a protocol, and one handshake on top of them."""
+"""PLCs: a tag port a protocol, and one handshake on top of them.
+
+Why: deploy/decisions/0018.
+"""

@@ -1,1 +1,1 @@
-"""What stands in for a factory: a PLC that plays a line (`plc`) and drawn parts with known defects (`line`)."""
+"""What stands in for a factory: PLCs that play a line over any of the four protocols, and judge what a station answers."""

@@ -1,4 +1,7 @@
-"""From what each camera saw of a part to the one decision. Pure but for the clock."""
+"""From what each camera saw of a part to the one decision. Pure but for the clock.
+
+Why: deploy/decisions/0016.
+"""
 
 import time
 from collections.abc import Sequence

@@ -6,6 +6,8 @@ up      among the last accepted parts, those above what nine in ten good parts s
         Accepted parts only, so that a run of bad parts is no drift.
 down    among the last judged parts, those below what nine in ten good parts exceed: a cap on the lens, a camera that shows nothing.
         All judged parts: bad ones score high, so they cannot be taken for it.
+
+Why: deploy/decisions/0012.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""(Prediction, limits) -> verdict, and the sentence that tells the operator why. Pure."""
+"""(Prediction, limits) -> verdict, and the sentence that tells the operator why. Pure.
+
+Why: deploy/decisions/0009.
+"""
 
 import math
 from dataclasses import dataclass

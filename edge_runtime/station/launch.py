@@ -47,7 +47,7 @@ def run_station(path: Path) -> int:
     computes something else here (GoldenMismatch); afterwards for a trigger line that is lost for good.
     """
     try:
-        with logging_aside(), stopping_on_signals() as stop, contextlib.ExitStack() as stack:
+        with stopping_on_signals() as stop, logging_aside(), contextlib.ExitStack() as stack:
             config = load_station(path)
             allow_descriptors()
             station, monitor = open_station(config, stack)

@@ -1,4 +1,7 @@
-"""THE loop: wait, grab, predict, judge, tell. One trigger, one decision, in order, by its deadline."""
+"""THE loop: wait, grab, predict, judge, tell. One trigger, one decision, in order, by its deadline.
+
+Why: deploy/decisions/0001.
+"""
 
 import logging
 import threading

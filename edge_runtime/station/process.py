@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
+from typing import cast
 
 from edge_runtime.station.loop import Station
 
@@ -101,26 +102,45 @@ class _Stop:
 
 @contextlib.contextmanager
 def stopping_on_signals() -> Iterator[_Stop]:
-    """SIGTERM, SIGINT and SIGHUP (its terminal is gone) ask the station to stop, also while it still opens its pieces."""
+    """SIGTERM, SIGINT and SIGHUP (its terminal is gone) ask the station to stop, also while it still opens its pieces.
+
+    They are kept from the main thread and waited for in one of their own: CPython's `SimpleQueue.get(timeout)`, in which the loop waits for
+    its next part, waits for ever when a signal interrupts the end of its time (3.11). Enter this before any other thread is started.
+    """
     stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may set handlers; whoever runs a station elsewhere stops it himself
         return
 
-    def ask(number: int, _: FrameType | None) -> None:
+    def ask(number: int, _: FrameType | None = None) -> None:
         stop.asked = True
         if stop.station is not None:
             stop.station.stop()
 
+    def listen() -> None:
+        while not ended.is_set():
+            number = signal.sigwait(asking)
+            if not ended.is_set():
+                ask(number)
+
     asking = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
         asking.append(signal.SIGHUP)
+    ended = threading.Event()
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    # A thread that a library has started already may be chosen to take a signal: then the handler is run, by the main thread, in its turn.
     before = {number: signal.signal(number, ask) for number in asking}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, asking)
+    listener.start()
     try:
         yield stop
     finally:
+        ended.set()
+        signal.pthread_kill(cast("int", listener.ident), signal.SIGTERM)
+        listener.join()
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def allow_descriptors() -> None:

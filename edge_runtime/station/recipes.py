@@ -60,7 +60,7 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
     """
     bundles: dict[Path, ModelBundle] = {}
     predictors: dict[tuple[int, str, tuple[int, int, int, int] | None], OpenvinoPredictor] = {}
-    proved: dict[OpenvinoPredictor, int] = {}
+    proved: set[OpenvinoPredictor] = set()
     opened = []
     keys = load_keys(config.trusted_keys)
     for entry in load_recipes(config):
@@ -76,16 +76,15 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
                 predictors[what] = stack.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
             predictor = predictors[what]
             check_area(recipe, predictor)
-            wanted = len(bundle.manifest.golden[: recipe.golden])
-            if wanted > proved.get(predictor, -1):
-                predictor.run_golden(recipe.golden, config.golden_tolerance_scale)
-                proved[predictor] = wanted
+            if predictor not in proved:
+                predictor.run_golden(config.golden_tolerance_scale)
+                proved.add(predictor)
         opened.append(OpenRecipe(entry, predictor))
         m = bundle.manifest
         device = predictor.device_used + (f", {predictor.threads_used} inference threads" if predictor.threads_used else "")
         released = f", released by {signer}" if signer else ""
         log.info("%s %s: bundle %s %s%s, %d golden samples agree on %s",
-            entry.where or "recipe", recipe.name, m.name, m.version, released, wanted, device)  # fmt: skip
+            entry.where or "recipe", recipe.name, m.name, m.version, released, len(m.golden), device)  # fmt: skip
         level = logging.WARNING if release.word is Release.REFUSED else logging.INFO
         log.log(level, "%s %s: %s: %s", entry.where or "recipe", recipe.name, release.word.upper(), release.why)
     return opened

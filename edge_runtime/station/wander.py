@@ -3,6 +3,8 @@
 The limits come with the bundle (bundle.Envelope), measured where it was built: from there on good parts are rejected or bad ones missed.
 A warning begins 70 % of the way there, so that a lamp is changed before it costs parts. What is compared is the median of the last parts,
 whatever their verdicts: in the dark all of them may be rejects.
+
+Why: deploy/decisions/0028.
 """
 
 import logging

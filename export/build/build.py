@@ -1,4 +1,7 @@
-"""From a run to a bundle: the stages of an export in their order, each of which can refuse."""
+"""From a run to a bundle: the stages of an export in their order, each of which can refuse.
+
+Why: deploy/decisions/0005.
+"""
 
 import dataclasses
 import datetime

@@ -40,7 +40,6 @@ def test_what_a_recipe_leaves_commented_out_loads_too(tmp_path: Path) -> None:
     recipe = load_recipe(tmp_path / "recipe.toml")
     assert recipe.roi is not None
     assert recipe.threshold is not None
-    assert recipe.golden is not None
 
 
 def test_the_examples_can_run_side_by_side() -> None:

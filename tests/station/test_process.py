@@ -151,7 +151,8 @@ def test_a_signal_ends_with_0_after_the_parts_announced_before_it(station_dir: P
     """Every verdict takes 150 ms here, so that one part is in flight and others wait when the signal comes. Its loop begins 200 ms after
     READY, as on a busy machine: what is announced in between is judged as well."""
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom edge_runtime.station import views as inspection\n"
+        "import signal, sys, time\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # nohup, under which tests may run, has it ignored
+        "from pathlib import Path\nfrom edge_runtime.station import views as inspection\n"
         "from edge_runtime.station.health import ServiceManager\n"
         "from edge_runtime.station.launch import run_station\nfrom edge_runtime.station.loop import Station\n"
         "from edge_runtime.triggers.zeromq import ZeromqLine\n"
@@ -180,6 +181,28 @@ def test_a_signal_ends_with_0_after_the_parts_announced_before_it(station_dir: P
         assert [d.part_id for d in subscriber.decisions] == ["first", *(f"part-{i}" for i in range(5))]
     assert Verdict.FAULT not in {d.verdict for d in subscriber.decisions}
     assert read_decisions(station_dir / "journal.sqlite", 0, 100) == subscriber.decisions
+
+
+def test_no_signal_stops_the_wait_for_the_next_part(tmp_path: Path) -> None:
+    """Python's queue waits for ever when a signal comes in the last microseconds of its time: thousands of short waits under signals."""
+    code = (
+        "import time\nfrom edge_runtime.handoff import Lane\nfrom edge_runtime.station.process import stopping_on_signals\n"
+        "class Station:\n    asked = 0\n    def stop(self):\n        Station.asked += 1\n"
+        "lane, until = Lane(1), time.monotonic() + 2\nwith stopping_on_signals() as stop:\n    stop.station = Station()\n"
+        "    print('begun', flush=True)\n    while time.monotonic() < until:\n        lane.get(0.001)\n"
+        "print(Station.asked, flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.0003)
+        try:
+            out, _ = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == 0 and int(out) > 100
 
 
 def test_kill_9_loses_no_decision_that_anybody_was_told_and_numbers_go_on(station_dir: Path, told: list[str]) -> None:

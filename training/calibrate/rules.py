@@ -25,6 +25,8 @@ promise holds for a whole picture there, too: with `false_reject_rate`, at most 
 
 Held-out scores come from heads that did not see the image (see fit.cross_fit), but 95 % of the others: in the median they lie within 2 %
 of those of new good images from 160 images up (solar cells, magnetic tiles, circuit boards; padim and patchcore), and within 4 % at 40.
+
+Why: deploy/decisions/0006.
 """
 
 import math

@@ -1,1 +1,1 @@
-"""What every room of teaching and exporting shares: places that are written."""
+"""What every method stands on: backbones, heads that can be refitted, learning by steps, memory, and places that are written."""

@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from edge_runtime.errors import DataError
+from edge_runtime.files import put_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,12 @@ class State:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str] | None = None) -> None:
-    """A safetensors file. The library's own `save_file` writes for its owner alone, by a temporary file that a kill leaves behind.
+    """A safetensors file, whole or not at all. The library's own `save_file` is for its owner alone and leaves parts behind.
 
     Raises OSError.
     """
     apart = {k: v.contiguous().clone() for k, v in tensors.items()}  # shared or strided ones are refused
-    path.write_bytes(save(apart, metadata=None if notes is None else dict(notes)))
+    put_file(path, save(apart, metadata=None if notes is None else dict(notes)))
 
 
 def _identity(checkpoint: Checkpoint) -> str:
@@ -81,14 +82,10 @@ def save_state(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim
         "rng": json.dumps(rng.bit_generator.state),
         "state": json.dumps([state.step, state.seconds, state.best, state.best_step, state.stale]),
     }
-    part = checkpoint.path.with_name(checkpoint.path.name + ".part")
     try:
-        save_tensors(tensors, part, notes)
-        part.replace(checkpoint.path)
+        save_tensors(tensors, checkpoint.path, notes)
     except OSError as e:
         raise DataError(f"checkpoint {checkpoint.path}: cannot be written ({e})") from e
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_state(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim.Optimizer, rng: np.random.Generator, state: State) -> None:

@@ -1,4 +1,7 @@
-"""Learning by gradient steps: what a trained method states (a Task), and the one loop that runs it, stops it, and picks it up again."""
+"""Learning by gradient steps: what a trained method states (a Task), and the one loop that runs it, stops it, and picks it up again.
+
+Why: deploy/decisions/0013.
+"""
 
 import math
 import time

@@ -1,4 +1,7 @@
-"""Places that a command writes: proved before its work, filled beside them, put there in one step; what was there stays whole."""
+"""Places that a command writes: proved before its work, filled beside them, put there in one step; what was there stays whole.
+
+Why: deploy/decisions/0030.
+"""
 
 import contextlib
 import ctypes

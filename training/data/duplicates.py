@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import DataError
+from edge_runtime.images.names import LOSSY
 from edge_runtime.images.read import read_image
 from training.data.facts import SIDE, Facts, gray_of
 from training.data.layout import first_of
@@ -36,7 +37,6 @@ NO_GRAIN = 0.01
 """Variance of a picture that never had any."""
 MOST_AT_EDGES = 10.0
 """Of 255, between pictures without grain, slightly blurred. JPEG at quality 75 came to 9, an edge a seventh of a pixel further to 10."""
-_LOSSY = frozenset({".jpg", ".jpeg", ".webp", ".jp2"})
 _ASPECT = 0.02
 _BLOCK = 16
 _CLOSEST = 3
@@ -145,7 +145,7 @@ def grain(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> tuple[float
 
 
 def _is_copy(first: Path, second: Path) -> bool:
-    drawn = any(p.suffix.lower() not in _LOSSY for p in (first, second))
+    drawn = any(p.suffix.lower() not in LOSSY for p in (first, second))
     return is_same_picture(gray_of(read_image(first)), gray_of(read_image(second)), drawn=drawn)
 
 

@@ -1,4 +1,4 @@
-"""Which layout a data set has, and its images. Looked for in this order; what is found is said to the user:
+"""Which layout a data set has, and its images. Looked for in this order; what is found is said to the user.
 
 1. A table: a .csv file named by the user, or the one .csv directly in the folder whose header has `path` and `label`
    (training/data/tables.py). A table that cannot be read is refused rather than passed over: the bad images that it names would be learnt
@@ -15,6 +15,8 @@
 
 A table wins over whatever else lies in its folder, because somebody wrote it for this purpose. Signs of two others are refused. In layouts
 1 to 6, annotations give the masks of bad images.
+
+Why: deploy/decisions/0025.
 """
 
 import dataclasses

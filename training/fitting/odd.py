@@ -3,6 +3,8 @@
 Looked for with a Gaussian a position, whatever the method: it knows best what is unusual at its place, its scores have a regular tail,
 and it can leave images out in a second. Where the odd ones are more than good parts explain (tail.find_odd), the head is fitted without
 them, and once more without those that are odd to such a head: what was learnt as good looks good.
+
+Why: deploy/decisions/0021.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""What `fit` takes where nothing is named: the method by how parts lie, the input's size by their aspect, known defects and a budget."""
+"""What `fit` takes where nothing is named: the method by how parts lie, the input's size by their aspect, known defects and a budget.
+
+Why: deploy/decisions/0029.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

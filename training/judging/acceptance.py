@@ -9,6 +9,8 @@ tells a detector that sees next to nothing from one that sees, and no more.
 
 Shares that were seen are compared, unless a confidence is asked for: then it is their upper bounds (Clopper and Pearson 1934), and what too
 few images can't show is not met.
+
+Why: deploy/decisions/0027.
 """
 
 import math

@@ -4,6 +4,8 @@ Let X_(1) <= … <= X_(n) be held-out scores of good parts. If the line's parts 
 X_(k) follows the beta-binomial law BetaBin(N; n + 1 - k, k), whatever the scores' distribution: the rate above X_(k) is
 Beta(n + 1 - k, k) (Wilks 1941, section 3), and N draws at that rate are counted. Equal scores only make the count smaller. So the limit is
 the smallest count whose tail is below the stated probability, and few held-out images give a wide one by themselves. Likewise below X_(j).
+
+Why: deploy/decisions/0012.
 """
 
 import math

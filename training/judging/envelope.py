@@ -16,6 +16,8 @@ difference of the scores themselves would count what was seen twice, and their r
 
 Limits lie between the measured amounts where linear interpolation of each image's score says that the promise breaks. Scores rise ever
 more steeply with a distortion, so a straight line between two points lies above them: limits err on the early side.
+
+Why: deploy/decisions/0028.
 """
 
 import time

@@ -264,14 +264,10 @@ def save_teacher(pdn: Pdn, path: Path, backbone: str) -> None:
         "kind": "lineside-teacher", "version": _VERSION, "size": spec.size, "channels": str(spec.channels), "width": repr(spec.width),
         "backbone": backbone,
     }  # fmt: skip
-    part = path.with_name(f".{path.name}.part")
     try:
-        save_tensors({k: v.detach().cpu() for k, v in pdn.state_dict().items()}, part, notes)
-        part.replace(path)
+        save_tensors({k: v.detach().cpu() for k, v in pdn.state_dict().items()}, path, notes)
     except OSError as e:
         raise DataError(f"teacher {path}: cannot be written ({e})") from e
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_teacher(path: Path, spec: PdnSpec) -> Pdn:

@@ -1,4 +1,7 @@
-"""One page that says how good a detector is, where its threshold lies, and why to believe it: a single HTML file, whole by itself."""
+"""One page that says how good a detector is, where its threshold lies, and why to believe it: a single HTML file, whole by itself.
+
+Why: deploy/decisions/0031.
+"""
 
 import datetime
 from collections.abc import Callable, Iterator

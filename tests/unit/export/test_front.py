@@ -25,7 +25,7 @@ def test_photographs_in_a_bundle_and_a_page_out(
     data_dir: Path, workshop: SharedWorkshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(front, "build", partial(build, workshop=workshop))
-    monkeypatch.setattr(front, "Options", partial(front.Options, envelope=False))
+    monkeypatch.setattr(front, "BuildOptions", partial(front.BuildOptions, envelope=False))
     decoded: list[Path] = []
     look_at = facts._look_at
     monkeypatch.setattr(facts, "_look_at", lambda path: (decoded.append(path), look_at(path))[1])
@@ -49,7 +49,7 @@ def test_photographs_in_a_bundle_and_a_page_out(
 def test_what_the_gate_refuses_still_gets_its_page(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
 
-    def refuse(run: object, out: Path, data: object, options: front.Options, *_: object, **__: object) -> None:
+    def refuse(run: object, out: Path, data: object, options: front.BuildOptions, *_: object, **__: object) -> None:
         tried.append(options.precision)
         raise ParityError("parity: verdicts flip")
 

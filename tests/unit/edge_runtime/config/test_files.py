@@ -196,7 +196,11 @@ def test_every_port_and_a_socket_s_path_are_endpoints(tmp_path: Path) -> None:
         ("threshold = true", "threshold: expected a number, found true"),
         ("roi = [1, 2, 3]", "roi: expected a list of at least 4 entries, found [1, 2, 3]"),
         ("roi = [1, 2, 3, -4]", "roi[3]: expected a whole number of at least 0, found -4"),
-        ("golden = 0", "golden: expected a whole number of at least 1, found 0"),
+        (
+            "golden = 4",
+            "golden: no longer a setting: all of a bundle's golden samples are run at every start, for a model that is only partly"
+            " proved is not proved. Remove the line",
+        ),
         ("treshold = 3.0", "treshold: unknown key; did you mean threshold?"),
     ],
 )

@@ -76,7 +76,6 @@ def test_devices_that_fall_back_silently_are_refused(tiny_bundle: Path, device: 
 def test_golden_samples_agree_where_they_were_made(tiny_bundle: Path) -> None:
     with OpenvinoPredictor(ModelBundle.open(tiny_bundle)) as predictor:
         assert [r.ok for r in predictor.run_golden()] == [True] * 4
-        assert len(predictor.run_golden(count=2)) == 2
 
 
 @pytest.mark.parametrize("key", ["score", "map_peak"])
@@ -113,7 +112,7 @@ def test_a_golden_sample_that_scores_nan_is_a_mismatch_at_any_tolerance(make_bun
     with OpenvinoPredictor(alter(bundle, trust_it)) as predictor:
         assert math.isnan(predictor.predict(Frame(1, 0, "white", white)).score)
         with pytest.raises(GoldenMismatch, match="found nan"):
-            predictor.run_golden(count=1, tolerance_scale=100)
+            predictor.run_golden(tolerance_scale=5)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def counted(call):
 places.Path.rename = counted(Path.rename)
 places.shutil.rmtree = counted(places.shutil.rmtree)
 places.exchange = counted(places.exchange if swaps else lambda a, b: False)
-places.put(folder, out)
+places.move_into_place(folder, out)
 """
 
 
