@@ -64,7 +64,7 @@ class Seen:
 
     @property
     def strangeness(self) -> float:
-        """AUROC of the varied ones against the others, 0.5 where nothing tells them apart: decides where so few images give equal shares."""
+        """AUROC of the varied ones against the others, 0.5 where nothing tells them apart: decides where few images give equal shares."""
         return _auroc(self.good, self.varied)
 
 
