@@ -34,21 +34,21 @@ class Capture:
         """Whatever is exposed after the next part's edge shows the next part."""
         self._edges: tuple[int, ...] = ()
         """Of all triggers, also of those that get no picture. Replaced as a whole: one thread orders, another collects."""
-        self._eyes: OnDemand | FreeRun | Paired
+        self._grabber: OnDemand | FreeRun | Paired
         if window_ns is not None:
-            self._eyes = Paired(source.grab, window_ns, lambda: bool(getattr(source, "lost", False)))
+            self._grabber = Paired(source.grab, window_ns, lambda: bool(getattr(source, "lost", False)))
         else:
-            self._eyes = OnDemand(self._grab, timeout_s) if source.on_demand else FreeRun(self._grab)
+            self._grabber = OnDemand(self._grab, timeout_s) if source.on_demand else FreeRun(self._grab)
 
     @property
     def exhausted(self) -> bool:
         """True when no later trigger can be served: the source came to its end."""
-        return self._ended or (self._eyes.pending == 0 and self._remaining == 0)
+        return self._ended or (self._grabber.pending == 0 and self._remaining == 0)
 
     @property
     def can_serve(self) -> bool:
         """False when every image that the source has left is ordered already: wait whether that was the end of it."""
-        pending = self._eyes.pending  # read first: in between, a grab may end, which then counts as one too few, never one too many
+        pending = self._grabber.pending  # read first: in between, a grab may end, which then counts as one too few, never one too many
         remaining = self._remaining
         return remaining is None or remaining > pending
 
@@ -60,9 +60,9 @@ class Capture:
     @property
     def problem(self) -> str | None:
         """A sentence for the operator while the source is lost or its driver hangs."""
-        if self._eyes.busy_s > self._timeout_s + _HANGS_AFTER_S:
-            return f"The camera's driver has not answered for {self._eyes.busy_s:.0f} s."
-        return self._lost or getattr(self._source, "problem", None) or self._eyes.problem
+        if self._grabber.busy_s > self._timeout_s + _HANGS_AFTER_S:
+            return f"The camera's driver has not answered for {self._grabber.busy_s:.0f} s."
+        return self._lost or getattr(self._source, "problem", None) or self._grabber.problem
 
     @property
     def tallies(self) -> Mapping[str, int]:
@@ -71,12 +71,12 @@ class Capture:
 
     def check(self) -> None:
         """Raises what ended the capture thread, should it have ended: nobody may be waiting for a frame to hear of it."""
-        self._eyes.check()
+        self._grabber.check()
 
     def order(self, trigger: Trigger) -> None:
         """Ask for the trigger's frame; never waits."""
         self._see_edge(trigger)
-        self._shots[trigger.seq] = self._eyes.order(trigger)
+        self._shots[trigger.seq] = self._grabber.order(trigger)
 
     def dismiss(self, trigger: Trigger) -> None:
         """The trigger gets no picture: where the PLC's wire made one all the same, it is this trigger's and nobody else's. Never waits.
@@ -84,8 +84,8 @@ class Capture:
         Its part stands before the camera all the same, so that no earlier part's picture can be made any more.
         """
         self._see_edge(trigger)
-        if isinstance(self._eyes, Paired):
-            self._eyes.dismiss(trigger)
+        if isinstance(self._grabber, Paired):
+            self._grabber.dismiss(trigger)
 
     def collect(self, trigger: Trigger, until_ns: int) -> Shot:
         """The frame of an ordered trigger, waiting until `until_ns` (CLOCK_MONOTONIC) at most.
@@ -113,7 +113,7 @@ class Capture:
 
     def close(self) -> bool:
         """End the thread. False when the driver hangs in it: the source must then be left alone."""
-        return self._eyes.close()
+        return self._grabber.close()
 
     def _grab(self, timeout_s: float) -> Frame:
         try:

@@ -222,7 +222,7 @@ class Paired:
 
     def _pair_next(self) -> None:
         pairing = self._pairing
-        outcomes = []
+        answers = []
         try:
             event = take(self._events, pairing.due_s(time.monotonic_ns()))
         except queue.Empty:
@@ -233,7 +233,7 @@ class Paired:
             elif isinstance(event, Trigger):
                 pairing.dismiss(event)
             elif isinstance(event, LostFrame):
-                outcomes = pairing.lost(event)
+                answers = pairing.lost(event)
             elif isinstance(event[0], Trigger):
                 self._orders[event[0].seq] = event
                 pairing.trigger(event[0])
@@ -243,12 +243,12 @@ class Paired:
             if reply.unwanted:
                 pairing.forget(trigger)
                 del self._orders[trigger.seq]
-        for outcome in (*outcomes, *pairing.settle(time.monotonic_ns())):
-            ordered = self._orders.pop(outcome.trigger.seq, None)
+        for answer in (*answers, *pairing.settle(time.monotonic_ns())):
+            ordered = self._orders.pop(answer.trigger.seq, None)
             if ordered is None:
                 continue  # whoever ordered it has given up a moment ago
             trigger, reply = ordered
-            if isinstance(outcome.picture, Frame):
-                reply.give(Shot(outcome.picture, max(outcome.arrived_ns - trigger.fired_ns, 0)))
+            if isinstance(answer.picture, Frame):
+                reply.give(Shot(answer.picture, max(answer.arrived_ns - trigger.fired_ns, 0)))
             else:
-                reply.fail(outcome.picture)
+                reply.fail(answer.picture)

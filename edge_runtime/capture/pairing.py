@@ -41,7 +41,7 @@ class _Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class Answer:
     """What a trigger gets."""
 
     trigger: Trigger
@@ -97,7 +97,7 @@ class Pairing:
                 self.strays += 1
                 self.problem = f"A second picture came for part {answered.trigger.seq}, after it was answered: does the wire bounce?"
 
-    def lost(self, why: LostFrame) -> list[Paired]:
+    def lost(self, why: LostFrame) -> list[Answer]:
         """A picture came that must not be judged: the fault of the one trigger that can be meant; with several, they wait on."""
         self._unexplained += self._gap(why.seq)
         self._incomplete_ns = [*self._incomplete_ns[1 - _KEPT :], why.captured_ns]
@@ -109,7 +109,7 @@ class Pairing:
         self._last_seq = None
         self._unexplained = 0
 
-    def settle(self, now_ns: int) -> list[Paired]:
+    def settle(self, now_ns: int) -> list[Answer]:
         """What can be answered now, in the order of the triggers."""
         out = []
         for trigger in tuple(self._waiting):
@@ -128,7 +128,7 @@ class Pairing:
         ends = [t.fired_ns + self._after_ns - now_ns for t in self._waiting]
         return min((max(e, 0) / 1e9 for e in ends if e > 0), default=0.1 if ends or self._pictures else 1.0)
 
-    def _answer(self, trigger: Trigger, mine: list[_Picture]) -> Paired:
+    def _answer(self, trigger: Trigger, mine: list[_Picture]) -> Answer:
         picture = mine[0]
         others = [t for t in (*self._waiting, *(a.trigger for a in self._answered)) if t is not trigger]
         for p in mine:
@@ -151,13 +151,13 @@ class Pairing:
         self._waiting.remove(trigger)
         self._close(trigger, missing=False)
         self.problem = None
-        return Paired(trigger, picture.frame, picture.arrived_ns)
+        return Answer(trigger, picture.frame, picture.arrived_ns)
 
-    def _fail(self, trigger: Trigger, why: str, missing: bool = True) -> Paired:
+    def _fail(self, trigger: Trigger, why: str, missing: bool = True) -> Answer:
         self._waiting.remove(trigger)
         self._close(trigger, missing)
         self.problem = why
-        return Paired(trigger, SourceError(why) if missing else FrameError(why))
+        return Answer(trigger, SourceError(why) if missing else FrameError(why))
 
     def _close(self, trigger: Trigger, missing: bool) -> None:
         self._answered = [*self._answered[1 - _KEPT :], _Answered(trigger, missing)]

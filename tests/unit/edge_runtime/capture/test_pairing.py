@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from edge_runtime.capture.pairing import Paired, Pairing
+from edge_runtime.capture.pairing import Answer, Pairing
 from edge_runtime.errors import LostFrame
 from edge_runtime.records import Frame, Trigger
 
@@ -67,11 +67,11 @@ CASES = [
 ]  # fmt: skip
 
 
-def play(case: Case, until_ms: int = 2000) -> tuple[Pairing, dict[int, tuple[Paired, int]]]:
+def play(case: Case, until_ms: int = 2000) -> tuple[Pairing, dict[int, tuple[Answer, int]]]:
     """Every millisecond: what happens then, and what is answered."""
     pairing, answers = Pairing((20 * MS, 5 * MS)), {}
     for now in range(until_ms):
-        out: list[Paired] = []
+        out: list[Answer] = []
         for what, at, seq, exposed in case.events:
             if at != now:
                 continue
