@@ -7,10 +7,11 @@ from pathlib import Path
 
 from edge_runtime.errors import DataError
 from edge_runtime.images.names import MASK_FOLDERS, is_image, is_of_system, plain, says_good
-from training.data.annotations import SUFFIXES, read_annotations
+from training.data.annotations import read_annotations
 from training.data.folders import ASIDE, TEST, TRAIN, WRAPPERS, holds_masks, is_aside
 from training.data.layout import LISTED, Found, Sample, folders_in, pair_masks
 from training.data.lists import LISTS
+from training.data.marked import SUFFIXES
 from training.data.masks import marked
 from training.data.names import word_in
 from training.data.tables import header_of, names_images
