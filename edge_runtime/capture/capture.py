@@ -28,46 +28,41 @@ class Capture:
         self._shots: dict[int, Reply[Shot]] = {}
         self._ended = False
         self._lost: str | None = None
-        window_ns: tuple[int, int] | None = getattr(source, "trigger_window_ns", None)
+        window_ns = source.trigger_window_ns
         self._oldest_ns = 0 if window_ns is None else window_ns[0]
-        self._one_part_stands_there = window_ns is None and (not source.on_demand or bool(getattr(source, "live", False)))
+        self._one_part_stands_there = window_ns is None and (not source.on_demand or source.live)
         """Whatever is exposed after the next part's edge shows the next part."""
         self._edges: tuple[int, ...] = ()
         """Of all triggers, also of those that get no picture. Replaced as a whole: one thread orders, another collects."""
         self._grabber: OnDemand | FreeRun | Paired
         if window_ns is not None:
-            self._grabber = Paired(source.grab, window_ns, lambda: bool(getattr(source, "lost", False)))
+            self._grabber = Paired(source.grab, window_ns, lambda: source.lost)
         else:
             self._grabber = OnDemand(self._grab, timeout_s) if source.on_demand else FreeRun(self._grab)
 
     @property
     def exhausted(self) -> bool:
         """True when no later trigger can be served: the source came to its end."""
-        return self._ended or (self._grabber.pending == 0 and self._remaining == 0)
+        return self._ended or (self._grabber.pending == 0 and self._source.remaining == 0)
 
     @property
     def can_serve(self) -> bool:
         """False when every image that the source has left is ordered already: wait whether that was the end of it."""
         pending = self._grabber.pending  # read first: in between, a grab may end, which then counts as one too few, never one too many
-        remaining = self._remaining
+        remaining = self._source.remaining
         return remaining is None or remaining > pending
-
-    @property
-    def _remaining(self) -> int | None:
-        """Not every source that can be plugged in knows its end."""
-        return getattr(self._source, "remaining", None)
 
     @property
     def problem(self) -> str | None:
         """A sentence for the operator while the source is lost or its driver hangs."""
         if self._grabber.busy_s > self._timeout_s + _HANGS_AFTER_S:
             return f"The camera's driver has not answered for {self._grabber.busy_s:.0f} s."
-        return self._lost or getattr(self._source, "problem", None) or self._grabber.problem
+        return self._lost or self._source.problem or self._grabber.problem
 
     @property
     def tallies(self) -> Mapping[str, int]:
         """What happened to the source's connection since the start: `reconnects`, `incomplete_frames`; empty for one that has none."""
-        return getattr(self._source, "tallies", {})
+        return self._source.tallies
 
     def check(self) -> None:
         """Raises what ended the capture thread, should it have ended: nobody may be waiting for a frame to hear of it."""
@@ -122,7 +117,7 @@ class Capture:
             self._ended = True
             raise
         except SourceError as e:
-            self._lost = None if getattr(self._source, "guarded", False) else str(e)
+            self._lost = None if self._source.guarded else str(e)
             raise
         self._lost = None
         return frame

@@ -20,7 +20,7 @@ from edge_runtime.config.files import (
     endpoints_of,
     load_station,
 )
-from edge_runtime.config.sources import CameraSourceConfig, IndustrialSourceConfig, Source, SyntheticSourceConfig
+from edge_runtime.config.sources import SyntheticSourceConfig
 from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError
 from edge_runtime.handoff import Helper
 from edge_runtime.model.bundle import ModelBundle
@@ -31,6 +31,7 @@ from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.opcua import OpcuaPort
 from edge_runtime.plc.ports import open_port
 from edge_runtime.plc.signals import tags_of
+from edge_runtime.protocols import Source
 from edge_runtime.records import Frame, Release
 from edge_runtime.sinks import journal_file
 from edge_runtime.sockets import bindable
@@ -218,17 +219,18 @@ def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe)
 
 
 def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor]) -> str:
-    grab_s = getattr(camera.source, "read_timeout_ms", 2000.0) / 1e3
-    limit_s = grab_s + getattr(camera.source, "open_timeout_ms", 5000.0) / 1e3 + 3
+    source = open_source(camera.source)
+    grab_s = source.read_timeout_ms / 1e3
+    limit_s = grab_s + source.open_timeout_ms / 1e3 + 3
 
     def one_frame(_: None) -> Frame | None:
-        with open_source(camera.source) as source:
+        with source:
             for predictor in predictors:
                 check_depth(source, predictor.preprocessor.spec.bits)
             try:
                 return source.grab(grab_s)
             except SourceError:
-                if getattr(source, "trigger_window_ns", None) is None or source.problem is not None:
+                if source.trigger_window_ns is None or source.problem is not None:
                     raise
                 return None  # waits for the PLC's wire
 
@@ -242,7 +244,7 @@ def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor]) -> str:
     if frame is None:
         return f"the camera is there and took its settings; no trigger came on its wire within {grab_s:g} s, so no picture was looked at"
     kind = "x".join(map(str, frame.image.shape[1::-1])) + (" gray" if frame.image.ndim == 2 else " colour") + f" {frame.image.dtype}"
-    kind += _unknown_delay(camera.source)
+    kind += _unknown_delay(source)
     if not predictors:
         return f"{frame.source}: one frame, {kind}; no bundle to compare with"
     for predictor in predictors:
@@ -254,8 +256,7 @@ def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor]) -> str:
 
 def _unknown_delay(source: Source) -> str:
     """Which frame is a trigger's own is told by when it was exposed; of one that the camera takes by itself only its arrival is known."""
-    free = isinstance(source, CameraSourceConfig) or (isinstance(source, IndustrialSourceConfig) and source.trigger == "free")
-    if not free or getattr(source, "latency_ms", 0.0) > 0:
+    if source.on_demand or source.trigger_window_ns is not None or source.latency_ms > 0:
         return ""
     return " (latency_ms is 0, so a frame counts as exposed when it came: state what even the fastest one takes)"
 

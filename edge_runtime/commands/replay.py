@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -18,6 +17,7 @@ from edge_runtime.errors import DataError, SourceError, SourceExhausted
 from edge_runtime.images.names import SUFFIXES, is_image, is_of_system, says_good
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.predictor import OpenvinoPredictor
+from edge_runtime.protocols import Sink, Source, TriggerLine
 from edge_runtime.records import Decision, Frame, Picture, Trigger, Verdict
 from edge_runtime.sources.folder import read_frame
 from edge_runtime.station.health import HealthMonitor
@@ -209,23 +209,16 @@ def _verdict_of(word: str) -> Verdict | None:
     return None if (good := says_good(word)) is None else Verdict.ACCEPT if good else Verdict.REJECT
 
 
-class _StoredLine:
-    """TriggerLine, Source and Sink in one: announces the next image when the last one was decided, so that none ever waits or overruns."""
+class _StoredLine(TriggerLine, Source, Sink):
+    """All three in one: announces the next image when the last one was decided, so that none ever waits or overruns."""
 
-    on_demand = True
-    problem: str | None = None
+    live = False
 
     def __init__(self, paths: Sequence[Path], folder: Path, decided: Callable[[int, Decision], None]) -> None:
         self._paths, self._folder, self._decided = paths, folder, decided
         self._turn = threading.Semaphore(1)
         self._announced = 0
         self._taken = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        pass
 
     @property
     def exhausted(self) -> bool:

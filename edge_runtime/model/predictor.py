@@ -21,6 +21,7 @@ from edge_runtime.images.read import read_image, read_mask
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Manifest
 from edge_runtime.model.preprocess import Preprocessor
+from edge_runtime.protocols import Predictor
 from edge_runtime.records import Frame, Image, Prediction
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class GoldenResult:
         return self.difference <= self.allowed
 
 
-class OpenvinoPredictor:
+class OpenvinoPredictor(Predictor):
     """Scores frames with a bundle's model. Use it as a context manager: the model is compiled and warmed up on entry."""
 
     device_used: str = ""

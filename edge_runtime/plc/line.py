@@ -21,6 +21,7 @@ from edge_runtime.plc.recipe_change import Prepared, RecipeChange
 from edge_runtime.plc.results import Pulsed, Result, results_of
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Value
+from edge_runtime.protocols import ActuatorLine, StationLink
 from edge_runtime.records import Cause, Decision, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
@@ -42,10 +43,11 @@ class _Told:
     written: Reply[None] = field(default_factory=Reply)
 
 
-class PlcLine:
-    """TriggerLine and Sink. The port belongs to the thread `plc`; `wait` and `put` only hand over."""
+class PlcLine(ActuatorLine):
+    """The port belongs to the thread `plc`; `wait` and `put` only hand over."""
 
-    exhausted = False
+    answer_timeout_ms: float
+    tallies: dict[str, int]
 
     def __init__(self, settings: PlcTrigger, first_seq: int, port: TagPort | None = None) -> None:
         """Triggers count from `first_seq`. Raises ConfigError for tags that cannot be, MissingExtra without the protocol's package."""
@@ -61,6 +63,7 @@ class PlcLine:
         self._outputs = [t.name for t in outputs]
         self._results = results_of(settings, inputs)
         self._handshake = Handshake(self._results, heartbeat_ms=settings.heartbeat_ms, has_reset=settings.inputs.reset_fault is not None)
+        self.answer_timeout_ms = settings.timeout_ms
         self._timeout_s = settings.timeout_ms / 1e3
         self._poll_s = settings.poll_ms / 1e3
         self._values: dict[str, Value] = {}
@@ -91,17 +94,10 @@ class PlcLine:
         """A sentence for the operator while the PLC is lost or the handshake stands in a fault."""
         return self.lost or self._handshake.problem
 
-    def on_recipe(self, prepare: Callable[[str], None]) -> None:
-        """`prepare(recipe)` is called, in a thread of its own, when the PLC asks for another; it raises LinesideError if it cannot."""
-        self._recipes.prepare = prepare
-
-    def heed_deadlines(self, deadlines_ns: Mapping[str, int]) -> None:
-        """By a decision's recipe, from its trigger to its telling: what comes later, as after a pause of the machine, is no verdict."""
-        self._deadlines_ns = deadlines_ns
-
-    def on_alive(self, alive: Callable[[], bool]) -> None:
-        """`alive()` says whether the station's threads come round; while they do not, the heartbeat stands still and ready is low."""
-        self._alive = alive
+    def attach(self, station: StationLink) -> None:
+        """A recipe that the PLC asks for is prepared in a thread of its own; what comes after its deadline is told as a FAULT; while the
+        station's threads do not come round, the heartbeat stands still and ready is low."""
+        self._recipes.prepare, self._deadlines_ns, self._alive = station.prepare, station.deadlines_ns, station.alive
 
     def __enter__(self) -> Self:
         """Connect, see every tag, clear the outputs. Raises TriggerError, TagError or ConfigError: a wrong one is found here."""
@@ -139,12 +135,13 @@ class PlcLine:
         except queue.Empty:
             return None
 
-    def end(self) -> None:
+    def end(self) -> bool:
         """From now on a trigger means nothing. Returns when the PLC sees `ready` low, or cannot; `wait` still gives what came before."""
         ended: Reply[None] = Reply()
         self._inbox.put(ended)
         with contextlib.suppress(TimeoutError, PlcLost):
             ended.result(self._timeout_s)
+        return True
 
     def unreachable(self, trigger: Trigger) -> str | None:
         """Why the PLC will get no result for this part; None when it should."""

@@ -16,6 +16,7 @@ import msgspec
 
 from edge_runtime.config.files import ArchiveConfig
 from edge_runtime.errors import SinkError
+from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Frame, Picture, Verdict
 
 _RESERVE_BYTES = 1_000_000_000
@@ -27,7 +28,7 @@ _OURS = re.compile(r"\d{9,}_(?:.*_)?(?:ACCEPT|REJECT|FAULT)\.(?:png|json)")
 _LEFT_OVER = re.compile(r"\.\d{9,}_.*\.tmp")
 
 
-class Archive:
+class Archive(Sink):
     """A Sink for the observer's thread: it writes to disk and may take tens of milliseconds.
 
     Layout: `YYYY-MM-DD/SEQ_PART_VERDICT.png` (the frame as the camera gave it, 8 or 16 bits) and `.json` (the decision) beside it, by UTC

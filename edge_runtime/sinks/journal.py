@@ -15,6 +15,7 @@ from typing import IO, Self
 
 from edge_runtime.config.files import JournalConfig
 from edge_runtime.errors import SinkError
+from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Picture, Verdict
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.journal_file import Row, read_decisions
@@ -43,7 +44,7 @@ _ROW_ERRORS = (
 _log = logging.getLogger(__name__)
 
 
-class Journal:
+class Journal(Sink):
     """A Sink. `put` comes back when the row is committed, or after `commit_timeout_ms`, or in time for the part's deadline, or at once
     while the disk is known to fail.
 

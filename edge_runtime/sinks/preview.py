@@ -18,6 +18,7 @@ from edge_runtime.errors import SinkError
 from edge_runtime.handoff import Mailbox
 from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.model.released import worst
+from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Image, Picture, ReleaseState
 from edge_runtime.sockets import LONGEST_REQUEST, bind
 
@@ -47,7 +48,7 @@ _PLAIN = Display(DisplayScale(low=0.0, high=1.0))
 """Of a part that no bundle judged: it has no picture."""
 
 
-class PreviewSink:
+class PreviewSink(Sink):
     """A Sink that never waits: `put` leaves the part in a mailbox (latest wins), a thread of its own reduces, encodes and publishes it.
 
     Nothing is encoded while nobody subscribes. A new subscriber is shown the latest part at once.

@@ -12,6 +12,7 @@ import zmq
 from edge_runtime import wire
 from edge_runtime.config.files import PublisherConfig
 from edge_runtime.errors import SinkError
+from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Health, Picture
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.replay_server import ReplayServer
@@ -24,7 +25,7 @@ LINGER_MS = 250
 """At the end: long enough for the last decision to leave, short enough for a subscriber that never reads."""
 
 
-class Publisher:
+class Publisher(Sink):
     """A Sink that never blocks. Give it to the loop after the journal: what is published is then already in the journal."""
 
     def __init__(self, settings: PublisherConfig, station: str, journal_path: Path | None) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edge_runtime.config.files import CameraSourceConfig
 from edge_runtime.errors import ConfigError, SourceError
+from edge_runtime.protocols import Source
 from edge_runtime.records import Frame
 
 _log = logging.getLogger(__name__)
@@ -23,14 +24,18 @@ _NO_WAIT_S = 0.002
 _DRAIN_S = 1.0
 
 
-class OpenCvCamera:
+class OpenCvCamera(Source):
     """Reads all the time in its own thread and keeps the newest frame, so that nothing old waits in a buffer.
 
     The thread is also what keeps `grab`'s timeout: no call into a camera driver can be interrupted, only left behind.
     """
 
     on_demand = False
-    remaining: int | None = None
+    problem: str | None = None
+    tallies: dict[str, int]
+    latency_ms: float
+    open_timeout_ms: float
+    read_timeout_ms: float
 
     def __init__(self, settings: CameraSourceConfig) -> None:
         """Raises ConfigError for a device that is neither an index, a device file nor a URL, or for settings that a URL cannot have."""
@@ -50,8 +55,10 @@ class OpenCvCamera:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._seq = 0
-        self.problem: str | None = None
+        self.problem = None
         self.tallies = {"reconnects": 0}
+        self.latency_ms = settings.latency_ms
+        self.open_timeout_ms, self.read_timeout_ms = settings.open_timeout_ms, settings.read_timeout_ms
 
     def __enter__(self) -> Self:
         # Their warnings repeat, without a time and on stderr, what SourceError and `problem` say.

@@ -11,6 +11,7 @@ from edge_runtime.images.names import SUFFIXES, is_image, suffix_of
 from edge_runtime.images.read import read_image
 from edge_runtime.images.torn import SUFFIXES as TORN_SUFFIXES
 from edge_runtime.images.torn import torn_inside
+from edge_runtime.protocols import Source
 from edge_runtime.records import Frame
 
 
@@ -40,11 +41,10 @@ def read_frame(path: Path, seq: int) -> Frame:
     return Frame(seq=seq, captured_ns=began, source=str(path), image=image)
 
 
-class Folder:
+class Folder(Source):
     """Reads the next file at each `grab`. The list is taken on entering: files that come later are not seen."""
 
-    on_demand = True
-    problem: str | None = None
+    live = False
 
     def __init__(self, settings: FolderSourceConfig) -> None:
         self._settings = settings

@@ -12,6 +12,7 @@ from typing import Self
 from edge_runtime.config.files import IndustrialSourceConfig
 from edge_runtime.errors import LinesideError, LostFrame, SourceError
 from edge_runtime.handoff import Reply, take
+from edge_runtime.protocols import Source
 from edge_runtime.records import Frame
 from edge_runtime.sources.clock import CameraClock
 from edge_runtime.sources.connection import Connection
@@ -38,18 +39,20 @@ class _Missed(SourceError):
     """A software trigger got no frame."""
 
 
-class GuardedSource:
+class GuardedSource(Source):
     """A camera as a Source, whatever its driver does.
 
     One thread of ours ("camera") speaks to the driver through another ("camera-driver"), which is left behind when a call hangs. In free
     run the newest frame is kept; with a hardware trigger all are, in order; with a software trigger each `grab` fires one.
     """
 
-    remaining: int | None = None
-    live = True
-    """What it shows is what stands before it now: after the next part's trigger, the next part."""
+    on_demand: bool
+    trigger_window_ns: tuple[int, int] | None
+    latency_ms: float
+    open_timeout_ms: float
+    read_timeout_ms: float
     guarded = True
-    """`problem` tells how the camera is now; what single grabs raised need not be remembered."""
+    bits: int | None = None
 
     def __init__(self, settings: IndustrialSourceConfig, make: Callable[[], Driver]) -> None:
         """`make` builds a fresh driver, which is opened in its own thread."""
@@ -61,7 +64,9 @@ class GuardedSource:
         self.incomplete = 0
         """Frames that lost packets, since the source was entered."""
         self.reconnects = 0
-        self.bits: int | None = None
+        self.latency_ms = settings.latency_ms
+        self.open_timeout_ms, self.read_timeout_ms = settings.open_timeout_ms, settings.read_timeout_ms
+        self.bits = None
         """Significant bits of a pixel, once the camera is open."""
         self._trouble: str | None = None
         self._name = ""

@@ -1,20 +1,18 @@
 """Drawn parts with known defects, one a trigger: for trying a station without a camera."""
 
 import time
-from types import TracebackType
 from typing import Self
 
 from edge_runtime.config.files import SyntheticSourceConfig
+from edge_runtime.protocols import Source
 from edge_runtime.records import Frame
 from edge_runtime.sources.drawn import Line
 
 
-class Synthetic:
+class Synthetic(Source):
     """Part after part of `edge_runtime.sources.drawn`. The truth stands in the frame's source: "synthetic:good", "synthetic:scratch" …"""
 
-    on_demand = True
-    problem: str | None = None
-    remaining: int | None = None
+    live = False
 
     def __init__(self, settings: SyntheticSourceConfig) -> None:
         self._line = Line(settings.width, settings.height, settings.defect_rate, settings.seed)
@@ -23,9 +21,6 @@ class Synthetic:
     def __enter__(self) -> Self:
         self._seq = 0
         return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        pass
 
     def grab(self, timeout_s: float) -> Frame:
         """The next part; part n is the same for the same seed."""

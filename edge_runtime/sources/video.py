@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from edge_runtime.config.files import VideoSourceConfig
 from edge_runtime.errors import SourceError, SourceExhausted
+from edge_runtime.protocols import Source
 from edge_runtime.records import Frame
 
 
-class Video:
+class Video(Source):
     """Decodes one frame ahead, so that the end is known before a trigger is spent on it."""
 
-    on_demand = True
-    problem: str | None = None
+    live = False
 
     def __init__(self, settings: VideoSourceConfig) -> None:
         self._settings = settings

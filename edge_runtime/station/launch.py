@@ -12,13 +12,12 @@ from edge_runtime.errors import LinesideError
 from edge_runtime.handoff import Helper
 from edge_runtime.model.regions import find_regions
 from edge_runtime.model.released import by_job
-from edge_runtime.plc.line import PlcLine
-from edge_runtime.protocols import ActuatorLine, Sink
+from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.preview import Display, PreviewSink
 from edge_runtime.sinks.publisher import Publisher
-from edge_runtime.sources import Source, check_depth, open_source
+from edge_runtime.sources import check_depth, open_source
 from edge_runtime.station.drift import DriftWatch
 from edge_runtime.station.health import Connected, HealthMonitor, ServiceManager
 from edge_runtime.station.loop import Station
@@ -84,17 +83,18 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
     publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
+    line = open_trigger(config.trigger, first_seq=journal.last_seq() + 1)
     monitor = HealthMonitor(
         station=config.name, recipe=own.recipe, bundle_id=own.bundle_id, device=opened[0].predictor.device_used, send=publisher.send_health,
         # A PLC may be waited for, a part or a change of recipe may take its whole deadline: none of them is a thread that died.
-        alive_within_s=_ALIVE_WITHIN_S + slowest_s + getattr(config.trigger, "timeout_ms", 0.0) / 1e3,
+        alive_within_s=_ALIVE_WITHIN_S + slowest_s + line.answer_timeout_ms / 1e3,
         last_seq=journal.last_seq(), inference=inference, releases=by_product(releases, products.values()),
         drifts={(names[o.entry.camera], o.predictor.bundle.id): DriftWatch(drift)
                 for o in opened if (drift := o.predictor.bundle.manifest.drift) is not None},
     )  # fmt: skip
     stack.enter_context(monitor)
 
-    line = stack.enter_context(open_trigger(config.trigger, first_seq=journal.last_seq() + 1))
+    stack.enter_context(line)
     # The journal first: what anybody was told is in it, whatever happens next.
     tellers: list[Sink] = [journal, line, publisher] if isinstance(line, ActuatorLine) else [journal, publisher]
     watching: dict[str, PreviewSink | Archive] = {}
@@ -125,15 +125,9 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
         config.name, line, eyes, products, tellers, observers, monitor,
         queue=config.queue, keep_warm_ms=config.keep_warm_ms,
     )  # fmt: skip
-    if (on_recipe := getattr(line, "on_recipe", None)) is not None:
-        on_recipe(station.prepare)
-    if (heed := getattr(line, "heed_deadlines", None)) is not None:
-        heed(deadlines_ns)
-    if (on_alive := getattr(line, "on_alive", None)) is not None:
-        on_alive(lambda: monitor.alive)
+    line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive))
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
-    if isinstance(line, PlcLine):
-        connections["plc"] = line
+    connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
     monitor.watch([station, line, journal, publisher, *watching.values()], connections, sights)
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)

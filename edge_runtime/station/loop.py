@@ -124,8 +124,7 @@ class Station:
 
     def begin(self) -> None:
         """What is announced from now on is looked at. Call it before anybody is told that the station is ready."""
-        if (begin := getattr(self._line, "begin", None)) is not None:
-            begin()
+        self._line.begin()
 
     def run(self) -> int:
         """Answer triggers until `stop`, or the end of the line or the source. 0, or 70 after an exception that is a bug.
@@ -161,7 +160,7 @@ class Station:
 
     def _take_triggers(self) -> None:
         try:
-            while not (self._stopped_ns or self._cameras.exhausted or getattr(self._line, "exhausted", False)):
+            while not (self._stopped_ns or self._cameras.exhausted or self._line.exhausted):
                 self._monitor.beat("trigger line")
                 if self._cameras.can_serve:
                     self._take(self._line.wait(_ROUND_S))
@@ -190,10 +189,8 @@ class Station:
 
     def _take_the_last(self) -> None:
         """Parts that the line announces until it has told its other side that no more are taken."""
-        end = getattr(self._line, "end", None)
-        if end is None:
+        if not self._line.end():
             return
-        end()
         until = time.monotonic() + _LINE_TIMEOUT_S
         while time.monotonic() < until and (trigger := self._line.wait(0.0)) is not None:
             self._take(trigger)

@@ -13,13 +13,13 @@ import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from edge_runtime.images.read import read_mask
 from edge_runtime.model.manifest import Envelope, Wander
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.sight import SightMeter
+from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Image, Picture, SightState
 
 log = logging.getLogger(__name__)
@@ -162,19 +162,13 @@ def watch_of(predictor: OpenvinoPredictor) -> SightWatch | None:
     return SightWatch(envelope, SightMeter(spec, predictor.preprocessor.roi, mask))
 
 
-class SightWatches:
+class SightWatches(Sink):
     """All of a station's, told of every decision in the observers' thread."""
 
     def __init__(self, watches: Mapping[tuple[str, str, str], SightWatch]) -> None:
         """By the camera's name (empty for the only one), the recipe's, and the bundle's id."""
         self._watches = dict(watches)
         self._current: dict[str, SightWatch] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        """Nothing is held."""
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Look at every picture that the model judged."""

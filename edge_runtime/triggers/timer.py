@@ -1,17 +1,15 @@
 """A trigger at a fixed pace: for benches and demonstrations."""
 
 import time
-from types import TracebackType
 from typing import Self
 
 from edge_runtime.config.files import TimerTriggerConfig
+from edge_runtime.protocols import TriggerLine
 from edge_runtime.records import Trigger
 
 
-class TimerLine:
+class TimerLine(TriggerLine):
     """Trigger n is due at start + n * period and carries that time, however late it is fetched: a real line would not wait either."""
-
-    problem: str | None = None
 
     def __init__(self, settings: TimerTriggerConfig, first_seq: int) -> None:
         self._period_ns = round(settings.period_ms * 1e6)
@@ -23,9 +21,6 @@ class TimerLine:
     def __enter__(self) -> Self:
         self._fired, self._start_ns = 0, None
         return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        pass
 
     @property
     def exhausted(self) -> bool:

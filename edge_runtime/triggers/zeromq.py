@@ -13,6 +13,7 @@ import zmq
 
 from edge_runtime.config.files import ZeromqTriggerConfig
 from edge_runtime.errors import TriggerError
+from edge_runtime.protocols import TriggerLine
 from edge_runtime.records import Trigger
 
 _log = logging.getLogger(__name__)
@@ -35,15 +36,13 @@ class _Message(msgspec.Struct):
     sent: Annotated[datetime.datetime, msgspec.Meta(tz=True)] | None = None
 
 
-class ZeromqLine:
+class ZeromqLine(TriggerLine):
     """One trigger a message. One that is no JSON object announces nothing, and one that cannot be read a part that cannot be judged: both
     are counted and shown for a minute.
 
     A part that has gone by when its message is read is refused, for the next frame shows another one: ZeroMQ keeps messages at the sender
     while the station is down. Known are those that say so (`sent`), and those that came before the station was ready.
     """
-
-    exhausted = False
 
     def __init__(self, settings: ZeromqTriggerConfig, first_seq: int) -> None:
         self._endpoint = settings.endpoint
@@ -96,11 +95,12 @@ class ZeromqLine:
         while time.monotonic() < until and self._socket.poll(0, zmq.POLLIN):
             self._early.append(self._socket.recv_multipart(zmq.NOBLOCK))
 
-    def end(self) -> None:
+    def end(self) -> bool:
         """Nobody connects any more; `wait` still gives what has come."""
         assert self._socket is not None, "enter the trigger line first"
         with contextlib.suppress(zmq.ZMQError):
             self._socket.unbind(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        return True
 
     def wait(self, timeout_s: float) -> Trigger | None:
         """The next announced part."""

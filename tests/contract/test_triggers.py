@@ -179,7 +179,7 @@ def test_parts_that_were_announced_while_nobody_listened_are_refused(free_port: 
         push.send(b'{"part_id": "A"}')
         with open_trigger(c.ZeromqTriggerConfig(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
             time.sleep(0.5)  # the sender reconnects, as the station opens its cameras
-            line.begin()  # type: ignore[attr-defined]
+            line.begin()
             push.send(b'{"part_id": "B"}')
             time.sleep(0.1)  # it has come before anybody waits for it, and yet after the station was ready
             early, fresh = _next(line), _next(line)

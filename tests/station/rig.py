@@ -5,13 +5,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from edge_runtime.capture.capture import Capture
-from edge_runtime.protocols import Predictor, Sink, Source
+from edge_runtime.protocols import Predictor, Sink, Source, TriggerLine
 from edge_runtime.records import Decision, Frame, Picture, Prediction, Trigger, Verdict
 from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.judge import Limits
@@ -28,15 +26,7 @@ A, R, F = Verdict.ACCEPT, Verdict.REJECT, Verdict.FAULT
 LIMITS = Limits(20.0, 19.0)
 
 
-class Managed:
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        pass
-
-
-class Line(Managed):
+class Line(TriggerLine):
     """Fires each trigger so many ms after the first call, then is exhausted, or raises `ends_with`."""
 
     def __init__(self, at_ms: Sequence[float], ends_with: Exception | None = None, endless: bool = False) -> None:
@@ -64,8 +54,11 @@ class Line(Managed):
         return Trigger(self._fired, time.monotonic_ns(), f"part-{self._fired}")
 
 
-class Parts(Managed):
+class Parts(Source):
     """Frames on demand: bright parts where the number is in `bad`. `hang_at`: that grab waits for `release`."""
+
+    on_demand: bool
+    live = False
 
     def __init__(self, bad: Sequence[int] = (), hang_at: int = 0, age_ms: float = 0.0, side: int = 64, on_demand: bool = True) -> None:
         self.on_demand = on_demand
@@ -87,7 +80,7 @@ class Parts(Managed):
         return Frame(n, began - self._age_ns, "test", image)
 
 
-class Wrapped(Managed):
+class Wrapped(Predictor):
     """The real predictor; before its n-th call of a part, `before(n)` runs."""
 
     def __init__(self, inner: Predictor, before: Callable[[int], None]) -> None:
@@ -101,7 +94,7 @@ class Wrapped(Managed):
 
 
 @dataclass
-class Heard(Managed):
+class Heard(Sink):
     """A receiver that remembers, with the time."""
 
     decisions: list[Decision] = field(default_factory=list)
@@ -120,7 +113,7 @@ class Heard(Managed):
         return [d.seq for d in self.decisions]
 
 
-class Failing(Managed):
+class Failing(Sink):
     """A receiver that raises."""
 
     def __init__(self, error: Exception) -> None:

@@ -17,7 +17,7 @@ from edge_runtime.config.files import FolderSourceConfig
 from edge_runtime.errors import DeviceError, SourceError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.predictor import OpenvinoPredictor
-from edge_runtime.protocols import Predictor, Source
+from edge_runtime.protocols import Predictor, Sink, Source
 from edge_runtime.records import Decision, Frame, Picture, Prediction, View
 from edge_runtime.sinks.journal import read_decisions
 from edge_runtime.sources.folder import Folder
@@ -26,7 +26,7 @@ from edge_runtime.station.judge import Judgement, Limits
 from edge_runtime.station.launch import run_station
 from edge_runtime.station.model_thread import model_thread, together_is_faster
 from tests.conftest import bad_image, good_image
-from tests.station.rig import BUSY_MS, A, F, Line, Managed, Parts, R, Recipe, Wrapped, every, several
+from tests.station.rig import BUSY_MS, A, F, Line, Parts, R, Recipe, Wrapped, every, several
 from tests.station.test_process import Subscriber, free_port, patient
 
 
@@ -45,7 +45,7 @@ def of(decision: Decision) -> dict[str, View]:
     return {view.camera: view for view in decision.views}
 
 
-class Kept(Managed):
+class Kept(Sink):
     def __init__(self) -> None:
         self.pictures: list[tuple[Picture, ...]] = []
 
@@ -232,7 +232,7 @@ def test_what_is_faster_at_start_is_chosen(model: OpenvinoPredictor) -> None:
             thread.close(1)
 
 
-class Slept(Managed):
+class Slept(Predictor):
     def predict(self, frame: Frame) -> Prediction:
         time.sleep(0.01)
         return Prediction(1.0, np.zeros((1, 1), np.float32), np.eye(2, 3))

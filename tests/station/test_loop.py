@@ -221,8 +221,9 @@ def test_a_part_that_the_line_announces_while_the_station_stops_is_decided(model
 
         over = False
 
-        def end(self) -> None:
+        def end(self) -> bool:
             self.over = True
+            return True
 
         def wait(self, timeout_s: float) -> Trigger | None:
             if self.over and self._fired < 3:

@@ -11,6 +11,7 @@ import pytest
 
 from edge_runtime.errors import ConfigError, DeviceError
 from edge_runtime.model.predictor import OpenvinoPredictor
+from edge_runtime.protocols import ActuatorLine, StationLink
 from edge_runtime.records import Decision, Frame, Picture, Trigger
 from edge_runtime.station.judge import Limits
 from edge_runtime.station.loop import Station
@@ -80,7 +81,7 @@ def test_the_deadline_is_that_of_the_part_s_own_recipe(model: OpenvinoPredictor)
         assert r.heard.late_ms[0] <= 150 + BUSY_MS
 
 
-class Plc(Line):
+class Plc(Line, ActuatorLine):
     """A line that takes the results, too; the one of the part `lost` does not reach it."""
 
     def __init__(self, at_ms: Sequence[float], lost: int) -> None:
@@ -206,13 +207,11 @@ def test_a_line_can_be_given_the_way_to_change_recipes(station_dir: Path, monkey
     from tests.station.test_process import free_port, patient, write_station
 
     class Changing(Asking):
-        problem = None
-
         def __init__(self) -> None:
             super().__init__([0, 50, 50], ["", "7", "8"])
 
-        def on_recipe(self, prepare) -> None:  # type: ignore[no-untyped-def]
-            self._prepare = prepare
+        def attach(self, station: StationLink) -> None:
+            self._prepare = station.prepare
 
         def wait(self, timeout_s: float) -> Trigger | None:
             if self._fired == 1:

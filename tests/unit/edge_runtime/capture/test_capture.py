@@ -5,35 +5,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import pytest
 
 from edge_runtime.capture.capture import Capture
 from edge_runtime.errors import FrameError, LostFrame, SourceError, SourceExhausted
+from edge_runtime.protocols import Source
 from edge_runtime.records import Frame, Trigger
 
 MS = 1_000_000
 
 
-class Scripted:
+class Scripted(Source):
     """A source whose n-th grab runs the n-th step, and the last one ever after."""
 
-    problem: str | None = None
+    on_demand: bool
+    remaining: int | None
     live = False
 
     def __init__(self, *steps: Callable[[float], Frame], on_demand: bool = True, remaining: int | None = None) -> None:
         self.on_demand, self.remaining = on_demand, remaining
         self._steps = list(steps)
         self.grabs = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        pass
 
     def grab(self, timeout_s: float) -> Frame:
         step = self._steps[min(self.grabs, len(self._steps) - 1)]
@@ -245,11 +239,10 @@ def test_a_free_running_camera_that_comes_back_in_time_still_serves_the_part() -
         assert capture.problem is None
 
 
-class Wired:
+class Wired(Source):
     """A camera that the PLC's wire triggers: its pictures come when the test puts them."""
 
     on_demand = False
-    problem: str | None = None
     trigger_window_ns = (20_000_000, 5_000_000)
 
     def __init__(self) -> None:
@@ -273,7 +266,7 @@ class Wired:
 def test_the_picture_of_a_refused_part_is_no_stray(dismissed: bool) -> None:
     """The wire triggers the camera whether or not the station was ready for the part."""
     source = Wired()
-    capture = Capture(source, 1.0)  # type: ignore[arg-type]
+    capture = Capture(source, 1.0)
     try:
         if dismissed:
             capture.dismiss(trigger(1))
@@ -335,7 +328,7 @@ def test_incomplete_pictures_do_not_hide_that_one_never_came() -> None:
     """A camera that lost packets a moment ago has a problem, and is not lost: its count goes on."""
     source = Wired()
     source.problem = "2 pictures lost packets so far"
-    capture = Capture(source, 1.0)  # type: ignore[arg-type]
+    capture = Capture(source, 1.0)
     try:
         first = trigger(1)
         source.expose(1)
@@ -353,7 +346,7 @@ def test_incomplete_pictures_do_not_hide_that_one_never_came() -> None:
 
 def test_an_incomplete_picture_after_the_deadline_of_its_part_costs_no_other_part() -> None:
     source = Wired()
-    capture = Capture(source, 1.0)  # type: ignore[arg-type]
+    capture = Capture(source, 1.0)
     try:
         first = trigger(1)
         capture.order(first)

@@ -22,6 +22,7 @@ from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.model.manifest import Acceptance
 from edge_runtime.sockets import bindable
+from edge_runtime.sources import open_source
 
 TAGS = 'inputs = { trigger = "coil:0" }\noutputs = { reject = "coil:1" }'
 
@@ -282,7 +283,7 @@ def test_every_camera_and_each_of_its_recipes_is_checked(station_dir: Path, endp
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("settings", "told"),
     [
         (CameraSourceConfig(device=0), True),
         (CameraSourceConfig(device=0, latency_ms=8.0), False),
@@ -291,9 +292,9 @@ def test_every_camera_and_each_of_its_recipes_is_checked(station_dir: Path, endp
         (FolderSourceConfig(path=Path("parts")), False),
     ],
 )
-def test_a_camera_that_runs_free_is_asked_how_long_its_frames_take(source: Source, told: bool) -> None:
+def test_a_camera_that_runs_free_is_asked_how_long_its_frames_take(settings: Source, told: bool) -> None:
     """Otherwise the picture of the part before may pass for that of the next."""
-    assert ("latency_ms is 0" in _unknown_delay(source)) is told
+    assert ("latency_ms is 0" in _unknown_delay(open_source(settings))) is told
 
 
 @pytest.mark.parametrize(("demands", "mark"), [(False, "! release         not released: "), (True, "✗ release         require_release: ")])

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import threading
 import time
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -11,8 +12,17 @@ from edge_runtime.config.files import PlcInputs, PlcOutputs, PulseConfig
 from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
+from edge_runtime.protocols import StationLink
 from edge_runtime.records import Cause, Stamps, Verdict
 from tests.unit.edge_runtime.plc.memory import Memory, announce, decision, running, settings, until
+
+
+def link(
+    prepare: Callable[[str], None] = lambda recipe: None,
+    deadlines_ns: Mapping[str, int] | None = None,
+    alive: Callable[[], bool] = lambda: True,
+) -> StationLink:
+    return StationLink(prepare, deadlines_ns or {}, alive)
 
 
 def test_a_result_is_in_the_plc_when_put_returns_and_valid_rises_last() -> None:
@@ -168,7 +178,7 @@ def test_an_accept_that_comes_to_the_plc_after_its_deadline_is_a_fault_there_and
     """Law 2: the whole machine may have stood still between the verdict and its telling, and the part is gone."""
     plc = Memory()
     with running(plc) as line:
-        line.heed_deadlines({"r": 200_000_000})
+        line.attach(link(deadlines_ns={"r": 200_000_000}))
         trigger = announce(plc, line)
         late = dataclasses.replace(decision(trigger.seq), stamps=Stamps(time.monotonic_ns() - 300_000_000))
         with pytest.raises(SinkError, match=r"the result of part 17, seq 1, was 3\d\d ms old: the PLC was told FAULT"):
@@ -180,7 +190,7 @@ def test_the_plc_changes_the_recipe_and_parts_carry_it() -> None:
     plc = Memory()
     asked: list[str] = []
     with running(plc) as line:
-        line.on_recipe(asked.append)
+        line.attach(link(asked.append))
         plc.tags["recipe"] = 7
         until(lambda: asked == ["7"])
         until(lambda: plc.tags["ready"])
@@ -195,7 +205,7 @@ def test_a_recipe_that_stands_there_at_the_start_is_prepared_when_the_station_ru
     with line:
         time.sleep(0.1)
         assert asked == []
-        line.on_recipe(asked.append)  # the station is being put together meanwhile
+        line.attach(link(asked.append))  # the station is being put together meanwhile
         until(lambda: line.wait(0.01) is None and plc.tags["ready"])
         assert asked == ["7"]
 
@@ -207,13 +217,13 @@ def test_a_recipe_that_the_station_does_not_have_is_a_fault_code() -> None:
         def refuse(recipe: str) -> None:
             raise ConfigError(f"no recipe {recipe}")
 
-        line.on_recipe(refuse)
+        line.attach(link(refuse))
         plc.tags["recipe"] = 9
         until(lambda: plc.tags["fault_code"] == 102)
         assert not plc.tags["ready"]
         assert "recipe 9" in str(line.problem)
         assert line.lost is None
-        line.on_recipe(lambda recipe: None)
+        line.attach(link())
         plc.tags["recipe"] = 0  # its own
         until(lambda: plc.tags["ready"])
         assert plc.tags["fault_code"] == 0
@@ -224,7 +234,7 @@ def test_heartbeat_and_ready_end_when_nobody_waits_for_parts_any_more() -> None:
     with running(plc) as line:
         beat = plc.tags["heartbeat"]
         until(lambda: plc.tags["heartbeat"] != beat)
-        line.on_alive(lambda: False)
+        line.attach(link(alive=lambda: False))
         until(lambda: not plc.tags["ready"])
         beat = plc.tags["heartbeat"]
         time.sleep(0.1)
@@ -331,7 +341,7 @@ def test_a_recipe_that_fails_by_a_bug_is_a_fault_and_not_a_wait_for_ever() -> No
         raise RuntimeError("a bug")
 
     with running(plc) as line:
-        line.on_recipe(prepare)
+        line.attach(link(prepare))
         plc.tags["recipe"] = 7
         until(lambda: plc.tags["fault"])
         assert plc.tags["fault_code"] == 102
