@@ -25,6 +25,7 @@ $(READY): pyproject.toml deploy/opencv_libs.sh
 demo: $(READY)
 	@$(BIN)/python -m export.demo --out runs/demo
 
+# deploy/decisions/0037
 quick: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -2,7 +2,7 @@
 
 Half of some good images teaches two heads, with the variations and without; the other half is scored as it is, varied, and with a defect
 painted into each. Variations are what is right for most products (deploy/decisions/0022), so they go only where they cost what is more than
-noise.
+noise, or where they gain nothing: varied parts pass no more often with them than without, and painted defects are told no better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,6 +62,11 @@ class Seen:
         """Share of the varied ones beyond what PLACED of the others stay below."""
         return float((self.varied > np.quantile(self.good, PLACED)).mean())
 
+    @property
+    def strangeness(self) -> float:
+        """AUROC of the varied ones against the others, 0.5 where nothing tells them apart: decides where few images give equal shares."""
+        return _auroc(self.good, self.varied)
+
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
@@ -91,9 +96,10 @@ class Weighed:
         )
         if self.kept:
             return f"measured on images that were held out: {gain}; {price}{doubt}"
+        why = "that costs too much here" if gains(self.taught, self.plain) else "nothing is gained by it here"
         return (
-            f"variations are not learnt from after all, since that costs too much here: {price}; {gain}. Keep parts, lens and"
-            f" lamp as they are, or learn them all the same: --augment shift=PIXELS,lamp=0.4,blur=0.6{doubt}"
+            f"variations are not learnt from after all, since {why}: {price}; {gain}. Keep parts, lens and lamp as they are, or learn"
+            f" them all the same: --augment shift=PIXELS,lamp=0.4,blur=0.6 (rotate=DEGREES where parts turn){doubt}"
         )
 
 
@@ -126,8 +132,16 @@ def weigh(
     return Weighed(seen[0], seen[1], worth(seen[0], seen[1], seed))
 
 
+def gains(taught: Seen, plain: Seen) -> bool:
+    """Whether anything is better with variations: fewer varied parts beyond the level (of equally many, less told from the others), or
+    painted defects told better."""
+    return (taught.astray, taught.strangeness) < (plain.astray, plain.strangeness) or taught.auroc > plain.auroc
+
+
 def worth(taught: Seen, plain: Seen, seed: int) -> bool:
-    """Whether variations cost no more than noise and DEAR; the two heads scored the same images."""
+    """Whether variations gain anything, and cost no more than noise and DEAR; the two heads scored the same images."""
+    if not gains(taught, plain):
+        return False
     price = plain.auroc - taught.auroc
     if price <= DEAR:
         return True

@@ -27,9 +27,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load_dataset(folder, image_size="64")
 
 
-def seen(good: float, painted: float, spread: float, n: int = 60, seed: int = 0) -> Seen:
+def seen(good: float, painted: float, spread: float, n: int = 60, seed: int = 0, off: float = 0.0) -> Seen:
+    """`off`: how much higher varied parts score."""
     rng = np.random.default_rng(seed)
-    return Seen(rng.normal(good, spread, n), rng.normal(good, spread, n), rng.normal(painted, spread, n))
+    return Seen(rng.normal(good, spread, n), rng.normal(good + off, spread, n), rng.normal(painted, spread, n))
 
 
 @pytest.mark.slow
@@ -38,13 +39,31 @@ def test_variations_that_cost_more_than_noise_are_left_out() -> None:
 
 
 def test_variations_that_cost_little_or_nothing_are_kept() -> None:
-    assert worth(seen(10, 14, 1), seen(10, 14.1, 1), seed=0)
+    assert worth(seen(10, 14, 1), seen(10, 14.1, 1, off=1), seed=0)
     assert worth(seen(10, 14, 1), seen(10, 11, 1), seed=0)
+
+
+def test_variations_that_gain_nothing_are_left_out_and_why_is_said() -> None:
+    worse, better = seen(10, 14, 1, off=3), seen(10, 14, 1, off=2)
+    assert worse.astray > better.astray and not worth(worse, better, seed=0)
+    assert worth(better, worse, seed=0)
+    assert not worth(better, better, seed=0)
+    assert worth(seen(10, 12, 1, off=3), seen(10, 11.5, 1, off=2), seed=0), "painted defects are told better"
+    assert "nothing is gained" in Weighed(worse, better, kept=False).sentence
+    assert "costs too much" in Weighed(better, worse, kept=False).sentence
+
+
+def test_of_equal_shares_the_whole_of_the_scores_decides() -> None:
+    far, farther = seen(10, 14, 1, off=8), seen(10, 14, 1, off=8)
+    near = Seen(far.good, np.where(np.arange(60) < 30, 0.0, 99.0), far.painted)
+    less = Seen(far.good, np.where(np.arange(60) < 30, 10.0, 99.0), far.painted)
+    assert near.astray == less.astray and worth(near, less, seed=0) and not worth(less, near, seed=0)
+    assert not worth(far, farther, seed=0)
 
 
 @pytest.mark.slow
 def test_a_price_within_the_noise_of_few_images_is_none() -> None:
-    assert worth(seen(10, 10.8, 1, n=12, seed=1), seen(10, 11.2, 1, n=12, seed=1), seed=0)
+    assert worth(seen(10, 10.8, 1, n=12, seed=1), seen(10, 11.2, 1, n=12, seed=1, off=1), seed=0)
 
 
 def test_a_detector_that_tells_painted_defects_badly_is_doubted() -> None:
