@@ -8,7 +8,7 @@ NOT_TIMED := tests/unit/export tests/packaging tests/unit/training $(addprefix t
   model/test_bundle.py images/test_damage.py model/test_predictor.py model/test_preprocess.py model/test_regions.py \
   commands/test_replay.py model/test_tiles.py plc/test_tags.py)
 
-.PHONY: setup demo test check bench soak benchmark-methods benchmark-thresholds deb clean
+.PHONY: setup demo quick test check bench soak benchmark-methods benchmark-thresholds deb clean
 
 setup: $(READY)
 
@@ -24,6 +24,14 @@ $(READY): pyproject.toml deploy/opencv_libs.sh
 
 demo: $(READY)
 	@$(BIN)/python -m export.demo --out runs/demo
+
+# deploy/decisions/0037
+quick: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" tests/unit
 
 test: $(READY)
 	@bash deploy/testbench.sh

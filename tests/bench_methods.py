@@ -33,7 +33,7 @@ from edge_runtime.model.preprocess import Preprocessor
 from export.build.build import BuildOptions, build
 from export.build.workshop import SharedWorkshop
 from tests.bench import INT8_CPU, backbone_of
-from tests.bench_sets import sets_of
+from tests.support.bench_sets import sets_of
 from training.core.backbones import DEFAULT_BACKBONE
 from training.data.dataset import Dataset, load_dataset
 from training.fitting.options import FitOptions, learns, resolve

@@ -36,7 +36,7 @@ from edge_runtime.model.preprocess import Preprocessor
 from export.build import convert
 from export.build.build import BuildOptions, build
 from export.build.quantize import pick_images, quantize_backbone
-from tests.bench_sets import sets_of
+from tests.support.bench_sets import sets_of
 from training.calibrate.rules import Rule, Scores, apply_rule, lowest_rate
 from training.core.backbones import DEFAULT_BACKBONE, build_backbone
 from training.core.base import Features, LevelShape

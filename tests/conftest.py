@@ -1,11 +1,9 @@
 """Shared fixtures: a tiny real bundle (an OpenVINO model built by hand, no torch) and frames that it accepts or rejects."""
 
-import contextlib
 import hashlib
 import json
 import platform
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import training  # noqa: F401  # before any test loads torch: it tells OpenMP no
 from edge_runtime.config.files import PublisherConfig
 from edge_runtime.model import bundle as b
 from edge_runtime.model.manifest import SCHEMA, Dataset, DisplayScale, Golden, InputSpec, Manifest, OutputSpec, Threshold
+from tests.support.ports import free_ports
 
 settings.register_profile("lineside", deadline=None)  # an example that takes long on a busy machine shows nothing
 settings.load_profile("lineside")
@@ -122,14 +121,15 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    return free_ports(1)[0]
+
+
+@pytest.fixture
 def endpoints() -> PublisherConfig:
     """Of a publisher, on ports that are free."""
-    ports = []
-    with contextlib.ExitStack() as stack:
-        for _ in range(2):
-            s = stack.enter_context(socket.socket())
-            s.bind(("127.0.0.1", 0))
-            ports.append(s.getsockname()[1])
+    ports = free_ports(2)
     return PublisherConfig(endpoint=f"tcp://127.0.0.1:{ports[0]}", replay=f"tcp://127.0.0.1:{ports[1]}")
 
 

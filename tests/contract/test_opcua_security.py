@@ -3,7 +3,6 @@
 import datetime
 import shlex
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from edge_runtime.plc.opcua import OpcuaPort
 from edge_runtime.plc.opcua_security import application_uri
 from edge_runtime.plc.tags import Tag
 from edge_runtime.sim.opcua_server import OpcuaServer, self_signed
+from tests.support.ports import free_port
 
 TAGS = [
     Tag("trigger", "trigger.inputs.trigger", "ns=2;s=Trigger", "bool", False),
@@ -30,9 +30,7 @@ TAGS = [
 @pytest.fixture
 def settings(tmp_path: Path) -> OpcuaTriggerConfig:
     """Of a station with a certificate (DER) and its key, and a user with a password."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = int(s.getsockname()[1])
+    port = free_port()
     _identity(tmp_path, "station")
     (tmp_path / "password").write_text("pass wörd\n", encoding="utf-8")
     return OpcuaTriggerConfig(

@@ -22,18 +22,13 @@ from edge_runtime.plc.ethernetip import EthernetipPort
 from edge_runtime.plc.opcua import OpcuaPort
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag
+from tests.support.ports import free_port
 
 NO_INPUTS = PlcInputs(trigger="unused")
 
 
 def tag(name: str, address: str, kind: Any = "bool", writable: bool = False, **more: Any) -> Tag:
     return Tag(name, f"trigger.{'outputs' if writable else 'inputs'}.{name}", address, kind, writable, **more)
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 class NodeOpcua:
@@ -87,7 +82,7 @@ class NodeOpcua:
 
 @pytest.fixture(scope="module")
 def opcua(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeOpcua]:
-    peer = NodeOpcua(_free_port(), tmp_path_factory.mktemp("node-opcua"))
+    peer = NodeOpcua(free_port(), tmp_path_factory.mktemp("node-opcua"))
     yield peer
     peer.end()
 
@@ -181,21 +176,21 @@ def test_node_opcua_that_freezes_is_lost_in_time(opcua: NodeOpcua) -> None:
 def cpppo(tmp_path: Path) -> Iterator[EthernetipTriggerConfig]:
     if importlib.util.find_spec("cpppo") is None:
         pytest.skip("no cpppo: pip install 'lineside[dev]'")
-    free_port = _free_port()
+    port = free_port()
     tags = ["Trig=BOOL", "Part=UDINT", "Flags=DINT", "Sev=INT", "Speed=REAL", "Words=INT[8]"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "cpppo.server.enip", "-a", f"127.0.0.1:{free_port}", "--no-udp", *tags], cwd=tmp_path,
+        [sys.executable, "-m", "cpppo.server.enip", "-a", f"127.0.0.1:{port}", "--no-udp", *tags], cwd=tmp_path,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         until = time.monotonic() + 30
         while time.monotonic() < until:
             try:
-                socket.create_connection(("127.0.0.1", free_port), timeout=1).close()
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break
             except OSError:
                 time.sleep(0.05)
-        yield EthernetipTriggerConfig(host="127.0.0.1", port=free_port, timeout_ms=2000, inputs=NO_INPUTS)
+        yield EthernetipTriggerConfig(host="127.0.0.1", port=port, timeout_ms=2000, inputs=NO_INPUTS)
     finally:
         process.kill()
         process.wait()

@@ -1,6 +1,5 @@
 """What every Sink promises: an error at start or none, every kind of decision taken quickly from any thread, its resource given back."""
 
-import contextlib
 import dataclasses
 import socket
 import threading
@@ -22,6 +21,8 @@ from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.preview import Display, PreviewSink
 from edge_runtime.sinks.publisher import Publisher
+from tests.support.decisions import decision_with
+from tests.support.ports import free_port
 
 AnySink = Any
 Make = Callable[[], AnySink]
@@ -29,10 +30,10 @@ Make = Callable[[], AnySink]
 
 def a_decision(seq: int, verdict: Verdict) -> Decision:
     fault = verdict is Verdict.FAULT
-    return Decision(
-        station="cell-3", seq=seq, part_id=f"Ä/{seq}", verdict=verdict, reason="why", score=None if fault else 3.0, threshold=2.0,
-        severity=None if fault else 1.5, regions=() if fault else (Region(0, 0, 4, 4, 9, 3.0),), frame_wh=(48, 32), bundle_id="b",
-        recipe="r", stamps=Stamps(1, 2, 3, 4, 5, 6), wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    return decision_with(
+        recipe="r", bundle_id="b", seq=seq, part_id=f"Ä/{seq}", verdict=verdict, reason="why", score=None if fault else 3.0, threshold=2.0,
+        severity=None if fault else 1.5, regions=() if fault else (Region(0, 0, 4, 4, 9, 3.0),), frame_wh=(48, 32),
+        stamps=Stamps(1, 2, 3, 4, 5, 6), wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )  # fmt: skip
 
 
@@ -56,9 +57,7 @@ PARTS = [
 
 
 def endpoint() -> str:
-    with contextlib.closing(socket.socket()) as s:
-        s.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{s.getsockname()[1]}"
+    return f"tcp://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture(params=["journal", "publisher", "archive", "preview"])

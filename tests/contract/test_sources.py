@@ -3,7 +3,6 @@
 import http.server
 import itertools
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -377,13 +376,6 @@ def test_an_rtsp_camera_survives_its_servers_death(free_port: int) -> None:
             assert after.captured_ns > before.captured_ns and after.image.shape == (240, 320, 3)
     finally:
         _kill(server)
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def _eventually(source: Source, within_s: float = 10.0) -> Frame:

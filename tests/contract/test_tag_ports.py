@@ -13,8 +13,9 @@ from edge_runtime.errors import TagError, TriggerError
 from edge_runtime.plc.port import PlcLost, TagPort, TagServer, bits_first
 from edge_runtime.plc.tags import Value
 from tests.contract.plc_kinds import KINDS, TAGS, Plc
-from tests.reconnects import held, reconnects, settled
-from tests.tcp_proxy import TcpProxy
+from tests.support.ports import free_port
+from tests.support.reconnects import held, reconnects, settled
+from tests.support.tcp_proxy import TcpProxy
 
 INPUTS: dict[str, Value] = {
     "trigger": True, "acknowledge": True, "enable": True, "part_id": 4_000_000_001, "in_int16": -12_345, "in_uint16": 6553.4,
@@ -34,12 +35,6 @@ def _none(values: dict[str, Value]) -> dict[str, Value]:
 
 def _changed() -> None:
     """For ports that push; nothing in this suite waits for it."""
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @pytest.fixture(params=KINDS)

@@ -3,7 +3,6 @@
 import datetime
 import itertools
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,13 +18,6 @@ from edge_runtime.plc.defaults import Kind, default_trigger
 from edge_runtime.records import Trigger
 from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.triggers import TriggerLine, open_trigger
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @contextmanager

@@ -10,7 +10,10 @@ import pytest
 
 from tests.packaging.machine import ROOT, Machine
 
-pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="a Debian package is built on Debian or Ubuntu")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="a Debian package is built on Debian or Ubuntu"),
+    pytest.mark.timeout(900),  # builds and installs
+]
 
 
 def deb(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,8 @@ import pytest
 from edge_runtime.config.files import load_recipe, load_station
 from tests.packaging.machine import Machine
 
+pytestmark = pytest.mark.timeout(900)  # builds and installs
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "deploy/examples").glob("*.toml"))
 

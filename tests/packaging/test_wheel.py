@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # builds and installs
+
 ROOT = Path(__file__).resolve().parents[2]
 TEACHERS = ("torch", "torchvision", "timm", "nncf", "onnx", "sklearn", "safetensors")
 

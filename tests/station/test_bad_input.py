@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,14 +20,9 @@ from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Health, State, Verdict
 from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.station.launch import run_station
+from tests.support.ports import free_port
 
 RUN = [sys.executable, "-m", "edge_runtime.cli", "run"]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 class StationFile:

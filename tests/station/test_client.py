@@ -14,17 +14,19 @@ from edge_runtime import wire
 from edge_runtime.client import DecisionClient, Gap
 from edge_runtime.config.files import JournalConfig, PublisherConfig
 from edge_runtime.errors import ConfigError, SinkError, WireError
-from edge_runtime.records import Decision, Health, Stamps, State, Verdict
+from edge_runtime.records import Decision, Health, State, Verdict
 from edge_runtime.sinks import publisher as publisher_module
 from edge_runtime.sinks import replay_server
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.publisher import Publisher
+from tests.support.decisions import decision_with
 
 
 def a_decision(seq: int, reason: str = "") -> Decision:
-    return Decision(
-        station="cell-3", seq=seq, part_id=f"A-{seq}", verdict=Verdict.ACCEPT, reason=reason, score=1.0, threshold=2.0, severity=0.5,
-        regions=(), frame_wh=(4, 4), bundle_id="b", recipe="r", stamps=Stamps(1), wall_time=datetime.now(UTC).isoformat(),
+    return decision_with(
+        recipe="r", bundle_id="b",
+        seq=seq, part_id=f"A-{seq}", verdict=Verdict.ACCEPT, reason=reason, score=1.0, threshold=2.0, severity=0.5,
+        wall_time=datetime.now(UTC).isoformat(),
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,14 +17,9 @@ from edge_runtime.records import Cause, Decision, Verdict
 from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.sinks.journal_file import read_decisions
 from edge_runtime.station.launch import open_station
+from tests.support.ports import free_port
 
 A, R, F = Verdict.ACCEPT, Verdict.REJECT, Verdict.FAULT
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def trigger_of(kind: Kind, **more: object) -> c.PlcTrigger:

@@ -25,14 +25,9 @@ from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.records import Decision, Health, State, Verdict
 from edge_runtime.sinks.journal import read_decisions
 from edge_runtime.station.launch import run_station
+from tests.support.ports import free_port
 
 RUN = [sys.executable, "-m", "edge_runtime.cli", "run"]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def write_station(folder: Path, trigger: str, *, port: int, loop: bool = True, more: str = "") -> Path:

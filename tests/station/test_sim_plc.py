@@ -12,13 +12,12 @@ from edge_runtime.plc.defaults import default_trigger
 from edge_runtime.plc.tags import Value
 from edge_runtime.records import Verdict
 from edge_runtime.sim.plc import PartResult, SimulatedPlc, run_sim_plc
+from tests.support.ports import free_port
 
 
 @pytest.fixture
 def settings() -> PlcTrigger:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return default_trigger("s7", port=s.getsockname()[1])
+    return default_trigger("s7", port=free_port())
 
 
 def until(holds: Callable[[], object], within_s: float = 5.0) -> None:
@@ -186,9 +185,7 @@ def test_a_plc_that_was_off_goes_on_where_it_was(settings: PlcTrigger) -> None:
 
 
 def test_pulses_are_measured() -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        pulsed = default_trigger("modbus", port=s.getsockname()[1], pulse=PulseConfig(width_ms=100, delay_ms=200))
+    pulsed = default_trigger("modbus", port=free_port(), pulse=PulseConfig(width_ms=100, delay_ms=200))
     with SimulatedPlc(pulsed, parts_per_minute=6000, count=1) as plc:
         part = announced(plc)
         scans(plc, 0.1)
@@ -204,9 +201,7 @@ def test_pulses_are_measured() -> None:
 
 
 def test_without_optional_signals_results_are_read_in_turn() -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        full = default_trigger("modbus", port=s.getsockname()[1])
+    full = default_trigger("modbus", port=free_port())
     few = ModbusTriggerConfig(
         inputs=type(full.inputs)(trigger="coil:0"), outputs=type(full.outputs)(accept="coil:16", reject="coil:17"), port=full.port
     )

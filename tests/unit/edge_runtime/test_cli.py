@@ -20,6 +20,7 @@ from edge_runtime.cli import app
 from edge_runtime.commands.bench import STAGES
 from edge_runtime.console import run_app
 from edge_runtime.plc.defaults import default_trigger, trigger_toml
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-m", "edge_runtime.cli"]
@@ -44,12 +45,6 @@ def lineside(capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
         return Done(e.value.code or 0, out, err)
 
     return run
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def listens(port: int) -> bool:
@@ -109,6 +104,7 @@ def wait_for(true: Callable[[], bool], timeout_s: float = 15.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom edge_runtime.cli import main\nsys.argv = ['lineside', '--help']\n"
@@ -169,11 +165,13 @@ def test_check_has_a_line_for_each_part_and_an_exit_code(lineside: Callable[...,
     assert done.stdout.count("✗") == 1
 
 
+@pytest.mark.slow
 def test_a_folder_is_run_to_its_end(station: Path, start: Callable[..., Any]) -> None:
     running = start("run", station)
     assert running.wait(30) == 0, running.stderr.read()
 
 
+@pytest.mark.slow
 def test_tail_and_status_show_a_running_station_to_programs_and_people(
     station: Path, start: Callable[..., Any], lineside: Callable[..., Done]
 ) -> None:
@@ -199,6 +197,7 @@ def test_tail_and_status_show_a_running_station_to_programs_and_people(
     assert running.wait(15) == 0
 
 
+@pytest.mark.slow
 def test_status_of_a_station_that_does_not_run_is_one_sentence(lineside: Callable[..., Done], station: Path) -> None:
     done = lineside("status", station)
     assert (done.returncode, done.stdout) == (84, "")
@@ -242,6 +241,7 @@ def test_bench_prints_a_table_for_people(lineside: Callable[..., Done], tiny_bun
         assert f"\n{stage} " in said
 
 
+@pytest.mark.slow
 def test_overlay_draws_a_snapshot_of_a_running_station(lineside: Callable[..., Done], station: Path, start: Callable[..., Any]) -> None:
     loop_for_ever(station)
     running = start("run", station)
@@ -268,6 +268,7 @@ def test_a_full_disk_is_no_bug() -> None:
     assert done.returncode == 71
 
 
+@pytest.mark.slow
 def test_the_simulated_plc_plays_a_line_for_a_station(station: Path, start: Callable[..., Any]) -> None:
     port = free_port()
     trigger = trigger_toml(default_trigger("modbus", port=port))

@@ -112,6 +112,7 @@ def test_closing_does_not_wait_for_a_call_that_hangs_and_begins_no_other() -> No
     assert made == [1]
 
 
+@pytest.mark.slow
 def test_no_wait_is_for_ever_however_short_it_is_and_whatever_came_before() -> None:
     """A queue's reader that takes something and at once waits for a moment again, as between two polls of a PLC."""
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()

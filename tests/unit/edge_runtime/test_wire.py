@@ -14,16 +14,13 @@ import pytest
 from edge_runtime import wire
 from edge_runtime.errors import ConfigError, WireError
 from edge_runtime.records import Decision, Health, Region, Stamps, State, Verdict, View
+from tests.support.decisions import decision_with
 
 
 def a_decision(**changes: object) -> Decision:
-    values: dict[str, object] = {
-        "station": "cell-3", "seq": 17, "part_id": "Ä-17", "verdict": Verdict.REJECT, "reason": "1 place above the limit", "score": 31.25,
-        "threshold": 20.0, "severity": 1.5625, "regions": (Region(1, 2, 30, 40, 500, 33.0), Region(5, 6, 7, 8, 4, 21.0)),
-        "frame_wh": (640, 480), "bundle_id": "a" * 64, "recipe": "cells", "stamps": Stamps(1, 2, 3, 4, 5, 6),
-        "wall_time": "2026-11-21T10:00:00.000+00:00",
-    }  # fmt: skip
-    return Decision(**(values | changes))  # type: ignore[arg-type]
+    regions = (Region(1, 2, 30, 40, 500, 33.0), Region(5, 6, 7, 8, 4, 21.0))
+    values: dict[str, object] = {"seq": 17, "part_id": "Ä-17", "regions": regions, "stamps": Stamps(1, 2, 3, 4, 5, 6)}
+    return decision_with(**(values | changes))
 
 
 def a_preview(**changes: object) -> wire.Preview:

@@ -27,6 +27,7 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
 
 
+@pytest.mark.slow
 def test_a_sound_bundle_passes_with_a_line_each(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _verify(bundle) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -34,6 +35,7 @@ def test_a_sound_bundle_passes_with_a_line_each(bundle: Path, capsys: pytest.Cap
     assert all(" ok " in line for line in lines)
 
 
+@pytest.mark.slow
 def test_verify_says_what_was_built_by_force(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest, _ = read_manifest(bundle)
     why = "not fit for release: misses 5 of 6 bad parts (83 %; at most 5 % asked for)"
@@ -43,6 +45,7 @@ def test_verify_says_what_was_built_by_force(bundle: Path, capsys: pytest.Captur
     assert f"acceptance NOT RELEASED  {why}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_envelope_is_told(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shifted = Wander(what="shift", amount=0.02, image_auroc=None, rejected=1.0, missed=None, holds=False, breaks="rejects")
     envelope = Envelope(rows=(shifted,), basis="none", n_good=20, n_bad=0, brightness=77.0, sharpness=0.5, light_low=0.9)
@@ -51,6 +54,7 @@ def test_an_envelope_is_told(bundle: Path, capsys: pytest.CaptureFixture[str]) -
     assert "envelope   ok  the line may wander: shift below 2 %" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_zip_passes_too(tiny_bundle: Path, tmp_path: Path) -> None:
     write_zip(tiny_bundle, tmp_path / "b.zip")
     assert _verify(tmp_path / "b.zip") == 0
@@ -97,6 +101,7 @@ def test_swapped_golden_samples_are_refused(bundle: Path, capsys: pytest.Capture
     assert "golden/000.png was altered" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_golden_samples_with_other_scores_are_refused_even_when_all_hashes_fit(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest, _ = read_manifest(bundle)
     golden = [msgspec.structs.replace(g, score=g.score * 1.1) if i == 2 else g for i, g in enumerate(manifest.golden)]
@@ -117,6 +122,7 @@ def _python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", prefix + code], capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_verify_needs_no_torch(tiny_bundle: Path) -> None:
     code = (
         "for name in ('torch', 'timm', 'nncf', 'sklearn', 'scipy', 'onnx', 'safetensors'): sys.modules[name] = None\n"
@@ -126,6 +132,7 @@ def test_verify_needs_no_torch(tiny_bundle: Path) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["torch", "timm"])
 def test_build_without_torch_names_the_extra_in_one_line(missing: str, tmp_path: Path) -> None:
     ended = _python(

@@ -20,7 +20,7 @@ from training.pictures.augment import Augment
 from training.pictures.material import OutlierSource
 from training.runs import load_run
 
-pytestmark = pytest.mark.usefixtures("children_here")
+pytestmark = [pytest.mark.usefixtures("children_here"), pytest.mark.slow, pytest.mark.timeout(900)]
 
 WIDE = 9.0
 """The gate stands open: a detector that learnt for two seconds from 24 pictures of 64x64 pixels is not about figures."""
@@ -41,7 +41,6 @@ def bad_parts(tmp_path_factory: pytest.TempPathFactory) -> OutlierSource:
     return OutlierSource(bad=str(root / "images"), masks=str(root / "masks"), synthetic=6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_method_becomes_a_bundle_that_scores_as_its_manifest_says(
     method: str, data_dir: Path, bad_parts: OutlierSource, workshop: SharedWorkshop, tmp_path: Path

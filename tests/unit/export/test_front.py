@@ -20,6 +20,7 @@ from training.data import facts
 from training.judging.acceptance import parse_accept
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("children_here")
 def test_photographs_in_a_bundle_and_a_page_out(
     data_dir: Path, workshop: SharedWorkshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -46,6 +47,7 @@ def test_photographs_in_a_bundle_and_a_page_out(
         make_release(data_dir, request)
 
 
+@pytest.mark.slow
 def test_what_the_gate_refuses_still_gets_its_page(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
 
@@ -61,6 +63,7 @@ def test_what_the_gate_refuses_still_gets_its_page(data_dir: Path, tmp_path: Pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rings.html", "rings.run"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("children_here")
 def test_page_terminal_and_refusal_speak_of_the_one_model_that_would_ship_and_how_far_its_line_may_stray(
     data_dir: Path, workshop: SharedWorkshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

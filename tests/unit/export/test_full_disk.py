@@ -44,6 +44,7 @@ print(np.load(disk / "b.npy").sum())
 """
 
 
+@pytest.mark.slow
 def test_what_finds_no_room_says_so(tmp_path: Path) -> None:
     shell = f'mount -t tmpfs -o size=1m none {tmp_path} || exit 97; exec "$@"'
     command = ["unshare", "-m", "bash", "-c", shell, "_", sys.executable, "-c", _BODY, str(tmp_path)]
@@ -72,6 +73,7 @@ def test_whatever_branch_tells_of_it_a_machine_without_room_ends_with_71(why: Ex
     assert e.value.code == 71 and capsys.readouterr().err == "error: run r: cannot be written\n"
 
 
+@pytest.mark.slow
 def test_a_child_without_room_ends_the_command_with_71_too(tmp_path: Path) -> None:
     np.save(tmp_path / "i.npy", np.zeros((1, 2, 2, 3), np.uint8))
     full = """

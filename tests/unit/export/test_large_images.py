@@ -16,6 +16,8 @@ from training.fitting.options import FitOptions
 from training.fitting.teach import teach
 from training.runs import load_run
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # real fits and builds
+
 WH = (4096, 3000)
 
 
@@ -42,7 +44,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
     return ModelBundle.open(report.out)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at_xy", [(1000, 700), (2047, 1500), (12, 2980)])
 def test_a_defect_of_12_pixels_is_found_where_it_lies(bundle: ModelBundle, at_xy: tuple[int, int]) -> None:
     spec = bundle.manifest.input

@@ -46,6 +46,7 @@ def _texts(path: Path) -> list[str]:
     return texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ["edge_runtime", "training", "export", "README.md"])
 def test_every_command_that_is_named_exists(room: str) -> None:
     place = ROOT / room

@@ -150,6 +150,7 @@ def test_openssl_checks_and_makes_the_same_signatures_and_keys(bundle: Path, key
     assert signer(bundle, theirs) == "theirs"
 
 
+@pytest.mark.slow
 def test_a_station_with_trusted_keys_does_not_start_with_an_unsigned_bundle(
     tmp_path: Path, make_bundle: Callable[..., Path], station_dir: Path, key: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_a_station_with_trusted_keys_does_not_start_with_an_unsigned_bundle(
     assert run_station(station) == 0
 
 
+@pytest.mark.slow
 def test_the_commands_make_keys_sign_and_verify(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_bundle()
 

@@ -21,7 +21,7 @@ from training.fitting.teach import teach
 from training.judging.evaluate import evaluate_bundle, evaluate_run
 from training.runs import Run, load_run
 
-pytestmark = pytest.mark.usefixtures("children_here")
+pytestmark = [pytest.mark.usefixtures("children_here"), pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROI = (10, 4, 176, 88)
 LENIENT = 0.2  # 16 small drawings: how much quantization costs is not the question here

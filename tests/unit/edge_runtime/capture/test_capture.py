@@ -262,6 +262,7 @@ class Wired(Source):
         return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dismissed", [True, False])
 def test_the_picture_of_a_refused_part_is_no_stray(dismissed: bool) -> None:
     """The wire triggers the camera whether or not the station was ready for the part."""
@@ -324,6 +325,7 @@ def test_no_part_gets_a_picture_that_was_exposed_after_another_part_came(on_dema
         assert capture.collect(third, in_ms(2000)).frame.captured_ns >= third.fired_ns
 
 
+@pytest.mark.slow
 def test_incomplete_pictures_do_not_hide_that_one_never_came() -> None:
     """A camera that lost packets a moment ago has a problem, and is not lost: its count goes on."""
     source = Wired()

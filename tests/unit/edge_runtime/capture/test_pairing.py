@@ -105,6 +105,7 @@ def test_a_trigger_gets_its_own_picture_or_a_reason(case: Case) -> None:
         assert pairing.problem is not None and case.problem in pairing.problem
 
 
+@pytest.mark.slow
 def test_no_picture_is_ever_given_twice_or_outside_its_window() -> None:
     rng = np.random.default_rng(3)
     for _ in range(150):

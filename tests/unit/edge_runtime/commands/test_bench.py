@@ -25,6 +25,7 @@ def test_the_total_is_the_sum_of_the_stages() -> None:
     assert summarise(times)["infer"]["p99"] == pytest.approx(11.98)
 
 
+@pytest.mark.slow
 def test_the_peak_of_memory_is_this_processs_own(tiny_bundle: Path) -> None:
     import subprocess
     import sys

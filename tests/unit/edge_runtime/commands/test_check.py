@@ -23,14 +23,9 @@ from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.model.manifest import Acceptance
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import open_source
+from tests.support.ports import free_port
 
 TAGS = 'inputs = { trigger = "coil:0" }\noutputs = { reject = "coil:1" }'
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @pytest.fixture
@@ -111,6 +106,7 @@ def test_a_damaged_bundle_does_not_hide_a_missing_folder(station_dir: Path, endp
     assert "model.bin was altered" in bad["bundle"]
 
 
+@pytest.mark.slow
 def test_threads_are_those_of_the_cpus_that_the_station_may_use(station_dir: Path, endpoints: tuple[str, str]) -> None:
     """In a process of its own: OpenVINO looks at its CPUs once."""
     one = min(os.sched_getaffinity(0))
@@ -164,6 +160,7 @@ def test_a_plc_that_is_not_there_fails_with_its_address(station_dir: Path, endpo
     assert f"127.0.0.1:{port}" in bad["trigger"]
 
 
+@pytest.mark.slow
 def test_a_plc_that_answers_passes(station_dir: Path, endpoints: tuple[str, str]) -> None:
     from edge_runtime.plc.defaults import default_trigger, trigger_toml
     from edge_runtime.sim.plc import SimulatedPlc
@@ -191,6 +188,7 @@ def test_one_port_for_two_sockets_is_found(station_dir: Path, endpoints: tuple[s
     assert f'trigger.endpoint: expected a socket of its own, found "{endpoints[0]}", which publisher.endpoint' in said
 
 
+@pytest.mark.slow
 def test_a_folder_is_no_journal(station_dir: Path, endpoints: tuple[str, str]) -> None:
     file = write(station_dir, endpoints)
     (station_dir / "journal.sqlite").mkdir()

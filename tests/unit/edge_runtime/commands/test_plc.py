@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +19,7 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.defaults import KINDS, Kind, default_trigger, trigger_toml
 from edge_runtime.sim.plc import SimulatedPlc
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+from tests.support.ports import free_port
 
 
 def write(folder: Path, settings: PlcTrigger) -> Path:
@@ -59,6 +53,7 @@ def lineside(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_reading_shows_every_signal(kind: Kind, tmp_path: Path, lineside: Callable[..., tuple[int, str, str]]) -> None:
     settings = default_trigger(kind, port=free_port())
@@ -78,6 +73,7 @@ def test_looking_on_writes_nothing(plc: SimulatedPlc) -> None:
         assert len(list(monitor.changes(0))) == 1
 
 
+@pytest.mark.slow
 def test_a_trace_has_every_change(plc: SimulatedPlc, station: Path, tmp_path: Path, lineside: Callable[..., tuple[int, str, str]]) -> None:
     trace = tmp_path / "trace.csv"
 
@@ -149,6 +145,7 @@ def test_what_cannot_be_set_is_said(wanted: str, message: str) -> None:
         parse_settings(default_trigger("modbus"), [wanted])
 
 
+@pytest.mark.slow
 def test_a_plc_that_goes_and_comes_back_is_shown(plc: SimulatedPlc) -> None:
     seen: list[Change] = []
     with PlcWatcher(plc._settings) as monitor:

@@ -6,13 +6,14 @@ from dataclasses import replace
 from edge_runtime.client import Gap
 from edge_runtime.commands.tail import json_of, line_of
 from edge_runtime.records import Decision, Stamps, Verdict
+from tests.support.decisions import decision_with
 
 
 def decision(verdict: Verdict, severity: float | None) -> Decision:
-    return Decision(
-        station="s", seq=7, part_id="A-17", verdict=verdict, reason="Why.", score=None if severity is None else severity * 2, threshold=2.0,
-        severity=severity, regions=(), frame_wh=(0, 0), bundle_id="b", recipe="r", stamps=Stamps(1_000_000, decided_ns=13_500_000),
-        wall_time="2026-01-01T12:00:00.250+00:00",
+    return decision_with(
+        station="s", recipe="r", bundle_id="b",
+        seq=7, part_id="A-17", verdict=verdict, reason="Why.", score=None if severity is None else severity * 2, threshold=2.0,
+        severity=severity, stamps=Stamps(1_000_000, decided_ns=13_500_000), wall_time="2026-01-01T12:00:00.250+00:00",
     )  # fmt: skip
 
 

@@ -181,6 +181,7 @@ def large(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelB
     return ModelBundle(place, manifest, "0" * 64)
 
 
+@pytest.mark.slow
 def test_a_12_pixel_defect_in_a_4096x3000_frame_is_found_where_it_lies(large: ModelBundle) -> None:
     """Inside a tile, on both borders of an overlap and in its middle, where four tiles meet, and in the frame's corners."""
     boxes = Tiling(TILES, 256, 256).boxes((0, 0, *LARGE_WH))
@@ -218,6 +219,7 @@ def test_a_12_pixel_defect_in_a_4096x3000_frame_is_found_where_it_lies(large: Mo
             assert y + 6 <= region.y1 <= y + 6 + 2 * cell
 
 
+@pytest.mark.slow
 def test_without_tiles_a_faint_defect_of_12_pixels_is_averaged_away(large: ModelBundle) -> None:
     whole = msgspec.structs.replace(large.manifest, input=msgspec.structs.replace(large.manifest.input, tiles=None))
     bad = np.full(LARGE_WH[::-1], 78, np.uint8)

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,8 @@ from edge_runtime.overlay import paint as p
 from edge_runtime.overlay import picture, style, text, window
 from edge_runtime.records import Decision, Frame, Health, Picture, Prediction, Region, Stamps, State, Verdict, View
 from edge_runtime.sinks.preview import Display, PreviewSink
+from tests.support.decisions import decision_with
+from tests.support.ports import free_ports
 
 SIZES = [(1920, 1080), (1280, 720), (1024, 768)]
 GRID_TO_FRAME = np.array([[8.0, 0, 0], [0, 8.0, 0]])
@@ -33,12 +34,12 @@ LOW, HIGH = 5.0, 40.0  # the map's threshold is 20
 
 def decision(verdict: Verdict = Verdict.REJECT, **changes: object) -> Decision:
     fault = verdict is Verdict.FAULT
-    base = Decision(
-        station="line-1", seq=7, part_id="A-17", verdict=verdict, reason="Anomaly of 1.50 times the threshold.",
-        score=None if fault else 30.0, threshold=20.0, severity=None if fault else 1.5, regions=(), frame_wh=(64, 64), bundle_id="b",
-        recipe="flange", stamps=Stamps(1, told_ns=2), wall_time="2026-01-01T10:00:00Z",
-    )  # fmt: skip
-    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+    values: dict[str, object] = {
+        "station": "line-1", "seq": 7, "part_id": "A-17", "verdict": verdict, "reason": "Anomaly of 1.50 times the threshold.",
+        "score": None if fault else 30.0, "severity": None if fault else 1.5, "frame_wh": (64, 64), "recipe": "flange",
+        "stamps": Stamps(1, told_ns=2), "wall_time": "2026-01-01T10:00:00Z",
+    }  # fmt: skip
+    return decision_with(**(values | changes))
 
 
 def view(score_map: np.ndarray | None = None, verdict: Verdict = Verdict.REJECT, **changes: object) -> p.Screen:
@@ -241,10 +242,8 @@ def station(preview_port: int, publisher_port: int, part: Decision | None, healt
 
 @pytest.fixture
 def ports() -> tuple[int, int]:
-    with socket.socket() as a, socket.socket() as b:
-        a.bind(("127.0.0.1", 0))
-        b.bind(("127.0.0.1", 0))
-        return a.getsockname()[1], b.getsockname()[1]
+    first, second = free_ports(2)
+    return first, second
 
 
 def endpoints(ports: tuple[int, int]) -> tuple[str, str]:
@@ -266,6 +265,7 @@ def test_a_snapshot_needs_no_screen(ports: tuple[int, int], tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_nothing_says_what_is_missing(ports: tuple[int, int], tmp_path: Path) -> None:
     with pytest.raises(DisplayError, match="is the station running"):
         window.snapshot(*endpoints(ports), tmp_path / "x.png", timeout_s=0.2)
@@ -277,6 +277,7 @@ def test_a_snapshot_of_nothing_says_what_is_missing(ports: tuple[int, int], tmp_
         window.snapshot("tcp://no port", "tcp://127.0.0.1:1", tmp_path / "x.png")
 
 
+@pytest.mark.slow
 def test_silence_makes_the_screen_stale(ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window, "STALE_S", 0.4)
     with window.Listener(*endpoints(ports)) as listener:
@@ -310,6 +311,7 @@ def test_what_opencv_says_becomes_what_to_do() -> None:
     assert window.explain_no_window("Traceback\nOSError: odd") == "OSError: odd"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not all(shutil.which(tool) for tool in ("Xvfb", "xdotool", "import")), reason="needs Debian's xvfb xdotool imagemagick")
 def test_the_window_shows_the_verdict_and_closes_on_q(ports: tuple[int, int], tmp_path: Path) -> None:
     read, write = os.pipe()

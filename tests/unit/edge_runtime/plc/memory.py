@@ -10,7 +10,8 @@ from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal
 from edge_runtime.plc.tags import Value
-from edge_runtime.records import Cause, Decision, Stamps, Trigger, Verdict
+from edge_runtime.records import Cause, Decision, Trigger, Verdict
+from tests.support.decisions import decision_with
 
 
 def _map(signals: Mapping[str, Signal], at: int) -> dict[str, str]:
@@ -118,10 +119,19 @@ def until(true: Callable[[], object], within_s: float = 3.0) -> None:
 
 
 def decision(seq: int, verdict: Verdict = Verdict.ACCEPT, part_id: str = "17", cause: Cause = Cause.NONE) -> Decision:
-    return Decision(
-        station="s", seq=seq, part_id=part_id, verdict=verdict, reason="", score=1.0, threshold=2.0, severity=0.5, regions=(),
-        frame_wh=(4, 4), bundle_id="b", recipe="r", stamps=Stamps(1), wall_time="", cause=cause,
-    )  # fmt: skip
+    return decision_with(
+        station="s",
+        recipe="r",
+        bundle_id="b",
+        seq=seq,
+        part_id=part_id,
+        verdict=verdict,
+        reason="",
+        score=1.0,
+        threshold=2.0,
+        severity=0.5,
+        cause=cause,
+    )
 
 
 def announce(plc: Memory, line: PlcLine, part: int = 17) -> Trigger:

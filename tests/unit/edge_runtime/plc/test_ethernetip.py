@@ -17,21 +17,9 @@ from edge_runtime.plc.ethernetip import EthernetipPort
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag, Value
 from edge_runtime.sim.ethernetip_server import EthernetipServer
+from tests.support.ports import free_ports
 
 TIMEOUT_MS = 300.0
-
-
-def _free_ports(count: int) -> list[int]:
-    socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in socks]
-    for sock in socks:
-        sock.close()
-    return ports
-
-
-@pytest.fixture
-def free_port() -> int:
-    return _free_ports(1)[0]
 
 
 def settings(port: int = 44818, slot: int = 0) -> EthernetipTriggerConfig:
@@ -167,7 +155,7 @@ def test_outputs_that_take_several_packets_arrive_in_their_order(free_port: int)
 
 
 def test_an_answer_that_ends_in_the_middle_is_a_lost_plc() -> None:
-    outside, inside = _free_ports(2)
+    outside, inside = free_ports(2)
     tags = [tag("T"), tag("P", "uint32", name="part_id")]
     with EthernetipServer(settings(inside), tags), between(outside, inside) as network:
         port = EthernetipPort(settings(outside), tags)
@@ -181,7 +169,7 @@ def test_an_answer_that_ends_in_the_middle_is_a_lost_plc() -> None:
 
 
 def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one() -> None:
-    outside, inside = _free_ports(2)
+    outside, inside = free_ports(2)
     tags = [tag("P", "uint32", name="part_id")]
     with EthernetipServer(settings(inside), tags) as server, between(outside, inside) as network:
         port = EthernetipPort(settings(outside), tags)
@@ -254,7 +242,7 @@ def between(listen: int, target: int) -> Iterator[Network]:
 
 
 def test_an_answer_that_comes_too_late_is_never_taken_for_the_next_one() -> None:
-    outside, inside = _free_ports(2)
+    outside, inside = free_ports(2)
     tags = [tag("T"), tag("P", "uint32", name="part_id")]
     with EthernetipServer(settings(inside), tags) as server, between(outside, inside) as network:
         port = EthernetipPort(settings(outside), tags)

@@ -276,6 +276,7 @@ MOVES = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(MOVES)
 def test_whatever_the_plc_does_no_part_is_shown_twice_or_out_of_order_and_never_two_verdicts(moves: list[tuple[dict, bool, float]]) -> None:

@@ -17,6 +17,7 @@ from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.modbus import ModbusPort, parse
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag
+from tests.support.ports import free_port
 
 SERVER = r"""
 #include <modbus.h>
@@ -128,9 +129,7 @@ def libmodbus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder: Path = tmp_path_factory.mktemp("libmodbus")
     (folder / "plc.c").write_text(SERVER)
     subprocess.run(["gcc", "plc.c", "-o", "plc", *flags.stdout.split()], cwd=folder, check=True)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        number = int(s.getsockname()[1])
+    number = free_port()
     with subprocess.Popen([folder / "plc", str(number)], stdout=subprocess.PIPE) as server:
         assert server.stdout is not None and server.stdout.readline() == b"listening\n"
         yield number
@@ -170,9 +169,7 @@ def test_what_lies_between_tags_may_be_missing(caplog: pytest.LogCaptureFixture)
     from edge_runtime.sim.modbus_server import ModbusServer
 
     tags = [tag("holding:0", "uint16", "a"), tag("holding:9", "uint16", "b")]
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        number = int(s.getsockname()[1])
+    number = free_port()
     settings = ModbusTriggerConfig(port=number, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0"))
 
     class Holes(ModbusServer):
@@ -195,9 +192,7 @@ def test_a_wrong_unit_is_named() -> None:
     from edge_runtime.sim.modbus_server import ModbusServer
 
     tags = [replace(tag("coil:0"), name="trigger")]
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        number = int(s.getsockname()[1])
+    number = free_port()
     settings = ModbusTriggerConfig(port=number, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0"))
     other = ModbusTriggerConfig(port=number, unit=9, timeout_ms=1000, inputs=PlcInputs(trigger="coil:0"))
     with ModbusServer(settings, tags):

@@ -16,6 +16,7 @@ from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.s7 import S7Port, parse
 from edge_runtime.plc.tags import Tag
 from edge_runtime.sim.s7_server import S7Server
+from tests.support.ports import free_port
 
 
 def tag(address: str, kind: TagType = "bool", name: str = "x", writable: bool = False, length: int = 0) -> Tag:
@@ -24,12 +25,6 @@ def tag(address: str, kind: TagType = "bool", name: str = "x", writable: bool = 
 
 def settings(number: int = 102, slot: int = 1) -> S7TriggerConfig:
     return S7TriggerConfig(host="127.0.0.1", port=number, slot=slot, timeout_ms=1000, inputs=PlcInputs(trigger="M0.0"))
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -191,6 +186,7 @@ def test_an_answer_in_pieces_is_put_together(cut: int) -> None:
         assert port.read(["x"]) == {"x": True}
 
 
+@pytest.mark.slow
 def test_an_answer_that_trickles_is_lost_when_the_time_is_over() -> None:
     with reading(0.1, *(bytes([b]) for b in _bit(3, True))) as port:
         began = time.monotonic()

@@ -54,6 +54,7 @@ def test_texts_come_back_as_far_as_there_is_room(order: ByteOrder, length: int, 
     assert from_bytes(t, to_bytes(t, value)) == value[:length]
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(RANGES)), st.floats() | st.integers() | st.text() | st.booleans(), st.sampled_from([1.0, 0.1, 100.0]))
 def test_nothing_wraps_round(kind: TagType, value: Value, scale: float) -> None:
     low, high = RANGES[kind]

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.config.files import JournalConfig
-from edge_runtime.records import Decision, Region, Stamps, Verdict
+from edge_runtime.records import Decision, Region, Stamps
+from tests.support.decisions import decision_with
 
 
 def a_decision(seq: int, **changes: Any) -> Decision:
     values: dict[str, Any] = {
-        "station": "cell-3", "seq": seq, "part_id": f"A-{seq}", "verdict": Verdict.REJECT, "reason": "1 place above the limit",
-        "score": 31.25, "threshold": 20.0, "severity": 1.5625, "regions": (Region(1, 2, 30, 40, 500, 33.0),), "frame_wh": (640, 480),
-        "bundle_id": "a" * 64, "recipe": "cells", "wall_time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "seq": seq, "part_id": f"A-{seq}", "regions": (Region(1, 2, 30, 40, 500, 33.0),),
+        "wall_time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "stamps": Stamps(1_000_000, 2_000_000, 3_500_000, 9_000_000, 9_100_000, 9_200_000),
     }  # fmt: skip
-    return Decision(**(values | changes))
+    return decision_with(**(values | changes))
 
 
 def settings(path: Path, **changes: Any) -> JournalConfig:

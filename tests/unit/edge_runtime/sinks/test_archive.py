@@ -15,16 +15,13 @@ import pytest
 from edge_runtime.config.files import ArchiveConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.images.read import read_image
-from edge_runtime.records import Decision, Frame, Image, Picture, Stamps, Verdict, View
+from edge_runtime.records import Decision, Frame, Image, Picture, Verdict, View
 from edge_runtime.sinks.archive import Archive
+from tests.support.decisions import decision_with
 
 
 def a_decision(seq: int = 1, verdict: Verdict = Verdict.REJECT, part_id: str = "A-17", day: str = "2026-11-21") -> Decision:
-    return Decision(
-        station="cell-3", seq=seq, part_id=part_id, verdict=verdict, reason="1 place above the limit", score=31.25, threshold=20.0,
-        severity=1.5625, regions=(), frame_wh=(40, 30), bundle_id="a" * 64, recipe="cells", stamps=Stamps(1),
-        wall_time=f"{day}T10:00:00.000+00:00",
-    )  # fmt: skip
+    return decision_with(seq=seq, part_id=part_id, verdict=verdict, frame_wh=(40, 30), wall_time=f"{day}T10:00:00.000+00:00")
 
 
 def a_frame(seed: int = 0, dtype: Any = np.uint8, channels: int = 1) -> Frame:
@@ -193,6 +190,7 @@ def test_a_folder_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:
     assert len(files(tmp_path / "a")) == 2
 
 
+@pytest.mark.slow
 def test_old_pictures_make_room_for_the_journal_whatever_the_quota_allows(tmp_path: Path) -> None:
     body = """
 with Archive(ArchiveConfig(path=disk / "a")) as archive:

@@ -109,6 +109,7 @@ with Journal(JournalConfig(path=Path(sys.argv[1]), commit_timeout_ms=60_000), "s
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_acknowledged_decision(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     acknowledged = 0
@@ -173,6 +174,7 @@ assert len(read_decisions(disk / "j.sqlite")) == 302
 """
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_decisions_go_on_and_are_written_when_there_is_room_again(tmp_path: Path) -> None:
     assert "full" in in_small_disk(_FULL, tmp_path)
 
@@ -236,6 +238,7 @@ def test_a_disk_that_hangs_makes_no_verdict_late(tmp_path: Path) -> None:
         assert time.perf_counter() - began > 0.2, "a fault has no deadline to keep: its row may be waited for"
 
 
+@pytest.mark.slow
 def test_what_memory_cannot_hold_is_counted_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "BACKLOG", 5)
     with Journal(settings(tmp_path / "j.sqlite", commit_timeout_ms=1), "s") as journal:

@@ -1,7 +1,5 @@
 """The preview: made only for somebody who looks, the latest part only, and never a reason to wait."""
 
-import contextlib
-import socket
 import time
 from collections.abc import Iterator
 
@@ -17,6 +15,7 @@ from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.records import Decision, Frame, Image, Picture, Prediction, Stamps, Verdict
 from edge_runtime.sinks import preview as preview_module
 from edge_runtime.sinks.preview import Display, PreviewSink, encode_small
+from tests.support.ports import free_port
 
 DISPLAY = {"b": Display(DisplayScale(low=1.0, high=40.0))}
 
@@ -36,9 +35,7 @@ def a_part(seq: int, image: Image | None = None) -> tuple[Decision, tuple[Pictur
 
 @pytest.fixture
 def endpoint() -> str:
-    with contextlib.closing(socket.socket()) as s:
-        s.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{s.getsockname()[1]}"
+    return f"tcp://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture
@@ -83,6 +80,7 @@ def test_a_part_without_a_frame_is_shown_as_well(endpoint: str, looker: "zmq.Soc
         assert wire.map_of(preview) is None
 
 
+@pytest.mark.slow
 def test_nothing_is_encoded_while_nobody_looks(endpoint: str, looker: "zmq.Socket[bytes]", monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
 
@@ -109,6 +107,7 @@ def test_nothing_is_encoded_while_nobody_looks(endpoint: str, looker: "zmq.Socke
         assert encoded == [1]
 
 
+@pytest.mark.slow
 def test_at_most_max_fps_and_the_last_part_is_always_shown(endpoint: str, looker: "zmq.Socket[bytes]") -> None:
     looker.subscribe(wire.PREVIEW)
     with PreviewSink(PreviewConfig(endpoint=endpoint, max_fps=10.0), "cell-3", DISPLAY) as sink:

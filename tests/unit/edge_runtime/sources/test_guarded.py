@@ -139,6 +139,7 @@ def test_free_run_gives_the_newest_frame(bench: Bench) -> None:
     assert bench.opened == bench.closed == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trigger", ["free", "software", "hardware"])
 def test_a_driver_that_hangs_is_left_behind_and_a_fresh_one_is_tried(bench: Bench, trigger: str) -> None:
     with _source(bench, trigger=trigger) as source:
@@ -160,6 +161,7 @@ def test_a_driver_that_hangs_is_left_behind_and_a_fresh_one_is_tried(bench: Benc
         _until(lambda: bench.closed >= 1)  # the one that was left behind lets go of the camera once it can
 
 
+@pytest.mark.slow
 def test_hung_drivers_do_not_pile_up(bench: Bench) -> None:
     with _source(bench, open_timeout_ms=50.0, read_timeout_ms=50.0) as source:
         bench.hangs = True
@@ -189,6 +191,7 @@ def test_a_camera_that_dies_is_told_and_comes_back_without_a_restart(bench: Benc
         assert source.grab(1).captured_ns > before.captured_ns
 
 
+@pytest.mark.slow
 def test_a_camera_that_dies_while_no_part_comes_is_told_too(bench: Bench) -> None:
     with _source(bench, trigger="software") as source:
         bench.dead = True
@@ -199,6 +202,7 @@ def test_a_camera_that_dies_while_no_part_comes_is_told_too(bench: Bench) -> Non
         assert time.monotonic() - began < 1, "a part need not wait for what is known"
 
 
+@pytest.mark.slow
 def test_back_off_grows_while_the_camera_is_away(bench: Bench) -> None:
     with _source(bench) as source:
         source.grab(1)
@@ -224,6 +228,7 @@ def test_incomplete_frames_are_counted_and_never_judged(bench: Bench) -> None:
         assert source.reconnects == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trigger", ["free", "software"])
 @pytest.mark.parametrize(
     ("change", "said"), [({"wh": (8, 4)}, "expected Mono8 8x6 .* Mono8 8x4"), ({"format": FORMATS["RGB8"].code}, "Mono8 8x6 .* RGB8 8x6")]
@@ -291,6 +296,7 @@ def _part(seq: int, ago_ms: float = 3) -> tuple[Trigger, int]:
     return Trigger(seq, now, ""), now - round(ago_ms * 1e6)
 
 
+@pytest.mark.slow
 def test_hardware_triggers_are_paired_with_the_wires_frames(bench: Bench) -> None:
     with _source(bench, trigger="hardware", trigger_window_ms=(30.0, 10.0)) as source:
         capture = Capture(source, 0.5)

@@ -14,6 +14,7 @@ from edge_runtime.model.manifest import Drift
 from edge_runtime.records import Decision, DriftState, Health, Stamps, State, Trend, Verdict
 from edge_runtime.station.drift import DriftWatch
 from edge_runtime.station.health import HealthMonitor
+from tests.support.decisions import decision_with
 
 LIMITS = Drift(low=1.0, median=2.0, high=3.0, share=0.1, window=20, max_above=8, max_below=10, false_alarm=1e-5, n_good=500)
 
@@ -23,7 +24,19 @@ def monitor(drift: DriftWatch | None) -> HealthMonitor:
 
 
 def decision(seq: int, verdict: Verdict, score: float | None) -> Decision:
-    return Decision("s", seq, "", verdict, "", score, 1.0, None, (), (0, 0), "b", "r", Stamps(fired_ns=1000), "")
+    return decision_with(
+        station="s",
+        recipe="r",
+        bundle_id="b",
+        seq=seq,
+        part_id="",
+        verdict=verdict,
+        reason="",
+        score=score,
+        threshold=1.0,
+        severity=None,
+        stamps=Stamps(fired_ns=1000),
+    )
 
 
 def test_a_line_that_drifts_up_is_told_once_and_once_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ import pytest
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Health, Release, ReleaseState, Stamps, State, Verdict
 from edge_runtime.station.health import HealthMonitor
+from tests.support.decisions import decision_with
 
 MS = 1_000_000
 
@@ -21,7 +22,18 @@ def monitor(**more: object) -> HealthMonitor:
 
 
 def decision(seq: int, verdict: Verdict) -> Decision:
-    return Decision("s", seq, "", verdict, "", None, 1.0, None, (), (0, 0), "b", "r", Stamps(fired_ns=1000), "")
+    return decision_with(
+        station="s",
+        recipe="r",
+        bundle_id="b",
+        seq=seq,
+        part_id="",
+        verdict=verdict,
+        reason="",
+        score=None,
+        severity=None,
+        stamps=Stamps(fired_ns=1000),
+    )
 
 
 @dataclass
@@ -101,6 +113,7 @@ def test_connections_tell_what_happened_to_them_and_their_problems() -> None:
     assert m.snapshot().problems == ("the PLC is off",)
 
 
+@pytest.mark.slow
 def test_health_is_sent_once_a_second_and_a_publisher_that_fails_shows() -> None:
     sent: list[Health] = []
 
@@ -130,6 +143,7 @@ def test_a_change_of_state_is_sent_at_once_and_the_last_word_at_the_end() -> Non
     assert (sent[-1].state, sent[-1].counts["REJECT"]) == (State.STOPPING, 1)
 
 
+@pytest.mark.slow
 def test_systemd_hears_ready_status_and_stopping(manager: socket.socket) -> None:
     with monitor() as m:
         m.ready()
@@ -142,6 +156,7 @@ def test_systemd_hears_ready_status_and_stopping(manager: socket.socket) -> None
     assert "STOPPING=1" in messages
 
 
+@pytest.mark.slow
 def test_the_watchdog_is_fed_only_while_every_thread_that_matters_comes_round(manager: socket.socket) -> None:
     with monitor(alive_within_s=0.8) as m:
         m.beat("loop")

@@ -16,6 +16,7 @@ def test_every_line_of_the_log_carries_its_priority(level: int, priority: str) -
     assert [line.removeprefix(priority) for line in lines] == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_a_log_that_nobody_reads_keeps_no_process_from_its_end() -> None:
     code = (
         "import logging\nfrom edge_runtime.station.process import logging_aside\n"
@@ -31,6 +32,7 @@ def test_a_log_that_nobody_reads_keeps_no_process_from_its_end() -> None:
     assert b"Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_station_may_have_more_connections_than_the_usual_soft_limit() -> None:
     code = (
         "from resource import *\nfrom edge_runtime.station.process import allow_descriptors\n"

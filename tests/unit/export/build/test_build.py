@@ -28,6 +28,8 @@ from training.judging.acceptance import parse_accept
 from training.judging.evaluate import evaluate_bundle
 from training.runs import load_run
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # real fits and builds
+
 LENIENT = 0.2
 """24 images of 64x64 pixels: quantization costs more here than on a real product, and these tests are not about how much."""
 

@@ -16,6 +16,8 @@ from export.build.parity import check_same
 from training.data.dataset import inputs, load_dataset
 from training.runs import Detector, load_run
 
+pytestmark = pytest.mark.slow  # a real fit that all of them share
+
 
 class Parts(NamedTuple):
     detector: Detector

@@ -47,6 +47,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images.npy"
 
 
+@pytest.mark.slow
 def test_the_layers_that_hurt_most_come_first(images: Path, tmp_path: Path) -> None:
     spoilt = {i: 0.15 if i == 7 else 0.3 if i == 1 else 0.003 for i in range(LAYERS)}
     few, more = floats.candidates(_chain({}), _chain(spoilt), images, tmp_path)
@@ -56,6 +57,7 @@ def test_the_layers_that_hurt_most_come_first(images: Path, tmp_path: Path) -> N
     assert more.remains < 0.2 < few.remains < 0.5
 
 
+@pytest.mark.slow
 def test_where_every_layer_hurts_alike_no_more_than_half_goes_to_float(images: Path, tmp_path: Path) -> None:
     found = floats.candidates(_chain({}), _chain(dict.fromkeys(range(LAYERS), 0.02)), images, tmp_path)
     assert all(len(c.names) <= LAYERS // 2 for c in found)

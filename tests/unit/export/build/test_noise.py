@@ -18,6 +18,7 @@ def _scores(values: npt.NDArray[np.float64]) -> Scores:
     return Scores(values, values, values)
 
 
+@pytest.mark.slow
 def test_the_error_of_an_auroc_difference_is_that_of_other_draws_of_the_same_product() -> None:
     def draw(seed: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         rng = np.random.default_rng(seed)
@@ -65,6 +66,7 @@ def _count(pictures: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], 
     return counts
 
 
+@pytest.mark.slow
 def test_an_images_influence_is_what_the_figures_move_by_when_it_is_left_out() -> None:
     pictures = _pictures(0)
     counts = _count(pictures)
@@ -77,6 +79,7 @@ def test_an_images_influence_is_what_the_figures_move_by_when_it_is_left_out() -
         assert np.corrcoef(left_out, values)[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_the_paired_error_of_pixel_figures_is_that_of_drawing_other_images() -> None:
     before, after = _pictures(0), _pictures(1)
     rng = np.random.default_rng(0)
@@ -93,6 +96,7 @@ def test_the_paired_error_of_pixel_figures_is_that_of_drawing_other_images() -> 
     assert noise.paired_error(of_before.auroc, of_before.auroc) == 0
 
 
+@pytest.mark.slow
 def test_a_threshold_from_few_images_is_uncertain_by_what_other_images_would_make_of_it() -> None:
     rule = Rule(kind="false_reject_rate", target=0.1)
     few, many = (_scores(np.random.default_rng(0).lognormal(1, 0.3, n)) for n in (30, 3000))

@@ -83,6 +83,7 @@ def _judge(gate: Gate, seed: int, spread: float) -> tuple[Judged, Side]:
     return judged, Side(judged, LIMIT, 0.0, measure(judged.scored, LIMIT))
 
 
+@pytest.mark.slow
 def test_a_fall_that_few_masks_explain_passes_unless_the_preset_is_known_to_lose(gate: Gate) -> None:
     (_, before), (_, after) = _judge(gate, 1, 0.0), _judge(gate, 2, 0.12)
     fall = (before.metrics.pixel_auroc or 0) - (after.metrics.pixel_auroc or 0)
@@ -121,6 +122,7 @@ def test_a_refusal_says_on_which_images_it_rests(gate: Gate, run_dir: Path, tmp_
     assert other.judged_on.endswith("good images, by their held-out scores, and 6 bad ones")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("children_here")
 def test_a_preset_that_is_known_to_lose_is_fp32_where_nobody_could_tell(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
     run = load_run(run_dir)

@@ -33,6 +33,7 @@ def test_what_is_surely_better_is_taken() -> None:
     assert taken.name == "b" and diff < -2.5 * noise < 0 and "more than chance" in taken.why
 
 
+@pytest.mark.slow
 def test_among_equals_a_rival_seldom_passes() -> None:
     wrong = sum(take({name: judged(10 * trial + i, 3.0) for i, name in enumerate("abc")}, MS, "a", None).name != "a" for trial in range(60))
     assert wrong <= 4

@@ -22,7 +22,7 @@ from training.data.layout import Sample
 from training.fitting.heads import torch_backbone_fn
 from training.fitting.options import FitOptions
 
-pytestmark = pytest.mark.usefixtures("children_here")
+pytestmark = [pytest.mark.usefixtures("children_here"), pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,7 @@ def test_data_that_contradict_themselves_are_refused(
     assert not list(out.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "args", "code", "message"),
     [
@@ -137,6 +138,7 @@ def test_a_method_says_what_it_needs_before_it_begins(
     assert not list(out.iterdir())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_something_else_is_refused_and_the_run_stays_as_it_was(
     data: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +166,7 @@ def test_a_checkpoint_of_something_else_is_refused_and_the_run_stays_as_it_was(
         assert [p.name for p in out.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_a_threshold_needs_the_class_that_its_rule_is_about(data: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = data / "test" / "hole"
     fit = [a.format(data=data, method="fcdd", out=out) for a in FIT]

@@ -58,6 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_fit_calibrate_evaluate(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     code, out, err = here("fit", data, "--method", "padim", "--out", run, "--image-size", 64, "--set", "top_k=1", capsys=capsys)
@@ -115,6 +116,7 @@ def test_fit_calibrate_evaluate(data: Path, tmp_path: Path, capsys: pytest.Captu
     assert code == 82 and "24 good images" in err
 
 
+@pytest.mark.slow
 def test_a_fit_without_a_method_says_how_parts_lie_and_takes_what_follows(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +130,7 @@ def test_a_fit_without_a_method_says_how_parts_lie_and_takes_what_follows(
     assert "parts lie anyhow (0.0" in inspected and "padim shared" in inspected
 
 
+@pytest.mark.slow
 def test_without_torch_one_line_names_the_extra(data: Path, tmp_path: Path) -> None:
     result = lineside_train("fit", data, "--method", "padim", "--out", tmp_path / "run", block=("torch",))
     assert result.returncode == 83

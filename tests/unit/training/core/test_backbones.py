@@ -12,6 +12,7 @@ from edge_runtime.errors import ConfigError, DataError
 from training.core.backbones import Backbone, BackboneSpec, build_backbone, load_weights, resolve_name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_lite_logits_equal_the_authors_model(n: int) -> None:
     import efficientnet_lite_pytorch as original
@@ -40,6 +41,7 @@ def test_pixels_are_normalised_inside_the_graph() -> None:
     assert inside.shape == (1, 112, 4, 4) and torch.allclose(inside, outside, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "suffix"), [("resnet18", ".pth"), ("wide_resnet50_2", ".safetensors"), ("efficientnet_b4", ".pt"), ("wide_resnet50", ".pth")]
 )
@@ -58,6 +60,7 @@ def test_other_backbones_are_accepted_by_name_with_a_weights_file(name: str, suf
     assert torch.equal(loaded[key], wanted[key])
 
 
+@pytest.mark.slow
 def test_weights_of_another_architecture_are_refused_in_a_sentence(tmp_path: Path) -> None:
     torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), tmp_path / "r18.pth")
     for name in ("wide_resnet50_2", "efficientnet_lite0"):

@@ -144,6 +144,7 @@ def test_kolektorsdd2_without_a_mask_is_refused(ksdd2: Path) -> None:
         assert name in str(e.value)
 
 
+@pytest.mark.slow
 def test_kolektorsdd_is_split_by_whole_items(tmp_path: Path) -> None:
     for item in range(1, 11):
         for part in range(3):

@@ -172,6 +172,7 @@ def _replaced(content: object, value: object) -> list[object]:
     return [value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lay", [by_coco, by_labelme])
 def test_json_with_any_value_for_any_other_never_ends_in_an_internal_error(tmp_path: Path, lay) -> None:  # type: ignore[no-untyped-def]
     lay(tmp_path)
@@ -187,6 +188,7 @@ def test_json_with_any_value_for_any_other_never_ends_in_an_internal_error(tmp_p
         _survives(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lay", [by_yolo_beside, by_voc, by_cvat])
 def test_text_with_any_word_for_a_number_never_ends_in_an_internal_error(tmp_path: Path, lay) -> None:  # type: ignore[no-untyped-def]
     lay(tmp_path)

@@ -24,6 +24,7 @@ def without(whole: bytes, count: int) -> bytes:
     return whole[:middle] + whole[middle + count :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coding", CODINGS)
 def test_a_jpeg_that_lacks_bytes_in_its_middle_is_found_and_sound_ones_are_not(tmp_path: Path, coding: str) -> None:
     for i in range(12):
@@ -42,6 +43,7 @@ def load_message(root: Path) -> str:
     return str(e.value)
 
 
+@pytest.mark.slow
 def test_it_is_named_before_anything_is_taught(tmp_path: Path) -> None:
     for i in range(12):
         (tmp_path / f"{i:02d}.jpg").write_bytes(jpeg(i, "restarts"))

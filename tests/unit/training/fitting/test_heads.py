@@ -92,6 +92,7 @@ def test_the_same_seed_gives_the_same_scores(method: str) -> None:
     assert np.array_equal(first.score, second.score) and np.array_equal(first.map_peak, second.map_peak)
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_the_same_detector(taught: Run, parts: Path, tmp_path: Path) -> None:
     data = load_dataset(parts, image_size="64")
     again = teach(data, FitOptions("padim"), tmp_path / "again")
@@ -101,6 +102,7 @@ def test_two_runs_of_one_seed_are_the_same_detector(taught: Run, parts: Path, tm
     assert teach(data, FitOptions("padim", seed=1), tmp_path / "other").held_out.scores.score == pytest.approx(taught.held_out.scores.score)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_written_is_refused_before_the_fit(parts: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file, which is a file"):
@@ -119,6 +121,7 @@ def test_a_fit_larger_than_the_machine_is_refused_before_it_begins() -> None:
         check_memory(10**15)
 
 
+@pytest.mark.slow
 def test_a_run_is_read_back_as_it_was_written(taught: Run, parts: Path) -> None:
     run = load_run(taught.directory)
     assert run.info == taught.info and run.held_out == taught.held_out
@@ -142,6 +145,7 @@ def test_defects_score_above_held_out_good_parts(taught: Run, parts: Path) -> No
     assert bad.score.min() > np.median(taught.held_out.scores.score)
 
 
+@pytest.mark.slow
 def test_a_place_that_is_taken_is_refused_unless_forced(taught: Run, parts: Path, tmp_path: Path) -> None:
     data = load_dataset(parts, image_size="64")
     out = copy_of(taught, tmp_path).directory
@@ -196,6 +200,7 @@ def test_recalibrating_changes_the_threshold_and_nothing_else(taught: Run, parts
         recalibrate(run, Rule(kind="max_f1", bad=str(tmp_path / "absent")))
 
 
+@pytest.mark.slow
 def test_painted_defects_calibrate_where_no_bad_part_exists_and_say_so(taught: Run, tmp_path: Path) -> None:
     run = copy_of(taught, tmp_path)
     changed = recalibrate(run, Rule(kind="recall", target=0.5, synthetic=20))
@@ -235,6 +240,7 @@ def test_altered_weights_and_foreign_schemas_are_refused(taught: Run, tmp_path: 
         load_run(copy)
 
 
+@pytest.mark.slow
 def test_ignored_places_are_silent_in_map_and_score(parts: Path, tmp_path: Path) -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[24:44, 24:44] = 255

@@ -42,6 +42,7 @@ def lesson(**changes: object) -> FitOptions:
     return FitOptions("fastflow", **{"overrides": FEW, "minutes": 5.0, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_only_images_that_were_never_learnt_from_calibrate(dataset: Dataset, tmp_path: Path) -> None:
     run = teach(dataset, lesson(), tmp_path / "run")
     _, held = hold_out(20, 0)
@@ -50,6 +51,7 @@ def test_only_images_that_were_never_learnt_from_calibrate(dataset: Dataset, tmp
     assert run.info.learning is not None and run.info.learning.steps == 6 and run.info.learning.ended == "steps"
 
 
+@pytest.mark.slow
 def test_few_images_are_all_scored_by_heads_that_never_learnt_from_them(dataset: Dataset, tmp_path: Path) -> None:
     run = teach(dataset, lesson(minutes=None), tmp_path / "run")
     alone = teach(dataset, lesson(), tmp_path / "alone")
@@ -85,6 +87,7 @@ def run_images(run: Run) -> tuple[Sample, ...]:
     return open_data(run, None).train
 
 
+@pytest.mark.slow
 def test_the_files_of_a_run_may_be_read_by_whom_the_user_s_mask_lets(dataset: Dataset, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
@@ -95,6 +98,7 @@ def test_the_files_of_a_run_may_be_read_by_whom_the_user_s_mask_lets(dataset: Da
     assert len(modes) == 5 and set(modes.values()) == {"0o640"}, modes
 
 
+@pytest.mark.slow
 def test_a_teacher_that_knows_little_is_said_to_and_its_time_is_part_of_the_budget(dataset: Dataset, tmp_path: Path) -> None:
     tiny = {"width": 0.05, "channels": 4, "steps": 100_000, "distil_steps": 100_000}
     asked = FitOptions("efficientad", overrides=tiny, minutes=0.05)
@@ -112,6 +116,7 @@ def test_a_teacher_that_knows_little_is_said_to_and_its_time_is_part_of_the_budg
     assert second is not None and second.steps > first.steps and "distilling the teacher" not in told
 
 
+@pytest.mark.slow
 def test_a_course_that_ends_while_its_teacher_is_distilled_goes_on_there(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,12 +153,14 @@ def test_a_mask_that_does_not_fit_is_told_before_anything_is_computed(
         teach(dataset, FitOptions("fcdd", outliers=source), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_may_lie_in_a_folder_that_is_not_there_yet(dataset: Dataset, tmp_path: Path) -> None:
     run = teach(dataset, lesson(), tmp_path / "new" / "deeper" / "run")
     assert run.info.learning is not None and run.info.learning.device == "cpu"  # a head learns there whatever else is in the machine
     assert [p.name for p in (tmp_path / "new" / "deeper").iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_a_finished_fit_goes_on_for_a_longer_course(dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "run"
     long = {"overrides": {"steps": 100_000}}
@@ -166,6 +173,7 @@ def test_a_finished_fit_goes_on_for_a_longer_course(dataset: Dataset, tmp_path: 
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_leaves_a_checkpoint_and_no_run(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "run"
 
@@ -182,6 +190,7 @@ def test_an_interrupted_fit_leaves_a_checkpoint_and_no_run(dataset: Dataset, tmp
     assert not checkpoint_of(out).exists()
 
 
+@pytest.mark.slow
 def test_going_on_with_another_course_is_refused_in_words(dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(DataError, match="resume: expected a checkpoint"):
@@ -192,6 +201,7 @@ def test_going_on_with_another_course_is_refused_in_words(dataset: Dataset, tmp_
     assert load_run(out).info.seed == 0  # untouched
 
 
+@pytest.mark.slow
 def test_images_under_other_names_do_not_pass_for_held_out_ones(dataset: Dataset, tmp_path: Path) -> None:
     run = teach(dataset, lesson(), tmp_path / "run")
     renamed = tmp_path / "renamed"

@@ -33,6 +33,7 @@ def seen(good: float, painted: float, spread: float, n: int = 60, seed: int = 0,
     return Seen(rng.normal(good, spread, n), rng.normal(good + off, spread, n), rng.normal(painted, spread, n))
 
 
+@pytest.mark.slow
 def test_variations_that_cost_more_than_noise_are_left_out() -> None:
     assert not worth(seen(10, 11, 1), seen(10, 14, 1), seed=0)
 
@@ -60,6 +61,7 @@ def test_of_equal_shares_the_whole_of_the_scores_decides() -> None:
     assert not worth(far, farther, seed=0)
 
 
+@pytest.mark.slow
 def test_a_price_within_the_noise_of_few_images_is_none() -> None:
     assert worth(seen(10, 10.8, 1, n=12, seed=1), seen(10, 11.2, 1, n=12, seed=1, off=1), seed=0)
 
@@ -69,6 +71,7 @@ def test_a_detector_that_tells_painted_defects_badly_is_doubted() -> None:
     assert "That is little" not in Weighed(seen(10, 14, 1), seen(10, 10.2, 1), kept=True).sentence
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_said_and_the_variations_are_learnt(dataset: Dataset, tmp_path: Path) -> None:
     said: list[str] = []
     run = teach(dataset, FitOptions("padim", augment=Augment(shift_px=2, copies=1), weigh=True), tmp_path / "run", say=said.append)
@@ -76,6 +79,7 @@ def test_what_was_measured_is_said_and_the_variations_are_learnt(dataset: Datase
     assert any("painted defects are told at AUROC" in line and "held out" in line for line in said)
 
 
+@pytest.mark.slow
 def test_dropped_variations_leave_no_trace(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weighing, "DEAR", -2.0)
     monkeypatch.setattr(weighing, "SIGMAS", -1e6)
@@ -88,6 +92,7 @@ def test_dropped_variations_leave_no_trace(dataset: Dataset, tmp_path: Path, mon
     assert run.held_out == plain.held_out
 
 
+@pytest.mark.slow
 def test_variations_asked_for_by_name_are_not_weighed(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weighing, "DEAR", -2.0)
     monkeypatch.setattr(weighing, "SIGMAS", -1e6)

@@ -34,6 +34,7 @@ def test_a_healthy_line_is_over_its_limits_no_more_often_than_stated(n: int) -> 
     assert np.mean(down) <= 0.02
 
 
+@pytest.mark.slow
 def test_the_limit_is_not_wider_than_it_must_be() -> None:
     """All parts counted, one count less as the limit: more false alarms than stated."""
     rng = np.random.default_rng(5)

@@ -91,6 +91,7 @@ def test_a_blur_that_hides_defects_breaks_by_misses(parts: tuple[list[Good], lis
     assert found.light_low is None
 
 
+@pytest.mark.slow
 def test_taught_images_count_by_their_held_out_scores(parts: tuple[list[Good], list[Path]]) -> None:
     """What the detector says of pictures that it knows is far too low: 0.1, where 0.9 was held out."""
     good, bad = parts
@@ -108,6 +109,7 @@ def test_taught_images_count_by_their_held_out_scores(parts: tuple[list[Good], l
     assert e._as_held_out(np.array([0.3, 0.4]), 0.5) == pytest.approx([0.5, math.sqrt(0.25 + 0.16 - 0.09)])
 
 
+@pytest.mark.slow
 def test_without_bad_images_defects_are_painted(parts: tuple[list[Good], list[Path]]) -> None:
     found = measured(of_light, (parts[0], []))
     assert (found.basis, found.n_bad) == ("painted", e.MOST_BAD)
@@ -119,6 +121,7 @@ def test_too_few_good_images_tell_nothing(parts: tuple[list[Good], list[Path]]) 
     assert measure_envelope(of_light, SPEC, None, good[: e.LEAST_GOOD - 1], bad, THRESHOLD) is None
 
 
+@pytest.mark.slow
 def test_time_that_is_up_leaves_a_sample_that_is_enough(parts: tuple[list[Good], list[Path]]) -> None:
     def slow(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         sum(range(300_000))
@@ -128,6 +131,7 @@ def test_time_that_is_up_leaves_a_sample_that_is_enough(parts: tuple[list[Good],
     assert found is not None and e.LEAST_GOOD <= found.n_good < 30 and 0 < found.n_bad < 12
 
 
+@pytest.mark.slow
 def test_tiles_are_scored_in_chunks_and_what_could_not_be_done_in_time_is_not_begun(parts: tuple[list[Good], list[Path]]) -> None:
     spec = InputSpec(height=16, width=16, channels=1, frame_wh=(SIDE, SIDE), tiles=TileSpec(columns=4, rows=4))
     sizes: list[int] = []

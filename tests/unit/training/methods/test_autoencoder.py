@@ -14,6 +14,8 @@ from training.core.base import Features
 from training.core.learn import LearningResult, Pictures, Schedule, learn
 from training.methods.autoencoder import WINDOW, AutoencoderHead, AutoencoderNetwork, AutoencoderParams, ssim
 
+pytestmark = pytest.mark.slow  # a real fit that all of them share
+
 SPEC = BackboneSpec("tf_efficientnet_lite0", (16,))
 SMALL = AutoencoderParams(latent=8, width=8, shrink=1, batch=4, rate=5e-3, top_k=3)
 SIDE = 48

@@ -11,6 +11,8 @@ from training.core.base import Features, LevelShape, Outliers
 from training.core.learn import Schedule, learn
 from training.methods.devnet import DevnetHead, DevnetParams
 
+pytestmark = pytest.mark.slow  # a real fit that all of them share
+
 SHAPES: list[LevelShape] = [(6, 4, 6), (2, 2, 3)]
 EVERYWHERE = np.ones((4, 6), bool)
 SMALL = DevnetParams(hidden=8, steps=160, rate=5e-3, batch=32, top_k=2, dropout=0.1)

@@ -92,6 +92,7 @@ def test_the_target_is_the_backbones_features_of_the_picture_at_twice_its_size()
     assert float(scaled.mean().abs()) < 0.01 and float(scaled.var()) == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_teacher_comes_to_say_what_the_backbone_says() -> None:
     y, x = np.mgrid[:64, :64]
     stripes = np.stack([120 + 60 * np.sin((x + i) / 4) + 20 * np.cos(y / 6) for i in range(8)]).astype(np.uint8)
@@ -102,6 +103,7 @@ def test_the_teacher_comes_to_say_what_the_backbone_says() -> None:
     assert all(torch.equal(v, second[k]) for k, v in first.items())
 
 
+@pytest.mark.slow
 def test_any_folder_of_pictures_will_do(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "teacher.safetensors"
     outcome = distil(folder, out, TINY, backbone="efficientnet_lite0", image_size=64, minutes=0.02)
@@ -119,6 +121,7 @@ def test_any_folder_of_pictures_will_do(folder: Path, tmp_path: Path) -> None:
         distil(folder, out, TINY, backbone="efficientnet_lite0", image_size=96, minutes=0.01, resume=True)
 
 
+@pytest.mark.slow
 def test_the_verb_says_what_it_wrote_and_what_is_wrong(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def run(*args: object) -> tuple[int, str]:
         with pytest.raises(SystemExit) as e:

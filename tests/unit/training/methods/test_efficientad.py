@@ -17,6 +17,8 @@ from training.core.learn import Pictures, Schedule, learn
 from training.methods.distil import Pdn, PdnSpec, as_input, channel_statistics, save_teacher
 from training.methods.efficientad import PRESETS, EfficientadHead, EfficientadNetwork, EfficientadParams, _hardest
 
+pytestmark = pytest.mark.slow  # a real fit that all of them share
+
 SIDE = 64
 SPEC = BackboneSpec("tf_efficientnet_lite0", (8, 16))
 SHAPES = [(1, 16, 16), (1, 16, 16)]

@@ -13,6 +13,8 @@ from training.core.base import Features, LevelShape
 from training.core.learn import Schedule, learn
 from training.methods.fastflow import FastflowHead, FastflowParams
 
+pytestmark = pytest.mark.slow  # a real fit that all of them share
+
 SHAPES: list[LevelShape] = [(6, 4, 6), (8, 2, 3)]
 EVERYWHERE = np.ones((4, 6), bool)
 SMALL = FastflowParams(hidden_ratio=2.0, batch=32, steps=300, rate=3e-3)

@@ -12,6 +12,8 @@ from training.core.learn import Schedule, learn
 from training.methods.exposure import Exposure
 from training.methods.fcdd import FcddHead, FcddParams
 
+pytestmark = pytest.mark.slow  # a real fit that all of them share
+
 SHAPES: list[LevelShape] = [(6, 4, 6), (2, 2, 3)]
 GRID = (8, 12)
 EVERYWHERE = np.ones(GRID, bool)

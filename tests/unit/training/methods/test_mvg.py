@@ -84,6 +84,7 @@ def test_too_few_images_or_a_mask_without_a_hole_are_named() -> None:
         MvgHead(MvgParams(0.0), SHAPES)
 
 
+@pytest.mark.slow
 def test_openvino_computes_what_torch_computes() -> None:
     head, levels = fitted().eval(), batch(1)
     with warnings.catch_warnings():  # torch and OpenVINO announce their own deprecations while tracing

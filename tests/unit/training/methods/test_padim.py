@@ -228,6 +228,7 @@ def test_fitting_in_many_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(run(head, new)[1], run(reference, new)[1], rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("params", "shapes"),
     [

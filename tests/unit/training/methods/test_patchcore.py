@@ -166,6 +166,7 @@ def test_impossible_parameters_are_refused() -> None:
         PatchcoreHead(PatchcoreParams(bank_size=0), SHAPES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top_k", [1, 6])
 def test_openvino_computes_what_torch_computes(top_k: int) -> None:
     head = fitted(PatchcoreParams(bank_size=100, dims=8, top_k=top_k)).eval()

@@ -15,6 +15,8 @@ from training.core.base import Features
 from training.core.learn import Pictures, Schedule, learn
 from training.methods.stfpm import StfpmHead, StfpmNetwork, StfpmParams, gap
 
+pytestmark = pytest.mark.slow  # a real fit that all of them share
+
 SIDE = 64
 SPEC = BackboneSpec("tf_efficientnet_lite0", (8, 16))
 SHAPES = [(40, 8, 8), (112, 4, 4)]

@@ -62,6 +62,7 @@ def test_a_gaussian_without_some_images_is_the_one_that_never_saw_them(
             assert (found > score_features(whole, held, PLAIN).score).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_bank_without_some_images_holds_none_of_their_patches_and_scores_them_alike() -> None:
     data = features(ONE, 30)
     params = asdict(PatchcoreParams(bank_size=200, dims=None, top_k=5))

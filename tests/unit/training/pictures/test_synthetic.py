@@ -66,6 +66,7 @@ def test_gray_images_stay_gray() -> None:
         assert (found.image == found.image[:, :, :1]).all()
 
 
+@pytest.mark.slow
 def test_sizes_and_strengths_reach_from_little_to_much() -> None:
     images = good(8)
     painted = list(paint_defects(images, 120, 4))

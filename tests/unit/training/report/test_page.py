@@ -107,6 +107,7 @@ def written(tiny_bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFact
     return out.read_text(encoding="utf-8"), report
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_from_anywhere(written: tuple[str, EvaluationReport]) -> None:
     text, _ = written
     page = Page(text)
@@ -229,6 +230,7 @@ def restate(bundle: Path, place: Path, **changes: object) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_what_rests_on_painted_defects_or_the_test_split_is_marked(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
     def badges(**changes: object) -> Page:
         place = tmp_path / f"b{len(list(tmp_path.iterdir()))}"
@@ -255,6 +257,7 @@ def test_drift_limits_and_precisions_are_told(tiny_bundle: Path, data: Path, tmp
     assert "0.9900" in text and "0.9875" in text and "−0.0025" in text
 
 
+@pytest.mark.slow
 def test_an_envelope_is_drawn_and_said(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
     place = tmp_path / "b"
     shutil.copytree(tiny_bundle, place)

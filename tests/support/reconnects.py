@@ -1,11 +1,10 @@
 """Connects to a simulated PLC and leaves it, many times over, and tells what that left behind.
 
-`python -m tests.reconnects KIND N`: for example `python -m tests.reconnects modbus 1000`.
+`python -m tests.support.reconnects KIND N`: for example `python -m tests.support.reconnects modbus 1000`.
 """
 
 import gc
 import os
-import socket
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.contract.plc_kinds import KINDS
+from tests.support.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ def settled(wanted: Held | None = None) -> Held:
 
 def reconnects(kind: str, count: int, warm_up: int = 20) -> tuple[Held, Held]:
     """Held before and after `count` times connect, read, write, and close or (each other time) only connect again."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        number = int(s.getsockname()[1])
+    number = free_port()
     plc = KINDS[kind](number, 5000.0)
     with plc.server() as server:
         port = plc.port()
