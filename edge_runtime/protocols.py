@@ -1,5 +1,6 @@
-"""What plugs into a station: complete base classes. The one thing that must be written is abstract; all else that a station may ask has a
-default here, and nothing else is ever asked.
+"""What plugs into a station: complete base classes, each with one thing that must be written.
+
+All else that a station may ask has a default here, and nothing else is ever asked. Why: deploy/decisions/0035.
 
 A context manager acquires on `__enter__` (opening a camera, binding a port) and raises the error of its branch there, so that a station
 that cannot work says so before it says READY. A default is overridden by a property, or by an attribute that the class's body declares.
