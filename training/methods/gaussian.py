@@ -1,4 +1,6 @@
-"""Gaussians of many positions at once: covariances that few images are enough for, and their eigenvectors."""
+"""Gaussians of many positions at once: covariances that few images are enough for, their eigenvectors, and what whitens by them."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,3 +61,44 @@ def inverse_root(x: Tensor, least: float = 1e-12) -> Tensor:
     values, vectors = eigh(cov)
     root: Tensor = (vectors / values.clamp_min(least)[:, None].sqrt()) @ vectors.transpose(1, 2)
     return root.float()
+
+
+class Moments(NamedTuple):
+    """Of one level's cells about `guess`."""
+
+    count: int
+    total: Tensor
+    """(C,) float64."""
+    square: Tensor
+    """(C, C) float64."""
+    guess: Tensor
+    """(C,)"""
+
+
+def whiten(x: Tensor, kept: int, rank: int, shrinkage: str | float) -> Tensor:
+    """(P, N, C) centred samples -> (P, rank, C): `rank` components of least variance of the first `kept` channels given the others.
+
+    Own channels a, others b: the residual a - S_ab S_bb^-1 b has covariance S_aa - S_ab S_bb^-1 S_ba (the Schur complement).
+    """
+    if isinstance(shrinkage, str):
+        cov, ridge = ledoit_wolf(x)
+    else:
+        cov = torch.matmul(x.transpose(1, 2), x).double() / x.shape[1]
+        ridge = torch.full((len(cov),), float(shrinkage), dtype=torch.float64)
+    return factors(cov, ridge, kept, rank)
+
+
+def factors(cov: Tensor, ridge: Tensor, kept: int, rank: int) -> Tensor:
+    """(P, C, C) covariances in float64, (P,) what is added to their diagonals -> (P, rank, C), see `whiten`."""
+    c = cov.shape[1]
+    cov.diagonal(dim1=1, dim2=2).add_(torch.maximum(ridge, floor(cov))[:, None])
+    own, cross, others = cov[:, :kept, :kept], cov[:, :kept, kept:], cov[:, kept:, kept:]
+    residual = torch.eye(kept, dtype=torch.float64).expand(len(cov), -1, -1)
+    if c > kept:
+        slope = torch.cholesky_solve(cross.transpose(1, 2), torch.linalg.cholesky(others)).transpose(1, 2)
+        own = own - slope @ cross.transpose(1, 2)
+        residual = torch.cat([residual, -slope], 2)
+    variances, vectors = eigh(own)  # ascending
+    directions = vectors[:, :, :rank].transpose(1, 2) / variances[:, :rank, None].sqrt()
+    whitening: Tensor = directions @ residual
+    return whitening.float()

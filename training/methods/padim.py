@@ -19,7 +19,6 @@ Two departures from the paper. `context`: the mean features of the whole picture
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 from edge_runtime.errors import ConfigError, DataError
 from training.core.base import Features, Head, LevelShape, Progress, silent
 from training.methods.context import Context, explained
-from training.methods.gaussian import eigh, floor, ledoit_wolf, quartic, shrunk
+from training.methods.gaussian import Moments, factors, quartic, shrunk, whiten
 
 FIT_CHUNK_BYTES = 24 << 20
 """Working memory that one chunk of positions may take while fitting."""
@@ -188,7 +187,7 @@ class PadimHead(Head):
 
     def _shared_moments(
         self, features: Features, i: int, valid: npt.NDArray[np.bool_], context: Tensor, guess: Tensor | None, progress: Progress
-    ) -> "_Moments":
+    ) -> Moments:
         """Of one level, in float64 around `guess` (None: the first batch's mean)."""
         _, h, w = self.level_shapes[i]
         inside = nn.functional.adaptive_max_pool2d(torch.from_numpy(valid).float()[None, None], (h, w)).flatten() > 0
@@ -202,15 +201,15 @@ class PadimHead(Head):
             count, total, square = count + len(rows), total + rows.sum(0).double(), square + (rows.T @ rows).double()
             progress("fitting one Gaussian", min((k + 1) * BATCH, len(features)), len(features))
         assert guess is not None
-        return _Moments(count, total, square, guess)
+        return Moments(count, total, square, guess)
 
-    def _set_shared(self, i: int, moments: "_Moments") -> None:
+    def _set_shared(self, i: int, moments: Moments) -> None:
         kept, mean = self.widths[i], moments.total / moments.count
         cov = moments.square / moments.count - torch.outer(mean, mean)
         # Far more cells than channels: nothing to shrink, unless the user asks for it.
         ridge = torch.zeros(1) if isinstance(self.params.shrinkage, str) else torch.tensor([float(self.params.shrinkage)])
         self.get_buffer(f"shift_{i}").copy_(-(moments.guess + mean)[None, :kept, None, None])
-        self.get_buffer(f"whiten_{i}").copy_(_factors(cov[None], ridge.double(), kept, self.ranks[i])[0, :, :, None, None])
+        self.get_buffer(f"whiten_{i}").copy_(factors(cov[None], ridge.double(), kept, self.ranks[i])[0, :, :, None, None])
 
     def without(
         self,
@@ -240,7 +239,7 @@ class PadimHead(Head):
             held = features.of_images(fold, varied=True)
             for i in levels:
                 all_, gone = whole[i], self._shared_moments(held, i, valid, none, guesses[i], silent)
-                head._set_shared(i, _Moments(all_.count - gone.count, all_.total - gone.total, all_.square - gone.square, guesses[i]))
+                head._set_shared(i, Moments(all_.count - gone.count, all_.total - gone.total, all_.square - gone.square, guesses[i]))
             yield head
 
     def _positions_without(self, features: Features, folds: Sequence[npt.NDArray[np.intp]]) -> Iterator[Head]:
@@ -291,10 +290,10 @@ class PadimHead(Head):
             cov, ridge = shrunk(own.double(), fourth, n)
         else:
             cov, ridge = own.double(), torch.full((len(own),), float(self.params.shrinkage), dtype=torch.float64)
-        factors = _factors(cov, ridge, kept, rank)
-        factors = torch.cat([factors, -factors @ slope], 2)
+        whitening = factors(cov, ridge, kept, rank)
+        whitening = torch.cat([whitening, -whitening @ slope], 2)
         self.get_buffer(f"shift_{level}")[0, :, rows] = -(about + mean.T).view(seen, -1, w)[:kept]
-        self.get_buffer(f"whiten_{level}").view(h, w, rank, -1)[rows] = factors.view(-1, w, rank, factors.shape[2])
+        self.get_buffer(f"whiten_{level}").view(h, w, rank, -1)[rows] = whitening.view(-1, w, rank, whitening.shape[2])
 
     def _pick(self, seed: int) -> None:
         if self.params.features is None:
@@ -339,10 +338,10 @@ class PadimHead(Head):
         x = flat.view(n, seen, -1).permute(2, 0, 1).contiguous()
         slope = slope.view(-1, seen, len(x)).permute(2, 1, 0).contiguous()
         kept, rank = self.widths[level], self.ranks[level]
-        factors = _whiten(x, kept, rank, self.params.shrinkage)
-        factors = torch.cat([factors, -factors @ slope], 2)
+        whitening = whiten(x, kept, rank, self.params.shrinkage)
+        whitening = torch.cat([whitening, -whitening @ slope], 2)
         self.get_buffer(f"shift_{level}")[0, :, rows] = -mean.view(seen, -1, w)[:kept]
-        self.get_buffer(f"whiten_{level}").view(h, w, rank, -1)[rows] = factors.view(-1, w, rank, factors.shape[2])
+        self.get_buffer(f"whiten_{level}").view(h, w, rank, -1)[rows] = whitening.view(-1, w, rank, whitening.shape[2])
 
     def memory_bytes(self, n_images: int) -> int:
         """Features, parameters, and one chunk's working memory."""
@@ -351,47 +350,6 @@ class PadimHead(Head):
         context = 0 if self.context is None else self.context.components
         batch = 3 * BATCH * 4 * self.grid_hw[0] * self.grid_hw[1] * (sum(self.widths) + context) if self.params.shared else 0
         return feats + state + 3 * FIT_CHUNK_BYTES + batch
-
-
-class _Moments(NamedTuple):
-    """Of one level's cells about `guess`."""
-
-    count: int
-    total: Tensor
-    """(C,) float64."""
-    square: Tensor
-    """(C, C) float64."""
-    guess: Tensor
-    """(C,)"""
-
-
-def _whiten(x: Tensor, kept: int, rank: int, shrinkage: str | float) -> Tensor:
-    """(P, N, C) centred samples -> (P, rank, C): `rank` components of least variance of the first `kept` channels given the others.
-
-    Own channels a, others b: the residual a - S_ab S_bb^-1 b has covariance S_aa - S_ab S_bb^-1 S_ba (the Schur complement).
-    """
-    if isinstance(shrinkage, str):
-        cov, ridge = ledoit_wolf(x)
-    else:
-        cov = torch.matmul(x.transpose(1, 2), x).double() / x.shape[1]
-        ridge = torch.full((len(cov),), float(shrinkage), dtype=torch.float64)
-    return _factors(cov, ridge, kept, rank)
-
-
-def _factors(cov: Tensor, ridge: Tensor, kept: int, rank: int) -> Tensor:
-    """(P, C, C) covariances in float64, (P,) what is added to their diagonals -> (P, rank, C), see `_whiten`."""
-    c = cov.shape[1]
-    cov.diagonal(dim1=1, dim2=2).add_(torch.maximum(ridge, floor(cov))[:, None])
-    own, cross, others = cov[:, :kept, :kept], cov[:, :kept, kept:], cov[:, kept:, kept:]
-    residual = torch.eye(kept, dtype=torch.float64).expand(len(cov), -1, -1)
-    if c > kept:
-        slope = torch.cholesky_solve(cross.transpose(1, 2), torch.linalg.cholesky(others)).transpose(1, 2)
-        own = own - slope @ cross.transpose(1, 2)
-        residual = torch.cat([residual, -slope], 2)
-    variances, vectors = eigh(own)  # ascending
-    directions = vectors[:, :, :rank].transpose(1, 2) / variances[:, :rank, None].sqrt()
-    whitening: Tensor = directions @ residual
-    return whitening.float()
 
 
 def _each_position(x: Tensor, weight: Tensor, positions: int, rank: int) -> Tensor:

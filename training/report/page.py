@@ -4,8 +4,6 @@ Why: deploy/decisions/0031.
 """
 
 import datetime
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,36 +11,29 @@ from typing import Any
 import jinja2
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 import edge_runtime
 from edge_runtime.commands.bench import run_bench
 from edge_runtime.errors import ConfigError
 from edge_runtime.files import put_file
-from edge_runtime.images.read import read_mask
-from edge_runtime.model import manifest
-from edge_runtime.model.bundle import ModelBundle
-from edge_runtime.model.manifest import Acceptance, DisplayScale, Drift, Envelope, InputSpec, Metrics, Threshold
-from edge_runtime.model.predictor import OpenvinoPredictor
+from edge_runtime.model.manifest import Metrics
 from edge_runtime.station.wander import brittle
-from training.calibrate.bounds import clopper_pearson
 from training.core.base import Progress, silent
 from training.core.places import check_file
 from training.data.dataset import Dataset, load_dataset
 from training.judging.acceptance import LEAST_REAL, default_criteria, judge_acceptance
 from training.judging.envelope_figure import envelope_chart, envelope_sentences
-from training.judging.evaluate import EvaluationReport, Predict, Scored, evaluate_bundle, evaluate_run, measure
+from training.judging.evaluate import EvaluationReport, Predict, Scored, measure
 from training.judging.telling import Better, best_within
-from training.report.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Array, Axis, Group, curve, histograms
+from training.report.cuts import Count, cut, measure_counts, price_list
+from training.report.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Axis, Group, curve, histograms
 from training.report.gallery import Picks, Shot, as_shot, develop, heat_css, odd_samples, pick, shoot
-from training.runs import INFO, load_run
+from training.report.subject import Subject, open_subject
 
 BENCH_RUNS = 200
 KINDS_DRAWN = 14
 """Kinds of defect with a histogram of their own; the rarer ones share one."""
-_GOOD_SHARES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1)
-_BAD_SHARES = (0.0, 0.01, 0.05, 0.1)
 _FIGURES = (
     ("image_auroc", "Image AUROC"),
     ("image_ap", "Average precision"),
@@ -55,44 +46,6 @@ _FIGURES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """A run or a bundle, as far as a report is concerned."""
-
-    sort: str
-    """"bundle" or "run"."""
-    name: str
-    identity: str
-    """The bundle's id, or empty."""
-    created: str
-    method: str
-    backbone: str
-    precision: str
-    params: dict[str, Any]
-    spec: InputSpec
-    ignore: npt.NDArray[np.uint8] | None
-    threshold: Threshold
-    display: DisplayScale
-    drift: Drift | None
-    dataset: manifest.Dataset
-    metrics: dict[str, Metrics]
-    tools: dict[str, str]
-    held_out: Array
-    """Scores of held-out good images; a bundle does not carry them."""
-    envelope: Envelope | None
-    """How far the line may stray; of a bundle whose build measured it."""
-    evaluate: Callable[[Dataset, Progress], EvaluationReport]
-    predictor: Callable[[], Any]
-    """A context manager that gives a Predict."""
-    acceptance: Acceptance | None = None
-    """Of a bundle that was judged when it was built."""
-
-    @property
-    def refused(self) -> bool:
-        """Whether it was packed for this page alone: a bundle that failed is built by force or not at all."""
-        return self.acceptance is not None and self.acceptance.state == "failed" and not self.acceptance.forced
-
-
-@dataclass(frozen=True, slots=True)
 class Banner:
     """What stands at the head of the page."""
 
@@ -100,31 +53,6 @@ class Banner:
     words: str
     max_missed: float
     max_rejected: float
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """k of n, with what that says of the whole line."""
-
-    k: int
-    n: int
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Exact 95 % confidence interval (Clopper and Pearson 1934)."""
-        return clopper_pearson(self.k, self.n, 0.975)
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """What a threshold does to the images."""
-
-    value: float
-    good: Count | None
-    """Good images that it rejects."""
-    bad: Count | None
-    """Bad images that it accepts."""
-    tag: str = ""
 
 
 def write_report(
@@ -180,38 +108,6 @@ def write_report(
     return report
 
 
-def open_subject(path: Path, device: str = "CPU") -> Subject:
-    """Read a run or a bundle. Raises DataError, BundleError."""
-    if (path / INFO).is_file():
-        run = load_run(path)
-        info = run.info
-
-        @contextmanager
-        def torch_predictor() -> Iterator[Predict]:
-            yield run.predictor()
-
-        return Subject(
-            "run", info.name, "", info.created, info.method, info.backbone.name, "torch", {**info.params, "preset": info.preset},
-            info.input, run.ignore, info.threshold, info.display, None, info.dataset, {}, info.tools, run.held_out.scores.score, None,
-            lambda dataset, progress: evaluate_run(run, dataset, progress), torch_predictor,
-        )  # fmt: skip
-    opened = ModelBundle.open(path)
-    m = opened.manifest
-    ignore = read_mask(opened.directory / m.input.ignore_mask) if m.input.ignore_mask else None
-
-    @contextmanager
-    def device_predictor() -> Iterator[Predict]:
-        with OpenvinoPredictor(opened, device) as predictor:
-            yield predictor.predict
-
-    return Subject(
-        "bundle", m.name, opened.id, m.created, m.method, m.backbone, m.precision, m.params, m.input, ignore, m.threshold, m.display,
-        m.drift, m.dataset, m.metrics, m.tools, np.zeros(0), m.envelope,
-        lambda dataset, progress: evaluate_bundle(opened, dataset, device, progress), device_predictor,
-        m.acceptance,
-    )  # fmt: skip
-
-
 def banner(subject: Subject, scored: Scored) -> Banner:
     """What was found when the bundle was built; where nobody asked then, what the defaults say of these very images."""
     usual = default_criteria(subject.threshold.false_reject_rate)
@@ -235,34 +131,6 @@ def better_of(subject: Subject, scored: Scored) -> Better | None:
     rate = subject.threshold.false_reject_rate
     found = best_within(scored.pick(True).score, scored.pick(False).score, c.good.k / c.good.n if rate is None else rate)
     return found if found is not None and found.missed < c.bad.k / c.bad.n else None
-
-
-def cut(scored: Scored, value: float, tag: str = "") -> Cut:
-    """What the threshold `value` does."""
-    m = measure_counts(scored, value)
-    good, bad = (Count(k, n) if n else None for k, n in m)
-    return Cut(value, good, bad, tag)
-
-
-def measure_counts(scored: Scored, value: float) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(good rejected, good), (bad accepted, bad)."""
-    good, rejected = scored.is_good, scored.scores.score > value
-    return (int((rejected & good).sum()), int(good.sum())), (int((~rejected & ~good).sum()), int((~good).sum()))
-
-
-def price_list(scored: Scored, stated: float, line: float) -> list[Cut]:
-    """Thresholds worth knowing of, from low to high: the stated one, the moved one, and those of round shares of good and bad images."""
-    score = scored.scores.score
-    good, bad = np.sort(score[scored.is_good]), np.sort(score[~scored.is_good])
-    rows = [cut(scored, stated, "stated")] + ([cut(scored, line, "moved")] if line != stated else [])
-    values = [good[-1 - int(share * len(good))] for share in _GOOD_SHARES if len(good)]
-    # Just below the weakest bad image that is still rejected.
-    values += [np.nextafter(bad[int(share * len(bad))], -np.inf) for share in _BAD_SHARES if len(bad)]
-    for value in values:
-        row = cut(scored, float(value))
-        if (row.good, row.bad) not in {(r.good, r.bad) for r in rows}:
-            rows.append(row)
-    return sorted(rows, key=lambda r: r.value)
 
 
 def groups_of(subject: Subject, scored: Scored) -> list[Group]:

@@ -1,0 +1,91 @@
+"""What a report is about: a run or a bundle, as far as a page is concerned."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.images.read import read_mask
+from edge_runtime.model import manifest
+from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.manifest import Acceptance, DisplayScale, Drift, Envelope, InputSpec, Metrics, Threshold
+from edge_runtime.model.predictor import OpenvinoPredictor
+from training.core.base import Progress
+from training.data.dataset import Dataset
+from training.judging.evaluate import EvaluationReport, Predict, evaluate_bundle, evaluate_run
+from training.report.figures import Array
+from training.runs import INFO, load_run
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A run or a bundle, as far as a report is concerned."""
+
+    sort: str
+    """"bundle" or "run"."""
+    name: str
+    identity: str
+    """The bundle's id, or empty."""
+    created: str
+    method: str
+    backbone: str
+    precision: str
+    params: dict[str, Any]
+    spec: InputSpec
+    ignore: npt.NDArray[np.uint8] | None
+    threshold: Threshold
+    display: DisplayScale
+    drift: Drift | None
+    dataset: manifest.Dataset
+    metrics: dict[str, Metrics]
+    tools: dict[str, str]
+    held_out: Array
+    """Scores of held-out good images; a bundle does not carry them."""
+    envelope: Envelope | None
+    """How far the line may stray; of a bundle whose build measured it."""
+    evaluate: Callable[[Dataset, Progress], EvaluationReport]
+    predictor: Callable[[], Any]
+    """A context manager that gives a Predict."""
+    acceptance: Acceptance | None = None
+    """Of a bundle that was judged when it was built."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was packed for this page alone: a bundle that failed is built by force or not at all."""
+        return self.acceptance is not None and self.acceptance.state == "failed" and not self.acceptance.forced
+
+
+def open_subject(path: Path, device: str = "CPU") -> Subject:
+    """Read a run or a bundle. Raises DataError, BundleError."""
+    if (path / INFO).is_file():
+        run = load_run(path)
+        info = run.info
+
+        @contextmanager
+        def torch_predictor() -> Iterator[Predict]:
+            yield run.predictor()
+
+        return Subject(
+            "run", info.name, "", info.created, info.method, info.backbone.name, "torch", {**info.params, "preset": info.preset},
+            info.input, run.ignore, info.threshold, info.display, None, info.dataset, {}, info.tools, run.held_out.scores.score, None,
+            lambda dataset, progress: evaluate_run(run, dataset, progress), torch_predictor,
+        )  # fmt: skip
+    opened = ModelBundle.open(path)
+    m = opened.manifest
+    ignore = read_mask(opened.directory / m.input.ignore_mask) if m.input.ignore_mask else None
+
+    @contextmanager
+    def device_predictor() -> Iterator[Predict]:
+        with OpenvinoPredictor(opened, device) as predictor:
+            yield predictor.predict
+
+    return Subject(
+        "bundle", m.name, opened.id, m.created, m.method, m.backbone, m.precision, m.params, m.input, ignore, m.threshold, m.display,
+        m.drift, m.dataset, m.metrics, m.tools, np.zeros(0), m.envelope,
+        lambda dataset, progress: evaluate_bundle(opened, dataset, device, progress), device_predictor,
+        m.acceptance,
+    )  # fmt: skip
