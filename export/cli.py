@@ -14,9 +14,8 @@ from rich.text import Text
 
 from edge_runtime.console import run_app
 from edge_runtime.errors import BundleError, ExportError, MissingExtra
-from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Metrics
-from edge_runtime.model.signature import load_keys, released_by
+from edge_runtime.model.signature import load_keys, open_released
 from edge_runtime.station.wander import brittle, narrow, reach
 from export.child import golden_in_child
 from export.release import load_private, make_keys, sign
@@ -141,9 +140,7 @@ def verify(
 ) -> None:
     """Check every byte of a bundle, and run its golden samples with the device's own predictor. Ends with 0, or 65 and the reason."""
     console = Console(highlight=False, soft_wrap=True)
-    keys = load_keys(key or [])
-    opened = ModelBundle.open(bundle)
-    signer = released_by(opened, keys, bundle)
+    opened, signer = open_released(bundle, load_keys(key or []), private=False)
     manifest = opened.manifest
     console.print(f"manifest   ok  schema {manifest.schema}, {manifest.name} {manifest.version}, {manifest.method}, {manifest.precision}")
     if manifest.clamped:

@@ -23,10 +23,9 @@ from edge_runtime.config.files import (
 from edge_runtime.config.sources import SyntheticSourceConfig
 from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError
 from edge_runtime.handoff import Helper
-from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.released import check_release, release_of
-from edge_runtime.model.signature import TrustedKey, load_keys, released_by
+from edge_runtime.model.signature import TrustedKey, load_keys, open_released
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.opcua import OpcuaPort
 from edge_runtime.plc.ports import open_port
@@ -159,8 +158,7 @@ def _recipe(
     recipe = entry.recipe
     prefix = f"{entry.where.removeprefix('camera ')} " if entry.where else ""
     try:
-        bundle = ModelBundle.open(recipe.bundle)
-        signer = released_by(bundle, keys, recipe.bundle)
+        bundle, signer = open_released(recipe.bundle, keys, private=False)
         predictor = OpenvinoPredictor(bundle, config.device, config.threads, recipe.region)
         m = bundle.manifest
         clamped = "; scores are clamped to 0..1" if m.clamped else ""

@@ -51,7 +51,9 @@ def decode(path: Path) -> Pixels:
             image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
     except cv2.error as e:
         if "CV_IO_MAX_IMAGE" in str(e):
-            raise DataError(f"{path}: is too large: OpenCV reads up to 2^30 pixels and 2^20 a side; cut it into several pictures") from e
+            raise DataError(
+                f"{path}: is too large: expected up to 2^28 pixels (268 million) and 2^20 a side; cut it into several pictures"
+            ) from e
         if e.code == cv2.Error.StsNoMem:
             raise DataError(f"{path}: is too large for this machine's memory ({e.err}); cut it into several pictures") from e
         raise DataError(f"{path}: expected an image, could not decode it: {e.err or e}") from e

@@ -14,6 +14,7 @@ import tempfile
 import weakref
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,6 +27,11 @@ MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
 SIGNATURE = "manifest.sig"
 
+MOST_BYTES = {MANIFEST: 64 << 20, SEAL: 1 << 10, SIGNATURE: 1 << 10}
+"""What is read of a bundle before anything is known of it; the manifest lists up to some million training images."""
+_HEAD = (MANIFEST, SEAL, SIGNATURE)
+Admit = Callable[[bytes, bytes | None], object]
+
 
 class ModelBundle:
     """A verified bundle on disk. Opening one checks every byte; what does not match is refused with the file named."""
@@ -35,7 +41,7 @@ class ModelBundle:
         self.directory = directory
         self.manifest = manifest
         self.id = bundle_id
-        self.signature = _signature(directory)
+        self.signature = _read_head(directory, SIGNATURE)
         """As it is in the file, not yet compared with any key; None where there is none."""
 
     @property
@@ -44,13 +50,15 @@ class ModelBundle:
         return self.directory / "model.xml"
 
     @classmethod
-    def open(cls, path: Path, private: bool = False) -> "ModelBundle":
+    def open(cls, path: Path, private: bool = False, admit: Admit | None = None) -> "ModelBundle":
         """Verify and open the directory or zip file at `path`. Raises BundleError, and DeviceError where a copy finds no room.
 
         `private`: a copy that nobody else writes to, as it is of a zip file in any case, so that what was verified is what is run.
+        `admit`: takes the manifest's bytes and the signature (None: there is none), and raises BundleError for one that may not be run:
+        asked before anything else of the bundle is copied, unpacked or read.
         """
         if path.is_dir() and not private:
-            return cls._verified(path)
+            return cls._verified(path, admit)
         if not path.exists():
             raise BundleError(f"bundle: expected a directory or a zip file, found nothing at {path}")
         try:
@@ -59,10 +67,10 @@ class ModelBundle:
             raise _no_room(path, Path(tempfile.gettempdir()), e) from e
         try:
             if path.is_dir():
-                _copy(path, scratch)
+                _copy(path, scratch, admit)
             else:
-                _unzip(path, scratch)
-            bundle = cls._verified(scratch)
+                _unzip(path, scratch, admit)
+            bundle = cls._verified(scratch, admit)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
@@ -70,8 +78,8 @@ class ModelBundle:
         return bundle
 
     @classmethod
-    def _verified(cls, directory: Path) -> "ModelBundle":
-        manifest, bundle_id = read_manifest(directory)
+    def _verified(cls, directory: Path, admit: Admit | None) -> "ModelBundle":
+        manifest, bundle_id = _admitted(directory, admit)
         _verify_files(directory, manifest)
         return cls(directory, manifest, bundle_id)
 
@@ -87,42 +95,50 @@ def write_manifest(directory: Path, manifest: Manifest) -> str:
 
 def read_manifest(directory: Path) -> tuple[Manifest, str]:
     """The manifest of an unpacked bundle and the bundle's id, without verifying the files it lists. Raises BundleError."""
+    return _admitted(directory, None)
+
+
+def _admitted(directory: Path, admit: Admit | None) -> tuple[Manifest, str]:
+    raw = _read_head(directory, MANIFEST)
+    if raw is None:
+        raise BundleError(f"bundle {directory}: {MANIFEST} is missing: this is no bundle, or half of one")
+    bundle_id = _check_seal(directory, raw)
+    if admit is not None:
+        admit(raw, _read_head(directory, SIGNATURE))
     path = directory / MANIFEST
-    try:
-        raw = path.read_bytes()
-    except OSError as e:
-        raise BundleError(
-            f"bundle {directory}: {MANIFEST} is missing or unreadable ({e.strerror}): this is no bundle, or half of one"
-        ) from e
     try:
         schema = msgspec.json.decode(raw, type=dict[str, Any]).get("schema")
         if schema != SCHEMA:
             raise BundleError(f"{path}: expected schema {SCHEMA}, found {schema!r}: built by another version of Lineside; build it again")
-        bundle_id = _check_seal(directory, raw)
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.MsgspecError, RecursionError) as e:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         raise BundleError(f"{path}: is not a valid manifest: {e}") from e
     return manifest, bundle_id
 
 
-def _check_seal(directory: Path, manifest: bytes) -> str:
-    bundle_id = hashlib.sha256(manifest).hexdigest()
+def _read_head(directory: Path, name: str) -> bytes | None:
+    """A small file that stands for the others; None where it is missing. Raises BundleError."""
+    path = directory / name
     try:
-        seal = (directory / SEAL).read_bytes()
-    except OSError as e:
-        raise BundleError(f"bundle {directory}: {SEAL} is missing or unreadable ({e.strerror}); copy the bundle again") from e
-    if seal != f"{bundle_id}  {MANIFEST}\n".encode():
-        raise BundleError(f"bundle {directory}: {MANIFEST} or {SEAL} was altered: they do not belong together; copy the bundle again")
-    return bundle_id
-
-
-def _signature(directory: Path) -> bytes | None:
-    try:
-        return (directory / SIGNATURE).read_bytes()
+        with path.open("rb") as f:
+            raw = f.read(MOST_BYTES[name] + 1)
     except FileNotFoundError:
         return None
     except OSError as e:
-        raise BundleError(f"bundle {directory}: {SIGNATURE} is unreadable ({e.strerror}); copy the bundle again") from e
+        raise BundleError(f"bundle {directory}: {name} is unreadable ({e.strerror}); copy the bundle again") from e
+    if len(raw) > MOST_BYTES[name]:
+        raise BundleError(f"bundle {directory}: {name}: expected at most {MOST_BYTES[name]:,} bytes, found more: this is no bundle")
+    return raw
+
+
+def _check_seal(directory: Path, manifest: bytes) -> str:
+    bundle_id = hashlib.sha256(manifest).hexdigest()
+    seal = _read_head(directory, SEAL)
+    if seal is None:
+        raise BundleError(f"bundle {directory}: {SEAL} is missing; copy the bundle again")
+    if seal != f"{bundle_id}  {MANIFEST}\n".encode():
+        raise BundleError(f"bundle {directory}: {MANIFEST} or {SEAL} was altered: they do not belong together; copy the bundle again")
+    return bundle_id
 
 
 def file_sha256(path: Path) -> str:
@@ -140,7 +156,7 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
         raise BundleError(f"bundle {directory}: the manifest lists no hash for {unlisted[0]}: it cannot be trusted; build it again")
     for name, expected in sorted(manifest.files.items()):
         if not _is_inside(name):
-            raise BundleError(f"bundle {directory}: the manifest names {name!r}, which is outside of the bundle; refused")
+            raise BundleError(f"bundle {directory}: the manifest names {name!r}, which is no file inside of the bundle; refused")
         path = directory / name
         if not path.is_file():
             raise BundleError(f"bundle {directory}: {name} is missing; copy the bundle again")
@@ -152,20 +168,36 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
             raise BundleError(
                 f"bundle {directory}: {name} was altered: expected sha256 {expected[:16]}…, found {found[:16]}…; copy the bundle again"
             )
-    present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
-    extra = sorted(present - set(manifest.files) - {MANIFEST, SEAL, SIGNATURE})
+    _check_listed(directory, _others(directory), manifest)
+
+
+def _others(directory: Path) -> Iterable[str]:
+    """Names of all files but those that stand for them."""
+    names = (p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
+    return (name for name in names if name not in _HEAD)
+
+
+def _check_listed(path: Path, names: Iterable[str], manifest: Manifest) -> None:
+    extra = sorted(set(names) - set(manifest.files))
     if extra:
-        raise BundleError(f"bundle {directory}: {extra[0]} is not listed in the manifest; a bundle holds nothing else: remove it")
+        raise BundleError(f"bundle {path}: {extra[0]} is not listed in the manifest; a bundle holds nothing else: remove it")
 
 
 def _is_inside(name: str) -> bool:
     pure = PurePosixPath(name)
-    return not pure.is_absolute() and ".." not in pure.parts and "\\" not in name
+    sound = name != "" and name.isprintable() and max(map(len, pure.parts), default=0) < 256 and len(name) < 1024
+    return sound and not pure.is_absolute() and ".." not in pure.parts and "\\" not in name
 
 
-def _copy(path: Path, directory: Path) -> None:
+def _copy(path: Path, directory: Path, admit: Admit | None) -> None:
+    """What the manifest lists, and nothing before it has been admitted."""
     try:
-        shutil.copytree(path, directory, dirs_exist_ok=True)
+        for name in _HEAD:
+            if (raw := _read_head(path, name)) is not None:
+                (directory / name).write_bytes(raw)
+        manifest, _ = _admitted(directory, admit)
+        _check_listed(path, _others(path), manifest)
+        shutil.copytree(path, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_HEAD))
     except shutil.Error as e:  # one entry a file: (from, to, why)
         raise _no_room(path, directory.parent, e.args[0][0][2]) from e
     except OSError as e:
@@ -177,13 +209,30 @@ def _no_room(path: Path, folder: Path, why: object) -> DeviceError:
     return DeviceError(f"bundle {path}: could not be copied to {folder}, where it is verified: {getattr(why, 'strerror', None) or why}")
 
 
-def _unzip(path: Path, directory: Path) -> None:
+def _unzip(path: Path, directory: Path, admit: Admit | None) -> None:
+    """The manifest, its seal and its signature; then, of a manifest that was admitted, what it lists."""
     try:
         with zipfile.ZipFile(path) as archive:
-            bad = next((n for n in archive.namelist() if not _is_inside(n)), None)
+            entries = archive.infolist()
+            names = [e.filename for e in entries if not e.is_dir()]
+            bad = next((n for n in names if not _is_inside(n)), None)
             if bad is not None:
                 raise BundleError(f"bundle {path}: holds {bad!r}, which would be unpacked outside of it; refused")
-            archive.extractall(directory)
+            if len(set(names)) != len(names):
+                raise BundleError(f"bundle {path}: holds a file twice; refused")
+            for entry in entries:
+                if entry.filename in _HEAD:
+                    if entry.file_size > MOST_BYTES[entry.filename]:
+                        most = f"{MOST_BYTES[entry.filename]:,} bytes, found {entry.file_size:,}"
+                        raise BundleError(f"bundle {path}: {entry.filename}: expected at most {most}: this is no bundle")
+                    archive.extract(entry, directory)
+            manifest, _ = _admitted(directory, admit)
+            listed = [e for e in entries if e.filename in manifest.files]
+            _check_listed(path, (n for n in names if n not in _HEAD), manifest)
+            wanted, free = sum(e.file_size for e in listed), shutil.disk_usage(directory).free
+            if wanted > free:
+                raise _no_room(path, directory.parent, f"it takes {wanted / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free")
+            archive.extractall(directory, listed)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise _no_room(path, directory.parent, e) from e

@@ -9,6 +9,19 @@ SCHEMA = 1
 SHORT_SHA256 = 16
 """Hex digits that are enough to know a training image again."""
 
+MOST_PX = 1 << 28
+"""Pixels of a frame, and of all pictures that one becomes: beyond any camera, and less than a PC's memory."""
+MOST_VIEWS = 1024
+"""Pictures that a frame becomes."""
+FAR = 10.0
+"""No threshold lies further than this factor beyond all that was scored where the bundle was built: it would accept every part."""
+MOST_TOLERANCE = 0.05
+"""A golden sample that may differ by more than this proves nothing (deploy/decisions/0008)."""
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+_Side = Annotated[int, Meta(ge=1, le=1 << 20)]
+
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Common to all tables of the manifest."""
@@ -26,17 +39,17 @@ class TileSpec(_Record, frozen=True, kw_only=True):
 class InputSpec(_Record, frozen=True, kw_only=True):
     """What the model takes, and how a frame becomes that (edge_runtime.model.preprocess)."""
 
-    height: Annotated[int, Meta(gt=0)]
-    width: Annotated[int, Meta(gt=0)]
+    height: _Side
+    width: _Side
     channels: Annotated[int, Meta(ge=1, le=3)]
     """Of the frames: 1 gray (or a raw mosaic, see `bayer`) or 3 BGR. The model itself always gets three."""
     bits: Annotated[int, Meta(ge=8, le=16)] = 8
     """Significant bits of the frames' pixels: 8 for uint8; 10, 12, 14 or 16 for uint16."""
-    frame_wh: tuple[int, int] | None = None
+    frame_wh: tuple[_Side, _Side] | None = None
     """Size of the frames where all training images had one; None where sizes differ."""
-    roi: tuple[int, int, int, int] | None = None
+    roi: tuple[Count, Count, _Side, _Side] | None = None
     """[x, y, width, height] in frame pixels; None is the whole frame."""
-    ignore_mask: str | None = None
+    ignore_mask: Annotated[str, Meta(min_length=1)] | None = None
     """File in the bundle: uint8 PNG of the frame's size, non-zero = ignored."""
     bayer: Literal["RGGB", "BGGR", "GRBG", "GBRG"] | None = None
     """Frames are a raw mosaic of 1 channel, whose first two rows begin with these colours; the model sees them in colour."""
@@ -50,36 +63,45 @@ class InputSpec(_Record, frozen=True, kw_only=True):
         """Raises ValueError, which msgspec reports with the path of the key."""
         if self.bayer is not None and self.channels != 1:
             raise ValueError(f"a Bayer mosaic has 1 channel, found {self.channels}")
+        if self.channels == 2:
+            raise ValueError("frames have 1 channel or 3, found 2")
+        views = 1 if self.tiles is None else self.tiles.columns * self.tiles.rows
+        if views > MOST_VIEWS:
+            raise ValueError(f"a frame becomes at most {MOST_VIEWS} tiles, found {views:,}")
+        if (pixels := views * self.height * self.width) > MOST_PX:
+            raise ValueError(f"a frame becomes at most {MOST_PX:,} pixels for the model, found {pixels:,}")
+        if self.frame_wh is not None and (pixels := self.frame_wh[0] * self.frame_wh[1]) > MOST_PX:
+            raise ValueError(f"a frame has at most {MOST_PX:,} pixels, found {pixels:,}")
 
 
 class OutputSpec(_Record, frozen=True, kw_only=True):
     """What the model gives for one picture (of a tiled frame, for each tile): `score` (1,) and `map` (1, 1, height, width), raw float32."""
 
-    map_height: Annotated[int, Meta(gt=0)]
-    map_width: Annotated[int, Meta(gt=0)]
+    map_height: _Side
+    map_width: _Side
 
 
 class Threshold(_Record, frozen=True, kw_only=True):
     """Where good ends, in raw scores."""
 
-    value: Annotated[float, Meta(gt=0)]
+    value: Annotated[float, Meta(ge=1e-12)]
     """A part is rejected when its score is larger."""
-    map_value: Annotated[float, Meta(gt=0)]
+    map_value: Annotated[float, Meta(ge=1e-12)]
     """A place of the map belongs to a region when its value is larger; the same rule applied to the maps' maxima."""
     rule: str
     """A sentence: how the value came about."""
-    false_reject_rate: float | None
+    false_reject_rate: Share | None
     """The stated rate that the rule aims at."""
-    false_reject_upper: float | None
+    false_reject_upper: Share | None
     """Upper bound of the true rate at `confidence`, from `n_good` images."""
-    confidence: float = 0.95
-    n_good: int = 0
-    n_bad: int = 0
-    n_odd: int = 0
+    confidence: Share = 0.95
+    n_good: Count = 0
+    n_bad: Count = 0
+    n_odd: Count = 0
     """Good images that look unlike the others, which were set apart where the rule allows it (training.fitting.odd)."""
-    n_synthetic: int = 0
+    n_synthetic: Count = 0
     """How many of the bad images were painted, not photographed."""
-    recall_lower: float | None = None
+    recall_lower: Share | None = None
     """Lower bound at `confidence` of the share of bad parts rejected, where a recall was asked for."""
     from_test_split: bool = False
     """True when asked to calibrate on the images that it is evaluated on: the figures are then flattering."""
@@ -262,9 +284,37 @@ class Manifest(_Record, frozen=True, kw_only=True):
     metrics: dict[str, Metrics]
     """By precision: torch, fp32, int8."""
     golden: Annotated[list[Golden], Meta(min_length=4)]
-    golden_tolerance: Annotated[float, Meta(gt=0)]
+    golden_tolerance: Annotated[float, Meta(gt=0, le=MOST_TOLERANCE)]
     """Relative: |score - expected| <= tolerance * expected (likewise the map's peak)."""
     files: dict[str, str]
     """Relative path -> sha256, of every file but the manifest."""
     tools: dict[str, str]
     """Versions of what built it."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for thresholds that accept every part, or none, to judge by what its own samples score."""
+        self.check_threshold(self.threshold.value)
+        most = FAR * max([1.0 if self.clamped else 0.0, self.display.low, *(g.map_peak for g in self.golden)])
+        if 0 < most < self.threshold.map_value:
+            raise ValueError(
+                f"a map threshold of at most {most:.4g}, {FAR:g} times the largest map peak of its own samples,"
+                f" found {self.threshold.map_value:.4g}: no place would ever be marked"
+            )
+
+    def check_threshold(self, value: float) -> None:
+        """Raises ValueError for a threshold on the score far beyond all that was scored where the bundle was built, or far below.
+
+        A recipe's own is held against the same (deploy/decisions/0009).
+        """
+        held_out = (self.drift.low, self.drift.high) if self.drift is not None else None
+        most = FAR * max([1.0 if self.clamped else 0.0, held_out[1] if held_out else 0.0, *(g.score for g in self.golden)])
+        if 0 < most < value:
+            raise ValueError(
+                f"a threshold of at most {most:.4g}, {FAR:g} times the largest score of its own samples and held-out good parts,"
+                f" found {value:.4g}: every part would be accepted"
+            )
+        if held_out and value < held_out[0] / FAR:
+            raise ValueError(
+                f"a threshold of at least {held_out[0] / FAR:.4g}, a tenth of what good parts score, found {value:.4g}:"
+                " every part would be rejected"
+            )

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from edge_runtime.errors import BundleError, DataError, DeviceError, GoldenMismatch
+from edge_runtime.errors import BundleError, DataError, DeviceError, FrameError, GoldenMismatch
 from edge_runtime.images.read import read_image, read_mask
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Manifest
@@ -147,10 +147,9 @@ class OpenvinoPredictor(Predictor):
         results = []
         for golden in manifest.golden:
             try:
-                image = read_image(self.bundle.directory / golden.image)
-            except DataError as e:
-                raise BundleError(f"bundle {self.bundle.directory}: golden sample: {e}") from e
-            found = self._run(image, self._golden_preprocessor)
+                found = self._run(read_image(self.bundle.directory / golden.image), self._golden_preprocessor)
+            except (DataError, FrameError) as e:
+                raise BundleError(f"bundle {self.bundle.directory}: golden sample {golden.image}: {e}; build it again") from e
             peak = float(found.score_map.max())
             stated = manifest.threshold
             differences = (

@@ -6,7 +6,6 @@ lists the hash of every other file. 64 raw bytes in manifest.sig, so that OpenSS
 Why: deploy/decisions/0019.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_runtime.errors import BundleError, ConfigError
-from edge_runtime.model.bundle import MANIFEST, SIGNATURE, ModelBundle
+from edge_runtime.model.bundle import SIGNATURE, ModelBundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ def load_keys(files: Sequence[Path]) -> list[TrustedKey]:
     return [TrustedKey(file.stem, _load(i, file)) for i, file in enumerate(files)]
 
 
-def released_by(bundle: ModelBundle, keys: Sequence[TrustedKey], path: Path) -> str | None:
+def released_by(manifest: bytes, signature: bytes | None, keys: Sequence[TrustedKey], path: Path) -> str | None:
     """The name of the key that signed it; None where no keys are given, for then nobody asks. Raises BundleError for all others.
 
     `path`: what the user calls the bundle.
@@ -41,18 +40,28 @@ def released_by(bundle: ModelBundle, keys: Sequence[TrustedKey], path: Path) -> 
     if not keys:
         return None
     expected = f"expected the signature of {' or '.join(key.name for key in keys)} (trusted_keys)"
-    if bundle.signature is None:
+    if signature is None:
         raise BundleError(f"bundle {path}: {expected}, found none; whoever releases it signs it with `lineside-export sign`")
-    manifest = (bundle.directory / MANIFEST).read_bytes()
-    if hashlib.sha256(manifest).hexdigest() != bundle.id:
-        raise BundleError(f"bundle {path}: {MANIFEST} was altered while it was opened; copy the bundle again")
     for key in keys:
         try:
-            key.public.verify(bundle.signature, manifest)
+            key.public.verify(signature, manifest)
         except InvalidSignature:
             continue
         return key.name
     raise BundleError(f"bundle {path}: {expected}, found in {SIGNATURE} one by another key, or for another bundle; do not run it")
+
+
+def open_released(path: Path, keys: Sequence[TrustedKey], private: bool | None = None) -> tuple[ModelBundle, str | None]:
+    """The bundle, and the name of the key that signed it: its signature is looked at before anything of it is unpacked or read.
+
+    `private`: see ModelBundle.open; None: where there are keys. Raises BundleError, DeviceError.
+    """
+    signer: list[str | None] = [None]
+
+    def admit(manifest: bytes, signature: bytes | None) -> None:
+        signer[0] = released_by(manifest, signature, keys, path)
+
+    return ModelBundle.open(path, bool(keys) if private is None else private, admit), signer[0]
 
 
 def _load(i: int, file: Path) -> Ed25519PublicKey:

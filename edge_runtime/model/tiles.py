@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.model.manifest import TileSpec
+from edge_runtime.model.manifest import MOST_VIEWS, TileSpec
 from edge_runtime.records import ScoreMap
 
 STEP = 32
@@ -20,7 +20,6 @@ STEP = 32
 begins on a whole cell of any of their maps and its values are placed, never interpolated."""
 
 DEFAULT_OVERLAP = 0.1
-MOST_VIEWS = 1024
 
 Box = tuple[int, int, int, int]
 """x, y, width, height in pixels."""

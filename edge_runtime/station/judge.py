@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_runtime.config.files import Recipe
+from edge_runtime.errors import ConfigError
 from edge_runtime.model.manifest import Manifest
 from edge_runtime.model.regions import find_regions, worst_place
 from edge_runtime.records import Cause, Prediction, Region, Verdict
@@ -40,9 +41,19 @@ class Judgement:
 
 
 def limits_of(manifest: Manifest, recipe: Recipe) -> Limits:
-    """The bundle's thresholds, or the recipe's own; the map's threshold follows the score's in proportion."""
+    """The bundle's thresholds, or the recipe's own; the map's threshold follows the score's in proportion.
+
+    Raises ConfigError for a recipe's threshold that would accept every part, or none.
+    """
     stated = manifest.threshold
     threshold = recipe.threshold or stated.value
+    if recipe.threshold is not None:
+        try:
+            manifest.check_threshold(recipe.threshold)
+        except ValueError as e:
+            raise ConfigError(
+                f"threshold: recipe {recipe.name}: expected {e}; leave it out for the bundle's own, {stated.value:.4g}"
+            ) from e
     return Limits(threshold, stated.map_value * (threshold / stated.value), recipe.min_defect_px)
 
 

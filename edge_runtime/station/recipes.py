@@ -11,7 +11,7 @@ from edge_runtime.errors import ConfigError, LinesideError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.released import check_release, release_of
-from edge_runtime.model.signature import load_keys, released_by
+from edge_runtime.model.signature import load_keys, open_released
 from edge_runtime.records import Release
 from edge_runtime.station.judge import limits_of
 from edge_runtime.station.model_thread import Model, ModelThread
@@ -58,7 +58,7 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, each beginning with the key of the recipe.
     """
-    bundles: dict[Path, ModelBundle] = {}
+    bundles: dict[Path, tuple[ModelBundle, str | None]] = {}
     predictors: dict[tuple[int, str, tuple[int, int, int, int] | None], OpenvinoPredictor] = {}
     proved: set[OpenvinoPredictor] = set()
     opened = []
@@ -66,9 +66,7 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
     for entry in load_recipes(config):
         recipe = entry.recipe
         with named(entry.where):
-            bundle = bundles.get(recipe.bundle) or ModelBundle.open(recipe.bundle, private=bool(keys))
-            bundles[recipe.bundle] = bundle
-            signer = released_by(bundle, keys, recipe.bundle)
+            bundle, signer = bundles[recipe.bundle] = bundles.get(recipe.bundle) or open_released(recipe.bundle, keys)
             release = release_of(bundle.manifest, recipe)
             check_release(release, config.require_release)
             what = (entry.camera, bundle.id, recipe.region)

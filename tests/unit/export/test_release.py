@@ -13,7 +13,7 @@ import pytest
 from edge_runtime.commands.check import check_station
 from edge_runtime.errors import BundleError, ConfigError
 from edge_runtime.model.bundle import MANIFEST, SIGNATURE, ModelBundle, read_manifest, write_manifest
-from edge_runtime.model.signature import load_keys, released_by
+from edge_runtime.model.signature import load_keys, open_released
 from edge_runtime.station.launch import run_station
 from export.release import load_private, make_keys, sign
 
@@ -43,7 +43,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path: Path, make_bundle: Callable
 
 
 def signer(bundle: Path, *keys: Path) -> str | None:
-    return released_by(ModelBundle.open(bundle), load_keys([k.with_suffix(".pub") for k in keys]), bundle)
+    return open_released(bundle, load_keys([k.with_suffix(".pub") for k in keys]))[1]
 
 
 def test_the_key_that_signed_is_named_and_the_bundle_s_id_stays(bundle: Path, key: Path, stranger: Path) -> None:

@@ -1,16 +1,21 @@
 """Bundles are immutable: whatever was altered, cut, swapped, added or taken away is refused, and named."""
 
+import contextlib
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from edge_runtime.errors import BundleError, DeviceError
+from edge_runtime.errors import BundleError, DeviceError, LinesideError
 from edge_runtime.model import bundle as b
+from edge_runtime.model.predictor import OpenvinoPredictor
 
 Damage = Callable[[Path], None]
 
@@ -126,12 +131,86 @@ def test_a_manifest_without_hashes_cannot_be_trusted(copy: Path) -> None:
 def test_a_manifest_that_names_files_outside_is_refused(copy: Path) -> None:
     (copy.parent / "outside.txt").write_text("x")
     edit(copy, lambda m: m["files"].update({"../outside.txt": b.file_sha256(copy.parent / "outside.txt")}))  # type: ignore[attr-defined]
-    assert "outside of the bundle" in refused(copy)
+    assert "no file inside of the bundle" in refused(copy)
 
 
 def test_a_manifest_with_too_few_golden_samples_is_refused(copy: Path) -> None:
     edit(copy, lambda m: m.update(golden=m["golden"][:3]))  # type: ignore[index]
     assert "golden" in refused(copy)
+
+
+IMPOSSIBLE: dict[str, tuple[tuple[str | int, ...], object, str]] = {
+    "accepts every part": (("threshold", "value"), 1e308, "every part would be accepted"),
+    "accepts nearly every part": (("threshold", "value"), 2000.0, "every part would be accepted"),
+    "marks no place": (("threshold", "map_value"), 1e308, "no place would ever be marked"),
+    "divides by nothing": (("threshold", "map_value"), 5e-324, "1e-12"),
+    "proves nothing": (("golden_tolerance",), 1e300, "0.05"),
+    "promises beyond all": (("threshold", "false_reject_upper"), 2, "<= 1.0"),
+    "frames of no size": (("input", "frame_wh"), [64, -1], ">= 1"),
+    "frames without end": (("input", "frame_wh"), [64, 2**40], "<= 1048576"),
+    "frames beyond memory": (("input", "frame_wh"), [2**20, 2**20], "at most 268,435,456 pixels, found 1,099,511,627,776"),
+    "frames of other golden samples": (("input", "frame_wh"), [7, 64], "golden sample golden/000.png"),
+    "a region without end": (("input", "roi"), [0, 0, 2**40, 2**40], "<= 1048576"),
+    "tiles beyond memory": (("input", "tiles"), {"columns": 1024, "rows": 1024}, "at most 1024 tiles, found 1,048,576"),
+    "two channels": (("input", "channels"), 2, "1 channel or 3, found 2"),
+    "a picture of another size than the model takes": (("input", "height"), 2**20, "the manifest says [1, 1048576"),
+    "a mask without a name": (("input", "ignore_mask"), "", "length >= 1"),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_a_manifest_that_says_something_impossible_is_refused_whoever_sealed_it(copy: Path, case: str) -> None:
+    """A bug's exit code would have systemd start it again for ever; a threshold that accepts everything would never be noticed."""
+    (*path, last), value, expected = IMPOSSIBLE[case]
+
+    def change(manifest: Any) -> None:
+        for key in path:
+            manifest = manifest[key]
+        manifest[last] = value
+
+    edit(copy, change)
+    with pytest.raises(BundleError) as e, OpenvinoPredictor(b.ModelBundle.open(copy)) as predictor:
+        predictor.run_golden()
+    assert expected in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["a/" * 3000, "x" * 300, "a\0b", "", "golden/../../b"])
+def test_a_name_that_no_file_can_have_is_refused(copy: Path, name: str) -> None:
+    edit(copy, lambda m: m["files"].update({name: "0" * 64}))  # type: ignore[attr-defined]
+    assert "no file inside of the bundle" in refused(copy)
+
+
+@given(st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_manifest_of_any_numbers_and_words_is_taken_or_refused_and_never_a_bug(copy: Path, data: st.DataObject) -> None:
+    edges = [0, -1, 1e308, -1e308, 5e-324, 2**31, 2**63, 2**64, 0.5, None, True, "", "\0", "a/" * 300, [], {}, [0, 0, 2**30, 2**30]]
+
+    def change(manifest: Any) -> None:
+        places = [(d, k) for d in _tables(manifest) for k in (d if isinstance(d, dict) else range(len(d)))]
+        where, key = data.draw(st.sampled_from(places))
+        where[key] = data.draw(st.one_of(st.sampled_from(edges), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)))
+
+    whole, seal = (copy / b.MANIFEST).read_bytes(), (copy / b.SEAL).read_bytes()
+    edit(copy, change)
+    try:
+        with contextlib.suppress(LinesideError), OpenvinoPredictor(b.ModelBundle.open(copy)) as predictor:
+            predictor.run_golden()
+    finally:
+        (copy / b.MANIFEST).write_bytes(whole)
+        (copy / b.SEAL).write_bytes(seal)
+
+
+def _tables(table: Any) -> Iterator[Any]:
+    yield table
+    for inside in table.values() if isinstance(table, dict) else table:
+        if isinstance(inside, dict | list) and inside:
+            yield from _tables(inside)
+
+
+def test_a_manifest_without_end_is_refused_before_it_is_read_whole(copy: Path) -> None:
+    with (copy / b.MANIFEST).open("r+b") as f:
+        f.truncate(1 << 40)  # a hole: it takes no room
+    assert "expected at most 67,108,864 bytes" in refused(copy)
 
 
 def test_an_empty_folder_and_no_folder_are_told_apart(tmp_path: Path) -> None:
@@ -150,6 +229,56 @@ def test_a_zip_that_would_unpack_elsewhere_is_refused(tiny_bundle: Path, tmp_pat
         said = refused(file)
         assert "outside of it" in said
         assert not (tmp_path / "evil.txt").exists()
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_nothing_of_a_bundle_that_is_not_admitted_is_unpacked_or_copied(
+    tiny_bundle: Path, tmp_path: Path, zipped: bool, private: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = zip_of(tiny_bundle, tmp_path / "b.zip") if zipped else tiny_bundle
+    there: list[str] = []
+
+    def admit(manifest: bytes, signature: bytes | None) -> None:
+        assert (manifest, signature) == ((tiny_bundle / b.MANIFEST).read_bytes(), None)
+        there.extend(p.name for scratch in tmp_path.glob("lineside-bundle-*") for p in scratch.rglob("*"))
+        raise BundleError("not by us")
+
+    with pytest.raises(BundleError, match="not by us"):
+        b.ModelBundle.open(path, private, admit)
+    assert sorted(there) == (sorted([b.MANIFEST, b.SEAL]) if zipped or private else [])
+    assert not list(tmp_path.glob("lineside-bundle-*")), "nothing stays"
+
+
+@pytest.mark.parametrize("name", ["big.bin", "golden/000.png", b.MANIFEST])
+def test_a_zip_that_would_fill_the_disk_is_refused_before_it_is_unpacked(
+    tiny_bundle: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bomb: 200 MB of zeros in 200 kB, beside what the manifest lists or in its place."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    written: list[int] = []
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", lambda *_: written.append(1))
+    file = tmp_path / "b.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for one in files_of(tiny_bundle):
+            if one != name:
+                archive.write(tiny_bundle / one, one)
+        archive.writestr(name, bytes(200 << 20))
+    if name == "golden/000.png":  # as large as a golden sample may be, where there is room
+        monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 100 << 20))  # type: ignore[attr-defined]
+        with pytest.raises(DeviceError, match=r"it takes 210 MB, 105 MB are free"):
+            b.ModelBundle.open(file)
+    else:
+        assert ("big.bin is not listed" if name == "big.bin" else "expected at most 67,108,864 bytes") in refused(file)
+    assert written == []
+
+
+def test_a_zip_that_holds_a_file_twice_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    file = zip_of(tiny_bundle, tmp_path / "b.zip")
+    with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("model.xml", "another")
+    assert "a file twice" in refused(file)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])

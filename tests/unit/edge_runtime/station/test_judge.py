@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.config.files import Recipe
+from edge_runtime.errors import ConfigError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.records import Prediction, Verdict
 from edge_runtime.station.judge import Limits, judge, limits_of
@@ -61,3 +62,5 @@ def test_the_recipes_threshold_moves_the_maps_in_proportion(tiny_bundle: Path) -
     manifest = ModelBundle.open(tiny_bundle).manifest
     assert limits_of(manifest, Recipe(name="r", bundle=tiny_bundle)) == Limits(20.0, 19.0, 0)
     assert limits_of(manifest, Recipe(name="r", bundle=tiny_bundle, threshold=40.0, min_defect_px=7)) == Limits(40.0, 38.0, 7)
+    with pytest.raises(ConfigError, match=r"recipe r: expected a threshold of at most 10\d\d.*found 1e\+308: every part would be accepted"):
+        limits_of(manifest, Recipe(name="r", bundle=tiny_bundle, threshold=1e308))
