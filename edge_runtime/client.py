@@ -244,9 +244,9 @@ class DecisionClient:
         if not self._see_run(reply.run, reply.first_seq):
             return
         if self._last is None:
-            # A station that started after the client did: all that it has made since belongs to the client.
-            waited = time.monotonic() - self._entered
-            self._last = reply.first_seq - 1 if waited > reply.uptime_s else reply.last_seq
+            # A station that started after the client did: all that it has made since belongs to the client. However long the answer took.
+            started_later = asked_at - self._entered > reply.uptime_s
+            self._last = reply.first_seq - 1 if started_later else reply.last_seq
             self._last = min(self._last, min(self._held, default=self._last + 1) - 1)
             self._known = max(self._known, reply.last_seq)
             return

@@ -1,4 +1,4 @@
-"""Binding a ZeroMQ socket so that a user is told in one sentence why it failed."""
+"""Binding a ZeroMQ socket, with a door before it, so that a user is told in one sentence why it failed."""
 
 import contextlib
 import errno
@@ -10,6 +10,7 @@ from typing import Any
 import zmq
 
 from edge_runtime.errors import SinkError
+from edge_runtime.security.doorkeeper import Door, Quota, open_door
 
 _HINTS = {
     errno.EADDRINUSE: "it is in use by another process: stop that one (another station?) or choose another port",
@@ -21,12 +22,15 @@ _HINTS = {
 }
 
 
-LONGEST_REQUEST = 256
-"""Bytes of a message that a subscriber may send. libzmq keeps a node for each byte of a subscription, built in the sender's own time."""
+SUBSCRIBERS = Quota(message_bytes=256, parts=1, rate=20, burst=200, topics=100)
+"""What subscribers may send. libzmq keeps a node for each byte of a subscription."""
 
 
-def bind(sock: zmq.Socket[Any], endpoint: str, key: str) -> None:
-    """Bind, or raise SinkError naming the endpoint and the station file's `key` that holds it."""
+def bind(sock: zmq.Socket[Any], endpoint: str, key: str, quota: Quota) -> Door | None:
+    """Bind, with a door before it that keeps peers within `quota` (deploy/decisions/0040); close it after the socket. None: inproc.
+
+    Raises SinkError naming the endpoint and the station file's `key` that holds it.
+    """
     try:
         if endpoint.startswith("tcp://") and not _is_port(endpoint.rpartition(":")[2]):
             # libzmq would take port 70000 for 4464, and * for any free one that no subscriber could guess.
@@ -34,12 +38,22 @@ def bind(sock: zmq.Socket[Any], endpoint: str, key: str) -> None:
         if endpoint.startswith("ipc://") and answers(endpoint.removeprefix("ipc://")):
             # libzmq unlinks an existing ipc file before it binds, and would silently take a running station's subscribers away.
             raise zmq.ZMQError(errno.EADDRINUSE)
-        sock.bind(endpoint)
+        if not endpoint.startswith(("tcp://", "ipc://")):
+            sock.bind(endpoint)
+            return None
+        door = open_door(endpoint, key, quota)
+        try:
+            sock.bind(f"ipc://{door.inner}")
+        except zmq.ZMQError:
+            door.close()
+            raise
         if endpoint.startswith("ipc:///"):
             Path(endpoint.removeprefix("ipc://")).chmod(0o660)  # the station's group may listen, whatever the service's umask
+    except OSError as e:  # ZMQError has an errno, too, and is none
+        raise SinkError(f"{key}: expected to bind {endpoint}, could not: {_HINTS.get(e.errno or 0, e.strerror or str(e))}") from e
     except zmq.ZMQError as e:
-        hint = _HINTS.get(e.errno or 0, str(e))
-        raise SinkError(f"{key}: expected to bind {endpoint}, could not: {hint}") from e
+        raise SinkError(f"{key}: expected to bind {endpoint}, could not: {_HINTS.get(e.errno or 0, str(e))}") from e
+    return door
 
 
 def _is_port(text: str) -> bool:

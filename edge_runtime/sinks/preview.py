@@ -20,7 +20,8 @@ from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.model.released import worst
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Image, Picture, ReleaseState
-from edge_runtime.sockets import LONGEST_REQUEST, bind
+from edge_runtime.security.doorkeeper import Door
+from edge_runtime.sockets import SUBSCRIBERS, bind
 
 _JPEG_QUALITY = 85
 _POLL_S = 0.1
@@ -73,19 +74,17 @@ class PreviewSink(Sink):
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._failure: str | None = None
+        self._door: Door | None = None
 
     def __enter__(self) -> Self:
         """Bind. Raises SinkError naming the endpoint."""
         self._context = zmq.Context()
         sock = self._context.socket(zmq.XPUB)  # as PUB, but it tells when somebody subscribes
         sock.setsockopt(zmq.SNDHWM, 2)  # an operator wants the latest part, not a backlog
-        sock.setsockopt(zmq.MAXMSGSIZE, LONGEST_REQUEST)
         sock.setsockopt(zmq.SNDBUF, 256 * 1024)
         sock.setsockopt(zmq.LINGER, 0)
-        sock.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
         try:
-            bind(sock, self._settings.endpoint, "[preview] endpoint")
+            self._door = bind(sock, self._settings.endpoint, "[preview] endpoint", SUBSCRIBERS)
         except SinkError:
             sock.close()
             self._context.term()
@@ -103,13 +102,16 @@ class PreviewSink(Sink):
         if self._context is not None:
             self._context.term()
             self._context = None
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
     @property
     def problem(self) -> str | None:
         """A sentence for health."""
         if self._thread is not None and not self._thread.is_alive():
             return f"preview {self._settings.endpoint}: its thread ended unexpectedly; restart the station"
-        return self._failure
+        return self._failure or (self._door.problem if self._door is not None else None)
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Show one part, unless a later one comes before its turn."""

@@ -14,9 +14,10 @@ from edge_runtime.config.files import PublisherConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Health, Picture
+from edge_runtime.security.doorkeeper import Door
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.replay_server import ReplayServer
-from edge_runtime.sockets import LONGEST_REQUEST, bind
+from edge_runtime.sockets import SUBSCRIBERS, bind
 
 SNDHWM = 1000
 """Messages (about 1 kB each) kept for one subscriber that does not read; then PUB drops the newest for that one alone, without a word.
@@ -39,6 +40,7 @@ class Publisher(Sink):
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._replay: ReplayServer | None = None
+        self._door: Door | None = None
 
     def __enter__(self) -> Self:
         """Bind both sockets. Raises SinkError naming the endpoint that is in use or impossible, or a journal that cannot be read."""
@@ -48,13 +50,9 @@ class Publisher(Sink):
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, SNDHWM)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, LONGEST_REQUEST)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
-        # A subscriber whose cable was pulled is forgotten after seconds, not after TCP's quarter of an hour.
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
         try:
-            bind(self._socket, self._settings.endpoint, "[publisher] endpoint")
+            self._door = bind(self._socket, self._settings.endpoint, "[publisher] endpoint", SUBSCRIBERS)
             if self._settings.replay is not None:
                 self._replay = ReplayServer(self._context, self._settings.replay, self._run, self._first_seq, self._journal_path)
                 self._replay.start()
@@ -69,7 +67,8 @@ class Publisher(Sink):
     @property
     def problem(self) -> str | None:
         """A sentence for health."""
-        return self._replay.problem if self._replay is not None else None
+        replay = self._replay.problem if self._replay is not None else None
+        return replay or (self._door.problem if self._door is not None else None)
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...] = ()) -> None:
         """Publish one decision. Raises SinkError when the socket is closed."""
@@ -107,3 +106,6 @@ class Publisher(Sink):
         if self._context is not None:
             self._context.term()  # waits for LINGER_MS at most
             self._context = None
+        if self._door is not None:
+            self._door.close()
+            self._door = None

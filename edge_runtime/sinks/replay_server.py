@@ -10,12 +10,15 @@ import zmq
 from edge_runtime import wire
 from edge_runtime.errors import SinkError, WireError
 from edge_runtime.records import Decision
+from edge_runtime.security.doorkeeper import Door, Quota
 from edge_runtime.sinks import journal_file
 from edge_runtime.sockets import bind
 
 REMEMBERED = 10_000
 """Decisions kept in memory, for a journal that is late or on a full disk (as many as the journal itself holds back)."""
 _POLL_MS = 50
+_LISTENERS = Quota(message_bytes=4096, parts=4, rate=20, burst=40, patient=True)
+"""Whoever asks more often waits: a page is a hundred decisions, and the loop wants the processor."""
 
 
 class ReplayServer:
@@ -34,6 +37,7 @@ class ReplayServer:
         self._problem: str | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._door: Door | None = None
 
     def start(self) -> None:
         """Bind and serve. Raises SinkError naming the endpoint."""
@@ -41,11 +45,8 @@ class ReplayServer:
         sock.setsockopt(zmq.LINGER, 0)
         sock.setsockopt(zmq.SNDHWM, 20)  # replies to one that asks and never reads are dropped, for that one alone
         sock.setsockopt(zmq.RCVHWM, 100)
-        sock.setsockopt(zmq.MAXMSGSIZE, 4096)
-        sock.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
         try:
-            bind(sock, self._endpoint, "[publisher] replay")
+            self._door = bind(sock, self._endpoint, "[publisher] replay", _LISTENERS)
         except SinkError:
             sock.close()
             raise
@@ -57,13 +58,16 @@ class ReplayServer:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
     @property
     def problem(self) -> str | None:
         """A sentence for health."""
         if self._thread is not None and not self._thread.is_alive() and not self._stopping.is_set():
             return f"replay {self._endpoint}: its thread ended unexpectedly; restart the station"
-        return self._problem
+        return self._problem or (self._door.problem if self._door is not None else None)
 
     def remember(self, decision: Decision) -> None:
         """Called in the loop, before the decision is published."""

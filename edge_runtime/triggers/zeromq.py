@@ -1,6 +1,5 @@
 """Triggers over ZeroMQ: a PULL socket that binds, JSON in, one message a part."""
 
-import contextlib
 import datetime
 import logging
 import time
@@ -12,17 +11,20 @@ import msgspec
 import zmq
 
 from edge_runtime.config.files import ZeromqTriggerConfig
-from edge_runtime.errors import TriggerError
+from edge_runtime.errors import SinkError, TriggerError
 from edge_runtime.protocols import TriggerLine
 from edge_runtime.records import Trigger
+from edge_runtime.security.doorkeeper import Door, Quota
+from edge_runtime.sockets import bind
 
 _log = logging.getLogger(__name__)
 _SHOW_PROBLEM_S = 60.0
 _BEGIN_S = 1.0
 """Nobody announces parts so fast that their messages could not be read in it."""
 _MAX_MESSAGE_BYTES = 65_536
-_MAX_READ_BYTES = 16_777_216
-"""Beyond it ZeroMQ closes the connection, and all messages on their way are lost with that one."""
+_SENDERS = Quota(message_bytes=1 << 20, parts=16, rate=250, burst=100)
+"""Who announces more parts than any line makes is cut, not delayed: a trigger that waited would be answered by the picture of another part.
+Longer messages than are understood pass, to be counted as parts that could not be judged."""
 
 
 _Name = Annotated[str, msgspec.Meta(max_length=200)]
@@ -51,6 +53,7 @@ class ZeromqLine(TriggerLine):
         self._seq = first_seq
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
+        self._door: Door | None = None
         self._decoder = msgspec.json.Decoder(_Message)
         self._malformed = 0
         self._malformed_at = 0.0
@@ -61,13 +64,11 @@ class ZeromqLine(TriggerLine):
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PULL)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_READ_BYTES)
         try:
-            self._socket.bind(self._endpoint)
-        except zmq.ZMQError as e:
+            self._door = bind(self._socket, self._endpoint, "[trigger] endpoint", _SENDERS)
+        except SinkError as e:
             self._close()
-            why = zmq.strerror(e.errno) if e.errno else str(e)
-            raise TriggerError(f"trigger socket {self._endpoint}: cannot be bound: {why}. Change trigger.endpoint") from e
+            raise TriggerError(str(e)) from e
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
@@ -79,12 +80,15 @@ class ZeromqLine(TriggerLine):
             self._socket.close()
             self._context.term()
         self._socket = self._context = None
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
     @property
     def problem(self) -> str | None:
         """Set for a minute after a message that could not be read."""
         if not self._malformed or time.monotonic() - self._malformed_at > _SHOW_PROBLEM_S:
-            return None
+            return self._door.problem if self._door is not None else None
         return f"trigger socket {self._endpoint}: {self._malformed} messages could not be read; the last: {self._malformed_why}"
 
     def begin(self) -> None:
@@ -98,8 +102,8 @@ class ZeromqLine(TriggerLine):
     def end(self) -> bool:
         """Nobody connects any more; `wait` still gives what has come."""
         assert self._socket is not None, "enter the trigger line first"
-        with contextlib.suppress(zmq.ZMQError):
-            self._socket.unbind(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        if self._door is not None:
+            self._door.shut_out()
         return True
 
     def wait(self, timeout_s: float) -> Trigger | None:

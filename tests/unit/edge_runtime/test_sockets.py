@@ -10,15 +10,18 @@ import zmq
 from edge_runtime.config.files import PublisherConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.sinks.publisher import Publisher
-from edge_runtime.sockets import bind
+from edge_runtime.sockets import SUBSCRIBERS, bind
 
 
 def test_the_station_s_group_may_connect_to_an_ipc_socket_whatever_the_service_s_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         with zmq.Context() as context, context.socket(zmq.PUB) as publisher:
-            bind(publisher, f"ipc://{tmp_path}/pub", "publisher.endpoint")
+            door = bind(publisher, f"ipc://{tmp_path}/pub", "publisher.endpoint", SUBSCRIBERS)
+            assert door is not None
             assert stat.S_IMODE((tmp_path / "pub").stat().st_mode) == 0o660
+            assert stat.S_IMODE(door.inner.parent.stat().st_mode) == 0o700, "nobody else comes in by the back door"
+        door.close()
     finally:
         os.umask(before)
 

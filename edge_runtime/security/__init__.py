@@ -1,0 +1,1 @@
+"""Who may say what to a station, and how much."""

@@ -1,0 +1,438 @@
+"""The door: a process of its own between peers and a station's ZeroMQ sockets, which cuts whoever sends more than its quota.
+
+libzmq holds subscriptions, and the parts of a message, without limit, in the process and often the thread of whoever owns the socket.
+So peers connect here instead. What they send is read as ZMTP (rfc.zeromq.org/spec/23 and 37), as far as counting needs it, and handed on
+to the station message by message; what the station sends is handed back as it is. Should a peer bring this process down, another takes its
+place: the listening sockets are the station's (doorkeeper.py), and no decision waits for it.
+
+Run as a file, by a bare interpreter: nothing of Lineside is imported here, nor anything beyond the standard library.
+
+Why: deploy/decisions/0040.
+"""
+
+import array
+import collections
+import contextlib
+import json
+import os
+import resource
+import selectors
+import socket
+import sys
+import time
+from dataclasses import dataclass
+
+GREETING = 64
+"""Bytes with which each side begins (ZMTP 3.0)."""
+MORE, LONG, COMMAND = 1, 2, 4
+_HEAD = 1 << 16
+"""Bytes that are read at once."""
+_MOST_COMMAND = 2048
+"""Bytes of a command: of those of a handshake INITIATE, with a peer's metadata, is the longest."""
+_HANDSHAKE_S = 10.0
+"""A peer that has not said a whole message by then, though it connected, is none."""
+_CONNECTS_A_S = 50.0
+_AFTER_CUT_S = 0.2
+"""Nobody connects for so long after somebody was cut: who comes again at once gains nothing by it."""
+_MEMORY = 512 << 20
+_TELL_S = 0.5
+_LAST_WORDS_S = 0.3
+"""How long what the station still sent may take to leave after it has closed."""
+_DEAD_AFTER_MS = 6000
+"""A peer whose cable was pulled is forgotten by then: without heartbeats, which make libzmq abort the process where a queue is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What one peer, or all of a socket, may send."""
+
+    message_bytes: int
+    """Of all parts together."""
+    parts: int = 4
+    rate: float = 100.0
+    """Messages and commands a second."""
+    burst: float = 500.0
+    """So many at once after a pause."""
+    patient: bool = False
+    """True: whoever sends more often is read later, and nothing is lost. False: is cut. For messages that lose their meaning with time."""
+    topics: int = 0
+    """Subscriptions of a peer; 0 where messages are none."""
+    peers: int = 64
+    backlog: int = 1 << 18
+    """Bytes kept for a peer that does not read; libzmq then keeps, and drops, what its own limits say."""
+
+
+class Over(Exception):
+    """A peer sent more than it may, or no ZMTP; the sentence's end says what."""
+
+
+class Talk:
+    """What one peer says: bytes in, whole messages out, nothing else kept. Pure."""
+
+    def __init__(self, quota: Quota) -> None:
+        self._quota = quota
+        self._waiting = bytearray()
+        self._message = bytearray()
+        self._parts = 0
+        self._size = 0
+        self._topics: set[bytes] = set()
+        self._greeting = 0
+        self.said = False
+        """Whether a message or a command came."""
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for the rest of their message."""
+        return len(self._waiting) + len(self._message)
+
+    def feed(self, data: bytes | bytearray) -> list[bytes]:
+        """What of the greeting came, as each side waits for parts of the other's; then each message with all of its parts, or command, as
+        soon as it is whole. Raises Over."""
+        self._waiting += data
+        out: list[bytes] = []
+        if self._greeting < GREETING:
+            begun = bytes(self._waiting[: GREETING - self._greeting])
+            self._check_greeting(begun)
+            self._greeting += len(begun)
+            del self._waiting[: len(begun)]
+            out.append(begun)
+        at = 0
+        while (whole := self._frame(at)) is not None:
+            flags, begin, end = whole
+            self.said = True
+            if flags & COMMAND:
+                self._command(bytes(self._waiting[begin:end]))
+                out.append(bytes(self._waiting[at:end]))
+            else:
+                self._part(flags, begin, end)
+                self._message += self._waiting[at:end]
+                if not flags & MORE:
+                    out.append(bytes(self._message))
+                    self._message.clear()
+                    self._parts = self._size = 0
+            at = end
+        del self._waiting[:at]
+        return out
+
+    def _check_greeting(self, begun: bytes) -> None:
+        for i, byte in enumerate(begun, start=self._greeting):
+            if (i == 0 and byte != 0xFF) or (i == 9 and not byte & 1) or (i == 10 and byte < 3):
+                raise Over("what is no ZMTP 3")
+
+    def _frame(self, at: int) -> tuple[int, int, int] | None:
+        """Flags, begin and end of the payload of the frame that begins there; None until it is whole. Its size is held against the quota
+        before any of it is waited for."""
+        seen = self._waiting
+        if len(seen) - at < 2:
+            return None
+        flags = seen[at]
+        wide = 8 if flags & LONG else 1
+        if flags & ~(MORE | LONG | COMMAND):
+            raise Over("what is no ZMTP 3")
+        begin = at + 1 + wide
+        if len(seen) < begin:
+            return None
+        size = int.from_bytes(seen[at + 1 : begin], "big")
+        what, most, held = ("command", _MOST_COMMAND, 0) if flags & COMMAND else ("message", self._quota.message_bytes, self._size)
+        if held + size > most:
+            raise Over(f"a {what} of more than {most:,} bytes")
+        return (flags, begin, begin + size) if len(seen) >= begin + size else None
+
+    def _part(self, flags: int, begin: int, end: int) -> None:
+        self._parts += 1
+        self._size += end - begin
+        if self._parts > self._quota.parts:
+            raise Over(f"a message of more than {self._quota.parts} parts")
+        if self._quota.topics and self._parts == 1 and not flags & MORE and end > begin and self._waiting[begin] in (0, 1):  # ZMTP 3.0
+            self._subscribe(bool(self._waiting[begin]), bytes(self._waiting[begin + 1 : end]))
+
+    def _command(self, payload: bytes) -> None:
+        name, rest = (payload[1 : 1 + payload[0]], payload[1 + payload[0] :]) if payload else (b"", b"")
+        if self._quota.topics and name in (b"SUBSCRIBE", b"CANCEL"):  # ZMTP 3.1
+            self._subscribe(name == b"SUBSCRIBE", rest)
+
+    def _subscribe(self, on: bool, topic: bytes) -> None:
+        if len(topic) > self._quota.message_bytes:
+            raise Over(f"a subscription of more than {self._quota.message_bytes:,} bytes")
+        (self._topics.add if on else self._topics.discard)(topic)
+        if len(self._topics) > self._quota.topics:
+            raise Over(f"more than {self._quota.topics} subscriptions")
+
+
+class Allowance:
+    """Tokens that come back with time."""
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate, self._burst, self._left, self._at = rate, burst, burst, now
+
+    def take(self, count: int, now: float) -> float:
+        """Take them, also where there are too few; returns the seconds until none is owed."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate) - count
+        self._at = now
+        return max(0.0, -self._left / self._rate)
+
+
+class _Peer:
+    """A connection: what it sends goes up to the station, what the station sends down to it."""
+
+    def __init__(self, door: "_Door", outer: socket.socket, now: float) -> None:
+        self.door, self.outer, self.since = door, outer, now
+        self.inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.talk = Talk(door.quota)
+        self.allowance = Allowance(door.quota.rate, door.quota.burst, now)
+        self.up, self.down = bytearray(), bytearray()
+        self.until = 0.0
+        """Not read before."""
+        self.closing = False
+        """The station has closed: what it sent last still leaves."""
+
+
+class _Door:
+    def __init__(self, number: int, listening: socket.socket, inner: str, quota: Quota, now: float) -> None:
+        self.number, self.listening, self.inner, self.quota = number, listening, inner, quota
+        self.peers: set[_Peer] = set()
+        self.cut: collections.Counter[str] = collections.Counter()
+        self.connects = Allowance(_CONNECTS_A_S, _CONNECTS_A_S, now)
+        self.paused_until = 0.0
+        self.open = True
+
+
+class Doors:
+    """Everything that this process does, in one thread."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ, None)
+        self._doors: dict[int, _Door] = {}
+        self._waiting: set[_Peer | _Door] = set()
+        self._tell_at = 0.0
+        self._changed = False
+        self._orders = b""
+        self._fds: list[int] = []
+
+    def run(self) -> None:
+        """Until the station is gone."""
+        while True:
+            now = time.monotonic()
+            self._wake(now)
+            for key, events in self._selector.select(self._patience(now)):
+                now = time.monotonic()
+                if key.data is None:
+                    if not self._take_order(now):
+                        return self._last_words()
+                elif isinstance(key.data, _Door):
+                    self._accept(key.data, now)
+                elif key.data in key.data.door.peers:  # not cut a moment ago
+                    with self._cutting(key.data):
+                        self._serve(key.data, key.fileobj is key.data.outer, events, now)
+
+    def _patience(self, now: float) -> float:
+        waits = [w.until if isinstance(w, _Peer) else w.paused_until for w in self._waiting]
+        young = [p.since + _HANDSHAKE_S for d in self._doors.values() for p in d.peers if not p.talk.said]
+        tell = [self._tell_at] if self._changed else []
+        return max(0.0, min([*waits, *young, *tell, now + 60.0]) - now)
+
+    def _wake(self, now: float) -> None:
+        for one in [w for w in self._waiting if (w.until if isinstance(w, _Peer) else w.paused_until) <= now]:
+            self._waiting.discard(one)
+            if isinstance(one, _Peer):
+                self._watch(one)
+            elif one.open:
+                self._selector.register(one.listening, selectors.EVENT_READ, one)
+        for door in list(self._doors.values()):
+            for peer in [p for p in door.peers if not p.talk.said and p.since + _HANDSHAKE_S <= now]:
+                self._cut(peer, f"it said nothing for {_HANDSHAKE_S:g} s")
+        if self._changed and now >= self._tell_at:
+            self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        said = {str(d.number): {"cut": dict(d.cut), "peers": len(d.peers)} for d in self._doors.values()}
+        self._changed, self._tell_at = False, now + _TELL_S
+        with contextlib.suppress(OSError):
+            self._control.sendall(json.dumps(said).encode() + b"\n")
+
+    # --- the station's orders ------------------------------------------------------------------------------------
+
+    def _take_order(self, now: float) -> bool:
+        """Orders are lines of JSON; one that opens a door brings its listening socket. False at the end."""
+        data, ancillary, _, _ = self._control.recvmsg(_HEAD, socket.CMSG_SPACE(16 * 4))
+        for level, kind, packed in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds = array.array("i")
+                fds.frombytes(packed[: len(packed) - len(packed) % fds.itemsize])
+                self._fds += fds
+        if not data:
+            return False
+        *lines, self._orders = (self._orders + data).split(b"\n")
+        for line in lines:
+            order = json.loads(line)
+            number = order["door"]
+            if order["do"] == "open":
+                door = _Door(number, socket.socket(fileno=self._fds.pop(0)), order["inner"], Quota(**order["quota"]), now)
+                door.listening.setblocking(False)
+                self._doors[number] = door
+                self._selector.register(door.listening, selectors.EVENT_READ, door)
+            elif (closing := self._doors.get(number)) is not None:
+                self._shut(closing)
+        return True
+
+    def _shut(self, door: _Door) -> None:
+        if door.open:
+            door.open = False
+            if door not in self._waiting:
+                self._selector.unregister(door.listening)
+            self._waiting.discard(door)
+            door.listening.close()
+            self._forget(door)
+
+    def _forget(self, door: _Door) -> None:
+        if not door.open and not door.peers:
+            self._doors.pop(door.number, None)
+
+    def _last_words(self) -> None:
+        until = time.monotonic() + _LAST_WORDS_S
+        for door in list(self._doors.values()):
+            self._shut(door)
+        while (now := time.monotonic()) < until and any(d.peers for d in self._doors.values()):
+            for key, events in self._selector.select(until - now):
+                if key.data is None:
+                    self._selector.unregister(self._control)
+                elif key.data in key.data.door.peers:
+                    with self._cutting(key.data):
+                        self._serve(key.data, key.fileobj is key.data.outer, events, now)
+
+    # --- peers ---------------------------------------------------------------------------------------------------
+
+    def _accept(self, door: _Door, now: float) -> None:
+        try:
+            outer, _ = door.listening.accept()
+        except OSError:  # it went away, or there are no descriptors left: somebody else must go first
+            self._pause(door, now + 0.1)
+            return
+        outer.setblocking(False)
+        peer = _Peer(door, outer, now)
+        owed = door.connects.take(1, now)
+        if owed:
+            self._pause(door, now + owed)
+        if len(door.peers) >= door.quota.peers:
+            # The oldest of those that have said nothing makes room: whoever only holds connections keeps nobody out.
+            mute = min((p for p in door.peers if not p.talk.said), key=lambda p: p.since, default=None)
+            self._count(door, f"more than {door.quota.peers} connections")
+            if mute is None:
+                outer.close()
+                peer.inner.close()
+                return
+            self._drop(mute)
+        if outer.family != socket.AF_UNIX:
+            for level, option, value in (
+                (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+                (socket.SOL_SOCKET, socket.SO_SNDBUF, door.quota.backlog),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3), (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3), (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_AFTER_MS),
+            ):  # fmt: skip
+                outer.setsockopt(level, option, value)
+        peer.inner.setblocking(False)
+        try:
+            peer.inner.connect(door.inner)
+        except OSError:  # the station closes, or has more to accept than it keeps up with
+            outer.close()
+            peer.inner.close()
+            return
+        door.peers.add(peer)
+        self._changed = True
+        self._watch(peer)
+
+    def _pause(self, door: _Door, until: float) -> None:
+        if door not in self._waiting and door.open:
+            self._selector.unregister(door.listening)
+            door.paused_until = until
+            self._waiting.add(door)
+
+    def _serve(self, peer: _Peer, outside: bool, events: int, now: float) -> None:
+        quota = peer.door.quota
+        if events & selectors.EVENT_READ:
+            if outside:
+                data = peer.outer.recv(_HEAD)
+                if not data:
+                    return self._drop(peer)
+                messages = peer.talk.feed(data)
+                peer.up += b"".join(messages)
+                owed = peer.allowance.take(len(messages), now)
+                if owed and not quota.patient:
+                    raise Over(f"more than {quota.rate:g} messages a second")
+                if owed:
+                    peer.until = now + owed
+                    self._waiting.add(peer)
+            else:
+                data = peer.inner.recv(_HEAD)
+                peer.closing = peer.closing or not data
+                peer.down += data
+        for sock, waiting in ((peer.inner, peer.up), (peer.outer, peer.down)):
+            if waiting:
+                with contextlib.suppress(BlockingIOError):
+                    del waiting[: sock.send(waiting)]
+        if peer.closing and not peer.down:
+            return self._drop(peer)
+        self._watch(peer)
+        return None
+
+    def _watch(self, peer: _Peer) -> None:
+        if peer not in peer.door.peers:
+            return
+        patient = peer not in self._waiting and len(peer.up) < _HEAD and not peer.closing
+        wanted = {
+            peer.outer: (selectors.EVENT_READ if patient else 0) | (selectors.EVENT_WRITE if peer.down else 0),
+            peer.inner: (selectors.EVENT_READ if len(peer.down) < peer.door.quota.backlog and not peer.closing else 0)
+            | (selectors.EVENT_WRITE if peer.up else 0),
+        }
+        registered = self._selector.get_map()
+        for sock, events in wanted.items():
+            if not events:
+                if sock in registered:
+                    self._selector.unregister(sock)
+            elif sock not in registered:
+                self._selector.register(sock, events, peer)
+            elif registered[sock].events != events:
+                self._selector.modify(sock, events, peer)
+
+    @contextlib.contextmanager
+    def _cutting(self, peer: _Peer) -> "collections.abc.Iterator[None]":
+        try:
+            yield
+        except Over as e:
+            self._cut(peer, str(e))
+        except OSError:
+            self._drop(peer)
+
+    def _cut(self, peer: _Peer, why: str) -> None:
+        self._count(peer.door, why)
+        self._pause(peer.door, time.monotonic() + _AFTER_CUT_S)
+        self._drop(peer)
+
+    def _count(self, door: _Door, why: str) -> None:
+        door.cut[why] += 1
+        self._changed = True
+
+    def _drop(self, peer: _Peer) -> None:
+        peer.door.peers.discard(peer)
+        self._waiting.discard(peer)
+        self._changed = True
+        registered = self._selector.get_map()
+        for sock in (peer.outer, peer.inner):
+            if sock in registered:
+                self._selector.unregister(sock)
+            sock.close()
+        self._forget(peer.door)
+
+
+def main() -> None:
+    """The control socket's descriptor is the only argument."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    with contextlib.suppress(OSError):
+        os.setsid()  # Ctrl-C is for the station, which closes this last
+    Doors(socket.socket(fileno=int(sys.argv[1]))).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""Strangers at a station's sockets: whatever they send, the loop's thread does not wait, memory does not grow, and nobody honest loses."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import zmq
+
+from edge_runtime.client import DecisionClient
+from edge_runtime.config.files import PublisherConfig, ZeromqTriggerConfig
+from edge_runtime.records import Decision
+from edge_runtime.triggers.zeromq import ZeromqLine
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + bytes(32)
+READY = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
+
+# Puts a decision every 5 ms, as a loop would, until its standard input ends; then says how long the longest took, and what it holds.
+PUBLISHES = """
+import json, resource, sys, threading, time
+from edge_runtime.config.files import PublisherConfig
+from edge_runtime.sinks.publisher import Publisher
+from tests.support.decisions import decision_with
+
+settings = PublisherConfig(endpoint=sys.argv[1], replay=sys.argv[2])
+longest, seq, over = 0.0, 0, threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+with Publisher(settings, "s", None) as publisher:
+    print(json.dumps({"door": publisher._door._keeper._process.pid}), flush=True)
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    while not over.is_set():
+        seq += 1
+        began = time.perf_counter()
+        publisher.put(decision_with(seq=seq))
+        longest = max(longest, time.perf_counter() - began)
+        time.sleep(0.005)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
+    print(json.dumps({"longest_s": longest, "grown_kb": grown, "seq": seq, "problem": publisher.problem}), flush=True)
+"""
+
+
+class Publishing:
+    """A publisher in a process of its own: libzmq may abort it."""
+
+    def __init__(self, endpoints: PublisherConfig) -> None:
+        assert endpoints.replay is not None
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PUBLISHES, endpoints.endpoint, endpoints.replay],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        self.door = json.loads(self.process.stdout.readline())["door"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def end(self) -> dict[str, Any]:
+        said, _ = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0
+        return json.loads(said.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def port_of(endpoint: str) -> tuple[str, int]:
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return host, int(port)
+
+
+@contextlib.contextmanager
+def strangers(attack: Callable[[], None], count: int) -> Iterator[None]:
+    """So many that do it again and again."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                attack()
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    yield
+    over.set()
+    for thread in threads:
+        thread.join(10)
+
+
+def raw(endpoint: str, what: bytes, times: int) -> Callable[[], None]:
+    """Speaks ZMTP by hand, as fast as it may, until it is cut."""
+
+    def attack() -> None:
+        with socket.create_connection(port_of(endpoint), timeout=1) as sock:
+            sock.sendall(GREETING + READY)
+            for _ in range(times):
+                sock.sendall(what)
+
+    return attack
+
+
+def subscribes(endpoint: str) -> Callable[[], None]:
+    """50 MB of small subscriptions."""
+    counter = iter(range(1 << 40))
+
+    def attack() -> None:
+        with socket.create_connection(port_of(endpoint), timeout=1) as sock:
+            sock.sendall(GREETING + READY)
+            for _ in range(200):
+                topics = b"".join(b"\x00\x09\x01%08d" % next(counter) for _ in range(1000))
+                sock.sendall(topics)
+
+    return attack
+
+
+def floods_and_closes(endpoint: str) -> Callable[[], None]:
+    """An ordinary peer that asks without reading and goes: with heartbeats, libzmq aborts the process that it asks."""
+
+    def attack() -> None:
+        with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+            dealer.linger = 0
+            dealer.sndhwm = 0
+            dealer.connect(endpoint)
+            for _ in range(20_000):
+                dealer.send(bytes(64))
+            time.sleep(0.05)
+
+    return attack
+
+
+ATTACKS: dict[str, Callable[[PublisherConfig], Callable[[], None]]] = {
+    "subscriptions without end": lambda e: subscribes(e.endpoint),
+    "a message without end to subscribe": lambda e: raw(e.endpoint, b"\x01\x40" + bytes(64), 10_000_000),
+    "a message without end to ask": lambda e: raw(str(e.replay), b"\x01\x40" + bytes(64), 10_000_000),
+    "questions without end": lambda e: floods_and_closes(str(e.replay)),
+    "no greeting": lambda e: raw(e.endpoint, b"", 0),
+}
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_no_stranger_delays_the_loop_grows_its_memory_or_takes_a_decision_from_a_subscriber(kind: str, endpoints: PublisherConfig) -> None:
+    """Law 4, for observers that nobody asked in. Before: 34 s of standstill, 3 GB, or the end of the process."""
+    seen: list[int] = []
+    with (
+        Publishing(endpoints) as publishing,
+        DecisionClient(endpoints.endpoint, endpoints.replay, after_seq=0) as client,
+        strangers(ATTACKS[kind](endpoints), 3),
+    ):
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            if isinstance(item := client.receive(0.1), Decision):
+                seen.append(item.seq)
+        report = publishing.end()
+    assert seen == list(range(1, len(seen) + 1))
+    assert len(seen) > 20
+    assert report["longest_s"] < 1.0
+    assert report["grown_kb"] < 60_000
+    if kind not in ("no greeting", "questions without end"):
+        assert "connections were cut" in report["problem"]
+
+
+def test_a_door_that_is_killed_is_replaced_and_nobody_loses_a_decision(endpoints: PublisherConfig) -> None:
+    seen: list[object] = []
+    with Publishing(endpoints) as publishing, DecisionClient(endpoints.endpoint, endpoints.replay, after_seq=0, give_up_s=30) as client:
+        while len(seen) < 20:
+            seen.append(client.receive(None))
+        os.kill(publishing.door, signal.SIGKILL)
+        while len(seen) < 200:
+            seen.append(client.receive(None))
+        report = publishing.end()
+    assert [d.seq for d in seen if isinstance(d, Decision)] == list(range(1, 201))
+    assert "ended (-9) and was started again" in report["problem"]
+
+
+def test_a_door_goes_with_its_station(endpoints: PublisherConfig) -> None:
+    with Publishing(endpoints) as publishing:
+        publishing.process.kill()
+    until = time.monotonic() + 10
+    while Path(f"/proc/{publishing.door}").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{publishing.door}").exists()
+
+
+def test_whoever_announces_more_parts_than_any_line_is_cut_and_the_line_s_own_go_on(free_port: int) -> None:
+    """What waited would be answered by the picture of another part, so it is not kept back."""
+    endpoint = f"tcp://127.0.0.1:{free_port}"
+
+    def attack() -> None:
+        with zmq.Context() as context, context.socket(zmq.PUSH) as push:
+            push.linger = 0
+            push.connect(endpoint)
+            for _ in range(5000):
+                push.send(b'{"part_id": "forged"}')
+            time.sleep(0.2)
+
+    came: list[str] = []
+    with ZeromqLine(ZeromqTriggerConfig(endpoint=endpoint), 1) as line, zmq.Context() as context, context.socket(zmq.PUSH) as push:
+        push.linger = 0
+        line.begin()
+        push.connect(endpoint)
+        push.send(b'{"part_id": "honest"}')
+        trigger = line.wait(30)
+        assert trigger is not None
+        with strangers(attack, 2):
+            until = time.monotonic() + 3
+            sent_at = 0.0
+            while time.monotonic() < until:
+                if time.monotonic() - sent_at > 0.1:
+                    sent_at = time.monotonic()
+                    push.send(b'{"part_id": "honest"}')
+                if (trigger := line.wait(0.05)) is not None:
+                    came.append(trigger.part_id)
+        assert came.count("honest") > 10
+        assert came.count("forged") < 5000, "a tenth of what was sent"
+        assert line.problem is not None
+        assert "connections were cut" in line.problem
