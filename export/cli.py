@@ -80,7 +80,7 @@ def build(
         from export.build import build as builder
         from export.build import parity
         from export.build.accept import Asked
-        from training.judging.acceptance import parse_accept
+        from training.judging.asked import parse_accept
         from training.runs import load_run
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] in ("edge_runtime", "training", "export"):

@@ -61,7 +61,8 @@ from training.fitting.remedies import steadied
 from training.fitting.teach import teach
 from training.inspect.choice import AUTO, decide
 from training.inspect.inspect import Summary, inspect_data
-from training.judging.acceptance import Criteria, parse_accept
+from training.judging.acceptance import Criteria
+from training.judging.asked import parse_accept
 from training.methods.table import METHODS
 from training.pictures.augment import parse_augment
 from training.pictures.material import OutlierSource

@@ -24,7 +24,7 @@ from training.calibrate.rules import Rule
 from training.data.dataset import load_dataset
 from training.data.facts import frame_of, load_frame
 from training.fitting.recalibrate import recalibrate
-from training.judging.acceptance import parse_accept
+from training.judging.asked import parse_accept
 from training.judging.evaluate import evaluate_bundle
 from training.runs import load_run
 

@@ -1,60 +1,12 @@
-"""Fit for release or not: what people write is read, and the verdict is that of the counts."""
+"""Fit for release or not: the verdict is that of the counts."""
 
 import numpy as np
 import pytest
 
-from edge_runtime.errors import ConfigError
-from training.judging.acceptance import Criteria, default_criteria, judge_acceptance, parse_accept, rejects_evidence, share
+from training.judging.acceptance import Criteria, default_criteria, judge_acceptance, rejects_evidence, share
 
 GOOD = np.arange(100.0)
 BAD = np.arange(90.0, 190.0)
-
-
-@pytest.mark.parametrize(
-    ("text", "criteria"),
-    [
-        ("misses <= 2 %, rejects <= 1 %", Criteria(0.02, 0.01)),
-        ("rejects<=1%,misses<=2%", Criteria(0.02, 0.01)),
-        ("misses ≤ 2.5 % and rejects ≤ 0.01", Criteria(0.025, 0.01)),
-        ("Misses at most 2,5 percent, Rejects: 1 %", Criteria(0.025, 0.01)),
-        ("misses <= 1,5 %", Criteria(0.015, 1.0)),
-        ("misses<=1,5%,rejects<=0,5%", Criteria(0.015, 0.005)),
-        ("misses 0", Criteria(0.0, 1.0)),
-        ("false rejects < 3 %; false accepts < 0.5 %", Criteria(0.005, 0.03)),
-        ("misses <= 2 %, rejects <= 1 %, confidence 95 %", Criteria(0.02, 0.01, 0.95)),
-        ("misses <= 2 % at 90 % confidence", Criteria(0.02, 1.0, 0.9)),
-        ("missed <= 2 %, confidence 0.9.", Criteria(0.02, 1.0, 0.9)),
-    ],
-)
-def test_what_an_engineer_writes_is_read(text: str, criteria: Criteria) -> None:
-    found = parse_accept(text)
-    assert (found.max_missed, found.max_rejected, found.confidence) == pytest.approx(
-        (criteria.max_missed, criteria.max_rejected, criteria.confidence)
-    )
-    assert parse_accept(found.words) == found, "said back in words that it reads"
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("", "expected misses, rejects or both"),
-        ("confidence 95 %", "expected misses, rejects or both"),
-        ("misses <= 2", "expected a share such as 2 % or 0.02, found 2 without"),
-        ("misses <= 200 %", "at most 100 %"),
-        ("misses <= 2 %, misses <= 3 %", "misses once"),
-        ("losses <= 2 %", "could not read 'losses <= 2 %'"),
-        ("misses <= 2 %, rejects >= 1 %", "could not read ', rejects >= 1 %'"),
-        ("misses <= 2 %, confidence 5 %", "confidence of at least 50 %"),
-        ("misses <= -2 %", "could not read"),
-        ("misses <= 0.5.2 %", "could not read"),
-        ("misses <= nan", "could not read"),
-        ("rejects <= two per cent", "could not read"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused_with_an_example(text: str, why: str) -> None:
-    with pytest.raises(ConfigError, match="accept") as e:
-        parse_accept(text)
-    assert why in str(e.value)
 
 
 def test_the_verdict_is_that_of_the_shares_seen() -> None:
