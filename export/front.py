@@ -143,7 +143,10 @@ def release(
     image_size: ImageSize = AUTO,
     budget_ms: Annotated[
         float | None,
-        typer.Option(**at_least("--budget-ms", 0.01, "milliseconds"), help="Model time that --image-size auto may take, by estimate."),
+        typer.Option(
+            **at_least("--budget-ms", 0.01, "milliseconds"),
+            help="Model time that --image-size auto may take here, as measured.",
+        ),
     ] = None,
     false_reject_rate: FalseRejectRate = None,
     bad: Annotated[Path | None, typer.Option(help="Folder of bad images, beside those of the data.")] = None,
@@ -240,7 +243,7 @@ def make_release(
     _step(say, 2)
     choice = decide(
         dataset, method=request.method.partition("/")[0], preset=lesson.preset, image_size=request.image_size, budget_ms=request.budget_ms,
-        progress=progress,
+        backbone=request.backbone, progress=progress,
     )  # fmt: skip
     for sentence in choice.said:
         say(f"   {sentence}")
