@@ -1,8 +1,7 @@
 """Which precision a bundle gets: INT8, INT8 with the layers that hurt in float, FP32; each only where the one before was refused."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
@@ -87,6 +86,13 @@ def compare(gate: Gate, before: Side, after: Side, band: float, budget: float, d
     return flips, notes
 
 
+def flips_of(gate: Gate, before: Side, after: Side) -> parity.Flips:
+    """Verdicts that differ, whatever the gate says of them."""
+    scored = before.judged.scored
+    severities = [side.judged.scored.scores.score / side.threshold for side in (before, after)]
+    return parity.flips(gate.names_of(scored.samples), scored.is_good, severities[0], severities[1])
+
+
 def set_anew(before: Threshold, after: Threshold) -> Threshold:
     """A threshold of INT8's own, whose sentence says why its promise is another than that which `fit` stated; the same where it is not."""
     was, now = (_share(t.false_reject_upper) for t in (before, after))
@@ -100,15 +106,10 @@ def _share(upper: float | None) -> str | None:
     return None if upper is None else percent(upper, up=True)
 
 
-def race(gate: Gate, built: str, others: Sequence[str], images: Path) -> tuple[dict[str, float], list[str]]:
-    """Milliseconds of the graphs `built` and `others` by name, run in turns; and a sentence where `built` is not plain INT8.
-
-    `others`: FP32 first, then plain INT8 where there is such a graph.
-    """
-    names = list(dict.fromkeys([*others, built]))
-    times = dict(zip(names, gate.race(names, images), strict=True))
+def costs(times: Mapping[str, float], built: str) -> list[str]:
+    """A sentence on milliseconds where the graph `built` is not plain INT8. `times`: by the graph's name, run in turns."""
     if built == "int8" or len(times) < 2:
-        return times, []
+        return []
     words = {"fp32": "FP32", "int8": "INT8 throughout"} | ({} if built == "fp32" else {built: "as built"})
-    costs = ", ".join(f"{words[name]} {ms:.1f} ms" for name, ms in times.items())
-    return times, [f"what that costs here, a picture, the graphs run in turns: {costs}"]
+    told = ", ".join(f"{word} {times[name]:.1f} ms" for name, word in words.items() if name in times)
+    return [f"what that costs here, a picture, the graphs run in turns: {told}"]

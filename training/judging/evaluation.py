@@ -7,7 +7,7 @@ import msgspec
 
 from edge_runtime.model.manifest import Metrics
 from training.data.layout import GOOD
-from training.judging.evaluate import EvaluationReport
+from training.judging.evaluate import EvaluationReport, Scored
 
 
 class KindFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,17 +58,9 @@ class Evaluation(Metrics, frozen=True, kw_only=True):
 
 def evaluation_of(report: EvaluationReport) -> Evaluation:
     """Everything that a report holds, for a program."""
-    m, scored = report.metrics, report.scored
+    m = report.metrics
     assert m.threshold is not None
-    images = []
-    for sample, score in zip(scored.samples, scored.scores.score.tolist(), strict=True):
-        rejected = score > m.threshold
-        images.append(
-            ImageFigures(
-                path=str(sample.path), split=sample.split, label=GOOD if sample.is_good else "bad", kind=sample.kind, score=score,
-                severity=score / m.threshold, verdict="REJECT" if rejected else "ACCEPT", right=rejected != sample.is_good,
-            )
-        )  # fmt: skip
+    images = image_figures(report.scored, m.threshold)
     kinds = [
         KindFigures(
             kind=row.kind, images=row.n, missed=row.n - row.rejected, image_auroc=row.auroc, regions=row.regions, regions_found=row.hits,
@@ -77,6 +69,20 @@ def evaluation_of(report: EvaluationReport) -> Evaluation:
         for row in report.kinds
     ]  # fmt: skip
     return Evaluation(**msgspec.structs.asdict(m), kinds=kinds, images=images, notes=list(report.notes))
+
+
+def image_figures(scored: Scored, threshold: float) -> list[ImageFigures]:
+    """A row an image: a part is rejected when its score is larger than `threshold`."""
+    images = []
+    for sample, score in zip(scored.samples, scored.scores.score.tolist(), strict=True):
+        rejected = score > threshold
+        images.append(
+            ImageFigures(
+                path=str(sample.path), split=sample.split, label=GOOD if sample.is_good else "bad", kind=sample.kind, score=score,
+                severity=score / threshold, verdict="REJECT" if rejected else "ACCEPT", right=rejected != sample.is_good,
+            )
+        )  # fmt: skip
+    return images
 
 
 def as_csv(found: Evaluation) -> str:
