@@ -204,7 +204,7 @@ class _Export:
         told, size = self._tell(final), package.size_bytes(self.pack)
         report = BuildReport(
             out, bundle_id, size, metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
-            len(judged.scored.samples), self.gate.judged_on, envelope, time.monotonic() - began,
+            len(judged.compared.samples), self.gate.judged_on, envelope, time.monotonic() - began,
             (*self.notes, *self._notes(metrics, envelope)),
             told, acceptance, trials,
         )  # fmt: skip

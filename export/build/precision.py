@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
 
 from edge_runtime.errors import CalibrationError, ExportError
 from edge_runtime.model.manifest import Metrics, Threshold
@@ -74,12 +77,11 @@ def compare(gate: Gate, before: Side, after: Side, band: float, budget: float, d
     """
     chance: Callable[[str], float] = (lambda key: 0.0) if doubted else gate.chance(before.judged, after.judged)
     what = f"{WHAT} on {gate.judged_on}"
-    notes = parity.check_metrics(what, before.metrics, after.metrics, budget, chance)
-    scored = before.judged.scored
-    severities = [side.judged.scored.scores.score / side.threshold for side in (before, after)]
+    notes = []
+    for part in (_order, _pixels):
+        notes += parity.check_metrics(what, part(before), part(after), budget, chance)
     widened = noise.widen(band, max(before.error, after.error))
-    names = gate.names_of(scored.samples)
-    flips = parity.check_verdicts(what, names, scored.is_good, severities[0], severities[1], band, widened)
+    flips = parity.check_verdicts(what, *_verdicts(gate, before, after), band, widened)
     if flips.gains:
         some = "1 part that FP32 judges wrong is" if len(flips.gains) == 1 else f"{len(flips.gains)} parts that FP32 judges wrong are"
         notes.append(f"{some} judged right in INT8: {flips.gains[0]}")
@@ -88,9 +90,28 @@ def compare(gate: Gate, before: Side, after: Side, band: float, budget: float, d
 
 def flips_of(gate: Gate, before: Side, after: Side) -> parity.Flips:
     """Verdicts that differ, whatever the gate says of them."""
-    scored = before.judged.scored
-    severities = [side.judged.scored.scores.score / side.threshold for side in (before, after)]
-    return parity.flips(gate.names_of(scored.samples), scored.is_good, severities[0], severities[1])
+    return parity.flips(*_verdicts(gate, before, after))
+
+
+def _verdicts(gate: Gate, before: Side, after: Side) -> tuple[list[str], npt.NDArray[np.bool_], parity.Severities, parity.Severities]:
+    """Names, which are good, and severities before and after, of all that are compared."""
+    compared = before.judged.compared
+    severities = [side.judged.compared.score / side.threshold for side in (before, after)]
+    return gate.names_of(compared.samples), compared.is_good, severities[0], severities[1]
+
+
+def _order(side: Side) -> Metrics:
+    """How well all that are compared are told apart; None where there are no good or no bad ones."""
+    good, score = side.judged.compared.is_good, side.judged.compared.score
+    both = good.any() and not good.all()
+    n_good = int(good.sum())
+    return Metrics(image_auroc=float(roc_auc_score(~good, score)) if both else None, n_good=n_good, n_bad=len(good) - n_good)
+
+
+def _pixels(side: Side) -> Metrics:
+    """Of the pictures whose maps count."""
+    m = side.metrics
+    return Metrics(pixel_auroc=m.pixel_auroc, aupro=m.aupro, n_good=m.n_good, n_bad=m.n_bad)
 
 
 def set_anew(before: Threshold, after: Threshold) -> Threshold:

@@ -33,11 +33,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     threshold_error: float | None
     """Relative standard error of the threshold."""
     metrics: Metrics | None
-    """Of `images` at that threshold."""
+    """At that threshold, of the test split; where there is none, of all `images`."""
     missed: int | None
-    """Bad images that it accepts."""
+    """Bad images of those that `metrics` counts which it accepts."""
     rejected: int | None
-    """Good images that it rejects."""
+    """Likewise good ones that it rejects."""
     gains: list[Flip] | None
     """Images that FP32 judges wrong and it judges right, by severity before and after; None for FP32."""
     losses: list[Flip] | None
@@ -45,7 +45,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: float | None
     """Median, of one picture (a tile, where an image is cut into several), all graphs run in turns here."""
     images: list[ImageFigures]
-    """A row an image that was judged by it."""
+    """A row an image by which it was compared with FP32; those of split "train" were taught and have their held-out scores."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +83,7 @@ class Tried:
     def trial(self, times: Mapping[str, float], chosen: Built | None) -> Trial:
         """`times`: milliseconds by the name of the graph's file; `chosen`: what was taken."""
         built, m = self.built, self.metrics
+        compared = None if built is None else built.judged.compared
         missed, rejected = (None if m is None else _count(rate, n) for rate, n in _rates(m))
         return Trial(
             precision=self.precision, floats=self.floats, refused=self.refused,
@@ -90,7 +91,7 @@ class Tried:
             threshold=built and built.threshold, threshold_error=built and built.uncertain, metrics=m, missed=missed, rejected=rejected,
             gains=None if self.flips is None else list(self.flips.gains), losses=None if self.flips is None else list(self.flips.losses),
             latency_ms=None if built is None else times.get(built.ir.stem),
-            images=[] if built is None else image_figures(built.judged.scored, built.threshold.value),
+            images=[] if built is None or compared is None else image_figures(compared.samples, compared.score, built.threshold.value),
         )  # fmt: skip
 
 

@@ -59,16 +59,17 @@ def default_criteria(stated_rate: float | None, basis: Basis = "real") -> Criter
     return Criteria(MAX_MISSED_PAINTED if basis == "painted" else MAX_MISSED, max(MAX_REJECTED, 2 * (stated_rate or 0.0)))
 
 
-def rejects_evidence(test: Array, held_out: Array, limit: float) -> tuple[Array, str]:
+def rejects_evidence(test: Array, held_out: Array, limit: float, threshold: float) -> tuple[Array, str]:
     """Scores of good parts that false rejects are judged on, and what they are.
 
-    The test split's where one part more or less would not decide (1 / limit of them); else with the held-out ones of the training images,
-    by which the threshold was set.
+    All that are known, so that the same images count however they are laid out: the test split's, and the held-out ones of the training
+    images, by which the threshold was set. Where so many of the test split's are rejected that one fewer would still be too many, they
+    stand alone: they may be of another day than what was taught, and what was taught must not hide that.
     """
-    if len(test) * limit >= 1 or not len(held_out):
-        return test, "of the test split"
     if not len(test):
         return held_out, "held out of the training images"
+    if int((test > threshold).sum()) - 1 > limit * len(test) or not len(held_out):
+        return test, "of the test split"
     return np.concatenate([test, held_out]), f"{len(test)} of the test split, {len(held_out)} held out"
 
 

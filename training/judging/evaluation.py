@@ -2,12 +2,15 @@
 
 import csv
 import io
+from collections.abc import Sequence
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from edge_runtime.model.manifest import Metrics
-from training.data.layout import GOOD
-from training.judging.evaluate import EvaluationReport, Scored
+from training.data.layout import GOOD, Sample
+from training.judging.evaluate import EvaluationReport
 
 
 class KindFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +63,7 @@ def evaluation_of(report: EvaluationReport) -> Evaluation:
     """Everything that a report holds, for a program."""
     m = report.metrics
     assert m.threshold is not None
-    images = image_figures(report.scored, m.threshold)
+    images = image_figures(report.scored.samples, report.scored.scores.score, m.threshold)
     kinds = [
         KindFigures(
             kind=row.kind, images=row.n, missed=row.n - row.rejected, image_auroc=row.auroc, regions=row.regions, regions_found=row.hits,
@@ -71,10 +74,10 @@ def evaluation_of(report: EvaluationReport) -> Evaluation:
     return Evaluation(**msgspec.structs.asdict(m), kinds=kinds, images=images, notes=list(report.notes))
 
 
-def image_figures(scored: Scored, threshold: float) -> list[ImageFigures]:
-    """A row an image: a part is rejected when its score is larger than `threshold`."""
+def image_figures(samples: Sequence[Sample], scores: npt.NDArray[np.float64], threshold: float) -> list[ImageFigures]:
+    """A row an image, of (N,) scores: a part is rejected when its score is larger than `threshold`."""
     images = []
-    for sample, score in zip(scored.samples, scored.scores.score.tolist(), strict=True):
+    for sample, score in zip(samples, scores.tolist(), strict=True):
         rejected = score > threshold
         images.append(
             ImageFigures(

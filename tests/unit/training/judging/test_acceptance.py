@@ -51,13 +51,25 @@ def test_bad_parts_that_set_the_threshold_may_be_judged_as_if_each_had_been_left
 
 
 def test_few_test_parts_do_not_decide_alone_about_false_rejects() -> None:
-    """One of twenty is 5 %, and says nothing of a limit of 2 %."""
-    test, held = np.full(20, 1.0), np.full(200, 2.0)
-    scores, what = rejects_evidence(test, held, 0.02)
+    """One of twenty is 5 %, and says nothing of a limit of 2 %; two of twenty would be too many without the one, too."""
+    held = np.full(200, 2.0)
+    test = np.r_[np.full(19, 1.0), 9.0]
+    scores, what = rejects_evidence(test, held, 0.02, 5.0)
     assert len(scores) == 220
     assert what == "20 of the test split, 200 held out"
-    assert rejects_evidence(np.full(50, 1.0), held, 0.02)[1] == "of the test split"
-    assert rejects_evidence(np.empty(0), held, 0.02)[1] == "held out of the training images"
+    scores, what = rejects_evidence(np.r_[test[1:], 9.0], held, 0.02, 5.0)
+    assert (len(scores), what) == (20, "of the test split")
+    assert rejects_evidence(np.empty(0), held, 0.02, 5.0)[1] == "held out of the training images"
+    assert rejects_evidence(test, np.empty(0), 0.02, 5.0)[1] == "of the test split"
+
+
+def test_the_same_images_count_however_many_of_them_were_held_back_to_test_with() -> None:
+    """36 or 50 good ones for the test, the others to be taught: 160 count, and the verdict is one."""
+    good = np.r_[9.0, np.full(158, 1.0), 9.0]
+    for n in (36, 49, 50, 51, 80):
+        scores, _ = rejects_evidence(good[-n:], good[:-n], 0.02, 5.0)
+        verdict = judge_acceptance(Criteria(1.0, 0.02), scores, BAD, 5.0, "real")
+        assert (verdict.state, verdict.rejected, verdict.n_good) == ("passed", 2, 160), n
 
 
 def test_by_default_one_in_twenty_bad_and_twice_the_stated_rate_of_good_parts_may_go_wrong() -> None:
