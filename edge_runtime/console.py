@@ -130,10 +130,8 @@ def refuse_decimal_commas(arguments: Sequence[str]) -> None:
             return
         if option in _PAIRS and _COMMA.fullmatch(value):
             raise ConfigError(f"{option}: expected two numbers with an x between them, found {value}; write {value.replace(',', 'x')}")
-        if option == "--accept" and (comma := _COMMA.search(value)):
-            point = value.replace(comma[0], comma[0].replace(",", "."))
-            raise ConfigError(f"{option}: expected numbers with a point, found {comma[0]} with a decimal comma; write {point!r}")
-        found = _DECIMAL_COMMA.fullmatch(value) if equals and option.startswith("-") else None
+        # The words of --accept are read as a whole, commas and all (training/judging/asked.py).
+        found = _DECIMAL_COMMA.fullmatch(value) if equals and option.startswith("-") and option != "--accept" else None
         if found is not None:
             whole = value.replace(found["number"], found["number"].replace(",", "."))
             raise ConfigError(f"{option}: expected a number with a point, found {value} with a decimal comma; write {whole}")

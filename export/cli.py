@@ -3,17 +3,19 @@
 `verify` needs only what a device has; torch and NNCF are imported by `build` alone.
 """
 
+import sys
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from edge_runtime.console import run_app
-from edge_runtime.errors import BundleError, ExportError, MissingExtra
+from edge_runtime.errors import BundleError, CalibrationError, ExportError, MissingExtra
 from edge_runtime.model.manifest import Metrics
 from edge_runtime.model.signature import load_keys, open_released
 from edge_runtime.station.wander import brittle, narrow, reach
@@ -24,6 +26,7 @@ from training.commands.options import number
 
 if TYPE_CHECKING:
     from export.build.build import BuildReport
+    from export.build.trial import Outcome
 
 app = typer.Typer(
     name="lineside-export", help="Turn a taught detector into a bundle for the device.", no_args_is_help=True, add_completion=False
@@ -70,16 +73,23 @@ def build(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a bundle that is there already; build one that does not meet --accept, marked so.")
     ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="One JSON object on stdout, nothing else: every precision tried, a row an image, also where it is refused."
+        ),
+    ] = False,
 ) -> None:
     """Convert, quantize, refit, compare with the detector, judge whether it is fit for release, and pack a bundle.
 
-    Exit code 86 when it misses or rejects more than is asked for.
+    Exit code 86 when it misses or rejects more than is asked for, 81 when the named precision judges otherwise than what was taught.
     """
     try:
         from export.build import build as builder
         from export.build import parity
         from export.build.accept import Asked
-        from training.judging.acceptance import parse_accept
+        from export.build.trial import Trial, outcome_of
+        from training.judging.asked import parse_accept
         from training.runs import load_run
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] in ("edge_runtime", "training", "export"):
@@ -100,9 +110,25 @@ def build(
         envelope=envelope,
     )
     console = Console(highlight=False, soft_wrap=True)
-    with bars() as progress:
-        report = builder.build(taught, out, data, options, progress, say=say, refused=lambda pack, found: show_report(found, console))
-    show_report(report, console)
+    tried: list[Trial] = []
+    refused: list[BuildReport] = []
+
+    def show_refused(pack: Path, found: "BuildReport") -> None:
+        refused.append(found)
+        if not as_json:
+            show_report(found, console)
+
+    try:
+        with bars() as progress:
+            report = builder.build(taught, out, data, options, progress, say=say, refused=show_refused, tried=tried.extend)
+    except (BundleError, CalibrationError, ExportError) as e:
+        if as_json:
+            _print_json(outcome_of(out, tried, refused[0] if refused else None, e))
+        raise
+    if as_json:
+        _print_json(outcome_of(out, tried, report))
+    else:
+        show_report(report, console)
 
 
 @app.command()
@@ -233,6 +259,11 @@ def show_report(report: "BuildReport", console: Console) -> None:
             console.print(Text(f"  {sentence}", "bold yellow"))
     for note in report.notes:
         console.print(f"  note: {note}")
+
+
+def _print_json(outcome: "Outcome") -> None:
+    sys.stdout.write(msgspec.json.encode(outcome).decode() + "\n")
+    sys.stdout.flush()
 
 
 def _figures(metrics: Metrics) -> str:

@@ -61,7 +61,8 @@ from training.fitting.remedies import steadied
 from training.fitting.teach import teach
 from training.inspect.choice import AUTO, decide
 from training.inspect.inspect import Summary, inspect_data
-from training.judging.acceptance import Criteria, parse_accept
+from training.judging.acceptance import Criteria
+from training.judging.asked import parse_accept
 from training.methods.table import METHODS
 from training.pictures.augment import parse_augment
 from training.pictures.material import OutlierSource
@@ -142,7 +143,10 @@ def release(
     image_size: ImageSize = AUTO,
     budget_ms: Annotated[
         float | None,
-        typer.Option(**at_least("--budget-ms", 0.01, "milliseconds"), help="Model time that --image-size auto may take, by estimate."),
+        typer.Option(
+            **at_least("--budget-ms", 0.01, "milliseconds"),
+            help="Model time that --image-size auto may take here, as measured.",
+        ),
     ] = None,
     false_reject_rate: FalseRejectRate = None,
     bad: Annotated[Path | None, typer.Option(help="Folder of bad images, beside those of the data.")] = None,
@@ -233,13 +237,13 @@ def make_release(
     names = () if request.leave_out is None else read_names(request.leave_out, dataset)
     dataset = dataset.leave_out(names)
     refuse_none_left(dataset)
-    refuse_alike(dataset.sha256)
+    refuse_alike(len(dataset.train) + len(dataset.copies), len(dataset.copies))
     outlier_source(lesson, sum(s.split == "train" for s in dataset.bad))
 
     _step(say, 2)
     choice = decide(
         dataset, method=request.method.partition("/")[0], preset=lesson.preset, image_size=request.image_size, budget_ms=request.budget_ms,
-        progress=progress,
+        backbone=request.backbone, progress=progress,
     )  # fmt: skip
     for sentence in choice.said:
         say(f"   {sentence}")

@@ -58,7 +58,7 @@ def accept(
     """
     bad, basis, remark, missed = _bad(rule, judged, held_out, painted, apart)
     criteria = asked.criteria or default_criteria(threshold.false_reject_rate, basis)
-    good, of_good = rejects_evidence(judged.scores_of("test", True).score, held_out.score, criteria.max_rejected)
+    good, of_good = rejects_evidence(judged.scores_of("test", True).score, held_out.score, criteria.max_rejected, threshold.value)
     if rule.from_test_split:
         remark = "the threshold was set on the test split, so these figures flatter"
     found = judge_acceptance(criteria, good, bad, threshold.value, basis, of_good=of_good, remark=remark, missed=missed)

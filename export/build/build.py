@@ -3,13 +3,14 @@
 Why: deploy/decisions/0005.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,35 +18,35 @@ from typing import Any
 import cv2
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import openvino as ov
 import timm
 import torch
 
 import edge_runtime
-from edge_runtime.errors import ExportError, GoldenMismatch
-from edge_runtime.model.manifest import SCHEMA, Acceptance, DisplayScale, Envelope, Golden, Manifest, Metrics, OutputSpec, Threshold
+from edge_runtime.errors import CalibrationError, ExportError, GoldenMismatch
+from edge_runtime.model.manifest import SCHEMA, Acceptance, Envelope, Golden, Manifest, Metrics, OutputSpec, Threshold
 from export import package
 from export.build import convert, floats, noise, parity, precision
 from export.build.accept import PAINTED, PAINTED_SEED, Asked, accept, is_refused, refusal, wants_painted
 from export.build.envelope import BUDGET_S, envelope_of
 from export.build.gate import Gate, Judged
+from export.build.int8 import Built, Int8Maker, Parts
 from export.build.model_info import write_model_info
+from export.build.trial import Trial, Tried
 from export.build.workshop import Workshop, openvino_backbone
 from export.child import golden_in_child, run_in_child
-from training.calibrate.rules import OF_GOOD, Scores, apply_rule
+from training.calibrate.rules import OF_GOOD
 from training.core.backbones import Backbone
-from training.core.base import Features, Head, LevelShape, Progress, silent
+from training.core.base import Progress, silent
 from training.core.places import move_into_place
 from training.data.dataset import Dataset
 from training.data.facts import load_frame
 from training.fitting.estimate import TORCH, about, build_seconds, pace_of
-from training.fitting.heads import LearningOptions, Painted, fit_held_out, torch_backbone_fn
+from training.fitting.heads import torch_backbone_fn
 from training.fitting.recalibrate import open_data, painted_scores
 from training.judging.drift import drift_limits
 from training.judging.evaluate import measure
 from training.judging.telling import Told, tell
-from training.pictures.material import painted_pictures
 from training.runs import IGNORE, Detector, Run, RunInfo
 
 ONNX_CHECKED = 16
@@ -101,32 +102,13 @@ class BuildReport:
     told: Told | None = None
     """What the threshold does to bad parts, where some are known."""
     acceptance: Acceptance | None = None
+    tried: tuple[Trial, ...] = ()
+    """Every precision that was tried, in that order."""
 
     @property
     def precision(self) -> str:
         """Of what ships."""
         return "int8" if "int8" in self.latency_ms else "fp32"
-
-
-@dataclass(frozen=True, slots=True)
-class _Built:
-    """An IR ready to be packed."""
-
-    ir: Path
-    judged: Judged
-    threshold: Threshold
-    display: DisplayScale
-    held_out: Scores
-    """Of good parts."""
-    painted: Scores | None = None
-    """Of painted defects, where there are no bad parts to judge by."""
-    precision: str = "fp32"
-    uncertain: float = 0.0
-    """Relative standard error of the threshold."""
-    floats: str | None = None
-    """Which convolutions of an INT8 backbone stayed float."""
-    flips: parity.Flips | None = None
-    """Against FP32."""
 
 
 def build(
@@ -139,6 +121,7 @@ def build(
     dataset: Dataset | None = None,
     say: Callable[[str], None] = lambda text: None,
     refused: Callable[[Path, BuildReport], None] = lambda pack, report: None,
+    tried: Callable[[tuple[Trial, ...]], None] = lambda trials: None,
 ) -> BuildReport:
     """Export `run` to a bundle at `out`. Nothing is at `out` unless everything passed.
 
@@ -152,6 +135,7 @@ def build(
         dataset: the images of the run, where they are at hand already; `data` does not count then.
         say: gets a sentence on how long it will take here.
         refused: gets what is not fit for release before that is raised: packed in a place that will be gone, and what it came to.
+        tried: gets every precision that was tried, once one is chosen or all are refused, before any refusal is raised.
 
     Raises:
         ConfigError: `out` is taken.
@@ -162,15 +146,15 @@ def build(
     package.check_out(out, options.zipped, options.force)
     dataset = open_data(run, data, progress) if dataset is None else dataset.leave_out(run.info.left_out)
     with package.workplace(out) as place:
-        return _Export(run, dataset, options, place, progress, workshop or Workshop(), say).build(out, began, refused)
+        return _Export(run, dataset, options, place, progress, workshop or Workshop(), say, tried).build(out, began, refused)
 
 
 class _Export:
     """Holds what all stages share."""
 
     def __init__(self, run: Run, dataset: Dataset, options: BuildOptions, place: Path, progress: Progress, workshop: Workshop,
-                 say: Callable[[str], None]) -> None:  # fmt: skip
-        self.workshop, self.say = workshop, say
+                 say: Callable[[str], None], told: Callable[[tuple[Trial, ...]], None]) -> None:  # fmt: skip
+        self.workshop, self.say, self.told = workshop, say, told
         self.run, self.dataset, self.options, self.progress = run, dataset, options, progress
         self.work, self.pack = place / "work", place / "bundle"
         self.work.mkdir()
@@ -178,6 +162,7 @@ class _Export:
         self.gate = Gate(run, dataset, self.work, progress)
         self.paints = PAINTED if options.accept is not None and wants_painted(dataset) else 0
         self.notes: list[str] = []
+        self.tried: list[Tried] = []
 
     def build(self, out: Path, began: float, refused: Callable[[Path, BuildReport], None]) -> BuildReport:
         info, options = self.run.info, self.options
@@ -187,31 +172,41 @@ class _Export:
         shapes = detector.backbone.level_shapes(info.input.height, info.input.width)
         self.progress("converting", 0, 1)
         trunk = convert.convert_trunk(detector.backbone, info.input.height, info.input.width)
+        parts = Parts(trunk, detector.head, shapes)
         fp32 = self.gate.run_ir("fp32", convert.stitch(trunk.joined(), convert.convert_head(detector.head, shapes)), images)
         judged = self.gate.judge(fp32.outputs["score"], fp32.outputs["map"][:, 0], self.run.held_out.scores, fp32.latency_ms)
         metrics = {"fp32": measure(judged.scored, info.threshold.value)}
-        difference, taught = self._against_torch(detector, images, judged)
-        metrics = {**({} if taught is None else {"torch": taught}), **metrics}
         error = noise.threshold_error(info.rule, self.run.held_out.scores, None) if info.rule.kind in OF_GOOD else 0.0
-        exact = _Built(self.work / "fp32.xml", judged, info.threshold, info.display, self.run.held_out.scores, uncertain=error)
-        final = exact if options.precision == "fp32" else self._quantized(trunk, detector.head, shapes, images, exact, metrics)
+        exact = Built(self.work / "fp32.xml", judged, info.threshold, info.display, self.run.held_out.scores, uncertain=error)
+        first = Tried("fp32", built=exact, metrics=metrics["fp32"])
+        try:
+            difference, taught = self._against_torch(detector, images, judged)
+            self.tried.append(first)
+            metrics = {**({} if taught is None else {"torch": taught}), **metrics}
+            final = exact if options.precision == "fp32" else self._quantized(parts, images, exact, metrics)
+        except (ExportError, CalibrationError) as e:
+            if not self.tried:
+                self.tried.append(dataclasses.replace(first, refused=str(e)))
+            self.told(self._trials(images))
+            raise
         acceptance = self._accept(final)
         if options.onnx and not is_refused(acceptance):
             self._onnx(detector, images)
-        graphs = ["fp32", *(["int8"] if (self.work / "int8.xml").exists() else [])]
         self.progress("measuring milliseconds", 0, 1)
-        times, notes = precision.race(self.gate, final.ir.stem, graphs, images)
+        times = self._race(images)
         latency = {"fp32": times["fp32"], final.precision: times[final.ir.stem]}
-        self.notes += notes
+        trials = tuple(t.trial(times, final) for t in self.tried)
+        self.told(trials)
+        self.notes += precision.costs(times, final.ir.stem)
         envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold, info.seed) if options.envelope else None
         self.progress("packing, and trying the golden samples", 0, 1)
         bundle_id = self._pack(final, metrics, acceptance, envelope)
         told, size = self._tell(final), package.size_bytes(self.pack)
         report = BuildReport(
             out, bundle_id, size, metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
-            len(judged.scored.samples), self.gate.judged_on, envelope, time.monotonic() - began,
+            len(judged.compared.samples), self.gate.judged_on, envelope, time.monotonic() - began,
             (*self.notes, *self._notes(metrics, envelope)),
-            told, acceptance,
+            told, acceptance, trials,
         )  # fmt: skip
         if acceptance is not None and is_refused(acceptance):
             refused(self.pack, report)
@@ -231,7 +226,7 @@ class _Export:
         found = build_seconds(f"{info.method}/{info.preset}", n, n * views * (1 + copies), gate, few, views, pace, int8)
         return found + (BUDGET_S if self.options.envelope else 0.0)
 
-    def _accept(self, built: _Built) -> Acceptance | None:
+    def _accept(self, built: Built) -> Acceptance | None:
         if self.options.accept is None:
             return None
         painted = built.painted
@@ -244,7 +239,7 @@ class _Export:
             painted = painted_scores(self.run, detector, self.dataset, self.gate.prepare, self.paints, self.progress, seed, run)
         return accept(self.options.accept, self.run.info.rule, built.threshold, built.judged, built.held_out, painted, self.run.info.apart)
 
-    def _tell(self, built: _Built) -> Told | None:
+    def _tell(self, built: Built) -> Told | None:
         scored = built.judged.scored
         what = f"{built.precision.upper()}, {'test split' if self.dataset.test else 'held-out good and the bad images'}"
         return tell(scored.samples, scored.scores.score, built.threshold.value, built.threshold.false_reject_rate, what=what)
@@ -262,9 +257,7 @@ class _Export:
             return difference, None
         return difference, measure(self.gate.judge(scores, maps, self.run.held_out.scores, 0.0).scored, info.threshold.value)
 
-    def _quantized(
-        self, trunk: convert.TrunkGraph, head: Head, shapes: list[LevelShape], images: Path, exact: _Built, metrics: dict[str, Metrics]
-    ) -> _Built:
+    def _quantized(self, parts: Parts, images: Path, exact: Built, metrics: dict[str, Metrics]) -> Built:
         """INT8 where it passes; where `auto` was asked for, else INT8 in part, else FP32. Raises ExportError."""
         options, lossy = self.options, precision.known_to_lose(self.run.info)
         auto = options.precision == "auto"
@@ -272,22 +265,34 @@ class _Export:
             self.notes.append(f"built in FP32: {lossy}, and without bad pictures nobody could tell how much")
             return exact
         before = precision.Side(exact.judged, exact.threshold.value, exact.uncertain, metrics["fp32"])
+        maker = Int8Maker(self.run, self.gate, self.workshop, parts, self.paints)
 
-        def attempt(model: ov.Model, name: str, layers: str | None = None) -> _Built:
-            built = self._int8(model, trunk, head, shapes, images, name)
-            found = measure(built.judged.scored, built.threshold.value)
-            after = precision.Side(built.judged, built.threshold.value, built.uncertain, found)
-            flips, notes = precision.compare(self.gate, before, after, options.band, options.budget, auto and lossy is not None)
+        def attempt(quantize: Callable[[], ov.Model], name: str, layers: str | None = None) -> Built:
+            row = Tried("mixed" if layers else "int8", layers)
+            try:
+                built = dataclasses.replace(maker.make(quantize(), images, name), floats=layers)
+                found = measure(built.judged.scored, built.threshold.value)
+                after = precision.Side(built.judged, built.threshold.value, built.uncertain, found)
+                row = dataclasses.replace(row, built=built, metrics=found, flips=precision.flips_of(self.gate, before, after))
+                flips, notes = precision.compare(self.gate, before, after, options.band, options.budget, auto and lossy is not None)
+            except (ExportError, CalibrationError) as e:
+                self.tried.append(dataclasses.replace(row, refused=str(e)))
+                raise
+            self.tried.append(row)
             self.notes += notes
             metrics["int8"] = found
-            return dataclasses.replace(built, flips=flips, floats=layers)
+            return dataclasses.replace(built, flips=flips)
 
-        def attempts() -> Iterator[precision.Attempt[_Built]]:
-            quantized = self._quantize(trunk)
-            yield precision.Attempt("INT8", partial(attempt, quantized, "int8"))
-            for n, some in enumerate(floats.candidates(trunk.joined(), quantized, self._taught(trunk), self.work), 1):
-                model = self._quantize(trunk, some.names)
-                yield precision.Attempt(f"INT8 with {some.label} in float", partial(attempt, model, f"int8_{n}", some.label))
+        def attempts() -> Iterator[precision.Attempt[Built]]:
+            try:
+                quantized = maker.quantize()
+            except ExportError as e:
+                self.tried.append(Tried("int8", refused=str(e)))
+                raise
+            yield precision.Attempt("INT8", partial(attempt, lambda: quantized, "int8"))
+            for n, some in enumerate(floats.candidates(parts.trunk.joined(), quantized, maker.taught(), self.work), 1):
+                layers = partial(maker.quantize, some.names)
+                yield precision.Attempt(f"INT8 with {some.label} in float", partial(attempt, layers, f"int8_{n}", some.label))
 
         if not auto:
             return next(attempts()).run()
@@ -295,64 +300,17 @@ class _Export:
         self.notes += notes
         return final
 
-    def _taught(self, trunk: convert.TrunkGraph) -> Path:
-        info = self.run.info
-        return self.gate.write_inputs("taught", self.dataset.train, None if trunk.compare else info.augment, info.seed)
+    def _race(self, images: Path) -> dict[str, float]:
+        """Milliseconds of every graph that was tried and ran, by its name. Raises ExportError."""
+        names = [t.built.ir.stem for t in self.tried if t.built is not None]
+        return dict(zip(names, self.gate.race(names, images), strict=True))
 
-    def _quantize(self, trunk: convert.TrunkGraph, layers: Sequence[str] = ()) -> ov.Model:
-        """`layers`: convolutions that stay float."""
-        return self.workshop.quantize(trunk, self.run.info, self._taught(trunk), self.progress, layers)
-
-    def _int8(
-        self, quantized: ov.Model, trunk: convert.TrunkGraph, head: Head, level_shapes: list[LevelShape], images: Path, name: str
-    ) -> _Built:
-        """Extract with the very graph that ships, refit, stitch, recalibrate. `name`: of the graph in the gate's folder."""
-        info, dataset = self.run.info, self.dataset
-        taught = self._taught(trunk)
-        # A network has learnt from most images; its head is fitted on the others.
-        good = self.gate.held if trunk.compare else dataset.train
-        levels = self._levels(f"{name}_backbone", quantized, self.gate.write_inputs("held", good) if trunk.compare else taught)
-        prepare = self.gate.prepare
-        features = Features.of(levels, prepare.views, len(levels[0]) // (len(good) * prepare.views) - 1)
-        fitted = fit_held_out(
-            info.method, info.params, level_shapes, features, prepare, info.seed, folds=info.folds,
-            course=LearningOptions(learnt=head, known=self.run.held_out.scores),
-            painted=self._painted(quantized, info.rule.synthetic, name) if info.rule.synthetic or self.paints else None,
-            progress=self.progress,
-        )  # fmt: skip
-        held_out = fitted.held_out
-        shutil.rmtree(self.work / f"{name}_backbone", ignore_errors=True)  # where another precision is tried, the disk need not hold both
-        found = self.gate.run_ir(name, convert.stitch(quantized, convert.convert_head(fitted.head, level_shapes)), images)
-        score, score_map = found.outputs["score"], found.outputs["map"][:, 0]
-        if not (np.isfinite(score).all() and np.isfinite(score_map).all()):
-            raise ExportError("INT8: the quantized detector gives scores that are no numbers; build with --precision auto")
-        judged = self.gate.judge(score, score_map, held_out, found.latency_ms)
-        rule = info.rule
-        good = judged.scores_of("test", True) if rule.from_test_split else held_out
-        bad = judged.scores_of("test" if rule.from_test_split else "bad", False)
-        painted, judges = _parted(fitted.painted, info.rule.synthetic)
-        if painted is not None:
-            bad = painted if not len(bad) else Scores(*(np.concatenate(p) for p in zip(astuple(bad), astuple(painted), strict=True)))
-        own = () if rule.from_test_split else (info.apart, len(info.odd))
-        threshold, display = apply_rule(rule, good, bad if len(bad) else None, *own)
-        threshold = precision.set_anew(info.threshold, threshold)
-        error = noise.threshold_error(rule, good, bad if len(bad) else None, info.seed)
-        return _Built(self.work / f"{name}.xml", judged, threshold, display, held_out, judges, "int8", error)
-
-    def _painted(self, quantized: ov.Model, count: int, name: str) -> Painted:
-        """What the quantized backbone makes of the defects that the rule has painted, and of those that judge."""
-        prepare, seed = self.gate.prepare, self.run.info.seed
-        sets = [painted_pictures(self.gate.unlearnt, prepare, n, s) for n, s in ((count, seed), (self.paints, seed + PAINTED_SEED)) if n]
-        pictures, sources = (np.concatenate(parts) for parts in zip(*sets, strict=True))
-        file = self.gate.write_pictures(f"{name}_pictures", pictures.reshape(-1, *pictures.shape[2:]), len(sources) * prepare.views)
-        return Painted(Features.of(self._levels(f"{name}_painted", quantized, file), prepare.views, 0), sources)
-
-    def _levels(self, name: str, trunk: ov.Model, pictures: Path) -> list[npt.NDArray[np.float32]]:
-        what = f"running {name.replace('_', ' ')}"
-        self.progress(what, 0, 1)
-        found = self.workshop.levels(trunk, pictures, self.work / name)
-        self.progress(what, 1, 1)
-        return found
+    def _trials(self, images: Path) -> tuple[Trial, ...]:
+        """Where nothing was chosen; without milliseconds where they cannot be had."""
+        times: dict[str, float] = {}
+        with contextlib.suppress(ExportError):
+            times = self._race(images)
+        return tuple(t.trial(times, None) for t in self.tried)
 
     def _onnx(self, detector: Detector, images: Path) -> None:
         """detector.onnx: the FP32 detector with the run's own head, whatever the bundle's precision; its threshold is in its metadata."""
@@ -369,7 +327,7 @@ class _Export:
         names = [self.gate.names[i // self.gate.prepare.views] for i in range(len(pictures))]
         parity.check_same(names, expected, scores, info.threshold.value)
 
-    def _pack(self, built: _Built, metrics: dict[str, Metrics], acceptance: Acceptance | None, envelope: Envelope | None) -> str:
+    def _pack(self, built: Built, metrics: dict[str, Metrics], acceptance: Acceptance | None, envelope: Envelope | None) -> str:
         info = self.run.info
         good = np.array([s.is_good for s in self.gate.samples], dtype=bool)
         picks = package.choose_golden(built.judged.raw, good, built.threshold.value)
@@ -423,14 +381,6 @@ class _Export:
         if self.options.envelope and envelope is None:
             notes.append("how far the line may stray was not measured: too few good images, or too many tiles for the time")
         return tuple(notes)
-
-
-def _parted(painted: Scores | None, first: int) -> tuple[Scores | None, Scores | None]:
-    """The first so many, and the others; None for none."""
-    if painted is None:
-        return None, None
-    own, others = (Scores(*(a[rows] for a in astuple(painted))) for rows in (slice(first), slice(first, None)))
-    return own if len(own) else None, others if len(others) else None
 
 
 def _settings(info: RunInfo, floats: str | None) -> dict[str, Any]:

@@ -29,11 +29,27 @@ from training.runs import Detector, Run
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """Every image by which precisions are compared: all of the data, however they are laid out, but those that were set apart as odd."""
+
+    samples: tuple[Sample, ...]
+    score: npt.NDArray[np.float64]
+    """(N,) of the very graph; of good images that were taught, their held-out scores."""
+
+    @property
+    def is_good(self) -> npt.NDArray[np.bool_]:
+        """(N,)"""
+        return np.array([s.is_good for s in self.samples], dtype=bool)
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """One precision's detector on the images of the gate."""
 
     scored: Scored
-    """On `samples` of the gate; where there is no test split, good images carry their held-out scores."""
+    """On `samples` of the gate, for the figures; where there is no test split, good images carry their held-out scores."""
+    compared: Compared
+    """These and, where there is a test split, the taught ones, too."""
     raw: npt.NDArray[np.float64]
     """(N,) scores of the very graph, held-out or not."""
     peaks: npt.NDArray[np.float64]
@@ -127,8 +143,9 @@ class Gate:
     def judge(self, scores: npt.NDArray[np.floating], maps: npt.NDArray[np.floating], held_out: Scores, latency_ms: float) -> Judged:
         """`scores` and `maps` (gh, gw) of all pictures of all samples, counted as an evaluation counts them.
 
-        Without a test split the good images are those that were taught, which score too well: their held-out scores stand in, and only
-        bad images count by their pixels. Raises DataError for a mask that cannot be read.
+        Good images that were taught score too well, so their held-out scores (of `held`) stand in. They count for the comparison of
+        precisions, and for the figures where there is no test split; by their pixels only bad images count then. Raises DataError for a
+        mask that cannot be read.
         """
         raw, maps = self.merge(scores, maps)
         peaks = np.asarray(maps, dtype=np.float64).max(axis=(1, 2))
@@ -142,22 +159,28 @@ class Gate:
             regions[i] = picture[1].max()
         if self.dataset.test:
             no_hits = np.zeros(len(raw), np.intp)
-            return Judged(Scored(self.samples, found, pixels, regions, no_hits, unmasked), raw, peaks, maps, latency_ms)
+            scored = Scored(self.samples, found, pixels, regions, no_hits, unmasked)
+            compared = Compared((*self.held, *self.samples), np.concatenate([held_out.score, raw]))
+            return Judged(scored, compared, raw, peaks, maps, latency_ms)
         rows = np.array([not s.is_good for s in self.samples], dtype=bool)
         parts = (held_out, Scores(found.score[rows], found.map_peak[rows], found.map_median[rows]))
         both = Scores(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("score", "map_peak", "map_median")))
         regions = np.concatenate([np.zeros(len(self.held), np.intp), regions[rows]])
         samples = (*self.held, *self._counted)
-        return Judged(Scored(samples, both, pixels, regions, np.zeros_like(regions), unmasked), raw, peaks, maps, latency_ms)
+        scored = Scored(samples, both, pixels, regions, np.zeros_like(regions), unmasked)
+        return Judged(scored, Compared(samples, both.score), raw, peaks, maps, latency_ms)
 
     @property
     def judged_on(self) -> str:
-        """The images that `judge` counts, for people: which they are depends on whether the data has a test split."""
+        """The images that precisions are compared by, for people."""
         bad = sum(not s.is_good for s in self.samples)
-        if self.dataset.test:
-            given = " and --bad" if any(s.split == "bad" for s in self.samples) else ""
-            return f"{len(self.samples) - bad} good and {bad} bad images of the test split{given}"
-        return f"{len(self.held)} good images, by their held-out scores, and {bad} bad ones"
+        held, tested = len(self.held), sum(s.is_good for s in self.dataset.test)
+        good = (
+            f"{held + tested} good images ({held} of them taught, which count by their held-out scores)"
+            if tested
+            else (f"{held} good images, by their held-out scores,")
+        )
+        return f"{good} and {bad} bad ones"
 
     @property
     def _counted(self) -> tuple[Sample, ...]:
@@ -194,8 +217,7 @@ class Gate:
 
         def explain(key: str) -> float:
             if key == "image_auroc":
-                scores = (j.scored.scores.score for j in (before, after))
-                return noise.allowance(noise.auroc_error(before.scored.is_good, *scores))
+                return noise.allowance(noise.auroc_error(before.compared.is_good, before.compared.score, after.compared.score))
             if not pixel_errors:
                 a, b = (noise.pixel_influences((p for _, p in self.pixels(j.maps)), j.scored.pixels) for j in (before, after))
                 pixel_errors.update(pixel_auroc=noise.paired_error(a.auroc, b.auroc), aupro=noise.paired_error(a.aupro, b.aupro))

@@ -1,11 +1,13 @@
 """Which precision a bundle gets: INT8, INT8 with the layers that hurt in float, FP32; each only where the one before was refused."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
 
 from edge_runtime.errors import CalibrationError, ExportError
 from edge_runtime.model.manifest import Metrics, Threshold
@@ -75,16 +77,41 @@ def compare(gate: Gate, before: Side, after: Side, band: float, budget: float, d
     """
     chance: Callable[[str], float] = (lambda key: 0.0) if doubted else gate.chance(before.judged, after.judged)
     what = f"{WHAT} on {gate.judged_on}"
-    notes = parity.check_metrics(what, before.metrics, after.metrics, budget, chance)
-    scored = before.judged.scored
-    severities = [side.judged.scored.scores.score / side.threshold for side in (before, after)]
+    notes = []
+    for part in (_order, _pixels):
+        notes += parity.check_metrics(what, part(before), part(after), budget, chance)
     widened = noise.widen(band, max(before.error, after.error))
-    names = gate.names_of(scored.samples)
-    flips = parity.check_verdicts(what, names, scored.is_good, severities[0], severities[1], band, widened)
+    flips = parity.check_verdicts(what, *_verdicts(gate, before, after), band, widened)
     if flips.gains:
         some = "1 part that FP32 judges wrong is" if len(flips.gains) == 1 else f"{len(flips.gains)} parts that FP32 judges wrong are"
         notes.append(f"{some} judged right in INT8: {flips.gains[0]}")
     return flips, notes
+
+
+def flips_of(gate: Gate, before: Side, after: Side) -> parity.Flips:
+    """Verdicts that differ, whatever the gate says of them."""
+    return parity.flips(*_verdicts(gate, before, after))
+
+
+def _verdicts(gate: Gate, before: Side, after: Side) -> tuple[list[str], npt.NDArray[np.bool_], parity.Severities, parity.Severities]:
+    """Names, which are good, and severities before and after, of all that are compared."""
+    compared = before.judged.compared
+    severities = [side.judged.compared.score / side.threshold for side in (before, after)]
+    return gate.names_of(compared.samples), compared.is_good, severities[0], severities[1]
+
+
+def _order(side: Side) -> Metrics:
+    """How well all that are compared are told apart; None where there are no good or no bad ones."""
+    good, score = side.judged.compared.is_good, side.judged.compared.score
+    both = good.any() and not good.all()
+    n_good = int(good.sum())
+    return Metrics(image_auroc=float(roc_auc_score(~good, score)) if both else None, n_good=n_good, n_bad=len(good) - n_good)
+
+
+def _pixels(side: Side) -> Metrics:
+    """Of the pictures whose maps count."""
+    m = side.metrics
+    return Metrics(pixel_auroc=m.pixel_auroc, aupro=m.aupro, n_good=m.n_good, n_bad=m.n_bad)
 
 
 def set_anew(before: Threshold, after: Threshold) -> Threshold:
@@ -100,15 +127,10 @@ def _share(upper: float | None) -> str | None:
     return None if upper is None else percent(upper, up=True)
 
 
-def race(gate: Gate, built: str, others: Sequence[str], images: Path) -> tuple[dict[str, float], list[str]]:
-    """Milliseconds of the graphs `built` and `others` by name, run in turns; and a sentence where `built` is not plain INT8.
-
-    `others`: FP32 first, then plain INT8 where there is such a graph.
-    """
-    names = list(dict.fromkeys([*others, built]))
-    times = dict(zip(names, gate.race(names, images), strict=True))
+def costs(times: Mapping[str, float], built: str) -> list[str]:
+    """A sentence on milliseconds where the graph `built` is not plain INT8. `times`: by the graph's name, run in turns."""
     if built == "int8" or len(times) < 2:
-        return times, []
+        return []
     words = {"fp32": "FP32", "int8": "INT8 throughout"} | ({} if built == "fp32" else {built: "as built"})
-    costs = ", ".join(f"{words[name]} {ms:.1f} ms" for name, ms in times.items())
-    return times, [f"what that costs here, a picture, the graphs run in turns: {costs}"]
+    told = ", ".join(f"{word} {times[name]:.1f} ms" for name, word in words.items() if name in times)
+    return [f"what that costs here, a picture, the graphs run in turns: {told}"]

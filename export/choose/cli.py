@@ -96,7 +96,7 @@ def compare(
         )
         for note in dataset.notes:
             say(f"note: {note}")
-        choice = decide(dataset, image_size=image_size, budget_ms=budget_ms, progress=progress)
+        choice = decide(dataset, image_size=image_size, budget_ms=budget_ms, backbone=backbone, progress=progress)
         for sentence in choice.said:
             say(sentence)
         dataset, why = with_brightness(choice.dataset, progress)

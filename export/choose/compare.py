@@ -178,7 +178,7 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
         )
     if out.exists():
         raise ConfigError(f"out: {out} exists already; choose another place")
-    refuse_alike(dataset.sha256)
+    refuse_alike(len(dataset.train) + len(dataset.copies), len(dataset.copies))
     learnt, held = hold_out(len(dataset.train), request.seed)
     for lesson in lessons.values():
         try:

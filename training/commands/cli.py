@@ -98,7 +98,7 @@ def fit(
         float | None,
         typer.Option(
             **at_least("--budget-ms", 0.01, "milliseconds"),
-            help="Time of a decision: --image-size auto keeps to it by estimate (default 15), --method compare by measuring.",
+            help="Time of a decision here: --image-size auto keeps to it by this machine's speed, --method compare by measuring.",
         ),
     ] = None,
     conformal: Annotated[
@@ -173,7 +173,9 @@ def fit(
         names = () if leave_out is None else read_names(leave_out, dataset)
         dataset = dataset.leave_out(names)
         refuse_none_left(dataset)
-        choice = decide(dataset, method=method, preset=preset, image_size=image_size, budget_ms=budget_ms, progress=progress)
+        choice = decide(
+            dataset, method=method, preset=preset, image_size=image_size, budget_ms=budget_ms, backbone=backbone, progress=progress
+        )  # fmt: skip
         dataset, made, sentences = steadied(
             choice.dataset, choice.method, choice.preset, keep_light=brightness == "keep", progress=progress
         )

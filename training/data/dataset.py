@@ -57,6 +57,8 @@ class Dataset:
     """Sentences that a user should read."""
     format: str = ""
     """The layout that was found, for people."""
+    copies: tuple[Sample, ...] = ()
+    """Good images that are not in `train`, since they show what another one of it shows."""
 
     @property
     def record(self) -> manifest.Dataset:
@@ -166,16 +168,18 @@ def load_dataset(
     samples, said = _check_masks(samples, facts)
     notes += said
     own, test, given = samples[: len(own)], samples[len(own) : len(own) + len(test)], samples[len(own) + len(test) :]
-    notes += _check_copies(found.train, samples, facts, learns, allow_duplicates, progress)
+    doubles, said = _check_copies(found.train, samples, facts, learns, allow_duplicates, progress)
+    notes += said
     if learns:
         notes += [note for note in (say_flat(facts[: len(found.train)]), *say_lacking(test, given)) if note]
-    train = own[: len(found.train)] if learns else ()
-    hashes = tuple(f.sha256 for f in facts[: len(train)])
-    bad_samples = (*own[len(train) :], *given)
+    single = [i for i in range(len(found.train)) if i not in doubles] if learns else []
+    train, copies = tuple(own[i] for i in single), tuple(own[i] for i in sorted(doubles))
+    hashes = tuple(facts[i].sha256 for i in single)
+    bad_samples = (*own[len(found.train) :], *given)
     path = path.resolve()
     return Dataset(
-        path, path.stem if path.is_file() else path.name, train, test, bad_samples, spec, ignore, hashes, tuple(notes), found.format
-    )
+        path, path.stem if path.is_file() else path.name, train, test, bad_samples, spec, ignore, hashes, tuple(notes), found.format, copies
+    )  # fmt: skip
 
 
 def load_bad(
@@ -227,16 +231,19 @@ def _inspect(samples: Sequence[Sample], progress: Progress, known: Mapping[Path,
 
 def _check_copies(
     train: Sequence[Sample], samples: Sequence[Sample], facts: Sequence[Facts], learns: bool, allowed: bool, progress: Progress
-) -> list[str]:
-    """Notes on pictures that are there twice; raises DataError where a training image is a test or bad image too, unless `allowed`."""
+) -> tuple[frozenset[int], list[str]]:
+    """(Which training images are copies of others of them, where they are learnt from; notes on pictures that are there twice).
+
+    Raises DataError where a training image is a test or bad image too, unless `allowed`.
+    """
     paths, seen, known = [s.path for s in samples], list(facts), len(train)
     if not learns:  # a run or a bundle is evaluated: its training images are of interest for this alone, and may be unusable otherwise
         if allowed:
-            return []
+            return frozenset(), []
         looked = look([s.path for s in train], lambda done: progress("compare with training images", done, len(train)))
         usable = [(s.path, f) for s, f in zip(train, looked, strict=True) if isinstance(f, Facts)]
         paths, seen, known = [p for p, _ in usable] + paths, [f for _, f in usable] + seen, len(usable)
-    return refuse_copies(paths, seen, known, allowed)
+    return refuse_copies(paths, seen, known, learns, allowed)
 
 
 def _derive(
@@ -368,7 +375,7 @@ def read_names(path: Path, dataset: Dataset) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as e:
         raise DataError(f"leave out: expected a text file with an image's name a line, {path} cannot be read ({e})") from e
     wanted = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
-    known = {dataset.name_of(s) for s in dataset.train}
+    known = {dataset.name_of(s) for s in (*dataset.train, *dataset.copies)}
     by_name = {Path(name).name: name for name in known}
     unknown = [name for name in wanted if name not in known and Path(name).name not in by_name]
     if unknown:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_runtime.errors import DataError
+from training.data.duplicates import say_different
 from training.data.facts import Facts
 from training.data.layout import Sample
 
@@ -15,14 +16,21 @@ FLAT = 2.0
 """Standard deviation, of 255, of a picture reduced to 32x32 that shows next to nothing; of the parts measured here the flattest had 6."""
 
 
-def refuse_alike(sha256: Sequence[str]) -> None:
-    """Raises DataError where so many of the good images, whose hashes these are, are copies that hardly any differ."""
-    different = len(set(sha256))
-    if different < min(LEAST_DIFFERENT, len(sha256)):
-        raise DataError(
-            f"data: expected at least {LEAST_DIFFERENT} good images that differ, found {different} among {len(sha256)}: the others are"
-            " copies of these, and no threshold can be promised by them; photograph more parts"
-        )
+def say_alike(n_images: int, n_copies: int) -> str | None:
+    """A sentence where so many of the good images are copies of others that hardly any differ."""
+    different = n_images - n_copies
+    if not n_copies or different >= LEAST_DIFFERENT:
+        return None
+    return (
+        f"expected at least {LEAST_DIFFERENT} good images that differ, found {say_different(n_images, different)}: no false-reject rate can"
+        " be promised by copies; is the camera a simulator, or were files copied? Photograph more parts"
+    )
+
+
+def refuse_alike(n_images: int, n_copies: int) -> None:
+    """Raises DataError for it."""
+    if (sentence := say_alike(n_images, n_copies)) is not None:
+        raise DataError(f"data: {sentence}")
 
 
 def say_flat(facts: Sequence[Facts]) -> str | None:

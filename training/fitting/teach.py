@@ -87,7 +87,7 @@ def teach(dataset: Dataset, lesson: FitOptions, out: Path, *, force: bool = Fals
     strides, params = resolve(lesson)
     n = len(dataset.train)
     source = outlier_source(lesson, sum(s.split == "train" for s in dataset.bad))
-    refuse_alike(dataset.sha256)
+    refuse_alike(len(dataset.train) + len(dataset.copies), len(dataset.copies))
     check_enough(lesson.method, n)
     again = METHODS[lesson.method].network is None and learns_again(n, lesson.minutes)
     held = n if not learns(lesson.method) or again else len(hold_out(n, lesson.seed)[1])

@@ -11,19 +11,24 @@ import numpy as np
 
 from edge_runtime.images.read import read_image
 from edge_runtime.model.preprocess import Preprocessor
+from training.core.backbones import DEFAULT_BACKBONE, resolve_name
 from training.core.base import Progress, silent
 from training.data.dataset import Dataset, inputs
 from training.data.facts import small_of
 from training.data.layout import Sample
 from training.inspect.pose import LEAST, LOOKED_AT, Pose, Smalls, advise, describe, pose_of, spread
-from training.inspect.size import SIDE, Size, choose_size, regions_wh, resized, smallest_defect
+from training.inspect.size import MOST_PX, SIDE, Size, choose_size, regions_wh, resized, smallest_defect
+from training.inspect.speed import ms_per_megapixel
 from training.methods.table import METHODS
 
 AUTO = "auto"
 SHARED_SIDE = 640
 """What padim shared wants: without places, only detail tells. On deeppcb 0.83 at 256 pixels, 0.98 at 640."""
-SHARED_BUDGET_MS = 50.0
-"""Model time for it where no budget is stated."""
+SHARED_PX = 450_000
+"""Pixels for it where no budget is stated: 50 ms in FP32 on two cores of a server CPU."""
+
+OVER = 1.1
+"""Times the budget: sides are whole multiples of a stride."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +47,12 @@ class Choice:
 
 def decide(
     dataset: Dataset, *, method: str = AUTO, preset: str = "fast", image_size: str = AUTO, budget_ms: float | None = None,
-    progress: Progress = silent,
+    backbone: str = DEFAULT_BACKBONE, progress: Progress = silent,
 ) -> Choice:  # fmt: skip
     """Choose what is "auto"; what is named stays. Reads at most LOOKED_AT images (a second or two). Raises DataError with the path.
 
-    `dataset`: loaded with this `image_size`. `budget_ms`: model time that the size may take; None is the default of the method.
+    `dataset`: loaded with this `image_size`. `budget_ms`: model time on this machine that the size may take; None is the method's number of
+    pixels. `backbone`: which will be taught; the time is that of the default one.
     """
     if method != AUTO and image_size != AUTO:
         return Choice(method, preset, dataset, None, None, ())
@@ -63,15 +69,23 @@ def decide(
     size = None
     if image_size == AUTO:
         shared = (method, preset) == ("padim", "shared")
-        budget = SHARED_BUDGET_MS if budget_ms is None and shared else budget_ms
+        precision = METHODS[method].precision(preset)
+        progress("how fast this machine is", 0, 1)
         size = choose_size(
-            regions_wh(dataset, frames), smallest_defect(dataset), budget_ms=budget, precision=METHODS[method].precision(preset),
-            views=views, least_side=SHARED_SIDE if shared else SIDE,
+            regions_wh(dataset, frames), smallest_defect(dataset), ms_per_megapixel=ms_per_megapixel(method, precision),
+            budget_ms=budget_ms, views=views, least_side=SHARED_SIDE if shared else SIDE, most_px=SHARED_PX if shared else MOST_PX,
         )  # fmt: skip
+        progress("how fast this machine is", 1, 1)
         dataset = resized(dataset, size)
-        said.append(f"input {size.height}x{size.width}: {size.why}; about {size.ms:g} ms of model time")
+        of = "" if resolve_name(backbone) == DEFAULT_BACKBONE else f" with EfficientNet-Lite0 (another time with {backbone})"
+        said.append(
+            f"input {size.height}x{size.width}: {size.why}; about {size.ms:g} ms of model time in {precision.upper()}{of},"
+            " measured here on a network of the backbone's shape"
+        )
+        if budget_ms is not None and size.ms > OVER * budget_ms:
+            said.append(f"that is more than the {budget_ms:g} ms of --budget-ms: no input of fewer pixels than 128x128 is chosen")
         if shared and budget_ms is None:
-            said.append(f"padim shared wants detail: up to {SHARED_BUDGET_MS:g} ms of model time where no --budget-ms says otherwise")
+            said.append(f"padim shared wants detail: up to {SHARED_PX:,} pixels where no --budget-ms says otherwise")
         said += [size.advice] if size.advice else []
     return Choice(method, preset, dataset, pose, size, tuple(said))
 

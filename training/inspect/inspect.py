@@ -13,13 +13,13 @@ from rich.table import Table
 
 from edge_runtime.errors import ConfigError, DataError
 from training.data.annotations import with_marks
-from training.data.duplicates import find_pairs
+from training.data.duplicates import find_pairs, say_different
 from training.data.facts import Facts, bits_for, look, say_turned
 from training.data.formats import find
 from training.data.layout import Found, Sample, find_bad, first_of
 from training.data.left_out import say_left_out, say_pages
 from training.data.masks import Survey, beyond, say_sizes, settle, size_of_truth
-from training.data.promise import UNMEASURED, say_flat, say_lacking
+from training.data.promise import UNMEASURED, say_alike, say_flat, say_lacking
 from training.inspect.pose import LEAST, LOOKED_AT, advise, describe, pose_of, spread
 from training.inspect.swapped import MOST, say_swapped
 
@@ -118,7 +118,8 @@ def inspect_data(
 
     findings = [Finding(what=BROKEN, items=list(found.problems))]
     findings.append(Finding(what=UNREADABLE, items=[str(f) for f in looked if isinstance(f, DataError)]))
-    findings += _copies(kept, facts)
+    copies, alike = _copies(kept, facts)
+    findings += copies
     kept, masks_found = settle(kept)
     wrong, empty = _masks(kept, facts, masks_found)
     findings += wrong
@@ -142,7 +143,7 @@ def inspect_data(
         colour=sum(f.channels == 3 and not f.colourless for f in facts),
         bits=sorted({bits_for(max(f.largest for f in facts if f.dtype == d)) if d == "uint16" else 8 for d in {f.dtype for f in facts}}),
         findings=[f for f in findings if f.items],
-        remarks=[*_remarks(found, kept, facts), *lacking, *masks_found.notes, *(say_left_out(bad) if bad is not None else [])],
+        remarks=[*_remarks(found, kept, facts), *lacking, *masks_found.notes, *(say_left_out(bad) if bad is not None else []), *alike],
         lie=_lie(kept, facts),
     )
     return Inspection(summary, kept, empty, {s.path: f for s, f in zip(kept, facts, strict=True)})
@@ -219,19 +220,27 @@ def _counts(samples: tuple[Sample, ...], empty: frozenset[Path]) -> list[Count]:
     ]
 
 
-def _copies(samples: tuple[Sample, ...], facts: list[Facts]) -> list[Finding]:
+def _copies(samples: tuple[Sample, ...], facts: list[Facts]) -> tuple[list[Finding], list[str]]:
+    """Findings, and a remark on how many of the good images differ."""
+    learnt = [s.is_good and s.split == "train" for s in samples]
+    again: set[int] = set()
     across: list[str] = []
     contradicting: list[str] = []
     within: list[str] = []
     for first, second, same_bytes in find_pairs([s.path for s in samples], facts):
         a, b = samples[first], samples[second]
+        if learnt[first] and learnt[second]:
+            again.add(second)
         line = f"{b.path} is {a.path} ({'the same bytes' if same_bytes else 'nearly the same pixels'})"
         (contradicting if a.is_good != b.is_good else across if a.split != b.split else within).append(line)
+    alike = say_alike(sum(learnt), len(again))
+    remark = f"good images: {say_different(sum(learnt), sum(learnt) - len(again))}; a promise rests on those that differ"
     return [
+        Finding(what="too few different pictures", items=[alike] if alike else []),
         Finding(what="labelled good and bad", items=contradicting),
         Finding(what="copies across splits: figures would flatter", items=across),
         Finding(what="copies within a split", items=within),
-    ]
+    ], [remark] if again else []
 
 
 def _masks(samples: tuple[Sample, ...], facts: list[Facts], found: Survey) -> tuple[list[Finding], frozenset[Path]]:

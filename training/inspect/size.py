@@ -17,11 +17,9 @@ SIDE = 256
 """Pixels of the shorter side: what the figures of training/README.md are measured with."""
 STEP = 32
 """Sides are multiples of the backbone's coarsest stride."""
-BUDGET_MS = 15.0
-"""Model time that a size may take where no budget is stated."""
-MS_PER_MEGAPIXEL = {"int8": 75.0, "fp32": 110.0}
-"""Measured: EfficientNet-Lite0 to stride 16 with PaDiM's head takes 4.9 ms at 256x256 in INT8 on two cores with VNNI, and time grows with
-the pixels. A stated estimate: `lineside bench` measures a bundle on the machine that will run it."""
+MOST_PX = 200_000
+"""Of all tiles together, where no budget is stated: 15 ms in INT8 with VNNI on two cores. A number of pixels and not of milliseconds, so
+that a slower machine teaches the same detector, and says what it costs there."""
 SQUARE = 1.25
 """Parts whose sides differ by less are brought to a square, at little distortion."""
 UNLIKE = 1.25
@@ -42,7 +40,7 @@ class Size:
     height: int
     width: int
     ms: float
-    """Estimated model time of a decision, all tiles together."""
+    """Model time of a decision, all tiles together, by the speed that was given."""
     why: str
     """For people."""
     advice: str | None = None
@@ -72,24 +70,28 @@ def choose_size(
     sizes_wh: Sequence[tuple[int, int]],
     defect_px: float | None = None,
     *,
+    ms_per_megapixel: float,
     budget_ms: float | None = None,
-    precision: str = "int8",
     views: int = 1,
     least_side: int = SIDE,
+    most_px: int = MOST_PX,
 ) -> Size:
     """Model input for regions (or tiles) of these sizes.
 
     The shorter side is `least_side`; more where a defect of `defect_px` frame pixels needs it, never more than the picture has. All is
-    shrunk, aspect kept, to what `budget_ms` (BUDGET_MS where it is None) allows at `precision` for `views` tiles, though not below the
-    area of 128x128. Pictures of unlike aspects are all brought to SIDE squared.
+    shrunk, aspect kept, to what `budget_ms` allows at `ms_per_megapixel` (training.inspect.speed) for `views` tiles, or to `most_px` where
+    no budget is stated, though not below the area of 128x128. Pictures of unlike aspects are all brought to SIDE squared.
     """
-    budget = BUDGET_MS if budget_ms is None else budget_ms
-    most = budget / views / MS_PER_MEGAPIXEL[precision] * 1e6
+    most = (most_px if budget_ms is None else budget_ms / ms_per_megapixel * 1e6) / views
+
+    def made(height: int, width: int, why: str, advice: str | None = None) -> Size:
+        return Size(height, width, float(f"{height * width * views * ms_per_megapixel / 1e6:.2g}"), why, advice)
+
     aspect = aspect_of(sizes_wh)
     if aspect is None:
         side = SIDE if most >= SIDE * SIDE else max(128, int(most**0.5) // STEP * STEP)
         why = "the pictures differ in aspect, so each is brought to a square"
-        return Size(side, side, _ms(side * side, precision, views), why)
+        return made(side, side, why)
     wide, high = (statistics.median(side) for side in zip(*sizes_wh, strict=True))
     short, ratio = min(wide, high), max(aspect, 1 / aspect)
     ratio = 1.0 if ratio < SQUARE else ratio
@@ -103,10 +105,10 @@ def choose_size(
     area = wanted * wanted * ratio
     if area > most:
         wanted = max(most, 128 * 128) ** 0.5 / ratio**0.5
-        because = f"{because}, as large as {budget:g} ms allow"
+        because += f", as large as {most_px:,} pixels allow" if budget_ms is None else f", as large as {budget_ms:g} ms allow"
     small, long = _sides(wanted, ratio, most)
     height, width = (small, long) if aspect >= 1 else (long, small)
-    return Size(height, width, _ms(height * width, precision, views), because, _advice(defect_px, short, small, wide, high, views))
+    return made(height, width, because, _advice(defect_px, short, small, wide, high, views))
 
 
 def resized(dataset: Dataset, size: Size) -> Dataset:
@@ -132,10 +134,6 @@ def _sides(short: float, ratio: float, most: float) -> tuple[int, int]:
         small -= STEP
         long = max(STEP, round(small * ratio / STEP) * STEP)
     return small, long
-
-
-def _ms(pixels: int, precision: str, views: int) -> float:
-    return round(pixels * views * MS_PER_MEGAPIXEL[precision] / 1e6, 1)
 
 
 def _advice(defect_px: float | None, short: float, small: int, wide: float, high: float, views: int) -> str | None:

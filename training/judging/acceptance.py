@@ -14,7 +14,6 @@ Why: deploy/decisions/0027.
 """
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,14 +21,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.errors import ConfigError
 from edge_runtime.model.manifest import Acceptance
 from training.calibrate.bounds import clopper_pearson
 
 MAX_MISSED = 0.05
 MAX_MISSED_PAINTED = 0.5
 MAX_REJECTED = 0.02
-EXAMPLE = "misses <= 2 %, rejects <= 1 %, confidence 95 %"
 FEW_PARTS = 3
 """A limit of fewer parts than this is kept or broken by one of them."""
 LEAST_REAL = 3
@@ -37,15 +34,6 @@ LEAST_REAL = 3
 
 Array = npt.NDArray[np.float64]
 Basis = Literal["real", "painted", "none"]
-
-_WORDS = {"misses": "misses", "missed": "misses", "miss": "misses", "rejects": "rejects", "rejected": "rejects", "reject": "rejects",
-          "false accepts": "misses", "false rejects": "rejects", "confidence": "confidence"}  # fmt: skip
-_CLAUSE = re.compile(
-    r"\s*(?:(?:,|;|&|\band\b|\bat\b|\bwith\b)\s*)*"
-    r"(?P<word>[a-z]+(?:\s+(?:accepts|rejects))?)?\s*(?P<op><=|=<|≤|<|=|:|\bat\s+most\b|\bof\b)?\s*"
-    r"(?P<number>\d+(?:[.,]\d+)?)\s*(?P<percent>%|percent\b|per\s+cent\b)?(?P<after>\s*confidence\b)?",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +49,7 @@ class Criteria:
 
     @property
     def words(self) -> str:
-        """As `parse_accept` reads it."""
+        """As training.judging.asked reads it."""
         parts = [f"{name} <= {share(limit)}" for name, limit in (("misses", self.max_missed), ("rejects", self.max_rejected)) if limit < 1]
         return ", ".join([*parts, *([f"confidence {share(self.confidence)}"] if self.confidence is not None else [])])
 
@@ -71,41 +59,17 @@ def default_criteria(stated_rate: float | None, basis: Basis = "real") -> Criter
     return Criteria(MAX_MISSED_PAINTED if basis == "painted" else MAX_MISSED, max(MAX_REJECTED, 2 * (stated_rate or 0.0)))
 
 
-def parse_accept(text: str) -> Criteria:
-    """`misses <= 2 %, rejects <= 1 %, confidence 95 %`: in any order, either of the two alone, with or without confidence.
-
-    Raises ConfigError.
-    """
-    found: dict[str, float] = {}
-    at, end = 0, len(text.rstrip(" ,;."))
-    while at < end:
-        clause = _CLAUSE.match(text, at, end)
-        word = None if clause is None else " ".join((clause["word"] or "").lower().split())
-        if clause is None or (clause["after"] and word) or (not clause["after"] and word not in _WORDS):
-            raise ConfigError(f'accept: expected words such as "{EXAMPLE}", could not read {text[at:end].strip()!r}')
-        key = "confidence" if clause["after"] else _WORDS[word or ""]
-        if key in found:
-            raise ConfigError(f"accept: expected {key} once, found it twice in {text!r}")
-        found[key] = _number(key, clause["number"], bool(clause["percent"]))
-        at = clause.end()
-    if not {"misses", "rejects"} & set(found):
-        raise ConfigError(f'accept: expected misses, rejects or both, such as "{EXAMPLE}", found {text!r}')
-    confidence = found.get("confidence")
-    if confidence is not None and not 0.5 <= confidence < 1:
-        raise ConfigError(f"accept: expected a confidence of at least 50 % and below 100 %, found {share(confidence)}")
-    return Criteria(found.get("misses", 1.0), found.get("rejects", 1.0), confidence)
-
-
-def rejects_evidence(test: Array, held_out: Array, limit: float) -> tuple[Array, str]:
+def rejects_evidence(test: Array, held_out: Array, limit: float, threshold: float) -> tuple[Array, str]:
     """Scores of good parts that false rejects are judged on, and what they are.
 
-    The test split's where one part more or less would not decide (1 / limit of them); else with the held-out ones of the training images,
-    by which the threshold was set.
+    All that are known, so that the same images count however they are laid out: the test split's, and the held-out ones of the training
+    images, by which the threshold was set. Where so many of the test split's are rejected that one fewer would still be too many, they
+    stand alone: they may be of another day than what was taught, and what was taught must not hide that.
     """
-    if len(test) * limit >= 1 or not len(held_out):
-        return test, "of the test split"
     if not len(test):
         return held_out, "held out of the training images"
+    if int((test > threshold).sum()) - 1 > limit * len(test) or not len(held_out):
+        return test, "of the test split"
     return np.concatenate([test, held_out]), f"{len(test)} of the test split, {len(held_out)} held out"
 
 
@@ -191,13 +155,3 @@ def share(value: float) -> str:
     if 99 < percent < 100:
         return f"{math.floor(percent * 10) / 10:g} %"
     return f"{float(f'{percent:.2g}'):g} %" if percent < 100 else "100 %"
-
-
-def _number(key: str, digits: str, percent: bool) -> float:
-    value = float(digits.replace(",", "."))
-    if not percent and value >= 1:
-        raise ConfigError(f"accept: {key}: expected a share such as {digits} % or {value / 100:g}, found {digits} without a per cent sign")
-    value = value / 100 if percent else value
-    if value > 1:
-        raise ConfigError(f"accept: {key}: expected at most 100 %, found {digits} %")
-    return value

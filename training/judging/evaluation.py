@@ -2,11 +2,14 @@
 
 import csv
 import io
+from collections.abc import Sequence
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from edge_runtime.model.manifest import Metrics
-from training.data.layout import GOOD
+from training.data.layout import GOOD, Sample
 from training.judging.evaluate import EvaluationReport
 
 
@@ -58,17 +61,9 @@ class Evaluation(Metrics, frozen=True, kw_only=True):
 
 def evaluation_of(report: EvaluationReport) -> Evaluation:
     """Everything that a report holds, for a program."""
-    m, scored = report.metrics, report.scored
+    m = report.metrics
     assert m.threshold is not None
-    images = []
-    for sample, score in zip(scored.samples, scored.scores.score.tolist(), strict=True):
-        rejected = score > m.threshold
-        images.append(
-            ImageFigures(
-                path=str(sample.path), split=sample.split, label=GOOD if sample.is_good else "bad", kind=sample.kind, score=score,
-                severity=score / m.threshold, verdict="REJECT" if rejected else "ACCEPT", right=rejected != sample.is_good,
-            )
-        )  # fmt: skip
+    images = image_figures(report.scored.samples, report.scored.scores.score, m.threshold)
     kinds = [
         KindFigures(
             kind=row.kind, images=row.n, missed=row.n - row.rejected, image_auroc=row.auroc, regions=row.regions, regions_found=row.hits,
@@ -77,6 +72,20 @@ def evaluation_of(report: EvaluationReport) -> Evaluation:
         for row in report.kinds
     ]  # fmt: skip
     return Evaluation(**msgspec.structs.asdict(m), kinds=kinds, images=images, notes=list(report.notes))
+
+
+def image_figures(samples: Sequence[Sample], scores: npt.NDArray[np.float64], threshold: float) -> list[ImageFigures]:
+    """A row an image, of (N,) scores: a part is rejected when its score is larger than `threshold`."""
+    images = []
+    for sample, score in zip(samples, scores.tolist(), strict=True):
+        rejected = score > threshold
+        images.append(
+            ImageFigures(
+                path=str(sample.path), split=sample.split, label=GOOD if sample.is_good else "bad", kind=sample.kind, score=score,
+                severity=score / threshold, verdict="REJECT" if rejected else "ACCEPT", right=rejected != sample.is_good,
+            )
+        )  # fmt: skip
+    return images
 
 
 def as_csv(found: Evaluation) -> str:

@@ -71,7 +71,6 @@ def test_windows_paths_in_single_quotes_are_read(tmp_path: Path) -> None:
         (["--augment", "shift=8,brightness=0,1,copies=2"], "shift=8,brightness=0.1,copies=2"),
         (["--set", "lr=0,5"], "lr=0.5"),
         (["--overlap", "12,5%"], "12.5%"),
-        (["--accept", "misses <= 2,5 %, rejects <= 1 %"], "'misses <= 2.5 %, rejects <= 1 %'"),
     ],
 )
 def test_a_decimal_comma_on_the_command_line_is_told(arguments: list[str], written: str) -> None:

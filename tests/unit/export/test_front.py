@@ -17,7 +17,7 @@ from export.build.workshop import SharedWorkshop
 from export.cli import show_report
 from export.front import Request, make_release, verdict
 from training.data import facts
-from training.judging.acceptance import parse_accept
+from training.judging.asked import parse_accept
 
 
 @pytest.mark.slow

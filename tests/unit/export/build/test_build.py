@@ -24,7 +24,7 @@ from training.calibrate.rules import Rule
 from training.data.dataset import load_dataset
 from training.data.facts import frame_of, load_frame
 from training.fitting.recalibrate import recalibrate
-from training.judging.acceptance import parse_accept
+from training.judging.asked import parse_accept
 from training.judging.evaluate import evaluate_bundle
 from training.runs import load_run
 
@@ -253,7 +253,7 @@ def test_what_misses_more_than_is_asked_is_not_built_unless_by_force_and_then_sa
     report = build(load_run(run_dir), tmp_path / "bundle", None, BuildOptions("fp32", accept=Asked(asked, force=True), envelope=False))
     found = ModelBundle.open(report.out).manifest.acceptance
     assert found is not None and found == report.acceptance
-    assert (found.state, found.forced, found.basis, found.n_bad, found.n_good) == ("failed", True, "real", 6, 8)
+    assert (found.state, found.forced, found.basis, found.n_bad, found.n_good) == ("failed", True, "real", 6, 32)
     assert report.told is not None
     assert (report.told.n_bad, report.told.missed, report.told.n_good) == (6, found.missed, 8)
 

@@ -78,8 +78,9 @@ def _judge(gate: Gate, seed: int, spread: float) -> tuple[Judged, Side]:
     for i, sample in enumerate(gate.samples):
         maps[i, 2:6, 2:6] += 0.0 if sample.is_good else 0.5
     maps = np.maximum(maps + own.normal(0, spread, maps.shape), 0).astype(np.float32)
-    unused = Scores(*(np.empty(0) for _ in range(3)))  # held-out scores, which count where there is no test split
-    judged = gate.judge(maps.max(axis=(1, 2)), maps, unused, 0.0)
+    taught = np.random.default_rng(1).gamma(4, 0.1, (len(gate.held), 8, 8)) + own.normal(0, spread, (len(gate.held), 8, 8))
+    held_out = Scores(*(taught.max(axis=(1, 2)) for _ in range(3)))
+    judged = gate.judge(maps.max(axis=(1, 2)), maps, held_out, 0.0)
     return judged, Side(judged, LIMIT, 0.0, measure(judged.scored, LIMIT))
 
 
@@ -99,7 +100,7 @@ def test_a_fall_that_few_masks_explain_passes_unless_the_preset_is_known_to_lose
 
 def test_a_collapse_is_refused_however_few_images_show_it(gate: Gate) -> None:
     (_, before), (_, after) = _judge(gate, 1, 0.0), _judge(gate, 2, 3.0)
-    with pytest.raises(ParityError, match=r"AUROC falls from .* that 6 bad and 8 good pictures leave to chance"):
+    with pytest.raises(ParityError, match=r"AUROC falls from .* that 6 bad and 32 good pictures leave to chance"):
         precision.compare(gate, before, after, 9.0, 0.005, doubted=False)
 
 
@@ -115,11 +116,32 @@ def test_another_promise_than_the_taught_ones_says_why() -> None:
 
 def test_a_refusal_says_on_which_images_it_rests(gate: Gate, run_dir: Path, tmp_path: Path) -> None:
     (_, before), (_, after) = _judge(gate, 1, 0.0), _judge(gate, 2, 3.0)
-    with pytest.raises(ParityError, match="INT8 against FP32 on 8 good and 6 bad images of the test split"):
+    with pytest.raises(
+        ParityError, match=r"INT8 against FP32 on 32 good images \(24 of them taught, which count by their held-out scores\) and 6 bad ones"
+    ):
         precision.compare(gate, before, after, 9.0, 0.005, doubted=False)
     untested = dataclasses.replace(gate.dataset, test=(), bad=tuple(s for s in gate.dataset.test if not s.is_good))
     other = Gate(load_run(run_dir), untested, tmp_path, silent)
-    assert other.judged_on.endswith("good images, by their held-out scores, and 6 bad ones")
+    assert other.judged_on == "24 good images, by their held-out scores, and 6 bad ones"
+
+
+def test_a_part_that_was_taught_counts_in_either_layout_of_the_same_images(gate: Gate, run_dir: Path, tmp_path: Path) -> None:
+    """One taught part far from the border in FP32 is rejected in INT8: refused, whether or not others are held back to test with."""
+    bad = tuple(s for s in gate.dataset.test if not s.is_good)
+    flat = Gate(load_run(run_dir), dataclasses.replace(gate.dataset, test=(), bad=bad), tmp_path, silent)
+    for each, n in ((gate, 38), (flat, 30)):
+        maps = np.full((len(each.samples), 8, 8), 0.5, np.float32)
+        maps[[not s.is_good for s in each.samples]] = 2.0
+        sides = []
+        for turned in (0.5, 1.5):
+            held = np.full(len(each.held), 0.5)
+            held[3] = turned
+            judged = each.judge(maps.max(axis=(1, 2)), maps, Scores(held, held, held), 0.0)
+            sides.append(Side(judged, LIMIT, 0.0, measure(judged.scored, LIMIT)))
+        assert len(sides[0].judged.compared.samples) == n
+        assert [f.image for f in precision.flips_of(each, *sides).losses] == [each.names_of(each.held)[3]]
+        with pytest.raises(ParityError, match=f"1 of {n} parts that were judged right are judged wrong"):
+            precision.compare(each, sides[0], sides[1], 0.15, 0.5, doubted=True)
 
 
 @pytest.mark.slow

@@ -156,7 +156,9 @@ def test_a_training_image_among_the_bad_ones_is_refused(mvtec: Path, tmp_path: P
 
 def test_copies_among_training_images_are_a_note(mvtec: Path) -> None:
     (mvtec / "train/good/9.png").write_bytes((mvtec / "train/good/1.png").read_bytes())
-    assert any("1 training images are copies of others" in n and "9.png of" in n for n in load_dataset(mvtec).notes)
+    data = load_dataset(mvtec)
+    assert any("1 are copies of others" in n and "9.png of" in n for n in data.notes)
+    assert "9.png" not in {s.path.name for s in data.train} and [s.path.name for s in data.copies] == ["9.png"]
 
 
 def test_of_many_copies_five_are_named(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from edge_runtime.errors import DataError
+from edge_runtime.errors import CalibrationError, DataError
+from training.calibrate.rules import Rule, check_rule
 from training.data.dataset import load_dataset
 from training.data.promise import UNMEASURED, refuse_alike
 from training.inspect.inspect import inspect_data, show
@@ -28,10 +29,52 @@ def _said(path: Path) -> str:
 
 
 def test_copies_of_a_few_pictures_carry_no_threshold() -> None:
-    refuse_alike([str(i) for i in range(8)])
-    refuse_alike(["a", "b", "c"])  # too few, which is told elsewhere
-    with pytest.raises(DataError, match="at least 8 good images that differ, found 2 among 40"):
-        refuse_alike(["a"] * 39 + ["b"])
+    refuse_alike(40, 32)
+    refuse_alike(3, 0)  # too few, which is told elsewhere
+    with pytest.raises(DataError, match="at least 8 good images that differ, found 40 images, 2 different pictures: no false-reject rate"):
+        refuse_alike(40, 38)
+
+
+MANY = (95, 93, 90, 88, 86, 84, 82, 80, 78, 76, 70, 65, 60, 55)
+
+
+@pytest.mark.parametrize(
+    ("content", "qualities"), [("grain", (95,)), ("grain", MANY), ("drawn", (95,)), ("one gray", (95,)), ("one gray", (98, 95, 90, 85))]
+)
+def test_one_picture_saved_again_and_again_is_one_picture(tmp_path: Path, content: str, qualities: tuple[int, ...]) -> None:
+    """40 files of one picture, as JPEG of various qualities, are no 40 parts, to whoever looks and to whoever learns.
+
+    What never had any grain and was saved at other qualities cannot be told from photographs that lost theirs (duplicates.py).
+    """
+    picture = np.full((120, 160), 120, np.uint8)
+    if content != "one gray":
+        cv2.circle(picture, (80, 60), 35, 60, 5)
+    if content == "grain":
+        picture = (picture + np.random.default_rng(0).normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8)
+    (tmp_path / "good").mkdir()
+    for i in range(40):
+        quality = qualities[i % len(qualities)]
+        cv2.imwrite(str(tmp_path / f"good/{i:02d}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    data = load_dataset(tmp_path)
+    assert (len(data.train), len(data.copies), len(data.sha256)) == (1, 39, 1)
+    assert any("40 images, 1 different picture: 39 are copies" in n for n in data.notes)
+    with pytest.raises(DataError, match="found 40 images, 1 different picture: no false-reject rate can be promised"):
+        refuse_alike(40, len(data.copies))
+    said = _said(tmp_path)
+    assert "1 × too few different pictures" in said and "good images: 40 images, 1 different picture" in said
+
+
+def test_a_promise_counts_a_picture_once(tmp_path: Path) -> None:
+    """60 files of 20 parts: what may be asked for is what 20 parts can show."""
+    _images(tmp_path / "good", 20, 120, 40.0)
+    for i in range(20):
+        for again in range(2):
+            (tmp_path / f"good/{i}_{again}.png").write_bytes((tmp_path / f"good/{i}.png").read_bytes())
+    data = load_dataset(tmp_path)
+    assert len(data.train) == 20 and any("60 images, 20 different pictures" in n for n in data.notes)
+    with pytest.raises(CalibrationError, match="20 good images support"):
+        check_rule(Rule(kind="false_reject_rate", target=0.01), len(data.train))
+    check_rule(Rule(kind="false_reject_rate", target=0.01), 60)
 
 
 @pytest.mark.parametrize(("level", "word"), [(0, "black"), (255, "white"), (120, "of one gray")])

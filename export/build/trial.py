@@ -1,0 +1,119 @@
+"""What a build tried, a row a precision, and what became of each: for programs, whether or not a bundle came of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from edge_runtime.errors import LinesideError
+from edge_runtime.model.manifest import Acceptance, Envelope, Metrics, Threshold
+from export.build.int8 import Built
+from export.build.parity import Flip, Flips
+from training.judging.evaluation import ImageFigures, image_figures
+
+if TYPE_CHECKING:
+    from export.build.build import BuildReport
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One precision that was tried. Keys are only ever added."""
+
+    precision: Literal["fp32", "int8", "mixed"]
+    """mixed: INT8 with `floats` left in float."""
+    floats: str | None
+    """Which convolutions stayed float."""
+    taken: bool
+    """Whether it is the one that was chosen; a bundle came of it unless the whole was refused."""
+    refused: str | None
+    """Why it was not good enough; None: nothing spoke against it."""
+    threshold: Threshold | None
+    """Its own; None, as all that follows, where it was refused before it gave any score."""
+    threshold_error: float | None
+    """Relative standard error of the threshold."""
+    metrics: Metrics | None
+    """At that threshold, of the test split; where there is none, of all `images`."""
+    missed: int | None
+    """Bad images of those that `metrics` counts which it accepts."""
+    rejected: int | None
+    """Likewise good ones that it rejects."""
+    gains: list[Flip] | None
+    """Images that FP32 judges wrong and it judges right, by severity before and after; None for FP32."""
+    losses: list[Flip] | None
+    """The other way round."""
+    latency_ms: float | None
+    """Median, of one picture (a tile, where an image is cut into several), all graphs run in turns here."""
+    images: list[ImageFigures]
+    """A row an image by which it was compared with FP32; those of split "train" were taught and have their held-out scores."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What `lineside-export build --json` prints. Keys are only ever added."""
+
+    out: str
+    """Where the bundle is, or would have been."""
+    refused: str | None
+    """Why there is no bundle; None: there is."""
+    exit_code: int
+    tried: list[Trial]
+    """In the order in which they were tried, FP32 first."""
+    precision: str | None = None
+    """Of the bundle, or of what would have shipped: fp32 or int8; None where no precision was good enough."""
+    bundle_id: str | None = None
+    size_bytes: int | None = None
+    acceptance: Acceptance | None = None
+    """Whether it is fit for release; None where nothing was chosen."""
+    envelope: Envelope | None = None
+    notes: list[str] = []
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One precision before the milliseconds are known; arguments of `Trial`."""
+
+    precision: Literal["fp32", "int8", "mixed"]
+    floats: str | None = None
+    built: Built | None = None
+    metrics: Metrics | None = None
+    flips: Flips | None = None
+    refused: str | None = None
+
+    def trial(self, times: Mapping[str, float], chosen: Built | None) -> Trial:
+        """`times`: milliseconds by the name of the graph's file; `chosen`: what was taken."""
+        built, m = self.built, self.metrics
+        compared = None if built is None else built.judged.compared
+        missed, rejected = (None if m is None else _count(rate, n) for rate, n in _rates(m))
+        return Trial(
+            precision=self.precision, floats=self.floats, refused=self.refused,
+            taken=built is not None and chosen is not None and built.ir == chosen.ir,
+            threshold=built and built.threshold, threshold_error=built and built.uncertain, metrics=m, missed=missed, rejected=rejected,
+            gains=None if self.flips is None else list(self.flips.gains), losses=None if self.flips is None else list(self.flips.losses),
+            latency_ms=None if built is None else times.get(built.ir.stem),
+            images=[] if built is None or compared is None else image_figures(compared.samples, compared.score, built.threshold.value),
+        )  # fmt: skip
+
+
+def outcome_of(out: Path, tried: Sequence[Trial], report: "BuildReport | None", refusal: LinesideError | None = None) -> Outcome:
+    """Of a build that came to `report`, or was refused: before there was one where that is None."""
+    known = (
+        {}
+        if report is None
+        else {
+            "precision": report.precision, "size_bytes": report.size_bytes, "acceptance": report.acceptance, "envelope": report.envelope,
+            "notes": list(report.notes), "seconds": report.seconds, "bundle_id": None if refusal else report.bundle_id,
+        }
+    )  # fmt: skip
+    return Outcome(
+        out=str(out), refused=None if refusal is None else str(refusal), exit_code=0 if refusal is None else refusal.exit_code,
+        tried=list(tried), **known,
+    )  # fmt: skip
+
+
+def _rates(m: Metrics | None) -> tuple[tuple[float | None, int], ...]:
+    return ((None, 0), (None, 0)) if m is None else ((m.false_accept_rate, m.n_bad), (m.false_reject_rate, m.n_good))
+
+
+def _count(rate: float | None, n: int) -> int | None:
+    return None if rate is None else round(rate * n)
