@@ -111,7 +111,7 @@ class OpenCvCamera(Source):
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
         image.flags.writeable = False
         self._seq += 1
-        frame = Frame(seq=self._seq, captured_ns=captured, source="camera", image=image)
+        frame = Frame(seq=self._seq, captured_ns=captured, source="", image=image)
         with self._fresh:
             self.problem = None
             self._latest = frame
