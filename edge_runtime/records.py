@@ -101,7 +101,7 @@ class Frame:
     captured_ns: int
     """When the exposure began, or the best lower bound that the source can give."""
     source: str
-    """Where it comes from: a file's path, or the source's kind."""
+    """Its name, where the source's pictures have names: a file's path, VIDEO#NUMBER. Empty: a camera's have none."""
     image: Image
     """Read-only array, (H, W) or (H, W, 3) BGR, uint8 or uint16."""
 
@@ -174,6 +174,7 @@ class View:
     captured_ns: int = 0
     grabbed_ns: int = 0
     predicted_ns: int = 0
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,8 @@ class Decision:
     views: tuple[View, ...] = ()
     """At a station with several cameras: all of them, in the station file's order. What stands above is then that of the view which
     decided: any REJECT rejects, the worst of several; else any view without a judgement makes a FAULT; else the worst of the good ones."""
+    source: str = ""
+    """Which picture it is of (`Frame.source`); empty where pictures have no names or there was none."""
 
 
 class State(enum.StrEnum):

@@ -243,13 +243,14 @@ def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor]) -> str:
         return f"the camera is there and took its settings; no trigger came on its wire within {grab_s:g} s, so no picture was looked at"
     kind = "x".join(map(str, frame.image.shape[1::-1])) + (" gray" if frame.image.ndim == 2 else " colour") + f" {frame.image.dtype}"
     kind += _unknown_delay(source)
+    name = frame.source or "the camera"
     if not predictors:
-        return f"{frame.source}: one frame, {kind}; no bundle to compare with"
+        return f"{name}: one frame, {kind}; no bundle to compare with"
     for predictor in predictors:
         predictor.preprocessor.check(frame.image)
     if isinstance(camera.source, SyntheticSourceConfig):
-        return f"{frame.source}: one frame, {kind}. Drawn parts: a bundle that was taught on others rejects them"
-    return f"{frame.source}: one frame, {kind}, as {'the bundle was' if len(predictors) == 1 else 'the bundles were'} taught on"
+        return f"{name}: one frame, {kind}. Drawn parts: a bundle that was taught on others rejects them"
+    return f"{name}: one frame, {kind}, as {'the bundle was' if len(predictors) == 1 else 'the bundles were'} taught on"
 
 
 def _unknown_delay(source: Source) -> str:

@@ -1,5 +1,6 @@
 """Reading pictures and masks: a file as a camera would have given it, or one sentence why it cannot be read."""
 
+import contextlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from edge_runtime.errors import DataError
 from edge_runtime.images.damage import damage
-from edge_runtime.images.hush import hushed
+from edge_runtime.images.hush import hushed, overheard
 from edge_runtime.images.masks import BLACK, Colour, marks, values_of
 from edge_runtime.images.names import LOSSY, suffix_of
 from edge_runtime.records import Image
@@ -60,12 +61,21 @@ def decode(path: Path) -> Pixels:
     if image is None:
         raise DataError(
             f"{path}: expected an image (PNG, JPEG, BMP, TIFF …), could not decode it: truncated, too large or of another format"
+            + _said_of(raw)
         )
     with hushed():
         missing = damage(raw.tobytes(), image)
     if missing is not None:
         raise DataError(f"{path}: is damaged: {missing}")
     return cast(Pixels, image)
+
+
+def _said_of(raw: npt.NDArray[np.uint8]) -> str:
+    """What the library said of a file that it could not decode, in brackets; most say nothing."""
+    with overheard() as said, contextlib.suppress(cv2.error):
+        cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
+    line = "".join(said).strip().partition("\n")[0]
+    return f" ({line[:200]})" if line else ""
 
 
 def is_lossy(path: Path) -> bool:

@@ -3,7 +3,8 @@
 WAL with synchronous=NORMAL: a killed process loses nothing that was committed; a power cut may lose the last moments before it, never
 the file. `durable` asks for synchronous=FULL: each commit then waits until the disk has it (about 6 ms a part), and a power cut loses
 nothing that was told either. Times of the stages stand in generated columns (`grab_ms`, `predict_ms`, `total_ms`), so that any SQLite
-tool shows them. `views` is JSON, a list with one object a camera where there are several; `cause` is a FAULT's number (records.Cause). A
+tool shows them. `views` is JSON, a list with one object a camera where there are several; `cause` is a FAULT's number (records.Cause);
+`source` is the picture's file, where it was one. A
 journal from before it had these columns gets them when it is opened for writing, and stays readable for the version that wrote it.
 """
 
@@ -23,7 +24,7 @@ from edge_runtime.records import Cause, Decision, Region, Stamps, Verdict, View
 APPLICATION_ID = 0x4C534A31  # "LSJ1": tells a journal from any other SQLite file
 SCHEMA = 1
 
-_LATER = {"views": ("TEXT", "'[]'"), "cause": ("INTEGER", "0")}
+_LATER = {"views": ("TEXT", "'[]'"), "cause": ("INTEGER", "0"), "source": ("TEXT", "''")}
 """Columns that journals of the first versions lack: type and default."""
 _ADDED = [f"{name} {kind} NOT NULL DEFAULT {default}" for name, (kind, default) in _LATER.items()]
 _CREATE = f"""
@@ -63,9 +64,9 @@ COMMIT;
 
 _COLUMNS = (
     "seq, wall_time, station, part_id, verdict, reason, score, threshold, severity, regions, frame_width, frame_height, "
-    "bundle_id, recipe, fired_ns, captured_ns, grabbed_ns, predicted_ns, decided_ns, told_ns, views, cause"
+    "bundle_id, recipe, fired_ns, captured_ns, grabbed_ns, predicted_ns, decided_ns, told_ns, views, cause, source"
 )
-_INSERT = f"INSERT INTO decisions ({_COLUMNS}) VALUES ({', '.join('?' * 22)})"
+_INSERT = f"INSERT INTO decisions ({_COLUMNS}) VALUES ({', '.join('?' * 23)})"
 _SELECT = f"SELECT {_COLUMNS} FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?"
 
 _WAL_BYTES = 16_000_000
@@ -244,15 +245,16 @@ def row_of(d: Decision) -> Row:
         d.seq, d.wall_time, d.station, d.part_id, d.verdict.value, d.reason, d.score, d.threshold, d.severity,
         msgspec.json.encode(d.regions).decode(), *d.frame_wh, d.bundle_id, d.recipe,
         s.fired_ns, s.captured_ns, s.grabbed_ns, s.predicted_ns, s.decided_ns, s.told_ns,
-        msgspec.json.encode(d.views).decode() if d.views else "[]", int(d.cause),
+        msgspec.json.encode(d.views).decode() if d.views else "[]", int(d.cause), d.source,
     )  # fmt: skip
 
 
 def _decision(row: tuple[Any, ...]) -> Decision:
     seq, wall_time, station, part_id, verdict, reason, score, threshold, severity, regions, width, height, *more = row
-    bundle_id, recipe, *stamps, views, cause = more
+    bundle_id, recipe, *stamps, views, cause, source = more
     return Decision(
         station=station, seq=seq, part_id=part_id, verdict=Verdict(verdict), reason=reason, score=score, threshold=threshold,
         severity=severity, regions=_regions.decode(regions), frame_wh=(width, height), bundle_id=bundle_id, recipe=recipe,
         stamps=Stamps(*stamps), wall_time=wall_time, views=_views.decode(views), cause=Cause(cause),
+        source=source,
     )  # fmt: skip

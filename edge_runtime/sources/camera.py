@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edge_runtime.config.files import CameraSourceConfig
 from edge_runtime.errors import ConfigError, SourceError
+from edge_runtime.images.hush import silence_streams
 from edge_runtime.protocols import Source
 from edge_runtime.records import Frame
 
@@ -61,8 +62,9 @@ class OpenCvCamera(Source):
         self.open_timeout_ms, self.read_timeout_ms = settings.open_timeout_ms, settings.read_timeout_ms
 
     def __enter__(self) -> Self:
-        # Their warnings repeat, without a time and on stderr, what SourceError and `problem` say.
+        # They repeat, without a time and on stderr, what SourceError and `problem` say.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        silence_streams()
         capture = self._open()
         self._stop = threading.Event()  # a new one: a thread left behind in a driver must not start again
         self._thread = threading.Thread(target=self._run, args=(capture, self._stop), name="camera", daemon=True)
@@ -111,7 +113,7 @@ class OpenCvCamera(Source):
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
         image.flags.writeable = False
         self._seq += 1
-        frame = Frame(seq=self._seq, captured_ns=captured, source="camera", image=image)
+        frame = Frame(seq=self._seq, captured_ns=captured, source="", image=image)
         with self._fresh:
             self.problem = None
             self._latest = frame

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from edge_runtime.config.files import FolderSourceConfig
-from edge_runtime.errors import DataError, SourceError, SourceExhausted
+from edge_runtime.errors import DataError, SourceError, SourceExhausted, printable
 from edge_runtime.images.names import SUFFIXES, is_image, suffix_of
 from edge_runtime.images.read import read_image
 from edge_runtime.images.torn import SUFFIXES as TORN_SUFFIXES
@@ -38,7 +38,7 @@ def read_frame(path: Path, seq: int) -> Frame:
     except OSError as e:
         raise SourceError(f"{path}: cannot be read: {e.strerror}") from e
     image.flags.writeable = False
-    return Frame(seq=seq, captured_ns=began, source=str(path), image=image)
+    return Frame(seq=seq, captured_ns=began, source=printable(str(path)), image=image)
 
 
 class Folder(Source):

@@ -294,7 +294,7 @@ class GuardedSource(Source):
         image = to_image(raw.data, fmt, raw.width, raw.height, raw.padding_x, self._settings.demosaic)
         image.flags.writeable = False
         self._well()
-        return Frame(seq=self._seq, captured_ns=captured_ns, source=camera.driver.name, image=image)
+        return Frame(seq=self._seq, captured_ns=captured_ns, source="", image=image)
 
     def _captured_ns(self, camera: Connection, raw: RawFrame, not_before_ns: int) -> int:
         """When the exposure began: the camera's clock (else the arrival), less what even the fastest frame takes."""

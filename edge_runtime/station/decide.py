@@ -56,7 +56,7 @@ def decision_of(
         regions=judgement.regions, frame_wh=view.frame_wh, bundle_id=view.bundle_id, recipe=view.recipe,
         stamps=Stamps(trigger.fired_ns, view.captured_ns, view.grabbed_ns, view.predicted_ns, decided_ns, time.monotonic_ns()),
         wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), cause=judgement.cause,
-        views=tuple(look.view for look in looks) if len(looks) > 1 else (),
+        views=tuple(look.view for look in looks) if len(looks) > 1 else (), source=view.source,
     )  # fmt: skip
 
 

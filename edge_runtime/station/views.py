@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_runtime.capture.capture import Capture
-from edge_runtime.errors import DeviceError, FrameError, SourceError
+from edge_runtime.errors import DeviceError, FrameError, SourceError, printable
 from edge_runtime.handoff import Helper
 from edge_runtime.records import Cause, Frame, Prediction, Trigger, Verdict, View
 from edge_runtime.station.judge import Judgement, fault, judge
@@ -46,7 +46,7 @@ class Inspection:
             score=self.prediction.score if self.prediction and j.verdict is not Verdict.FAULT else None,
             threshold=self.job.limits.threshold, severity=j.severity, regions=j.regions, frame_wh=self.frame_wh,
             bundle_id=self.job.bundle_id, recipe=self.job.recipe, captured_ns=self.frame.captured_ns if self.frame else 0,
-            grabbed_ns=self.grabbed_ns, predicted_ns=self.predicted_ns,
+            grabbed_ns=self.grabbed_ns, predicted_ns=self.predicted_ns, source=self.frame.source if self.frame else "",
         )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ class Viewpoint:
 
 
 def _fault(e: Exception) -> Judgement:
-    return fault(str(e), next(cause for kind, cause in _CAUSES.items() if isinstance(e, kind)))
+    return fault(printable(str(e)), next(cause for kind, cause in _CAUSES.items() if isinstance(e, kind)))
 
 
 _Call = tuple[Viewpoint, Trigger, Job, int]

@@ -1,5 +1,6 @@
 """What every source promises, tried on real folders, a real video file and a real HTTP camera."""
 
+import contextlib
 import http.server
 import itertools
 import shutil
@@ -27,7 +28,7 @@ class MjpegCamera:
 
     def __init__(self, port: int = 0, period_s: float = 0.02, backlog: int = 0) -> None:
         """`backlog`: black frames that every new listener is sent at once, as if they had waited in a buffer."""
-        self.alive, self.hangs = True, False
+        self.alive, self.hangs, self.broken, self.sent_broken = True, False, False, 0
         camera = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -52,6 +53,9 @@ class MjpegCamera:
 
             def send(self, level: int, times: int = 1) -> None:
                 jpeg = cv2.imencode(".jpg", np.full((*SIZE, 3), level, np.uint8))[1].tobytes()
+                if camera.broken:
+                    jpeg = jpeg[: len(jpeg) * 2 // 3]
+                    camera.sent_broken += 1
                 head = b"--f\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
                 self.wfile.write((head + jpeg + b"\r\n") * times)
 
@@ -215,6 +219,78 @@ def test_a_missing_or_broken_video_is_refused_on_entering(tmp_path: Path) -> Non
     for path, what in ((broken, "FFmpeg"), (tmp_path / "absent.mp4", "found none")):
         with pytest.raises(SourceError, match=what), open_source(c.VideoSourceConfig(path=path)):
             pass
+
+
+def noisy_video(path: Path, codec: str) -> bytes:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, (160, 120))
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        part = cv2.circle(np.full((120, 160, 3), 60, np.uint8), (20 + 6 * i, 60), 15, (200, 200, 30), -1)
+        writer.write(np.clip(part + rng.normal(0, 8, part.shape), 0, 255).astype(np.uint8))
+    writer.release()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(("name", "codec"), [("parts.mp4", "mp4v"), ("parts.avi", "MJPG"), ("parts.mkv", "MJPG")])
+def test_a_video_that_was_cut_is_told_in_one_sentence_and_decoders_write_nothing(
+    name: str, codec: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / name
+    whole = noisy_video(path, codec)
+    path.write_bytes(whole[: len(whole) * 6 // 10])
+    capfd.readouterr()
+    if name.endswith(".mp4"):  # its index stands at the end
+        with pytest.raises(SourceError, match=r"could not read its first frame \(FFmpeg: moov atom not found\): cut short"):
+            open_source(c.VideoSourceConfig(path=path)).__enter__()
+    else:
+        with open_source(c.VideoSourceConfig(path=path)) as source:
+            while source.remaining:
+                with contextlib.suppress(SourceError):  # the last one, where the cut went through it
+                    source.grab(1)
+        assert "the container states 20: the file is damaged or cut short" in caplog.text
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("name", "codec", "again"), [("parts.mp4", "mp4v", 12), ("parts.avi", "MJPG", 6)])
+def test_a_damaged_frame_of_a_video_is_never_judged_nor_what_builds_on_it(
+    name: str, codec: str, again: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """FFmpeg fills it up with what the picture before had there: that is another part's."""
+    path = tmp_path / name
+    whole = bytearray(noisy_video(path, codec))
+    for at in range(len(whole) // 5, len(whole) // 5 + 900, 300):
+        whole[at : at + 40] = np.random.default_rng(at).bytes(40)
+    path.write_bytes(whole)
+    capfd.readouterr()
+    given, errors = [], []
+    with open_source(c.VideoSourceConfig(path=path)) as source:
+        for i in range(20):
+            try:
+                given.append((i, source.grab(1).source))
+            except SourceError as e:
+                errors.append(str(e))
+    assert errors and all(str(path) in e and "is damaged, or builds on a picture that is (" in e for e in errors)
+    judged = {i for i, _ in given}
+    first = min(set(range(20)) - judged)
+    assert set(range(again, 20)) <= judged, "those from the next picture on that is whole by itself"
+    assert codec == "MJPG" or not judged & set(range(first, again)), "one that builds on others is no better than they"
+    assert given[-1][1] == f"{path}#20"
+    assert capfd.readouterr().err == ""
+
+
+def test_a_live_streams_decoder_writes_nothing_and_a_video_is_heard_all_the_same(
+    camera: MjpegCamera, video: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=200)) as source:
+        source.grab(1)
+        capfd.readouterr()
+        camera.broken = True
+        time.sleep(0.6)
+        assert camera.sent_broken > 3
+        assert capfd.readouterr().err == ""
+    video.with_suffix(".mp4").write_bytes(b"")
+    with pytest.raises(SourceError, match="moov atom not found"), open_source(c.VideoSourceConfig(path=video.with_suffix(".mp4"))):
+        pass
 
 
 def test_mono_gives_one_channel_and_the_latency_makes_frames_older(camera: MjpegCamera) -> None:

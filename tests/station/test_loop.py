@@ -1,21 +1,27 @@
 """THE loop with real small parts: whatever hangs, fails or floods, each trigger gets its one decision, in order and in time."""
 
+import json
+import os
 import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from edge_runtime.capture.capture import Capture
-from edge_runtime.config.files import FolderSourceConfig
+from edge_runtime.config.files import ArchiveConfig, FolderSourceConfig
 from edge_runtime.errors import DeviceError, SinkError, TriggerError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.predictor import OpenvinoPredictor
-from edge_runtime.records import Frame, State, Trigger
-from edge_runtime.sources.folder import Folder
+from edge_runtime.records import Frame, Picture, State, Trigger
+from edge_runtime.sinks.archive import Archive
+from edge_runtime.sources.folder import Folder, read_frame
+from edge_runtime.wire import decode_decision, encode_decision
+from tests.conftest import good_image
 from tests.station.rig import BUSY_MS, A, F, Failing, Line, Parts, R, Wrapped, every, rig
 
 
@@ -30,6 +36,26 @@ def test_six_parts_get_six_verdicts_in_order_with_their_own_timing(station_dir: 
             assert 0 < s.fired_ns <= s.captured_ns <= s.grabbed_ns <= s.predicted_ns <= s.decided_ns <= s.told_ns
             assert (d.part_id, d.threshold, d.frame_wh, d.severity) == (f"part-{d.seq}", 20.0, (64, 64), d.score / 20.0)
         assert r.monitor.counts()["REJECT"] == 2
+        names = sorted(str(p) for p in (station_dir / "parts").iterdir())
+        assert [d.source for d in r.heard.decisions] == names, "whoever replays a folder sees which picture each verdict is of"
+
+
+def test_file_names_that_are_no_utf_8_cost_no_decision(tmp_path: Path, model: OpenvinoPredictor) -> None:
+    png = cv2.imencode(".png", good_image())[1].tobytes()
+    for name, content in ((b"T\xfcr_1.png", png), (b"T\xfcr_2.png", png[:200])):
+        (tmp_path / os.fsdecode(name)).write_bytes(content)
+    kept = Archive(ArchiveConfig(path=tmp_path / "kept", every_nth_accept=1))
+    with Folder(FolderSourceConfig(path=tmp_path)) as folder, rig(Line(every(5, 2)), folder, model) as r:
+        assert r.station.run() == 0
+        assert r.heard.verdicts == [A, F]
+        assert r.heard.decisions[0].source.endswith("T�r_1.png")
+        assert "T�r_2.png" in r.heard.decisions[1].reason
+        for decision in r.heard.decisions:
+            assert decode_decision(encode_decision(decision)) == decision
+        with kept:
+            kept.put(r.heard.decisions[0], (Picture("", read_frame(tmp_path / os.fsdecode(b"T\xfcr_1.png"), 1), None),))
+        about = json.loads(next((tmp_path / "kept").rglob("*.json")).read_text())
+        assert about["frame_source"] == about["decision"]["source"] == r.heard.decisions[0].source
 
 
 def test_the_end_of_a_folder_ends_the_station_without_a_fault(station_dir: Path, model: OpenvinoPredictor) -> None:

@@ -262,7 +262,10 @@ def _sides(path: Path, problems: list[str]) -> tuple[list[Path], list[tuple[str,
     """(folders of good images, (kind, folder, images) of bad ones) in `path`; a folder of bad ones may hold one for each kind."""
     good: list[Path] = []
     kinds: list[tuple[str, Path, list[Path]]] = []
-    for folder in folders_in(path):
+    unsaid = {"0", "1"} if all(_below(path / n) for n in "01") else frozenset[str]()
+    if unsaid:
+        problems.append(say_folders_zero_and_one(path))
+    for folder in (f for f in folders_in(path) if f.name not in unsaid):
         if is_aside(folder) or not (_below(folder) or any(folders_in(folder))):
             continue
         if says_good(folder.name):
@@ -294,6 +297,15 @@ def _sides(path: Path, problems: list[str]) -> tuple[list[Path], list[tuple[str,
     if len(good) > 1:
         problems.append(f"{path}: expected one folder of good images, found {', '.join(f.name for f in good)}; keep one of them")
     return good, kinds
+
+
+def say_folders_zero_and_one(path: Path) -> str:
+    """Where folders 0 and 1 hold images: as a label in a table 0 is good, but folders are also numbered."""
+    counts = " and ".join(f"{n} ({len(_below(path / n))} images)" for n in "01")
+    return (
+        f"{path}: the folders {counts} leave open which images are good. If 0 and 1 are labels, call the folders good and bad; if they"
+        f" count cameras, days or lots of good parts, move both into one folder good ({path / GOOD / '0'}, …)"
+    )
 
 
 def _paired(images: list[Path], folder: Path, places: list[Path]) -> tuple[dict[Path, Path], list[Path]]:

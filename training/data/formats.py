@@ -28,12 +28,23 @@ from edge_runtime.errors import DataError
 from edge_runtime.images.names import SUFFIXES, known_words, plain
 from training.data.annotations import overlay, read_annotated, say_archive
 from training.data.doubts import doubted, refuse_bad_name, refuse_nearby
-from training.data.folders import WRAPPERS, fits_sides, fits_split, is_aside, read_sides, read_split, say_by_name, with_own_split
+from training.data.folders import (
+    WRAPPERS,
+    fits_sides,
+    fits_split,
+    is_aside,
+    read_sides,
+    read_split,
+    say_by_name,
+    say_folders_zero_and_one,
+    with_own_split,
+)
 from training.data.headers import columns_of
 from training.data.layout import BAD, GOOD, LISTED, TEST_EVERY, Found, Sample, folders_in, images_in
 from training.data.left_out import say_left_out
 from training.data.lists import refuse_lists, say_sheets
 from training.data.masks import marked
+from training.data.names import say_zero_or_one
 from training.data.tables import header_of, is_labels, names_images, read_csv, read_visa
 
 
@@ -125,6 +136,7 @@ def _plain(path: Path) -> Found:
                 f"data: {path} lies beside folders of good images, so its own are bad ones; give {path.resolve().parent}, which tells them"
                 " apart, or move it elsewhere if its parts are good"
             )
+        notes += [said] if (said := say_zero_or_one(images)) is not None else []
         return Found("a plain folder of good images", tuple(Sample(p, GOOD, True, None, "train") for p in images), (), notes=tuple(notes))
     products = [p for p in inside if any(f.fits(p) for f in FORMATS)]
     if products:
@@ -139,6 +151,8 @@ def _plain(path: Path) -> Found:
     ]
     loose = next((f"images directly in {p}: move the good ones to {p / GOOD}" for p in (path / "train", path / "test") if images_in(p)), "")
     what = "; ".join(f for f in (*found, loose) if f) or "none of these"
+    if {f.name for f in inside} == {"0", "1"}:
+        raise DataError(f"data: {say_folders_zero_and_one(path)}")
     if len(inside) > 1 and not loose and all(images_in(f) for f in inside):
         raise DataError(
             f"data: expected in {path} one folder that is called good, beside those of bad images; found the folders {_names(inside)}."

@@ -3,7 +3,9 @@
 import itertools
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge_runtime.images.names import NEGATIONS, plain, says_good
 from edge_runtime.images.negation import FILLERS
@@ -26,6 +28,10 @@ _NO_KIND = """
 """
 _NO_KINDS = frozenset(_NO_KIND.split())
 """Of folders that programs make, and people in a hurry."""
+
+
+_LAST, _FIRST = re.compile(r"(?<!\d)([01])$"), re.compile(r"^([01])(?=[\s_.-].)")
+"""A number of one digit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,20 @@ def word_in(stem: str) -> bool | None:
     """What a file's name says: good, bad where any of its words do, or nothing. See `claims_in`."""
     said = {c.good for c in claims_in(stem)}
     return None if not said else said == {True}
+
+
+def say_zero_or_one(paths: Sequence[Path]) -> str | None:
+    """A sentence where all names end, or begin, in exactly 0 or 1, and some in either: labels as likely as counters. None else."""
+    for verb, pattern in (("end", _LAST), ("begin", _FIRST)):
+        digits = [found[1] if (found := pattern.search(p.stem)) else "" for p in paths]
+        if set(digits) == {"0", "1"}:
+            zeros, ones = (digits.count(d) for d in "01")
+            first = (next(p.name for p, d in zip(paths, digits, strict=True) if d == which) for which in "01")
+            return (
+                f"all names {verb} in 0 ({next(first)}; {zeros} in all) or 1 ({next(first)}; {ones} in all): read as numbers, so that all"
+                f" {len(paths)} are good. If they are labels, move the good images into a folder good and the bad ones into bad beside it"
+            )
+    return None
 
 
 def half_good(name: str) -> str | None:

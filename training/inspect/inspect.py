@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_runtime.errors import ConfigError, DataError
+from training.calibrate.suspects import say_suspects
 from training.data.annotations import with_marks
 from training.data.duplicates import find_pairs, say_different
 from training.data.facts import Facts, bits_for, look, say_turned
@@ -21,7 +22,7 @@ from training.data.left_out import say_left_out, say_pages
 from training.data.masks import Survey, beyond, say_sizes, settle, size_of_truth
 from training.data.promise import UNMEASURED, say_alike, say_flat, say_lacking
 from training.inspect.pose import LEAST, LOOKED_AT, advise, describe, pose_of, spread
-from training.inspect.swapped import MOST, say_swapped
+from training.inspect.swapped import MOST, doubtful, say_swapped
 
 BROKEN = "the layout is broken"
 UNREADABLE = "cannot be read"
@@ -134,6 +135,8 @@ def inspect_data(
         findings.append(Finding(what="pictures that show nothing", items=[flat]))
     if swapped := _swapped(kept, facts):
         findings.append(Finding(what="test split that may be the wrong way round", items=[swapped]))
+    elif questioned := _doubtful(kept, facts):
+        findings.append(Finding(what="labels that may be wrong", items=[questioned]))
     summary = Summary(
         data=str(path),
         format=found.format,
@@ -187,6 +190,17 @@ def _swapped(samples: tuple[Sample, ...], facts: list[Facts]) -> str | None:
     )
     chosen = [[smalls[s.path] for s in spread(group, MOST)] for group in groups]
     return say_swapped(*(np.stack(c) for c in chosen)) if all(chosen) else None
+
+
+def _doubtful(samples: tuple[Sample, ...], facts: list[Facts]) -> str | None:
+    smalls = {s.path: f.small for s, f in zip(samples, facts, strict=True)}
+    learn = spread([s for s in samples if s.split == "train" and s.is_good], MOST)
+    test = [s for s in samples if s.split == "test"]
+    if not learn or not test:
+        return None
+    is_good = np.array([s.is_good for s in test], dtype=bool)
+    found = doubtful(np.stack([smalls[s.path] for s in learn]), np.stack([smalls[s.path] for s in test]), is_good, [s.kind for s in test])
+    return say_suspects(test, found, "look")
 
 
 def _lie(samples: tuple[Sample, ...], facts: list[Facts]) -> Lie | None:

@@ -1,14 +1,17 @@
-"""Whether the test split's good and bad images are the wrong way round, by small pictures alone: `inspect` asks before anything is taught.
+"""Whether labels of the test split are the wrong way round, all or single ones, by small pictures: asked before anything is taught.
 
 The score is the distance to the nearest picture to learn from. On magnetic_tile, elpv (mono and poly), deeppcb and drawn rings bad images
 lie farther away, or as far as good ones (deeppcb, whose layouts differ); with good and bad swapped, all but deeppcb are asked about. Two
 views of the pictures must both say it, so that a lamp that was moved between two sessions does not.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from training.calibrate.suspects import Mask, suspects
 from training.inspect.pose import COARSE, Smalls
 
 LEAST = 5
@@ -30,6 +33,12 @@ def say_swapped(learn: Smalls, good: Smalls, bad: Smalls) -> str | None:
         "bad images look more like those to learn from than good ones do (image AUROC of the distance to the nearest of these"
         f" {max(auroc for auroc, _ in found):.2f}, surely below 0.5): are good and bad swapped among the images to test by?"
     )
+
+
+def doubtful(learn: Smalls, others: Smalls, is_good: Mask, kinds: Sequence[str] = ()) -> Mask:
+    """(N,) which single labels of N images of the test split are doubtful, by both views of the pictures together."""
+    away = sum(np.log(np.maximum(_nearest(view(learn), view(others)), 1e-6)) for view in (_level, _fine))
+    return suspects(np.asarray(away, np.float64), is_good, kinds)
 
 
 def _level(smalls: Smalls) -> Smalls:

@@ -24,6 +24,7 @@ from edge_runtime.model.preprocess import Preprocessor
 from edge_runtime.model.regions import find_regions
 from edge_runtime.records import Frame, Prediction, Region
 from training.calibrate.rules import Scores
+from training.calibrate.suspects import say_suspects, suspects
 from training.core.base import Progress, silent
 from training.data.dataset import Dataset
 from training.data.facts import frame_of
@@ -212,6 +213,8 @@ def _report(scored: Scored, threshold: Threshold, taught: records.Dataset) -> Ev
     notes = []
     if inverted := say_inverted(scored.pick(True).score, scored.pick(False).score):
         notes.append(inverted)
+    if doubtful := say_suspects(scored.samples, suspects(scored.scores.score, scored.is_good, [s.kind for s in scored.samples])):
+        notes.append(doubtful)
     if taught.bad_sha256:
         kinds = ", ".join(taught.bad_kinds)
         notes.append(f"{len(taught.bad_sha256)} bad images were learnt from ({kinds}); where they lie here, too, they do not count")

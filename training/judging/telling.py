@@ -8,6 +8,7 @@ import numpy.typing as npt
 from rich.text import Text
 from sklearn.metrics import roc_auc_score
 
+from training.calibrate.suspects import say_suspects, suspects
 from training.core.base import Progress, silent
 from training.data.dataset import Dataset
 from training.data.layout import Sample
@@ -59,6 +60,8 @@ class Told:
     """A sentence where bad images score lower than good ones."""
     blind: tuple[tuple[str, float], ...] = ()
     """(kind, AUROC) of those that score much like good images, the worst first."""
+    doubtful: str | None = None
+    """A sentence where single labels look wrong."""
 
     @property
     def unseen(self) -> str | None:
@@ -91,6 +94,8 @@ class Told:
             told.append(Text(f"  {self.unseen}", style="red"))
         elif bad and (b := self.better) is not None:
             told.append(Text(f"  a threshold of {b.value:.4g} would miss {share(b.missed)} and reject {share(b.rejected)} of these images"))
+        if self.doubtful is not None:
+            told.append(Text(f"  {self.doubtful}", style="red"))
         return told
 
 
@@ -126,7 +131,7 @@ def tell(
             blind += [(kind, value)] if value < BLIND else []
     return Told(
         what, threshold, rejected, n_good, int(missed.sum()), int((~good).sum()), kinds, of_all, better, inverted,
-        tuple(sorted(blind, key=lambda row: row[1])),
+        tuple(sorted(blind, key=lambda row: row[1])), say_suspects(samples, suspects(score, good, names.tolist())),
     )  # fmt: skip
 
 

@@ -23,6 +23,12 @@ def test_a_line_reads_from_left_to_right() -> None:
     assert words[1:] == ["7", "A-17", "REJECT", "1.50", "12.5", "ms", "Why."]
 
 
+def test_a_picture_that_has_a_name_is_named_and_moves_no_terminal() -> None:
+    said = line_of(replace(decision(Verdict.REJECT, 1.5), source="/parts/monday/part_0\n.png")).plain
+    assert said.isprintable()
+    assert said.endswith("ms  part_0�.png  Why.")
+
+
 def test_a_fault_has_no_severity() -> None:
     assert line_of(decision(Verdict.FAULT, None)).plain.split()[3:5] == ["FAULT", "-"]
 

@@ -33,7 +33,7 @@ def test_every_decision_comes_back_equal_and_in_order(tmp_path: Path) -> None:
         a_decision(2, verdict=Verdict.ACCEPT, score=1.5, severity=0.075, regions=()),
         a_decision(3, verdict=Verdict.FAULT, score=None, severity=None, regions=(), frame_wh=(0, 0), stamps=Stamps(7), part_id=""),
         a_decision(8, views=(A_VIEW, dataclasses.replace(A_VIEW, camera="side", verdict=Verdict.FAULT, score=None, severity=None))),
-        a_decision(9, score=float("inf"), reason="Prüfling „Ä“ — zu hell"),
+        a_decision(9, source="C:/Teile/part_0.png", score=float("inf"), reason="Prüfling „Ä“ — zu hell"),
     ]
     with Journal(settings(tmp_path / "new folder" / "j.sqlite"), "cell-3") as journal:
         for decision in decisions:
@@ -45,18 +45,18 @@ def test_every_decision_comes_back_equal_and_in_order(tmp_path: Path) -> None:
         assert read_decisions(journal.path, after_seq=1, limit=2) == decisions[1:3]
 
 
-def test_a_journal_from_before_there_were_several_cameras_is_read_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("column", ["views", "source"])
+def test_a_journal_from_before_it_had_a_column_is_read_and_goes_on(tmp_path: Path, column: str) -> None:
     path = tmp_path / "j.sqlite"
     with Journal(settings(path), "s") as journal:
-        journal.put(a_decision(1))
+        journal.put(first := a_decision(1))
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("ALTER TABLE decisions DROP COLUMN views")
+        connection.execute(f"ALTER TABLE decisions DROP COLUMN {column}")
         connection.commit()
-    assert read_decisions(path)[0].views == ()
+    assert read_decisions(path) == [first]
     with Journal(settings(path), "s") as journal:
-        journal.put(several := a_decision(2, views=(A_VIEW,)))
-        assert read_decisions(path)[0].views == ()
-        assert read_decisions(path)[1] == several
+        journal.put(several := a_decision(2, views=(A_VIEW,), source="parts/1.png"))
+        assert read_decisions(path) == [first, several]
 
 
 def test_the_last_number_survives_a_restart(tmp_path: Path) -> None:

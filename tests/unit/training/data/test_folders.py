@@ -196,6 +196,41 @@ def test_good_images_that_lie_by_days_are_shown_a_place(tmp_path: Path) -> None:
 
 
 def test_splits_without_a_folder_of_good_images_are_refused(tmp_path: Path) -> None:
-    lay(tmp_path, "train/0", "train/1", "test/0", "test/1")
-    with pytest.raises(DataError, match=r"expected in .*train a folder that is called good, found 0, 1"):
+    lay(tmp_path, "train/a", "train/b", "test/a", "test/b")
+    with pytest.raises(DataError, match=r"expected in .*train a folder that is called good, found a, b"):
         find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("zero", "one", "verb"),
+    [
+        ("part{}_0", "part{}_1", "end"),
+        ("a{:03d}-0", "b{:03d}-1", "end"),
+        ("{}label0", "{}label1", "end"),
+        ("0_{:03d}", "1_{:03d}", "begin"),
+    ],
+)
+def test_names_that_differ_in_0_and_1_are_read_as_numbers_and_that_is_said(tmp_path: Path, zero: str, one: str, verb: str) -> None:
+    for i in range(12):
+        image(tmp_path / f"{(one if i % 4 == 0 else zero).format(i)}.png", i)
+    said = next(n for n in find(tmp_path).notes if f"all names {verb} in 0 (" in n)
+    assert "9 in all) or 1 (" in said and "3 in all): read as numbers, so that all 12 are good" in said and "folder good" in said
+    assert said in load_dataset(tmp_path).notes
+    assert said in inspect_data(tmp_path).summary.remarks
+
+
+@pytest.mark.parametrize("names", ["part_{}", "{:03d}", "{}_front", "part10_{}0", "2026_{}_0"])
+def test_counters_are_no_question(tmp_path: Path, names: str) -> None:
+    for i in range(12):
+        image(tmp_path / f"{names.format(i)}.png", i)
+    assert not any("read as numbers" in n for n in find(tmp_path).notes)
+
+
+@pytest.mark.parametrize("where", ["", "test", "train", "beside"])
+def test_folders_0_and_1_are_not_guessed_at(tmp_path: Path, where: str) -> None:
+    for i in range(12):
+        image(tmp_path / ("" if where == "beside" else where) / ("1" if i % 4 == 0 else "0") / f"{i}.png", i)
+        if where:
+            image(tmp_path / {"test": "train/good", "train": "test/good", "beside": "good"}[where] / f"{i}.png", 50 + i)
+    with pytest.raises(DataError, match=r"the folders 0 \(9 images\) and 1 \(3 images\) leave open which images are good"):
+        load_dataset(tmp_path)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.inspect.swapped import say_swapped
+from training.inspect.swapped import doubtful, say_swapped
 
 
 def many(seeds: range, bad: bool = False, light: float = 1.0) -> np.ndarray:
@@ -36,3 +36,11 @@ def test_it_is_not_asked_of_a_split_that_is_right_or_tells_nothing_also_under_an
 
 def test_few_say_nothing() -> None:
     assert say_swapped(LEARN, BAD[:4], GOOD) is None
+
+
+def test_single_labels_that_are_wrong_are_named() -> None:
+    pictures, is_good = np.concatenate([many(range(400, 440)), many(range(500, 540), bad=True)]), np.arange(80) < 40
+    wrong = np.isin(np.arange(80), (3, 17, 31, 45, 60, 75))
+    found = doubtful(LEARN, pictures, is_good ^ wrong)
+    assert found[wrong].sum() >= 3 and not found[~wrong].any()
+    assert not doubtful(LEARN, many(range(600, 680)), is_good).any(), "good and bad are alike"

@@ -67,3 +67,13 @@ def test_of_many_images_the_same_share_of_each_kind_is_scored_and_that_is_said()
     told = tell(few, np.zeros(len(few)), 1.0, 0.01, of_all=len(many))
     assert told is not None
     assert told.lines(LIMITS)[0].plain.startswith("test split (400 of its 3003 images, of all kinds alike): rejects 0 of 266 good")
+
+
+def test_labels_that_their_scores_speak_against_are_named() -> None:
+    rng = np.random.default_rng(0)
+    score = np.concatenate([rng.normal(10, 1, 40), rng.normal(40, 5, 20)])
+    score[[3, 45]] = score[[45, 3]]
+    told = tell(samples(good=40, scratch=20), score, 15.0, 0.01)
+    assert told is not None and told.doubtful is not None
+    assert told.lines(LIMITS)[-1].plain == f"  {told.doubtful}"
+    assert "called good, and score as bad ones do: /good3;" in told.doubtful and told.doubtful.endswith(": /scratch5")

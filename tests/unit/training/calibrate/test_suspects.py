@@ -1,0 +1,64 @@
+"""Single labels that are wrong are named, and sets whose good and bad are alike are left alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.calibrate.suspects import say_suspects, suspects
+from training.data.layout import Sample
+
+
+def scores(n: int, m: int, apart: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.normal(0, 1, n), rng.normal(apart, 1 + apart / 4, m)]), np.arange(n + m) < n
+
+
+def mixed(is_good: np.ndarray, seed: int) -> np.ndarray:
+    """A tenth of either side."""
+    rng, wrong = np.random.default_rng(seed), np.zeros(len(is_good), dtype=bool)
+    for side in (is_good, ~is_good):
+        wrong[rng.choice(np.flatnonzero(side), side.sum() // 10, replace=False)] = True
+    return wrong
+
+
+@pytest.mark.parametrize(("n", "m"), [(30, 30), (286, 392)])
+def test_of_a_tenth_of_wrong_labels_half_are_named_and_few_that_are_right(n: int, m: int) -> None:
+    named, false = [], []
+    for seed in range(20):
+        score, is_good = scores(n, m, 6, seed)
+        wrong = mixed(is_good, seed)
+        found = suspects(score, is_good ^ wrong)
+        named.append(found[wrong].mean())
+        false.append(found[~wrong].mean())
+    assert np.mean(named) > 0.5 and np.mean(false) < 0.02
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.5])
+def test_where_good_and_bad_are_alike_no_label_is_doubted(apart: float) -> None:
+    assert not any(suspects(*scores(30, 30, apart, seed)).any() for seed in range(20))
+
+
+def test_right_labels_are_seldom_doubted() -> None:
+    found = [suspects(*scores(100, 100, 4, seed)).mean() for seed in range(20)]
+    assert np.mean(found) < 0.02
+
+
+def test_a_kind_that_the_detector_does_not_see_is_not_called_mislabelled() -> None:
+    score, is_good = scores(60, 40, 6, 0)
+    kinds = np.array(["good"] * 60 + ["hole"] * 34 + ["dent"] * 6)
+    score[94:] = np.quantile(score[:60], 0.5)
+    assert suspects(score, is_good)[94:].all() and not suspects(score, is_good, kinds.tolist())[94:].any()
+
+
+def test_few_images_say_nothing() -> None:
+    score, is_good = scores(30, 7, 6, 0)
+    assert not suspects(score, is_good ^ mixed(is_good, 0)).any()
+
+
+def test_the_sentence_names_both_sides() -> None:
+    samples = [Sample(Path("t/good/1.png"), "good", True, None, "test"), Sample(Path("t/dent/2.png"), "dent", False, None, "test")]
+    said = say_suspects(samples, np.array([True, True]))
+    assert said is not None
+    assert said.endswith("called good, and score as bad ones do: good/1.png; called bad, and score as good ones do: dent/2.png")
+    assert say_suspects(samples, np.array([False, False])) is None

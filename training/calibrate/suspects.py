@@ -1,0 +1,62 @@
+"""Single labels of known parts that their scores speak against: good ones that score as bad ones do, and the other way round."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from training.data.layout import Sample, first_of
+
+LEAST = 8
+UNSEEN = 0.5
+"""Share of a kind of defect on the good side from which on none of it is doubted."""
+FENCE = 1.5
+"""Interquartile ranges beyond the upper quartile from which on a good part lies outside of its like (Tukey 1977)."""
+"""Good ones, and bad ones, from which on it is said."""
+TELLS = 0.8
+"""Balanced accuracy of the best threshold from which on scores may know better than a label: below, good and bad are too much alike."""
+DEEP = 0.25
+"""A part is doubted that lies among the other side's farther three quarters. Where more of its side lie at the border, good and bad run
+into each other there, and nothing is doubted."""
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+def suspects(score: Array, is_good: Mask, kinds: Sequence[str] = ()) -> Mask:
+    """(N,) which of N labels are doubtful. `kinds`: (N,) of defects; one that mostly scores as good ones do is not seen, not mislabelled.
+
+    The threshold is the best one for these very labels (Youden 1950): a tenth of them may be wrong, on either side, and it stays where good
+    and bad part. Where even that tells less than TELLS of both sides nothing is doubted.
+    """
+    found = np.zeros(len(score), dtype=bool)
+    good, bad = np.sort(score[is_good]), np.sort(score[~is_good])
+    if min(len(good), len(bad)) < LEAST:
+        return found
+    cuts = np.unique(score)
+    right = np.searchsorted(good, cuts, side="right") / len(good) + 1 - np.searchsorted(bad, cuts, side="right") / len(bad)
+    if right.max() / 2 < TELLS:
+        return found
+    cut = cuts[int(right.argmax())]
+    above, below = np.quantile(bad[bad > cut], DEEP), np.quantile(good[good <= cut], 1 - DEEP)
+    quarter, three = np.quantile(good, (0.25, 0.75))
+    above = max(above, three + FENCE * (three - quarter))
+    for side, deep, wrong in ((is_good, score > max(cut, above), score > cut), (~is_good, score <= min(cut, below), score <= cut)):
+        if (side & deep).sum() > (side & wrong & ~deep).sum():
+            found |= side & deep
+    for kind in set(kinds):
+        rows = ~is_good & (np.array(kinds) == kind)
+        if rows.any() and (score[rows] <= cut).mean() >= UNSEEN:
+            found &= ~rows
+    return found
+
+
+def say_suspects(samples: Sequence[Sample], doubtful: Mask, what: str = "score") -> str | None:
+    """A sentence that names them; None where there are none. `what` they do as the other side does."""
+    parts = []
+    for side, other, good in (("good", "bad", True), ("bad", "good", False)):
+        names = [f"{s.path.parent.name}/{s.path.name}" for s, d in zip(samples, doubtful, strict=True) if d and s.is_good == good]
+        if names:
+            more = f" and {len(names) - len(first_of(names))} more" if len(names) > len(first_of(names)) else ""
+            parts.append(f"called {side}, and {what} as {other} ones do: {', '.join(first_of(names))}{more}")
+    return f"are these labelled right? {'; '.join(parts)}" if parts else None
