@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_runtime.config.files import PlcTrigger
+from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import StationFault
 from edge_runtime.plc.tags import Tag, Value
 from edge_runtime.records import Verdict
@@ -243,7 +243,7 @@ def shown(result: Result, count: int) -> dict[str, Value]:
     }  # fmt: skip
 
 
-def results_of(settings: PlcTrigger, inputs: Sequence[Tag]) -> Presented | Pulsed:
+def results_of(settings: PlcConfig, inputs: Sequence[Tag]) -> Presented | Pulsed:
     """The way that the station file asks for."""
     pulse = settings.pulse
     if pulse is None:
