@@ -282,8 +282,8 @@ def sim_plc(
         Path | None, typer.Argument(metavar="STATION.toml", help="Play the PLC of this station's [trigger].", show_default=False)
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="modbus, opcua, s7 or ethernetip, with the example's addresses; without a station file.")
-    ] = ("modbus"),
+        str, typer.Option(help="A PLC's kind (modbus, s7 …), with the example's addresses; without a station file.")
+    ] = "modbus",
     host: Annotated[str, typer.Option(help="Listen here; without a station file.")] = "127.0.0.1",
     port: Annotated[
         int | None,
@@ -297,23 +297,21 @@ def sim_plc(
     parts_per_minute: Annotated[float, typer.Option(min=0.1, help="The line's pace.")] = 60.0,
     count: Annotated[int | None, typer.Option(min=1, help="End after that many parts. Default: go on.")] = None,
 ) -> None:
-    """Play a line as a PLC, over any of the four protocols.
+    """Play a line as a PLC, over any protocol that a station speaks.
 
     Announces parts, reads and acknowledges the results; exit code 1 when a part got no answer or the station broke the handshake.
     """
     from edge_runtime.commands.plc import plc_of
-    from edge_runtime.config.triggers import OpcuaTriggerConfig
     from edge_runtime.plc.defaults import trigger_to_play
     from edge_runtime.sim.plc import run_sim_plc
 
     settings = plc_of(station)[1] if station else trigger_to_play(protocol, host, port)
-    where = settings.endpoint if isinstance(settings, OpcuaTriggerConfig) else f"{settings.host}:{settings.port}"
     results, violations = run_sim_plc(
         settings,
         parts_per_minute=parts_per_minute,
         count=count,
         told=lambda r: print(_result_line(r), flush=True),
-        started=lambda: typer.echo(f"playing a PLC at {where}; Ctrl-C ends it", err=True),
+        started=lambda where: typer.echo(f"playing a PLC at {where}; Ctrl-C ends it", err=True),
     )
     for sentence in violations:
         typer.secho(f"✗ {sentence}", fg="red", err=True)

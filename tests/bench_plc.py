@@ -20,9 +20,11 @@ import msgspec
 import numpy as np
 import typer
 
-from edge_runtime.config.files import ModbusTriggerConfig, PlcTrigger
+from edge_runtime.config.files import PlcTrigger
 from edge_runtime.console import run_app
-from edge_runtime.plc.defaults import KINDS, default_trigger
+from edge_runtime.plc.defaults import default_trigger
+from edge_runtime.plc.kinds import KINDS
+from edge_runtime.plc.modbus import ModbusTriggerConfig
 from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.sinks.journal_file import read_decisions
 from export import demo

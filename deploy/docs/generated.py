@@ -1,6 +1,6 @@
 """The parts of our Markdown that are read off the code: `python -m deploy.docs.generated` writes them anew, tests compare them.
 
-A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Nothing of ours is imported for it: modules are parsed, not run.
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Modules are parsed for it, not run, but for the handshake's tables.
 """
 
 import ast
@@ -16,6 +16,7 @@ PAGES = (
     "deploy/developing/rooms.md",
     "deploy/developing/public.md",
     "deploy/decisions/README.md",
+    "deploy/plc/README.md",
 )
 PACKAGES = ("edge_runtime", "training", "export")
 PUBLIC = ("client", "records", "errors", "wire", "protocols")
@@ -169,7 +170,32 @@ def decisions() -> str:
     return "\n".join(rows)
 
 
-PARTS: dict[str, Callable[[], str]] = {"rooms": rooms, "files": files, "layers": layers, "public": public, "decisions": decisions}
+def handshake() -> str:
+    """A drawing a machine of the handshake, of what leads from one state to another, and a table of all that does something."""
+    from edge_runtime.plc.transitions import TABLES
+
+    parts = []
+    for table in TABLES:
+        drawing = ["stateDiagram-v2", *(f"  {s.name}: {s.name} ({s.value})" for s in table.states)]
+        rows = ["| State | When | Then | State |", "|---|---|---|---|"]
+        for row in table.rows:
+            when = " or ".join(event.value for event in row.events)
+            if row.to is not row.state:
+                drawing.append(f"  {row.state.name} --> {row.to.name}: {when}")
+            if row.do is not None or row.to is not row.state:
+                rows.append(f"| {row.state.name} | {_cell(when)} | {_cell(row.do.value if row.do else '')} | {row.to.name} |")
+        parts.append("\n".join([f"**{table.title}**\n", "```mermaid", *drawing, "```\n", *rows]))
+    return "\n\n".join(parts)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "rooms": rooms,
+    "files": files,
+    "layers": layers,
+    "public": public,
+    "decisions": decisions,
+    "handshake": handshake,
+}
 
 
 def filled(page: str) -> str:

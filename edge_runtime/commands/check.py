@@ -26,9 +26,8 @@ from edge_runtime.handoff import Helper
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.released import check_release, release_of
 from edge_runtime.model.signature import TrustedKey, load_keys, open_released
+from edge_runtime.plc.kinds import open_port
 from edge_runtime.plc.line import PlcLine
-from edge_runtime.plc.opcua import OpcuaPort
-from edge_runtime.plc.ports import open_port
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.protocols import Source
 from edge_runtime.records import Frame, Release
@@ -270,9 +269,7 @@ def _trigger(config: StationConfig) -> str:
     port = open_port(settings, [*inputs, *outputs])
     with PlcLine(settings, 1, port):
         said = f"{port.where} answers, and all {len(inputs) + len(outputs)} signals of [trigger] are there"
-        if isinstance(port, OpcuaPort):
-            said += f"; it publishes every {port.publishing_ms:g} ms ({port.sampling_ms:g} ms between samples)"
-        return said
+        return f"{said}; {port.note}" if port.note else said
 
 
 def _journal(config: StationConfig) -> str:

@@ -15,8 +15,8 @@ from typing import Any, Literal, Self
 from edge_runtime.commands.plc_map import TO_PLC, TO_STATION
 from edge_runtime.config.files import PlcTrigger, StationConfig, endpoints_of, load_station
 from edge_runtime.errors import ConfigError, LinesideError, MissingExtra, SinkError, TriggerError
+from edge_runtime.plc.kinds import KINDS, open_port
 from edge_runtime.plc.port import PlcLost, TagPort
-from edge_runtime.plc.ports import open_port
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, tags_of
 from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, named
 
@@ -112,7 +112,7 @@ def plc_of(station: Path) -> tuple[StationConfig, PlcTrigger]:
     config = load_station(station)
     if not isinstance(config.trigger, PlcTrigger):
         kind = config.trigger.__struct_config__.tag
-        raise ConfigError(f'{station}: trigger.kind: expected a PLC (modbus, opcua, s7, ethernetip), found "{kind}"')
+        raise ConfigError(f'{station}: trigger.kind: expected a PLC ({", ".join(KINDS)}), found "{kind}"')
     return config, config.trigger
 
 

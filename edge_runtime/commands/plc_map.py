@@ -5,28 +5,13 @@ import io
 from collections.abc import Sequence
 
 from edge_runtime.config.files import PlcTrigger
+from edge_runtime.plc.kinds import kind_of
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, StationFault, tags_of
 from edge_runtime.plc.tags import Tag
 from edge_runtime.records import Cause
 
 HEADER = ("signal", "direction", "address", "type", "PLC type", "byte order", "scale", "meaning")
 TO_STATION, TO_PLC = "PLC -> station", "station -> PLC"
-
-_PLC_TYPES = {
-    "modbus": {
-        "bool": "bit", "int16": "1 register, signed", "uint16": "1 register", "int32": "2 registers, signed", "uint32": "2 registers",
-        "float32": "2 registers, IEEE 754", "text": "2 characters a register",
-    },
-    "opcua": {
-        "bool": "Boolean", "int16": "Int16", "uint16": "UInt16", "int32": "Int32", "uint32": "UInt32", "float32": "Float", "text": "String",
-    },
-    "s7": {
-        "bool": "Bool", "int16": "Int", "uint16": "UInt", "int32": "DInt", "uint32": "UDInt", "float32": "Real", "text": "Array of Char",
-    },
-    "ethernetip": {
-        "bool": "BOOL", "int16": "INT", "uint16": "UINT", "int32": "DINT", "uint32": "UDINT", "float32": "REAL", "text": "STRING",
-    },
-}  # fmt: skip
 
 FAULTS: dict[Cause | StationFault, tuple[str, str]] = {
     Cause.NONE: ("no fault", ""),
@@ -73,13 +58,12 @@ def as_markdown(settings: PlcTrigger) -> str:
 
 def _row(settings: PlcTrigger, tag: Tag) -> tuple[str, ...]:
     signal = (OUTPUTS if tag.writable else INPUTS)[tag.name]
-    kind = str(settings.__struct_config__.tag)
-    plc_type = _PLC_TYPES[kind][tag.type]
-    ordered = kind in ("modbus", "s7") and tag.size > 1
+    manual = kind_of(settings).manual
+    ordered = manual.byte_order and tag.size > 1
     order = tag.order if tag.size == 4 and tag.type != "text" else "AB" if tag.order in ("ABCD", "CDAB") else "BA"
     return (
         tag.name, TO_PLC if tag.writable else TO_STATION, tag.address, f"text of {tag.length}" if tag.type == "text" else tag.type,
-        plc_type, order if ordered else "", "" if tag.scale == 1.0 else f"{tag.scale:g}", signal.meaning,
+        manual.types[tag.type], order if ordered else "", "" if tag.scale == 1.0 else f"{tag.scale:g}", signal.meaning,
     )  # fmt: skip
 
 

@@ -9,26 +9,12 @@ from typing import Any
 
 import msgspec
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-ENDPOINT = rf"^((ipc|inproc)://.+|tcp://.+:{_PORT})$"
-
-_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
-HOST = rf"^({_LABEL}(\.{_LABEL})*\.?|[0-9A-Fa-f.]*:[0-9A-Za-z:.%]*)$"
-OPCUA_ENDPOINT = rf"^opc\.tcp://{_LABEL}(\.{_LABEL})*\.?:{_PORT}(/.*)?$"
-
 REMOVED = {
     "golden": "no longer a setting: all of a bundle's golden samples are run at every start, for a model that is only partly proved is not"
     " proved. Remove the line"
 }
 """Keys that files of before may hold, and what to do."""
 
-_PATTERNS = {
-    NAME: "a name of letters, digits, '.', '_' and '-' (64 at most)",
-    ENDPOINT: 'an endpoint such as "tcp://127.0.0.1:5560" (a port is 1 to 65535)',
-    HOST: 'a host such as "192.168.0.10" or "plc-3.line"',
-    OPCUA_ENDPOINT: 'an address such as "opc.tcp://192.168.0.10:4840"',
-}
 _TYPES = {
     "float": "a number",
     "int": "a whole number",
@@ -69,9 +55,9 @@ def explain(message: str, raw: Any, kind: type[msgspec.Struct]) -> str:
     if what.startswith("Invalid value"):
         return f"{where}: expected{_kinds_hint(where, kind, ' one of').lstrip(';')}, found {show(found)}"
     if wanted := _EXPECTED.fullmatch(what):
-        comma = isinstance(found, str) and "number" in _wanted(wanted) and re.fullmatch(r"\s*[+-]?\d+([.,]\d+)?\s*", found)
+        comma = isinstance(found, str) and "number" in _wanted(wanted, where, kind) and re.fullmatch(r"\s*[+-]?\d+([.,]\d+)?\s*", found)
         hint = f"; write {found.strip().replace(',', '.')}, without quotes" if comma else ""
-        return f"{where or 'file'}: expected {_wanted(wanted)}, found {show(found)}{hint}"
+        return f"{where or 'file'}: expected {_wanted(wanted, where, kind)}, found {show(found)}{hint}"
     return f"{where or 'file'}: {what[:1].lower()}{what[1:]}" + ("" if ", found" in what else f", found {show(found)}")
 
 
@@ -125,10 +111,11 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _wanted(match: re.Match[str]) -> str:
+def _wanted(match: re.Match[str], where: str, kind: type[msgspec.Struct]) -> str:
     if match["regex"]:
         regex = match["regex"].replace("\\\\", "\\")  # msgspec shows it as Python would write it
-        return _PATTERNS.get(regex, f"text like {regex}")
+        said = (meta.description for f in _fields(where, kind) for meta in _metas(f.type) if meta.pattern == regex)
+        return next(said, None) or f"text like {regex}"
     text = " or ".join(_TYPES.get(t.strip(), t.strip()) for t in match["type"].split("|") if t.strip() != "null")
     bound = f"{_BOUNDS[match['op']]} {match['bound']}" if match["op"] else ""
     return f"{text} {bound}{' entries' if match['length'] else ''}".rstrip()
@@ -157,13 +144,20 @@ def _kinds_hint(where: str, kind: type[msgspec.Struct], lead: str) -> str:
 
 def _choices(where: str, kind: type[msgspec.Struct]) -> tuple[Any, ...]:
     """What a key that is a Literal may be."""
-    table, _, key = where.rpartition(".")
-    for struct in _tables(kind, table) if table else [kind]:
-        for f in msgspec.structs.fields(struct):
-            if f.encode_name == key:
-                hints = (f.type, *typing.get_args(f.type))
-                return next((typing.get_args(h) for h in hints if typing.get_origin(h) is typing.Literal), ())
+    for f in _fields(where, kind):
+        hints = (f.type, *typing.get_args(f.type))
+        return next((typing.get_args(h) for h in hints if typing.get_origin(h) is typing.Literal), ())
     return ()
+
+
+def _fields(where: str, kind: type[msgspec.Struct]) -> list[msgspec.structs.FieldInfo]:
+    """What may stand at a path such as `trigger.host`: one of each kind of table that has such a key."""
+    table, _, key = where.rpartition(".")
+    return [f for struct in (_tables(kind, table) if table else [kind]) for f in msgspec.structs.fields(struct) if f.encode_name == key]
+
+
+def _metas(hint: Any) -> list[msgspec.Meta]:
+    return [hint] if isinstance(hint, msgspec.Meta) else [meta for arg in typing.get_args(hint) for meta in _metas(arg)]
 
 
 def _structs_in(hint: Any) -> list[type[msgspec.Struct]]:

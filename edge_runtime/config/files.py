@@ -24,27 +24,10 @@ from edge_runtime.config.sources import (
     SyntheticSourceConfig,
     VideoSourceConfig,
 )
-from edge_runtime.config.triggers import (
-    OPCUA_FILES,
-    ByteOrder,
-    EthernetipTriggerConfig,
-    ModbusTriggerConfig,
-    OpcuaTriggerConfig,
-    PlcConfig,
-    PlcInputs,
-    PlcOutputs,
-    PlcTag,
-    PlcTrigger,
-    PulseConfig,
-    S7TriggerConfig,
-    TagConfig,
-    TagType,
-    TimerTriggerConfig,
-    Trigger,
-    ZeromqTriggerConfig,
-)
-from edge_runtime.config.values import Endpoint, Name, NonNegative, Positive, Settings
+from edge_runtime.config.triggers import PlcTrigger, TimerTriggerConfig, Trigger, ZeromqTriggerConfig
 from edge_runtime.errors import ConfigError
+from edge_runtime.plc.settings import ByteOrder, PlcConfig, PlcInputs, PlcOutputs, PlcTag, PulseConfig, TagConfig, TagType
+from edge_runtime.values import Endpoint, Name, NonNegative, Positive, Settings
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -172,9 +155,8 @@ def load_station(path: Path) -> StationConfig:
     changes["trusted_keys"] = tuple(base / key for key in config.trusted_keys)
     if config.archive is not None:
         changes["archive"] = msgspec.structs.replace(config.archive, path=base / config.archive.path)
-    if isinstance(config.trigger, OpcuaTriggerConfig):
-        files = {key: base / path for key in OPCUA_FILES if (path := getattr(config.trigger, key)) is not None}
-        changes["trigger"] = msgspec.structs.replace(config.trigger, **files)
+    files = {key: base / value for key, value in msgspec.structs.asdict(config.trigger).items() if isinstance(value, Path)}
+    changes["trigger"] = msgspec.structs.replace(config.trigger, **files)
     if config.camera:
         changes["camera"] = tuple(_camera_at(base, camera) for camera in config.camera)
     else:
@@ -294,13 +276,10 @@ __all__ = [
     "ByteOrder",
     "CameraConfig",
     "CameraSourceConfig",
-    "EthernetipTriggerConfig",
     "FolderSourceConfig",
     "GenicamSourceConfig",
     "IndustrialSourceConfig",
     "JournalConfig",
-    "ModbusTriggerConfig",
-    "OpcuaTriggerConfig",
     "PixelFormat",
     "PlcConfig",
     "PlcInputs",
@@ -312,7 +291,6 @@ __all__ = [
     "PulseConfig",
     "PylonSourceConfig",
     "Recipe",
-    "S7TriggerConfig",
     "Source",
     "StationConfig",
     "SyntheticSourceConfig",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from edge_runtime.config.values import NonNegative, Positive, PositiveInt, Settings
+from edge_runtime.values import NonNegative, Positive, PositiveInt, Settings
 
 
 class FolderSourceConfig(Settings, frozen=True, kw_only=True, tag="folder", tag_field="kind"):

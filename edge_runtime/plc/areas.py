@@ -120,6 +120,7 @@ class AreaPort(ABC):
 
     pushes = False
     ordered = False
+    note = ""
     where: str
     cell: str
     """For messages: "register", "byte"."""

@@ -14,13 +14,17 @@ import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from edge_runtime.config.files import EthernetipTriggerConfig
+from msgspec import Meta
+
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
 from edge_runtime.plc.areas import batches
-from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.port import Manual, PlcLost
+from edge_runtime.plc.settings import PlcConfig, PlcTag, TagConfig
+from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal
 from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, to_plc, whole
+from edge_runtime.values import Host, Port
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,39}"
 _PART = rf"{_NAME}(\[\d+(,\d+){{0,2}}\])?"
@@ -48,6 +52,29 @@ _PACKET, _WRITE = 10, 32
 """What pylogix reckons for a packet of writes and for each tag in it, beside its name and a text's characters; at most."""
 
 
+class EthernetipTriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="ethernetip", tag_field="kind"):
+    """A Rockwell ControlLogix or CompactLogix PLC over EtherNet/IP. Addresses are tag names: "Vision.Trigger", "Program:Main.Trigger"."""
+
+    text_length: ClassVar[int] = _TEXT
+    host: Host
+    port: Port = 44818
+    slot: Annotated[int, Meta(ge=0, le=17)] = 0
+
+
+def _named(signals: Mapping[str, Signal]) -> dict[str, PlcTag]:
+    """Most Logix controllers have no unsigned types."""
+    addresses = {name: f"LS_{name.title().replace('_', '')}" for name in signals}
+    return {n: a if signals[n].type == "bool" else TagConfig(address=a, type="int32") for n, a in addresses.items()}
+
+
+MANUAL = Manual(
+    44818, _named(INPUTS), _named(OUTPUTS),
+    types={
+        "bool": "BOOL", "int16": "INT", "uint16": "UINT", "int32": "DINT", "uint32": "UDINT", "float32": "REAL", "text": "STRING",
+    },
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class _Read:
     """What pylogix asked for some tags, what the PLC answered, and the values in it. Most polls find the same again, byte for byte: only
@@ -62,6 +89,7 @@ class EthernetipPort:
 
     pushes = False
     ordered = False
+    note = ""
 
     def __init__(self, settings: EthernetipTriggerConfig, tags: Sequence[Tag]) -> None:
         """Raises ConfigError for a name that is none, a bit that is no bool, and a place of two tags; MissingExtra without pylogix."""

@@ -1,33 +1,9 @@
 """THE handshake with a PLC: a state machine with no I/O and no clock of its own. Inputs and the time go in, outputs and parts come out.
 
-The words are those of `signals.py`. Three machines run side by side; each row is one step.
-
-    TRIGGER
-    state   when                              then                                                           state
-    ------  --------------------------------  -------------------------------------------------------------  ------
-    LOW     trigger rises, ready is high      the part is announced; busy, trigger_acknowledge rise          SEEN
-    LOW     trigger rises, ready is low       the part is announced as refused: its FAULT comes in its turn; SEEN
-                                              overrun, trigger_acknowledge rise
-    LOW     trigger rises, enable is low      nothing: the PLC itself has switched triggers off              HELD
-    SEEN    trigger falls                     trigger_acknowledge falls                                      LOW
-    HELD    trigger falls                                                                                    LOW
-    any     (re)connected, trigger is high    nothing: whether that was an edge, nobody can tell             HELD
-
-    RESULT (`results.py`; with `acknowledge` mapped)
-    EMPTY   a result waits, acknowledge low   result and numbers are written; then result_valid rises        VALID
-    VALID   acknowledge rises                 result_valid, accept, reject, fault fall                       TAKEN
-    VALID   not within acknowledge_timeout_ms fault rises, fault_code 101: until reset_fault, which gives    VALID
-                                              the PLC as long again
-    TAKEN   acknowledge falls                                                                                EMPTY
-    any     connection lost                   results that wait are dropped: they are in the journal         EMPTY
+The words are those of `signals.py`. Three machines run side by side, each a table of `transitions`, drawn in deploy/plc/README.md: of the
+trigger, of the result that is shown (`results.py`), of the recipe. What ties them together:
 
     READY = enable and not busy and fewer than `results` results waiting and no latched fault and the recipe prepared and the station alive
-
-    RECIPE
-    KNOWN   recipe changes                    the station is asked to prepare it; ready falls                ASKED
-    ASKED   prepared                          ready rises                                                    KNOWN
-    ASKED   there is none of that number      fault rises, fault_code 102; ready stays low                   UNKNOWN
-    UNKNOWN recipe changes                    fault falls; the station is asked again                        ASKED
 
 One result a part, in the order of the triggers. A signal that is not mapped is as if the PLC never used it.
 """
@@ -39,6 +15,7 @@ from dataclasses import dataclass
 from edge_runtime.plc.results import Result, Results
 from edge_runtime.plc.signals import StationFault
 from edge_runtime.plc.tags import Value
+from edge_runtime.plc.transitions import RECIPE, TRIGGER, Do, Machine, RecipeEvent, RecipeState, TriggerEvent, TriggerState
 
 _STANDS_NS = 1_000_000_000
 """A fault that has no end of its own, where the PLC cannot reset it."""
@@ -99,19 +76,18 @@ class Step:
 
 
 class Handshake:
-    """Runs the table above. Not thread-safe: one thread steps it."""
+    """Walks the tables. Not thread-safe: one thread steps it."""
 
     def __init__(self, results: Results, *, heartbeat_ms: float, has_reset: bool) -> None:
         """`results`: how results are shown to the PLC. `has_reset`: reset_fault is mapped; without it a fault ends with its cause."""
         self._results = results
         self._heartbeat_ns = round(heartbeat_ms * 1e6)
         self._has_reset = has_reset
-        self._trigger_high = True  # until the first look shows it low
-        self._acknowledged = False
+        self._trigger = Machine(TRIGGER, TriggerState.HELD)  # until the first look shows it low
         self._reset_high = True
         self._in_flight: dict[int, bool] = {}
         self._recipe = ""
-        self._recipe_ready = True
+        self._recipes = Machine(RECIPE, RecipeState.KNOWN)
         self._latched: StationFault | None = None
         self._stands_until_ns = 0
         self._overrun = False
@@ -138,14 +114,19 @@ class Handshake:
     def ready(self) -> bool:
         """A trigger now will be judged."""
         busy = sum(self._in_flight.values()) >= self._results.parts_at_once
-        return self._alive and self._enabled and not busy and not self._results.full and self._recipe_ready and self._latched is None
+        return self._alive and self._enabled and not busy and not self._results.full and self._prepared and self._latched is None
+
+    @property
+    def _prepared(self) -> bool:
+        return self._recipes.state is RecipeState.KNOWN
 
     def resume(self, inputs: Inputs) -> str | None:
         """After connecting: what is high now is no edge, what was in flight has no receiver any more. The recipe to prepare, if any."""
-        self._trigger_high, self._reset_high, self._acknowledged, self._enabled = inputs.trigger, True, False, inputs.enable
+        self._reset_high, self._enabled = True, inputs.enable
+        self._trigger.on(TriggerEvent.BACK_HIGH if inputs.trigger else TriggerEvent.BACK_LOW)
         self._in_flight.clear()
         self._results.clear()
-        return self._ask(inputs.recipe) if inputs.recipe != self._recipe or not self._recipe_ready else None
+        return self._asked(inputs.recipe, RecipeEvent.BACK)
 
     def announce(self, seq: int, part: Announced, fired_ns: int, encoder: int) -> None:
         """The part that the last step announced is `seq`."""
@@ -164,9 +145,11 @@ class Handshake:
         """The station has prepared the recipe, or cannot."""
         if recipe != self._recipe:
             return  # another was asked for meanwhile
-        self._recipe_ready = works
-        if not works:
-            self._latched = StationFault.UNKNOWN_RECIPE
+        match self._recipes.on(RecipeEvent.PREPARED if works else RecipeEvent.FAILS):
+            case Do.UNKNOWN:
+                self._latched = StationFault.UNKNOWN_RECIPE
+            case Do.RECOVER:
+                self._latched = None
 
     def step(self, inputs: Inputs, now_ns: int, alive: bool) -> Step:
         """One look at the PLC. `alive`: somebody waits for triggers and the station's threads come round."""
@@ -174,7 +157,7 @@ class Handshake:
         if inputs.reset_fault and not self._reset_high:
             self._reset()
         self._reset_high = inputs.reset_fault
-        asked = self._ask(inputs.recipe) if inputs.recipe != self._recipe else None
+        asked = self._asked(inputs.recipe)
         self._results.step(inputs.acknowledge, inputs.encoder, now_ns)
         if self._results.fault is not None:
             self._latched = self._latched or self._results.fault
@@ -187,7 +170,7 @@ class Handshake:
             if now_ns >= self._stands_until_ns:
                 self._results.forgive()
                 self._stands_until_ns = 0
-        announced = self._trigger(inputs)
+        announced = self._look_at_trigger(inputs)
         if alive and now_ns - self._beat_ns >= self._heartbeat_ns:
             self._heartbeat, self._beat_ns = not self._heartbeat, now_ns
         return Step(announced, asked)
@@ -199,27 +182,30 @@ class Handshake:
         return {
             "result_part_id": shown["result_part_id"], "result_count": shown["result_count"], "severity": shown["severity"],
             "fault_code": fault_code, "accept": shown["accept"], "reject": shown["reject"],
-            "fault": bool(shown["fault"]) or self._latched is not None, "trigger_acknowledge": self._acknowledged,
+            "fault": bool(shown["fault"]) or self._latched is not None, "trigger_acknowledge": self._trigger.state is TriggerState.SEEN,
             "busy": any(self._in_flight.values()), "ready": self.ready, "overrun": self._overrun, "heartbeat": self._heartbeat,
             "result_valid": shown["result_valid"],
         }  # fmt: skip
 
-    def _trigger(self, inputs: Inputs) -> Announced | None:
-        rises, self._trigger_high = inputs.trigger and not self._trigger_high, inputs.trigger
+    def _look_at_trigger(self, inputs: Inputs) -> Announced | None:
         if not inputs.trigger:
-            self._acknowledged = False
-        if not rises or not inputs.enable:
+            event = TriggerEvent.LOW
+        elif not inputs.enable:
+            event = TriggerEvent.DISABLED
+        else:
+            event = TriggerEvent.HIGH if self.ready else TriggerEvent.NOT_READY
+        do = self._trigger.on(event)
+        if do not in (Do.ANNOUNCE, Do.REFUSE):
             return None
-        refused = "" if self.ready else self._why_not()
-        self._acknowledged = True
-        self._overrun = self._overrun or bool(refused)
+        refused = self._why_not() if do is Do.REFUSE else ""
+        self._overrun = self._overrun or do is Do.REFUSE
         self._results.next_trigger()
         return Announced(inputs.part_id, self._recipe, refused)
 
     def _why_not(self) -> str:
         if self._latched is not None:
             return f"Triggered while the station had a fault ({int(self._latched)}) that the PLC has not reset."
-        if not self._recipe_ready:
+        if not self._prepared:
             return f"Triggered while recipe {self._recipe or '(the own one)'} was being prepared."
         if self._results.full:
             return "Triggered while as many results as the station keeps were waiting for their acknowledge."
@@ -227,14 +213,19 @@ class Handshake:
             return "Triggered while the station was not ready."
         return "Overrun: triggered while the part before it was being judged."
 
-    def _ask(self, recipe: str) -> str:
-        self._recipe, self._recipe_ready = recipe, False
-        if self._latched is StationFault.UNKNOWN_RECIPE:
+    def _asked(self, recipe: str, otherwise: RecipeEvent | None = None) -> str | None:
+        """The recipe to prepare, if any. `otherwise`: what has happened if it is the same as before."""
+        event = RecipeEvent.CHANGES if recipe != self._recipe else otherwise
+        if event is None:
+            return None
+        self._recipe = recipe
+        do = self._recipes.on(event)
+        if do is Do.ASK_ANEW:
             self._latched = None
-        return recipe
+        return None if do is None else recipe
 
     def _reset(self) -> None:
         self._results.forgive()
         self._overrun = False
-        if self._latched is not StationFault.UNKNOWN_RECIPE or self._recipe_ready:
+        if self._latched is not StationFault.UNKNOWN_RECIPE:
             self._latched = None

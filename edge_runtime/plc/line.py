@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
-from edge_runtime.config.files import PlcTrigger
 from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.handoff import Reply, take
 from edge_runtime.plc.handshake import Handshake, Inputs
+from edge_runtime.plc.kinds import open_port
 from edge_runtime.plc.port import PlcLost, TagPort, bits_first
-from edge_runtime.plc.ports import open_port
 from edge_runtime.plc.recipe_change import Prepared, RecipeChange
 from edge_runtime.plc.results import Pulsed, Result, results_of
+from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Value
 from edge_runtime.protocols import ActuatorLine, StationLink
@@ -49,7 +49,7 @@ class PlcLine(ActuatorLine):
     answer_timeout_ms: float
     tallies: dict[str, int]
 
-    def __init__(self, settings: PlcTrigger, first_seq: int, port: TagPort | None = None) -> None:
+    def __init__(self, settings: PlcConfig, first_seq: int, port: TagPort | None = None) -> None:
         """Triggers count from `first_seq`. Raises ConfigError for tags that cannot be, MissingExtra without the protocol's package."""
         self._settings = settings
         self._seq = first_seq

@@ -6,13 +6,16 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from edge_runtime.config.files import ModbusTriggerConfig
+from msgspec import Meta
+
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
-from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.port import Manual, PlcLost
+from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.tags import Tag
+from edge_runtime.values import Host, Port
 
 _ADDRESS = re.compile(r"(coil|discrete|holding|input):(\d{1,6})(?:\.(\d{1,3}))?", re.ASCII)
 _BIT_AREAS = ("coil", "discrete")
@@ -33,6 +36,34 @@ _ANSWERS = {
     10: "the gateway cannot reach it; is trigger.unit right?",
     11: "the gateway says that it does not answer; is trigger.unit right?",
 }
+
+
+class ModbusTriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="modbus", tag_field="kind"):
+    """A PLC that is a Modbus TCP server. Addresses: "coil:0", "discrete:0", "holding:0", "input:0", and "holding:0.3" for a bit (0 is the
+    least significant); counted from 0, as they go over the wire."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 502
+    unit: Annotated[int, Meta(ge=0, le=255)] = 1
+
+
+MANUAL = Manual(
+    502,
+    {
+        "trigger": "coil:0", "acknowledge": "coil:1", "reset_fault": "coil:2", "enable": "coil:3",
+        "part_id": "holding:0", "recipe": "holding:2", "encoder": "holding:4",
+    },
+    {
+        "result_part_id": "holding:16", "result_count": "holding:18", "severity": "holding:19", "fault_code": "holding:20",
+        "accept": "coil:16", "reject": "coil:17", "fault": "coil:18", "trigger_acknowledge": "coil:19", "busy": "coil:20",
+        "ready": "coil:21", "overrun": "coil:22", "heartbeat": "coil:23", "result_valid": "coil:24",
+    },
+    types={
+        "bool": "bit", "int16": "1 register, signed", "uint16": "1 register", "int32": "2 registers, signed", "uint32": "2 registers",
+        "float32": "2 registers, IEEE 754", "text": "2 characters a register",
+    },
+    byte_order=True,
+)  # fmt: skip
 
 
 def parse(tag: Tag) -> Place:

@@ -8,18 +8,24 @@ server that samples slower than `publishing_ms` says so, and edges shorter than 
 
 import logging
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from edge_runtime.config.files import OpcuaTriggerConfig
+from msgspec import Meta
+
 from edge_runtime.errors import ConfigError, MissingExtra
-from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.port import Manual, PlcLost
+from edge_runtime.plc.settings import PlcConfig, PlcTag
+from edge_runtime.plc.signals import INPUTS, OUTPUTS
 from edge_runtime.plc.tags import Tag, Value
+from edge_runtime.values import HOST_PATTERN, PORT_PATTERN, Positive
 
 if TYPE_CHECKING:
     from edge_runtime.plc.opcua_session import Session
 
 _T = TypeVar("_T")
+_ENDPOINT = rf"^opc\.tcp://{HOST_PATTERN}:{PORT_PATTERN}(/.*)?$"
 _NODE_ID = re.compile(
     r"(ns=(?P<ns>\d{1,5});)?(i=(?P<i>\d{1,10})|s=.+|g=[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|b=[A-Za-z0-9+/]+={0,2})"
 )
@@ -27,6 +33,39 @@ _CYCLE_MS = 1.0
 """No PLC's program runs oftener: what it writes a cycle before the trigger is sampled before it."""
 _SECURE_S = 3.0
 """A small PLC takes seconds for the public-key half of a secure channel; `timeout_ms` counts from then on."""
+
+
+class OpcuaTriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="opcua", tag_field="kind"):
+    """A PLC that is an OPC UA server. Addresses are node ids: "ns=2;s=Station.Trigger", "ns=4;i=17"."""
+
+    text_length: ClassVar[int] = 200
+    endpoint: Annotated[str, Meta(pattern=_ENDPOINT, description='an address such as "opc.tcp://192.168.0.10:4840"')]
+    """"opc.tcp://192.168.0.10:4840"."""
+    security: Literal["none", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"] = "none"
+    mode: Literal["Sign", "SignAndEncrypt"] = "SignAndEncrypt"
+    certificate: Path | None = None
+    """This station's own certificate (DER or PEM), which the PLC must trust."""
+    private_key: Path | None = None
+    server_certificate: Path | None = None
+    """The PLC's certificate: with it, no other server is spoken to."""
+    user: str | None = None
+    password_file: Path | None = None
+    """A file that holds the password alone, readable by the station's user only."""
+    publishing_ms: Positive = 1.0
+    """Asked of the server's subscription; it may grant a longer one, which `lineside check` tells."""
+
+
+def _nodes(signals: Iterable[str]) -> dict[str, PlcTag]:
+    return {name: f"ns=2;s=Lineside.{name.title().replace('_', '')}" for name in signals}
+
+
+MANUAL = Manual(
+    4840, _nodes(INPUTS), _nodes(OUTPUTS),
+    types={
+        "bool": "Boolean", "int16": "Int16", "uint16": "UInt16", "int32": "Int32", "uint32": "UInt32", "float32": "Float", "text": "String",
+    },
+    reached_at=lambda host, port: {"endpoint": f"opc.tcp://{host}:{port}"},
+)  # fmt: skip
 
 
 class OpcuaPort:
@@ -53,6 +92,10 @@ class OpcuaPort:
         self.ordered = False
         self.sampling_ms = 0.0
         """The server's slowest sampling of an input, once connected: shorter edges are not seen."""
+
+    @property
+    def note(self) -> str:
+        return f"it publishes every {self.publishing_ms:g} ms ({self.sampling_ms:g} ms between samples)"
 
     def connect(self, changed: Callable[[], None]) -> None:
         from edge_runtime.plc.opcua_session import Session

@@ -1,9 +1,11 @@
 """What every PLC protocol offers the handshake: named tags, read and written in batches."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+from edge_runtime.plc.settings import PlcTag, TagType
 from edge_runtime.plc.tags import Tag, Value
 
 
@@ -28,6 +30,10 @@ class TagPort(Protocol):
 
     ordered: bool
     """Of a port that pushes, once connected: a snapshot shows every tag as it was at that change, and none has to be read again."""
+
+    @property
+    def note(self) -> str:
+        """For `lineside check`, once connected: what else is to be known of this PLC; empty where nothing is."""
 
     def connect(self, changed: Callable[[], None]) -> None:
         """Connect and see that every tag is there, of its type, readable, and writable where it is an output (without changing its value
@@ -78,6 +84,9 @@ class TagServer(Protocol):
     called from any thread.
     """
 
+    where: str
+    """For messages, what it listens on: "127.0.0.1:1502"."""
+
     def __enter__(self) -> Self: ...
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None: ...
 
@@ -90,3 +99,24 @@ class TagServer(Protocol):
 
     def set(self, values: Mapping[str, Value]) -> None:
         """The PLC program's own write."""
+
+
+def _host_and_port(host: str, port: int) -> dict[str, object]:
+    return {"host": host, "port": port}
+
+
+@dataclass(frozen=True, slots=True)
+class Manual:
+    """What a PLC programmer is told of a protocol; a simulated PLC without a station file begins with it, too."""
+
+    tcp_port: int
+    """On which the protocol's PLCs listen."""
+    inputs: Mapping[str, PlcTag]
+    outputs: Mapping[str, PlcTag]
+    """An address for every signal of `plc.signals`, as the example stations and programs have them."""
+    types: Mapping[TagType, str]
+    """What the PLC's own tool calls them."""
+    byte_order: bool = False
+    """The tags' `order` means something: the protocol moves bytes and does not say what is in them."""
+    reached_at: Callable[[str, int], Mapping[str, object]] = _host_and_port
+    """Host and port as the settings name them."""

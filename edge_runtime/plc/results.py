@@ -1,14 +1,14 @@
 """How results reach the PLC: one after the other until each is acknowledged, or as a pulse where the part is ejected."""
 
-import enum
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_runtime.config.files import PlcTrigger
+from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import StationFault
 from edge_runtime.plc.tags import Tag, Value
+from edge_runtime.plc.transitions import PULSE, RESULT, RESULT_ALONE, Do, Machine, PulseEvent, PulseState, ResultEvent, ResultState
 from edge_runtime.records import Verdict
 
 _HOLD_NS = 50_000_000
@@ -62,12 +62,6 @@ class Results(Protocol):
         """Forget what waits; `result_valid` falls."""
 
 
-class _Shown(enum.Enum):
-    EMPTY = enum.auto()
-    VALID = enum.auto()
-    TAKEN = enum.auto()
-
-
 class Presented:
     """One result at a time: valid until acknowledged, or without acknowledge until the next trigger."""
 
@@ -79,15 +73,15 @@ class Presented:
         self.fault: StationFault | None = None
         self._acknowledged, self._timeout_ns, self._limit = acknowledged, round(timeout_ms * 1e6), limit
         self._waiting: deque[tuple[int, Result]] = deque()
-        self._state = _Shown.EMPTY
+        self._machine = Machine(RESULT if acknowledged else RESULT_ALONE, ResultState.EMPTY)
         self._since_ns = 0
-        self._blocked_ns = 0
+        """Since when the PLC's move is awaited, or without acknowledge the result is shown; 0: it is not."""
         self._count = 0
 
     @property
     def full(self) -> bool:
         """True with as many results waiting, the one that is shown among them, as the station keeps."""
-        return len(self._waiting) + (self._state is _Shown.VALID and self._acknowledged) >= self._limit
+        return len(self._waiting) + (self._machine.state is ResultState.VALID and self._acknowledged) >= self._limit
 
     def expect(self, seq: int, part_id: str, fired_ns: int, encoder: int) -> None:
         """Results come in the order of the triggers anyway."""
@@ -99,45 +93,56 @@ class Presented:
             self._waiting.append((self._count, result))
 
     def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
-        """At most one move of the machine in `handshake`, so that the PLC sees every state."""
-        if self._state is _Shown.VALID:
+        """At most one move, so that the PLC sees every state."""
+        self._move(self._with_acknowledge(acknowledge, now_ns) if self._acknowledged else self._without(now_ns), now_ns)
+
+    def _with_acknowledge(self, acknowledge: bool, now_ns: int) -> ResultEvent:
+        shows = self._machine.state is ResultState.VALID
+        if not acknowledge if shows else acknowledge and self._waiting:  # it shall rise, or fall before the next one is shown
             self._since_ns = self._since_ns or now_ns
-            if acknowledge:
-                self._fall(_Shown.TAKEN)
-                self.fault = None
-            elif self._acknowledged and now_ns - self._since_ns > self._timeout_ns:
+            if now_ns - self._since_ns > self._timeout_ns:
+                return ResultEvent.LATE
+        if acknowledge:
+            return ResultEvent.ACKNOWLEDGE
+        return ResultEvent.WAITS if self._waiting else ResultEvent.NOTHING
+
+    def _without(self, now_ns: int) -> ResultEvent:
+        if self._machine.state is ResultState.VALID:
+            self._since_ns = self._since_ns or now_ns
+            if self._waiting and now_ns - self._since_ns > _HOLD_NS:
+                return ResultEvent.FOLLOWED
+        return ResultEvent.WAITS if self._waiting else ResultEvent.NOTHING
+
+    def _move(self, event: ResultEvent, now_ns: int = 0) -> None:
+        match self._machine.on(event):
+            case Do.SHOW:
+                count, result = self._waiting.popleft()
+                self.outputs = shown(result, count)
+                self._since_ns, self.fault = now_ns, None
+            case Do.ACCUSE:
                 self.fault = StationFault.ACKNOWLEDGE_TIMEOUT
-            elif not self._acknowledged and self._waiting and now_ns - self._since_ns > _HOLD_NS:
-                self._fall(_Shown.EMPTY)
-        elif acknowledge and self._waiting:
-            self._blocked_ns = self._blocked_ns or now_ns
-            if now_ns - self._blocked_ns > self._timeout_ns:  # it never fell: the PLC cannot tell this result from the last
-                self.fault = StationFault.ACKNOWLEDGE_TIMEOUT
-        elif self._waiting:
-            count, result = self._waiting.popleft()
-            self.outputs = shown(result, count)
-            self._state, self._since_ns, self._blocked_ns, self.fault = _Shown.VALID, now_ns, 0, None
-        elif not acknowledge:
-            self._state = _Shown.EMPTY
+            case Do.FALL:
+                self.outputs = {**self.outputs, **_FALLEN}
+                self._since_ns, self.fault = 0, None
+            case Do.FORGIVE:
+                self._since_ns, self.fault = 0, None
+            case Do.DROP:
+                self._waiting.clear()
+                self.outputs = {**self.outputs, **_FALLEN}
+                self._since_ns, self.fault = 0, None
 
     def next_trigger(self) -> None:
         """Without acknowledge, the part's edge says that the result before was read."""
-        if not self._acknowledged and self._state is _Shown.VALID:
-            self._fall(_Shown.EMPTY)
+        if not self._acknowledged:
+            self._move(ResultEvent.FOLLOWED)
 
     def forgive(self) -> None:
         """The result stays, and the PLC has as long again to acknowledge it: a reset takes no verdict away."""
-        self.fault, self._blocked_ns, self._since_ns = None, 0, 0
+        self._move(ResultEvent.RESET)
 
     def clear(self) -> None:
         """Nothing is shown again after that: what was, is in the journal."""
-        self._waiting.clear()
-        self._fall(_Shown.EMPTY)
-        self.fault, self._blocked_ns = None, 0
-
-    def _fall(self, state: _Shown) -> None:
-        self._state = state
-        self.outputs = {**self.outputs, **_FALLEN}
+        self._move(ResultEvent.BACK)
 
 
 @dataclass(slots=True)
@@ -159,6 +164,7 @@ class Pulsed:
         self._width_ns = round(width_ms * 1e6)
         self._delay_ns = None if delay_ms is None else round(delay_ms * 1e6)
         self._counts, self._modulus = encoder_counts or 0, modulus
+        self._machine = Machine(PULSE, PulseState.NONE)
         self._way: dict[int, _Passing] = {}
         self._until_ns = 0
         self._count = 0
@@ -193,13 +199,20 @@ class Pulsed:
         Of two parts nearer than a pulse is wide, a bad one cuts the pulse before it short, a good one waits for a reject's end.
         """
         due = next((seq for seq, part in self._way.items() if self._passes(part, encoder, now_ns)), None)
-        if self.outputs["result_valid"]:
-            if now_ns >= self._until_ns or (due is not None and not (self.outputs["reject"] and self._is_good(due))):
-                self.outputs = {**self.outputs, **_FALLEN}
-            return
+        over = now_ns >= self._until_ns
         if due is None:
-            return
-        part = self._way.pop(due)
+            event = PulseEvent.OVER if over else PulseEvent.RUNS
+        elif self._is_good(due):
+            event = PulseEvent.GOOD_AFTER if over else PulseEvent.GOOD_WITHIN
+        else:
+            event = PulseEvent.BAD
+        match self._machine.on(event):
+            case Do.FALL:
+                self.outputs = {**self.outputs, **_FALLEN}
+            case Do.SHOW if due is not None:
+                self._eject(self._way.pop(due), now_ns)
+
+    def _eject(self, part: _Passing, now_ns: int) -> None:
         result = part.result
         if result is None:  # fail closed: whoever is not known to be good is ejected
             self.fault = StationFault.LATE_FOR_PULSE
@@ -221,6 +234,7 @@ class Pulsed:
         self.fault = StationFault.PASSED_UNTOLD if self._way else None
         self._count = (self._count + len(self._way)) % 65_536
         self._way.clear()
+        self._machine.on(PulseEvent.BACK)
         self.outputs = {**self.outputs, **_FALLEN}
 
     def _is_good(self, seq: int) -> bool:
@@ -243,7 +257,7 @@ def shown(result: Result, count: int) -> dict[str, Value]:
     }  # fmt: skip
 
 
-def results_of(settings: PlcTrigger, inputs: Sequence[Tag]) -> Presented | Pulsed:
+def results_of(settings: PlcConfig, inputs: Sequence[Tag]) -> Presented | Pulsed:
     """The way that the station file asks for."""
     pulse = settings.pulse
     if pulse is None:

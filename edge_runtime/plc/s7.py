@@ -6,13 +6,16 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from edge_runtime.config.files import S7TriggerConfig
+from msgspec import Meta
+
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
-from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.port import Manual, PlcLost
+from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.tags import Tag
+from edge_runtime.values import Host, Port
 
 _ADDRESS = re.compile(r"(?:DB(\d{1,5})\.DB([XBWD])|([MIEQA])([BWD]?))(\d{1,5})(?:\.(\d))?", re.ASCII | re.IGNORECASE)
 _MAX_ITEMS = 20
@@ -39,6 +42,36 @@ _ANSWERS = {
     0x8404: "error in its protection level or no such block",
     0xD241: f"access refused; {_PUT_GET}",
 }
+
+
+class S7TriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="s7", tag_field="kind"):
+    """A Siemens S7 PLC (300, 400, 1200, 1500 with PUT/GET allowed, data blocks without optimized access). Addresses: "DB10.DBX0.0",
+    "DB10.DBW2", "DB10.DBD4", "DB10.DBB8" (texts), "M0.0", "MW2", "MD4", "I0.0", "Q0.0"."""
+
+    host: Host
+    port: Port = 102
+    rack: Annotated[int, Meta(ge=0, le=7)] = 0
+    slot: Annotated[int, Meta(ge=0, le=31)] = 1
+    """1 for S7-1200 and S7-1500, 2 for S7-300."""
+
+
+MANUAL = Manual(
+    102,
+    {
+        "trigger": "DB10.DBX0.0", "acknowledge": "DB10.DBX0.1", "reset_fault": "DB10.DBX0.2", "enable": "DB10.DBX0.3",
+        "part_id": "DB10.DBD2", "recipe": "DB10.DBW6", "encoder": "DB10.DBD8",
+    },
+    {
+        "result_part_id": "DB11.DBD0", "result_count": "DB11.DBW4", "severity": "DB11.DBW6", "fault_code": "DB11.DBW8",
+        "accept": "DB11.DBX10.0", "reject": "DB11.DBX10.1", "fault": "DB11.DBX10.2", "trigger_acknowledge": "DB11.DBX10.3",
+        "busy": "DB11.DBX10.4", "ready": "DB11.DBX10.5", "overrun": "DB11.DBX10.6", "heartbeat": "DB11.DBX10.7",
+        "result_valid": "DB11.DBX11.0",
+    },
+    types={
+        "bool": "Bool", "int16": "Int", "uint16": "UInt", "int32": "DInt", "uint32": "UDInt", "float32": "Real", "text": "Array of Char",
+    },
+    byte_order=True,
+)  # fmt: skip
 
 
 def parse(tag: Tag) -> Place:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edge_runtime.config.files import PlcInputs, PlcOutputs, PlcTag, PlcTrigger, TagConfig, TagType
 from edge_runtime.errors import ConfigError
+from edge_runtime.plc.settings import PlcConfig, PlcInputs, PlcOutputs, PlcTag, TagConfig, TagType
 from edge_runtime.plc.tags import RANGES, Tag
 
 
@@ -48,7 +48,6 @@ OUTPUTS = {
 }
 """Station -> PLC, in the order in which they are written: result_valid last."""
 
-_LENGTHS = {"modbus": 16, "s7": 16, "ethernetip": 82, "opcua": 200}
 _WHOLE = ("recipe", "encoder", "result_count", "fault_code")
 
 
@@ -65,7 +64,7 @@ class StationFault(enum.IntEnum):
     """The connection broke while parts were between trigger and ejector: no pulse came for them."""
 
 
-def tags_of(settings: PlcTrigger) -> tuple[list[Tag], list[Tag]]:
+def tags_of(settings: PlcConfig) -> tuple[list[Tag], list[Tag]]:
     """The mapped inputs and outputs of a station file's [trigger], each in the order of the tables here.
 
     Raises ConfigError for what no protocol would find: a type that the signal cannot have, a map that cannot work.
@@ -120,7 +119,7 @@ def _mapped(table: PlcInputs | PlcOutputs, signals: dict[str, Signal]) -> list[t
     return [(name, given[name]) for name in signals if given[name] is not None]
 
 
-def _tag(settings: PlcTrigger, table: str, name: str, signal: Signal, given: PlcTag) -> Tag:
+def _tag(settings: PlcConfig, table: str, name: str, signal: Signal, given: PlcTag) -> Tag:
     t = TagConfig(address=given) if isinstance(given, str) else given
     kind: TagType = t.type or signal.type
     key = f"trigger.{table}.{name}"
@@ -130,7 +129,7 @@ def _tag(settings: PlcTrigger, table: str, name: str, signal: Signal, given: Plc
     if name in _WHOLE and kind not in RANGES:
         raise ConfigError(f'{key}: expected a whole number type ({", ".join(RANGES)}), found "{kind}"')
     scale = t.scale if t.scale is not None else signal.scale
-    length = t.length or _LENGTHS[str(settings.__struct_config__.tag)]
+    length = t.length or settings.text_length
     return Tag(
         name, key, t.address, kind, table == "outputs", t.order or settings.order,
         scale if kind not in ("bool", "text") else 1.0, length if kind == "text" else 0, wraps=name in ("encoder", "result_count"),

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_runtime.config.files import ByteOrder, TagType
 from edge_runtime.errors import printable
+from edge_runtime.plc.settings import ByteOrder, TagType
 
 Value = bool | int | float | str
 """What a tag holds, after scaling: a signal's own unit."""

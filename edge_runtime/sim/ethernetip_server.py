@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from edge_runtime.config.files import EthernetipTriggerConfig
 from edge_runtime.errors import TriggerError
+from edge_runtime.plc.ethernetip import EthernetipTriggerConfig
 from edge_runtime.plc.tags import Tag, Value, from_plc, to_plc
 
 _CODES = {"bool": 0xC1, "int16": 0xC3, "int32": 0xC4, "uint16": 0xC7, "uint32": 0xC8, "float32": 0xCA, "text": 0x02A0}
@@ -62,6 +62,7 @@ class EthernetipServer:
         """`large_connections`: False is a controller of before 2012 or so, whose packets have 504 bytes at most."""
         self._large_connections = large_connections
         self._settings, self._tags = settings, {t.name: t for t in tags}
+        self.where = f"{settings.host}:{settings.port}"
         self._places: dict[str, _Place] = {}
         for tag in tags:
             base, bit = _split(tag.address)
@@ -84,7 +85,7 @@ class EthernetipServer:
             listener = socket.create_server((s.host, s.port), reuse_port=False)
         except OSError as e:
             raise TriggerError(
-                f"simulated PLC: cannot listen on {s.host}:{s.port}: {e.strerror or e}. Is the port in use, or below 1024? Choose another"
+                f"simulated PLC: cannot listen on {self.where}: {e.strerror or e}. Is the port in use, or below 1024? Choose another"
             ) from e
         self._wake = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, args=(listener, self._wake[0]), name="ethernetip-server", daemon=True)

@@ -18,7 +18,7 @@ class LoopServer(ABC):
 
     def __init__(self, where: str, tags: Sequence[Tag]) -> None:
         """`where`: for messages, what it listens on."""
-        self._where = where
+        self.where = where
         self._tags = {tag.name: tag for tag in tags}
         self._requests = 0
         self._kept: dict[str, Value] = {}
@@ -89,7 +89,7 @@ class LoopServer(ABC):
             await self._listen()
         except (OSError, RuntimeError) as e:
             why = getattr(e, "strerror", None) or "the port cannot be had"
-            self._failure = f"simulated PLC: cannot listen on {self._where}: {why}; is it in use, or below 1024? Choose another"
+            self._failure = f"simulated PLC: cannot listen on {self.where}: {why}; is it in use, or below 1024? Choose another"
             return
         finally:
             up.set()

@@ -1,5 +1,6 @@
-"""A PLC that plays a line over any of the four protocols: announces parts, reads and acknowledges results, keeps the score."""
+"""A PLC that plays a line over any protocol: announces parts, reads and acknowledges results, keeps the score."""
 
+import importlib
 import itertools
 import threading
 import time
@@ -8,13 +9,11 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from edge_runtime.config import files as c
+from edge_runtime.errors import ConfigError
+from edge_runtime.plc.kinds import kind_of
 from edge_runtime.plc.port import TagServer
 from edge_runtime.plc.signals import StationFault, tags_of
 from edge_runtime.plc.tags import Tag, Value
-from edge_runtime.sim.ethernetip_server import EthernetipServer
-from edge_runtime.sim.modbus_server import ModbusServer
-from edge_runtime.sim.opcua_server import OpcuaServer
-from edge_runtime.sim.s7_server import S7Server
 from edge_runtime.sim.score import PartResult, Pulse, Score
 
 _REQUESTS_BEFORE_START = 5
@@ -24,12 +23,15 @@ _RECIPE_SEEN_S = 0.2
 _RESET_S = 0.1
 _ENCODER_HZ = 1000.0
 
-_SERVERS: dict[type, Callable[[Any, Sequence[Tag]], TagServer]] = {
-    c.ModbusTriggerConfig: ModbusServer,
-    c.OpcuaTriggerConfig: OpcuaServer,
-    c.S7TriggerConfig: S7Server,
-    c.EthernetipTriggerConfig: EthernetipServer,
-}
+
+def server_of(settings: c.PlcTrigger, tags: Sequence[Tag]) -> TagServer:
+    """The PLC's side of the protocol, not listening yet. Raises ConfigError for one that nothing plays; what the server raises."""
+    named = kind_of(settings).server
+    if named is None:
+        raise ConfigError(f'trigger.kind: expected a PLC that can be played, found "{settings.__struct_config__.tag}"')
+    module, _, name = named.partition(":")
+    new: Callable[[Any, Sequence[Tag]], TagServer] = getattr(importlib.import_module(module), name)
+    return new(settings, tags)
 
 
 class SimulatedPlc:
@@ -79,7 +81,7 @@ class SimulatedPlc:
             MissingExtra: without the protocol's package.
         """
         inputs, outputs = tags_of(settings)
-        self.server: TagServer = _SERVERS[type(settings)](settings, [*inputs, *outputs])
+        self.server = server_of(settings, [*inputs, *outputs])
         """The PLC's memory."""
         self._settings = settings
         self._outputs = {t.name for t in outputs}
@@ -274,11 +276,11 @@ def run_sim_plc(
     wait_for_result: bool = True,
     result_timeout_ms: float = 1000.0,
     told: Callable[[PartResult], None] | None = None,
-    started: Callable[[], None] = lambda: None,
+    started: Callable[[str], None] = lambda where: None,
 ) -> tuple[dict[int, PartResult], list[str]]:
     """Play a line until `count` parts are through, or until Ctrl-C. Returns part -> result, and the violations.
 
-    `started` is called once the station can connect.
+    `started` is called with what it listens on, once the station can connect.
 
     Raises TriggerError, ConfigError, MissingExtra.
     """
@@ -287,7 +289,7 @@ def run_sim_plc(
         result_timeout_ms=result_timeout_ms, told=told,
     )  # fmt: skip
     with plc:
-        started()
+        started(plc.server.where)
         try:
             while not plc.wait_finished(0.2):
                 pass

@@ -8,10 +8,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from edge_runtime.config.files import S7TriggerConfig
 from edge_runtime.errors import MissingExtra, TriggerError
 from edge_runtime.plc.areas import decode, encode
-from edge_runtime.plc.s7 import parse
+from edge_runtime.plc.s7 import S7TriggerConfig, parse
 from edge_runtime.plc.tags import Tag, Value
 
 
@@ -26,6 +25,7 @@ class S7Server:
             raise MissingExtra("the simulated PLC", "plc") from e
         logging.getLogger("snap7").setLevel(logging.CRITICAL)
         self._settings = settings
+        self.where = f"{settings.host}:{settings.port}"
         self._tags = {tag.name: tag for tag in tags}
         self._places = {tag.name: parse(tag) for tag in tags}
         places = self._places.values()
@@ -67,9 +67,7 @@ class S7Server:
             socket.create_server((self._server.host, s.port)).close()  # snap7 would share a port with whoever has it
             self._server.start(s.port)
         except (S7Error, OSError) as e:
-            raise TriggerError(
-                f"simulated PLC: cannot listen on {s.host}:{s.port}: is the port in use, or below 1024? Choose another"
-            ) from e
+            raise TriggerError(f"simulated PLC: cannot listen on {self.where}: is the port in use, or below 1024? Choose another") from e
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:

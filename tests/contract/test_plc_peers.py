@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.config.files import EthernetipTriggerConfig, OpcuaTriggerConfig, PlcInputs
+from edge_runtime.config.files import PlcInputs
 from edge_runtime.errors import ConfigError, TagError
-from edge_runtime.plc.ethernetip import EthernetipPort
-from edge_runtime.plc.opcua import OpcuaPort
+from edge_runtime.plc.ethernetip import EthernetipPort, EthernetipTriggerConfig
+from edge_runtime.plc.opcua import OpcuaPort, OpcuaTriggerConfig
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag
 from tests.support.ports import free_port

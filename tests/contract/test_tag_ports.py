@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from edge_runtime.errors import TagError, TriggerError
+from edge_runtime.plc import kinds
 from edge_runtime.plc.port import PlcLost, TagPort, TagServer, bits_first
 from edge_runtime.plc.tags import Value
 from tests.contract.plc_kinds import KINDS, TAGS, Plc
@@ -78,8 +79,10 @@ def _lost_within(port: TagPort, timeout_ms: float, call: Callable[[], object]) -
 # --- values ------------------------------------------------------------------------------------------------------
 
 
-ORDERS = [(kind, order) for kind in ("modbus", "s7") for order in ("ABCD", "CDAB", "BADC", "DCBA")]
-ORDERS += [(kind, "ABCD") for kind in ("opcua", "ethernetip")]  # these protocols say themselves how a number lies in memory
+# The other protocols say themselves how a number lies in memory.
+ORDERS = [
+    (name, o) for name, kind in kinds.KINDS.items() for o in (("ABCD", "CDAB", "BADC", "DCBA") if kind.manual.byte_order else ("ABCD",))
+]
 
 
 @pytest.mark.parametrize(("kind", "order"), ORDERS)

@@ -13,8 +13,8 @@ import zmq
 
 from edge_runtime.config import files as c
 from edge_runtime.errors import TriggerError
-from edge_runtime.plc import defaults
-from edge_runtime.plc.defaults import Kind, default_trigger
+from edge_runtime.plc import kinds
+from edge_runtime.plc.defaults import default_trigger
 from edge_runtime.records import Trigger
 from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.triggers import TriggerLine, open_trigger
@@ -40,7 +40,7 @@ def _zeromq(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
         yield line, lambda part: push.send(json.dumps({"part_id": str(part)}).encode())
 
 
-def _plc(kind: Kind) -> Callable[[int], AbstractContextManager[tuple[TriggerLine, Callable[[int], None]]]]:
+def _plc(kind: str) -> Callable[[int], AbstractContextManager[tuple[TriggerLine, Callable[[int], None]]]]:
     @contextmanager
     def begin(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
         settings = default_trigger(kind, port=port)
@@ -62,7 +62,7 @@ def _plc(kind: Kind) -> Callable[[int], AbstractContextManager[tuple[TriggerLine
     return begin
 
 
-KINDS = {"timer": _timer, "zeromq": _zeromq} | {kind: _plc(kind) for kind in defaults.KINDS}
+KINDS = {"timer": _timer, "zeromq": _zeromq} | {kind: _plc(kind) for kind in kinds.KINDS}
 
 
 @pytest.fixture(params=KINDS)
@@ -206,8 +206,8 @@ def test_a_port_in_use_is_named(free_port: int) -> None:
         pass
 
 
-@pytest.mark.parametrize("kind", defaults.KINDS)
-def test_a_plc_that_is_not_there_is_an_error_on_entering(kind: Kind, free_port: int) -> None:
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_a_plc_that_is_not_there_is_an_error_on_entering(kind: str, free_port: int) -> None:
     line = open_trigger(default_trigger(kind, port=free_port), 1)
     with pytest.raises(TriggerError, match=rf"127.0.0.1:{free_port}.*Check \[trigger\]"), line:
         pass

@@ -12,7 +12,8 @@ import pytest
 
 from edge_runtime.commands.status import health_of
 from edge_runtime.config import files as c
-from edge_runtime.plc.defaults import KINDS, Kind, default_trigger
+from edge_runtime.plc.defaults import default_trigger
+from edge_runtime.plc.kinds import KINDS
 from edge_runtime.records import Cause, Decision, Verdict
 from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.sinks.journal_file import read_decisions
@@ -22,7 +23,7 @@ from tests.support.ports import free_port
 A, R, F = Verdict.ACCEPT, Verdict.REJECT, Verdict.FAULT
 
 
-def trigger_of(kind: Kind, **more: object) -> c.PlcTrigger:
+def trigger_of(kind: str, **more: object) -> c.PlcTrigger:
     pulse = more.pop("pulse", None)
     made = default_trigger(kind, "127.0.0.1", free_port(), pulse=pulse)  # type: ignore[arg-type]
     return msgspec.structs.replace(made, **({"timeout_ms": 1000.0} | more))
@@ -59,7 +60,7 @@ def until(true: Callable[[], object], within_s: float = 10.0) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_part_of_a_line_gets_its_own_verdict(kind: Kind, station_dir: Path) -> None:
+def test_every_part_of_a_line_gets_its_own_verdict(kind: str, station_dir: Path) -> None:
     """Law 1, over each protocol: pictures 2 and 5 of six are bad."""
     settings = trigger_of(kind)
     with (

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_runtime.config.files import ModbusTriggerConfig, PlcTrigger, PulseConfig
+from edge_runtime.config.files import PlcTrigger, PulseConfig
 from edge_runtime.errors import TriggerError
 from edge_runtime.plc.defaults import default_trigger
+from edge_runtime.plc.modbus import ModbusTriggerConfig
 from edge_runtime.plc.tags import Value
 from edge_runtime.records import Verdict
 from edge_runtime.sim.plc import PartResult, SimulatedPlc, run_sim_plc

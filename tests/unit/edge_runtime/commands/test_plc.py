@@ -17,7 +17,8 @@ from edge_runtime.commands.plc import Change, PlcWatcher, Screen, parse_settings
 from edge_runtime.config.files import PlcTrigger
 from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError
-from edge_runtime.plc.defaults import KINDS, Kind, default_trigger, trigger_toml
+from edge_runtime.plc.defaults import default_trigger, trigger_toml
+from edge_runtime.plc.kinds import KINDS
 from edge_runtime.sim.plc import SimulatedPlc
 from tests.support.ports import free_port
 
@@ -55,7 +56,7 @@ def lineside(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_reading_shows_every_signal(kind: Kind, tmp_path: Path, lineside: Callable[..., tuple[int, str, str]]) -> None:
+def test_one_reading_shows_every_signal(kind: str, tmp_path: Path, lineside: Callable[..., tuple[int, str, str]]) -> None:
     settings = default_trigger(kind, port=free_port())
     with SimulatedPlc(settings, count=0) as plc:
         plc.server.set({"part_id": 77, "ready": True, "severity": 1.25})

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.config.files import CameraSourceConfig, FolderSourceConfig, ModbusTriggerConfig, TagConfig, load_recipe, load_station
+from edge_runtime.config.files import CameraSourceConfig, FolderSourceConfig, TagConfig, load_recipe, load_station
 from edge_runtime.errors import ConfigError
+from edge_runtime.plc.modbus import ModbusTriggerConfig
 
 STATION = 'name = "a"\nrecipe = "r.toml"\n'
 FOLDER = '[source]\nkind = "folder"\npath = "parts"\n'

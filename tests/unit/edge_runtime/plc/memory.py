@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from edge_runtime.config.files import ModbusTriggerConfig, PlcInputs, PlcOutputs
+from edge_runtime.config.files import PlcInputs, PlcOutputs
 from edge_runtime.plc.line import PlcLine
+from edge_runtime.plc.modbus import ModbusTriggerConfig
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal
 from edge_runtime.plc.tags import Value

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.config.files import EthernetipTriggerConfig, PlcInputs
+from edge_runtime.config.files import PlcInputs
 from edge_runtime.errors import ConfigError, MissingExtra, TagError, TriggerError
-from edge_runtime.plc.ethernetip import EthernetipPort
+from edge_runtime.plc.ethernetip import EthernetipPort, EthernetipTriggerConfig
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag, Value
 from edge_runtime.sim.ethernetip_server import EthernetipServer

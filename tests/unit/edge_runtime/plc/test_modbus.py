@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.config.files import ModbusTriggerConfig, PlcInputs, TagType
+from edge_runtime.config.files import PlcInputs, TagType
 from edge_runtime.errors import ConfigError, TagError
-from edge_runtime.plc.modbus import ModbusPort, parse
+from edge_runtime.plc.modbus import ModbusPort, ModbusTriggerConfig, parse
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag
 from tests.support.ports import free_port

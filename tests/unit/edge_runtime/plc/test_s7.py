@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from edge_runtime.config.files import PlcInputs, S7TriggerConfig, TagType
+from edge_runtime.config.files import PlcInputs, TagType
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.port import PlcLost
-from edge_runtime.plc.s7 import S7Port, parse
+from edge_runtime.plc.s7 import S7Port, S7TriggerConfig, parse
 from edge_runtime.plc.tags import Tag
 from edge_runtime.sim.s7_server import S7Server
 from tests.support.ports import free_port

@@ -2,8 +2,9 @@
 
 import pytest
 
-from edge_runtime.config.files import ModbusTriggerConfig, PlcInputs, PlcOutputs, PulseConfig, TagConfig
+from edge_runtime.config.files import PlcInputs, PlcOutputs, PulseConfig, TagConfig
 from edge_runtime.errors import ConfigError
+from edge_runtime.plc.modbus import ModbusTriggerConfig
 from edge_runtime.plc.signals import tags_of
 
 TRIGGER = PlcInputs(trigger="coil:0")

@@ -1,0 +1,35 @@
+"""What all tables of the station and recipe files have in common: closed to unknown keys, and the kinds of values."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+_MOST = 1_000_000_000
+"""Milliseconds, megabytes or scores: what is more is a slip, and too much for a clock."""
+PORT_PATTERN = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+HOST_PATTERN = rf"{_LABEL}(\.{_LABEL})*\.?"
+
+Positive = Annotated[float, Meta(gt=0, le=_MOST)]
+NonNegative = Annotated[float, Meta(ge=0, le=_MOST)]
+PositiveInt = Annotated[int, Meta(gt=0, le=_MOST)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+# A pattern's description is what a user is told to have been expected: "expected a host such as …".
+Host = Annotated[
+    str, Meta(pattern=rf"^({HOST_PATTERN}|[0-9A-Fa-f.]*:[0-9A-Za-z:.%]*)$", description='a host such as "192.168.0.10" or "plc-3.line"')
+]
+Name = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="a name of letters, digits, '.', '_' and '-' (64 at most)")
+]
+Endpoint = Annotated[
+    str,
+    Meta(
+        pattern=rf"^((ipc|inproc)://.+|tcp://.+:{PORT_PATTERN})$",
+        description='an endpoint such as "tcp://127.0.0.1:5560" (a port is 1 to 65535)',
+    ),
+]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Common to all tables of the two files."""
