@@ -10,7 +10,9 @@ import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import msgspec
 
 from edge_runtime.records import Decision, Frame, Picture, Prediction, Trigger
 
@@ -38,6 +40,10 @@ class _Managed(abc.ABC):  # noqa: B024
 
 
 class _Watched(_Managed):
+    settings_type: ClassVar[type[msgspec.Struct] | None] = None
+    """Of a plug-in: what may stand in its table of the station file beside `kind`. It is made as `Class(settings)`, a trigger line as
+    `Class(settings, first_seq)`, and opens nothing before `__enter__`. How to write one: deploy/developing/plugins.md."""
+
     @_default
     def problem(self) -> str | None:
         """A sentence for the operator while something is wrong; None when all is well. Asked once a second, from another thread."""

@@ -19,9 +19,12 @@ from edge_runtime.config.files import (
     ZeromqTriggerConfig,
     endpoints_of,
     load_station,
+    plugins_in,
+    sinks_in,
 )
+from edge_runtime.config.foreign import OWN
 from edge_runtime.config.sources import SyntheticSourceConfig
-from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError
+from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.released import check_release, release_of
@@ -29,16 +32,19 @@ from edge_runtime.model.signature import TrustedKey, load_keys, open_released
 from edge_runtime.plc.kinds import open_port
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.signals import tags_of
-from edge_runtime.protocols import Source
+from edge_runtime.plugins import Plugin, PluginSettings, blaming, clashes, offered
+from edge_runtime.protocols import Sink, Source, TriggerLine
 from edge_runtime.records import Frame, Release
-from edge_runtime.sinks import journal_file
+from edge_runtime.sinks import journal_file, open_sink
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import check_depth, open_source
 from edge_runtime.station.judge import limits_of
 from edge_runtime.station.recipes import Entry, check_area, load_recipes
 from edge_runtime.station.wander import narrow, reach
+from edge_runtime.triggers import open_trigger
 
 _TIMED = 5
+_OPENS_WITHIN_S = 5.0
 JOURNAL_NEEDS_MB = 200
 """Below this the journal of a fast line is full within a shift."""
 
@@ -69,6 +75,10 @@ def check_station(path: Path) -> Iterator[Finding]:
         yield Finding("configuration", False, str(e))
         return  # nothing else is known
     yield Finding("configuration", True, _known(config, entries))
+    used = plugins_in(config)
+    packages = _try("plug-ins", lambda: _plugins(used))
+    if used or not packages.ok:
+        yield packages
     predictors: list[list[OpenvinoPredictor]] = [[] for _ in config.cameras]
     with contextlib.ExitStack() as stack:
         for entry in entries:
@@ -88,6 +98,8 @@ def check_station(path: Path) -> Iterator[Finding]:
     if config.archive is not None:
         archive = config.archive
         yield _try("archive", lambda: room(archive.path, archive.quota_mb, "archive.quota_mb"))
+    for name, settings in sinks_in(config).items():
+        yield _try(name.replace("_", " "), partial(_opened_sink, settings))
 
 
 def one_opencv() -> str:
@@ -148,6 +160,14 @@ def _known(config: StationConfig, entries: list[Entry]) -> str:
     keys = list(config.cameras[0].recipes)
     more = f", recipes {', '.join(keys)} on request" if keys else ""
     return f"station {config.name}, recipe {', '.join(names)}, deadline {min(r.deadline_ms for r in own):g} ms{more}"
+
+
+def _plugins(used: list[Plugin]) -> str:
+    """Where they come from. Raises ConfigError for a kind that two bring, whether this station names it or not; imports nothing."""
+    for group, own in OWN.items():
+        for clash in clashes(offered(group), own):
+            raise ConfigError(clash.sentence)
+    return "; ".join(map(str, used))
 
 
 def _recipe(
@@ -221,7 +241,7 @@ def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor]) -> str:
     limit_s = grab_s + source.open_timeout_ms / 1e3 + 3
 
     def one_frame(_: None) -> Frame | None:
-        with source:
+        with blaming(camera.source, SourceError), source:
             for predictor in predictors:
                 check_depth(source, predictor.preprocessor.spec.bits)
             try:
@@ -265,11 +285,33 @@ def _trigger(config: StationConfig) -> str:
         return f"timer, every {settings.period_ms:g} ms"
     if isinstance(settings, ZeromqTriggerConfig):
         return f"messages to {settings.endpoint}, which can be bound"
+    if isinstance(settings, PluginSettings):
+        return _opens(settings, open_trigger(settings, 1), TriggerError)
     inputs, outputs = tags_of(settings)
     port = open_port(settings, [*inputs, *outputs])
     with PlcLine(settings, 1, port):
         said = f"{port.where} answers, and all {len(inputs) + len(outputs)} signals of [trigger] are there"
         return f"{said}; {port.note}" if port.note else said
+
+
+def _opened_sink(settings: PluginSettings) -> str:
+    return _opens(settings, open_sink(settings), SinkError)
+
+
+def _opens(settings: PluginSettings, part: TriggerLine | Sink, error: type[LinesideError]) -> str:
+    """A plug-in's part can be entered and left."""
+
+    def once(_: None) -> str:
+        with blaming(settings, error), part:
+            return f"{settings.plugin}: it can be opened"
+
+    helper = Helper(once, "check-plugin")
+    try:
+        return helper.call(None).result(_OPENS_WITHIN_S)
+    except TimeoutError:
+        raise error(f"{settings.plugin}: expected it to open within {_OPENS_WITHIN_S:g} s, found that it hangs") from None
+    finally:
+        helper.close(0)
 
 
 def _journal(config: StationConfig) -> str:

@@ -160,11 +160,12 @@ def _metas(hint: Any) -> list[msgspec.Meta]:
     return [hint] if isinstance(hint, msgspec.Meta) else [meta for arg in typing.get_args(hint) for meta in _metas(arg)]
 
 
-def _structs_in(hint: Any) -> list[type[msgspec.Struct]]:
+def structs_in(hint: Any) -> list[type[msgspec.Struct]]:
+    """The records of a type such as `A | B | None` or `tuple[A, ...]`."""
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return [hint]
     if typing.get_origin(hint) in (typing.Union, types.UnionType, typing.Annotated, tuple):
-        return [s for arg in typing.get_args(hint) for s in _structs_in(arg)]
+        return [s for arg in typing.get_args(hint) for s in structs_in(arg)]
     return []
 
 
@@ -172,7 +173,7 @@ def _tables(kind: type[msgspec.Struct], where: str) -> list[type[msgspec.Struct]
     """The records that may stand at a path such as `source` or `camera[1].source`."""
     found = [kind]
     for name in re.sub(r"\[\d+\]", "", where).split("."):
-        found = [s for table in found for f in msgspec.structs.fields(table) if f.encode_name == name for s in _structs_in(f.type)]
+        found = [s for table in found for f in msgspec.structs.fields(table) if f.encode_name == name for s in structs_in(f.type)]
     return found
 
 

@@ -6,12 +6,13 @@ bundle that judges it. Relative paths are relative to the file that holds them.
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, field
 
 from edge_runtime.config.explain import WINDOWS_PATHS, explain, look_up, not_finite, slip_of
+from edge_runtime.config.foreign import widened
 from edge_runtime.config.sources import (
     AravisSourceConfig,
     CameraSourceConfig,
@@ -27,9 +28,15 @@ from edge_runtime.config.sources import (
 from edge_runtime.config.triggers import PlcTrigger, TimerTriggerConfig, Trigger, ZeromqTriggerConfig
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.settings import ByteOrder, PlcConfig, PlcInputs, PlcOutputs, PlcTag, PulseConfig, TagConfig, TagType
+from edge_runtime.plugins import Plugin, PluginSettings
 from edge_runtime.values import Endpoint, Name, NonNegative, Positive, Settings
 
 _T = TypeVar("_T", bound=msgspec.Struct)
+if TYPE_CHECKING:
+    AnySource = Source | PluginSettings
+    AnyTrigger = Trigger | PluginSettings
+else:  # `widened` adds those of installed packages that a file names
+    AnySource, AnyTrigger = Source, Trigger
 
 
 class PublisherConfig(Settings, frozen=True, kw_only=True):
@@ -75,7 +82,7 @@ class CameraConfig(Settings, frozen=True, kw_only=True):
     """One of several cameras: a `[[camera]]` block."""
 
     name: Name
-    source: Source
+    source: AnySource
     recipe: Path
     recipes: dict[str, Path] = field(default_factory=dict)
     """The same keys at each camera: the PLC asks for a product, not for a camera's recipe."""
@@ -90,10 +97,10 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     recipes: dict[str, Path] = field(default_factory=dict)
     """What a trigger gets that names one, by what the PLC calls it: `7 = "gadget.toml"`. All are opened and proved at start, and each
     bundle stays in memory."""
-    source: Source | None = None
+    source: AnySource | None = None
     camera: tuple[CameraConfig, ...] = ()
     """Several cameras that look at the same part, instead of the three above."""
-    trigger: Trigger
+    trigger: AnyTrigger
     device: str | list[str] = "CPU"
     """An OpenVINO device (CPU, GPU, NPU), or a list in order of preference. A missing device is an error unless a later one is listed."""
     threads: Annotated[int, Meta(ge=0)] = 0
@@ -107,6 +114,9 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     journal: JournalConfig = JournalConfig()
     archive: ArchiveConfig | None = None
     preview: PreviewConfig | None = None
+    sink: tuple[PluginSettings, ...] = ()
+    """Further receivers of decisions, a [[sink]] block each, of kinds that installed packages bring. They are told after the verdict, each
+    in a thread of its own; what one is too slow for, it is not told."""
     trusted_keys: tuple[Path, ...] = ()
     """Public keys (`lineside-export keygen`): with any, only bundles that one of them released are run (`lineside-export sign`)."""
     require_release: bool = False
@@ -150,19 +160,7 @@ def load_station(path: Path) -> StationConfig:
     wrong = _contradiction(config)
     if wrong is not None:
         raise ConfigError(f"{path}: {wrong}")
-    base = path.resolve().parent
-    changes: dict[str, Any] = {"journal": msgspec.structs.replace(config.journal, path=base / config.journal.path)}
-    changes["trusted_keys"] = tuple(base / key for key in config.trusted_keys)
-    if config.archive is not None:
-        changes["archive"] = msgspec.structs.replace(config.archive, path=base / config.archive.path)
-    files = {key: base / value for key, value in msgspec.structs.asdict(config.trigger).items() if isinstance(value, Path)}
-    changes["trigger"] = msgspec.structs.replace(config.trigger, **files)
-    if config.camera:
-        changes["camera"] = tuple(_camera_at(base, camera) for camera in config.camera)
-    else:
-        only = _camera_at(base, config.cameras[0])
-        changes |= {"source": only.source, "recipe": only.recipe, "recipes": only.recipes}
-    return msgspec.structs.replace(config, **changes)
+    return config
 
 
 def _contradiction(config: StationConfig) -> str | None:
@@ -204,6 +202,22 @@ def endpoints_of(config: StationConfig) -> dict[str, str]:
     return endpoints
 
 
+def plugins_in(config: StationConfig) -> list[Plugin]:
+    """What installed packages bring to this station, each once."""
+    settings = (*(camera.source for camera in config.cameras), config.trigger, *config.sink)
+    return list(dict.fromkeys(s.plugin for s in settings if isinstance(s, PluginSettings)))
+
+
+def sinks_in(config: StationConfig) -> dict[str, PluginSettings]:
+    """The [[sink]] blocks by the names that counts and problems have for them: `sink_csv`, and for a second one `sink_csv_2`."""
+    named: dict[str, PluginSettings] = {}
+    for settings in config.sink:
+        kind = f"sink_{settings.plugin.kind}"
+        same = sum(s.plugin.kind == settings.plugin.kind for s in named.values())
+        named[f"{kind}_{same + 1}" if same else kind] = settings
+    return named
+
+
 def _shared_port(endpoints: dict[str, str]) -> str | None:
     """Two keys with one port of one network card, or one file, as a sentence."""
     seen: dict[tuple[str, str], tuple[str, str]] = {}
@@ -221,20 +235,9 @@ def _keys(keys: set[str]) -> str:
     return ", ".join(sorted(keys)) or "none"
 
 
-def _camera_at(base: Path, camera: CameraConfig) -> CameraConfig:
-    source = camera.source
-    if isinstance(source, FolderSourceConfig | VideoSourceConfig):
-        source = msgspec.structs.replace(source, path=base / source.path)
-    elif isinstance(source, GenicamSourceConfig):
-        source = msgspec.structs.replace(source, producer=base / source.producer)
-    recipes = {key: base / recipe for key, recipe in camera.recipes.items()}
-    return msgspec.structs.replace(camera, source=source, recipe=base / camera.recipe, recipes=recipes)
-
-
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe file; the bundle's path comes back absolute. Raises ConfigError."""
-    recipe = _load(path, Recipe)
-    return msgspec.structs.replace(recipe, bundle=path.resolve().parent / recipe.bundle)
+    return _load(path, Recipe)
 
 
 def _load(path: Path, kind: type[_T]) -> _T:
@@ -251,9 +254,35 @@ def _load(path: Path, kind: type[_T]) -> _T:
     if bad is not None:
         raise ConfigError(f"{path}: {bad}: expected a finite number, found {look_up(raw, bad)}")
     try:
-        return msgspec.convert(raw, type=kind, dec_hook=_decode_path)
+        wanted, plugins = widened(raw, kind, CameraConfig) if kind is StationConfig else (kind, [])
+    except ConfigError as e:
+        raise ConfigError(f"{path}: {e}") from e
+    try:
+        settings: _T = msgspec.convert(raw, type=wanted, dec_hook=_decode_path)
     except msgspec.ValidationError as e:
-        raise ConfigError(f"{path}: {explain(str(e), raw, kind)}") from e
+        raise ConfigError(f"{path}: {explain(str(e), raw, wanted)}") from e
+    except Exception as e:
+        if not plugins:
+            raise
+        whose = " or ".join(map(str, plugins))  # a __post_init__ of theirs
+        raise ConfigError(f"{path}: expected settings that are taken, or a ValueError, found {type(e).__name__}: {e} from {whose}") from e
+    rooted: _T = _rooted(settings, path.resolve().parent)
+    return rooted
+
+
+def _rooted(value: Any, base: Path) -> Any:
+    """The same settings with each relative path in them below `base`."""
+    match value:
+        case Path():
+            return base / value
+        case dict():
+            return {key: _rooted(v, base) for key, v in value.items()}
+        case list() | tuple():
+            return type(value)(_rooted(v, base) for v in value)
+        case msgspec.Struct():
+            changed = {name: new for name in value.__struct_fields__ if (new := _rooted(old := getattr(value, name), base)) is not old}
+            return msgspec.structs.replace(value, **changed) if changed else value
+    return value
 
 
 def _noun(kind: type[msgspec.Struct]) -> str:
@@ -271,6 +300,8 @@ def _decode_path(wanted: type, value: Any) -> Any:
 
 
 __all__ = [
+    "AnySource",
+    "AnyTrigger",
     "AravisSourceConfig",
     "ArchiveConfig",
     "ByteOrder",
@@ -286,6 +317,7 @@ __all__ = [
     "PlcOutputs",
     "PlcTag",
     "PlcTrigger",
+    "PluginSettings",
     "PreviewConfig",
     "PublisherConfig",
     "PulseConfig",
@@ -303,4 +335,6 @@ __all__ = [
     "endpoints_of",
     "load_recipe",
     "load_station",
+    "plugins_in",
+    "sinks_in",
 ]

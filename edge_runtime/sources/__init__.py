@@ -2,6 +2,7 @@
 
 from edge_runtime.config import files as c
 from edge_runtime.errors import ConfigError
+from edge_runtime.plugins import made
 from edge_runtime.protocols import Source
 from edge_runtime.sources.aravis import AravisDriver
 from edge_runtime.sources.camera import OpenCvCamera
@@ -13,7 +14,7 @@ from edge_runtime.sources.synthetic import Synthetic
 from edge_runtime.sources.video import Video
 
 
-def open_source(settings: c.Source) -> Source:
+def open_source(settings: c.AnySource) -> Source:
     """The source that the station file describes; entering it opens the device. Raises ConfigError for settings that contradict."""
     match settings:
         case c.FolderSourceConfig():
@@ -30,6 +31,9 @@ def open_source(settings: c.Source) -> Source:
             return GuardedSource(settings, lambda: GenicamDriver(settings))
         case c.PylonSourceConfig():
             return GuardedSource(settings, lambda: PylonDriver(settings))
+        case c.PluginSettings():
+            source: Source = made(settings)
+            return source
 
 
 def check_depth(source: Source, bits: int) -> None:

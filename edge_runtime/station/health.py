@@ -175,10 +175,10 @@ class HealthMonitor:
                 if score is not None and (drift := self._drifts.get((camera, bundle_id))) is not None:
                     drift.add(score, verdict is Verdict.ACCEPT)
 
-    def count(self, what: str) -> None:
-        """One more of `overruns`, `dropped_previews` or `dropped_archives`."""
+    def count(self, what: str, more: int = 1) -> None:
+        """So many more of `overruns`, `dropped_previews`, `dropped_archives`, or whatever else is to stand in `Health.counts`."""
         with self._lock:
-            self._counts[what] += 1
+            self._counts[what] = self._counts.get(what, 0) + more
 
     def counts(self) -> dict[str, int]:
         """Verdicts and drops since the start, as in `Health.counts`."""

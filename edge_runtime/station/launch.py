@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from edge_runtime.capture.capture import Capture
-from edge_runtime.config.files import StationConfig, load_station
-from edge_runtime.errors import LinesideError
+from edge_runtime.config.files import StationConfig, load_station, plugins_in, sinks_in
+from edge_runtime.errors import LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
 from edge_runtime.model.regions import find_regions
 from edge_runtime.model.released import by_job
+from edge_runtime.plugins import blaming
 from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
+from edge_runtime.sinks import open_sink
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.preview import Display, PreviewSink
@@ -67,6 +69,8 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, SinkError, TriggerError, SourceError, MissingExtra.
     """
+    for plugin in plugins_in(config):
+        log.info("station %s: %s", config.name, plugin)
     opened = open_recipes(config, stack)
     bundles = {o.predictor.bundle.id: o.predictor.bundle.manifest for o in opened}
     names = [camera.name for camera in config.cameras]
@@ -94,7 +98,8 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     )  # fmt: skip
     stack.enter_context(monitor)
 
-    stack.enter_context(line)
+    with blaming(config.trigger, TriggerError):
+        stack.enter_context(line)
     # The journal first: what anybody was told is in it, whatever happens next.
     tellers: list[Sink] = [journal, line, publisher] if isinstance(line, ActuatorLine) else [journal, publisher]
     watching: dict[str, PreviewSink | Archive] = {}
@@ -108,12 +113,18 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
                            for o in opened if (watch := watch_of(o.predictor)) is not None})  # fmt: skip
     observers = Observers(watching, monitor, {"sights": sights} if sights else {})
     stack.callback(observers.close, _OBSERVERS_TIMEOUT_S)
+    for name, further in sinks_in(config).items():
+        sink = open_sink(further)
+        with blaming(further, SinkError):
+            sink.__enter__()
+        observers.add(name, sink, str(further.plugin))
 
     cameras = []
     for name, settings in zip(names, config.cameras, strict=True):
         with named(name and f"camera {name}"):
             source = open_source(settings.source)
-            source.__enter__()
+            with blaming(settings.source, SourceError):
+                source.__enter__()
             capture = Capture(source, slowest_s)
             stack.callback(_close_source, source, capture)
             for depth in {o.predictor.preprocessor.spec.bits for o in opened if names[o.entry.camera] == name}:
@@ -128,7 +139,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive))
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
-    monitor.watch([station, line, journal, publisher, *watching.values()], connections, sights)
+    monitor.watch([station, line, journal, publisher, observers, *watching.values()], connections, sights)
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",

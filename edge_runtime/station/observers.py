@@ -1,7 +1,11 @@
-"""Whoever only looks on (archive, preview): told after the verdict, in a thread of their own, and never waited for."""
+"""Whoever only looks on (archive, preview, sinks of installed packages): told after the verdict, in threads of their own, never waited for.
+
+Why one thread for ours and one each for the others: deploy/decisions/0040.
+"""
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 
 from edge_runtime.errors import HandoffFull, SinkError
@@ -13,50 +17,144 @@ from edge_runtime.station.health import HealthMonitor
 log = logging.getLogger(__name__)
 
 _WAITING = 8
+_ROUND_S = 0.05
+_ASK_S = 1.0
+_HANGS_AFTER_S = 3.0
 _Item = tuple[Decision, tuple[Picture, ...]]
 
 
 class Observers:
-    """One thread, one bounded lane. What does not fit is dropped and counted as `dropped_<name>`."""
+    """A bounded lane and a thread for Lineside's own, and one of each for every other. What does not fit is counted as `dropped_<name>`."""
 
     def __init__(self, sinks: Mapping[str, Sink], monitor: HealthMonitor, watches: Mapping[str, Sink] | None = None) -> None:
         """`sinks` by the plural of what they keep: "archives", "previews"; `watches` likewise, but nobody misses what they did not see."""
-        self._counted = tuple(sinks)
-        self._sinks = {**sinks, **(watches or {})}
+        own = {**sinks, **(watches or {})}
         self._monitor = monitor
-        self._lane: Lane[_Item] = Lane(_WAITING)
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="observers", daemon=True)
-        self._thread.start()
+        self._onlookers = [_Onlookers("observers", own, tuple(sinks), monitor)] if own else []
+
+    def add(self, name: str, sink: Sink, label: str) -> None:
+        """An entered sink of an installed package, called `label` where it fails. It is told, asked and left in a thread of its own."""
+        self._monitor.count(f"dropped_{name}", 0)
+        self._onlookers.append(_Foreign(name, sink, label, self._monitor))
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for the operator while one of the threads hangs."""
+        return next((problem for onlookers in self._onlookers if (problem := onlookers.problem) is not None), None)
 
     def show(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Never waits."""
-        if not self._sinks:
-            return
+        for onlookers in self._onlookers:
+            onlookers.show((decision, pictures))
+
+    def close(self, timeout_s: float) -> None:
+        """Let what waits be kept, for so long at most."""
+        until = time.monotonic() + timeout_s
+        for onlookers in self._onlookers:
+            onlookers.closing = True
+        for onlookers in self._onlookers:
+            onlookers.thread.join(max(until - time.monotonic(), 0))
+            if onlookers.thread.is_alive():
+                log.warning("%s: still busy; left behind", onlookers.name)
+
+
+class _Onlookers:
+    """One thread and its lane."""
+
+    def __init__(self, name: str, sinks: Mapping[str, Sink], counted: tuple[str, ...], monitor: HealthMonitor) -> None:
+        self.name, self.closing = name, False
+        self._sinks, self._counted, self._monitor = sinks, counted, monitor
+        self._lane: Lane[_Item] = Lane(_WAITING)
+        self._busy_since = 0.0
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
+
+    @property
+    def problem(self) -> str | None:
+        since = self._busy_since
+        busy_s = time.monotonic() - since if since else 0.0
+        return f"{self.name}: no answer for {busy_s:.0f} s; parts are decided without." if busy_s > _HANGS_AFTER_S else None
+
+    def show(self, item: _Item) -> None:
         try:
-            self._lane.put((decision, pictures))
+            self._lane.put(item)
         except HandoffFull:
             for name in self._counted:
                 self._monitor.count(f"dropped_{name}")
 
-    def close(self, timeout_s: float) -> None:
-        """Let what waits be kept, for so long at most."""
-        self._closing = True
-        self._thread.join(timeout_s)
-
     def _run(self) -> None:
-        while not (self._closing and not len(self._lane)):
-            item = self._lane.get(0.05)
+        while not (self.closing and not len(self._lane)):
+            item = self._lane.get(_ROUND_S)
+            self._busy_since = time.monotonic()
             if item is None:
-                continue
-            for name, sink in self._sinks.items():
-                try:
-                    sink.put(*item)
-                except SinkError as e:
-                    self._monitor.trouble(name, str(e))
-                except Exception as e:  # a bug in an observer must not cost a verdict; it is logged and stays in sight
-                    log.exception("%s failed", name)
-                    self._monitor.trouble(name, f"{name}: internal error: {e}")
-                else:
-                    self._monitor.trouble(name, None)
+                self._idle()
+            else:
+                for name, sink in self._sinks.items():
+                    self._tell(name, sink, item)
+            self._busy_since = 0.0
             del item
+        self._end()
+
+    def _tell(self, name: str, sink: Sink, item: _Item) -> None:
+        try:
+            sink.put(*item)
+        except SinkError as e:
+            self._monitor.trouble(name, str(e))
+        except Exception as e:  # a bug in an observer must not cost a verdict; it is logged and stays in sight
+            log.exception("%s failed", name)
+            self._monitor.trouble(name, f"{name}: internal error: {e}")
+        else:
+            self._monitor.trouble(name, None)
+
+    def _idle(self) -> None:
+        """Nothing came for a while."""
+
+    def _end(self) -> None:
+        """The thread's last act."""
+
+
+class _Foreign(_Onlookers):
+    """A single sink that somebody else wrote: nothing of it is called in any thread but this one."""
+
+    def __init__(self, name: str, sink: Sink, label: str, monitor: HealthMonitor) -> None:
+        self._sink, self._label = sink, label
+        self._asked = time.monotonic()
+        self._said: str | None = None
+        super().__init__(name, {name: sink}, (name,), monitor)
+
+    def _tell(self, name: str, sink: Sink, item: _Item) -> None:
+        try:
+            sink.put(*item)
+            self._ask()
+        except SinkError as e:
+            self._said = str(e)
+            self._monitor.trouble(name, f"{name}: {e}")
+        except (Exception, SystemExit) as e:
+            self._failed(e)
+
+    def _idle(self) -> None:
+        """Ask, unless the last part was not taken: whether it works again, the next one tells."""
+        if time.monotonic() - self._asked > _ASK_S and self._said is None:
+            try:
+                self._ask()
+            except (Exception, SystemExit) as e:
+                self._failed(e)
+
+    def _end(self) -> None:
+        try:
+            self._sink.__exit__(None, None, None)
+        except (Exception, SystemExit) as e:
+            self._failed(e)
+
+    def _ask(self) -> None:
+        """What it says of itself becomes the station's; what it raised before is over."""
+        self._asked, self._said = time.monotonic(), None
+        problem = self._sink.problem
+        self._monitor.trouble(self.name, f"{self.name}: {problem}" if problem else None)
+
+    def _failed(self, e: BaseException) -> None:
+        said = f"{self._label}: {type(e).__name__}: {e}"
+        if said != self._said:  # its traceback once, not a part
+            log.error("%s failed", self.name, exc_info=e)
+        self._said = said
+        self._monitor.trouble(self.name, said)

@@ -1,0 +1,98 @@
+"""Station files that name kinds of installed packages: the record to read them by, with those packages' own tables in it."""
+
+import functools
+import operator
+from collections.abc import Iterator
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from edge_runtime import plugins
+from edge_runtime.config.explain import show, structs_in
+from edge_runtime.config.sources import Source
+from edge_runtime.config.triggers import Trigger
+from edge_runtime.errors import ConfigError
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+OWN: dict[str, frozenset[str]] = {
+    "sources": frozenset(str(s.__struct_config__.tag) for s in structs_in(Source)),
+    "triggers": frozenset(str(s.__struct_config__.tag) for s in structs_in(Trigger)),
+    "sinks": frozenset({"journal", "publisher", "archive", "preview"}),
+}
+"""Kinds of Lineside itself; its sinks have tables of their own."""
+
+
+def widened(raw: dict[str, Any], station: type[_T], camera: type[msgspec.Struct]) -> tuple[type[_T], list[plugins.Plugin]]:
+    """`station`, or one that also takes the kinds that this file names and that installed packages bring; and these.
+
+    Args:
+        raw: the station file as parsed.
+        station: the record of the whole file.
+        camera: that of a [[camera]] block.
+
+    Raises ConfigError, beginning with the key, for a kind that nobody brings, and for a package that is broken.
+    """
+    sources, triggers, sinks = (_structs(group, raw) for group in OWN)
+    fields: list[tuple[str, Any, Any] | tuple[str, Any]] = []
+    if sources:
+        source = _either(*structs_in(Source), *sources)
+        block = msgspec.defstruct(camera.__name__, [("source", source)], bases=(camera,), kw_only=True)
+        fields += [("source", source | None, None), ("camera", tuple[block, ...], ())]  # type: ignore[valid-type]
+    if triggers:
+        fields.append(("trigger", _either(*structs_in(Trigger), *triggers)))
+    if sinks:
+        fields.append(("sink", tuple[_either(*sinks), ...], ()))  # type: ignore[misc]
+    if not fields:
+        return station, []
+    wide = msgspec.defstruct(station.__name__, fields, bases=(station,), kw_only=True)
+    return cast("type[_T]", wide), [struct.plugin for struct in (*sources, *triggers, *sinks)]
+
+
+def _structs(group: str, raw: dict[str, Any]) -> list[type[plugins.PluginSettings]]:
+    """Of each kind that is not Lineside's own, once."""
+    found: dict[str, type[plugins.PluginSettings]] = {}
+    for where, table in _tables(group, raw):
+        kind = table.get("kind")
+        if not isinstance(kind, str):
+            if group == "sinks":  # else it is the base record that says so
+                raise ConfigError(f"{where}.kind: expected {_kinds(group)}, found {'none' if kind is None else show(kind)}")
+        elif kind not in found and (kind not in OWN[group] or group == "sinks"):
+            try:
+                plugin = plugins.find(group, kind, OWN[group])
+                if plugin is not None:
+                    found[kind] = plugins.settings_of(plugin)
+            except ConfigError as e:
+                raise ConfigError(f"{where}.kind: {e}") from e
+            if plugin is None:
+                raise ConfigError(f"{where}.kind: expected {_kinds(group)}, found {show(kind)}")
+    return list(found.values())
+
+
+def _tables(group: str, raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where a kind of this group may stand in the file, and what stands there."""
+    match group:
+        case "sources":
+            cameras = [(f"camera[{i}].source", block.get("source")) for i, block in _blocks(raw, "camera")]
+            places = [("source", raw.get("source")), *cameras]
+        case "triggers":
+            places = [("trigger", raw.get("trigger"))]
+        case _:
+            places = [(f"sink[{i}]", block) for i, block in _blocks(raw, "sink")]
+    return ((where, table) for where, table in places if isinstance(table, dict))
+
+
+def _blocks(raw: dict[str, Any], key: str) -> list[tuple[int, dict[str, Any]]]:
+    blocks = raw.get(key)
+    return [(i, block) for i, block in enumerate(blocks) if isinstance(block, dict)] if isinstance(blocks, list) else []
+
+
+def _kinds(group: str) -> str:
+    """`one of "camera", "folder"; "mirror" of lineside-mirror 0.1.0`: all that may stand there on this machine."""
+    installed = ", ".join(f'"{p.kind}" of {p.distribution}' for p in plugins.offered(group))
+    if group == "sinks":
+        return f"one of {installed}" if installed else "the kind of an installed package, of which there is none here"
+    return f"one of {', '.join(map(show, sorted(OWN[group])))}{'; ' if installed else ''}{installed}"
+
+
+def _either(*structs: type[msgspec.Struct]) -> Any:
+    return functools.reduce(operator.or_, structs)
