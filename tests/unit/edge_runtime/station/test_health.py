@@ -190,3 +190,11 @@ def test_a_manager_that_is_gone_does_not_stop_the_station(tmp_path: Path, monkey
     m = monitor()
     m.ready()
     assert m.snapshot().state is State.READY
+
+
+def test_what_nobody_knew_before_is_counted_and_stands_there_from_its_beginning() -> None:
+    m = monitor()
+    m.count("dropped_sink_log", 0)
+    assert m.snapshot().counts["dropped_sink_log"] == 0
+    m.count("dropped_sink_log")
+    assert m.counts()["dropped_sink_log"] == 1
