@@ -19,7 +19,7 @@ PAGES = (
     "deploy/plc/README.md",
 )
 PACKAGES = ("edge_runtime", "training", "export")
-PUBLIC = ("client", "records", "errors", "wire", "protocols")
+PUBLIC = ("client", "records", "errors", "wire", "protocols", "testing")
 DECISIONS = ROOT / "deploy" / "decisions"
 REWRITE = "python -m deploy.docs.generated"
 FOLLOWING = (
@@ -94,12 +94,24 @@ def public() -> str:
     """A table a public module, a row for each name in its `__all__`."""
     tables = []
     for name in PUBLIC:
-        module = ROOT / "edge_runtime" / f"{name}.py"
-        said = documented(module)
+        module = public_module(name)
+        said = explained(module)
         rows = [f"| `{n}` | {_cell(said[n])} |" for n in declared(module)]
         head = f"## `edge_runtime.{name}`\n\n{first_line(module)}\n\n| Name | What it is |\n|---|---|"
         tables.append("\n".join([head, *rows]))
     return "\n\n".join(tables)
+
+
+def public_module(name: str) -> Path:
+    """The file that declares what is public of `edge_runtime.name`."""
+    room = ROOT / "edge_runtime" / name
+    return room / "__init__.py" if room.is_dir() else room.with_suffix(".py")
+
+
+def explained(module: Path) -> dict[str, str]:
+    """What `documented` says of a module, and of a package what it says of the modules in it."""
+    parts = modules(module.parent) if module.name == "__init__.py" else [module]
+    return {name: text for part in parts for name, text in documented(part).items()}
 
 
 def declared(module: Path) -> list[str]:

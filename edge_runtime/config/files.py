@@ -250,6 +250,11 @@ def _load(path: Path, kind: type[_T]) -> _T:
         raise ConfigError(f"{path}: is not valid TOML: save it as UTF-8 ({e})") from e
     except (tomllib.TOMLDecodeError, RecursionError) as e:
         raise ConfigError(f"{path}: is not valid TOML: {e}{slip_of(text, str(e))}") from e
+    return settings_of(raw, path, kind)
+
+
+def settings_of(raw: dict[str, Any], path: Path, kind: type[_T]) -> _T:
+    """What was parsed of the file at `path` as a `kind`, checked, with its relative paths made absolute. Raises ConfigError."""
     bad = not_finite(raw)
     if bad is not None:
         raise ConfigError(f"{path}: {bad}: expected a finite number, found {look_up(raw, bad)}")
@@ -336,5 +341,6 @@ __all__ = [
     "load_recipe",
     "load_station",
     "plugins_in",
+    "settings_of",
     "sinks_in",
 ]

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import pytest
 import zmq
@@ -17,6 +17,7 @@ from edge_runtime.plc import kinds
 from edge_runtime.plc.defaults import default_trigger
 from edge_runtime.records import Trigger
 from edge_runtime.sim.plc import SimulatedPlc
+from edge_runtime.testing import FIRST_SEQ, TriggerContract
 from edge_runtime.triggers import TriggerLine, open_trigger
 
 
@@ -28,22 +29,44 @@ def sender(port: int) -> Iterator["zmq.Socket[bytes]"]:
         yield push
 
 
-@contextmanager
-def _timer(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
-    yield open_trigger(c.TimerTriggerConfig(period_ms=5), 41), lambda part: None
+Announce = Callable[[int], object]
+Begun = tuple[TriggerLine, Announce]
 
 
-@contextmanager
-def _zeromq(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
-    with sender(port) as push:
-        line = open_trigger(c.ZeromqTriggerConfig(endpoint=f"tcp://127.0.0.1:{port}"), 41)
-        yield line, lambda part: push.send(json.dumps({"part_id": str(part)}).encode())
+@pytest.fixture
+def line(begun: Begun) -> TriggerLine:
+    return begun[0]
 
 
-def _plc(kind: str) -> Callable[[int], AbstractContextManager[tuple[TriggerLine, Callable[[int], None]]]]:
-    @contextmanager
-    def begin(port: int) -> Iterator[tuple[TriggerLine, Callable[[int], None]]]:
-        settings = default_trigger(kind, port=port)
+@pytest.fixture
+def announce(begun: Begun) -> Announce:
+    return begun[1]
+
+
+class TestTimer(TriggerContract):
+    tells_part_ids = False
+
+    @pytest.fixture
+    def begun(self) -> Begun:
+        return open_trigger(c.TimerTriggerConfig(period_ms=5), FIRST_SEQ), lambda part: None
+
+    def test_waiting_ends_in_time_when_nothing_comes(self, line: TriggerLine) -> None:
+        with line:
+            super().test_waiting_ends_in_time_when_nothing_comes(open_trigger(c.TimerTriggerConfig(period_ms=60_000), 1))
+
+
+class TestZeromq(TriggerContract):
+    @pytest.fixture
+    def begun(self, free_port: int) -> Iterator[Begun]:
+        with sender(free_port) as push:
+            line = open_trigger(c.ZeromqTriggerConfig(endpoint=f"tcp://127.0.0.1:{free_port}"), FIRST_SEQ)
+            yield line, lambda part: push.send(json.dumps({"part_id": str(part)}).encode())
+
+
+class TestEveryPlc(TriggerContract):
+    @pytest.fixture(params=kinds.KINDS)
+    def begun(self, request: pytest.FixtureRequest, free_port: int) -> Iterator[Begun]:
+        settings = default_trigger(request.param, port=free_port)
         with SimulatedPlc(settings, count=0) as plc:
             timers: list[threading.Timer] = []
 
@@ -54,20 +77,10 @@ def _plc(kind: str) -> Callable[[int], AbstractContextManager[tuple[TriggerLine,
                 timers.append(later)
 
             try:
-                yield open_trigger(settings, 41), announce
+                yield open_trigger(settings, FIRST_SEQ), announce
             finally:
                 for timer in timers:
                     timer.join()
-
-    return begin
-
-
-KINDS = {"timer": _timer, "zeromq": _zeromq} | {kind: _plc(kind) for kind in kinds.KINDS}
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def _next(line: TriggerLine) -> Trigger:
@@ -76,36 +89,6 @@ def _next(line: TriggerLine) -> Trigger:
         if trigger is not None:
             return trigger
     raise AssertionError(f"no trigger: {line.problem}")
-
-
-def test_triggers_count_from_the_given_number_and_carry_when_they_fired(kind: str, free_port: int) -> None:
-    with KINDS[kind](free_port) as (line, announce), line:
-        triggers = []
-        before = time.monotonic_ns()
-        for part in (70_001, 70_002, 70_003):
-            announce(part)
-            triggers.append(_next(line))
-        assert line.problem is None and not line.exhausted
-    assert [t.seq for t in triggers] == [41, 42, 43]
-    assert before < triggers[0].fired_ns < triggers[1].fired_ns < triggers[2].fired_ns <= time.monotonic_ns()
-    assert [t.part_id for t in triggers] == ([""] * 3 if kind == "timer" else ["70001", "70002", "70003"])
-
-
-def test_waiting_ends_in_time_when_nothing_comes(kind: str, free_port: int) -> None:
-    with KINDS[kind](free_port) as (line, _), line:
-        if kind == "timer":
-            line = open_trigger(c.TimerTriggerConfig(period_ms=60_000), 1)
-        began = time.monotonic()
-        assert line.wait(0.1) is None
-        assert 0.09 < time.monotonic() - began < 0.3
-
-
-def test_a_line_can_be_opened_again(kind: str, free_port: int) -> None:
-    with KINDS[kind](free_port) as (line, announce):
-        for part in (1, 2):
-            with line:
-                announce(part)
-                assert _next(line).fired_ns > 0
 
 
 def test_the_timer_keeps_its_pace_however_late_it_is_asked() -> None:

@@ -15,8 +15,8 @@ def test_a_page_says_what_the_code_says(page: str) -> None:
 
 @pytest.mark.parametrize("name", generated.PUBLIC)
 def test_every_public_name_is_explained(name: str) -> None:
-    module = generated.ROOT / "edge_runtime" / f"{name}.py"
-    said = generated.documented(module)
+    module = generated.public_module(name)
+    said = generated.explained(module)
     assert [n for n in generated.declared(module) if not said[n]] == []
 
 

@@ -7,6 +7,12 @@ import inspect
 import pytest
 
 
+def test_what_a_public_package_takes_from_its_modules_is_what_it_declares() -> None:
+    module = importlib.import_module("edge_runtime.testing")
+    taken = [a.name for n in ast.parse(inspect.getsource(module)).body if isinstance(n, ast.ImportFrom) for a in n.names]
+    assert module.__all__ == sorted(taken)
+
+
 @pytest.mark.parametrize(
     "name", ["edge_runtime.client", "edge_runtime.records", "edge_runtime.errors", "edge_runtime.wire", "edge_runtime.protocols"]
 )
