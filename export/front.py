@@ -323,7 +323,7 @@ def _lesson(request: Request) -> FitOptions:
     """With a method that stands for "auto" until the images were seen. Raises ConfigError."""
     name, _, preset = request.method.partition("/")
     if name != AUTO and name not in METHODS:
-        raise ConfigError(f"method: expected auto or one of {', '.join(METHODS)}, found {request.method!r}")
+        raise ConfigError(f"method: expected auto or one of {METHODS.names}, found {request.method!r}")
     if name == AUTO and preset:
         raise ConfigError(f"method: auto chooses the preset, found {request.method!r}")
     if request.budget_ms is not None and request.image_size != AUTO:

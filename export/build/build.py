@@ -47,6 +47,7 @@ from training.fitting.recalibrate import open_data, painted_scores
 from training.judging.drift import drift_limits
 from training.judging.evaluate import measure
 from training.judging.telling import Told, tell
+from training.methods.table import METHODS
 from training.runs import IGNORE, Detector, Run, RunInfo
 
 ONNX_CHECKED = 16
@@ -363,7 +364,7 @@ class _Export:
             ],
             golden_tolerance=package.GOLDEN_TOLERANCE[built.precision],
             files={},
-            tools=tool_versions(built.precision),
+            tools=tool_versions(built.precision) | METHODS[info.method].tools,
         )
         bundle = package.seal(self.pack, manifest)
         wrong = [r for r in golden_in_child(self.pack) if not r.ok]

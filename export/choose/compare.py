@@ -302,7 +302,7 @@ def _features_cost(precision: str, kitchen: Kitchen, pace_s: float) -> float:
 def _lesson(name: str, request: Request) -> FitOptions:
     method, _, preset = name.partition("/")
     if method not in METHODS:
-        raise ConfigError(f"methods: expected some of {', '.join(METHODS)}, found {method!r}")
+        raise ConfigError(f"methods: expected some of {METHODS.names}, found {method!r}")
     lesson = FitOptions(method, preset or "fast", {}, request.backbone, None, request.seed)
     if METHODS[method].network is None:
         lesson = dataclasses.replace(lesson, weights=request.weights)

@@ -124,8 +124,8 @@ def fit(
     from training.runs import check_free
 
     started = time.monotonic()
-    if method not in (*METHODS, "auto", "compare"):
-        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, or auto or compare, found {method!r}")
+    if method not in ("auto", "compare") and method not in METHODS:
+        raise ConfigError(f"method: expected one of {METHODS.names}, or auto or compare, found {method!r}")
     reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
     varied = None if augment in ("auto", "none") else parse_augment(augment)
     if brightness not in ("auto", "keep"):

@@ -1,0 +1,1 @@
+"""A source, a sink and a method for Lineside, from outside."""
