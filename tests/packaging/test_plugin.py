@@ -68,7 +68,7 @@ def test_the_example_is_short() -> None:
 def test_its_author_runs_the_suite_that_ships(python: Path, tmp_path: Path) -> None:
     shutil.copy(EXAMPLE / "test_example.py", tmp_path)
     done = run([python, "-m", "pytest", "-p", "no:cacheprovider", "test_example.py"], tmp_path)
-    assert "12 passed" in done.stdout
+    assert "17 passed" in done.stdout
 
 
 def test_a_station_runs_with_it_and_check_says_where_it_comes_from(python: Path, station_dir: Path) -> None:

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 
+from edge_runtime.config.explain import explain
 from edge_runtime.errors import ConfigError
 from edge_runtime.plugins import Plugin, find, offered
 from training.core.backbones import BackboneSpec
@@ -125,7 +126,12 @@ def make_params(method: str, values: Mapping[str, Any]) -> Any:
     try:
         return msgspec.convert(dict(values), known.params)
     except msgspec.ValidationError as e:
-        raise ConfigError(f"{method}: {e}") from e
+        raise ConfigError(f"{method}: {explain(str(e), dict(values), _as_table(known.params))}") from e
+
+
+def _as_table(params: type[Any]) -> type[msgspec.Struct]:
+    """The record by which mistakes in them are said as those in a station file are."""
+    return msgspec.defstruct(params.__name__, list(get_type_hints(params, include_extras=True).items()))
 
 
 def make_head(method: str, values: Mapping[str, Any], level_shapes: list[LevelShape]) -> Head:

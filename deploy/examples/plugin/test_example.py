@@ -5,6 +5,7 @@ import functools
 import pytest
 
 from edge_runtime.testing import SinkContract, SourceContract, make_sink, make_source
+from training.testing import MethodContract
 
 
 class TestCard(SourceContract):
@@ -17,3 +18,7 @@ class TestCsv(SinkContract):
     @pytest.fixture
     def make(self, tmp_path):
         return functools.partial(make_sink, kind="csv", path=tmp_path / "decisions.csv")
+
+
+class TestSpread(MethodContract):
+    method = "spread"

@@ -37,6 +37,15 @@ def test_a_method_of_a_package_is_taught_as_ours_are(spread: str) -> None:
     assert make_params("spread", {}).least == 0.05
     with pytest.raises(ConfigError, match="spread: has no parameter 'most'; it has least"):
         make_params("spread", {"most": 1})
+    with pytest.raises(ConfigError, match=r'^spread: least: expected a number, found "much"$'):
+        make_params("spread", {"least": "much"})
+
+
+def test_a_wrong_parameter_is_said_as_a_wrong_setting_is() -> None:
+    with pytest.raises(ConfigError, match=r"^autoencoder: steps: expected a whole number, found 1\.5$"):
+        make_params("autoencoder", {"steps": 1.5})
+    with pytest.raises(ConfigError, match=r"^autoencoder: variational: expected true or false, found 3$"):
+        make_params("autoencoder", {"variational": 3})
 
 
 def test_only_ours_are_listed_and_compared_by_themselves(spread: str) -> None:
