@@ -1,7 +1,7 @@
 """What installed packages add: a source, trigger, sink or method, found by the kind that a file names and by nothing else.
 
 A package declares it as an entry point of the group `lineside.sources`, `.triggers`, `.sinks` or `.methods`. While all kinds are Lineside's
-own, the list of what is installed is not even read; of that list, only what is named is imported. Why: deploy/decisions/0040.
+own, the list of what is installed is not even read; of that list, only what is named is imported. Why: deploy/decisions/0041.
 """
 
 import contextlib

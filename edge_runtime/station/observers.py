@@ -1,6 +1,6 @@
 """Whoever only looks on (archive, preview, sinks of installed packages): told after the verdict, in threads of their own, never waited for.
 
-Why one thread for ours and one each for the others: deploy/decisions/0040.
+Why one thread for ours and one each for the others: deploy/decisions/0041.
 """
 
 import logging

@@ -65,7 +65,7 @@ _NO_METHODS = ("auto", "compare")
 
 
 class Methods(Mapping[str, Method]):
-    """Ours, in order. One of an installed package is found when it is asked for by name, and only then: deploy/decisions/0040."""
+    """Ours, in order. One of an installed package is found when it is asked for by name, and only then: deploy/decisions/0041."""
 
     def __init__(self, own: Mapping[str, Method]) -> None:
         self._own = own
