@@ -1,24 +1,23 @@
 """Tags of a PLC that is a Modbus TCP server: coils, discrete inputs, holding and input registers, and bits of registers."""
 
-import logging
 import re
 import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
 from edge_runtime.plc.port import Manual, PlcLost
+from edge_runtime.plc.pymodbus_frames import BITS, Answer, Frames
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.tags import Tag
 from edge_runtime.values import Host, Port
 
 _ADDRESS = re.compile(r"(coil|discrete|holding|input):(\d{1,6})(?:\.(\d{1,3}))?", re.ASCII)
-_BIT_AREAS = ("coil", "discrete")
 _READ_ONLY = ("discrete", "input")
 _READ_LIMIT = {"coil": 2000, "discrete": 2000, "holding": 125, "input": 125}
 _WRITE_LIMIT = {"coil": 1968, "holding": 123}
@@ -82,26 +81,26 @@ def parse(tag: Tag) -> Place:
     if number + count - 1 > 65_535:
         end = f"; it ends at {area}:{number + count - 1}" if count > 1 else ""
         raise ConfigError(f"{tag.key}: expected an address from 0 to 65535, found {tag.address!r}{end}")
-    if bit is not None and (area in _BIT_AREAS or bit > 15):
+    if bit is not None and (area in BITS or bit > 15):
         raise ConfigError(f"{tag.key}: expected a bit from 0 to 15 of a holding or input register, found {tag.address!r}")
-    if tag.type == "bool" and bit is None and area not in _BIT_AREAS:
+    if tag.type == "bool" and bit is None and area not in BITS:
         raise ConfigError(f'{tag.key}: a bool needs a coil, a discrete input or a bit such as "{area}:{number}.0", found {tag.address!r}')
-    if tag.type != "bool" and (bit is not None or area in _BIT_AREAS):
+    if tag.type != "bool" and (bit is not None or area in BITS):
         raise ConfigError(f'{tag.key}: a tag of type {tag.type} needs registers such as "holding:{number}", found {tag.address!r}')
     if tag.writable and area in _READ_ONLY:
         raise ConfigError(f"{tag.key}: the station writes its outputs, expected a coil or a holding register, found {tag.address!r}")
-    return Place(area, number, count, 0 if area in _BIT_AREAS else bit)
+    return Place(area, number, count, 0 if area in BITS else bit)
 
 
 @dataclass(slots=True)
 class _Request:
-    """A message of pymodbus as bytes, without the two of its number, and what the PLC said last. Most polls find the same again, byte for
-    byte: only what differs is decoded."""
+    """A function's frame without the two bytes of its number, and what the PLC said last. Most polls find the same again, byte for byte:
+    only what differs is decoded."""
 
-    message: Any
+    function: int
     frame: bytes
     received: bytes = b""
-    answer: Any = None
+    answer: Answer | None = None
 
 
 class ModbusPort(AreaPort):
@@ -117,28 +116,16 @@ class ModbusPort(AreaPort):
     def __init__(self, settings: ModbusTriggerConfig, tags: Sequence[Tag]) -> None:
         """Raises ConfigError for a tag's address, MissingExtra without pymodbus."""
         try:
-            from pymodbus.exceptions import ModbusException
-            from pymodbus.framer import FramerSocket
-            from pymodbus.pdu import DecodePDU, bit_message, register_message
+            self._frames = Frames()
         except ImportError as e:
             raise MissingExtra("the modbus trigger", "plc") from e
         super().__init__(tags)
-        logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)  # PlcLost says it once, and with the reason
         self.where = f"PLC {settings.host}:{settings.port} unit {settings.unit}"
         self._settings = settings
         self._timeout_s = settings.timeout_ms / 1e3
         self._socket: socket.socket | None = None
         self._number = 0
         self._asked: dict[Span, _Request] = {}
-        # pymodbus' messages and frames, and not its client: that takes half as much time again for each poll.
-        self._misread: type[Exception] = ModbusException
-        self._framer: Any = FramerSocket(DecodePDU(is_server=False))
-        self._readers: dict[str, Any] = {
-            "coil": bit_message.ReadCoilsRequest, "discrete": bit_message.ReadDiscreteInputsRequest,
-            "holding": register_message.ReadHoldingRegistersRequest, "input": register_message.ReadInputRegistersRequest,
-        }  # fmt: skip
-        self._write_bits: Any = bit_message.WriteMultipleCoilsRequest
-        self._write_registers: Any = register_message.WriteMultipleRegistersRequest
 
     def _parse(self, tag: Tag) -> Place:
         return parse(tag)
@@ -167,25 +154,20 @@ class ModbusPort(AreaPort):
     def _read_cells(self, spans: Sequence[Span]) -> Sequence[Sequence[int]]:
         (span,) = spans
         if span not in self._asked:
-            self._asked[span] = self._request(self._readers[span.area], span, count=span.count)
+            function, frame = self._frames.reading(span.area, span.start, span.count, self._settings.unit)
+            self._asked[span] = _Request(function, frame[2:])
         answer = self._ask(self._asked[span])
-        bits = span.area in _BIT_AREAS
-        cells: list[int] = answer.bits[: span.count] if bits else answer.registers
+        bits = span.area in BITS
+        cells: Sequence[int] = answer.bits[: span.count] if bits else answer.registers
         if len(cells) != span.count:
             raise PlcLost(f"answered with {len(cells)} {'bits' if bits else 'registers'}, expected {span.count}")
         return [cells]
 
     def _write_cells(self, span: Span, cells: Sequence[int]) -> None:
-        if span.area == "coil":
-            self._ask(self._request(self._write_bits, span, bits=[bool(c) for c in cells]))
-        else:
-            self._ask(self._request(self._write_registers, span, registers=list(cells)))
+        function, frame = self._frames.writing(span.area, span.start, cells, self._settings.unit)
+        self._ask(_Request(function, frame[2:]))
 
-    def _request(self, kind: Any, span: Span, **content: object) -> _Request:
-        message = kind(address=span.start, dev_id=self._settings.unit, **content)
-        return _Request(message, self._framer.buildFrame(message)[2:])
-
-    def _ask(self, request: _Request) -> Any:
+    def _ask(self, request: _Request) -> Answer:
         """The PLC's answer, which comes whole within `timeout_ms`. Raises PlcLost, Refused."""
         if self._socket is None:
             raise PlcLost("not connected")
@@ -196,30 +178,30 @@ class ModbusPort(AreaPort):
             raise PlcLost(f"did not answer in {self._settings.timeout_ms:g} ms") from e
         except OSError as e:
             raise PlcLost(f"the connection was lost: {e.strerror or e}") from e
-        except self._misread as e:
+        except self._frames.misread as e:
             raise PlcLost(f"answered with something that is not Modbus: {e}") from e
         if answer.isError():
             code = answer.exception_code
             if code in _NOT_NOW:
                 raise PlcLost(f"{_ANSWERS[code]} (Modbus exception {code})")
             raise Refused(f"{_ANSWERS.get(code, 'error')} (Modbus exception {code})", no_such_place=code == 2)
-        if answer.function_code != request.message.function_code:
-            raise PlcLost(f"answered function {answer.function_code}, asked was {request.message.function_code}")
+        if answer.function_code != request.function:
+            raise PlcLost(f"answered function {answer.function_code}, asked was {request.function}")
         return answer
 
-    def _answer(self, sock: socket.socket, request: _Request, number: int) -> Any:
+    def _answer(self, sock: socket.socket, request: _Request, number: int) -> Answer:
         """The frame with the request's unit and number; others, of requests that were given up, are passed over."""
         head = number.to_bytes(2, "big")
         until = time.monotonic() + self._timeout_s
         sock.sendall(head + request.frame)
         data = sock.recv(_MOST)
-        if request.received and data[:2] == head and data[2:] == request.received:
+        if request.answer is not None and request.received and data[:2] == head and data[2:] == request.received:
             return request.answer
         waited = False
         while True:
             if not data:
                 raise ConnectionResetError("closed by the PLC")
-            used, answer = self._framer.handleFrame(data, self._settings.unit, number)
+            used, answer = self._frames.answer(data, self._settings.unit, number)
             if answer is not None:
                 break
             sock.settimeout(max(until - time.monotonic(), 1e-3))
