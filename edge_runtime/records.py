@@ -83,13 +83,15 @@ class Trigger:
     seq: int
     """Counts triggers of this station, 1 upwards, across restarts (the journal knows the last)."""
     fired_ns: int
-    """When the edge was seen."""
+    """When the edge was seen: no picture from before it is judged."""
     part_id: str
     """The line's own name of the part; empty when the line gives none."""
     recipe: str = ""
     """Key of the recipe that it is to be judged by, as named in the station file's [recipes]; empty for the station's own `recipe`."""
     refused: str = ""
     """Why it cannot be judged: it then gets its FAULT in its turn, with this sentence, and no frame is asked for it."""
+    since_ns: int = 0
+    """When its signal was last seen low: the part was announced no earlier, and its deadline counts from then. 0: from `fired_ns`."""
 
 
 @dataclass(frozen=True, slots=True)

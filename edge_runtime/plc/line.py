@@ -33,6 +33,8 @@ _STEP_S = 0.01
 _WAITED_WITHIN_S = 1.0
 """Nobody has asked for a trigger for so long: the station does not work."""
 _CLOSE_TIMEOUT_S = 2.0
+_PUSHED_NS = 100_000_000
+"""A PLC that pushes wakes the thread at once: only what is longer than its own looks says that the thread stood still."""
 
 
 @dataclass(slots=True)
@@ -79,6 +81,10 @@ class PlcLine(ActuatorLine):
         """The last step changed what the PLC reads: the next may change more, whatever the PLC does."""
         self._retry_pause = _BACKOFF_S[0]
         self._waited_at = 0.0
+        self._looked_ns = 0
+        """When the last look at the PLC began that has been stepped: what it showed low has not risen before."""
+        self._since_ns: dict[int, int] = {}
+        """Of parts that are not decided."""
         self._receives_from = first_seq
         """The PLC knows nothing of the parts before this one: their results are not written."""
         self._ending = False
@@ -210,9 +216,11 @@ class PlcLine(ActuatorLine):
         return min(self._poll_due, self._pulse_due)
 
     def _look(self) -> None:
-        self._poll_due = time.monotonic() + (_RECIPE_S if self._port.pushes else self._poll_s)
+        began_ns = time.monotonic_ns()
+        self._poll_due = began_ns / 1e9 + (_RECIPE_S if self._port.pushes else self._poll_s)
         for snapshot in self._port.poll(self._polled) or [{}]:
             self._see(snapshot)
+        self._looked_ns = began_ns
 
     def _see(self, snapshot: dict[str, Value]) -> None:
         """Read the rest, step, announce, write: so that the PLC sees each state that its own changes lead to.
@@ -250,18 +258,35 @@ class PlcLine(ActuatorLine):
         if self._waited_at:
             self._recipes.begin()
         if (part := step.announced) is not None:
-            self._handshake.announce(self._seq, part, fired_ns, inputs.encoder)
-            self._triggers.put(Trigger(self._seq, fired_ns, part.part_id, recipe=part.recipe, refused=part.refused))
+            since_ns = self._not_before(fired_ns)
+            refused = part.refused or self._too_old(fired_ns - since_ns)
+            self._handshake.announce(self._seq, replace(part, refused=refused), fired_ns, inputs.encoder)
+            self._since_ns[self._seq] = since_ns
+            self._triggers.put(Trigger(self._seq, fired_ns, part.part_id, part.recipe, refused, since_ns))
             self._seq += 1
         pulse_ns = self._results.next_due_ns(fired_ns) if isinstance(self._results, Pulsed) else None
         self._pulse_due = math.inf if pulse_ns is None else pulse_ns / 1e9  # of the part that was announced just now, too
         self._step_due = min(fired_ns / 1e9 + _STEP_S, self._pulse_due)
 
+    def _not_before(self, fired_ns: int) -> int:
+        """When an edge that was seen at `fired_ns` was not there yet."""
+        still_ns = fired_ns - self._looked_ns
+        return fired_ns if self._port.pushes and still_ns < _PUSHED_NS else self._looked_ns
+
+    def _too_old(self, unseen_ns: int) -> str:
+        """Why a part that may have been announced so long before it was seen is not judged: its picture may show another one."""
+        deadline_ns = min(self._deadlines_ns.values(), default=0)
+        if not deadline_ns or unseen_ns <= deadline_ns // 2:
+            return ""
+        unseen = f"The station had not looked at the PLC for {unseen_ns / 1e6:.0f} ms"
+        return f"{unseen}: when the part was announced is not known, and it may have gone."
+
     def _tell(self, told: _Told) -> None:
         if self.lost is not None:
             return told.written.fail(PlcLost("was lost"))
         d, now_ns = told.decision, time.monotonic_ns()
-        result = self._result_of(d, now_ns)
+        since_ns = min(self._since_ns.pop(d.seq, d.stamps.fired_ns), d.stamps.fired_ns)
+        result = self._result_of(d, now_ns - since_ns)
         if not self._handshake.result(d.seq, result):
             return told.written.fail(PlcLost("was lost since the part was announced"))
         try:
@@ -271,7 +296,7 @@ class PlcLine(ActuatorLine):
             told.written.fail(e)
             raise
         if result.verdict is not d.verdict:
-            age_ms = (now_ns - d.stamps.fired_ns) / 1e6
+            age_ms = (now_ns - since_ns) / 1e6
             return told.written.fail(SinkError(f"{self._port.where}: {_named(d)}, was {age_ms:.0f} ms old: the PLC was told FAULT"))
         return told.written.give(None)
 
@@ -291,9 +316,11 @@ class PlcLine(ActuatorLine):
         try:
             self._port.connect(lambda: self._inbox.put(None))
             self._share_out()
+            self._looked_ns = time.monotonic_ns()
             self._values = self._port.read(self._names)
             asked = self._handshake.resume(self._inputs())
             self._receives_from = self._seq  # before `lost` says that all is well
+            self._since_ns.clear()
             self._written = {}
             self._write()
         except (TriggerError, ConfigError) as e:
@@ -351,12 +378,12 @@ class PlcLine(ActuatorLine):
         inputs = Inputs.of(self._values)
         return replace(inputs, enable=False) if self._ending else inputs
 
-    def _result_of(self, decision: Decision, now_ns: int) -> Result:
+    def _result_of(self, decision: Decision, age_ns: int) -> Result:
         """As the PLC reads it; one that comes later than its deadline is a FAULT, for its part may have gone."""
         if decision.verdict is Verdict.FAULT:
             return Result(decision.part_id, Verdict.FAULT, 0.0, int(decision.cause))
         deadline_ns = self._deadlines_ns.get(decision.recipe)
-        if deadline_ns is not None and now_ns - decision.stamps.fired_ns > deadline_ns:
+        if deadline_ns is not None and age_ns > deadline_ns:
             return Result(decision.part_id, Verdict.FAULT, 0.0, int(Cause.LATE))
         return Result(decision.part_id, decision.verdict, decision.severity or 0.0, 0)
 

@@ -214,7 +214,7 @@ class Station:
         if part.refused or product is None:
             return self._tell(part, fault(part.refused, part.cause), (), time.monotonic_ns())
         self._use(product)
-        deadline_ns = trigger.fired_ns + product.deadline_ns
+        deadline_ns = (trigger.since_ns or trigger.fired_ns) + product.deadline_ns
         reserve_ns = min(round(_TELL_RESERVE_MS * 1e6), product.deadline_ns // 10)
         looks = self._cameras.look(trigger, product, deadline_ns - reserve_ns, deadline_ns - reserve_ns // 2)
         judgement, decided_ns = judgement_of(looks), time.monotonic_ns()

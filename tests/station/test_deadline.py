@@ -2,10 +2,11 @@
 
 import threading
 import time
+from dataclasses import replace
 
 from edge_runtime.errors import SourceError
 from edge_runtime.model.predictor import OpenvinoPredictor
-from edge_runtime.records import Decision, Frame, Picture
+from edge_runtime.records import Decision, Frame, Picture, Trigger
 from tests.station.rig import BUSY_MS, A, F, Heard, Line, Parts, Wrapped, every, rig
 
 
@@ -32,6 +33,20 @@ def test_a_model_that_hangs_faults_its_parts_in_time_and_its_late_result_is_give
         assert max(r.heard.late_ms) <= 300 + BUSY_MS
         assert "model did not answer" in r.heard.decisions[1].reason
         assert all(d.score is None and d.severity is None for d in r.heard.decisions if d.verdict is F)
+
+
+def test_a_deadline_counts_from_the_earliest_moment_at_which_the_part_may_have_been_announced(model: OpenvinoPredictor) -> None:
+    """Law 1: from the PLC's own edge, not from when it was seen."""
+
+    class Seen(Line):
+        def wait(self, timeout_s: float) -> Trigger | None:
+            trigger = super().wait(timeout_s)
+            late_ns = 350_000_000 if trigger is not None and trigger.seq == 2 else 0
+            return trigger and replace(trigger, since_ns=trigger.fired_ns - late_ns)
+
+    with rig(Seen([0, 200, 400]), Parts(), model, deadline_ms=300) as r:
+        assert r.station.run() == 0
+        assert r.heard.verdicts == [A, F, A]
 
 
 def test_a_burst_on_a_model_that_hangs_is_told_by_the_deadline_part_by_part(model: OpenvinoPredictor) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -184,6 +185,44 @@ def test_an_accept_that_comes_to_the_plc_after_its_deadline_is_a_fault_there_and
         with pytest.raises(SinkError, match=r"the result of part 17, seq 1, was 3\d\d ms old: the PLC was told FAULT"):
             line.put(late, ())
         assert (plc.tags["accept"], plc.tags["fault_code"], plc.tags["result_valid"]) == (False, int(Cause.LATE), True)
+
+
+@pytest.mark.parametrize("pushes", [False, True])
+def test_a_part_that_was_announced_nobody_knows_when_is_refused(pushes: bool) -> None:
+    """The process stood still, or the PLC's answer was long on its way: the camera may show the next part by now."""
+    plc = Memory(pushes=pushes, ordered=True)
+    with running(plc) as line:
+        line.attach(link(deadlines_ns={"r": 400_000_000}))
+        plc.hangs_s = 0.5
+        time.sleep(0.05)  # a look has begun, and shows nothing yet
+        plc.push({"part_id": 18, "trigger": True})
+        time.sleep(0.5)
+        plc.hangs_s = 0.0
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        (trigger,) = line.parts  # type: ignore[attr-defined]
+        assert re.match(r"The station had not looked at the PLC for \d{3,4} ms: when the part was announced is not known", trigger.refused)
+        until(lambda: plc.tags["trigger_acknowledge"])  # it answers again
+        line.put(decision(trigger.seq, Verdict.FAULT, "18", cause=Cause.REFUSED), ())
+        assert (plc.tags["fault"], plc.tags["result_part_id"]) == (True, "18")
+
+
+def test_a_deadline_counts_from_when_the_trigger_was_last_seen_low() -> None:
+    """An accept in time after the edge was seen may be late after the edge."""
+    plc = Memory()
+    with running(plc) as line:
+        line.attach(link(deadlines_ns={"r": 1_000_000_000}))
+        plc.hangs_s = 0.2
+        time.sleep(0.05)
+        plc.tags |= {"part_id": 19, "trigger": True}
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        plc.hangs_s = 0.0
+        (trigger,) = line.parts  # type: ignore[attr-defined]
+        assert trigger.refused == ""
+        assert 0.1e9 < trigger.fired_ns - trigger.since_ns < 1e9
+        at_its_end = dataclasses.replace(decision(trigger.seq, part_id="19"), stamps=Stamps(trigger.fired_ns))
+        time.sleep((trigger.since_ns + 1_000_000_000 - time.monotonic_ns()) / 1e9 + 0.01)
+        with pytest.raises(SinkError, match="the PLC was told FAULT"):
+            line.put(at_its_end, ())
 
 
 def test_the_plc_changes_the_recipe_and_parts_carry_it() -> None:
