@@ -171,7 +171,7 @@ class Sink(_Watched):
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Take one decision. Must not block; raises SinkError when it failed.
 
-        `pictures`: one a camera, that of the deciding view first; empty when no camera was asked.
+        `pictures`: one a view, in the order of `decision.views`; without a frame where there was none.
         """
 
 

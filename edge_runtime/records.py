@@ -156,35 +156,65 @@ class Stamps:
     """When the first receiver was about to be told."""
 
 
+_RANK = {Verdict.ACCEPT: 0, Verdict.FAULT: 1, Verdict.REJECT: 2}
+
+
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one of several cameras contributed to a decision; its fields mean what they mean there."""
+    """What one camera saw of a part, judged by itself."""
 
     camera: str
-    """Its name in the station file."""
+    """Its name in the station file; empty at a station with one camera."""
     verdict: Verdict
+    """By this camera's picture alone. The part's is `Decision.verdict`: of one judged late a FAULT, whatever its views say."""
     reason: str
+    """A sentence for the operator."""
     score: float | None
+    """None when there was nothing to score (FAULT)."""
     threshold: float
+    """On `score`, after the recipe's override; 0 for a part whose recipe is not known."""
     severity: float | None
+    """score / threshold; None for a FAULT."""
     regions: tuple[Region, ...]
+    """Places that exceed the map's threshold, the worst first; of a rejected view at least its worst place."""
     frame_wh: tuple[int, int]
+    """Width and height in pixels; (0, 0) when no frame was had."""
     bundle_id: str
+    """Of the model that judged it; empty for a part whose recipe is not known."""
     recipe: str
+    """The name of the recipe that it was judged by; what was asked for where that is not known."""
     captured_ns: int = 0
+    """As in `Stamps`; 0 where a stage was never reached."""
     grabbed_ns: int = 0
     predicted_ns: int = 0
     source: str = ""
+    """Which picture it is of, as in `Decision`."""
+
+    @property
+    def weight(self) -> tuple[int, float]:
+        """How much it counts beside a part's other views: the largest decides, of equal ones the first. Why: deploy/decisions/0016."""
+        return _RANK[self.verdict], self.severity or 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The one answer to one trigger."""
+    """The one answer to one trigger.
+
+    The fields before `views` are the part's. Where several cameras look, its score, threshold, severity, regions, frame_wh, bundle_id and
+    recipe are those of the view that decided (`deciding`).
+
+        for view in decision.views:  # one or many: a station with one camera gives one
+            print(view.camera, view.verdict, view.severity)
+    """
 
     station: str
+    """Its name in the station file."""
     seq: int
+    """That of its trigger: counts up by one at each station."""
     part_id: str
+    """The line's own name of the part; empty when the line gives none."""
     verdict: Verdict
+    """What the line does with the part."""
     reason: str
     """A sentence for the operator."""
     score: float | None
@@ -204,13 +234,21 @@ class Decision:
     stamps: Stamps
     wall_time: str
     """ISO 8601, UTC; for people, never for arithmetic."""
+    views: tuple[View, ...]
+    """One a camera, in the station file's order; never empty, also where no camera was asked."""
     cause: Cause = Cause.NONE
     """Of a FAULT."""
-    views: tuple[View, ...] = ()
-    """At a station with several cameras: all of them, in the station file's order. What stands above is then that of the view which
-    decided: any REJECT rejects, the worst of several; else any view without a judgement makes a FAULT; else the worst of the good ones."""
     source: str = ""
     """Which picture it is of (`Frame.source`); empty where pictures have no names or there was none."""
+
+    def __post_init__(self) -> None:
+        if not self.views:
+            raise ValueError("a decision holds at least one view, found none")
+
+    @property
+    def deciding(self) -> View:
+        """The view that decided: the worst REJECT; else a FAULT; else the ACCEPT nearest to its threshold."""
+        return max(self.views, key=lambda view: view.weight)
 
 
 class State(enum.StrEnum):
@@ -291,8 +329,10 @@ class Health:
     state: State
     problems: tuple[str, ...]
     """One sentence each; empty when all is well."""
-    bundle_id: str
-    recipe: str
+    bundle_ids: tuple[str, ...]
+    """Of the models that judge now, one a camera in the station file's order."""
+    recipes: tuple[str, ...]
+    """Names of the recipes that they judge by, likewise."""
     device: str
     """The inference device that is really used, as read back."""
     uptime_s: float

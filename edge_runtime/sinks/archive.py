@@ -134,7 +134,8 @@ class Archive(Sink):
             self._not_kept += len(failures)
 
     def _keep(self, decision: Decision, camera: str, frame: Frame) -> None:
-        verdict = next((view.verdict for view in decision.views if view.camera == camera), decision.verdict)
+        seen = decision.views if len(decision.views) > 1 else ()  # of the only camera, the part's: one judged late is found as a FAULT
+        verdict = next((view.verdict for view in seen if view.camera == camera), decision.verdict)
         stem = self._settings.path / camera / decision.wall_time[:10] / _name(decision, verdict)
         stem.parent.mkdir(parents=True, exist_ok=True)
         # The lowest level: three times faster than the default for a few per cent of size.

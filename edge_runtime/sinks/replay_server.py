@@ -8,7 +8,7 @@ from pathlib import Path
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.errors import SinkError, WireError
+from edge_runtime.errors import SchemaError, SinkError, WireError
 from edge_runtime.records import Decision
 from edge_runtime.security.doorkeeper import Door, Quota
 from edge_runtime.sinks import journal_file
@@ -82,10 +82,11 @@ class ReplayServer:
                     continue
                 sender, *parts = sock.recv_multipart()
                 try:
-                    request = wire.decode_request(parts[-1] if len(parts) == 1 else b"")
+                    reply = wire.encode_replay(self._answer(wire.decode_request(parts[-1] if len(parts) == 1 else b"")))
+                except SchemaError:
+                    reply = wire.encode_refusal()
                 except WireError:
                     continue  # not a listener of ours; an answer would mean nothing to it
-                reply = wire.encode_replay(self._answer(request))
                 try:
                     sock.send_multipart([sender, reply], flags=zmq.NOBLOCK)
                 except zmq.Again:

@@ -9,6 +9,9 @@ from edge_runtime.records import ReleaseState
 from edge_runtime.station.judge import Limits
 from edge_runtime.station.model_thread import Model
 
+ProductKey = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of the recipes and ids of the bundles, one a camera."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -42,14 +45,14 @@ class Product:
         return tuple(job.model for job in self.jobs)
 
     @property
-    def recipe(self) -> str:
-        """Names of its recipes."""
-        return ", ".join(dict.fromkeys(job.recipe for job in self.jobs))
+    def recipes(self) -> tuple[str, ...]:
+        """Names of its recipes, one a camera."""
+        return tuple(job.recipe for job in self.jobs)
 
     @property
-    def bundle_id(self) -> str:
-        """Of its bundles."""
-        return ", ".join(dict.fromkeys(job.bundle_id for job in self.jobs))
+    def bundle_ids(self) -> tuple[str, ...]:
+        """Of its bundles, one a camera."""
+        return tuple(job.bundle_id for job in self.jobs)
 
 
 def find(products: Mapping[str, Product], key: str) -> Product:
@@ -61,6 +64,6 @@ def find(products: Mapping[str, Product], key: str) -> Product:
         raise ConfigError(f"Recipe {key!r} is not known here; known are {known}.") from None
 
 
-def by_product(jobs: Mapping[JobKey, ReleaseState], products: Iterable[Product]) -> dict[JobKey, ReleaseState]:
-    """By what health calls a product: the worst of its cameras."""
-    return {(p.recipe, p.bundle_id): worst(jobs[job.recipe, job.bundle_id] for job in p.jobs) for p in products}
+def by_product(jobs: Mapping[JobKey, ReleaseState], products: Iterable[Product]) -> dict[ProductKey, ReleaseState]:
+    """By what health knows a product by: the worst of its cameras."""
+    return {(p.recipes, p.bundle_ids): worst(jobs[job.recipe, job.bundle_id] for job in p.jobs) for p in products}

@@ -39,7 +39,7 @@ class Inspection:
 
     @property
     def view(self) -> View:
-        """As it stands in a decision of several."""
+        """As it stands in the decision."""
         j = self.judgement
         return View(
             camera=self.camera, verdict=j.verdict, reason=j.reason,
@@ -69,7 +69,7 @@ class Viewpoint:
         """As its source tells."""
         return self.capture.tallies
 
-    def look(self, trigger: Trigger, job: Job, until_ns: int) -> Inspection:
+    def inspect(self, trigger: Trigger, job: Job, until_ns: int) -> Inspection:
         """Judge the picture of an ordered trigger by `until_ns`, or say why that cannot be: a FAULT. An exception is a bug."""
         try:
             shot = self.capture.collect(trigger, until_ns)
@@ -92,20 +92,25 @@ def _fault(e: Exception) -> Judgement:
 _Call = tuple[Viewpoint, Trigger, Job, int]
 
 
-def _look(call: _Call) -> Inspection:
+def _inspect(call: _Call) -> Inspection:
     camera, trigger, job, until_ns = call
-    return camera.look(trigger, job, until_ns)
+    return camera.inspect(trigger, job, until_ns)
 
 
 class Viewpoints:
-    """All cameras of a station, each looking at the same part in a thread of its own; a single one looks in the loop's."""
+    """All cameras of a station, each inspecting the same part in a thread of its own; a single one does in the loop's."""
 
     def __init__(self, cameras: Sequence[Viewpoint]) -> None:
         """Their captures are open already and are closed by whoever opened them."""
         self._cameras = tuple(cameras)
         self._captures = [camera.capture for camera in cameras]
         several = cameras if len(cameras) > 1 else ()
-        self._threads: list[Helper[_Call, Inspection]] = [Helper(_look, f"view-{camera.name}") for camera in several]
+        self._threads: list[Helper[_Call, Inspection]] = [Helper(_inspect, f"view-{camera.name}") for camera in several]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the cameras, in their order; ("",) where there is one."""
+        return tuple(camera.name for camera in self._cameras)
 
     @property
     def exhausted(self) -> bool:
@@ -132,19 +137,19 @@ class Viewpoints:
         for capture in self._captures:
             capture.dismiss(trigger)
 
-    def look(self, trigger: Trigger, product: Product, until_ns: int, at_last_ns: int) -> tuple[Inspection, ...]:
-        """Every camera's look, in their order: each by `until_ns`, and one that does not come back is left behind at `at_last_ns`."""
+    def inspect(self, trigger: Trigger, product: Product, until_ns: int, at_last_ns: int) -> tuple[Inspection, ...]:
+        """Every camera's, in their order: each by `until_ns`, and one that does not come back is left behind at `at_last_ns`."""
         if not self._threads:
-            return (self._cameras[0].look(trigger, product.jobs[0], until_ns),)
+            return (self._cameras[0].inspect(trigger, product.jobs[0], until_ns),)
         asked = list(zip(self._cameras, product.jobs, self._threads, strict=True))
         replies = [thread.call((camera, trigger, job, until_ns)) for camera, job, thread in asked]
-        looks = []
+        inspections = []
         for (camera, job, _), reply in zip(asked, replies, strict=True):
             try:
-                looks.append(reply.result((at_last_ns - time.monotonic_ns()) / 1e9))
+                inspections.append(reply.result((at_last_ns - time.monotonic_ns()) / 1e9))
             except TimeoutError:
-                looks.append(Inspection(camera.name, job, fault("It did not answer in time.", Cause.CAMERA)))
-        return tuple(looks)
+                inspections.append(Inspection(camera.name, job, fault("It did not answer in time.", Cause.CAMERA)))
+        return tuple(inspections)
 
     def close(self) -> None:
         """End the threads."""

@@ -172,7 +172,7 @@ class SightWatches(Sink):
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Look at every picture that the model judged."""
-        judged = {v.camera: (v.recipe, v.bundle_id) for v in decision.views} or {"": (decision.recipe, decision.bundle_id)}
+        judged = {v.camera: (v.recipe, v.bundle_id) for v in decision.views}
         for picture in pictures:
             if picture.frame is None or picture.prediction is None or picture.camera not in judged:
                 continue
