@@ -1,8 +1,7 @@
 """`lineside-train release`: from a folder of photographs to a bundle and one page about it, in one command.
 
 Looks, chooses method and size, teaches, sets the threshold, quantizes behind the gate, packs, and writes the report; every step is the
-function that the single commands call, on one data set that is read once. lineside-train starts this as a process, since teaching does
-not import exporting.
+function that the single commands call, on one data set that is read once.
 """
 
 import dataclasses
@@ -10,13 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from rich.console import Console
 from rich.text import Text
 
-from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError, ExportError, NotAccepted
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Metrics
@@ -25,30 +21,8 @@ from export.build.build import BuildOptions, build
 from export.build.build import BuildReport as Built
 from export.build.envelope import BUDGET_S
 from export.build.workshop import openvino_backbone
-from export.cli import show_report
 from export.package import check_out
 from training.calibrate.rules import Rule
-from training.commands.console import bars, input_options, say
-from training.commands.options import (
-    AllowDuplicates,
-    BackboneName,
-    Bayer,
-    Bits,
-    Brightness,
-    FalseRejectRate,
-    IgnoreMask,
-    ImageSize,
-    KeepOdd,
-    LeaveOut,
-    Overlap,
-    Roi,
-    Seed,
-    Tiles,
-    TileSize,
-    Variations,
-    Weights,
-    at_least,
-)
 from training.core.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
 from training.core.base import Progress, silent
 from training.data.dataset import Dataset, load_dataset, read_names, refuse_none_left
@@ -62,7 +36,6 @@ from training.fitting.teach import teach
 from training.inspect.choice import AUTO, decide
 from training.inspect.inspect import Summary, inspect_data
 from training.judging.acceptance import Criteria
-from training.judging.asked import parse_accept
 from training.methods.table import METHODS
 from training.pictures.augment import parse_augment
 from training.pictures.material import OutlierSource
@@ -72,8 +45,6 @@ from training.runs import check_free
 STEPS = ("look at the images", "choose method and size", "teach", "quantize, compare, pack", "report")
 GATE_IMAGES = 32
 """On which the FP32 graph is compared with torch: the conversion is right or wrong, whatever the picture."""
-
-app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,84 +100,6 @@ class Released:
     metrics: Metrics
     summary: Summary
     seconds: float
-
-
-@app.command()
-def release(
-    data: Annotated[
-        Path, typer.Argument(help="Folder or .csv of photographs: good ones to learn from; bad ones, where there are, to judge by.")
-    ],
-    out: Annotated[
-        Path, typer.Option(help="The bundle to write; BUNDLE.html (the report) and BUNDLE.run (what was taught) come beside it.")
-    ],
-    method: Annotated[str, typer.Option(help="auto: by how the parts lie; or a method, or method/preset.")] = AUTO,
-    image_size: ImageSize = AUTO,
-    budget_ms: Annotated[
-        float | None,
-        typer.Option(
-            **at_least("--budget-ms", 0.01, "milliseconds"),
-            help="Model time that --image-size auto may take here, as measured.",
-        ),
-    ] = None,
-    false_reject_rate: FalseRejectRate = None,
-    bad: Annotated[Path | None, typer.Option(help="Folder of bad images, beside those of the data.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Masks of the images of --bad.")] = None,
-    backbone: BackboneName = DEFAULT_BACKBONE,
-    weights: Weights = None,
-    roi: Roi = None,
-    ignore_mask: IgnoreMask = None,
-    tiles: Tiles = None,
-    tile_size: TileSize = None,
-    overlap: Overlap = None,
-    bayer: Bayer = None,
-    bits: Bits = None,
-    seed: Seed = 0,
-    minutes: Annotated[
-        float | None, typer.Option(**at_least("--minutes", 0.01, "minutes"), help="For a method that learns by steps.")
-    ] = None,
-    allow_duplicates: AllowDuplicates = False,
-    accept: Annotated[
-        str | None, typer.Option(help='What is asked, such as "misses <= 2 %, rejects <= 1 %"; default as of lineside-export build.')
-    ] = None,
-    brightness: Brightness = "auto",
-    augment: Variations = AUTO,
-    leave_out: LeaveOut = None,
-    keep_odd: KeepOdd = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace what an earlier release has left at these places; build what does not meet --accept.")
-    ] = False,
-) -> None:
-    """Look, choose, teach, set the threshold, quantize, compare, pack, and report: photographs in, a bundle for the station out."""
-    if brightness not in ("auto", "keep"):
-        raise ConfigError(f"brightness: expected auto or keep, found {brightness!r}")
-    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
-    reading.pop("image_size")
-    request = Request(
-        out,
-        method,
-        image_size,
-        budget_ms,
-        false_reject_rate,
-        bad,
-        masks,
-        backbone,
-        weights,
-        seed,
-        minutes,
-        allow_duplicates,
-        force,
-        None if accept is None else parse_accept(accept),
-        brightness == "keep",
-        leave_out,
-        augment,
-        keep_odd,
-        reading,
-    )
-    console = Console(highlight=False, soft_wrap=True)
-    with bars() as progress:
-        released = make_release(data, request, progress, say, lambda built: show_report(built, console))
-    for line in verdict(released):
-        console.print(line, markup=False)
 
 
 def make_release(
@@ -355,12 +248,3 @@ def _check_places(request: Request) -> None:
 
 def _step(say: Callable[[str | Text], None], number: int) -> None:
     say(f"{number}/{len(STEPS)} {STEPS[number - 1]}")
-
-
-def main() -> None:
-    """Entry point of what lineside-train becomes (export/entry.py)."""
-    run_app(app, name="lineside-train release")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,7 @@
-"""Several methods on one product, laid side by side, and which one to take.
+"""Several methods on one product, laid side by side, and which one to take: `lineside-train compare`, `fit --method compare`.
 
-`python -m export.choose.cli` is what `lineside-train compare` and `lineside-train fit --method compare` start, since teaching does not
-import exporting. All methods learn from four fifths of the good images. The last fifth, with defects painted into it (or with bad images
-that were given), decides which one to take: the test split never does. Of enough bad images, half teach the methods that learn from such.
+All methods learn from four fifths of the good images. The last fifth, with defects painted into it (or with bad images that were given),
+decides which one to take: the test split never does. Of enough bad images, half teach the methods that learn from such.
 
 Why: deploy/decisions/0014.
 """
