@@ -43,8 +43,11 @@ class Gap:
     """Decisions that were made and cannot be had any more."""
 
     first_seq: int
+    """The first that is missing,"""
     last_seq: int
+    """and the last."""
     reason: str
+    """A sentence: why they cannot be had."""
 
 
 class DecisionClient:

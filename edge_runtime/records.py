@@ -78,7 +78,7 @@ class Cause(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One part was announced."""
+    """The announcement of one part: its number, when it came, and what it is to be judged by."""
 
     seq: int
     """Counts triggers of this station, 1 upwards, across restarts (the journal knows the last)."""
@@ -94,7 +94,7 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture."""
+    """One picture, as a camera or a file gave it."""
 
     seq: int
     """Counts frames of this source, 1 upwards."""
@@ -120,7 +120,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What one camera gave of a part, and what the model said of it: for whoever looks on."""
+    """What one camera gave of a part, and what the model said of it: as archive and preview get it."""
 
     camera: str
     """Its name in the station file; empty at a station with one camera."""
@@ -144,7 +144,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Stamps:
-    """Where the time went; 0 where a stage was never reached."""
+    """When each stage of one part was reached, in CLOCK_MONOTONIC nanoseconds; 0 where one was never reached."""
 
     fired_ns: int
     captured_ns: int = 0
@@ -237,7 +237,7 @@ class Decision:
     views: tuple[View, ...]
     """One a camera, in the station file's order; never empty, also where no camera was asked."""
     cause: Cause = Cause.NONE
-    """Of a FAULT."""
+    """Why it is a FAULT; NONE otherwise."""
     source: str = ""
     """Which picture it is of (`Frame.source`); empty where pictures have no names or there was none."""
 
@@ -265,7 +265,7 @@ class State(enum.StrEnum):
 
 
 class Trend(enum.StrEnum):
-    """Where the scores of a line go, against those of the good parts that it was calibrated on."""
+    """Which way the scores of recent parts drift, against those of the good parts that the line was calibrated on."""
 
     OK = "ok"
     UP = "drifting up"
@@ -274,7 +274,7 @@ class Trend(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DriftState:
-    """What edge_runtime.station.drift counted over its windows; the limits are the manifest's."""
+    """Whether recent scores stray from those of calibration, with the counts that this rests on; the limits are the manifest's."""
 
     trend: Trend
     above: int
@@ -286,7 +286,7 @@ class DriftState:
     median: float | None
     """Of the last accepted parts' raw scores; None before the first."""
     usual_median: float
-    """Of held-out good parts."""
+    """The median of held-out good parts, as calibrated."""
 
 
 class Release(enum.StrEnum):
@@ -302,7 +302,7 @@ class Release(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReleaseState:
-    """With the reason."""
+    """Whether what judges was found fit for release, and why."""
 
     word: Release
     why: str
@@ -311,14 +311,14 @@ class ReleaseState:
 
 @dataclass(frozen=True, slots=True)
 class SightState:
-    """How the last pictures look, in the median, against those that the detector was taught (edge_runtime.station.wander)."""
+    """How the last pictures differ, in the median, from those that the detector was taught (edge_runtime.station.wander)."""
 
     brightness: float
     """1: as bright as taught."""
     sharpness: float
     """1: as sharp as taught, at the scale of the model's input."""
     parts: int
-    """That the medians are of."""
+    """How many parts the medians are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +351,7 @@ class Health:
     """Since start, `reconnects` of each camera ("camera NAME", or "camera" for the only one) and of the PLC ("plc"), and the
     `incomplete_frames` of an industrial camera."""
     release: ReleaseState | None = None
-    """Of what is judged by now, the worst of several cameras; None from a station that does not tell."""
+    """Of the recipes and models that judge now, the worst of several cameras; None from a station that does not tell."""
     sight: SightState | None = None
     """None for a bundle without an envelope, and before the first part. With several cameras: of the first one whose pictures stray, else
     of the first one."""

@@ -68,15 +68,18 @@ REPLAY_PAGE = 100
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True):
-    """Common to all payloads."""
+    """What all payloads begin with."""
 
     schema: int = SCHEMA
+    """Number of the message format."""
     run: str = ""
+    """Names one life of the station's process: another one means that it was started again."""
     first_seq: int = 1
+    """Of the first decision that this run makes."""
 
 
 class DecisionMessage(_Message, frozen=True, kw_only=True):
-    """Topic `decision`."""
+    """Topic `decision`: one decision, as it is made."""
 
     decision: Decision
 
@@ -117,7 +120,7 @@ class Preview(_Message, frozen=True, kw_only=True):
 
 
 class ReplayRequest(_Message, frozen=True, kw_only=True):
-    """DEALER -> ROUTER."""
+    """What a listener asks the replay socket (DEALER -> ROUTER): the decisions after a number."""
 
     request: int
     """Chosen by the listener, echoed in the reply."""
@@ -126,7 +129,7 @@ class ReplayRequest(_Message, frozen=True, kw_only=True):
 
 
 class ReplayReply(_Message, frozen=True, kw_only=True):
-    """ROUTER -> DEALER."""
+    """What the replay socket answers (ROUTER -> DEALER): a page of decisions, and where the station is."""
 
     request: int
     uptime_s: float
@@ -224,12 +227,12 @@ def _checked(preview: Preview) -> Preview:
 
 
 def decode_request(payload: bytes) -> ReplayRequest:
-    """Raises WireError."""
+    """The request in a message to the replay socket. Raises WireError."""
     return _payload(payload, ReplayRequest)
 
 
 def decode_reply(payload: bytes) -> ReplayReply:
-    """Raises WireError."""
+    """The answer in a message of the replay socket. Raises WireError."""
     return _payload(payload, ReplayReply)
 
 

@@ -139,7 +139,7 @@ def _columns(connection: sqlite3.Connection) -> set[str]:
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """One transaction: all of them are committed when this returns, none when it raises sqlite3.Error."""
+    """Write rows in one transaction: all of them are committed when this returns, none when it raises sqlite3.Error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.executemany(_INSERT, rows)
@@ -239,7 +239,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def row_of(d: Decision) -> Row:
-    """What `insert` takes."""
+    """The row of a decision, as `insert` takes it."""
     s = d.stamps
     alone = _only_view(d.verdict, d.reason, d.score, d.threshold, d.severity, d.regions, d.frame_wh, d.bundle_id, d.recipe, s, d.source)
     return (

@@ -108,7 +108,7 @@ class PreviewSink(Sink):
 
     @property
     def problem(self) -> str | None:
-        """A sentence for health."""
+        """A sentence for health while parts cannot be shown; None when they can."""
         if self._thread is not None and not self._thread.is_alive():
             return f"preview {self._settings.endpoint}: its thread ended unexpectedly; restart the station"
         return self._failure or (self._door.problem if self._door is not None else None)

@@ -22,7 +22,10 @@ _LISTENERS = Quota(message_bytes=4096, parts=4, rate=20, burst=40, patient=True)
 
 
 class ReplayServer:
-    """A ROUTER in a thread of its own; a listener that asks a lot costs the loop nothing but its share of the processor."""
+    """Answers listeners that missed decisions: a ROUTER in a thread of its own.
+
+    A listener that asks a lot costs the loop nothing but its share of the processor.
+    """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, run: str, first_seq: int, journal: Path | None) -> None:
         self._context = context
@@ -64,13 +67,13 @@ class ReplayServer:
 
     @property
     def problem(self) -> str | None:
-        """A sentence for health."""
+        """A sentence for health while the journal cannot be read or its thread has ended; None when all is well."""
         if self._thread is not None and not self._thread.is_alive() and not self._stopping.is_set():
             return f"replay {self._endpoint}: its thread ended unexpectedly; restart the station"
         return self._problem or (self._door.problem if self._door is not None else None)
 
     def remember(self, decision: Decision) -> None:
-        """Called in the loop, before the decision is published."""
+        """Keep a decision at hand for listeners; called in the loop, before it is published."""
         with self._lock:
             self._recent.append(decision)
             self._last_seq = decision.seq

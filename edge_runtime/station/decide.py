@@ -26,7 +26,7 @@ def deciding(inspections: Sequence[Inspection]) -> Inspection:
 
 
 def judgement_of(inspections: Sequence[Inspection]) -> Judgement:
-    """Of the part. Several cameras are named in its reason."""
+    """The part's judgement, from those of its cameras; several are named in its reason."""
     first = deciding(inspections)
     if len(inspections) == 1:
         return first.judgement
@@ -42,7 +42,7 @@ def judgement_of(inspections: Sequence[Inspection]) -> Judgement:
 
 
 def unseen(cameras: Sequence[str], product: Product | None, judgement: Judgement, recipe: str) -> tuple[View, ...]:
-    """Views of a part that no camera was asked for: `judgement` of each; without a product nobody knows `recipe`, which was asked for."""
+    """The views of a part that no camera was asked for, each with `judgement`; without a product nobody knows the named `recipe`."""
     if product is None:
         return tuple(View(camera, judgement.verdict, judgement.reason, None, 0.0, None, (), (0, 0), "", recipe) for camera in cameras)
     return tuple(Inspection(camera, job, judgement).view for camera, job in zip(cameras, product.jobs, strict=True))
@@ -62,14 +62,14 @@ def decision_of(station: str, trigger: Trigger, judgement: Judgement, views: tup
 
 
 def pictures_of(views: Sequence[View], inspections: Sequence[Inspection]) -> tuple[Picture, ...]:
-    """One a view, in the same order; without a frame where no camera was asked."""
+    """The sinks' pictures, one a view in the same order; without a frame where no camera was asked."""
     if not inspections:
         return tuple(Picture(view.camera, None, None) for view in views)
     return tuple(Picture(one.camera, one.frame, one.prediction) for one in inspections)
 
 
 def camera_and_model_ns(inspections: Sequence[Inspection]) -> tuple[int, int]:
-    """What of a part's time was the camera's and the model's; of several, those of the view that was there last."""
+    """(camera, model): what of a part's time was theirs, in nanoseconds; with several cameras, of the view that was there last."""
     if len(inspections) == 1:
         return inspections[0].grab_ns, inspections[0].predict_ns
     last = max(inspections, key=lambda one: one.predicted_ns, default=None)

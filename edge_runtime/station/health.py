@@ -27,7 +27,7 @@ _STAGES = ("grab", "predict", "overhead", "total")
 
 
 class HasProblem(Protocol):
-    """Whatever can go wrong without raising."""
+    """What can go wrong without raising, and tells health of it."""
 
     @property
     def problem(self) -> str | None:
@@ -35,7 +35,7 @@ class HasProblem(Protocol):
 
 
 class Connected(HasProblem, Protocol):
-    """A camera, or the PLC."""
+    """What has a connection that may break: a camera, the PLC."""
 
     @property
     def tallies(self) -> Mapping[str, int]:
@@ -138,25 +138,25 @@ class HealthMonitor:
         self._watched = (*parts, *self._connections.values(), *([sights] if sights else []))
 
     def ready(self) -> None:
-        """Every trigger gets its verdict from now on."""
+        """Tell that every trigger gets its verdict from now on."""
         self._state = State.READY
         self._manager.tell("READY=1")
         self._wake.set()
 
     def judging(self, recipes: tuple[str, ...], bundle_ids: tuple[str, ...]) -> None:
-        """Parts are judged by other recipes and models from now on; one a camera each."""
+        """Tell that parts are judged by other recipes and models from now on; one a camera each."""
         with self._lock:
             self._judging = recipes, bundle_ids
         log.info("recipe %s, bundle %s", ", ".join(dict.fromkeys(recipes)), ", ".join(id_[:12] for id_ in dict.fromkeys(bundle_ids)))
 
     def stopping(self) -> None:
-        """No further trigger is taken."""
+        """Tell that no further trigger is taken."""
         self._state = State.STOPPING
         self._manager.tell("STOPPING=1")
         self._wake.set()
 
     def beat(self, thread: str) -> None:
-        """`thread` has come round."""
+        """Note that `thread` has come round."""
         self._beats[thread] = time.monotonic()
 
     @property
@@ -178,7 +178,7 @@ class HealthMonitor:
                     drift.add(view.score, view.verdict is Verdict.ACCEPT)
 
     def count(self, what: str) -> None:
-        """One more of `overruns`, `dropped_previews` or `dropped_archives`."""
+        """Count one more of `overruns`, `dropped_previews` or `dropped_archives`."""
         with self._lock:
             self._counts[what] += 1
 
@@ -188,7 +188,7 @@ class HealthMonitor:
             return dict(self._counts)
 
     def trouble(self, where: str, what: str | None) -> None:
-        """Something at `where` goes wrong from now on, or None: no longer. Logged when it changes."""
+        """Show a sentence about `where` among the problems from now on; None takes it away. Logged when it changes."""
         if what is None and where not in self._troubles:
             return
         with self._lock:
@@ -199,7 +199,7 @@ class HealthMonitor:
             log.warning("%s: %s", where, what or "works again")
 
     def snapshot(self) -> Health:
-        """The station as it is now."""
+        """The health record of this moment."""
         with self._lock:
             counts, times, troubles, last_seq = dict(self._counts), list(self._times), list(self._troubles.values()), self._last_seq
             recipes, bundle_ids = self._judging

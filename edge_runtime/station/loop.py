@@ -40,7 +40,7 @@ class _Part:
     product: Product | None
     """None when nobody knows the recipe that was asked for."""
     refused: str = ""
-    """Why it is not even looked at."""
+    """Why it is a FAULT without any picture; empty where it is to be judged."""
     cause: Cause = Cause.REFUSED
 
 
@@ -53,7 +53,10 @@ class _Change:
 
 
 class Station:
-    """Composes opened pieces. Triggers are taken in one thread, frames in another, the model runs in a third, verdicts are made here."""
+    """The loop, with the pieces that it is composed of.
+
+    Triggers are taken in one thread, frames in another, the model runs in a third, verdicts are made here.
+    """
 
     def __init__(
         self,
@@ -123,7 +126,7 @@ class Station:
         self._stopped_ns = self._stopped_ns or time.monotonic_ns()
 
     def begin(self) -> None:
-        """What is announced from now on is looked at. Call it before anybody is told that the station is ready."""
+        """Take triggers from now on. Call it before anybody is told that the station is ready."""
         self._line.begin()
 
     def run(self) -> int:

@@ -17,7 +17,7 @@ _Item = tuple[Decision, tuple[Picture, ...]]
 
 
 class Observers:
-    """One thread, one bounded lane. What does not fit is dropped and counted as `dropped_<name>`."""
+    """Hands decisions to slow sinks in one thread, over one bounded lane. What does not fit is dropped and counted as `dropped_<name>`."""
 
     def __init__(self, sinks: Mapping[str, Sink], monitor: HealthMonitor, watches: Mapping[str, Sink] | None = None) -> None:
         """`sinks` by the plural of what they keep: "archives", "previews"; `watches` likewise, but nobody misses what they did not see."""
@@ -30,7 +30,7 @@ class Observers:
         self._thread.start()
 
     def show(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
-        """Never waits."""
+        """Hand on one decision with its pictures; never waits."""
         if not self._sinks:
             return
         try:
@@ -40,7 +40,7 @@ class Observers:
                 self._monitor.count(f"dropped_{name}")
 
     def close(self, timeout_s: float) -> None:
-        """Let what waits be kept, for so long at most."""
+        """End the thread after what waits, for so long at most."""
         self._closing = True
         self._thread.join(timeout_s)
 

@@ -18,7 +18,7 @@ class Job:
     """How one camera's picture of a product is judged."""
 
     recipe: str
-    """Its name, as every decision repeats it."""
+    """The recipe's name, as every view repeats it."""
     bundle_id: str
     limits: Limits
     model: Model
@@ -26,7 +26,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What one key of [recipes] stands for."""
+    """What one key of [recipes] stands for: how each camera's picture is judged, and by when."""
 
     key: str
     """As in the station file; empty for the station's own `recipe`."""
@@ -56,7 +56,7 @@ class Product:
 
 
 def find(products: Mapping[str, Product], key: str) -> Product:
-    """Raises ConfigError that names the key and the known ones: never a guess, never the default instead."""
+    """The product of a recipe's key. Raises ConfigError that names the key and the known ones: never a guess, never the default instead."""
     try:
         return products[key]
     except KeyError:
@@ -65,5 +65,5 @@ def find(products: Mapping[str, Product], key: str) -> Product:
 
 
 def by_product(jobs: Mapping[JobKey, ReleaseState], products: Iterable[Product]) -> dict[ProductKey, ReleaseState]:
-    """By what health knows a product by: the worst of its cameras."""
+    """Release states by product, as health asks for them: the worst of its cameras."""
     return {(p.recipes, p.bundle_ids): worst(jobs[job.recipe, job.bundle_id] for job in p.jobs) for p in products}
