@@ -114,7 +114,7 @@ def make_release(
     began = time.monotonic()
     _check_places(request)
     prove(FitOptions("padim", backbone=request.backbone, weights=request.weights))  # whatever is chosen: all take the same
-    lesson = _lesson(request)
+    fit_options = _fit_options(request)
 
     _step(say, 1)
     looked = inspect_data(data, bad=request.bad, masks=request.masks, told=lambda done, total: progress("check images", done, total))
@@ -131,29 +131,29 @@ def make_release(
     dataset = dataset.leave_out(names)
     refuse_none_left(dataset)
     refuse_alike(len(dataset.train) + len(dataset.copies), len(dataset.copies))
-    outlier_source(lesson, sum(s.split == "train" for s in dataset.bad))
+    outlier_source(fit_options, sum(s.split == "train" for s in dataset.bad))
 
     _step(say, 2)
     choice = decide(
-        dataset, method=request.method.partition("/")[0], preset=lesson.preset, image_size=request.image_size, budget_ms=request.budget_ms,
-        backbone=request.backbone, progress=progress,
+        dataset, method=request.method.partition("/")[0], preset=fit_options.preset, image_size=request.image_size,
+        budget_ms=request.budget_ms, backbone=request.backbone, progress=progress,
     )  # fmt: skip
     for sentence in choice.said:
         say(f"   {sentence}")
     dataset, made, sentences = steadied(choice.dataset, choice.method, choice.preset, keep_light=request.keep_light, progress=progress)
     for sentence in sentences[: None if request.augment == AUTO else 1]:
         say(f"   {sentence}")
-    augment = made if request.augment == AUTO else lesson.augment
+    augment = made if request.augment == AUTO else fit_options.augment
     weighed = request.augment == AUTO
-    lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=augment, weigh=weighed)
+    fit_options = dataclasses.replace(fit_options, method=choice.method, preset=choice.preset, augment=augment, weigh=weighed)
     backbone_fn = openvino_backbone(dataset)
-    if METHODS[lesson.method].network is None:
+    if METHODS[fit_options.method].network is None:
         progress("estimating the time", 0, 1)
-        say(f"   all that follows: about {about(_expected(dataset, lesson, backbone_fn))} here; it is said again before each part")
+        say(f"   all that follows: about {about(_expected(dataset, fit_options, backbone_fn))} here; it is said again before each part")
 
     _step(say, 3)
     indented = lambda text: say(f"   {text}")  # noqa: E731
-    run = teach(dataset, lesson, request.run, force=request.force, progress=progress, say=indented, backbone_fn=backbone_fn,
+    run = teach(dataset, fit_options, request.run, force=request.force, progress=progress, say=indented, backbone_fn=backbone_fn,
                 left_out=names)  # fmt: skip
     say(f"   threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
 
@@ -201,18 +201,18 @@ def verdict(released: Released) -> list[str]:
     ]
 
 
-def _expected(dataset: Dataset, lesson: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn]) -> float:
+def _expected(dataset: Dataset, fit_options: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn]) -> float:
     """Seconds of teaching, building and the report, by counts and by what a picture takes now."""
     spec, n, views = dataset.spec, len(dataset.train), dataset.preprocessor().views
-    backbone = build_backbone(lesson.backbone, resolve(lesson)[0], lesson.weights)
-    taught, gate = n * views * (1 + (lesson.augment.copies if lesson.augment else 0)), len(dataset.scored) * views
+    backbone = build_backbone(fit_options.backbone, resolve(fit_options)[0], fit_options.weights)
+    taught, gate = n * views * (1 + (fit_options.augment.copies if fit_options.augment else 0)), len(dataset.scored) * views
     pace = pace_of(backbone_fn(backbone), spec.height, spec.width, taught)
-    name = f"{lesson.method}/{lesson.preset}"
+    name = f"{fit_options.method}/{fit_options.preset}"
     built = build_seconds(name, n, taught, gate, GATE_IMAGES * views, views, pace, int8=True) + BUDGET_S
     return fit_seconds(name, n, taught, views, pace) + built + 2 * gate * pace
 
 
-def _lesson(request: Request) -> FitOptions:
+def _fit_options(request: Request) -> FitOptions:
     """With a method that stands for "auto" until the images were seen. Raises ConfigError."""
     name, _, preset = request.method.partition("/")
     if name != AUTO and name not in METHODS:
@@ -230,12 +230,12 @@ def _lesson(request: Request) -> FitOptions:
     elif bad is not None:
         rule = Rule(kind="gap", target=request.false_reject_rate, bad=bad, masks=masks)
     varied = None if request.augment in (AUTO, "none") else parse_augment(request.augment)
-    lesson = FitOptions(
+    fit_options = FitOptions(
         method, preset or "fast", {}, request.backbone, request.weights, request.seed, rule, augment=varied,
         outliers=source, minutes=request.minutes if learns(method) else None, keep_odd=request.keep_odd,
     )  # fmt: skip
-    resolve(lesson)
-    return lesson
+    resolve(fit_options)
+    return fit_options
 
 
 def _check_places(request: Request) -> None:

@@ -187,12 +187,12 @@ def fit(
     elif false_reject_rate is not None:
         rule = Rule(kind="conformal" if conformal else "false_reject_rate", target=false_reject_rate)
     some = "padim" if method == "auto" else method  # until the images were seen; auto takes a method that is computed as padim is
-    lesson = FitOptions(
+    options = FitOptions(
         some, preset, _parameters(set_ or []), backbone, weights, seed, rule,
         augment=varied, outliers=source, minutes=minutes, resume=resume, keep_odd=keep_odd,
     )  # fmt: skip
     check_free(out, force or resume)
-    prove(lesson)
+    prove(options)
     with bars() as progress:
         dataset = load_dataset(data, **reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
         for note in dataset.notes:
@@ -210,11 +210,11 @@ def fit(
             varied = made
         for sentence in (*choice.said, *sentences[: None if augment == "auto" else 1]):
             say(sentence)
-        lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=varied, weigh=augment == "auto")
-        run = teach(dataset, lesson, out, force=force or resume, progress=progress, say=say, left_out=names)
+        options = dataclasses.replace(options, method=choice.method, preset=choice.preset, augment=varied, weigh=augment == "auto")
+        run = teach(dataset, options, out, force=force or resume, progress=progress, say=say, left_out=names)
         told = tell_run(run, dataset, progress)
     if (learning := run.info.learning) is not None:
-        why = {"steps": "the course was over", "time": "the time was over", "patience": "held-out images gained no more"}[learning.ended]
+        why = {"steps": "all steps were taken", "time": "the time was over", "patience": "held-out images gained no more"}[learning.ended]
         say(f"learnt {learning.steps} steps in {learning.seconds:.0f} s, best at {learning.best_step}; {why}")
     say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
     show(told, run.info.threshold.false_reject_rate, say)
@@ -336,7 +336,7 @@ def distil(
     ] = None,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the square that pictures are brought to.")] = 256,
     minutes: Annotated[float | None, typer.Option(**at_least("--minutes", 0.01, "minutes"), help="Time that it may take.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter course ended.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter run of distil ended.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same teacher.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing teacher.")] = False,
 ) -> None:

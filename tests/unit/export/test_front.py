@@ -28,8 +28,8 @@ def test_photographs_in_a_bundle_and_a_page_out(
     monkeypatch.setattr(front, "build", partial(build, workshop=workshop))
     monkeypatch.setattr(front, "BuildOptions", partial(front.BuildOptions, envelope=False))
     decoded: list[Path] = []
-    look_at = facts._look_at
-    monkeypatch.setattr(facts, "_look_at", lambda path: (decoded.append(path), look_at(path))[1])
+    facts_of_one = facts._facts_of_one
+    monkeypatch.setattr(facts, "_facts_of_one", lambda path: (decoded.append(path), facts_of_one(path))[1])
     said: list[str] = []
     request = Request(tmp_path / "rings", image_size="64", allow_duplicates=True)
     released = make_release(data_dir, request, say=lambda text: said.append(str(text)))
