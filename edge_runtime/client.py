@@ -4,8 +4,10 @@
         for item in decisions:
             if isinstance(item, Gap):
                 print("lost:", item)
-            else:
-                print(item.seq, item.verdict, item.reason)
+                continue
+            print(item.seq, item.verdict, item.reason)
+            for view in item.views:  # one a camera; a station with one camera gives one
+                print("  ", view.camera, view.verdict, view.severity)
 
 PUB/SUB alone loses messages: the first ones, while the subscription is on its way, and later ones when a subscriber is slow or a cable
 is out. Every decision has a number; the client fetches the missing ones over the replay socket before it hands on the next.
@@ -41,8 +43,11 @@ class Gap:
     """Decisions that were made and cannot be had any more."""
 
     first_seq: int
+    """The first that is missing,"""
     last_seq: int
+    """and the last."""
     reason: str
+    """A sentence: why they cannot be had."""
 
 
 class DecisionClient:
@@ -94,7 +99,8 @@ class DecisionClient:
         """The station's last health record that was seen."""
 
     def __enter__(self) -> Self:
-        """Connect. Raises ConfigError for an address that ZeroMQ does not understand."""
+        """Connect. Raises ConfigError for an address that ZeroMQ does not understand, WireError where no station answers, or one of another
+        version."""
         self._entered = time.monotonic()
         self._context = zmq.Context()
         self._sub = self._context.socket(zmq.SUB)
@@ -114,13 +120,12 @@ class DecisionClient:
             self._connect(self._sub, self._endpoint)
             if self._replay is not None:
                 self._connect(self._dealer, self._replay)
-        except ConfigError:
+            until = self._entered + self._connect_s
+            while self._replay is not None and self._last is None and time.monotonic() < until:
+                self._work(until)
+        except BaseException:
             self.__exit__(None, None, None)
             raise
-        if self._replay is not None and self._last is None:
-            until = self._entered + self._connect_s
-            while self._last is None and time.monotonic() < until:
-                self._work(until)
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
@@ -140,7 +145,7 @@ class DecisionClient:
     def receive(self, timeout_s: float | None = None) -> Decision | Gap | None:
         """The next decision by seq, or a Gap in its place; None when `timeout_s` passed without one (None waits for ever).
 
-        Raises WireError when the other side is no station, or one of another version.
+        Raises WireError when the other side is no station, SchemaError when it is one of another version.
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:

@@ -12,7 +12,8 @@
     ├── TriggerError       76  a trigger line (PLC, socket) cannot be opened or broke its protocol
     │   └── TagError       76  the PLC has no such tag, or one of another type or access
     ├── SinkError          73  a receiver of decisions cannot be opened: port in use, folder not writable
-    ├── WireError          84  a message from a station cannot be understood: another version, or no station at all
+    ├── WireError          84  a message from a station cannot be understood, or there is no station at all
+    │   └── SchemaError    84  it is of another version of Lineside
     ├── DisplayError       85  the operator's window has no screen to open on, or no station gave it anything to draw
     ├── CalibrationError   82  the images cannot support the threshold that was asked for
     ├── ExportError        80  a model could not be converted, quantized, compiled or run
@@ -54,6 +55,7 @@ __all__ = [
     "MissingExtra",
     "NotAccepted",
     "ParityError",
+    "SchemaError",
     "SinkError",
     "SourceError",
     "SourceExhausted",
@@ -148,6 +150,10 @@ class WireError(LinesideError):
     """A message from a station cannot be understood."""
 
     exit_code = 84
+
+
+class SchemaError(WireError):
+    """A message of another schema (`edge_runtime.wire.SCHEMA`): station and listener are of different versions."""
 
 
 class DisplayError(LinesideError):

@@ -32,11 +32,11 @@ else:
 
 class _Managed(abc.ABC):  # noqa: B024
     def __enter__(self) -> Self:
-        """Nothing to acquire."""
+        """Acquire what it needs: open a camera, bind a port. By default there is nothing to acquire."""
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:  # noqa: B027
-        """Nothing to give back. Must work after a failure, and leave the thing ready to be entered again."""
+        """Give it back; by default there is nothing. Must work after a failure, and leave the thing ready to be entered again."""
 
 
 class _Watched(_Managed):
@@ -70,7 +70,7 @@ class StationLink:
 
 
 class TriggerLine(_Connected):
-    """Announces parts."""
+    """Where triggers come from: a PLC, a timer, a socket. Announces each part that is to be judged."""
 
     @abc.abstractmethod
     def wait(self, timeout_s: float) -> Trigger | None:
@@ -101,7 +101,7 @@ class TriggerLine(_Connected):
 
 
 class Source(_Connected):
-    """Delivers frames."""
+    """Where frames come from: a camera, a video, a folder."""
 
     @abc.abstractmethod
     def grab(self, timeout_s: float) -> Frame:
@@ -163,7 +163,7 @@ class Source(_Connected):
 
 
 class Predictor(_Managed):
-    """Scores frames."""
+    """What scores frames: a model that was opened for a device."""
 
     @abc.abstractmethod
     def predict(self, frame: Frame) -> Prediction:
@@ -171,13 +171,13 @@ class Predictor(_Managed):
 
 
 class Sink(_Watched):
-    """Receives decisions. Called in the loop's thread for what must be told, in the observer's thread for what may be dropped."""
+    """A receiver of decisions. Called in the loop's thread for what must be told, in the observer's thread for what may be dropped."""
 
     @abc.abstractmethod
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Take one decision. Must not block; raises SinkError when it failed.
 
-        `pictures`: one a camera, that of the deciding view first; empty when no camera was asked.
+        `pictures`: one a view, in the order of `decision.views`; without a frame where there was none.
         """
 
 

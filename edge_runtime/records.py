@@ -78,7 +78,7 @@ class Cause(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One part was announced."""
+    """The announcement of one part: its number, when it came, and what it is to be judged by."""
 
     seq: int
     """Counts triggers of this station, 1 upwards, across restarts (the journal knows the last)."""
@@ -96,7 +96,7 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture."""
+    """One picture, as a camera or a file gave it."""
 
     seq: int
     """Counts frames of this source, 1 upwards."""
@@ -122,7 +122,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What one camera gave of a part, and what the model said of it: for whoever looks on."""
+    """What one camera gave of a part, and what the model said of it: as archive and preview get it."""
 
     camera: str
     """Its name in the station file; empty at a station with one camera."""
@@ -146,7 +146,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Stamps:
-    """Where the time went; 0 where a stage was never reached."""
+    """When each stage of one part was reached, in CLOCK_MONOTONIC nanoseconds; 0 where one was never reached."""
 
     fired_ns: int
     captured_ns: int = 0
@@ -158,35 +158,65 @@ class Stamps:
     """When the first receiver was about to be told."""
 
 
+_RANK = {Verdict.ACCEPT: 0, Verdict.FAULT: 1, Verdict.REJECT: 2}
+
+
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one of several cameras contributed to a decision; its fields mean what they mean there."""
+    """What one camera saw of a part, judged by itself."""
 
     camera: str
-    """Its name in the station file."""
+    """Its name in the station file; empty at a station with one camera."""
     verdict: Verdict
+    """By this camera's picture alone. The part's is `Decision.verdict`: of one judged late a FAULT, whatever its views say."""
     reason: str
+    """A sentence for the operator."""
     score: float | None
+    """None when there was nothing to score (FAULT)."""
     threshold: float
+    """On `score`, after the recipe's override; 0 for a part whose recipe is not known."""
     severity: float | None
+    """score / threshold; None for a FAULT."""
     regions: tuple[Region, ...]
+    """Places that exceed the map's threshold, the worst first; of a rejected view at least its worst place."""
     frame_wh: tuple[int, int]
+    """Width and height in pixels; (0, 0) when no frame was had."""
     bundle_id: str
+    """Of the model that judged it; empty for a part whose recipe is not known."""
     recipe: str
+    """The name of the recipe that it was judged by; what was asked for where that is not known."""
     captured_ns: int = 0
+    """As in `Stamps`; 0 where a stage was never reached."""
     grabbed_ns: int = 0
     predicted_ns: int = 0
     source: str = ""
+    """Which picture it is of, as in `Decision`."""
+
+    @property
+    def weight(self) -> tuple[int, float]:
+        """How much it counts beside a part's other views: the largest decides, of equal ones the first. Why: deploy/decisions/0016."""
+        return _RANK[self.verdict], self.severity or 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The one answer to one trigger."""
+    """The one answer to one trigger.
+
+    The fields before `views` are the part's. Where several cameras look, its score, threshold, severity, regions, frame_wh, bundle_id and
+    recipe are those of the view that decided (`deciding`).
+
+        for view in decision.views:  # one or many: a station with one camera gives one
+            print(view.camera, view.verdict, view.severity)
+    """
 
     station: str
+    """Its name in the station file."""
     seq: int
+    """That of its trigger: counts up by one at each station."""
     part_id: str
+    """The line's own name of the part; empty when the line gives none."""
     verdict: Verdict
+    """What the line does with the part."""
     reason: str
     """A sentence for the operator."""
     score: float | None
@@ -206,13 +236,21 @@ class Decision:
     stamps: Stamps
     wall_time: str
     """ISO 8601, UTC; for people, never for arithmetic."""
+    views: tuple[View, ...]
+    """One a camera, in the station file's order; never empty, also where no camera was asked."""
     cause: Cause = Cause.NONE
-    """Of a FAULT."""
-    views: tuple[View, ...] = ()
-    """At a station with several cameras: all of them, in the station file's order. What stands above is then that of the view which
-    decided: any REJECT rejects, the worst of several; else any view without a judgement makes a FAULT; else the worst of the good ones."""
+    """Why it is a FAULT; NONE otherwise."""
     source: str = ""
     """Which picture it is of (`Frame.source`); empty where pictures have no names or there was none."""
+
+    def __post_init__(self) -> None:
+        if not self.views:
+            raise ValueError("a decision holds at least one view, found none")
+
+    @property
+    def deciding(self) -> View:
+        """The view that decided: the worst REJECT; else a FAULT; else the ACCEPT nearest to its threshold."""
+        return max(self.views, key=lambda view: view.weight)
 
 
 class State(enum.StrEnum):
@@ -229,7 +267,7 @@ class State(enum.StrEnum):
 
 
 class Trend(enum.StrEnum):
-    """Where the scores of a line go, against those of the good parts that it was calibrated on."""
+    """Which way the scores of recent parts drift, against those of the good parts that the line was calibrated on."""
 
     OK = "ok"
     UP = "drifting up"
@@ -238,7 +276,7 @@ class Trend(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DriftState:
-    """What edge_runtime.station.drift counted over its windows; the limits are the manifest's."""
+    """Whether recent scores stray from those of calibration, with the counts that this rests on; the limits are the manifest's."""
 
     trend: Trend
     above: int
@@ -250,7 +288,7 @@ class DriftState:
     median: float | None
     """Of the last accepted parts' raw scores; None before the first."""
     usual_median: float
-    """Of held-out good parts."""
+    """The median of held-out good parts, as calibrated."""
 
 
 class Release(enum.StrEnum):
@@ -266,7 +304,7 @@ class Release(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReleaseState:
-    """With the reason."""
+    """Whether what judges was found fit for release, and why."""
 
     word: Release
     why: str
@@ -275,14 +313,14 @@ class ReleaseState:
 
 @dataclass(frozen=True, slots=True)
 class SightState:
-    """How the last pictures look, in the median, against those that the detector was taught (edge_runtime.station.wander)."""
+    """How the last pictures differ, in the median, from those that the detector was taught (edge_runtime.station.wander)."""
 
     brightness: float
     """1: as bright as taught."""
     sharpness: float
     """1: as sharp as taught, at the scale of the model's input."""
     parts: int
-    """That the medians are of."""
+    """How many parts the medians are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +331,10 @@ class Health:
     state: State
     problems: tuple[str, ...]
     """One sentence each; empty when all is well."""
-    bundle_id: str
-    recipe: str
+    bundle_ids: tuple[str, ...]
+    """Of the models that judge now, one a camera in the station file's order."""
+    recipes: tuple[str, ...]
+    """Names of the recipes that they judge by, likewise."""
     device: str
     """The inference device that is really used, as read back."""
     uptime_s: float
@@ -313,7 +353,7 @@ class Health:
     """Since start, `reconnects` of each camera ("camera NAME", or "camera" for the only one) and of the PLC ("plc"), and the
     `incomplete_frames` of an industrial camera."""
     release: ReleaseState | None = None
-    """Of what is judged by now, the worst of several cameras; None from a station that does not tell."""
+    """Of the recipes and models that judge now, the worst of several cameras; None from a station that does not tell."""
     sight: SightState | None = None
     """None for a bundle without an envelope, and before the first part. With several cameras: of the first one whose pictures stray, else
     of the first one."""

@@ -1,10 +1,15 @@
 """The ZeroMQ contract between a station and whoever listens: topics, schema, encoding.
 
-A published message has three parts: topic, the station's name, a msgpack payload. The payload is one of the `*Message` structs below; each
-begins with the schema's number, so that a listener of another version says so instead of misreading. `run` names one life of the station's
-process and `first_seq` the first decision that it would make: with both a listener tells a repeated number from a restarted station.
+A published message has three parts: topic, the station's name, a msgpack payload. The payload is one of the structs below; each begins with
+the schema's number, so that a listener of another version says so instead of misreading. `run` names one life of the station's process and
+`first_seq` the first decision that it would make: with both a listener tells a repeated number from a restarted station.
 
-The replay socket (ROUTER) takes one `ReplayRequest` a message from a DEALER and answers each with one `ReplayReply`.
+The replay socket (ROUTER) takes one `ReplayRequest` a message from a DEALER and answers each with one `ReplayReply`; a request of another
+schema with the number of its own alone, which is enough for whoever asked to say so.
+
+Schema 2, the present one: a decision holds a view a camera, also where there is one camera; a preview holds a picture a view; health names
+recipes and bundles as lists, one a camera. In schema 1 a station with one camera sent no views, a preview set the deciding picture apart
+from the others, and health joined the names with commas.
 """
 
 import os
@@ -15,7 +20,7 @@ from typing import Annotated, TypeVar
 import msgspec
 import numpy as np
 
-from edge_runtime.errors import ConfigError, WireError
+from edge_runtime.errors import ConfigError, SchemaError, WireError
 from edge_runtime.records import Affine, Decision, Health, ReleaseState, ScoreMap
 
 __all__ = [
@@ -27,9 +32,9 @@ __all__ = [
     "DecisionMessage",
     "HealthMessage",
     "Preview",
-    "PreviewOther",
     "ReplayReply",
     "ReplayRequest",
+    "Shown",
     "affine_of",
     "check_access",
     "connectable",
@@ -42,14 +47,15 @@ __all__ = [
     "encode_decision",
     "encode_health",
     "encode_preview",
+    "encode_refusal",
     "encode_replay",
     "flat_affine",
     "map_of",
     "pack_map",
 ]
 
-SCHEMA = 1
-"""Number of the message format. A listener refuses messages of another one with a sentence."""
+SCHEMA = 2
+"""Number of the message format. A listener refuses messages of another one with a sentence (SchemaError)."""
 DECISION = b"decision"
 """Topic of decisions."""
 HEALTH = b"health"
@@ -62,15 +68,18 @@ REPLAY_PAGE = 100
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True):
-    """Common to all payloads."""
+    """What all payloads begin with."""
 
     schema: int = SCHEMA
+    """Number of the message format."""
     run: str = ""
+    """Names one life of the station's process: another one means that it was started again."""
     first_seq: int = 1
+    """Of the first decision that this run makes."""
 
 
 class DecisionMessage(_Message, frozen=True, kw_only=True):
-    """Topic `decision`."""
+    """Topic `decision`: one decision, as it is made."""
 
     decision: Decision
 
@@ -81,44 +90,37 @@ class HealthMessage(_Message, frozen=True, kw_only=True):
     health: Health
 
 
-class PreviewOther(msgspec.Struct, frozen=True, kw_only=True):
-    """The picture of a camera that did not decide, smaller; fields as in `Preview`, its verdict in `decision.views`."""
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """The picture of one view, reduced for looking at, never for judging."""
 
-    camera: str
     image: bytes
-    score_map: bytes
-    map_hw: tuple[int, int]
-    grid_to_frame: tuple[float, float, float, float, float, float]
-    display_low: float
-    display_high: float
-
-
-class Preview(_Message, frozen=True, kw_only=True):
-    """Topic `preview`: what the operator's window draws. Reduced for looking at, never for judging."""
-
-    decision: Decision
-    image: bytes
-    """The frame, reduced, as JPEG (gray or BGR, 8 bits); empty when the part had no frame."""
+    """The frame, reduced, as JPEG (gray or BGR, 8 bits); empty when there was no frame."""
     score_map: bytes
     """float16, C order, `map_hw`; raw scores (clipped to float16's range); empty when there was no prediction."""
     map_hw: tuple[int, int]
+    """Rows and columns of the map; (0, 0) when there was no prediction."""
     grid_to_frame: tuple[float, float, float, float, float, float]
-    """The (2, 3) affine from the map's grid to pixels of the *full* frame, row by row; scale by the image's size / decision.frame_wh."""
+    """The (2, 3) affine from the map's grid to pixels of the *full* frame, row by row; scale by the image's size / the view's frame_wh."""
     display_low: float
+    """The product's fixed colour scale begins here, in raw map values,"""
     display_high: float
-    """The product's fixed colour scale, in raw map values."""
+    """and ends here."""
+
+
+class Preview(_Message, frozen=True, kw_only=True):
+    """Topic `preview`: what the operator's window draws."""
+
+    decision: Decision
+    shown: list[Shown]
+    """One a view, in the order of `decision.views`; that of the deciding view is larger."""
     counts: dict[str, int]
     """Verdicts since the station's start, as in `Health.counts`; empty when the station gives none here."""
-    camera: str = ""
-    """With several cameras: whose picture this is, the deciding one."""
-    others: list[PreviewOther] = []
-    """With several cameras: the others' pictures."""
     release: ReleaseState | None = None
     """Of what judged this part; None for a part that nothing judged, and from a station that does not tell."""
 
 
 class ReplayRequest(_Message, frozen=True, kw_only=True):
-    """DEALER -> ROUTER."""
+    """What a listener asks the replay socket (DEALER -> ROUTER): the decisions after a number."""
 
     request: int
     """Chosen by the listener, echoed in the reply."""
@@ -127,7 +129,7 @@ class ReplayRequest(_Message, frozen=True, kw_only=True):
 
 
 class ReplayReply(_Message, frozen=True, kw_only=True):
-    """ROUTER -> DEALER."""
+    """What the replay socket answers (ROUTER -> DEALER): a page of decisions, and where the station is."""
 
     request: int
     uptime_s: float
@@ -169,8 +171,13 @@ def encode_replay(message: ReplayRequest | ReplayReply) -> bytes:
     return _encoder.encode(message)
 
 
+def encode_refusal() -> bytes:
+    """What answers a request of another schema: the number of this one, for which any version says that it is another."""
+    return _encoder.encode(_Schema(schema=SCHEMA))
+
+
 def decode(parts: Sequence[bytes]) -> DecisionMessage | HealthMessage | Preview:
-    """Any published message, told apart by its topic. Raises WireError."""
+    """Any published message, told apart by its topic. Raises WireError; SchemaError for one of another version."""
     if len(parts) != 3:
         raise WireError(f"expected a message of 3 parts (topic, station, payload), found {len(parts)}: this is not a station's PUB socket")
     topic = bytes(parts[0])
@@ -179,7 +186,7 @@ def decode(parts: Sequence[bytes]) -> DecisionMessage | HealthMessage | Preview:
     if topic == HEALTH:
         return _payload(parts[2], HealthMessage)
     if topic == PREVIEW:
-        return _payload(parts[2], Preview)
+        return _checked(_payload(parts[2], Preview))
     raise WireError(f"expected the topic decision, health or preview, found {topic[:40]!r}: this is not a station's PUB socket")
 
 
@@ -200,25 +207,32 @@ def decode_health(parts: Sequence[bytes]) -> Health:
 
 
 def decode_preview(parts: Sequence[bytes]) -> Preview:
-    """A preview whose map has the bytes that its shape says. Raises WireError."""
+    """The preview in a message of that topic. Raises WireError."""
     message = decode(parts)
     if not isinstance(message, Preview):
         raise WireError(f"expected a preview, found a message of topic {bytes(parts[0]).decode()}")
-    pictures: list[Preview | PreviewOther] = [message, *message.others]
-    for shown in pictures:
-        height, width = shown.map_hw
-        if min(height, width) < 0 or height * width * 2 != len(shown.score_map):
-            raise WireError(f"expected {height}x{width} float16 in a preview's map, found {len(shown.score_map)} bytes")
     return message
 
 
+def _checked(preview: Preview) -> Preview:
+    """A picture a view, and maps of the bytes that their shapes say. Raises WireError."""
+    views = len(preview.decision.views)
+    if len(preview.shown) != views:
+        raise WireError(f"expected a picture for each of the {views} views in a preview, found {len(preview.shown)}")
+    for shown in preview.shown:
+        height, width = shown.map_hw
+        if min(height, width) < 0 or height * width * 2 != len(shown.score_map):
+            raise WireError(f"expected {height}x{width} float16 in a preview's map, found {len(shown.score_map)} bytes")
+    return preview
+
+
 def decode_request(payload: bytes) -> ReplayRequest:
-    """Raises WireError."""
+    """The request in a message to the replay socket. Raises WireError."""
     return _payload(payload, ReplayRequest)
 
 
 def decode_reply(payload: bytes) -> ReplayReply:
-    """Raises WireError."""
+    """The answer in a message of the replay socket. Raises WireError."""
     return _payload(payload, ReplayReply)
 
 
@@ -228,11 +242,11 @@ def pack_map(score_map: ScoreMap) -> bytes:
     return np.clip(score_map, -limit, limit).astype(np.float16).tobytes()
 
 
-def map_of(preview: Preview | PreviewOther) -> ScoreMap | None:
+def map_of(shown: Shown) -> ScoreMap | None:
     """(h, w) float32, or None when there was no prediction."""
-    if not preview.score_map:
+    if not shown.score_map:
         return None
-    return np.frombuffer(preview.score_map, dtype=np.float16).reshape(preview.map_hw).astype(np.float32)
+    return np.frombuffer(shown.score_map, dtype=np.float16).reshape(shown.map_hw).astype(np.float32)
 
 
 def flat_affine(a: Affine) -> tuple[float, float, float, float, float, float]:
@@ -240,9 +254,9 @@ def flat_affine(a: Affine) -> tuple[float, float, float, float, float, float]:
     return (float(a[0, 0]), float(a[0, 1]), float(a[0, 2]), float(a[1, 0]), float(a[1, 1]), float(a[1, 2]))
 
 
-def affine_of(preview: Preview | PreviewOther) -> Affine:
+def affine_of(shown: Shown) -> Affine:
     """(2, 3) float64, grid to pixels of the full frame."""
-    return np.array(preview.grid_to_frame, dtype=np.float64).reshape(2, 3)
+    return np.array(shown.grid_to_frame, dtype=np.float64).reshape(2, 3)
 
 
 def connectable(endpoint: str) -> str:
@@ -268,8 +282,10 @@ def _payload(payload: bytes, kind: type[_Any]) -> _Any:
     try:
         schema = msgspec.msgpack.decode(payload, type=_Schema).schema
         if schema != SCHEMA:
-            raise WireError(
-                f"expected messages of schema {SCHEMA}, found {schema}: the station runs another version of Lineside; install the same here"
+            older, newer = ("the other side", "this one") if schema < SCHEMA else ("this side", "the other one")
+            raise SchemaError(
+                f"expected messages of schema {SCHEMA}, found schema {schema}: {older} runs an older version of Lineside than {newer}; "
+                f"update {older}, so that station and listener are of one version"
             )
         return msgspec.msgpack.decode(payload, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:

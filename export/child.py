@@ -1,7 +1,7 @@
 """Compiles and runs a model in a process of its own, so that a crash inside OpenVINO is a failed export and not the end of ours.
 
-Started as `python -m export.child run IR INPUT.npy OUT_DIR`, `… race|deviate INPUT.npy OUT_DIR IR...`, `… golden BUNDLE OUT_DIR` or
-`… envelope JOB.json OUT.json`. It imports no torch.
+Started as `python -m export.child run IR INPUT.npy OUT_DIR`, `… race|deviate INPUT.npy OUT_DIR IR...` or `… golden BUNDLE OUT_DIR`. It
+imports no torch. Other modules that are started so use `call` and `serve`.
 """
 
 import json
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -105,9 +105,9 @@ def golden_in_child(bundle: Path, command: Sequence[str] = COMMAND, timeout_s: f
     return [GoldenResult(**r) for r in report["results"]]
 
 
-def call(arguments: list[str], what: Path, timeout_s: float, command: Sequence[str] = COMMAND) -> None:
-    """Run another part of an export in the child: `arguments` as `main` takes them. Raises ExportError as `run_in_child` does."""
-    _call([*command, *arguments], what, timeout_s)
+def call(command: list[str], what: Path, timeout_s: float) -> None:
+    """Run a child of another module, whose side is in `serve`. Raises ExportError about `what` as `run_in_child` does."""
+    _call(command, what, timeout_s)
 
 
 def _call(command: list[str], what: Path, timeout_s: float, advice: str | None = None) -> None:
@@ -257,20 +257,21 @@ def _golden(path: Path, out: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The child's side. A failure is one line on stderr and exit code 1; the parent makes a sentence of it."""
-    try:
-        if arguments[0] == "golden":
-            _golden(Path(arguments[1]), Path(arguments[2]))
-        elif arguments[0] in ("race", "deviate"):
-            several = _race if arguments[0] == "race" else _deviate
-            several(Path(arguments[1]), Path(arguments[2]), [Path(a) for a in arguments[3:]])
-        elif arguments[0] == "envelope":
-            from export.build.envelope import measure
+    """The child's side."""
+    paths = [Path(a) for a in arguments[1:]]
+    if arguments[0] == "golden":
+        serve(lambda: _golden(paths[0], paths[1]))
+    elif arguments[0] in ("race", "deviate"):
+        several = _race if arguments[0] == "race" else _deviate
+        serve(lambda: several(paths[0], paths[1], paths[2:]))
+    else:
+        serve(lambda: _run(paths[0], paths[1], paths[2]))
 
-            _say("measuring the envelope")
-            measure(Path(arguments[1]), Path(arguments[2]))
-        else:
-            _run(*(Path(a) for a in arguments[1:4]))
+
+def serve(work: Callable[[], None]) -> None:
+    """Work as a child. A failure is one line on stderr and exit code 1 (71 for want of room); the parent makes a sentence of it."""
+    try:
+        work()
     except Exception as e:
         lines = str(e).strip().splitlines() or ["no message"]
         print(f"{type(e).__name__}: {lines[-1].strip()}", file=sys.stderr, flush=True)  # OpenVINO's reason is its last line

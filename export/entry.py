@@ -1,6 +1,4 @@
-"""Where `lineside-export` begins, and what `lineside-train` becomes for its verbs `release` and `compare`."""
-
-import sys
+"""Where `lineside-export` and `lineside-train` begin."""
 
 from edge_runtime.entry import start
 
@@ -10,5 +8,6 @@ def main() -> None:
     start("export.cli")
 
 
-if __name__ == "__main__":
-    start(sys.argv.pop(1))
+def train() -> None:
+    """`lineside-train`."""
+    start("export.train")

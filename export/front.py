@@ -1,8 +1,7 @@
 """`lineside-train release`: from a folder of photographs to a bundle and one page about it, in one command.
 
 Looks, chooses method and size, teaches, sets the threshold, quantizes behind the gate, packs, and writes the report; every step is the
-function that the single commands call, on one data set that is read once. lineside-train starts this as a process, since teaching does
-not import exporting.
+function that the single commands call, on one data set that is read once.
 """
 
 import dataclasses
@@ -10,13 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from rich.console import Console
 from rich.text import Text
 
-from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError, ExportError, NotAccepted
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Metrics
@@ -25,30 +21,8 @@ from export.build.build import BuildOptions, build
 from export.build.build import BuildReport as Built
 from export.build.envelope import BUDGET_S
 from export.build.workshop import openvino_backbone
-from export.cli import show_report
 from export.package import check_out
 from training.calibrate.rules import Rule
-from training.commands.console import bars, input_options, say
-from training.commands.options import (
-    AllowDuplicates,
-    BackboneName,
-    Bayer,
-    Bits,
-    Brightness,
-    FalseRejectRate,
-    IgnoreMask,
-    ImageSize,
-    KeepOdd,
-    LeaveOut,
-    Overlap,
-    Roi,
-    Seed,
-    Tiles,
-    TileSize,
-    Variations,
-    Weights,
-    at_least,
-)
 from training.core.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
 from training.core.base import Progress, silent
 from training.data.dataset import Dataset, load_dataset, read_names, refuse_none_left
@@ -62,7 +36,6 @@ from training.fitting.teach import teach
 from training.inspect.choice import AUTO, decide
 from training.inspect.inspect import Summary, inspect_data
 from training.judging.acceptance import Criteria
-from training.judging.asked import parse_accept
 from training.methods.table import METHODS
 from training.pictures.augment import parse_augment
 from training.pictures.material import OutlierSource
@@ -72,8 +45,6 @@ from training.runs import check_free
 STEPS = ("look at the images", "choose method and size", "teach", "quantize, compare, pack", "report")
 GATE_IMAGES = 32
 """On which the FP32 graph is compared with torch: the conversion is right or wrong, whatever the picture."""
-
-app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,84 +102,6 @@ class Released:
     seconds: float
 
 
-@app.command()
-def release(
-    data: Annotated[
-        Path, typer.Argument(help="Folder or .csv of photographs: good ones to learn from; bad ones, where there are, to judge by.")
-    ],
-    out: Annotated[
-        Path, typer.Option(help="The bundle to write; BUNDLE.html (the report) and BUNDLE.run (what was taught) come beside it.")
-    ],
-    method: Annotated[str, typer.Option(help="auto: by how the parts lie; or a method, or method/preset.")] = AUTO,
-    image_size: ImageSize = AUTO,
-    budget_ms: Annotated[
-        float | None,
-        typer.Option(
-            **at_least("--budget-ms", 0.01, "milliseconds"),
-            help="Model time that --image-size auto may take here, as measured.",
-        ),
-    ] = None,
-    false_reject_rate: FalseRejectRate = None,
-    bad: Annotated[Path | None, typer.Option(help="Folder of bad images, beside those of the data.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Masks of the images of --bad.")] = None,
-    backbone: BackboneName = DEFAULT_BACKBONE,
-    weights: Weights = None,
-    roi: Roi = None,
-    ignore_mask: IgnoreMask = None,
-    tiles: Tiles = None,
-    tile_size: TileSize = None,
-    overlap: Overlap = None,
-    bayer: Bayer = None,
-    bits: Bits = None,
-    seed: Seed = 0,
-    minutes: Annotated[
-        float | None, typer.Option(**at_least("--minutes", 0.01, "minutes"), help="For a method that learns by steps.")
-    ] = None,
-    allow_duplicates: AllowDuplicates = False,
-    accept: Annotated[
-        str | None, typer.Option(help='What is asked, such as "misses <= 2 %, rejects <= 1 %"; default as of lineside-export build.')
-    ] = None,
-    brightness: Brightness = "auto",
-    augment: Variations = AUTO,
-    leave_out: LeaveOut = None,
-    keep_odd: KeepOdd = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace what an earlier release has left at these places; build what does not meet --accept.")
-    ] = False,
-) -> None:
-    """Look, choose, teach, set the threshold, quantize, compare, pack, and report: photographs in, a bundle for the station out."""
-    if brightness not in ("auto", "keep"):
-        raise ConfigError(f"brightness: expected auto or keep, found {brightness!r}")
-    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
-    reading.pop("image_size")
-    request = Request(
-        out,
-        method,
-        image_size,
-        budget_ms,
-        false_reject_rate,
-        bad,
-        masks,
-        backbone,
-        weights,
-        seed,
-        minutes,
-        allow_duplicates,
-        force,
-        None if accept is None else parse_accept(accept),
-        brightness == "keep",
-        leave_out,
-        augment,
-        keep_odd,
-        reading,
-    )
-    console = Console(highlight=False, soft_wrap=True)
-    with bars() as progress:
-        released = make_release(data, request, progress, say, lambda built: show_report(built, console))
-    for line in verdict(released):
-        console.print(line, markup=False)
-
-
 def make_release(
     data: Path, request: Request, progress: Progress = silent, say: Callable[[str | Text], None] = lambda text: None,
     show: Callable[[Built], None] = lambda built: None,
@@ -221,7 +114,7 @@ def make_release(
     began = time.monotonic()
     _check_places(request)
     prove(FitOptions("padim", backbone=request.backbone, weights=request.weights))  # whatever is chosen: all take the same
-    lesson = _lesson(request)
+    fit_options = _fit_options(request)
 
     _step(say, 1)
     looked = inspect_data(data, bad=request.bad, masks=request.masks, told=lambda done, total: progress("check images", done, total))
@@ -238,29 +131,29 @@ def make_release(
     dataset = dataset.leave_out(names)
     refuse_none_left(dataset)
     refuse_alike(len(dataset.train) + len(dataset.copies), len(dataset.copies))
-    outlier_source(lesson, sum(s.split == "train" for s in dataset.bad))
+    outlier_source(fit_options, sum(s.split == "train" for s in dataset.bad))
 
     _step(say, 2)
     choice = decide(
-        dataset, method=request.method.partition("/")[0], preset=lesson.preset, image_size=request.image_size, budget_ms=request.budget_ms,
-        backbone=request.backbone, progress=progress,
+        dataset, method=request.method.partition("/")[0], preset=fit_options.preset, image_size=request.image_size,
+        budget_ms=request.budget_ms, backbone=request.backbone, progress=progress,
     )  # fmt: skip
     for sentence in choice.said:
         say(f"   {sentence}")
     dataset, made, sentences = steadied(choice.dataset, choice.method, choice.preset, keep_light=request.keep_light, progress=progress)
     for sentence in sentences[: None if request.augment == AUTO else 1]:
         say(f"   {sentence}")
-    augment = made if request.augment == AUTO else lesson.augment
+    augment = made if request.augment == AUTO else fit_options.augment
     weighed = request.augment == AUTO
-    lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=augment, weigh=weighed)
+    fit_options = dataclasses.replace(fit_options, method=choice.method, preset=choice.preset, augment=augment, weigh=weighed)
     backbone_fn = openvino_backbone(dataset)
-    if METHODS[lesson.method].network is None:
+    if METHODS[fit_options.method].network is None:
         progress("estimating the time", 0, 1)
-        say(f"   all that follows: about {about(_expected(dataset, lesson, backbone_fn))} here; it is said again before each part")
+        say(f"   all that follows: about {about(_expected(dataset, fit_options, backbone_fn))} here; it is said again before each part")
 
     _step(say, 3)
     indented = lambda text: say(f"   {text}")  # noqa: E731
-    run = teach(dataset, lesson, request.run, force=request.force, progress=progress, say=indented, backbone_fn=backbone_fn,
+    run = teach(dataset, fit_options, request.run, force=request.force, progress=progress, say=indented, backbone_fn=backbone_fn,
                 left_out=names)  # fmt: skip
     say(f"   threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
 
@@ -308,18 +201,18 @@ def verdict(released: Released) -> list[str]:
     ]
 
 
-def _expected(dataset: Dataset, lesson: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn]) -> float:
+def _expected(dataset: Dataset, fit_options: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn]) -> float:
     """Seconds of teaching, building and the report, by counts and by what a picture takes now."""
     spec, n, views = dataset.spec, len(dataset.train), dataset.preprocessor().views
-    backbone = build_backbone(lesson.backbone, resolve(lesson)[0], lesson.weights)
-    taught, gate = n * views * (1 + (lesson.augment.copies if lesson.augment else 0)), len(dataset.scored) * views
+    backbone = build_backbone(fit_options.backbone, resolve(fit_options)[0], fit_options.weights)
+    taught, gate = n * views * (1 + (fit_options.augment.copies if fit_options.augment else 0)), len(dataset.scored) * views
     pace = pace_of(backbone_fn(backbone), spec.height, spec.width, taught)
-    name = f"{lesson.method}/{lesson.preset}"
+    name = f"{fit_options.method}/{fit_options.preset}"
     built = build_seconds(name, n, taught, gate, GATE_IMAGES * views, views, pace, int8=True) + BUDGET_S
     return fit_seconds(name, n, taught, views, pace) + built + 2 * gate * pace
 
 
-def _lesson(request: Request) -> FitOptions:
+def _fit_options(request: Request) -> FitOptions:
     """With a method that stands for "auto" until the images were seen. Raises ConfigError."""
     name, _, preset = request.method.partition("/")
     if name != AUTO and name not in METHODS:
@@ -337,12 +230,12 @@ def _lesson(request: Request) -> FitOptions:
     elif bad is not None:
         rule = Rule(kind="gap", target=request.false_reject_rate, bad=bad, masks=masks)
     varied = None if request.augment in (AUTO, "none") else parse_augment(request.augment)
-    lesson = FitOptions(
+    fit_options = FitOptions(
         method, preset or "fast", {}, request.backbone, request.weights, request.seed, rule, augment=varied,
         outliers=source, minutes=request.minutes if learns(method) else None, keep_odd=request.keep_odd,
     )  # fmt: skip
-    resolve(lesson)
-    return lesson
+    resolve(fit_options)
+    return fit_options
 
 
 def _check_places(request: Request) -> None:
@@ -355,12 +248,3 @@ def _check_places(request: Request) -> None:
 
 def _step(say: Callable[[str | Text], None], number: int) -> None:
     say(f"{number}/{len(STEPS)} {STEPS[number - 1]}")
-
-
-def main() -> None:
-    """Entry point of what lineside-train becomes (export/entry.py)."""
-    run_app(app, name="lineside-train release")
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,7 @@ _KEPT_EDGES = 64
 
 
 class Capture:
-    """Frames for triggers, by the trigger's identity.
+    """Gets each trigger the frame that belongs to it, from one source.
 
     On demand, `grab` is called once an ordered trigger, in order. In free run `grab` is called all the time and a trigger gets
     the first frame captured at or after its edge. Where the PLC's wire triggers the camera, frames and triggers are paired
@@ -65,7 +65,7 @@ class Capture:
         return self._source.tallies
 
     def check(self) -> None:
-        """Raises what ended the capture thread, should it have ended: nobody may be waiting for a frame to hear of it."""
+        """Raise what ended the capture thread, if it has ended: nobody may be waiting for a frame to hear of it."""
         self._grabber.check()
 
     def order(self, trigger: Trigger) -> None:
@@ -74,7 +74,9 @@ class Capture:
         self._shots[trigger.seq] = self._grabber.order(trigger)
 
     def dismiss(self, trigger: Trigger) -> None:
-        """The trigger gets no picture: where the PLC's wire made one all the same, it is this trigger's and nobody else's. Never waits.
+        """Leave the trigger without a picture: where the PLC's wire made one all the same, it is this trigger's and nobody else's.
+
+        Never waits.
 
         Its part stands before the camera all the same, so that no earlier part's picture can be made any more.
         """

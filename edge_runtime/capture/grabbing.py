@@ -24,7 +24,7 @@ _KEPT_FRAMES = 3
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A frame for one trigger."""
+    """The frame of one trigger, and what waiting for it took."""
 
     frame: Frame
     waited_ns: int
@@ -32,7 +32,7 @@ class Shot:
 
 
 class OnDemand:
-    """One grab an order."""
+    """Makes a picture on demand: one grab for each trigger."""
 
     problem: str | None = None
 
@@ -53,7 +53,7 @@ class OnDemand:
         return self._helper.call(trigger)
 
     def check(self) -> None:
-        """What a grab raises reaches whoever collects it."""
+        """Nothing to raise: what a grab raises reaches whoever collects the frame."""
 
     def close(self) -> bool:
         return self._helper.close(_CLOSE_TIMEOUT_S)
@@ -65,8 +65,11 @@ class OnDemand:
 
 
 class FreeRun:
-    """Grabs all the time; each order gets the first frame captured at or after its edge, and each frame goes to one order: the last whose
-    edge it follows. Which parts it shows beside that one's, nobody can tell."""
+    """Takes pictures of a free-running camera.
+
+    Grabs all the time; each order gets the first frame captured at or after its edge, and each frame goes to one order: the last whose
+    edge it follows. Which parts it shows beside that one's, nobody can tell.
+    """
 
     pending = 0
     problem: str | None = None
@@ -155,7 +158,10 @@ class FreeRun:
 
 
 class Paired:
-    """Grabs all the time; a second thread pairs what comes with the orders, each as its window is over."""
+    """Takes pictures that the PLC's wire triggers.
+
+    Grabs all the time; a second thread pairs what comes with the orders, each as its window is over.
+    """
 
     pending = 0
     busy_s = 0.0  # whoever offers hardware triggers guards its driver itself
@@ -183,7 +189,7 @@ class Paired:
         return reply
 
     def dismiss(self, trigger: Trigger) -> None:
-        """Its picture is nobody's."""
+        """Give the trigger's picture, should one come, to nobody."""
         self._events.put(trigger)
 
     def check(self) -> None:

@@ -42,7 +42,7 @@ class _Answered:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a trigger gets."""
+    """What a trigger gets: a frame, or why there is none."""
 
     trigger: Trigger
     picture: Frame | SourceError | FrameError
@@ -50,7 +50,7 @@ class Answer:
 
 
 class Pairing:
-    """All state of it; one thread calls."""
+    """Pairs pictures with triggers as both come; for one thread."""
 
     def __init__(self, window_ns: tuple[int, int]) -> None:
         """`window_ns`: before and after the moment at which a trigger was seen."""
@@ -67,23 +67,23 @@ class Pairing:
         self.problem: str | None = None
 
     def trigger(self, trigger: Trigger) -> None:
-        """The station saw an edge."""
+        """Take a trigger: the station saw an edge."""
         self._waiting.append(trigger)
 
     def forget(self, trigger: Trigger) -> None:
-        """Nobody waits for it any longer."""
+        """Give a trigger up: nobody waits for its picture any longer."""
         if trigger in self._waiting:
             self._waiting.remove(trigger)
             self._close(trigger, missing=not self._in_window(trigger))
 
     def dismiss(self, trigger: Trigger) -> None:
-        """The part is refused: its picture, should the wire make one, is nobody else's and no stray."""
+        """Give a trigger up whose part is refused: its picture, should the wire make one, is nobody else's and no stray."""
         for picture in self._in_window(trigger):
             picture.taken = True
         self._answered = [*self._answered[1 - _KEPT :], _Answered(trigger, missing=False, dismissed=True)]
 
     def frame(self, frame: Frame, arrived_ns: int) -> None:
-        """A picture came; `frame.seq` is the camera's count."""
+        """Take a picture; `frame.seq` is the camera's count."""
         picture = _Picture(frame, arrived_ns, self._gap(frame.seq))
         self._pictures.append(picture)
         for answered in self._answered:
@@ -98,19 +98,19 @@ class Pairing:
                 self.problem = f"A second picture came for part {answered.trigger.seq}, after it was answered: does the wire bounce?"
 
     def lost(self, why: LostFrame) -> list[Answer]:
-        """A picture came that must not be judged: the fault of the one trigger that can be meant; with several, they wait on."""
+        """Take a picture that must not be judged: the fault of the one trigger that can be meant; with several, they wait on."""
         self._unexplained += self._gap(why.seq)
         self._incomplete_ns = [*self._incomplete_ns[1 - _KEPT :], why.captured_ns]
         bare = [t for t in self._waiting if not self._in_window(t)]
         return [self._fail(bare[0], str(why), missing=False)] if len(bare) == 1 else []
 
     def begin_anew(self) -> None:
-        """The camera was lost: its count starts again, and what did not come meanwhile is known to be missing."""
+        """Start anew, as the camera was lost: its count starts again, and what did not come meanwhile is known to be missing."""
         self._last_seq = None
         self._unexplained = 0
 
     def settle(self, now_ns: int) -> list[Answer]:
-        """What can be answered now, in the order of the triggers."""
+        """The answers that can be given now, in the order of the triggers."""
         out = []
         for trigger in tuple(self._waiting):
             if now_ns < trigger.fired_ns + self._after_ns:
@@ -124,7 +124,7 @@ class Pairing:
         return out
 
     def due_s(self, now_ns: int) -> float:
-        """When `settle` may have something new, if nothing comes before."""
+        """In how many seconds `settle` may have something new, if nothing comes before."""
         ends = [t.fired_ns + self._after_ns - now_ns for t in self._waiting]
         return min((max(e, 0) / 1e9 for e in ends if e > 0), default=0.1 if ends or self._pictures else 1.0)
 

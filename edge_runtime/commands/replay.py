@@ -120,7 +120,7 @@ def replay(
         line = stack.enter_context(_StoredLine(paths, folder, decided))
         capture = Capture(line, DEADLINE_MS / 1e3)
         stack.callback(capture.close)
-        monitor = HealthMonitor(station="replay", recipe=recipe.name, bundle_id=bundle.id, device=predictor.device_used)
+        monitor = HealthMonitor(station="replay", recipes=(recipe.name,), bundle_ids=(bundle.id,), device=predictor.device_used)
         observers = Observers({}, monitor)
         stack.callback(observers.close, 1.0)
         thread = model_thread()
@@ -164,7 +164,7 @@ class _View(msgspec.Struct):
 
 class _Verdict(msgspec.Struct):
     verdict: Verdict
-    views: list[_View] = []
+    views: list[_View] = []  # none where a station of schema 1 with one camera wrote it
 
 
 class _Kept(msgspec.Struct):

@@ -36,7 +36,8 @@ def lines_of(health: Health) -> list[Text]:
     lines = [Text.assemble(f"{health.station}: ", (health.state.value, _STYLES.get(health.state, "bold")), f", up {up}")]
     lines += [Text(f"✗ {problem}", style="red") for problem in health.problems]
     inference = f", cameras' models {health.inference}" if health.inference else ""
-    lines.append(Text(f"recipe {health.recipe}, bundle {health.bundle_id[:12]}, on {health.device}{inference}"))
+    recipes, bundles = ", ".join(dict.fromkeys(health.recipes)), ", ".join(id_[:12] for id_ in dict.fromkeys(health.bundle_ids))
+    lines.append(Text(f"recipe {recipes}, bundle {bundles}, on {health.device}{inference}"))
     if (release := health.release) is not None:
         lines.append(Text(f"{release.word}: {release.why}", style=_RELEASE[release.word]))
     lines.append(Text(f"{_named(health.counts)}; last decision {health.last_seq}"))

@@ -8,7 +8,7 @@ from edge_runtime.model.manifest import Manifest
 from edge_runtime.records import Release, ReleaseState
 
 JobKey = tuple[str, str]
-"""A recipe's name and the id of its bundle, as every decision repeats them; of a product with several cameras, all of each."""
+"""A recipe's name and the id of its bundle, as every view repeats them."""
 
 
 def release_of(manifest: Manifest, recipe: Recipe) -> ReleaseState:

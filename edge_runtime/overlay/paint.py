@@ -1,4 +1,4 @@
-"""Draws the operator's screen: pure, from a view to a picture. Made to be read from two metres away, and by colour-blind people.
+"""Draws the operator's screen: pure, from a part to a picture. Made to be read from two metres away, and by colour-blind people.
 
 Everything is laid out on 1920x1080 and scaled by one `unit`. Verdicts differ in word, sign, brightness and pattern, not only in colour.
 """
@@ -13,10 +13,10 @@ import numpy.typing as npt
 from edge_runtime import wire
 from edge_runtime.errors import WireError
 from edge_runtime.overlay import picture, text
-from edge_runtime.overlay.cameras import Shown, paint_part
+from edge_runtime.overlay.cameras import Pane, paint_part
 from edge_runtime.overlay.style import AMBER, BACKGROUND, BAND, BLACK, GRAY, INK, PANEL, QUIET, Unit
 from edge_runtime.overlay.text import BOLD, MEDIUM, REGULAR, Canvas, Color
-from edge_runtime.records import Affine, Decision, Release, ScoreMap, Verdict
+from edge_runtime.records import Decision, Release, Verdict, View
 
 _FOLDERS = re.compile(r"(?<![^\s(\"'])/(?:[^\s/:]+/)+")
 """Of a path. They are in the journal and the log; here they would push the cause off the screen."""
@@ -29,36 +29,28 @@ class Screen:
     """All that one screen shows of a part."""
 
     decision: Decision
-    image: npt.NDArray[np.uint8] | None = None
-    """The frame, maybe reduced: (H, W) or (H, W, 3) BGR; None when there was none."""
-    score_map: ScoreMap | None = None
-    grid_to_frame: Affine | None = None
-    """(2, 3), to pixels of the full frame (`decision.frame_wh`)."""
-    display_low: float = 0.0
-    display_high: float = 1.0
+    main: Pane
+    """Of the deciding view."""
+    others: tuple[Pane, ...] = ()
+    """Of the other views, in the station file's order."""
     counts: dict[str, int] | None = None
     problems: tuple[str, ...] = ()
     """What health says is wrong; empty when all is well."""
-    camera: str = ""
-    """That the picture is of, where there are several."""
-    others: tuple[Shown, ...] = ()
-
-    @property
-    def main(self) -> Shown:
-        """The deciding camera's picture."""
-        return _shown(self.decision, self.camera, self.image, self.score_map, self.grid_to_frame, self.display_low, self.display_high)
 
 
 def screen_of(preview: wire.Preview, problems: tuple[str, ...] = (), counts: dict[str, int] | None = None) -> Screen:
-    """A view of a message. `counts`: newer ones, out of health. Raises WireError for an image that cannot be decoded."""
+    """What one screen shows of a message. `counts`: newer ones, out of health. Raises WireError for an image that cannot be decoded."""
     d = preview.decision
-    return Screen(
-        d, _decoded(preview.image), wire.map_of(preview), wire.affine_of(preview), preview.display_low, preview.display_high,
-        counts or preview.counts, problems, preview.camera,
-        tuple(
-            _shown(d, o.camera, _decoded(o.image), wire.map_of(o), wire.affine_of(o), o.display_low, o.display_high) for o in preview.others
-        ),
-    )  # fmt: skip
+    deciding, named = d.deciding, len(d.views) > 1
+    panes = [(view is deciding, _pane(view, shown, named)) for view, shown in zip(d.views, preview.shown, strict=True)]
+    main = next(pane for decides, pane in panes if decides)
+    return Screen(d, main, tuple(pane for decides, pane in panes if not decides), counts or preview.counts, problems)
+
+
+def _pane(view: View, shown: wire.Shown, named: bool) -> Pane:
+    image, score_map, affine = _decoded(shown.image), wire.map_of(shown), wire.affine_of(shown)
+    label = (view.camera, view.verdict) if named else ("", None)
+    return Pane(image, score_map, affine, shown.display_low, shown.display_high, view.frame_wh, view.regions, *label)
 
 
 def _decoded(jpeg: bytes) -> npt.NDArray[np.uint8] | None:
@@ -70,28 +62,18 @@ def _decoded(jpeg: bytes) -> npt.NDArray[np.uint8] | None:
     return np.asarray(image, dtype=np.uint8)
 
 
-def _shown(
-    decision: Decision, camera: str, image: npt.NDArray[np.uint8] | None, score_map: ScoreMap | None, grid_to_frame: Affine | None,
-    low: float, high: float,
-) -> Shown:  # fmt: skip
-    view = next((v for v in decision.views if v.camera == camera), None)
-    if view is None:
-        return Shown(image, score_map, grid_to_frame, low, high, decision.frame_wh, decision.regions)
-    return Shown(image, score_map, grid_to_frame, low, high, view.frame_wh, view.regions, camera, view.verdict)
-
-
 def paint(
-    view: Screen | None, size_wh: tuple[int, int], *, stale_s: float | None = None, age_s: float | None = None, waiting: str = "",
+    screen: Screen | None, size_wh: tuple[int, int], *, stale_s: float | None = None, age_s: float | None = None, waiting: str = "",
     release: Release | None = None,
 ) -> Canvas:  # fmt: skip
     """One screen.
 
     Args:
-        view: the part; None when none was seen yet.
+        screen: the part; None when none was seen yet.
         size_wh: of the picture; at least 320x180.
         stale_s: seconds since the station was last heard of, when that is too long: the verdict is then no longer shown as current.
         age_s: seconds since the decision.
-        waiting: what is waited for, shown while there is no view.
+        waiting: what is waited for, shown while no part was seen.
         release: whether what judges is released: what is not says so in a corner at all times.
 
     Returns:
@@ -101,23 +83,23 @@ def paint(
     unit = min(width / 1920, height / 1080)
     canvas = np.full((height, width, 3), BACKGROUND, dtype=np.uint8)
     u = Unit(unit)
-    _screen(canvas, view, u, stale_s, age_s, waiting)
+    _screen(canvas, screen, u, stale_s, age_s, waiting)
     _release(canvas, release, u)
     return canvas
 
 
-def _screen(canvas: Canvas, view: Screen | None, u: Unit, stale_s: float | None, age_s: float | None, waiting: str) -> None:
+def _screen(canvas: Canvas, screen: Screen | None, u: Unit, stale_s: float | None, age_s: float | None, waiting: str) -> None:
     height, width = canvas.shape[:2]
     margin, band = u(40), u(216)
     side = u(540)
     top = band + u(36)
     column = (width - margin - side, top, side, height - top - margin)
-    if view is None:
+    if screen is None:
         words = waiting or "Waiting for the first part."
         _band(canvas, band, u, "WAITING" if stale_s is None else "NO DATA", None, GRAY, INK, "", "")
         text.centred(canvas, (margin, top, width - 2 * margin, height - top - margin), words, u(44), QUIET)
         return
-    d = view.decision
+    d = screen.decision
     part = d.part_id or f"#{d.seq}"
     if stale_s is not None:
         last = f"Last: {d.verdict} · part {part}"
@@ -125,8 +107,8 @@ def _screen(canvas: Canvas, view: Screen | None, u: Unit, stale_s: float | None,
     else:
         ground, ink = BAND[d.verdict]
         _band(canvas, band, u, str(d.verdict), d.verdict, ground, ink, part, "PART" if age_s is None else f"PART · {_ago(age_s)}")
-    paint_part(canvas, (margin, top, column[0] - margin - u(40), column[3]), view.main, view.others, u, gray=stale_s is not None)
-    _column(canvas, column, view, u)
+    paint_part(canvas, (margin, top, column[0] - margin - u(40), column[3]), screen.main, screen.others, u, gray=stale_s is not None)
+    _column(canvas, column, screen, u)
     if stale_s is not None:
         canvas[band:] = (canvas[band:] * FADE).astype(np.uint8)
 
@@ -197,23 +179,23 @@ def _sign(canvas: Canvas, centre: tuple[int, int], r: int, verdict: Verdict, ink
         cv2.circle(canvas, (centre[0], centre[1] + round(0.62 * r)), max(round(0.12 * r), 1), ground, -1, cv2.LINE_AA)
 
 
-def _column(canvas: Canvas, box: tuple[int, int, int, int], view: Screen, u: Unit) -> None:
+def _column(canvas: Canvas, box: tuple[int, int, int, int], screen: Screen, u: Unit) -> None:
     x, y, w, h = box
-    d = view.decision
+    d = screen.decision
     baseline = y + u(34)
-    lines = (4 if view.problems else 5) + (0 if d.severity is not None else 2)
+    lines = (4 if screen.problems else 5) + (0 if d.severity is not None else 2)
     for line in text.wrap(d.reason, u(38), MEDIUM, w, lines):
         text.draw(canvas, line, (x, baseline), u(38), INK, MEDIUM)
         baseline += u(50)
     bottom = y + h
     foot = _foot(canvas, (x, bottom, w), d, u)
-    counts = _counts(canvas, (x, foot - u(34), w), view.counts or {}, u)
-    top = _severity(canvas, (x, baseline + u(14), w), d, view, u) if d.severity is not None else baseline
-    if view.problems:
-        _problems(canvas, (x, top + u(20), w, counts - top - u(50)), view.problems, u)
+    counts = _counts(canvas, (x, foot - u(34), w), screen.counts or {}, u)
+    top = _severity(canvas, (x, baseline + u(14), w), d, u) if d.severity is not None else baseline
+    if screen.problems:
+        _problems(canvas, (x, top + u(20), w, counts - top - u(50)), screen.problems, u)
 
 
-def _severity(canvas: Canvas, at: tuple[int, int, int], d: Decision, view: Screen, u: Unit) -> int:
+def _severity(canvas: Canvas, at: tuple[int, int, int], d: Decision, u: Unit) -> int:
     """A bar whose middle is the threshold, in the heat map's own colours; returns the y below."""
     x, y, w = at
     severity = d.severity if d.severity is not None else 0.0

@@ -115,8 +115,9 @@ class Listener:
         """The latest part; None before the first."""
         if self._preview is None:
             return None
+        problems = (self.misread, *self._problems) if self.misread else self._problems
         try:
-            return screen_of(self._preview, self._problems, self._counts)
+            return screen_of(self._preview, problems, self._counts)
         except WireError as e:
             self.misread = str(e)
             return None

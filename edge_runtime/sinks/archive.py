@@ -98,14 +98,17 @@ class Archive(Sink):
 
     @property
     def problem(self) -> str | None:
-        """A sentence for health; None as soon as a picture could be written again."""
+        """A sentence for health while pictures cannot be written; None as soon as one could be again."""
         with self._lock:
             if self._failure is None:
                 return None
             return f"archive {self._settings.path}: {self._failure}; {self._not_kept} pictures were not kept"
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
-        """Keep one part if it is to be kept. A disk that takes nothing shows in `problem`; it never raises."""
+        """Keep the pictures of one part, if it is one of those that are kept.
+
+        A disk that takes nothing shows in `problem`; it never raises.
+        """
         if all(picture.frame is None for picture in pictures):
             return
         if decision.verdict is Verdict.ACCEPT:
@@ -134,7 +137,8 @@ class Archive(Sink):
             self._not_kept += len(failures)
 
     def _keep(self, decision: Decision, camera: str, frame: Frame) -> None:
-        verdict = next((view.verdict for view in decision.views if view.camera == camera), decision.verdict)
+        seen = decision.views if len(decision.views) > 1 else ()  # of the only camera, the part's: one judged late is found as a FAULT
+        verdict = next((view.verdict for view in seen if view.camera == camera), decision.verdict)
         stem = self._settings.path / camera / decision.wall_time[:10] / _name(decision, verdict)
         stem.parent.mkdir(parents=True, exist_ok=True)
         # The lowest level: three times faster than the default for a few per cent of size.

@@ -45,8 +45,10 @@ _log = logging.getLogger(__name__)
 
 
 class Journal(Sink):
-    """A Sink. `put` comes back when the row is committed, or after `commit_timeout_ms`, or in time for the part's deadline, or at once
-    while the disk is known to fail.
+    """Writes a row a decision, a Sink.
+
+    `put` comes back when the row is committed, or after `commit_timeout_ms`, or in time for the part's deadline, or at once while the
+    disk is known to fail.
 
     The decision is kept in memory in the last three cases and written as soon as that is possible; meanwhile `problem` says so.
     """

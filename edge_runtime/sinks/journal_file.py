@@ -3,9 +3,9 @@
 WAL with synchronous=NORMAL: a killed process loses nothing that was committed; a power cut may lose the last moments before it, never
 the file. `durable` asks for synchronous=FULL: each commit then waits until the disk has it (about 6 ms a part), and a power cut loses
 nothing that was told either. Times of the stages stand in generated columns (`grab_ms`, `predict_ms`, `total_ms`), so that any SQLite
-tool shows them. `views` is JSON, a list with one object a camera where there are several; `cause` is a FAULT's number (records.Cause);
-`source` is the picture's file, where it was one. A
-journal from before it had these columns gets them when it is opened for writing, and stays readable for the version that wrote it.
+tool shows them. `views` is JSON, a list with one object a camera; it is empty where the only view says what the row says already, and is
+then made of that when it is read. `cause` is a FAULT's number (records.Cause), `source` the picture's file, where it was one. A journal
+from before it had these columns gets them when it is opened for writing, and stays readable for the version that wrote it.
 """
 
 import contextlib
@@ -139,7 +139,7 @@ def _columns(connection: sqlite3.Connection) -> set[str]:
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """One transaction: all of them are committed when this returns, none when it raises sqlite3.Error."""
+    """Write rows in one transaction: all of them are committed when this returns, none when it raises sqlite3.Error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.executemany(_INSERT, rows)
@@ -239,22 +239,30 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def row_of(d: Decision) -> Row:
-    """What `insert` takes."""
+    """The row of a decision, as `insert` takes it."""
     s = d.stamps
+    alone = _only_view(d.verdict, d.reason, d.score, d.threshold, d.severity, d.regions, d.frame_wh, d.bundle_id, d.recipe, s, d.source)
     return (
         d.seq, d.wall_time, d.station, d.part_id, d.verdict.value, d.reason, d.score, d.threshold, d.severity,
         msgspec.json.encode(d.regions).decode(), *d.frame_wh, d.bundle_id, d.recipe,
         s.fired_ns, s.captured_ns, s.grabbed_ns, s.predicted_ns, s.decided_ns, s.told_ns,
-        msgspec.json.encode(d.views).decode() if d.views else "[]", int(d.cause), d.source,
+        "[]" if d.views == (alone,) else msgspec.json.encode(d.views).decode(), int(d.cause), d.source,
     )  # fmt: skip
 
 
 def _decision(row: tuple[Any, ...]) -> Decision:
     seq, wall_time, station, part_id, verdict, reason, score, threshold, severity, regions, width, height, *more = row
     bundle_id, recipe, *stamps, views, cause, source = more
-    return Decision(
-        station=station, seq=seq, part_id=part_id, verdict=Verdict(verdict), reason=reason, score=score, threshold=threshold,
-        severity=severity, regions=_regions.decode(regions), frame_wh=(width, height), bundle_id=bundle_id, recipe=recipe,
-        stamps=Stamps(*stamps), wall_time=wall_time, views=_views.decode(views), cause=Cause(cause),
-        source=source,
-    )  # fmt: skip
+    shared = Verdict(verdict), reason, score, threshold, severity, _regions.decode(regions), (width, height), bundle_id, recipe
+    times = Stamps(*stamps)
+    seen = _views.decode(views) or (_only_view(*shared, times, source),)
+    return Decision(station, seq, part_id, *shared, times, wall_time, seen, Cause(cause), source)
+
+
+def _only_view(
+    verdict: Verdict, reason: str, score: float | None, threshold: float, severity: float | None, regions: tuple[Region, ...],
+    frame_wh: tuple[int, int], bundle_id: str, recipe: str, stamps: Stamps, source: str,
+) -> View:  # fmt: skip
+    """What the only camera saw where its judgement is the part's."""
+    times = stamps.captured_ns, stamps.grabbed_ns, stamps.predicted_ns
+    return View("", verdict, reason, score, threshold, severity, regions, frame_wh, bundle_id, recipe, *times, source)

@@ -19,7 +19,7 @@ from edge_runtime.handoff import Mailbox
 from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.model.released import worst
 from edge_runtime.protocols import Sink
-from edge_runtime.records import Decision, Image, Picture, ReleaseState
+from edge_runtime.records import Decision, Image, Picture, ReleaseState, View
 from edge_runtime.security.doorkeeper import Door
 from edge_runtime.sockets import SUBSCRIBERS, bind
 
@@ -108,7 +108,7 @@ class PreviewSink(Sink):
 
     @property
     def problem(self) -> str | None:
-        """A sentence for health."""
+        """A sentence for health while parts cannot be shown; None when they can."""
         if self._thread is not None and not self._thread.is_alive():
             return f"preview {self._settings.endpoint}: its thread ended unexpectedly; restart the station"
         return self._failure or (self._door.problem if self._door is not None else None)
@@ -156,27 +156,20 @@ class PreviewSink(Sink):
         return came
 
     def _preview(self, decision: Decision, pictures: tuple[Picture, ...]) -> wire.Preview:
-        judged = {view.camera: (view.bundle_id, view.threshold) for view in decision.views}
-        long_side_px = self._settings.long_side_px
-        main = self._shown(pictures[0] if pictures else Picture("", None, None), decision.bundle_id, decision.threshold, long_side_px)
-        others = [self._shown(other, *judged.get(other.camera, ("", 0.0)), max(long_side_px // 3, 64)) for other in pictures[1:]]
-        return wire.Preview(
-            decision=decision, counts=self._counts(), others=others, camera=main.camera, image=main.image, score_map=main.score_map,
-            map_hw=main.map_hw, grid_to_frame=main.grid_to_frame, display_low=main.display_low, display_high=main.display_high,
-            release=self._release(decision),
-        )  # fmt: skip
+        given, deciding, large = {picture.camera: picture for picture in pictures}, decision.deciding, self._settings.long_side_px
+        shown = [self._shown(view, given.get(view.camera), large if view is deciding else max(large // 3, 64)) for view in decision.views]
+        return wire.Preview(decision=decision, shown=shown, counts=self._counts(), release=self._release(decision))
 
     def _release(self, decision: Decision) -> ReleaseState | None:
-        judged = [(v.recipe, v.bundle_id) for v in decision.views] or [(decision.recipe, decision.bundle_id)]
+        judged = [(view.recipe, view.bundle_id) for view in decision.views]
         known = [self._releases[job] for job in judged if job in self._releases]
         return worst(known) if known else None
 
-    def _shown(self, picture: Picture, bundle_id: str, threshold: float, long_side_px: int) -> wire.PreviewOther:
-        frame, prediction = picture.frame, picture.prediction
-        display = self._displays.get(bundle_id, _PLAIN)
-        scale = display.at(threshold)
-        return wire.PreviewOther(
-            camera=picture.camera,
+    def _shown(self, view: View, picture: Picture | None, long_side_px: int) -> wire.Shown:
+        frame, prediction = (picture.frame, picture.prediction) if picture else (None, None)
+        display = self._displays.get(view.bundle_id, _PLAIN)
+        scale = display.at(view.threshold)
+        return wire.Shown(
             image=b"" if frame is None else encode_small(frame.image, long_side_px, display.bits),
             score_map=b"" if prediction is None else wire.pack_map(prediction.score_map),
             map_hw=(0, 0) if prediction is None else (prediction.score_map.shape[0], prediction.score_map.shape[1]),

@@ -66,7 +66,7 @@ class Publisher(Sink):
 
     @property
     def problem(self) -> str | None:
-        """A sentence for health."""
+        """A sentence for health while missed decisions cannot be fetched or peers are cut off; None when all is well."""
         replay = self._replay.problem if self._replay is not None else None
         return replay or (self._door.problem if self._door is not None else None)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.errors import SinkError, WireError
+from edge_runtime.errors import SchemaError, SinkError, WireError
 from edge_runtime.records import Decision
 from edge_runtime.security.doorkeeper import Door, Quota
 from edge_runtime.sinks import journal_file
@@ -22,7 +22,10 @@ _LISTENERS = Quota(message_bytes=4096, parts=4, rate=20, burst=40, patient=True)
 
 
 class ReplayServer:
-    """A ROUTER in a thread of its own; a listener that asks a lot costs the loop nothing but its share of the processor."""
+    """Answers listeners that missed decisions: a ROUTER in a thread of its own.
+
+    A listener that asks a lot costs the loop nothing but its share of the processor.
+    """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, run: str, first_seq: int, journal: Path | None) -> None:
         self._context = context
@@ -64,13 +67,13 @@ class ReplayServer:
 
     @property
     def problem(self) -> str | None:
-        """A sentence for health."""
+        """A sentence for health while the journal cannot be read or its thread has ended; None when all is well."""
         if self._thread is not None and not self._thread.is_alive() and not self._stopping.is_set():
             return f"replay {self._endpoint}: its thread ended unexpectedly; restart the station"
         return self._problem or (self._door.problem if self._door is not None else None)
 
     def remember(self, decision: Decision) -> None:
-        """Called in the loop, before the decision is published."""
+        """Keep a decision at hand for listeners; called in the loop, before it is published."""
         with self._lock:
             self._recent.append(decision)
             self._last_seq = decision.seq
@@ -82,10 +85,11 @@ class ReplayServer:
                     continue
                 sender, *parts = sock.recv_multipart()
                 try:
-                    request = wire.decode_request(parts[-1] if len(parts) == 1 else b"")
+                    reply = wire.encode_replay(self._answer(wire.decode_request(parts[-1] if len(parts) == 1 else b"")))
+                except SchemaError:
+                    reply = wire.encode_refusal()
                 except WireError:
                     continue  # not a listener of ours; an answer would mean nothing to it
-                reply = wire.encode_replay(self._answer(request))
                 try:
                     sock.send_multipart([sender, reply], flags=zmq.NOBLOCK)
                 except zmq.Again:

@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class DriftWatch:
-    """Fed with every judged part, in order. Not for two threads at once: whoever owns it locks."""
+    """Watches the scores of one model at one camera for drift.
+
+    Fed with every judged part, in order. Not for two threads at once: whoever owns it locks.
+    """
 
     def __init__(self, limits: Drift) -> None:
         self._limits = limits
@@ -36,7 +39,7 @@ class DriftWatch:
         self._calm_above, self._calm_below = (limits.max_above + expected) / 2, (limits.max_below + expected) / 2
 
     def add(self, score: float, accepted: bool) -> None:
-        """One judged part (no FAULT): its raw score and whether it was accepted. Logs when a drift begins or ends."""
+        """Take one judged part (no FAULT): its raw score and whether it was accepted. Logs when a drift begins or ends."""
         limits = self._limits
         if accepted:
             self._scores.append(score)
@@ -65,7 +68,7 @@ class DriftWatch:
 
     @property
     def state(self) -> DriftState:
-        """For the health message."""
+        """What it counted, for the health message."""
         return DriftState(
             trend=self._trend,
             above=self._n_above,

@@ -27,7 +27,7 @@ _STAGES = ("grab", "predict", "overhead", "total")
 
 
 class HasProblem(Protocol):
-    """Whatever can go wrong without raising."""
+    """What can go wrong without raising, and tells health of it."""
 
     @property
     def problem(self) -> str | None:
@@ -35,7 +35,7 @@ class HasProblem(Protocol):
 
 
 class Connected(HasProblem, Protocol):
-    """A camera, or the PLC."""
+    """What has a connection that may break: a camera, the PLC."""
 
     @property
     def tallies(self) -> Mapping[str, int]:
@@ -72,31 +72,34 @@ class HealthMonitor:
         self,
         *,
         station: str,
-        recipe: str,
-        bundle_id: str,
+        recipes: tuple[str, ...],
+        bundle_ids: tuple[str, ...],
         device: str,
+        cameras: tuple[str, ...] = ("",),
         send: Callable[[Health], None] | None = None,
         alive_within_s: float = 5.0,
         last_seq: int = 0,
         drifts: Mapping[tuple[str, str], DriftWatch] | None = None,
         inference: str = "",
-        releases: Mapping[tuple[str, str], ReleaseState] | None = None,
+        releases: Mapping[tuple[tuple[str, ...], tuple[str, ...]], ReleaseState] | None = None,
     ) -> None:
         """Begin in state STARTING.
 
         Args:
             station: its name.
-            recipe: its name.
-            bundle_id: of the model.
+            recipes: names of those that are judged by, one a camera.
+            bundle_ids: of the models that judge, one a camera.
             device: the inference device that is really used.
+            cameras: their names, in the station file's order; empty for the only one.
             send: gets a Health record once a second, and at once when the state changes, in the monitor's thread.
             alive_within_s: a thread that called `beat` once and then not for so long counts as dead.
             last_seq: of the last decision before this start.
             drifts: told of every judged part, by the camera's name (empty for the only one) and the id of the bundle that judged it.
             inference: how the models of several cameras run.
-            releases: whether what judges is released, by the recipe's name and the bundle's id as `judging` has them.
+            releases: whether what judges is released, by recipes and bundles as `judging` has them.
         """
-        self._station, self._recipe, self._bundle_id, self._device = station, recipe, bundle_id, device
+        self._station, self._cameras, self._device = station, cameras, device
+        self._judging = recipes, bundle_ids
         self._send = send
         self._alive_within_s = alive_within_s
         self._last_seq = last_seq
@@ -135,25 +138,25 @@ class HealthMonitor:
         self._watched = (*parts, *self._connections.values(), *([sights] if sights else []))
 
     def ready(self) -> None:
-        """Every trigger gets its verdict from now on."""
+        """Tell that every trigger gets its verdict from now on."""
         self._state = State.READY
         self._manager.tell("READY=1")
         self._wake.set()
 
-    def judging(self, recipe: str, bundle_id: str) -> None:
-        """Parts are judged by another recipe from now on."""
+    def judging(self, recipes: tuple[str, ...], bundle_ids: tuple[str, ...]) -> None:
+        """Tell that parts are judged by other recipes and models from now on; one a camera each."""
         with self._lock:
-            self._recipe, self._bundle_id = recipe, bundle_id
-        log.info("recipe %s, bundle %s", recipe, bundle_id[:12])
+            self._judging = recipes, bundle_ids
+        log.info("recipe %s, bundle %s", ", ".join(dict.fromkeys(recipes)), ", ".join(id_[:12] for id_ in dict.fromkeys(bundle_ids)))
 
     def stopping(self) -> None:
-        """No further trigger is taken."""
+        """Tell that no further trigger is taken."""
         self._state = State.STOPPING
         self._manager.tell("STOPPING=1")
         self._wake.set()
 
     def beat(self, thread: str) -> None:
-        """`thread` has come round."""
+        """Note that `thread` has come round."""
         self._beats[thread] = time.monotonic()
 
     @property
@@ -170,10 +173,9 @@ class HealthMonitor:
             self._last_seq = decision.seq
             if decision.verdict is not Verdict.FAULT:  # a fault has no latency worth knowing but its deadline
                 self._times.append((grab_ns, predict_ns, total - grab_ns - predict_ns, total))
-            judged = [(v.camera, v.bundle_id, v.score, v.verdict) for v in decision.views]
-            for camera, bundle_id, score, verdict in judged or [("", decision.bundle_id, decision.score, decision.verdict)]:
-                if score is not None and (drift := self._drifts.get((camera, bundle_id))) is not None:
-                    drift.add(score, verdict is Verdict.ACCEPT)
+            for view in decision.views:
+                if view.score is not None and (drift := self._drifts.get((view.camera, view.bundle_id))) is not None:
+                    drift.add(view.score, view.verdict is Verdict.ACCEPT)
 
     def count(self, what: str, more: int = 1) -> None:
         """So many more of `overruns`, `dropped_previews`, `dropped_archives`, or whatever else is to stand in `Health.counts`."""
@@ -186,7 +188,7 @@ class HealthMonitor:
             return dict(self._counts)
 
     def trouble(self, where: str, what: str | None) -> None:
-        """Something at `where` goes wrong from now on, or None: no longer. Logged when it changes."""
+        """Show a sentence about `where` among the problems from now on; None takes it away. Logged when it changes."""
         if what is None and where not in self._troubles:
             return
         with self._lock:
@@ -197,11 +199,12 @@ class HealthMonitor:
             log.warning("%s: %s", where, what or "works again")
 
     def snapshot(self) -> Health:
-        """The station as it is now."""
+        """The health record of this moment."""
         with self._lock:
             counts, times, troubles, last_seq = dict(self._counts), list(self._times), list(self._troubles.values()), self._last_seq
-            recipe, bundle_id = self._recipe, self._bundle_id
-            drifts = {camera: drift for (camera, id_), drift in self._drifts.items() if id_ in bundle_id}
+            recipes, bundle_ids = self._judging
+            watched = {camera: self._drifts.get((camera, id_)) for camera, id_ in zip(self._cameras, bundle_ids, strict=True)}
+            drifts = {camera: drift for camera, drift in watched.items() if drift is not None}
             drifting = {camera: drift for camera, drift in drifts.items() if drift.problem}
             troubles += [f"{camera}: {drift.problem}" if camera else str(drift.problem) for camera, drift in drifting.items()]
             drift_state = next((drift.state for drift in (*drifting.values(), *drifts.values())), None)
@@ -212,11 +215,11 @@ class HealthMonitor:
             median, p99 = np.percentile(np.array(times), [50, 99], axis=0) / 1e6
             stages = {name: (round(float(median[i]), 3), round(float(p99[i]), 3)) for i, name in enumerate(_STAGES)}
         return Health(
-            station=self._station, state=state, problems=problems, bundle_id=bundle_id, recipe=recipe, device=self._device,
+            station=self._station, state=state, problems=problems, bundle_ids=bundle_ids, recipes=recipes, device=self._device,
             uptime_s=round(time.monotonic() - self._began, 3), counts=counts, stages_ms=stages, last_seq=last_seq,
             wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), drift=drift_state, inference=self._inference,
             connections={name: dict(tallies) for name, part in self._connections.items() if (tallies := part.tallies)},
-            release=self._releases.get((recipe, bundle_id)),
+            release=self._releases.get((recipes, bundle_ids)),
             sight=self._sights.state if self._sights else None,
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ from edge_runtime.records import Cause, Prediction, Region, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where good ends for this product, in raw scores."""
+    """The thresholds of a product for one camera, in raw scores."""
 
     threshold: float
     """A part is rejected when its score is larger."""
@@ -29,7 +29,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the judge found."""
+    """The verdict on one picture or part, and why."""
 
     verdict: Verdict
     reason: str
@@ -37,11 +37,11 @@ class Judgement:
     """What exceeds the map's threshold; of a rejected part at least its worst place, which may lie below it."""
     severity: float | None
     cause: Cause = Cause.NONE
-    """Of a FAULT."""
+    """Why it is a FAULT; NONE otherwise."""
 
 
 def limits_of(manifest: Manifest, recipe: Recipe) -> Limits:
-    """The bundle's thresholds, or the recipe's own; the map's threshold follows the score's in proportion.
+    """The thresholds in effect: the bundle's, or the recipe's own; the map's threshold follows the score's in proportion.
 
     Raises ConfigError for a recipe's threshold that would accept every part, or none.
     """
@@ -58,12 +58,12 @@ def limits_of(manifest: Manifest, recipe: Recipe) -> Limits:
 
 
 def fault(reason: str, cause: Cause) -> Judgement:
-    """No judgement, and why."""
+    """The judgement of what could not be judged: a FAULT, with its reason."""
     return Judgement(Verdict.FAULT, reason, (), None, cause)
 
 
 def judge(prediction: Prediction, limits: Limits, frame_wh: tuple[int, int]) -> Judgement:
-    """Whether a part is good. FAULT where the model gave no number: `nan > threshold` is False and would accept."""
+    """Judge one picture. FAULT where the model gave no number: `nan > threshold` is False and would accept."""
     score = prediction.score
     if not math.isfinite(score):
         return fault(f"The model gave no valid score ({score}); the part was not judged.", Cause.MODEL)

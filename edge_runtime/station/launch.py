@@ -89,7 +89,8 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
     line = open_trigger(config.trigger, first_seq=journal.last_seq() + 1)
     monitor = HealthMonitor(
-        station=config.name, recipe=own.recipe, bundle_id=own.bundle_id, device=opened[0].predictor.device_used, send=publisher.send_health,
+        station=config.name, recipes=own.recipes, bundle_ids=own.bundle_ids, device=opened[0].predictor.device_used, cameras=tuple(names),
+        send=publisher.send_health,
         # A PLC may be waited for, a part or a change of recipe may take its whole deadline: none of them is a thread that died.
         alive_within_s=_ALIVE_WITHIN_S + slowest_s + line.answer_timeout_ms / 1e3,
         last_seq=journal.last_seq(), inference=inference, releases=by_product(releases, products.values()),
@@ -130,10 +131,10 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
             for depth in {o.predictor.preprocessor.spec.bits for o in opened if names[o.entry.camera] == name}:
                 check_depth(source, depth)
         cameras.append(Viewpoint(name, capture))
-    eyes = Viewpoints(cameras)
-    stack.callback(eyes.close)
+    viewpoints = Viewpoints(cameras)
+    stack.callback(viewpoints.close)
     station = Station(
-        config.name, line, eyes, products, tellers, observers, monitor,
+        config.name, line, viewpoints, products, tellers, observers, monitor,
         queue=config.queue, keep_warm_ms=config.keep_warm_ms,
     )  # fmt: skip
     line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive))
@@ -143,7 +144,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",
-            config.name, f"{key}: " if key else "", product.recipe, limits, product.deadline_ms)  # fmt: skip
+            config.name, f"{key}: " if key else "", ", ".join(dict.fromkeys(product.recipes)), limits, product.deadline_ms)  # fmt: skip
     return station, monitor
 
 

@@ -13,7 +13,7 @@ from edge_runtime.errors import EXIT_BUG, EXIT_OK, ConfigError, DeviceError, Lin
 from edge_runtime.handoff import Lane, Reply
 from edge_runtime.protocols import ActuatorLine, Sink, TriggerLine
 from edge_runtime.records import Cause, Trigger, Verdict
-from edge_runtime.station.decide import camera_and_model_ns, decision_of, judgement_of, pictures_of
+from edge_runtime.station.decide import camera_and_model_ns, decision_of, judgement_of, pictures_of, unseen
 from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.judge import Judgement, fault
 from edge_runtime.station.model_thread import Answer, KeepWarm
@@ -40,7 +40,7 @@ class _Part:
     product: Product | None
     """None when nobody knows the recipe that was asked for."""
     refused: str = ""
-    """Why it is not even looked at."""
+    """Why it is a FAULT without any picture; empty where it is to be judged."""
     cause: Cause = Cause.REFUSED
 
 
@@ -53,7 +53,10 @@ class _Change:
 
 
 class Station:
-    """Composes opened pieces. Triggers are taken in one thread, frames in another, the model runs in a third, verdicts are made here."""
+    """The loop, with the pieces that it is composed of.
+
+    Triggers are taken in one thread, frames in another, the model runs in a third, verdicts are made here.
+    """
 
     def __init__(
         self,
@@ -123,7 +126,7 @@ class Station:
         self._stopped_ns = self._stopped_ns or time.monotonic_ns()
 
     def begin(self) -> None:
-        """What is announced from now on is looked at. Call it before anybody is told that the station is ready."""
+        """Take triggers from now on. Call it before anybody is told that the station is ready."""
         self._line.begin()
 
     def run(self) -> int:
@@ -216,23 +219,24 @@ class Station:
         self._use(product)
         deadline_ns = (trigger.since_ns or trigger.fired_ns) + product.deadline_ns
         reserve_ns = min(round(_TELL_RESERVE_MS * 1e6), product.deadline_ns // 10)
-        looks = self._cameras.look(trigger, product, deadline_ns - reserve_ns, deadline_ns - reserve_ns // 2)
-        judgement, decided_ns = judgement_of(looks), time.monotonic_ns()
+        inspections = self._cameras.inspect(trigger, product, deadline_ns - reserve_ns, deadline_ns - reserve_ns // 2)
+        judgement, decided_ns = judgement_of(inspections), time.monotonic_ns()
         if judgement.verdict is not Verdict.FAULT:
             if decided_ns > deadline_ns:
                 judgement = fault(f"Judged {(decided_ns - trigger.fired_ns) / 1e6:.0f} ms after the trigger: too late.", Cause.LATE)
             elif self._actuator is not None and (lost := self._actuator.unreachable(trigger)) is not None:
                 judgement = fault(f"The PLC is lost, or was, so the part's result cannot be acted upon: {lost}", Cause.PLC)
-        return self._tell(part, judgement, looks, decided_ns)
+        return self._tell(part, judgement, inspections, decided_ns)
 
     def _use(self, product: Product) -> None:
         if product is not self._current:
             self._current = product
-            self._monitor.judging(product.recipe, product.bundle_id)
+            self._monitor.judging(product.recipes, product.bundle_ids)
 
-    def _tell(self, part: _Part, judgement: Judgement, looks: tuple[Inspection, ...], decided_ns: int) -> None:
-        decision = decision_of(self._name, part.trigger, part.product, judgement, looks, decided_ns)
-        pictures = pictures_of(looks)
+    def _tell(self, part: _Part, judgement: Judgement, inspections: tuple[Inspection, ...], decided_ns: int) -> None:
+        views = tuple(one.view for one in inspections) or unseen(self._cameras.names, part.product, judgement, part.trigger.recipe)
+        decision = decision_of(self._name, part.trigger, judgement, views, decided_ns)
+        pictures = pictures_of(views, inspections)
         self._in_flight = None
         failure: Exception | None = None
         for teller in self._tellers:
@@ -245,7 +249,7 @@ class Station:
                 failure = failure or e
             else:
                 self._monitor.trouble(name, None)
-        self._monitor.decided(decision, *camera_and_model_ns(looks), time.monotonic_ns())
+        self._monitor.decided(decision, *camera_and_model_ns(inspections), time.monotonic_ns())
         self._observers.show(decision, pictures)
         if decision.verdict is Verdict.FAULT:
             named = f" ({decision.part_id})" if decision.part_id else ""

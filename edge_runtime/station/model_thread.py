@@ -25,7 +25,7 @@ ModelThread = Helper[tuple[Predictor, Frame], Answer]
 
 
 def model_thread() -> ModelThread:
-    """A new one; close it with `close`."""
+    """Start a thread for models; end it with `close`."""
     return Helper(_predict, "model")
 
 
@@ -67,7 +67,8 @@ class Model:
         """When it ran last."""
 
     def predict(self, frame: Frame, trigger: Trigger, until_ns: int) -> Answer:
-        """Raises DeviceError when there is no answer by `until_ns`, and what the predictor raises."""
+        """What the model says of a frame, and how long that took. Raises DeviceError when there is no answer by `until_ns`, and what the
+        predictor raises."""
         # An inference that cannot end in time is not begun: it would only make the next part late as well, and that one the next.
         if until_ns - time.monotonic_ns() < min(self._times, default=0):
             raise DeviceError(f"No verdict within {_ms_since(trigger):.0f} ms: parts come faster than they are judged.")
@@ -100,13 +101,13 @@ class KeepWarm:
         self._running: list[Reply[Answer]] = []
 
     def part_came(self) -> None:
-        """Skip what has not begun: a part is delayed by one inference at most."""
+        """Skip runs that have not begun, as a part came: it is delayed by one inference at most."""
         for reply in self._running:
             reply.unwanted = True
         self._running = []
 
     def idle(self, models: Sequence[Model]) -> None:
-        """No part waits."""
+        """Run the models that were idle for long; called while no part waits."""
         if self._running:
             if all(reply.done for reply in self._running):
                 self._note()

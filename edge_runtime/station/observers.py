@@ -43,7 +43,7 @@ class Observers:
         return next((problem for onlookers in self._onlookers if (problem := onlookers.problem) is not None), None)
 
     def show(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
-        """Never waits."""
+        """Hand on one decision with its pictures; never waits."""
         for onlookers in self._onlookers:
             onlookers.show((decision, pictures))
 

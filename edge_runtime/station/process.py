@@ -144,7 +144,7 @@ def stopping_on_signals() -> Iterator[_Stop]:
 
 
 def allow_descriptors() -> None:
-    """As many files and connections as this process may have at all: with the usual soft limit, a crowd of observers takes them all."""
+    """Raise the limit of open files and connections to what this process may have at all: a crowd of observers takes the usual ones."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -153,7 +153,7 @@ def allow_descriptors() -> None:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Python's own interruptions of the loop, kept short."""
+    """Keeps Python's own interruptions of the loop short: the turns of threads, and the garbage collector."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.collect()

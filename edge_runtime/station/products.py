@@ -9,13 +9,16 @@ from edge_runtime.records import ReleaseState
 from edge_runtime.station.judge import Limits
 from edge_runtime.station.model_thread import Model
 
+ProductKey = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of the recipes and ids of the bundles, one a camera."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """How one camera's picture of a product is judged."""
 
     recipe: str
-    """Its name, as every decision repeats it."""
+    """The recipe's name, as every view repeats it."""
     bundle_id: str
     limits: Limits
     model: Model
@@ -23,7 +26,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What one key of [recipes] stands for."""
+    """What one key of [recipes] stands for: how each camera's picture is judged, and by when."""
 
     key: str
     """As in the station file; empty for the station's own `recipe`."""
@@ -42,18 +45,18 @@ class Product:
         return tuple(job.model for job in self.jobs)
 
     @property
-    def recipe(self) -> str:
-        """Names of its recipes."""
-        return ", ".join(dict.fromkeys(job.recipe for job in self.jobs))
+    def recipes(self) -> tuple[str, ...]:
+        """Names of its recipes, one a camera."""
+        return tuple(job.recipe for job in self.jobs)
 
     @property
-    def bundle_id(self) -> str:
-        """Of its bundles."""
-        return ", ".join(dict.fromkeys(job.bundle_id for job in self.jobs))
+    def bundle_ids(self) -> tuple[str, ...]:
+        """Of its bundles, one a camera."""
+        return tuple(job.bundle_id for job in self.jobs)
 
 
 def find(products: Mapping[str, Product], key: str) -> Product:
-    """Raises ConfigError that names the key and the known ones: never a guess, never the default instead."""
+    """The product of a recipe's key. Raises ConfigError that names the key and the known ones: never a guess, never the default instead."""
     try:
         return products[key]
     except KeyError:
@@ -61,6 +64,6 @@ def find(products: Mapping[str, Product], key: str) -> Product:
         raise ConfigError(f"Recipe {key!r} is not known here; known are {known}.") from None
 
 
-def by_product(jobs: Mapping[JobKey, ReleaseState], products: Iterable[Product]) -> dict[JobKey, ReleaseState]:
-    """By what health calls a product: the worst of its cameras."""
-    return {(p.recipe, p.bundle_id): worst(jobs[job.recipe, job.bundle_id] for job in p.jobs) for p in products}
+def by_product(jobs: Mapping[JobKey, ReleaseState], products: Iterable[Product]) -> dict[ProductKey, ReleaseState]:
+    """Release states by product, as health asks for them: the worst of its cameras."""
+    return {(p.recipes, p.bundle_ids): worst(jobs[job.recipe, job.bundle_id] for job in p.jobs) for p in products}

@@ -27,7 +27,7 @@ class Entry:
     camera: int
     """Its place among the station's cameras."""
     key: str
-    """In [recipes]; empty for what a trigger gets that names none."""
+    """Its key in [recipes]; empty for the recipe of triggers that name none."""
     where: str
     """What the station file calls it; empty for the recipe of the only camera."""
     recipe: Recipe
@@ -89,7 +89,7 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
 
 
 def check_area(recipe: Recipe, predictor: OpenvinoPredictor) -> None:
-    """Raises ConfigError for a smallest defect that is as large as all that is judged: no part could ever be rejected."""
+    """Refuse a smallest defect that is as large as all that is judged: no part could ever be rejected. Raises ConfigError."""
     roi = predictor.preprocessor.roi
     judged_wh = roi[2:] if roi else predictor.bundle.manifest.input.frame_wh
     if judged_wh is None:
@@ -103,7 +103,7 @@ def check_area(recipe: Recipe, predictor: OpenvinoPredictor) -> None:
 
 
 def products_of(opened: Sequence[OpenRecipe], threads: Sequence[ModelThread]) -> dict[str, Product]:
-    """What each key stands for. The models of camera i run in thread i modulo their number: one thread runs all in turn."""
+    """The products of a station, by key. The models of camera i run in thread i modulo their number: one thread runs all in turn."""
     models: dict[OpenvinoPredictor, Model] = {}
     products: dict[str, Product] = {}
     for one in opened:  # camera by camera
@@ -119,7 +119,7 @@ def products_of(opened: Sequence[OpenRecipe], threads: Sequence[ModelThread]) ->
 
 @contextlib.contextmanager
 def named(where: str) -> Iterator[None]:
-    """Errors raised inside begin with what the station file calls it; empty says nothing."""
+    """Makes errors raised inside begin with `where`, what the station file calls it; empty adds nothing."""
     try:
         yield
     except LinesideError as e:

@@ -18,7 +18,7 @@ _CLOSE_TIMEOUT_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """How far a camera came with a part; 0 and None where a stage was never reached."""
+    """One camera's picture of a part with its judgement, as far as it came; 0 and None where a stage was never reached."""
 
     camera: str
     job: Job
@@ -28,18 +28,18 @@ class Inspection:
     grabbed_ns: int = 0
     predicted_ns: int = 0
     grab_ns: int = 0
-    """What the camera took."""
+    """What the camera took, in nanoseconds."""
     predict_ns: int = 0
-    """What the model took."""
+    """What the model took, in nanoseconds."""
 
     @property
     def frame_wh(self) -> tuple[int, int]:
-        """(0, 0) without a frame."""
+        """Width and height of the frame; (0, 0) without one."""
         return _size(self.frame) if self.frame else (0, 0)
 
     @property
     def view(self) -> View:
-        """As it stands in a decision of several."""
+        """The record of it that stands in the decision."""
         j = self.judgement
         return View(
             camera=self.camera, verdict=j.verdict, reason=j.reason,
@@ -52,7 +52,7 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class Viewpoint:
-    """A camera of the station."""
+    """One camera of the station: collects its picture of each part and judges it."""
 
     name: str
     """Empty at a station with one camera."""
@@ -66,10 +66,10 @@ class Viewpoint:
 
     @property
     def tallies(self) -> Mapping[str, int]:
-        """As its source tells."""
+        """What happened to the connection of its source since the start."""
         return self.capture.tallies
 
-    def look(self, trigger: Trigger, job: Job, until_ns: int) -> Inspection:
+    def inspect(self, trigger: Trigger, job: Job, until_ns: int) -> Inspection:
         """Judge the picture of an ordered trigger by `until_ns`, or say why that cannot be: a FAULT. An exception is a bug."""
         try:
             shot = self.capture.collect(trigger, until_ns)
@@ -92,20 +92,25 @@ def _fault(e: Exception) -> Judgement:
 _Call = tuple[Viewpoint, Trigger, Job, int]
 
 
-def _look(call: _Call) -> Inspection:
+def _inspect(call: _Call) -> Inspection:
     camera, trigger, job, until_ns = call
-    return camera.look(trigger, job, until_ns)
+    return camera.inspect(trigger, job, until_ns)
 
 
 class Viewpoints:
-    """All cameras of a station, each looking at the same part in a thread of its own; a single one looks in the loop's."""
+    """All cameras of a station, each inspecting the same part in a thread of its own; a single one does in the loop's."""
 
     def __init__(self, cameras: Sequence[Viewpoint]) -> None:
         """Their captures are open already and are closed by whoever opened them."""
         self._cameras = tuple(cameras)
         self._captures = [camera.capture for camera in cameras]
         several = cameras if len(cameras) > 1 else ()
-        self._threads: list[Helper[_Call, Inspection]] = [Helper(_look, f"view-{camera.name}") for camera in several]
+        self._threads: list[Helper[_Call, Inspection]] = [Helper(_inspect, f"view-{camera.name}") for camera in several]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The cameras' names, in their order; ("",) where there is one."""
+        return tuple(camera.name for camera in self._cameras)
 
     @property
     def exhausted(self) -> bool:
@@ -118,7 +123,7 @@ class Viewpoints:
         return all(capture.can_serve for capture in self._captures)
 
     def check(self) -> None:
-        """Raises what ended a capture thread."""
+        """Raise what ended a capture thread."""
         for capture in self._captures:
             capture.check()
 
@@ -128,23 +133,23 @@ class Viewpoints:
             capture.order(trigger)
 
     def dismiss(self, trigger: Trigger) -> None:
-        """No camera is asked: the part is refused."""
+        """Tell all cameras that the part is refused: none is asked for its picture."""
         for capture in self._captures:
             capture.dismiss(trigger)
 
-    def look(self, trigger: Trigger, product: Product, until_ns: int, at_last_ns: int) -> tuple[Inspection, ...]:
-        """Every camera's look, in their order: each by `until_ns`, and one that does not come back is left behind at `at_last_ns`."""
+    def inspect(self, trigger: Trigger, product: Product, until_ns: int, at_last_ns: int) -> tuple[Inspection, ...]:
+        """The part's inspections by all cameras, in their order: each by `until_ns`; one that does not come is left at `at_last_ns`."""
         if not self._threads:
-            return (self._cameras[0].look(trigger, product.jobs[0], until_ns),)
+            return (self._cameras[0].inspect(trigger, product.jobs[0], until_ns),)
         asked = list(zip(self._cameras, product.jobs, self._threads, strict=True))
         replies = [thread.call((camera, trigger, job, until_ns)) for camera, job, thread in asked]
-        looks = []
+        inspections = []
         for (camera, job, _), reply in zip(asked, replies, strict=True):
             try:
-                looks.append(reply.result((at_last_ns - time.monotonic_ns()) / 1e9))
+                inspections.append(reply.result((at_last_ns - time.monotonic_ns()) / 1e9))
             except TimeoutError:
-                looks.append(Inspection(camera.name, job, fault("It did not answer in time.", Cause.CAMERA)))
-        return tuple(looks)
+                inspections.append(Inspection(camera.name, job, fault("It did not answer in time.", Cause.CAMERA)))
+        return tuple(inspections)
 
     def close(self) -> None:
         """End the threads."""

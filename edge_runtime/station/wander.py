@@ -78,7 +78,10 @@ class _Limit:
 
 
 class SightWatch:
-    """Fed with the pictures of one product of one camera. Not for two threads at once, but may be asked from another."""
+    """Watches how the pictures of one product at one camera differ from those taught.
+
+    Not for two threads at once, but may be asked from another.
+    """
 
     def __init__(self, envelope: Envelope, meter: SightMeter) -> None:
         self._envelope, self._meter = envelope, meter
@@ -100,11 +103,11 @@ class SightWatch:
 
     @property
     def state(self) -> SightState | None:
-        """For the health message; None before the first picture."""
+        """The medians, for the health message; None before the first picture."""
         return self._state
 
     def add(self, image: Image) -> None:
-        """One judged part's frame. Logs when the pictures begin to stray, pass a limit, or are again as they were."""
+        """Take one judged part's frame. Logs when the pictures begin to stray, pass a limit, or are again as they were."""
         sight = self._meter(image)
         self._brightness.append(sight.brightness / self._envelope.brightness)
         self._sharpness.append(sight.sharpness / self._envelope.sharpness)
@@ -152,7 +155,7 @@ def _sentence(limit: _Limit, ratio: float, level: int) -> str:
 
 
 def watch_of(predictor: OpenvinoPredictor) -> SightWatch | None:
-    """For the pictures that this predictor judges; None for a bundle whose envelope was not measured. Raises DataError."""
+    """A watch for the pictures that this predictor judges; None for a bundle whose envelope was not measured. Raises DataError."""
     bundle = predictor.bundle
     spec, envelope = bundle.manifest.input, bundle.manifest.envelope
     if envelope is None:
@@ -163,7 +166,7 @@ def watch_of(predictor: OpenvinoPredictor) -> SightWatch | None:
 
 
 class SightWatches(Sink):
-    """All of a station's, told of every decision in the observers' thread."""
+    """The watches of a station's cameras and products, told of every decision in the observers' thread."""
 
     def __init__(self, watches: Mapping[tuple[str, str, str], SightWatch]) -> None:
         """By the camera's name (empty for the only one), the recipe's, and the bundle's id."""
@@ -171,8 +174,8 @@ class SightWatches(Sink):
         self._current: dict[str, SightWatch] = {}
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
-        """Look at every picture that the model judged."""
-        judged = {v.camera: (v.recipe, v.bundle_id) for v in decision.views} or {"": (decision.recipe, decision.bundle_id)}
+        """Take every picture of the part that a model judged."""
+        judged = {v.camera: (v.recipe, v.bundle_id) for v in decision.views}
         for picture in pictures:
             if picture.frame is None or picture.prediction is None or picture.camera not in judged:
                 continue
@@ -191,13 +194,13 @@ class SightWatches(Sink):
 
     @property
     def problem(self) -> str | None:
-        """Of the products that are judged now; with the camera's name where there are several."""
+        """A sentence for the operator about the products that are judged now; with the camera's name where there are several."""
         found = [f"{camera}: {p}" if camera else p for camera, watch in self._current.items() if (p := watch.problem)]
         return " ".join(found) or None
 
     @property
     def state(self) -> SightState | None:
-        """Of the first camera whose pictures stray, else of the first one."""
+        """The medians of the first camera whose pictures stray, else of the first one."""
         watches = sorted(self._current.values(), key=lambda w: w.problem is None)
         return watches[0].state if watches else None
 

@@ -27,7 +27,7 @@ from export.adopt.foreign import Foreign, read_foreign
 from export.child import golden_in_child, run_in_child
 from training.core.memory import array_file
 from training.core.places import move_into_place
-from training.data.facts import Facts, bits_for, load_frame, look, refuse
+from training.data.facts import Facts, bits_for, facts_of, load_frame, refuse
 from training.data.folders import is_aside
 from training.data.layout import are_masks, folders_in, images_in
 
@@ -221,7 +221,7 @@ def _find_frames(options: Options, foreign: Foreign) -> _Frames:
     paths = paths or _spread(images_in(folder))
     if len(paths) < 4:
         raise DataError(f"golden: expected at least 4 images in {folder} (good and bad ones, in good/ and others), found {len(paths)}")
-    seen = look(paths)
+    seen = facts_of(paths)
     refuse([str(f) for f in seen if isinstance(f, DataError)])
     facts = [f for f in seen if isinstance(f, Facts)]
     if len({f.dtype for f in facts}) > 1:

@@ -1,5 +1,9 @@
-"""The envelope of what ships: the very graph, run in a process of its own on all cores, measured by training.judging.envelope."""
+"""The envelope of what ships: the very graph, run in a process of its own on all cores, measured by training.judging.envelope.
 
+Started as `python -m export.build.envelope JOB.json OUT.json`.
+"""
+
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +17,14 @@ from edge_runtime.errors import DataError
 from edge_runtime.images.read import read_mask
 from edge_runtime.model.manifest import Envelope, InputSpec, Threshold
 from export import package
-from export.child import COMPILE_TIMEOUT_S, call
+from export.child import COMPILE_TIMEOUT_S, call, serve
 from training.judging.envelope import BUDGET_S, ENOUGH_GOOD, Good, Judge, measure_envelope
 
 if TYPE_CHECKING:  # with torch, which the child is spared
     from export.build.gate import Gate
     from training.calibrate.rules import Scores
 
+COMMAND = (sys.executable, "-m", "export.build.envelope")
 _TIMEOUT_S = 600.0
 """Many times what its budget allows for: only a child that hangs takes so long."""
 
@@ -64,7 +69,7 @@ def envelope_of(ir: Path, gate: "Gate", held_out: "Scores", threshold: Threshold
     told, answer = gate.work / "envelope_job.json", gate.work / "envelope.json"
     told.write_bytes(msgspec.json.encode(job))
     gate.progress("measuring the envelope", 0, 1)
-    call(["envelope", str(told), str(answer)], ir, COMPILE_TIMEOUT_S + _TIMEOUT_S)
+    call([*COMMAND, str(told), str(answer)], ir, COMPILE_TIMEOUT_S + _TIMEOUT_S)
     gate.progress("measuring the envelope", 1, 1)
     found = msgspec.json.decode(answer.read_bytes(), type=Envelope | str | None)
     if isinstance(found, str):
@@ -74,6 +79,7 @@ def envelope_of(ir: Path, gate: "Gate", held_out: "Scores", threshold: Threshold
 
 def measure(told: Path, answer: Path) -> None:
     """The child's side. What is wrong with an image is told as a sentence."""
+    print("measuring the envelope", flush=True)  # the parent reads the last line when we are gone
     job = msgspec.json.decode(told.read_bytes(), type=Job)
     cv2.setNumThreads(1)  # frames are prepared beside the inference
     mask = None if job.mask is None else read_mask(Path(job.mask))
@@ -106,3 +112,7 @@ def judge_of(ir: Path) -> Judge:
         return scores
 
     return judge
+
+
+if __name__ == "__main__":
+    serve(lambda: measure(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -87,7 +87,7 @@ class Int8Maker:
         features = Features.of(levels, prepare.views, len(levels[0]) // (len(good) * prepare.views) - 1)
         fitted = fit_held_out(
             info.method, info.params, self.parts.shapes, features, prepare, info.seed, folds=info.folds,
-            course=LearningOptions(learnt=self.parts.head, known=self.run.held_out.scores),
+            learning=LearningOptions(learnt=self.parts.head, known=self.run.held_out.scores),
             painted=self._painted(quantized, info.rule.synthetic, name) if info.rule.synthetic or self.paints else None,
             progress=self.gate.progress,
         )  # fmt: skip

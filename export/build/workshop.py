@@ -107,7 +107,7 @@ def _run(model: ov.Model, pictures: Path, out: Path) -> ChildRun:
 def openvino_backbone(dataset: Dataset) -> Callable[[Backbone], BackboneFn]:
     """A frozen backbone run by OpenVINO in FP32, which takes a third of torch's time; the gate compares the two.
 
-    What it gives converts a backbone once, however often it is asked: it is for one lesson, whose weights are always the same.
+    What it gives converts a backbone once, however often it is asked: it is for one fit, whose weights are always the same.
     """
     made: dict[BackboneSpec, BackboneFn] = {}
 

@@ -61,8 +61,8 @@ class Kitchen:
     """Pictures, backbone and features that all candidates share."""
 
     def __init__(
-        self, dataset: Dataset, good: Pictures, bad: Pictures, lessons: Sequence[FitOptions], weights: Path | None, seed: int, work: Path,
-        progress: Progress,
+        self, dataset: Dataset, good: Pictures, bad: Pictures, candidates: Sequence[FitOptions], weights: Path | None, seed: int,
+        work: Path, progress: Progress,
     ) -> None:  # fmt: skip
         """`dataset.train` is learnt from; `good` and `bad`, (N, views, H, W, 3) model inputs, are chosen by; `work`: an existing folder.
 
@@ -71,16 +71,16 @@ class Kitchen:
         self.dataset, self.seed, self.work, self.progress = dataset, seed, work, progress
         self.prepare: Preprocessor = dataset.preprocessor()
         self.good, self.bad = good, bad
-        frozen = [lesson for lesson in lessons if METHODS[lesson.method].network is None]
-        self.strides = sorted({s for lesson in frozen for s in resolve(lesson)[0]} or {16})
-        self.backbone = build_backbone(lessons[0].backbone, self.strides, weights)
+        frozen = [fit_options for fit_options in candidates if METHODS[fit_options.method].network is None]
+        self.strides = sorted({s for fit_options in frozen for s in resolve(fit_options)[0]} or {16})
+        self.backbone = build_backbone(candidates[0].backbone, self.strides, weights)
         spec = dataset.spec
         self.shapes = self.backbone.level_shapes(spec.height, spec.width)
         self.graph = convert.convert_trunk(self.backbone, spec.height, spec.width)
         sides = [spread([s for s in dataset.test if s.is_good == good], TESTED // 2) for good in (True, False)]
         self.tested: tuple[Sample, ...] = (*sides[0], *sides[1]) if all(sides) else ()
         self._outliers: OutlierPictures | None = None
-        teaching = [lesson for lesson in frozen if METHODS[lesson.method].outliers != "none"]
+        teaching = [fit_options for fit_options in frozen if METHODS[fit_options.method].outliers != "none"]
         if teaching:
             source = outlier_source(teaching[0], sum(s.split == "train" for s in dataset.bad))
             assert source is not None
@@ -111,21 +111,21 @@ class Kitchen:
             times.append(time.perf_counter() - start)
         return float(np.median(times))
 
-    def measure(self, lesson: FitOptions, minutes: float | None) -> Measured:
+    def measure(self, fit_options: FitOptions, minutes: float | None) -> Measured:
         """Teach and judge one; `minutes` for one that learns by steps. Raises LinesideError."""
         began = time.monotonic()
-        if METHODS[lesson.method].network is not None:
-            return self._network(lesson, began)
-        precision = METHODS[lesson.method].precision(lesson.preset)
-        strides, params = resolve(lesson)
+        if METHODS[fit_options.method].network is not None:
+            return self._network(fit_options, began)
+        precision = METHODS[fit_options.method].precision(fit_options.preset)
+        strides, params = resolve(fit_options)
         picks = [self.strides.index(s) for s in strides]
         shapes = [self.shapes[i] for i in picks]
         outliers = None
-        if METHODS[lesson.method].outliers != "none":
-            outliers = self._bad_to_learn(precision, picks, make_head(lesson.method, params, shapes).grid_hw)
+        if METHODS[fit_options.method].outliers != "none":
+            outliers = self._bad_to_learn(precision, picks, make_head(fit_options.method, params, shapes).grid_hw)
         fitted = fit_held_out(
-            lesson.method, params, shapes, self._features("taught", precision, picks), self.prepare, self.seed,
-            course=LearningOptions(outliers, Schedule(minutes=minutes), alone=True), progress=self.progress,
+            fit_options.method, params, shapes, self._features("taught", precision, picks), self.prepare, self.seed,
+            learning=LearningOptions(outliers, Schedule(minutes=minutes), alone=True), progress=self.progress,
         )  # fmt: skip
         threshold = apply_rule(default_rule(len(fitted.held_out.score)), fitted.held_out)[0].value
         good, bad = (score_features(fitted.head, self._features(n, precision, picks), self.prepare).score for n in ("good", "bad"))
@@ -135,15 +135,15 @@ class Kitchen:
             is_good = np.array([s.is_good for s in self.tested])
             test = Judged(scores[is_good], scores[~is_good], threshold)
         _refuse_nan(good, bad)
-        file = self.work / f"{lesson.method}-{lesson.preset}.xml"
+        file = self.work / f"{fit_options.method}-{fit_options.preset}.xml"
         package.save_ir(convert.stitch(self._cut(precision, picks), convert.convert_head(fitted.head, shapes)), file)
         return Measured(Judged(good, bad, threshold), test, file, precision, time.monotonic() - began)
 
-    def _network(self, lesson: FitOptions, began: float) -> Measured:
+    def _network(self, fit_options: FitOptions, began: float) -> Measured:
         """A network of its own is taught and built as ever, behind an open gate: what is taken is built again behind the narrow one."""
-        name = f"{lesson.method}-{lesson.preset}"
-        precision = METHODS[lesson.method].precision(lesson.preset)
-        run = teach(self.dataset, lesson, self.work / f"{name}.run", progress=self.progress)
+        name = f"{fit_options.method}-{fit_options.preset}"
+        precision = METHODS[fit_options.method].precision(fit_options.preset)
+        run = teach(self.dataset, fit_options, self.work / f"{name}.run", progress=self.progress)
         options = BuildOptions(precision=precision, band=math.inf, budget=1.0, torch_images=8, envelope=False)
         report = build(run, self.work / f"{name}.bundle", None, options, self.progress, dataset=self.dataset)
         bundle = ModelBundle.open(report.out)

@@ -1,18 +1,23 @@
-"""`lineside-train compare`: reads the data, compares, prints and saves the frontier. lineside-train starts it as a process."""
+"""`lineside-train compare` and `fit --method compare`: the data is read, methods are compared, and what was found is said.
+
+Importable without torch, as the command line is.
+"""
 
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError
-from training.commands.console import bars, input_options, say
+from training.commands.cli import Recommended
+from training.commands.console import bars, input_options, need_extra, say
 from training.commands.options import (
+    DEFAULT_BACKBONE,
     AllowDuplicates,
     BackboneName,
     Bayer,
@@ -27,16 +32,15 @@ from training.commands.options import (
     Weights,
     at_least,
 )
-from training.core.backbones import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from export.choose.compare import Comparison
 
 WIDE = 150
-app = typer.Typer(add_completion=False)
+MINUTES = 6.0
+"""For the whole comparison, as in export.choose.compare, which loads torch."""
 
 
-@app.command()
 def compare(
     data: Annotated[Path, typer.Argument(help="Folder or .csv of good images; a test split with bad ones is measured, never chosen by.")],
     methods: Annotated[str | None, typer.Option(help="padim,patchcore/fine,…; default: the fast ones that these images can teach.")] = None,
@@ -58,7 +62,7 @@ def compare(
     seed: Seed = 0,
     minutes: Annotated[
         float, typer.Option(**at_least("--minutes", 0.01, "minutes"), help="For the whole comparison; what would take longer is left out.")
-    ] = 6.0,
+    ] = MINUTES,
     allow_duplicates: AllowDuplicates = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
@@ -68,6 +72,39 @@ def compare(
     the one that suits how the parts lie is taken only where it is better by more than chance explains. Where nothing is within the
     budget, the fastest is recommended and said to be too slow; the exit code is 0.
     """
+    need_extra()
+    named = None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
+    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
+    found = _compared(
+        data, reading, out, methods=named, budget_ms=budget_ms, backbone=backbone, weights=weights, bad=bad, seed=seed, minutes=minutes,
+        allow_duplicates=allow_duplicates,
+    )  # fmt: skip
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        _show(found, out)
+
+
+def recommend(
+    data: Path, reading: dict[str, Any], *, budget_ms: float | None, backbone: str, weights: Path | None, bad: Path | None, seed: int,
+    allow_duplicates: bool,
+) -> Recommended:  # fmt: skip
+    """What `compare` would take of the fast methods; a training.commands.cli.Recommend."""
+    with tempfile.TemporaryDirectory(prefix="lineside-compare-") as scratch:
+        found = _compared(
+            data, reading, Path(scratch) / "compared", methods=None, budget_ms=budget_ms, backbone=backbone, weights=weights, bad=bad,
+            seed=seed, minutes=MINUTES, allow_duplicates=allow_duplicates,
+        )  # fmt: skip
+    method, _, preset = found.best.partition("/")
+    height, width = found.input_hw
+    return Recommended(method, preset, f"{height}x{width}", found.n_bad_learnt > 0, f"{found.chosen_by}: {found.why}")
+
+
+def _compared(
+    data: Path, reading: dict[str, Any], out: Path, *, methods: list[str] | None, budget_ms: float | None, backbone: str,
+    weights: Path | None, bad: Path | None, seed: int, minutes: float, allow_duplicates: bool,
+) -> "Comparison":  # fmt: skip
+    """What is wrong with the options is told before any image is read."""
     from export.choose.compare import Request, fast_methods
     from export.choose.compare import compare as run
     from export.package import check_out
@@ -80,36 +117,24 @@ def compare(
     if out.exists():  # not check_out's words: there is no --force here
         raise ConfigError(f"out: {out} exists already; choose another place")
     check_out(out, zipped=False, force=False)
-    named = None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
-    for method, _, preset in (m.partition("/") for m in named or ()):
+    for method, _, preset in (m.partition("/") for m in methods or ()):
         prove(FitOptions(method, preset or "fast"))
     prove(FitOptions("padim", backbone=backbone, weights=weights))
-    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
-
     with bars() as progress:
-        dataset = load_dataset(
-            data,
-            **reading,
-            bad=bad,
-            allow_duplicates=allow_duplicates,
-            progress=progress,
-        )
+        dataset = load_dataset(data, **reading, bad=bad, allow_duplicates=allow_duplicates, progress=progress)
         for note in dataset.notes:
             say(f"note: {note}")
-        choice = decide(dataset, image_size=image_size, budget_ms=budget_ms, backbone=backbone, progress=progress)
+        choice = decide(dataset, image_size=reading["image_size"], budget_ms=budget_ms, backbone=backbone, progress=progress)
         for sentence in choice.said:
             say(sentence)
         dataset, why = with_brightness(choice.dataset, progress)
         say(why)
         default = f"{choice.method}/{choice.preset}"
-        wanted = fast_methods(dataset) if named is None else named
+        wanted = fast_methods(dataset) if methods is None else methods
         found = run(dataset, Request(wanted, budget_ms, backbone, weights, seed, minutes, default), out, progress, say)
     for name, reason in found.failed.items():
         say(f"note: {name} is not in the table: {reason}")
-    if as_json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
-    else:
-        _show(found, out)
+    return found
 
 
 def _show(found: "Comparison", out: Path) -> None:
@@ -143,12 +168,3 @@ def _show(found: "Comparison", out: Path) -> None:
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def main() -> None:
-    """Entry point of what lineside-train becomes (export/entry.py)."""
-    run_app(app, name="lineside-train compare")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,7 @@
-"""Several methods on one product, laid side by side, and which one to take.
+"""Several methods on one product, laid side by side, and which one to take: `lineside-train compare`, `fit --method compare`.
 
-`python -m export.choose.cli` is what `lineside-train compare` and `lineside-train fit --method compare` start, since teaching does not
-import exporting. All methods learn from four fifths of the good images. The last fifth, with defects painted into it (or with bad images
-that were given), decides which one to take: the test split never does. Of enough bad images, half teach the methods that learn from such.
+All methods learn from four fifths of the good images. The last fifth, with defects painted into it (or with bad images that were given),
+decides which one to take: the test split never does. Of enough bad images, half teach the methods that learn from such.
 
 Why: deploy/decisions/0014.
 """
@@ -169,8 +168,8 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
     DataError when nothing can be compared.
     """
     began, load = time.monotonic(), os.getloadavg()[0]
-    lessons = {f"{lesson.method}/{lesson.preset}": lesson for lesson in (_lesson(name, request) for name in request.methods)}
-    if not lessons:
+    candidates = {f"{options.method}/{options.preset}": options for options in (_options(name, request) for name in request.methods)}
+    if not candidates:
         found = len(dataset.train)
         raise ConfigError(
             "methods: expected at least one to compare, found none"
@@ -180,9 +179,9 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
         raise ConfigError(f"out: {out} exists already; choose another place")
     refuse_alike(len(dataset.train) + len(dataset.copies), len(dataset.copies))
     learnt, held = hold_out(len(dataset.train), request.seed)
-    for lesson in lessons.values():
+    for options in candidates.values():
         try:
-            check_enough(lesson.method, len(learnt))
+            check_enough(options.method, len(learnt))
         except DataError as e:
             raise DataError(f"{e}. Of {len(dataset.train)} good images {len(held)} are held back to choose by") from e
     teaching, judging = share_bad(dataset, request.seed)
@@ -196,8 +195,8 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
     with workplace(out) as part:
         work = part / "work"
         work.mkdir()
-        kitchen = Kitchen(taught, images.good, images.bad, list(lessons.values()), request.weights, request.seed, work, progress)
-        measured, failed = _cook(kitchen, _in_order(lessons, request), request, began, progress, say)
+        kitchen = Kitchen(taught, images.good, images.bad, list(candidates.values()), request.weights, request.seed, work, progress)
+        measured, failed = _cook(kitchen, _in_order(candidates, request), request, began, progress, say)
         if not measured:
             raise DataError("compare: no method came through:" + "".join(f"\n  {name}: {why}" for name, why in failed.items()))
         progress("latency, in turns", 0, 1)
@@ -207,10 +206,12 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
         # What has learnt painted defects finds painted defects: on magnetic tiles its error on them is 0.21 where PaDiM's is 0.38, at the
         # same AUROC on real ones.
         learnt_painted = images.sources is not None and not any(s.split == "train" for s in taught.bad)
-        partial = [n for n in measured if learnt_painted and METHODS[lessons[n].method].outliers != "none"]
+        partial = [n for n in measured if learnt_painted and METHODS[candidates[n].method].outliers != "none"]
         latency = {name: p.median_ms for name, p in paces.items()}
         taken = choosing.take(judged, latency, request.default, request.budget_ms, images.sources, request.seed, partial)
-        rows = [_row(lessons[name], m, paces[name], taken.behind[name], request.budget_ms, name in partial) for name, m in measured.items()]
+        rows = [
+            _row(candidates[name], m, paces[name], taken.behind[name], request.budget_ms, name in partial) for name, m in measured.items()
+        ]
         shutil.rmtree(work)
         comparison = Comparison(
             data=str(dataset.path),
@@ -237,26 +238,26 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
 
 
 def _cook(
-    kitchen: Kitchen, lessons: dict[str, FitOptions], request: Request, began: float, progress: Progress, say: Say
+    kitchen: Kitchen, candidates: dict[str, FitOptions], request: Request, began: float, progress: Progress, say: Say
 ) -> tuple[dict[str, Measured], dict[str, str]]:
     """Teach and judge while there is time: what is expected to take longer than is left is left out, but for the first."""
     pace_s = kitchen.seconds_a_picture()
     costs, seen = {}, set[str]()
-    for name, lesson in lessons.items():
+    for name, options in candidates.items():
         costs[name] = _expected(name, kitchen, pace_s, request.minutes)
-        if METHODS[lesson.method].network is None and (precision := METHODS[lesson.method].precision(lesson.preset)) not in seen:
+        if METHODS[options.method].network is None and (precision := METHODS[options.method].precision(options.preset)) not in seen:
             seen.add(precision)
             costs[name] += _features_cost(precision, kitchen, pace_s)
     total = sum(costs.values()) + PACE_S
     limit = 60 * request.minutes
     say(
-        f"{len(lessons)} methods on {len(kitchen.dataset.train)} images: about {total / 60:.1f} min here, by {1e3 * pace_s:.0f} ms"
+        f"{len(candidates)} methods on {len(kitchen.dataset.train)} images: about {total / 60:.1f} min here, by {1e3 * pace_s:.0f} ms"
         " a picture" + (f"; --minutes {request.minutes:g} ends it, and the last ones may be left out" if total > limit else "")
     )
     measured: dict[str, Measured] = {}
     failed: dict[str, str] = {}
     started, expected = time.monotonic(), 0.0
-    for done, (name, lesson) in enumerate(lessons.items()):
+    for done, (name, options) in enumerate(candidates.items()):
         left = limit - PACE_S - (time.monotonic() - began)
         # A machine that has become busy since the estimate takes longer for all that follows, too.
         slower = max(1.0, (time.monotonic() - started) / expected) if expected else 1.0
@@ -265,23 +266,23 @@ def _cook(
             failed[name] = f"no time for it: about {needed:.0f} s, and {max(left, 0):.0f} s are left of --minutes {request.minutes:g}"
             continue
         expected += costs[name]
-        progress(f"comparing {name}", done, len(lessons))
+        progress(f"comparing {name}", done, len(candidates))
         minutes = None
-        if learns(lesson.method):
-            waiting = [n for n in list(lessons)[done:] if learns(lessons[n].method)]
+        if learns(options.method):
+            waiting = [n for n in list(candidates)[done:] if learns(candidates[n].method)]
             minutes = max(LEAST_MINUTES, left / 60 / len(waiting))
         try:
-            measured[name] = kitchen.measure(dataclasses.replace(lesson, minutes=minutes), minutes)
+            measured[name] = kitchen.measure(dataclasses.replace(options, minutes=minutes), minutes)
         except LinesideError as e:
             failed[name] = str(e)
     return measured, failed
 
 
-def _in_order(lessons: dict[str, FitOptions], request: Request) -> dict[str, FitOptions]:
+def _in_order(candidates: dict[str, FitOptions], request: Request) -> dict[str, FitOptions]:
     """The default first, then as FAST has them, then the others as they were named."""
     known = [request.default, *FAST]
-    order = sorted(lessons, key=lambda name: known.index(name) if name in known else len(known))
-    return {name: lessons[name] for name in order}
+    order = sorted(candidates, key=lambda name: known.index(name) if name in known else len(known))
+    return {name: candidates[name] for name in order}
 
 
 def _expected(name: str, kitchen: Kitchen, pace_s: float, minutes: float) -> float:
@@ -299,15 +300,15 @@ def _features_cost(precision: str, kitchen: Kitchen, pace_s: float) -> float:
     return _START_S + kitchen.n_pictures * pace_s + quantized
 
 
-def _lesson(name: str, request: Request) -> FitOptions:
+def _options(name: str, request: Request) -> FitOptions:
     method, _, preset = name.partition("/")
     if method not in METHODS:
         raise ConfigError(f"methods: expected some of {METHODS.names}, found {method!r}")
-    lesson = FitOptions(method, preset or "fast", {}, request.backbone, None, request.seed)
+    options = FitOptions(method, preset or "fast", {}, request.backbone, None, request.seed)
     if METHODS[method].network is None:
-        lesson = dataclasses.replace(lesson, weights=request.weights)
-    resolve(lesson)
-    return lesson
+        options = dataclasses.replace(options, weights=request.weights)
+    resolve(options)
+    return options
 
 
 def _choosing(dataset: Dataset, held: npt.NDArray[np.intp], given: Sequence[Sample], seed: int) -> _Choosing:
@@ -327,11 +328,11 @@ def _pictures(samples: Sequence[Sample], prepare: Preprocessor) -> npt.NDArray[n
     return pictures.reshape(-1, prepare.views, *pictures.shape[1:])
 
 
-def _row(lesson: FitOptions, measured: Measured, paced: Pace, behind: tuple[float, float], budget_ms: float | None, partial: bool) -> Row:
+def _row(options: FitOptions, measured: Measured, paced: Pace, behind: tuple[float, float], budget_ms: float | None, partial: bool) -> Row:
     judged, test = measured.judged, measured.test
     size = sum(measured.graph.with_suffix(suffix).stat().st_size for suffix in (".xml", ".bin"))
     return Row(
-        method=lesson.method, preset=lesson.preset, precision=measured.precision, error=judged.error, choosing_auroc=judged.auroc,
+        method=options.method, preset=options.preset, precision=measured.precision, error=judged.error, choosing_auroc=judged.auroc,
         behind=behind[0], noise=behind[1], test_error=None if test is None else test.error,
         test_auroc=None if test is None else test.auroc, latency_ms=paced.median_ms, latency_p99_ms=paced.p99_ms,
         memory_mb=paced.memory_mb, graph_mb=round(size / 1e6, 1), teach_s=round(measured.seconds, 1),

@@ -155,7 +155,9 @@ def several(
 ) -> Iterator[Rig]:  # fmt: skip
     """A station with several cameras, by name: a source, and its recipes by key, "" among them."""
     heard = Heard()
-    monitor = HealthMonitor(station="s", recipe="r", bundle_id="b", device="CPU")
+    monitor = HealthMonitor(
+        station="s", recipes=("r",) * len(views), bundle_ids=("b",) * len(views), device="CPU", cameras=tuple(views),
+    )  # fmt: skip
     observers = Observers(watching or {}, monitor)
     threads = [model_thread() for _ in views]
     slowest_ms = max(recipe.deadline_ms for _, recipes in views.values() for recipe in recipes.values())
@@ -170,14 +172,14 @@ def several(
             jobs.append(Job(f"r{key}", f"b{key}", recipe.limits, model))
             deadline_ms = min(deadline_ms, recipe.deadline_ms)
         products[key] = Product(key, tuple(jobs), deadline_ms)
-    eyes = Viewpoints(cameras)
-    station = Station("s", line, eyes, products, [*tellers, heard], observers, monitor, **more)  # type: ignore[arg-type]
+    viewpoints = Viewpoints(cameras)
+    station = Station("s", line, viewpoints, products, [*tellers, heard], observers, monitor, **more)  # type: ignore[arg-type]
     monitor.watch([station, *cameras])
     try:
         yield Rig(station, monitor, heard)
     finally:
         observers.close(1)
-        eyes.close()
+        viewpoints.close()
         for camera in cameras:
             camera.capture.close()
         for thread in threads:

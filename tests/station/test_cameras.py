@@ -70,7 +70,8 @@ def test_one_trigger_is_one_decision_from_all_views_and_any_reject_rejects(
         side = of(one)["side"]
         assert (one.score, one.severity, one.regions, one.frame_wh) == (side.score, side.severity, side.regions, (64, 64))
         assert one.reason.startswith("side: Anomaly of")
-        assert [p.camera for p in kept.pictures[1]] == ["side", "top"], "the deciding one first"
+        assert one.deciding is one.views[1]
+        assert [p.camera for p in kept.pictures[1]] == ["top", "side"], "one a view, in their order"
         assert all(p.frame is not None and p.prediction is not None for p in kept.pictures[1])
         assert "Rejected by" in r.heard.decisions[2].reason
         for d in r.heard.decisions:
@@ -278,7 +279,8 @@ def test_a_station_file_with_two_cameras_is_run_journalled_published_archived_an
     assert [[v.verdict for v in d.views] for d in decisions] == [[A, A], [R, A], [A, R], [A, F]]
     assert subscriber.decisions == decisions
     assert subscriber.health[-1].inference in ("together", "in turn")
-    assert subscriber.health[-1].recipe == "tiny, flank"
+    assert subscriber.health[-1].recipes == ("tiny", "flank")
+    assert len(set(subscriber.health[-1].bundle_ids)) == 1 and len(subscriber.health[-1].bundle_ids) == 2
     files = sorted(p.relative_to(station_dir / "kept").as_posix() for p in (station_dir / "kept").rglob("*.png"))
     day = decisions[0].wall_time[:10]
     assert files == [
@@ -291,8 +293,8 @@ def test_a_station_file_with_two_cameras_is_run_journalled_published_archived_an
     assert list(expectations(top, list_all(top)).values()) == [R, A, A], "the view's own verdict is what a replay expects"
     last = shown[-1]
     assert last.decision.seq == 4
-    assert (last.camera, last.image) == ("side", b"")
-    assert [(o.camera, o.image[:2]) for o in last.others] == [("top", b"\xff\xd8")]
+    assert last.decision.deciding.camera == "side"
+    assert [(v.camera, s.image[:2]) for v, s in zip(last.decision.views, last.shown, strict=True)] == [("top", b"\xff\xd8"), ("side", b"")]
 
 
 @contextlib.contextmanager
@@ -330,5 +332,6 @@ def test_an_observer_hears_of_a_part_that_was_refused_without_any_picture(model:
         assert r.heard.seqs == [1, 2, 3, 4, 5, 6]
         overruns = [d for d in r.heard.decisions if "Overrun" in d.reason]
         assert overruns
-        assert all(d.views == () for d in overruns)
-    assert () in kept.pictures
+        for d in overruns:
+            assert [(v.camera, v.verdict, v.reason, v.recipe) for v in d.views] == [(c, F, d.reason, "r") for c in ("top", "side")]
+    assert (Picture("top", None, None), Picture("side", None, None)) in kept.pictures

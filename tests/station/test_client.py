@@ -13,13 +13,13 @@ import zmq
 from edge_runtime import wire
 from edge_runtime.client import DecisionClient, Gap
 from edge_runtime.config.files import JournalConfig, PublisherConfig
-from edge_runtime.errors import ConfigError, SinkError, WireError
+from edge_runtime.errors import ConfigError, SchemaError, SinkError, WireError
 from edge_runtime.records import Decision, Health, State, Verdict
 from edge_runtime.sinks import publisher as publisher_module
 from edge_runtime.sinks import replay_server
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.publisher import Publisher
-from tests.support.decisions import decision_with
+from tests.support.decisions import SCHEMA_1, decision_with
 
 
 def a_decision(seq: int, reason: str = "") -> Decision:
@@ -31,7 +31,7 @@ def a_decision(seq: int, reason: str = "") -> Decision:
 
 
 def some_health(last_seq: int = 0) -> Health:
-    return Health("cell-3", State.READY, (), "b", "r", "CPU", 1.0, {}, {}, last_seq, "2026-11-21T10:00:00+00:00")
+    return Health("cell-3", State.READY, (), ("b",), ("r",), "CPU", 1.0, {}, {}, last_seq, "2026-11-21T10:00:00+00:00")
 
 
 class Told:
@@ -360,3 +360,49 @@ def test_a_publisher_that_is_no_station_is_an_error_for_the_listener(endpoints: 
 
         with pytest.raises(WireError, match="msgpack"):
             listen()
+
+
+def test_a_listener_of_schema_1_is_told_so_by_the_replay_socket(endpoints: PublisherConfig, tmp_path: Path) -> None:
+    """Without an answer it would ask on and on, and report a gap in the end."""
+    assert endpoints.replay is not None
+    with Publisher(endpoints, "cell-3", tmp_path / "j.sqlite"), zmq.Context() as context, context.socket(zmq.DEALER) as old:
+        old.linger = 0
+        old.connect(endpoints.replay)
+        old.send((SCHEMA_1 / "request.msgpack").read_bytes())
+        assert old.poll(5000)
+        with pytest.raises(SchemaError, match="expected messages of schema 2"):
+            wire.decode_reply(old.recv().replace(b"\x02", b"\x01"))  # as that version reads it: any number but its own
+        old.send(b"hello")
+        assert not old.poll(200), "a stranger gets no answer"
+
+
+@pytest.mark.parametrize("schema", [1, 3])
+def test_a_station_of_another_schema_is_an_error_for_the_listener_at_once(endpoints: PublisherConfig, schema: int) -> None:
+    """By its first answer, or by the first message that it publishes where its replay socket does not answer such requests, as schema 1."""
+    assert endpoints.replay is not None
+    began = time.monotonic()
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router, context.socket(zmq.PUB) as pub:
+        router.linger = pub.linger = 0
+        router.bind(endpoints.replay)
+        pub.bind(endpoints.endpoint)
+        stop = threading.Event()
+
+        def answer() -> None:
+            while not stop.is_set():
+                if schema == 1:
+                    pub.send_multipart([b"health", b"st", (SCHEMA_1 / "health.msgpack").read_bytes()])
+                    time.sleep(0.02)
+                elif router.poll(20):
+                    router.send_multipart([router.recv_multipart()[0], b"\x81\xa6schema\x03"])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        client = DecisionClient(endpoints.endpoint, endpoints.replay)
+        try:
+            with pytest.raises(SchemaError, match=f"schema 2, found schema {schema}"), client:
+                while time.monotonic() < began + 10:
+                    client.receive(0.1)
+        finally:
+            stop.set()
+            thread.join()
+    assert client._context is None, "it holds nothing open"

@@ -63,8 +63,8 @@ def test_a_lower_threshold_of_the_recipe_rejects_boxes_labels_and_colours_the_sa
     view = seen(station_dir, 10.0)
     d = view.decision
     assert (d.verdict, d.threshold, d.severity) == (Verdict.REJECT, 10.0, pytest.approx(1.4))
-    assert view.display_high / 2 == pytest.approx(40 / 2 * 10 / 20), "the scale follows in proportion"
-    assert [r.peak / (view.display_high / 2) > 1 for r in d.regions] == [True]
+    assert view.main.display_high / 2 == pytest.approx(40 / 2 * 10 / 20), "the scale follows in proportion"
+    assert [r.peak / (view.main.display_high / 2) > 1 for r in d.regions] == [True]
     assert "1.40 times the threshold, worst near x=40 y=24" in d.reason
     assert redness(p.paint(view, (1920, 1080))) > 10_000
     assert "1.3×" in labels, "13 on the map"

@@ -37,7 +37,7 @@ def test_each_part_is_judged_by_the_recipe_that_it_asks_for(model: OpenvinoPredi
         assert r.station.run() == 0
         assert r.heard.verdicts == [R, A, A, R]
         assert [(d.recipe, d.bundle_id, d.threshold) for d in r.heard.decisions[:2]] == [("r", "b", 20.0), ("r7", "b7", 500.0)]
-        assert r.monitor.snapshot().recipe == "r"
+        assert r.monitor.snapshot().recipes == ("r",)
 
 
 def test_each_recipe_has_its_own_model(model: OpenvinoPredictor) -> None:
@@ -148,11 +148,11 @@ def test_preparing_runs_the_recipe_s_model_once_after_the_part_in_flight_and_sho
         assert 0.1 <= took_s < 3
         assert order == ["part", "warm"]
         assert r.heard.verdicts == [A], "the part in flight was told before"
-        assert (r.monitor.snapshot().recipe, r.monitor.snapshot().bundle_id) == ("r7", "b7")
+        assert (r.monitor.snapshot().recipes, r.monitor.snapshot().bundle_ids) == (("r7",), ("b7",))
         error, _ = prepared(r.station, "8")
         assert isinstance(error, ConfigError)
         assert "'8' is not known" in str(error)
-        assert r.monitor.snapshot().recipe == "r7"
+        assert r.monitor.snapshot().recipes == ("r7",)
 
 
 def test_the_recipe_that_was_prepared_is_the_one_that_is_kept_warm(model: OpenvinoPredictor) -> None:
@@ -191,13 +191,13 @@ def test_a_model_that_hangs_or_fails_while_it_is_prepared_is_told_in_time_and_ch
         assert isinstance(error, DeviceError)
         assert "not warm" in str(error)
         assert took_s < 3
-        assert r.monitor.snapshot().recipe == "r"
+        assert r.monitor.snapshot().recipes == ("r",)
 
 
 def test_a_part_of_another_recipe_makes_that_the_current_one(model: OpenvinoPredictor) -> None:
     with rig(Asking([0, 5], ["", "7"]), Parts(), model, recipes={"7": Recipe(model)}) as r:
         assert r.station.run() == 0
-        assert r.monitor.snapshot().recipe == "r7"
+        assert r.monitor.snapshot().recipes == ("r7",)
 
 
 def test_a_line_can_be_given_the_way_to_change_recipes(station_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

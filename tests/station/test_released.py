@@ -98,7 +98,7 @@ def test_the_log_health_status_and_the_window_say_that_it_was_built_by_force(
     assert all(ambers(screen) > 100 for screen in screens.values()), {name: ambers(screen) for name, screen in screens.items()}
     health = heard.health[-1]
     assert health.release is not None
-    assert (health.release.word, health.recipe) == (Release.REFUSED, "recipe")
+    assert (health.release.word, health.recipes) == (Release.REFUSED, ("recipe",))
     assert health.release.why == f"{WHY}; built all the same, by --force"
     assert health.state.value != "DEGRADED", "it is no trouble that could pass: real ones must still be seen"
     assert any(f"not released: {WHY}" in line.plain for line in lines_of(health))
@@ -121,7 +121,7 @@ def test_health_of_a_station_of_before_is_still_understood() -> None:
 
     from edge_runtime.records import State
 
-    old = Health("s", State.READY, (), "b", "r", "CPU", 1.0, {}, {}, 7, "")
+    old = Health("s", State.READY, (), ("b",), ("r",), "CPU", 1.0, {}, {}, 7, "")
     raw = msgspec.msgpack.decode(msgspec.msgpack.encode(old))
     del raw["release"]
     assert msgspec.convert(raw, Health) == old

@@ -1,21 +1,20 @@
-"""`lineside-train`: verbs -> calls -> exit codes. Importable without torch: what needs it is imported inside the verbs."""
+"""`lineside-train`'s verbs of teaching -> calls -> exit codes. Importable without torch: what needs it is imported inside the verbs."""
 
 import dataclasses
 import json
-import os
-import sys
-import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
-from edge_runtime.console import run_app, run_child
+from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError
 from training.commands import measure
 from training.commands.console import bars, input_options, need_extra, say
 from training.commands.options import (
+    DEFAULT_BACKBONE,
     RATE,
     AllowDuplicates,
     BackboneName,
@@ -43,17 +42,42 @@ from training.commands.options import (
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Teach a detector from photographs of good parts, calibrate it, evaluate it."
 )
-CHOOSE = (sys.executable, "-m", "export.entry", "export.choose.cli")
-RELEASE = (sys.executable, "-m", "export.entry", "export.front")
 COST_RATIO = number(
     "--cost-ratio", "a number above 0 and up to 1,000,000 (50: a false accept costs 50 false rejects)", lambda v: 0 < v <= 1_000_000
 )
-_ANOTHER = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-"""Of a verb that another program is: all that follows is for that one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """The method that a comparison takes, for the fit that follows it."""
+
+    method: str
+    preset: str
+    image_size: str
+    """HxW, as it was compared at."""
+    learnt_bad: bool
+    """Whether bad images that were given taught there, where a method learns from such."""
+    why: str
+    """What it was chosen by, and why."""
+
+
+class Recommend(Protocol):
+    """Compares methods on a data set as `compare` does, and takes one.
+
+    It needs exporting, which teaching does not import: whoever assembles the whole command line (export/train.py) hands it to `fit` as the
+    context's object.
+    """
+
+    def __call__(
+        self, data: Path, reading: dict[str, Any], *, budget_ms: float | None, backbone: str, weights: Path | None, bad: Path | None,
+        seed: int, allow_duplicates: bool,
+    ) -> Recommended:  # fmt: skip
+        """`reading`: as `input_options` gives it. Raises what `compare` raises."""
 
 
 @app.command()
 def fit(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="Good images: MVTec AD, VisA, BTAD, KolektorSDD, a .csv, or a plain folder.")],
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
     method: Annotated[
@@ -63,7 +87,7 @@ def fit(
             " compare: the one that `compare` takes, in minutes."
         ),
     ] = "auto",
-    backbone: BackboneName = "tf_efficientnet_lite0",
+    backbone: BackboneName = DEFAULT_BACKBONE,
     weights: Weights = None,
     image_size: ImageSize = "auto",
     seed: Seed = 0,
@@ -136,14 +160,17 @@ def fit(
         _refuse_with_auto(method, preset, resume, masks is not None and bad is None, **{"--set": set_, "--synthetic": synthetic})
         check_free(out, force)
     if method == "compare":
-        method, preset, image_size, taught_by_bad = _pick_method(
-            data, budget_ms=budget_ms, backbone=backbone, weights=weights, image_size=image_size, roi=roi, ignore_mask=ignore_mask,
-            tiles=tiles, tile_size=tile_size, overlap=overlap, bayer=bayer, bits=bits, bad=bad, seed=seed,
-            allow_duplicates=allow_duplicates,
-        )  # fmt: skip
+        recommend: Recommend | None = context.obj
+        if recommend is None:
+            raise ConfigError("method: compare needs exporting as well, which these verbs alone lack; start it as lineside-train")
+        taken = recommend(
+            data, reading, budget_ms=budget_ms, backbone=backbone, weights=weights, bad=bad, seed=seed, allow_duplicates=allow_duplicates
+        )
+        say(f"taking {taken.method} ({taken.preset}), chosen by {taken.why}")
+        method, preset, image_size = taken.method, taken.preset, taken.image_size
         minutes = minutes if learns(method) else None
         # As it was compared: enough bad images teach a method that learns from such, else they only choose and calibrate.
-        learns_bad = taught_by_bad and METHODS[method].outliers != "none"
+        learns_bad = taken.learnt_bad and METHODS[method].outliers != "none"
     else:
         learns_bad = method in METHODS and METHODS[method].outliers != "none"
     bad_path, mask_path = (str(p.resolve()) if p else None for p in (bad, masks))
@@ -160,12 +187,12 @@ def fit(
     elif false_reject_rate is not None:
         rule = Rule(kind="conformal" if conformal else "false_reject_rate", target=false_reject_rate)
     some = "padim" if method == "auto" else method  # until the images were seen; auto takes a method that is computed as padim is
-    lesson = FitOptions(
+    options = FitOptions(
         some, preset, _parameters(set_ or []), backbone, weights, seed, rule,
         augment=varied, outliers=source, minutes=minutes, resume=resume, keep_odd=keep_odd,
     )  # fmt: skip
     check_free(out, force or resume)
-    prove(lesson)
+    prove(options)
     with bars() as progress:
         dataset = load_dataset(data, **reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
         for note in dataset.notes:
@@ -183,11 +210,11 @@ def fit(
             varied = made
         for sentence in (*choice.said, *sentences[: None if augment == "auto" else 1]):
             say(sentence)
-        lesson = dataclasses.replace(lesson, method=choice.method, preset=choice.preset, augment=varied, weigh=augment == "auto")
-        run = teach(dataset, lesson, out, force=force or resume, progress=progress, say=say, left_out=names)
+        options = dataclasses.replace(options, method=choice.method, preset=choice.preset, augment=varied, weigh=augment == "auto")
+        run = teach(dataset, options, out, force=force or resume, progress=progress, say=say, left_out=names)
         told = tell_run(run, dataset, progress)
     if (learning := run.info.learning) is not None:
-        why = {"steps": "the course was over", "time": "the time was over", "patience": "held-out images gained no more"}[learning.ended]
+        why = {"steps": "all steps were taken", "time": "the time was over", "patience": "held-out images gained no more"}[learning.ended]
         say(f"learnt {learning.steps} steps in {learning.seconds:.0f} s, best at {learning.best_step}; {why}")
     say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
     show(told, run.info.threshold.false_reject_rate, say)
@@ -279,23 +306,6 @@ app.command()(measure.evaluate)
 app.command()(measure.report)
 
 
-@app.command(add_help_option=False, context_settings=_ANOTHER)
-def release(context: typer.Context) -> None:
-    """All of it in one command: look, choose, teach, quantize, report; photographs in, a bundle out (--help says more)."""
-    need_extra()
-    sys.stdout.flush()
-    os.execv(RELEASE[0], [*RELEASE, *context.args])
-
-
-@app.command(add_help_option=False, context_settings=_ANOTHER)
-def compare(context: typer.Context) -> None:
-    """Teach, build and measure methods side by side, and say which one to take (--help says more)."""
-    need_extra()
-    # Teaching does not import exporting: what needs both is another program, and this process becomes it.
-    sys.stdout.flush()
-    os.execv(CHOOSE[0], [*CHOOSE, *context.args])
-
-
 def _refuse_with_auto(method: str, preset: str, resume: bool, lone_masks: bool, **of_one_method: Any) -> None:
     """What would only fail, or count for nothing, once a method was chosen. Raises ConfigError."""
     if lone_masks:
@@ -309,32 +319,11 @@ def _refuse_with_auto(method: str, preset: str, resume: bool, lone_masks: bool, 
         )
 
 
-def _pick_method(data: Path, **options: Any) -> tuple[str, str, str, bool]:
-    """(method, preset, image size) that `compare` recommends for these options, and whether bad images taught there.
-
-    Ends the process as `compare` does where nothing can be compared.
-    """
-    words: list[str] = []
-    for name, value in options.items():
-        flag = f"--{name.replace('_', '-')}"
-        words += [flag] if value is True else [] if value is None or value is False else [flag, str(value)]
-    with tempfile.TemporaryDirectory(prefix="lineside-auto-") as scratch:
-        command = [*CHOOSE, str(data), *words, "--out", str(Path(scratch) / "compared"), "--json"]
-        code, said = run_child(command)
-    if code:
-        raise typer.Exit(code)
-    comparison = json.loads(said)
-    method, _, preset = comparison["best"].partition("/")
-    say(f"taking {method} ({preset}), chosen by {comparison['chosen_by']}: {comparison['why']}")
-    height, width = comparison["input_hw"]
-    return method, preset, f"{height}x{width}", comparison["n_bad_learnt"] > 0
-
-
 @app.command()
 def distil(
     images: Annotated[Path, typer.Option(help="Folder of any pictures, searched with all folders below it.")],
     out: Annotated[Path, typer.Option(help="Teacher to write (.safetensors), for fit --method efficientad --weights.")],
-    backbone: Annotated[str, typer.Option(help="What it is to repeat: timm's model name.")] = "tf_efficientnet_lite0",
+    backbone: Annotated[str, typer.Option(help="What it is to repeat: timm's model name.")] = DEFAULT_BACKBONE,
     weights: Annotated[Path | None, typer.Option(help="State dict of the backbone; default: installed or downloaded.")] = None,
     size: Annotated[str, typer.Option(help="small or medium: PDN-S or PDN-M; presets fast and fine of efficientad.")] = "small",
     channels: Annotated[int, typer.Option(min=1, help="Channels of the teacher.")] = 128,
@@ -347,7 +336,7 @@ def distil(
     ] = None,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the square that pictures are brought to.")] = 256,
     minutes: Annotated[float | None, typer.Option(**at_least("--minutes", 0.01, "minutes"), help="Time that it may take.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter course ended.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter run of distil ended.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same teacher.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing teacher.")] = False,
 ) -> None:
@@ -374,7 +363,7 @@ def distil(
 
 
 def main() -> None:
-    """Entry point of `lineside-train`."""
+    """The verbs of teaching alone. `lineside-train` has more: export/train.py."""
     run_app(app)
 
 

@@ -9,6 +9,9 @@ import typer
 
 from edge_runtime.errors import ConfigError
 
+DEFAULT_BACKBONE = "tf_efficientnet_lite0"
+"""As training.core.backbones has it, which loads torch."""
+
 
 def number(option: str, wanted: str, fits: Callable[[float], bool], metavar: str = "<float>") -> Any:
     """Keywords of a typer.Option that takes a finite number for which `fits` holds; else ConfigError says what was `wanted`."""

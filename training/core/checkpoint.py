@@ -1,4 +1,4 @@
-"""The state of an unfinished course of learning in one file: weights, the best so far, optimizer, random generator, and whose it is.
+"""The state of unfinished learning in one file: weights, the best so far, optimizer, random generator, and whose it is.
 
 A safetensors file with JSON notes: nothing in it can run. It is replaced at once, so a reader sees the old one or the new one.
 """
@@ -23,7 +23,7 @@ from edge_runtime.files import put_file
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where the state of an unfinished course lies, and what it must belong to."""
+    """Where the state of unfinished learning lies, and what it must belong to."""
 
     path: Path
     identity: Mapping[str, Any]
@@ -33,12 +33,12 @@ class Checkpoint:
     """Go on from this file instead, which stays as it is."""
     every_s: float = 30.0
     part: str = ""
-    """Name of this part of a course that has several."""
+    """Name of this part of what is learnt in several."""
 
 
 @dataclass(slots=True)
 class State:
-    """How far a course has come."""
+    """How far learning has come."""
 
     step: int = 0
     seconds: float = 0.0
@@ -110,7 +110,7 @@ def load_state(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim
         optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
         rng.bit_generator.state = json.loads(notes["rng"])
         state.step, state.seconds, state.best, state.best_step, state.stale = json.loads(notes["state"])
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as e:  # the same course, but other tensors or notes
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as e:  # the same identity, but other tensors or notes
         raise DataError(f"checkpoint {path}: was written by another version of Lineside; leave out --resume to begin anew") from e
 
 

@@ -66,9 +66,9 @@ class Task:
     module: nn.Module
     """What learns. Its state_dict is what a checkpoint keeps, and what the best weights are restored into."""
     steps: int = 2000
-    """Steps of a whole course, where neither time nor patience ends it."""
+    """Steps in all, where neither time nor patience ends it."""
     check_every: int = 100
-    """Steps between two looks at the held-out images."""
+    """Steps between two validations on the held-out images."""
     patience: int = 5
     """Looks without a gain before it stops."""
 
@@ -85,7 +85,7 @@ class Task:
         """Mean loss over the held-out good images (smaller is better), without gradients. Leaves `module` in eval mode."""
 
     def rate(self, share: float) -> float:
-        """Factor of the learning rate at that share (0..1) of the course; default: cosine to 1 %."""
+        """Factor of the learning rate at that share (0..1) of the steps or the time; default: cosine to 1 %."""
         return 0.01 + 0.99 * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
@@ -123,7 +123,7 @@ def learn(
 ) -> LearningResult:
     """Run gradient steps until the steps, the time, or the patience end; `task.module` then has the best weights, in eval mode.
 
-    The time budget sets the course: the learning rate falls with the share of the time (or of the steps) that is spent. A course that is
+    The time budget sets the schedule: the learning rate falls with the share of the time (or of the steps) that is spent. Learning that is
     picked up again goes on where its last checkpoint was; one that had ended goes on only as far as a larger budget allows.
 
     Raises DataError for a checkpoint of something else, for one that cannot be read or written, or when the loss is no longer a number.
@@ -166,7 +166,7 @@ def learn(
             loss.backward()
             optimizer.step()
             state.step += 1
-            # Progress in thousandths of the course, whichever ends it first: a bar's time left is then right for both.
+            # Progress in thousandths of the steps or the time, whichever ends first: a bar's time left is then right for both.
             progress(what, int(1000 * max(state.step / steps, min(1.0, spent() / limit_s))), 1000)
             if state.step % task.check_every == 0 or state.step == steps:
                 state.seconds = spent()

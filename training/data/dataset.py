@@ -22,7 +22,7 @@ from edge_runtime.records import Image
 from training.core.base import Progress, silent
 from training.data.annotations import with_marks
 from training.data.duplicates import refuse_copies
-from training.data.facts import Facts, bits_for, load_frame, look, refuse, say_turned
+from training.data.facts import Facts, bits_for, facts_of, load_frame, refuse, say_turned
 from training.data.formats import find
 from training.data.layout import Sample, find_bad, say_orphans
 from training.data.left_out import say_left_out, say_pages
@@ -223,7 +223,7 @@ def parse_image_size(text: str, sizes_wh: Sequence[tuple[int, int]]) -> tuple[in
 def _inspect(samples: Sequence[Sample], progress: Progress, known: Mapping[Path, Facts] | None = None) -> list[Facts]:
     known = known or {}
     new = [s.path for s in samples if s.path not in known]
-    looked = dict(zip(new, look(new, lambda done: progress("check images", done, len(new))), strict=True))
+    looked = dict(zip(new, facts_of(new, lambda done: progress("check images", done, len(new))), strict=True))
     found = [known.get(s.path) or looked[s.path] for s in samples]
     refuse([str(f) for f in found if isinstance(f, DataError)], inspected=True)
     return [f for f in found if isinstance(f, Facts)]
@@ -240,7 +240,7 @@ def _check_copies(
     if not learns:  # a run or a bundle is evaluated: its training images are of interest for this alone, and may be unusable otherwise
         if allowed:
             return frozenset(), []
-        looked = look([s.path for s in train], lambda done: progress("compare with training images", done, len(train)))
+        looked = facts_of([s.path for s in train], lambda done: progress("compare with training images", done, len(train)))
         usable = [(s.path, f) for s, f in zip(train, looked, strict=True) if isinstance(f, Facts)]
         paths, seen, known = [p for p, _ in usable] + paths, [f for _, f in usable] + seen, len(usable)
     return refuse_copies(paths, seen, known, learns, allowed)

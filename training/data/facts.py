@@ -48,13 +48,13 @@ class Facts:
     """Pictures in the file, of which the first is read."""
 
 
-def look(paths: Sequence[Path], told: Callable[[int], None] = lambda done: None) -> list[Facts | DataError]:
+def facts_of(paths: Sequence[Path], told: Callable[[int], None] = lambda done: None) -> list[Facts | DataError]:
     """Decode every file once; what cannot be used is a DataError in its place. `told`: of how many are done."""
     found: list[Facts | DataError] = []
     # Decoding releases the GIL; a handful of threads keeps at most that many frames in memory.
     with ThreadPoolExecutor(4) as pool:
         damaged = pool.submit(torn, paths)
-        for i, result in enumerate(pool.map(_look_at, paths)):
+        for i, result in enumerate(pool.map(_facts_of_one, paths)):
             found.append(result)
             told(i + 1)
         bad = damaged.result()
@@ -130,7 +130,7 @@ _SEEN: dict[tuple[str, int, int], Facts] = {}
 """By path, time and size: a layout whose split is ours looks at images before they are checked."""
 
 
-def _look_at(path: Path) -> Facts | DataError:
+def _facts_of_one(path: Path) -> Facts | DataError:
     try:
         stat = path.stat()
         key = (str(path), stat.st_mtime_ns, stat.st_size)

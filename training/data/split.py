@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.data.duplicates import find_pairs
-from training.data.facts import Facts, look
+from training.data.facts import Facts, facts_of
 from training.data.layout import TEST_EVERY
 
 
@@ -13,7 +13,7 @@ def hold_back(good: Sequence[Path]) -> frozenset[Path]:
 
     Pictures that are nearly the same stay together, so that no test image is a copy of a training image.
     """
-    facts = [(p, f) for p, f in zip(good, look(good), strict=True) if isinstance(f, Facts)]
+    facts = [(p, f) for p, f in zip(good, facts_of(good), strict=True) if isinstance(f, Facts)]
     wanted = len(facts) // TEST_EVERY
     group = list(range(len(facts)))
 

@@ -140,7 +140,7 @@ def fit_held_out(
     seed: int,
     *,
     folds: int | None = None,
-    course: LearningOptions | None = None,
+    learning: LearningOptions | None = None,
     painted: Painted | None = None,
     progress: Progress = silent,
 ) -> Fitted:
@@ -157,23 +157,23 @@ def fit_held_out(
         fitted = fit_head(method, params, level_shapes, features, prepare, seed, progress)
         held_out, found = cross_fit(method, params, level_shapes, features, prepare, seed, folds, progress, painted, fitted)
         return Fitted(fitted, held_out, np.arange(features.n_images), None, found)
-    course = course or LearningOptions()
+    learning = learning or LearningOptions()
     learnt, held = hold_out(features.n_images, seed)
     valid = valid_views(prepare, head.grid_hw)
     seen, unseen = features.of_images(learnt, varied=True), features.of_images(held, varied=False)
     outcome: LearningResult | None = None
-    if course.learnt is not None:
-        head.load_state_dict(course.learnt.state_dict())
+    if learning.learnt is not None:
+        head.load_state_dict(learning.learnt.state_dict())
         head.prepare(seen, unseen, valid)
     else:
-        task = head.task(seen, unseen, valid, course.outliers, seed)
-        outcome = learn(task, course.schedule, seed, checkpoint=course.checkpoint, progress=progress, what=f"learning {method}")
+        task = head.task(seen, unseen, valid, learning.outliers, seed)
+        outcome = learn(task, learning.schedule, seed, checkpoint=learning.checkpoint, progress=progress, what=f"learning {method}")
     head = head.cpu().eval().requires_grad_(False)
     found = None if painted is None else score_features(head, painted.features, prepare)
     scores = score_features(head, unseen, prepare)
-    if course.learnt is not None or course.alone or not learns_again(features.n_images, course.schedule.minutes):
-        if course.known is not None and len(course.known) == features.n_images:
-            scores, held = _scaled(course.known, scores, held), np.arange(features.n_images)
+    if learning.learnt is not None or learning.alone or not learns_again(features.n_images, learning.schedule.minutes):
+        if learning.known is not None and len(learning.known) == features.n_images:
+            scores, held = _scaled(learning.known, scores, held), np.arange(features.n_images)
         return Fitted(head, scores, held, outcome, found)
     everything = np.empty((features.n_images, 3))
     everything[held] = np.stack(astuple(scores), axis=1)
@@ -183,8 +183,8 @@ def fit_held_out(
         again = make_head(method, params, list(level_shapes))
         assert isinstance(again, TrainedHead)
         theirs = features.of_images(other, varied=False)
-        task = again.task(features.of_images(rest, varied=True), theirs, valid, course.outliers, seed + i)
-        learn(task, course.schedule, seed + i, progress=progress, what=f"learning {method} without a fifth, {i} of {AGAIN}")
+        task = again.task(features.of_images(rest, varied=True), theirs, valid, learning.outliers, seed + i)
+        learn(task, learning.schedule, seed + i, progress=progress, what=f"learning {method} without a fifth, {i} of {AGAIN}")
         everything[other] = np.stack(astuple(score_features(again.cpu().eval().requires_grad_(False), theirs, prepare)), axis=1)
     return Fitted(head, Scores(*everything.T), np.arange(features.n_images), outcome, found)
 

@@ -36,7 +36,7 @@ class FitOptions:
     minutes: float | None = None
     """Time that the gradient steps may take."""
     resume: bool = False
-    """Go on where an interrupted, or a shorter, course ended."""
+    """Go on where an interrupted, or a shorter, fit ended."""
     keep_odd: bool = False
     """Learn good images that look unlike the others even where they are more than good parts explain."""
 
@@ -56,31 +56,31 @@ def check_enough(method: str, n_good: int) -> None:
         raise DataError(f"{method}: expected at least {least} good images, found {n_good}; {way}")
 
 
-def outlier_source(lesson: FitOptions, own: int = 0) -> OutlierSource | None:
-    """What bad parts a lesson learns from; `own`: how many its data hold in their training split.
+def outlier_source(options: FitOptions, own: int = 0) -> OutlierSource | None:
+    """What bad parts a fit learns from; `own`: how many its data hold in their training split.
 
     Raises ConfigError where it takes none, DataError where it needs some.
     """
-    takes = METHODS[lesson.method].outliers
-    source = lesson.outliers
+    takes = METHODS[options.method].outliers
+    source = options.outliers
     if takes == "none":
         if source is not None:
-            raise ConfigError(f"{lesson.method}: learns from good images only; leave out the bad ones, or take fcdd or devnet")
+            raise ConfigError(f"{options.method}: learns from good images only; leave out the bad ones, or take fcdd or devnet")
         return None
     if takes == "required" and not own and (source is None or source.bad is None):
-        raise DataError(f"{lesson.method}: needs at least {LEAST_BAD} bad images to learn from, found none; give them with --bad FOLDER")
+        raise DataError(f"{options.method}: needs at least {LEAST_BAD} bad images to learn from, found none; give them with --bad FOLDER")
     return source or OutlierSource(synthetic=0 if own else SYNTHETIC)
 
 
-def resolve(lesson: FitOptions) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """Strides and full parameters of a lesson. Raises ConfigError for a method, preset or parameter that does not exist."""
-    make_params(lesson.method, lesson.overrides)
-    presets = METHODS[lesson.method].presets
-    if lesson.preset not in presets:
-        raise ConfigError(f"preset: {lesson.method} has {', '.join(presets)}, found {lesson.preset!r}")
-    strides, params = presets[lesson.preset]
-    values = {**asdict(params), **lesson.overrides}
-    make_params(lesson.method, values)
-    if not learns(lesson.method) and (lesson.minutes is not None or lesson.resume):
-        raise ConfigError(f"{lesson.method}: is computed, not learnt by steps; leave out --minutes and --resume")
+def resolve(options: FitOptions) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Strides and full parameters of a options. Raises ConfigError for a method, preset or parameter that does not exist."""
+    make_params(options.method, options.overrides)
+    presets = METHODS[options.method].presets
+    if options.preset not in presets:
+        raise ConfigError(f"preset: {options.method} has {', '.join(presets)}, found {options.preset!r}")
+    strides, params = presets[options.preset]
+    values = {**asdict(params), **options.overrides}
+    make_params(options.method, values)
+    if not learns(options.method) and (options.minutes is not None or options.resume):
+        raise ConfigError(f"{options.method}: is computed, not learnt by steps; leave out --minutes and --resume")
     return strides, values

@@ -74,30 +74,30 @@ class _Taught:
     odd: tuple[str, ...] = ()
 
 
-def teach(dataset: Dataset, lesson: FitOptions, out: Path, *, force: bool = False, progress: Progress = silent,
+def teach(dataset: Dataset, options: FitOptions, out: Path, *, force: bool = False, progress: Progress = silent,
           say: Say = lambda text: None, backbone_fn: MakeBackboneFn = torch_backbone_fn,
           left_out: tuple[str, ...] = ()) -> Run:  # fmt: skip
     """Fit, calibrate, write the run directory.
 
     `say` gets sentences for the user. Raises ConfigError, DataError, CalibrationError; then nothing is left at `out` (a checkpoint beside
     it to go on from, where gradient steps had been taken). `backbone_fn` runs a frozen backbone; one that remembers its features serves
-    many lessons on the same images. `left_out`: good images of the data that are not in `dataset` because its user says so; for the record.
+    many fits on the same images. `left_out`: good images of the data that are not in `dataset` because its user says so; for the record.
     """
     check_free(out, force)
-    strides, params = resolve(lesson)
+    strides, params = resolve(options)
     n = len(dataset.train)
-    source = outlier_source(lesson, sum(s.split == "train" for s in dataset.bad))
+    source = outlier_source(options, sum(s.split == "train" for s in dataset.bad))
     refuse_alike(len(dataset.train) + len(dataset.copies), len(dataset.copies))
-    check_enough(lesson.method, n)
-    again = METHODS[lesson.method].network is None and learns_again(n, lesson.minutes)
-    held = n if not learns(lesson.method) or again else len(hold_out(n, lesson.seed)[1])
-    rule = lesson.rule or default_rule(held)
+    check_enough(options.method, n)
+    again = METHODS[options.method].network is None and learns_again(n, options.minutes)
+    held = n if not learns(options.method) or again else len(hold_out(n, options.seed)[1])
+    rule = options.rule or default_rule(held)
     check_rule(rule, held)
     check_bad(rule, sum(s.split == "bad" for s in dataset.bad))
     whole = dataset
-    taught = _Teaching(dataset, lesson, strides, params, source, out, progress, say, backbone_fn).run()
+    taught = _Teaching(dataset, options, strides, params, source, out, progress, say, backbone_fn).run()
     dataset = taught.dataset
-    if taught.apart and lesson.rule is None:
+    if taught.apart and options.rule is None:
         rule = default_rule(len(taught.held))
     detector = Detector(taught.trunk, taught.fitted.head)
     prepare = dataset.preprocessor()
@@ -113,12 +113,12 @@ def teach(dataset: Dataset, lesson: FitOptions, out: Path, *, force: bool = Fals
         schema=SCHEMA,
         name=out.resolve().name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        method=lesson.method,
-        preset=lesson.preset,
+        method=options.method,
+        preset=options.preset,
         params=params,
-        seed=lesson.seed,
-        folds=folds_of(lesson.method, held),
-        backbone=BackboneInfo(name=resolve_name(lesson.backbone), strides=tuple(sorted(strides)), sha256=""),
+        seed=options.seed,
+        folds=folds_of(options.method, held),
+        backbone=BackboneInfo(name=resolve_name(options.backbone), strides=tuple(sorted(strides)), sha256=""),
         head_sha256="",
         input=dataset.spec,
         data=str(dataset.path),
@@ -129,7 +129,7 @@ def teach(dataset: Dataset, lesson: FitOptions, out: Path, *, force: bool = Fals
         tools=tools() | METHODS[lesson.method].tools,
         augment=taught.augment,
         outliers=source,
-        learning=None if outcome is None else _learning(outcome, lesson, dataset.sha256),
+        learning=None if outcome is None else _learning(outcome, options, dataset.sha256),
         left_out=(*left_out, *taught.apart),
         apart=len(taught.apart),
         odd=taught.odd,
@@ -147,29 +147,29 @@ class _Teaching:
     """Holds what the stages share."""
 
     def __init__(
-        self, dataset: Dataset, lesson: FitOptions, strides: tuple[int, ...], params: dict[str, Any], source: OutlierSource | None,
+        self, dataset: Dataset, options: FitOptions, strides: tuple[int, ...], params: dict[str, Any], source: OutlierSource | None,
         out: Path, progress: Progress, say: Say, backbone_fn: MakeBackboneFn,
     ) -> None:  # fmt: skip
-        self.dataset, self.lesson, self.params, self.source, self.progress, self.say = dataset, lesson, params, source, progress, say
+        self.dataset, self.options, self.params, self.source, self.progress, self.say = dataset, options, params, source, progress, say
         self.strides, self.out, self.backbone_fn = strides, out, backbone_fn
         self.prepare: Preprocessor = dataset.preprocessor()
         self.scratch = nearest_folder(out)
-        self.schedule = Schedule(minutes=lesson.minutes)
+        self.schedule = Schedule(minutes=options.minutes)
 
     def run(self) -> _Taught:
-        spec, lesson = self.dataset.spec, self.lesson
-        backbone_spec = BackboneSpec(resolve_name(lesson.backbone), tuple(sorted(self.strides)))
-        network = make_network(lesson.method, self.params, backbone_spec, (spec.height, spec.width))
+        spec, options = self.dataset.spec, self.options
+        backbone_spec = BackboneSpec(resolve_name(options.backbone), tuple(sorted(self.strides)))
+        network = make_network(options.method, self.params, backbone_spec, (spec.height, spec.width))
         return self._over_frozen() if network is None else self._learnt(network)
 
     def _over_frozen(self) -> _Taught:
         """A head over a frozen backbone."""
-        dataset, lesson, prepare = self.dataset, self.lesson, self.prepare
-        n, copies = len(dataset.train), lesson.augment.copies if lesson.augment else 0
+        dataset, options, prepare = self.dataset, self.options, self.prepare
+        n, copies = len(dataset.train), options.augment.copies if options.augment else 0
         self.progress("reading the backbone", 0, 1)
-        backbone = build_backbone(lesson.backbone, self.strides, lesson.weights)
+        backbone = build_backbone(options.backbone, self.strides, options.weights)
         shapes = backbone.level_shapes(dataset.spec.height, dataset.spec.width)
-        blank = make_head(lesson.method, self.params, shapes)
+        blank = make_head(options.method, self.params, shapes)
         needed = blank.memory_bytes(n * prepare.views * (1 + copies))
         self._announce(backbone.spec.name, blank.grid_hw, f"; memory for the fit: about {needed / 1e6:.0f} MB")
         check_memory(needed)
@@ -177,32 +177,32 @@ class _Teaching:
         count = n * prepare.views * (1 + copies)
         pace = pace_of(run_backbone, dataset.spec.height, dataset.spec.width, count)
         by = TORCH if self.backbone_fn is torch_backbone_fn else 1
-        seconds = fit_seconds(f"{lesson.method}/{lesson.preset}", n, count, prepare.views, pace / by, by)
+        seconds = fit_seconds(f"{options.method}/{options.preset}", n, count, prepare.views, pace / by, by)
         self.say(f"about {about(seconds)} here: {count} pictures at {1e3 * pace:.0f} ms, and what is computed from them")
         bad: OutlierPictures | None = None
         if self.source is not None:  # before the features, which take long: a mask that does not fit is told at once
-            learn_rows, _ = hold_out(n, lesson.seed)
-            bad = outlier_pictures(self.source, dataset, [dataset.train[int(i)] for i in learn_rows], prepare, lesson.seed, self.progress)
-        pictures = good_pictures(dataset.train, prepare, lesson.augment, lesson.seed)
+            learn_rows, _ = hold_out(n, options.seed)
+            bad = outlier_pictures(self.source, dataset, [dataset.train[int(i)] for i in learn_rows], prepare, options.seed, self.progress)
+        pictures = good_pictures(dataset.train, prepare, options.augment, options.seed)
         features = extract_features(
             run_backbone, pictures, n, shapes, views=prepare.views, copies=copies, scratch=self.scratch, progress=self.progress
         )
         apart, odd = (), ()
-        if not lesson.keep_odd:
+        if not options.keep_odd:
             self.progress("looking for odd images", 0, 1)
-            found = screen(features, shapes, prepare, lesson.seed, self.progress)
+            found = screen(features, shapes, prepare, options.seed, self.progress)
             names = [dataset.name_of(s) for s in dataset.train]
             apart = tuple(names[i] for i in np.flatnonzero(found.apart))
             odd = tuple(names[i] for i in np.argsort(-found.scores) if found.named[i])
         if apart:
             dataset, features = dataset.leave_out(apart), features.only(np.flatnonzero(~found.apart))
             if self.source is not None:  # nor may what is painted be painted into them
-                rows, _ = hold_out(len(dataset.train), lesson.seed)
-                bad = outlier_pictures(self.source, dataset, [dataset.train[int(i)] for i in rows], prepare, lesson.seed, self.progress)
-        augment = lesson.augment
-        if augment is not None and lesson.weigh:
+                rows, _ = hold_out(len(dataset.train), options.seed)
+                bad = outlier_pictures(self.source, dataset, [dataset.train[int(i)] for i in rows], prepare, options.seed, self.progress)
+        augment = options.augment
+        if augment is not None and options.weigh:
             weighed = weigh(
-                lesson.method, self.params, shapes, features, dataset.train, prepare, run_backbone, lesson.seed, self.progress
+                options.method, self.params, shapes, features, dataset.train, prepare, run_backbone, options.seed, self.progress
             )  # fmt: skip
             if weighed is not None:
                 self.say(weighed.sentence)
@@ -212,43 +212,47 @@ class _Teaching:
         if bad is not None:
             levels = extract_features(run_backbone, iter(bad.images), len(bad), shapes, scratch=self.scratch, progress=self.progress).levels
             outliers = bad.outliers(levels, blank.grid_hw)
-        course = LearningOptions(outliers, self.schedule, self._checkpoint(bad) if isinstance(blank, TrainedHead) else None)
-        self.progress(f"fitting {lesson.method}", 0, 1)
-        fitted = fit_held_out(lesson.method, self.params, shapes, features, prepare, lesson.seed, course=course, progress=self.progress)
-        self.progress(f"fitting {lesson.method}", 1, 1)
+        learning = LearningOptions(outliers, self.schedule, self._checkpoint(bad) if isinstance(blank, TrainedHead) else None)
+        self.progress(f"fitting {options.method}", 0, 1)
+        fitted = fit_held_out(
+            options.method, self.params, shapes, features, prepare, options.seed, learning=learning, progress=self.progress
+        )
+        self.progress(f"fitting {options.method}", 1, 1)
         return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, augment, apart, odd)
 
     def _learnt(self, network: Network) -> _Taught:
         """A network that learns on images, and a head that is fitted on held-out ones."""
-        dataset, lesson, prepare = self.dataset, self.lesson, self.prepare
+        dataset, options, prepare = self.dataset, self.options, self.prepare
         n, views = len(dataset.train), prepare.views
         spec = dataset.spec
         self._announce(
-            resolve_name(lesson.backbone), None, f" on {device()}" + ("" if lesson.minutes is None else f", up to {lesson.minutes:g} min")
+            resolve_name(options.backbone),
+            None,
+            f" on {device()}" + ("" if options.minutes is None else f", up to {options.minutes:g} min"),
         )
         images = room((n * views, spec.height, spec.width, 3), np.uint8, self.scratch)
         for i, picture in enumerate(inputs(dataset.train, prepare)):
             images[i] = picture
             self.progress("preparing images", i + 1, len(images))
-        rows, held = hold_out(n, lesson.seed)
+        rows, held = hold_out(n, options.seed)
         own = np.arange(views)
-        good = Pictures(images, (rows[:, None] * views + own).ravel(), lesson.augment)
+        good = Pictures(images, (rows[:, None] * views + own).ravel(), options.augment)
         unseen = Pictures(images, (held[:, None] * views + own).ravel())
         checkpoint = self._checkpoint()
-        share = network.start_share if lesson.weights is None else 0.0
-        before, after = (None if lesson.minutes is None else part * lesson.minutes for part in (share, 1 - share))
-        # What is learnt before the course itself has a checkpoint of its own, until that one has one.
+        share = network.start_share if options.weights is None else 0.0
+        before, after = (None if options.minutes is None else part * options.minutes for part in (share, 1 - share))
+        # What is learnt before the method itself has a checkpoint of its own, until that one has one.
         early = dataclasses.replace(
-            checkpoint, path=early_of(checkpoint.path), source=None, part="start", resume=lesson.resume and not checkpoint.resume
+            checkpoint, path=early_of(checkpoint.path), source=None, part="start", resume=options.resume and not checkpoint.resume
         )
-        if not lesson.resume:
+        if not options.resume:
             early.path.unlink(missing_ok=True)
-        network.start(lesson.weights, good, lesson.seed, self.progress, minutes=before, resumed=checkpoint.resume, checkpoint=early)
+        network.start(options.weights, good, options.seed, self.progress, minutes=before, resumed=checkpoint.resume, checkpoint=early)
         if network.remark:
             self.say(f"note: {network.remark}")
         outcome = learn(
-            network.task(good, unseen, lesson.seed), Schedule(minutes=after), lesson.seed,
-            checkpoint=checkpoint, progress=self.progress, what=f"learning {lesson.method}",
+            network.task(good, unseen, options.seed), Schedule(minutes=after), options.seed,
+            checkpoint=checkpoint, progress=self.progress, what=f"learning {options.method}",
         )  # fmt: skip
         early.path.unlink(missing_ok=True)
         network = network.cpu().eval().requires_grad_(False)
@@ -257,40 +261,40 @@ class _Teaching:
         features = extract_features(
             torch_backbone_fn(network), pictures, len(held), shapes, views=views, scratch=self.scratch, progress=self.progress
         )
-        fitted = fit_held_out(lesson.method, self.params, shapes, features, prepare, lesson.seed, progress=self.progress)
-        return _Taught(network, fitted, held[fitted.images], outcome, None, dataset, lesson.augment)
+        fitted = fit_held_out(options.method, self.params, shapes, features, prepare, options.seed, progress=self.progress)
+        return _Taught(network, fitted, held[fitted.images], outcome, None, dataset, options.augment)
 
     def _announce(self, backbone: str, grid_hw: tuple[int, int] | None, more: str) -> None:
-        spec, lesson = self.dataset.spec, self.lesson
+        spec, options = self.dataset.spec, self.options
         grid = "" if grid_hw is None else f", map {grid_hw[0]}x{grid_hw[1]}"
         tiles = "" if self.prepare.views == 1 else f", {self.prepare.views} tiles an image"
         self.say(
-            f"{len(self.dataset.train)} good images, {lesson.method} ({lesson.preset}) on {backbone},"
+            f"{len(self.dataset.train)} good images, {options.method} ({options.preset}) on {backbone},"
             f" {spec.height}x{spec.width}{tiles}{grid}{more}"
         )
 
     def _checkpoint(self, bad: OutlierPictures | None = None) -> Checkpoint:
         """Raises DataError, where there is none to go on from."""
-        lesson, dataset = self.lesson, self.dataset
+        options, dataset = self.options, self.dataset
         path, before = checkpoint_of(self.out), self.out / CHECKPOINT
         source = path if path.is_file() else before
-        resume = lesson.resume and source.is_file()
-        if lesson.resume and not resume and not early_of(path).is_file():
+        resume = options.resume and source.is_file()
+        if options.resume and not resume and not early_of(path).is_file():
             raise DataError(
                 f"resume: expected a checkpoint at {path} (of an interrupted fit) or {before} (of a finished one), found none;"
                 " leave out --resume to begin anew"
             )
         identity = {
-            "method": lesson.method,
+            "method": options.method,
             "params": self.params,
-            "seed": lesson.seed,
-            "backbone": resolve_name(lesson.backbone),
+            "seed": options.seed,
+            "backbone": resolve_name(options.backbone),
             "input": msgspec.to_builtins(dataset.spec),
             "data": dataset.record.fingerprint,
-            "augment": msgspec.to_builtins(lesson.augment),
+            "augment": msgspec.to_builtins(options.augment),
             "outliers": msgspec.to_builtins(self.source),
             "bad images": None if bad is None else hashlib.sha256("".join(sorted(bad.sha256)).encode()).hexdigest(),
-            "weights": None if lesson.weights is None else bundle.file_sha256(lesson.weights),
+            "weights": None if options.weights is None else bundle.file_sha256(options.weights),
             "ignore mask": None if dataset.ignore is None else hashlib.sha256(dataset.ignore.tobytes()).hexdigest(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)  # as for the run itself, only earlier
@@ -318,7 +322,7 @@ def checkpoint_of(out: Path) -> Path:
 
 
 def early_of(checkpoint: Path) -> Path:
-    """Where the state of what is learnt before the course itself lies (efficientad's teacher), beside the course's own."""
+    """Where the state of what is learnt before the method itself lies (efficientad's teacher), beside its own."""
     return checkpoint.with_name(f"{checkpoint.name}.start")
 
 
@@ -334,12 +338,12 @@ def tools() -> dict[str, str]:
     }
 
 
-def _learning(outcome: LearningResult, lesson: FitOptions, sha256: Sequence[str]) -> Learning:
-    where = "cpu" if METHODS[lesson.method].network is None else str(device())  # a head over features is too small for a GPU
+def _learning(outcome: LearningResult, options: FitOptions, sha256: Sequence[str]) -> Learning:
+    where = "cpu" if METHODS[options.method].network is None else str(device())  # a head over features is too small for a GPU
     return Learning(
         steps=outcome.steps, best_step=outcome.best_step, best_loss=outcome.best, ended=outcome.ended,
-        seconds=round(outcome.seconds, 1), minutes=lesson.minutes, device=where,
-        held=digest([sha256[int(i)] for i in hold_out(len(sha256), lesson.seed)[1]]),
+        seconds=round(outcome.seconds, 1), minutes=options.minutes, device=where,
+        held=digest([sha256[int(i)] for i in hold_out(len(sha256), options.seed)[1]]),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from edge_runtime.errors import ConfigError, DataError
 from training.calibrate.suspects import say_suspects
 from training.data.annotations import with_marks
 from training.data.duplicates import find_pairs, say_different
-from training.data.facts import Facts, bits_for, look, say_turned
+from training.data.facts import Facts, bits_for, facts_of, say_turned
 from training.data.formats import find
 from training.data.layout import Found, Sample, find_bad, first_of
 from training.data.left_out import say_left_out, say_pages
@@ -113,7 +113,7 @@ def inspect_data(
     given, more_orphans = find_bad(bad, masks)
     given = with_marks(given, bad)
     samples = (*found.samples, *given)
-    looked = look([s.path for s in samples], lambda done: told(done, len(samples)))
+    looked = facts_of([s.path for s in samples], lambda done: told(done, len(samples)))
     pairs = [(s, f) for s, f in zip(samples, looked, strict=True) if isinstance(f, Facts)]
     kept, facts = tuple(s for s, _ in pairs), [f for _, f in pairs]
 

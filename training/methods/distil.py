@@ -31,13 +31,13 @@ from training.core.places import prove
 STRIDES = (8, 16)
 """Levels of the backbone that a teacher repeats: the two middle ones, as in the paper."""
 STEPS = 10_000
-"""Of a whole course of `lineside-train distil`, unless --minutes ends it. The paper takes 60,000 with 16 pictures each, on a GPU."""
+"""Steps of `lineside-train distil` in all, unless --minutes ends it. The paper takes 60,000 with 16 pictures each, on a GPU."""
 LEAST_IMAGES = 8
 BATCH = 8
 _CUT = 64
 """Pixels along each side of what a step sees of a picture."""
 _MOST_UNSEEN = 16
-"""Pictures that one look takes in; each has thousands of positions."""
+"""Pictures of one validation; each has thousands of positions."""
 _MEASURED = 32
 """Pictures from which the target takes mean and deviation of its channels."""
 _VERSION = "1"
@@ -230,7 +230,7 @@ def distil(
     folder: Path, out: Path, spec: PdnSpec, *, backbone: str, weights: Path | None = None, image_size: int = 256, seed: int = 0,
     minutes: float | None = None, resume: bool = False, progress: Progress = silent,
 ) -> LearningResult:  # fmt: skip
-    """Write a teacher learnt on all pictures below `folder` to `out` (.safetensors). Its checkpoint stays beside it, for a longer course.
+    """Write a teacher learnt on all pictures below `folder` to `out` (.safetensors). Its checkpoint stays beside it, to go on from.
 
     Raises DataError for pictures that are too few or unreadable, for weights that do not fit, and where `out` cannot be written.
     """

@@ -34,7 +34,7 @@ from training.methods.distil import (
 from training.pictures.variety import varied
 
 _MOST_UNSEEN = 32
-"""Held-out images that one look takes in."""
+"""Held-out images of one validation."""
 _MEASURED = 64
 """Good images from which the teacher's channels take their mean and deviation."""
 _AROUND = 5
@@ -56,7 +56,7 @@ class EfficientadParams:
     width: float = WIDTHS["small"]
     """Share of the paper's channels inside the networks. Twice as many take nearly four times as long, to learn and on the device."""
     steps: int = 1500
-    """Of a whole course. The paper takes 70,000, on a GPU."""
+    """In all, where neither time nor patience ends it. The paper takes 70,000, on a GPU."""
     batch: int = 1
     """Pictures a step, as in the paper."""
     rate: float = 1e-3
@@ -203,7 +203,7 @@ class _Matching(Task):
         c = p.channels
         image = self.good.draw(p.batch, rng).to(device())
         with torch.random.fork_rng():
-            torch.manual_seed(int(rng.integers(1 << 31)))  # dropout must follow the course's own generator
+            torch.manual_seed(int(rng.integers(1 << 31)))  # dropout must follow the fit's own generator
             x = normalised(image)
             with torch.no_grad():
                 wanted = net.teacher.describe(x)

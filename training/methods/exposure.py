@@ -36,7 +36,7 @@ class ExposedParams:
     batch: int = 24
     """Images a step, half of them bad."""
     steps: int = 400
-    """Steps of a whole course."""
+    """Steps in all, where neither time nor patience ends it."""
 
     def check(self, name: str) -> None:
         """Raises ConfigError for impossible values."""

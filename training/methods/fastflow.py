@@ -44,7 +44,7 @@ class FastflowParams:
     batch: int = 8
     """Images a step."""
     steps: int = 400
-    """Steps of a whole course."""
+    """Steps in all, where neither time nor patience ends it."""
 
 
 PRESETS: Mapping[str, tuple[tuple[int, ...], FastflowParams]] = {

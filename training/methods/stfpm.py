@@ -24,7 +24,7 @@ from training.methods.gaussian import inverse_root
 _EPS = 1e-6
 """Under the root of a norm: a feature that is 0 everywhere then has a direction, 0, and a gradient."""
 _MOST_UNSEEN = 32
-"""Held-out images that one look takes in: more say little more and cost as much as learning."""
+"""Held-out images of one validation: more say little more and cost as much as learning."""
 
 _LEAST_VARIANCE = 1e-7
 """Of a gap along any direction, and of a whitened place's distance _LEAST_DISTANCE: the product of three levels then stays a float32."""
@@ -39,7 +39,7 @@ class StfpmParams:
     """What a user may choose; stored as JSON beside the weights."""
 
     steps: int = 1000
-    """Of a whole course."""
+    """In all, where neither time nor patience ends it."""
     batch: int = 4
     """Images a step. The paper's 32 make an eighth of the steps in the same time."""
     momentum: float = 0.05

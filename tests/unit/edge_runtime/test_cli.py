@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from typing import Any
 
 import cv2
 import pytest
+import zmq
 
 from edge_runtime.cli import app
 from edge_runtime.commands.bench import STAGES
 from edge_runtime.console import run_app
 from edge_runtime.plc.defaults import default_trigger, trigger_toml
+from tests.support.decisions import SCHEMA_1
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -202,6 +205,30 @@ def test_status_of_a_station_that_does_not_run_is_one_sentence(lineside: Callabl
     done = lineside("status", station)
     assert (done.returncode, done.stdout) == (84, "")
     assert "is the station running" in done.stderr
+
+
+def test_status_and_tail_of_a_station_of_another_version_are_one_sentence_each(lineside: Callable[..., Done]) -> None:
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    stop = threading.Event()
+
+    def old_station() -> None:
+        with zmq.Context() as context, context.socket(zmq.PUB) as pub:
+            pub.linger = 0
+            pub.bind(endpoint)
+            while not stop.wait(0.05):
+                pub.send_multipart([b"health", b"st", (SCHEMA_1 / "health.msgpack").read_bytes()])
+
+    thread = threading.Thread(target=old_station)
+    thread.start()
+    try:
+        for verb in ("status", "tail"):
+            done = lineside(verb, "--endpoint", endpoint)
+            assert (done.returncode, done.stdout) == (84, "")
+            assert done.stderr.count("schema 1") == 1 and "expected messages of schema 2" in done.stderr, done.stderr
+            assert "update the other side" in done.stderr
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_replay_ends_with_1_when_a_verdict_is_not_as_expected(lineside: Callable[..., Done], station: Path, tiny_bundle: Path) -> None:

@@ -1,5 +1,6 @@
 """The wire contract: what is encoded comes back equal, and what is not ours is refused with a sentence."""
 
+import dataclasses
 import math
 import os
 import socket
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 
 from edge_runtime import wire
-from edge_runtime.errors import ConfigError, WireError
+from edge_runtime.errors import ConfigError, SchemaError, WireError
 from edge_runtime.records import Decision, Health, Region, Stamps, State, Verdict, View
-from tests.support.decisions import decision_with
+from tests.support.decisions import SCHEMA_1, decision_with, view_with
 
 
 def a_decision(**changes: object) -> Decision:
@@ -24,12 +25,16 @@ def a_decision(**changes: object) -> Decision:
 
 
 def a_preview(**changes: object) -> wire.Preview:
+    return wire.Preview(**({"decision": a_decision(), "shown": [a_picture()], "counts": {"ACCEPT": 3}} | changes))  # type: ignore[arg-type]
+
+
+def a_picture(**changes: object) -> wire.Shown:
     score_map = np.arange(12, dtype=np.float32).reshape(3, 4)
     values: dict[str, object] = {
-        "decision": a_decision(), "image": b"jpeg", "score_map": wire.pack_map(score_map), "map_hw": (3, 4),
-        "grid_to_frame": (8.0, 0.0, 10.0, 0.0, 9.0, 20.0), "display_low": 1.0, "display_high": 40.0, "counts": {"ACCEPT": 3},
+        "image": b"jpeg", "score_map": wire.pack_map(score_map), "map_hw": (3, 4),
+        "grid_to_frame": (8.0, 0.0, 10.0, 0.0, 9.0, 20.0), "display_low": 1.0, "display_high": 40.0,
     }  # fmt: skip
-    return wire.Preview(**(values | changes))  # type: ignore[arg-type]
+    return wire.Shown(**(values | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -53,49 +58,49 @@ def test_a_score_that_is_no_number_is_carried_as_it_is() -> None:
 A_VIEW = View("top", Verdict.REJECT, "why", 31.25, 20.0, 1.5625, (Region(1, 2, 30, 40, 500, 33.0),), (640, 480), "a" * 64, "cells", 2, 3, 4)
 
 
-def test_listeners_of_both_ages_understand_a_station_with_several_cameras_and_one_with_one() -> None:
+def test_a_decision_of_several_cameras_comes_back_equal_and_one_without_a_view_is_no_decision() -> None:
     several = a_decision(views=(A_VIEW, A_VIEW))
     assert wire.decode_decision(wire.encode_decision(several)) == several
-    old = asdict(several)
-    del old["views"], old["source"]
-    message = {"schema": wire.SCHEMA, "run": "", "first_seq": 1, "decision": old}
-    assert wire.decode_decision([wire.DECISION, b"cell-3", msgspec.msgpack.encode(message)]) == a_decision()
-
-    class OldDecision(msgspec.Struct):
-        """What an older listener knows of a decision, as far as it matters here."""
-
-        seq: int
-        verdict: Verdict
-        wall_time: str
-
-    class OldMessage(msgspec.Struct):
-        schema: int
-        decision: OldDecision
-
-    assert msgspec.msgpack.decode(wire.encode_decision(several)[2], type=OldMessage).decision.seq == 17
+    with pytest.raises(ValueError, match="at least one view"):
+        a_decision(views=())
+    for views in ({}, {"views": []}):
+        message = {"schema": wire.SCHEMA, "decision": {k: v for k, v in asdict(several).items() if k != "views"} | views}
+        with pytest.raises(WireError, match="view"):
+            wire.decode([wire.DECISION, b"cell-3", msgspec.msgpack.encode(message)])
 
 
-def test_a_preview_carries_the_other_cameras_pictures_and_their_maps_are_checked_too() -> None:
-    other = wire.PreviewOther(
-        camera="side", image=b"jpeg", score_map=wire.pack_map(np.ones((2, 2), np.float32)), map_hw=(2, 2),
-        grid_to_frame=(8.0, 0.0, 0.0, 0.0, 8.0, 0.0), display_low=1.0, display_high=40.0,
-    )  # fmt: skip
-    back = wire.decode_preview(wire.encode_preview(a_preview(camera="top", others=[other])))
-    assert back.others == [other]
+@pytest.mark.parametrize(
+    ("verdicts", "decides"),
+    [("AAA", 1), ("ARA", 1), ("RAR", 0), ("FAR", 2), ("AFA", 1), ("FFA", 0)],
+)
+def test_the_view_that_decides_is_a_reject_else_a_fault_else_the_worst_accept(verdicts: str, decides: int) -> None:
+    of = {"A": (Verdict.ACCEPT, 0.5), "R": (Verdict.REJECT, 1.5), "F": (Verdict.FAULT, None)}
+    views = [view_with(camera=str(i), verdict=of[v][0], severity=of[v][1]) for i, v in enumerate(verdicts)]
+    if verdicts == "AAA":
+        views[1] = view_with(camera="1", verdict=Verdict.ACCEPT, severity=0.75)
+    assert a_decision(views=tuple(views)).deciding is views[decides]
+
+
+def test_a_preview_carries_a_picture_a_view_and_all_maps_are_checked() -> None:
+    views = (A_VIEW, dataclasses.replace(A_VIEW, camera="side"))
+    other = a_picture(score_map=wire.pack_map(np.ones((2, 2), np.float32)), map_hw=(2, 2))
+    back = wire.decode_preview(wire.encode_preview(a_preview(decision=a_decision(views=views), shown=[a_picture(), other])))
+    assert back.shown == [a_picture(), other]
     broken = msgspec.structs.replace(other, map_hw=(3, 3))
     with pytest.raises(WireError, match="3x3 float16"):
-        wire.decode_preview(wire.encode_preview(a_preview(others=[broken])))
+        wire.decode(wire.encode_preview(a_preview(decision=a_decision(views=views), shown=[a_picture(), broken])))
+    with pytest.raises(WireError, match="each of the 2 views in a preview, found 1"):
+        wire.decode(wire.encode_preview(a_preview(decision=a_decision(views=views))))
 
 
 def test_health_comes_back_equal() -> None:
-    health = Health(
-        "cell-3", State.DEGRADED, ("camera lost",), "a" * 64, "cells", "CPU", 3.5, {"ACCEPT": 2}, {"grab": (1.0, 2.0)}, 9, "2026"
-    )
+    judges = ("a" * 64, "b" * 64), ("cells", "cells")
+    health = Health("cell-3", State.DEGRADED, ("camera lost",), *judges, "CPU", 3.5, {"ACCEPT": 2}, {"grab": (1.0, 2.0)}, 9, "2026")
     assert wire.decode_health(wire.encode_health(health)) == health
 
 
 def test_a_preview_carries_the_map_and_its_place_in_the_frame() -> None:
-    back = wire.decode_preview(wire.encode_preview(a_preview()))
+    (back,) = wire.decode_preview(wire.encode_preview(a_preview())).shown
     score_map = wire.map_of(back)
     assert score_map is not None
     assert score_map.dtype == np.float32
@@ -111,13 +116,26 @@ def test_scores_beyond_float16_stay_finite_in_a_preview() -> None:
 @pytest.mark.parametrize("map_hw", [(3, 5), (-3, -4), (0, 0)])
 def test_a_preview_whose_map_is_not_as_large_as_it_says_is_refused(map_hw: tuple[int, int]) -> None:
     with pytest.raises(WireError, match="float16"):
-        wire.decode_preview(wire.encode_preview(a_preview(map_hw=map_hw)))
+        wire.decode_preview(wire.encode_preview(a_preview(shown=[a_picture(map_hw=map_hw)])))
 
 
-def test_a_message_of_another_schema_says_which_version_is_needed() -> None:
-    payload = msgspec.msgpack.encode({"schema": 2, "something": "new"})
-    with pytest.raises(WireError, match=r"schema 1, found 2.*install the same"):
+def test_a_message_of_a_newer_schema_says_which_side_is_to_be_updated() -> None:
+    payload = msgspec.msgpack.encode({"schema": 3, "something": "new"})
+    with pytest.raises(SchemaError, match=r"schema 2, found schema 3: this side runs an older version .*; update this side"):
         wire.decode_decision([b"decision", b"cell-3", payload])
+
+
+@pytest.mark.parametrize("topic", ["decision", "health", "preview"])
+def test_a_message_that_a_station_of_schema_1_sent_says_that_the_station_is_to_be_updated(topic: str) -> None:
+    message = [topic.encode(), b"st", (SCHEMA_1 / f"{topic}.msgpack").read_bytes()]
+    with pytest.raises(SchemaError, match=r"schema 2, found schema 1: the other side runs an older version .*; update the other side"):
+        wire.decode(message)
+
+
+def test_a_request_of_schema_1_is_refused_with_a_number_that_its_sender_understands() -> None:
+    with pytest.raises(SchemaError, match="found schema 1"):
+        wire.decode_request((SCHEMA_1 / "request.msgpack").read_bytes())
+    assert msgspec.msgpack.decode(wire.encode_refusal()) == {"schema": 2}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +145,7 @@ def test_a_message_of_another_schema_says_which_version_is_needed() -> None:
         [b"weather", b"cell-3", b""],
         [b"decision", b"cell-3", b""],
         [b"decision", b"cell-3", b"\xff\xfe not msgpack"],
-        [b"decision", b"cell-3", msgspec.msgpack.encode({"schema": 1, "decision": {"seq": "seventeen"}})],
+        [b"decision", b"cell-3", msgspec.msgpack.encode({"schema": wire.SCHEMA, "decision": {"seq": "seventeen"}})],
         [b"decision", b"cell-3", wire.encode_decision(a_decision())[2][:-5]],
         [b"health", b"cell-3", wire.encode_decision(a_decision())[2]],
         [b"decision", b"cell-3", msgspec.msgpack.encode([1, 2])],

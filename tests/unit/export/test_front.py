@@ -1,7 +1,6 @@
 """The front door: photographs in, a bundle and a page out, in one call."""
 
 import io
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from export.build.build import BuildReport, build
 from export.build.workshop import SharedWorkshop
 from export.cli import show_report
 from export.front import Request, make_release, verdict
+from export.train import app
 from training.data import facts
 from training.judging.asked import parse_accept
 
@@ -28,8 +28,8 @@ def test_photographs_in_a_bundle_and_a_page_out(
     monkeypatch.setattr(front, "build", partial(build, workshop=workshop))
     monkeypatch.setattr(front, "BuildOptions", partial(front.BuildOptions, envelope=False))
     decoded: list[Path] = []
-    look_at = facts._look_at
-    monkeypatch.setattr(facts, "_look_at", lambda path: (decoded.append(path), look_at(path))[1])
+    facts_of_one = facts._facts_of_one
+    monkeypatch.setattr(facts, "_facts_of_one", lambda path: (decoded.append(path), facts_of_one(path))[1])
     said: list[str] = []
     request = Request(tmp_path / "rings", image_size="64", allow_duplicates=True)
     released = make_release(data_dir, request, say=lambda text: said.append(str(text)))
@@ -100,22 +100,7 @@ def test_a_mistake_is_told_before_any_work(
     data_dir: Path, tmp_path: Path, args: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as e:
-        run_app(front.app, [str(data_dir), "--out", str(tmp_path / "b"), *args])
+        run_app(app, ["release", str(data_dir), "--out", str(tmp_path / "b"), *args])
     said, err = capsys.readouterr()
     assert e.value.code == 78 and message in err and said == "" and "Traceback" not in err
     assert not list(tmp_path.iterdir())
-
-
-def test_lineside_train_becomes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.commands import cli
-
-    became: list[list[str]] = []
-
-    def become(program: str, words: list[str]) -> None:
-        became.append([program, *words])
-        raise SystemExit(0)
-
-    monkeypatch.setattr("os.execv", become)
-    with pytest.raises(SystemExit):
-        run_app(cli.app, ["release", "parts", "--out", "b", "--help"])
-    assert became == [[sys.executable, sys.executable, "-m", "export.entry", "export.front", "parts", "--out", "b", "--help"]]

@@ -9,9 +9,7 @@ import typer
 
 from edge_runtime import cli as device
 from export import cli as exporting
-from export import front
-from export.choose import cli as choose
-from training.commands import cli as teaching
+from export import train as teaching
 
 ROOT = Path(__file__).resolve().parents[3]
 _NAMED = re.compile(r"\b(lineside(?:-train|-export)?) ([a-z][a-z-]+)((?: (?:--[a-z][a-z-]*|[A-Za-z0-9_./…{}-]+))*)")
@@ -30,8 +28,6 @@ def _verbs(app: typer.Typer) -> dict[str, set[str]]:
 
 
 KNOWN = {"lineside": _verbs(device.app), "lineside-train": _verbs(teaching.app), "lineside-export": _verbs(exporting.app)}
-KNOWN["lineside-train"]["release"] = _verbs(front.app)["release"]
-KNOWN["lineside-train"]["compare"] = _verbs(choose.app)["compare"]
 
 
 def _texts(path: Path) -> list[str]:

@@ -11,6 +11,7 @@ from edge_runtime.config.files import Recipe
 from edge_runtime.errors import DataError, SourceError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.records import Picture, Verdict
+from tests.support.decisions import SCHEMA_1
 
 
 @pytest.fixture
@@ -99,6 +100,18 @@ def test_the_archive_s_own_records_tell_what_was_decided(station_dir: Path, bund
     assert report.disagreements == ()
     stricter = replay(station_dir / "archive", bundle, Recipe(name="strict", bundle=bundle.directory, threshold=0.5))
     assert [o.expected for o in stricter.disagreements] == [Verdict.ACCEPT] * 4
+
+
+def test_records_of_an_archive_of_schema_1_tell_what_was_decided(station_dir: Path) -> None:
+    """Of a station with one camera, and of one of two: the view's own verdict counts there."""
+    for i, record in enumerate(("archived.json", "archived_side.json")):
+        shutil.copy(SCHEMA_1 / record, station_dir / "parts" / f"{i:02d}.json")
+    text = (station_dir / "parts/01.json").read_text()
+    (station_dir / "parts/02.json").write_text(text.replace('"camera": "side",\n  "decision"', '"camera": "top",\n  "decision"'))
+    found = expectations(station_dir / "parts", list_all(station_dir / "parts"))
+    assert [(path.name, verdict) for path, verdict in found.items()] == [
+        ("00.png", Verdict.REJECT), ("01.png", Verdict.REJECT), ("02.png", Verdict.ACCEPT),
+    ]  # fmt: skip
 
 
 def test_a_record_that_is_no_decision_is_refused(station_dir: Path) -> None:

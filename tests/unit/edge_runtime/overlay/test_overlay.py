@@ -22,9 +22,10 @@ from edge_runtime.errors import DisplayError
 from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.overlay import paint as p
 from edge_runtime.overlay import picture, style, text, window
+from edge_runtime.overlay.cameras import Pane
 from edge_runtime.records import Decision, Frame, Health, Picture, Prediction, Region, Stamps, State, Verdict, View
 from edge_runtime.sinks.preview import Display, PreviewSink
-from tests.support.decisions import decision_with
+from tests.support.decisions import SCHEMA_1, decision_with
 from tests.support.ports import free_ports
 
 SIZES = [(1920, 1080), (1280, 720), (1024, 768)]
@@ -43,8 +44,9 @@ def decision(verdict: Verdict = Verdict.REJECT, **changes: object) -> Decision:
 
 
 def view(score_map: np.ndarray | None = None, verdict: Verdict = Verdict.REJECT, **changes: object) -> p.Screen:
-    image = np.full((64, 64), 128, np.uint8)
-    return p.Screen(decision(verdict, **changes), image, score_map, GRID_TO_FRAME, LOW, HIGH, {"ACCEPT": 5, "REJECT": 1, "FAULT": 0})
+    d = decision(verdict, **changes)
+    pane = Pane(np.full((64, 64), 128, np.uint8), score_map, GRID_TO_FRAME, LOW, HIGH, d.frame_wh, d.regions)
+    return p.Screen(d, pane, counts={"ACCEPT": 5, "REJECT": 1, "FAULT": 0})
 
 
 def flat(value: float) -> np.ndarray:
@@ -73,10 +75,17 @@ def test_the_deciding_camera_is_large_and_each_other_one_is_below_it_with_its_ow
         View(camera, verdict, "", 1.0, 20.0, 0.05, (), (64, 64), "b", "r")
         for camera, verdict in (("side", Verdict.ACCEPT), ("top", Verdict.REJECT), ("back", Verdict.FAULT))
     )
-    screen = view(flat(30.0), views=views)
-    pictures = (("side", np.full((64, 64), 90, np.uint8)), ("back", None))
-    others = tuple(p._shown(screen.decision, camera, image, None, None, LOW, HIGH) for camera, image in pictures)
-    screen = dataclasses.replace(screen, camera="top", others=others)
+    gray = {"side": 90, "top": 128}
+    shown = [
+        wire.Shown(
+            image=cv2.imencode(".png", np.full((64, 64), gray[v.camera], np.uint8))[1].tobytes() if v.camera in gray else b"",
+            score_map=wire.pack_map(flat(30.0)) if v.camera == "top" else b"", map_hw=(8, 8) if v.camera == "top" else (0, 0),
+            grid_to_frame=wire.flat_affine(GRID_TO_FRAME), display_low=LOW, display_high=HIGH,
+        )
+        for v in views
+    ]  # fmt: skip
+    screen = p.screen_of(wire.Preview(decision=decision(views=views), shown=shown, counts={"ACCEPT": 5, "REJECT": 1, "FAULT": 0}))
+    assert [pane.camera for pane in (screen.main, *screen.others)] == ["top", "side", "back"]
     for size in SIZES:
         painted = p.paint(screen, size)
         unit = min(size[0] / 1920, size[1] / 1080)
@@ -98,7 +107,7 @@ def test_nothing_leaves_its_place_however_long_it_is(size: tuple[int, int]) -> N
         problems=(long, long),
     )
     unit = min(size[0] / 1920, size[1] / 1080)
-    for screen in (p.paint(worst, size), p.paint(dataclasses.replace(worst, image=None), size)):
+    for screen in (p.paint(worst, size), p.paint(dataclasses.replace(worst, main=dataclasses.replace(worst.main, image=None)), size)):
         below = screen[round(216 * unit) + 2 :]
         right, bottom = round(36 * unit), round(28 * unit)
         assert np.all(below[:, -right:] == style.BACKGROUND)
@@ -217,7 +226,8 @@ def station(preview_port: int, publisher_port: int, part: Decision | None, healt
     ending = threading.Event()
 
     def beat() -> None:
-        record = Health("line-1", State.DEGRADED, ("disk full",), "b", "r", "CPU", 1.0, {"ACCEPT": 9, "REJECT": 8, "FAULT": 7}, {}, 7, "")
+        counts = {"ACCEPT": 9, "REJECT": 8, "FAULT": 7}
+        record = Health("line-1", State.DEGRADED, ("disk full",), ("b",), ("r",), "CPU", 1.0, counts, {}, 7, "")
         with zmq.Context() as context, context.socket(zmq.PUB) as pub:
             pub.setsockopt(zmq.LINGER, 0)
             pub.bind(f"tcp://127.0.0.1:{publisher_port}")
@@ -295,6 +305,25 @@ def test_a_message_of_another_version_is_shown_as_such(ports: tuple[int, int]) -
     with window.Listener(*endpoints(ports)) as listener:
         listener._take([wire.HEALTH, b"line-1", b"\x81\xa6schema\x63"])
         assert listener.misread is not None and "99" in listener.misread
+
+
+@pytest.mark.parametrize("topic", ["health", "preview"])
+def test_the_window_waits_on_and_says_so_where_a_station_of_schema_1_answers(ports: tuple[int, int], topic: str) -> None:
+    """Before the first part in the middle; afterwards, as where the station was set back, among the problems of the last one."""
+    message = [topic.encode(), b"st", (SCHEMA_1 / f"{topic}.msgpack").read_bytes()]
+    with window.Listener(*endpoints(ports)) as listener:
+        listener._take(message)
+        assert listener.misread is not None and "expected messages of schema 2, found schema 1" in listener.misread
+        assert listener.view() is None
+        words = listener.screen(None, (1280, 720))
+        with station(*ports, decision()):
+            until = time.monotonic() + 5
+            while listener.view() is None and time.monotonic() < until:
+                listener.listen(0.1)
+            assert (screen := listener.view()) is not None and screen.problems[:1] != (listener.misread,)
+        listener._take(message)
+        assert (screen := listener.view()) is not None and screen.problems[0] == listener.misread
+    assert not np.array_equal(words, p.paint(None, (1280, 720), waiting="No station answers yet"))
 
 
 def test_without_a_screen_the_window_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

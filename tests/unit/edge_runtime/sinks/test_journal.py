@@ -18,6 +18,7 @@ from edge_runtime.records import Region, Stamps, Verdict, View
 from edge_runtime.sinks import journal as journal_module
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.journal import Journal, read_decisions
+from tests.support.decisions import SCHEMA_1
 from tests.unit.edge_runtime.sinks.journals import a_decision, settings, wait_until
 
 A_VIEW = View(
@@ -53,10 +54,43 @@ def test_a_journal_from_before_it_had_a_column_is_read_and_goes_on(tmp_path: Pat
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"ALTER TABLE decisions DROP COLUMN {column}")
         connection.commit()
-    assert read_decisions(path) == [first]
+    assert read_decisions(path) == [first], "its view is made of what the row says of the part"
     with Journal(settings(path), "s") as journal:
         journal.put(several := a_decision(2, views=(A_VIEW,), source="parts/1.png"))
         assert read_decisions(path) == [first, several]
+
+
+def test_what_the_only_camera_saw_of_a_part_that_was_judged_late_is_kept_and_nothing_is_kept_twice(tmp_path: Path) -> None:
+    seen = dataclasses.replace(A_VIEW, camera="")
+    late = a_decision(1, verdict=Verdict.FAULT, reason="too late", score=None, severity=None, regions=(), views=(seen,))
+    with Journal(settings(tmp_path / "j.sqlite"), "s") as journal:
+        journal.put(late)
+        journal.put(usual := a_decision(2))
+    assert read_decisions(tmp_path / "j.sqlite") == [late, usual]
+    with closing(sqlite3.connect(tmp_path / "j.sqlite")) as connection:
+        assert connection.execute("SELECT json_array_length(views) FROM decisions ORDER BY seq").fetchall() == [(1,), (0,)]
+
+
+def test_a_journal_of_schema_1_is_read_and_goes_on(tmp_path: Path) -> None:
+    """Written by the last version before schema 2, at a station with one camera and, from part 5 on, two."""
+    path = tmp_path / "j.sqlite"
+    shutil.copy(SCHEMA_1 / "journal.sqlite", path)
+    decisions = read_decisions(path)
+    assert [d.seq for d in decisions] == list(range(1, 9))
+    assert [d.verdict.value[0] for d in decisions] == list("ARAFARRF")
+    assert [[v.camera for v in d.views] for d in decisions] == [[""]] * 4 + [["top", "side"]] * 4
+    for d in decisions:
+        deciding, s = d.deciding, d.stamps
+        assert deciding.verdict is d.verdict and d.reason.endswith(deciding.reason)
+        for name in ("score", "threshold", "severity", "regions", "frame_wh", "bundle_id", "recipe"):
+            assert getattr(deciding, name) == getattr(d, name)
+        assert (deciding.captured_ns, deciding.grabbed_ns, deciding.predicted_ns) == (s.captured_ns, s.grabbed_ns, s.predicted_ns)
+    assert decisions[1].views[0].regions and decisions[3].views[0].score is None
+    with Journal(settings(path), "st") as journal:
+        assert journal.last_seq() == 8
+        journal.put(a_decision(9))
+        assert [d.seq for d in read_decisions(path)] == list(range(1, 10))
+        assert read_decisions(path)[:8] == decisions
 
 
 def test_the_last_number_survives_a_restart(tmp_path: Path) -> None:
@@ -97,14 +131,15 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from edge_runtime.config.files import JournalConfig
-from edge_runtime.records import Decision, Stamps, Verdict
+from edge_runtime.records import Decision, Stamps, Verdict, View
 from edge_runtime.sinks.journal import Journal
 with Journal(JournalConfig(path=Path(sys.argv[1]), commit_timeout_ms=60_000), "s") as journal:
     seq = journal.last_seq()
     while True:
         seq += 1
         now = datetime.now(UTC).isoformat()
-        journal.put(Decision("s", seq, f"A-{seq}", Verdict.ACCEPT, "", 1.0, 2.0, 0.5, (), (4, 4), "b", "r", Stamps(1), now))
+        view = View("", Verdict.ACCEPT, "", 1.0, 2.0, 0.5, (), (4, 4), "b", "r")
+        journal.put(Decision("s", seq, f"A-{seq}", Verdict.ACCEPT, "", 1.0, 2.0, 0.5, (), (4, 4), "b", "r", Stamps(1), now, (view,)))
         print(seq, flush=True)
 """
 

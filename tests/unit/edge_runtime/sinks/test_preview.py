@@ -12,19 +12,19 @@ from edge_runtime import wire
 from edge_runtime.config.files import PreviewConfig
 from edge_runtime.errors import SinkError
 from edge_runtime.model.manifest import DisplayScale
-from edge_runtime.records import Decision, Frame, Image, Picture, Prediction, Stamps, Verdict
+from edge_runtime.records import Decision, Frame, Image, Picture, Prediction, Verdict
 from edge_runtime.sinks import preview as preview_module
 from edge_runtime.sinks.preview import Display, PreviewSink, encode_small
+from tests.support.decisions import decision_with, view_with
 from tests.support.ports import free_port
 
 DISPLAY = {"b": Display(DisplayScale(low=1.0, high=40.0))}
 
 
 def a_part(seq: int, image: Image | None = None) -> tuple[Decision, tuple[Picture, ...]]:
-    decision = Decision(
-        station="cell-3", seq=seq, part_id="A", verdict=Verdict.ACCEPT, reason="", score=1.0, threshold=2.0, severity=0.5, regions=(),
-        frame_wh=(0, 0) if image is None else (image.shape[1], image.shape[0]), bundle_id="b", recipe="r", stamps=Stamps(1),
-        wall_time="2026-11-21T10:00:00+00:00",
+    decision = decision_with(
+        seq=seq, verdict=Verdict.ACCEPT, score=1.0, threshold=2.0, severity=0.5, bundle_id="b",
+        frame_wh=(0, 0) if image is None else (image.shape[1], image.shape[0]),
     )  # fmt: skip
     if image is None:
         return decision, (Picture("", None, None),)
@@ -59,15 +59,30 @@ def test_a_preview_shows_the_frame_reduced_and_the_raw_map(endpoint: str, looker
         preview = next_preview(looker)
         assert preview is not None
         assert preview.decision == a_part(7, image)[0]
-        shown = cv2.imdecode(np.frombuffer(preview.image, np.uint8), cv2.IMREAD_UNCHANGED)
-        assert shown.shape == (120, 160, 3)
-        assert np.abs(shown.astype(int) - (10, 120, 240)).max() < 8
-        score_map = wire.map_of(preview)
+        (shown,) = preview.shown
+        small = cv2.imdecode(np.frombuffer(shown.image, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert small.shape == (120, 160, 3)
+        assert np.abs(small.astype(int) - (10, 120, 240)).max() < 8
+        score_map = wire.map_of(shown)
         assert score_map is not None
         assert (score_map == 7.0).all()
-        assert wire.affine_of(preview).tolist() == [[8, 0, 2], [0, 9, 3]]
-        assert (preview.display_low, preview.display_high, preview.counts) == (1.0, 40.0, {"ACCEPT": 5})
+        assert wire.affine_of(shown).tolist() == [[8, 0, 2], [0, 9, 3]]
+        assert (shown.display_low, shown.display_high, preview.counts) == (1.0, 40.0, {"ACCEPT": 5})
         assert sink.problem is None
+
+
+def test_each_view_has_its_picture_in_their_order_and_the_deciding_one_is_the_largest(endpoint: str, looker: "zmq.Socket[bytes]") -> None:
+    image = np.full((480, 640), 90, np.uint8)
+    verdicts = {"top": Verdict.ACCEPT, "side": Verdict.REJECT, "back": Verdict.FAULT}
+    decision = decision_with(views=tuple(view_with(camera=camera, verdict=verdict, bundle_id="b") for camera, verdict in verdicts.items()))
+    frame = Frame(1, 1, "test", image)
+    looker.subscribe(wire.PREVIEW)
+    with PreviewSink(PreviewConfig(endpoint=endpoint, long_side_px=480), "cell-3", DISPLAY) as sink:
+        sink.put(decision, (Picture("top", frame, None), Picture("side", frame, None), Picture("back", None, None)))
+        preview = next_preview(looker)
+        assert preview is not None
+        sizes = [cv2.imdecode(np.frombuffer(s.image, np.uint8), cv2.IMREAD_UNCHANGED).shape[1] if s.image else 0 for s in preview.shown]
+        assert sizes == [160, 480, 0]
 
 
 def test_a_part_without_a_frame_is_shown_as_well(endpoint: str, looker: "zmq.Socket[bytes]") -> None:
@@ -76,8 +91,9 @@ def test_a_part_without_a_frame_is_shown_as_well(endpoint: str, looker: "zmq.Soc
         sink.put(*a_part(1))
         preview = next_preview(looker)
         assert preview is not None
-        assert preview.image == b""
-        assert wire.map_of(preview) is None
+        (shown,) = preview.shown
+        assert shown.image == b""
+        assert wire.map_of(shown) is None
 
 
 @pytest.mark.slow

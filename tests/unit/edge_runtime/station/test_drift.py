@@ -20,7 +20,7 @@ LIMITS = Drift(low=1.0, median=2.0, high=3.0, share=0.1, window=20, max_above=8,
 
 
 def monitor(drift: DriftWatch | None) -> HealthMonitor:
-    return HealthMonitor(station="s", recipe="r", bundle_id="b", device="CPU", drifts={("", "b"): drift} if drift else None)
+    return HealthMonitor(station="s", recipes=("r",), bundle_ids=("b",), device="CPU", drifts={("", "b"): drift} if drift else None)
 
 
 def decision(seq: int, verdict: Verdict, score: float | None) -> Decision:
@@ -107,7 +107,7 @@ def test_health_says_it_and_faults_do_not_count() -> None:
 
 def test_a_listener_understands_a_station_that_says_nothing_of_drift() -> None:
     """And one that knows no such field is not disturbed by it."""
-    old = asdict(Health("s", State.READY, (), "b", "r", "CPU", 1.0, {}, {}, 9, "2026"))
+    old = asdict(Health("s", State.READY, (), ("b",), ("r",), "CPU", 1.0, {}, {}, 9, "2026"))
     del old["drift"]
     payload = msgspec.msgpack.encode({"schema": wire.SCHEMA, "run": "", "first_seq": 1, "health": old})
     assert wire.decode_health([wire.HEALTH, b"s", payload]).drift is None

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.errors import SinkError
+from edge_runtime.model.manifest import Drift
 from edge_runtime.records import Decision, Health, Release, ReleaseState, Stamps, State, Verdict
+from edge_runtime.station.drift import DriftWatch
 from edge_runtime.station.health import HealthMonitor
 from tests.support.decisions import decision_with
 
@@ -18,7 +20,7 @@ MS = 1_000_000
 
 
 def monitor(**more: object) -> HealthMonitor:
-    return HealthMonitor(station="s", recipe="r", bundle_id="b", device="CPU", **more)  # type: ignore[arg-type]
+    return HealthMonitor(**({"station": "s", "recipes": ("r",), "bundle_ids": ("b",), "device": "CPU"} | more))  # type: ignore[arg-type]
 
 
 def decision(seq: int, verdict: Verdict) -> Decision:
@@ -80,13 +82,27 @@ def test_counts_and_times_come_from_the_decisions() -> None:
 
 def test_health_tells_whether_what_judges_now_is_released() -> None:
     released, refused = ReleaseState(Release.RELEASED, "all well"), ReleaseState(Release.REFUSED, "misses 83 %")
-    m = monitor(releases={("r", "b"): released, ("gadget", "c"): refused})
+    m = monitor(releases={(("r",), ("b",)): released, (("gadget",), ("c",)): refused})
     assert m.snapshot().release == released
-    m.judging("gadget", "c")
+    m.judging(("gadget",), ("c",))
     assert m.snapshot().release == refused
-    m.judging("r", "b")
+    m.judging(("r",), ("b",))
     assert m.snapshot().release == released
     assert monitor().snapshot().release is None
+
+
+def test_drift_is_told_of_the_model_that_judges_at_that_camera_now_not_of_one_whose_id_is_in_it() -> None:
+    """Two cameras share two bundles, the other way round for the next product; "b" is a part of the id "bb"."""
+    limits = Drift(low=1.0, median=2.0, high=3.0, share=0.1, window=2, max_above=0, max_below=2, false_alarm=1e-5, n_good=500)
+    drifts = {(camera, id_): DriftWatch(limits) for camera in ("top", "side") for id_ in ("b", "bb")}
+    m = monitor(cameras=("top", "side"), recipes=("r", "r"), bundle_ids=("bb", "b"), drifts=drifts)
+    for _ in range(2):
+        drifts["top", "b"].add(9.0, accepted=True)
+    assert drifts["top", "b"].problem is not None
+    assert m.snapshot().problems == (), "at the camera top judges bb"
+    m.judging(("q", "q"), ("b", "bb"))
+    assert [p.split(":")[0] for p in m.snapshot().problems] == ["top"]
+    assert (m.snapshot().recipes, m.snapshot().bundle_ids) == (("q", "q"), ("b", "bb"))
 
 
 def test_a_problem_degrades_a_ready_station_until_it_is_gone() -> None:

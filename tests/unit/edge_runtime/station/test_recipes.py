@@ -28,8 +28,8 @@ def test_recipes_of_one_bundle_and_region_share_one_model_and_keep_their_own_lim
         products = products_of(opened, [thread])
     own, strict, moved = products[""], products["1"], products["2"]
     assert own.models == strict.models != moved.models
-    assert (strict.recipe, strict.deadline_ms, strict.jobs[0].limits.threshold) == ("strict", 80.0, 2.0)
-    assert (own.recipe, own.jobs[0].limits.threshold) == ("tiny", 20.0)
+    assert (strict.recipes, strict.deadline_ms, strict.jobs[0].limits.threshold) == (("strict",), 80.0, 2.0)
+    assert (own.recipes, own.jobs[0].limits.threshold) == (("tiny",), 20.0)
 
 
 def test_a_bundle_that_another_recipe_needs_is_verified_too_and_the_key_is_named(station_dir: Path) -> None:

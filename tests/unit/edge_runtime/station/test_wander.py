@@ -10,8 +10,9 @@ import pytest
 
 from edge_runtime.model.manifest import Envelope, InputSpec, Wander
 from edge_runtime.model.sight import SightMeter
-from edge_runtime.records import Cause, Decision, Frame, Picture, Prediction, Stamps, Verdict
+from edge_runtime.records import Decision, Frame, Picture, Prediction
 from edge_runtime.station.wander import LEAST, WINDOW, SightWatch, SightWatches, brittle, narrow, reach
+from tests.support.decisions import decision_with
 
 SPEC = InputSpec(height=64, width=64, channels=1)
 METER = SightMeter(SPEC)
@@ -102,8 +103,7 @@ def test_without_limits_nothing_is_said() -> None:
 
 
 def decision(recipe: str, bundle_id: str) -> Decision:
-    stamps = Stamps(fired_ns=1)
-    return Decision("s", 1, "", Verdict.REJECT, "", 1.0, 1.0, 1.0, (), (64, 64), bundle_id, recipe, stamps, "", Cause.NONE)
+    return decision_with(recipe=recipe, bundle_id=bundle_id)
 
 
 def pictures(gain: float, judged: bool = True) -> tuple[Picture, ...]:

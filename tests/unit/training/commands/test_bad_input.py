@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -206,16 +205,14 @@ def test_bad_images_that_a_table_sets_apart_are_learnt_from_and_never_counted_by
 def test_compare_takes_a_method_within_the_budget_or_the_fastest_and_says_so(
     data: Path, out: Path, budget_ms: float, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from training.commands import cli
+    from export.choose import candidates, compare
+    from export.train import app
 
     # All methods would take minutes, and so would what INT8 does to this one.
-    one_method = (
-        "import sys; sys.argv += ['--methods', 'padim']; from export.choose import candidates, cli as choose; "
-        "candidates.quantize_backbone = lambda backbone, *rest: backbone.clone(); choose.main()"
-    )
-    monkeypatch.setattr(cli, "CHOOSE", (sys.executable, "-c", one_method))
+    monkeypatch.setattr(compare, "fast_methods", lambda dataset: ["padim"])
+    monkeypatch.setattr(candidates, "quantize_backbone", lambda backbone, *rest: backbone.clone())
     with pytest.raises(SystemExit) as e:
-        run_app(cli.app, [*(a.format(data=data, method="compare", out=out) for a in FIT), "--budget-ms", str(budget_ms)])
+        run_app(app, [*(a.format(data=data, method="compare", out=out) for a in FIT), "--budget-ms", str(budget_ms)])
     err = capfd.readouterr().err
     assert (e.value.code or 0) == 0, err
     assert "taking padim (fast), chosen by" in err and "synthetic defects painted into them" in " ".join(err.split())

@@ -9,7 +9,7 @@ import pytest
 from edge_runtime.errors import DataError
 from training.data.dataset import load_dataset
 from training.data.duplicates import Pair, find_pairs, grain, is_same_picture, perceptual_hash
-from training.data.facts import Facts, look, small_of
+from training.data.facts import Facts, facts_of, small_of
 
 
 def part(seed: int = 0, size: tuple[int, int] = (200, 240)) -> np.ndarray:
@@ -29,7 +29,7 @@ def pairs_of(folder: Path, images: dict[str, np.ndarray], quality: int = 95) -> 
     for name, image in images.items():
         assert cv2.imwrite(str(folder / name), image, [cv2.IMWRITE_JPEG_QUALITY, quality] if name.endswith("jpg") else [])
     paths = [folder / name for name in images]
-    facts = [f for f in look(paths) if isinstance(f, Facts)]
+    facts = [f for f in facts_of(paths) if isinstance(f, Facts)]
     return find_pairs(paths, facts)
 
 
