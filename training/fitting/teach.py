@@ -42,7 +42,7 @@ from training.fitting.heads import (  # fmt: skip
     learns_again,
     torch_backbone_fn,
 )
-from training.fitting.odd import screen
+from training.fitting.odd import say_alike, screen
 from training.fitting.options import FitOptions, check_enough, learns, outlier_source, resolve
 from training.fitting.recalibrate import score_samples
 from training.fitting.weigh import weigh, without_variations
@@ -72,6 +72,7 @@ class _Taught:
     """What was learnt of variations."""
     apart: tuple[str, ...] = ()
     odd: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
 
 
 def teach(dataset: Dataset, options: FitOptions, out: Path, *, force: bool = False, progress: Progress = silent,
@@ -126,16 +127,17 @@ def teach(dataset: Dataset, options: FitOptions, out: Path, *, force: bool = Fal
         rule=rule,
         threshold=threshold,
         display=display,
-        tools=tools() | METHODS[lesson.method].tools,
+        tools=tools() | METHODS[options.method].tools,
         augment=taught.augment,
         outliers=source,
         learning=None if outcome is None else _learning(outcome, options, dataset.sha256),
         left_out=(*left_out, *taught.apart),
         apart=len(taught.apart),
         odd=taught.odd,
+        alike=taught.alike,
     )
     if taught.odd:
-        say_odd(taught.odd, taught.apart, len(whole.train), out, say)
+        say_odd(taught.odd, taught.apart, taught.alike, len(whole.train), out, say)
     checkpoint = checkpoint_of(out)
     return save_run(
         out, info, taught.trunk, taught.fitted.head, HeldOut.of(names, hashes, taught.fitted.held_out), dataset.ignore,
@@ -187,13 +189,13 @@ class _Teaching:
         features = extract_features(
             run_backbone, pictures, n, shapes, views=prepare.views, copies=copies, scratch=self.scratch, progress=self.progress
         )
-        apart, odd = (), ()
+        apart, odd, alike = (), (), ()
         if not options.keep_odd:
             self.progress("looking for odd images", 0, 1)
             found = screen(features, shapes, prepare, options.seed, self.progress)
             names = [dataset.name_of(s) for s in dataset.train]
             apart = tuple(names[i] for i in np.flatnonzero(found.apart))
-            odd = tuple(names[i] for i in np.argsort(-found.scores) if found.named[i])
+            odd, alike = (tuple(names[i] for i in np.argsort(-found.scores) if which[i]) for which in (found.named, found.alike))
         if apart:
             dataset, features = dataset.leave_out(apart), features.only(np.flatnonzero(~found.apart))
             if self.source is not None:  # nor may what is painted be painted into them
@@ -218,7 +220,7 @@ class _Teaching:
             options.method, self.params, shapes, features, prepare, options.seed, learning=learning, progress=self.progress
         )
         self.progress(f"fitting {options.method}", 1, 1)
-        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, augment, apart, odd)
+        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, augment, apart, odd, alike)
 
     def _learnt(self, network: Network) -> _Taught:
         """A network that learns on images, and a head that is fitted on held-out ones."""
@@ -301,11 +303,13 @@ class _Teaching:
         return Checkpoint(path, identity, resume, source)
 
 
-def say_odd(odd: tuple[str, ...], apart: tuple[str, ...], n: int, out: Path, say: Say) -> None:
+def say_odd(odd: tuple[str, ...], apart: tuple[str, ...], alike: tuple[str, ...], n: int, out: Path, say: Say) -> None:
     """Names the images that look unlike the others."""
     some = first_of(odd)
     shown = ", ".join(some) + (f" and {len(odd) - len(some)} more" if len(odd) > len(some) else "")
     say(f"{len(odd)} of {n} good images look unlike the others: bad, oddly placed, or rare? {shown}; all in {out / ODD}")
+    if alike:
+        say(say_alike(alike, apart))
     if apart:
         told = len(set(odd) & set(apart))
         like = f" and {len(apart) - told} that are most like them" if len(apart) > told else ""
