@@ -25,8 +25,7 @@ from export.package import check_out
 from training.calibrate.rules import Rule
 from training.core.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
 from training.core.base import Progress, silent
-from training.data.dataset import Dataset, load_dataset, read_names, refuse_none_left
-from training.data.promise import refuse_alike
+from training.data.dataset import Dataset, load_dataset, read_names, refuse_alike, refuse_none_left
 from training.fitting.estimate import about, build_seconds, fit_seconds, pace_of
 from training.fitting.heads import BackboneFn
 from training.fitting.options import FitOptions, learns, outlier_source, resolve
@@ -130,7 +129,7 @@ def make_release(
     names = () if request.leave_out is None else read_names(request.leave_out, dataset)
     dataset = dataset.leave_out(names)
     refuse_none_left(dataset)
-    refuse_alike(len(dataset.train) + len(dataset.copies), len(dataset.copies))
+    refuse_alike(dataset)
     outlier_source(fit_options, sum(s.split == "train" for s in dataset.bad))
 
     _step(say, 2)

@@ -27,10 +27,9 @@ from export.package import workplace
 from training.core.backbones import DEFAULT_BACKBONE
 from training.core.base import LEAST_BAD, Progress, silent
 from training.core.learn import hold_out
-from training.data.dataset import Dataset, inputs
+from training.data.dataset import Dataset, inputs, refuse_alike
 from training.data.facts import load_frame
 from training.data.layout import Sample
-from training.data.promise import refuse_alike
 from training.fitting.estimate import COST_S, QUANTIZE_S, REFERENCE_S
 from training.fitting.options import FitOptions, check_enough, learns, resolve
 from training.methods.table import METHODS
@@ -177,7 +176,7 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
         )
     if out.exists():
         raise ConfigError(f"out: {out} exists already; choose another place")
-    refuse_alike(len(dataset.train) + len(dataset.copies), len(dataset.copies))
+    refuse_alike(dataset)
     learnt, held = hold_out(len(dataset.train), request.seed)
     for options in candidates.values():
         try:

@@ -135,7 +135,7 @@ def fit(
     """Fit a detector on good images and calibrate its threshold on held-out ones."""
     need_extra()
     from training.calibrate.rules import Rule
-    from training.data.dataset import load_dataset, read_names, refuse_none_left
+    from training.data.dataset import load_dataset, read_names, refuse_alike, refuse_none_left
     from training.fitting.options import FitOptions, learns
     from training.fitting.proof import prove
     from training.fitting.remedies import steadied
@@ -200,6 +200,7 @@ def fit(
         names = () if leave_out is None else read_names(leave_out, dataset)
         dataset = dataset.leave_out(names)
         refuse_none_left(dataset)
+        refuse_alike(dataset)
         choice = decide(
             dataset, method=method, preset=preset, image_size=image_size, budget_ms=budget_ms, backbone=backbone, progress=progress
         )  # fmt: skip

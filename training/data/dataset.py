@@ -27,7 +27,7 @@ from training.data.formats import find
 from training.data.layout import Sample, find_bad, say_orphans
 from training.data.left_out import say_left_out, say_pages
 from training.data.masks import beyond, say_sizes, settle, size_of_truth
-from training.data.promise import say_flat, say_lacking
+from training.data.promise import say_alike, say_flat, say_lacking
 from training.data.taught import taught_on
 
 TilesFor = Callable[[tuple[int, int] | None], TileSpec | None]
@@ -363,6 +363,12 @@ def refuse_none_left(dataset: Dataset) -> None:
     """Raises DataError where every good image was left out."""
     if not dataset.train:
         raise DataError("leave out: expected good images to learn from, found none left; name only those that are not to be learnt")
+
+
+def refuse_alike(dataset: Dataset) -> None:
+    """Raises DataError where so many good images are copies of others that hardly any differ."""
+    if (sentence := say_alike(len(dataset.train) + len(dataset.copies), len(dataset.copies))) is not None:
+        raise DataError(f"data: {sentence}")
 
 
 def read_names(path: Path, dataset: Dataset) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_runtime.errors import DataError
 from training.data.duplicates import say_different
 from training.data.facts import Facts
 from training.data.layout import Sample
@@ -25,12 +24,6 @@ def say_alike(n_images: int, n_copies: int) -> str | None:
         f"expected at least {LEAST_DIFFERENT} good images that differ, found {say_different(n_images, different)}: no false-reject rate can"
         " be promised by copies; is the camera a simulator, or were files copied? Photograph more parts"
     )
-
-
-def refuse_alike(n_images: int, n_copies: int) -> None:
-    """Raises DataError for it."""
-    if (sentence := say_alike(n_images, n_copies)) is not None:
-        raise DataError(f"data: {sentence}")
 
 
 def say_flat(facts: Sequence[Facts]) -> str | None:

@@ -27,9 +27,8 @@ from training.core.checkpoint import Checkpoint
 from training.core.learn import LearningResult, Network, Pictures, Schedule, TrainedHead, device, hold_out, learn
 from training.core.memory import check_memory, room
 from training.core.places import nearest_folder
-from training.data.dataset import Dataset, inputs
+from training.data.dataset import Dataset, inputs, refuse_alike
 from training.data.layout import first_of
-from training.data.promise import refuse_alike
 from training.data.taught import unlearnt
 from training.fitting.estimate import TORCH, about, fit_seconds, pace_of
 from training.fitting.heads import (  # fmt: skip
@@ -88,7 +87,7 @@ def teach(dataset: Dataset, options: FitOptions, out: Path, *, force: bool = Fal
     strides, params = resolve(options)
     n = len(dataset.train)
     source = outlier_source(options, sum(s.split == "train" for s in dataset.bad))
-    refuse_alike(len(dataset.train) + len(dataset.copies), len(dataset.copies))
+    refuse_alike(dataset)
     check_enough(options.method, n)
     again = METHODS[options.method].network is None and learns_again(n, options.minutes)
     held = n if not learns(options.method) or again else len(hold_out(n, options.seed)[1])

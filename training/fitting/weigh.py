@@ -3,6 +3,10 @@
 Half of some good images teaches two heads, with the variations and without; the other half is scored as it is, varied, and with a defect
 painted into each. Variations are what is right for most products (deploy/decisions/0022), so they go only where they cost what is more than
 noise, or where they gain nothing: varied parts pass no more often with them than without, and painted defects are told no better.
+
+What is painted are places. Where all of a part being too dark is the defect, they show no price of learning it (brightness varied by 60 %
+cost them nothing, on a plate and on a ring); `remedies.with_brightness` asks known bad parts that question, and nothing varies brightness
+unasked.
 """
 
 from collections.abc import Mapping, Sequence

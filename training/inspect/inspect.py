@@ -119,7 +119,9 @@ def inspect_data(
 
     findings = [Finding(what=BROKEN, items=list(found.problems))]
     findings.append(Finding(what=UNREADABLE, items=[str(f) for f in looked if isinstance(f, DataError)]))
-    copies, alike = _copies(kept, facts)
+    copies, again = _copies(kept, facts)
+    learnt = sum(s.is_good and s.split == "train" for s in kept)
+    alike = [f"good images: {say_different(learnt, learnt - len(again))}; a promise rests on those that differ"] if again else []
     findings += copies
     kept, masks_found = settle(kept)
     wrong, empty = _masks(kept, facts, masks_found)
@@ -147,7 +149,7 @@ def inspect_data(
         bits=sorted({bits_for(max(f.largest for f in facts if f.dtype == d)) if d == "uint16" else 8 for d in {f.dtype for f in facts}}),
         findings=[f for f in findings if f.items],
         remarks=[*_remarks(found, kept, facts), *lacking, *masks_found.notes, *(say_left_out(bad) if bad is not None else []), *alike],
-        lie=_lie(kept, facts),
+        lie=_lie(kept, facts, again),
     )
     return Inspection(summary, kept, empty, {s.path: f for s, f in zip(kept, facts, strict=True)})
 
@@ -203,9 +205,10 @@ def _doubtful(samples: tuple[Sample, ...], facts: list[Facts]) -> str | None:
     return say_suspects(test, found, "look")
 
 
-def _lie(samples: tuple[Sample, ...], facts: list[Facts]) -> Lie | None:
-    """By whole frames: what a region of interest or tiles show may lie otherwise, which `fit` measures again."""
-    smalls = {s.path: f.small for s, f in zip(samples, facts, strict=True) if s.is_good and s.split == "train"}
+def _lie(samples: tuple[Sample, ...], facts: list[Facts], copies: frozenset[Path]) -> Lie | None:
+    """Of pictures that differ, by whole frames: what a region of interest or tiles show may lie otherwise, which `fit` measures again."""
+    pairs = zip(samples, facts, strict=True)
+    smalls = {s.path: f.small for s, f in pairs if s.is_good and s.split == "train" and s.path not in copies}
     if len(smalls) < LEAST:
         return None
     chosen = spread([s for s in samples if s.path in smalls], LOOKED_AT)
@@ -234,27 +237,26 @@ def _counts(samples: tuple[Sample, ...], empty: frozenset[Path]) -> list[Count]:
     ]
 
 
-def _copies(samples: tuple[Sample, ...], facts: list[Facts]) -> tuple[list[Finding], list[str]]:
-    """Findings, and a remark on how many of the good images differ."""
+def _copies(samples: tuple[Sample, ...], facts: list[Facts]) -> tuple[list[Finding], frozenset[Path]]:
+    """Findings, and which of the good images that are learnt from are copies of others of them."""
     learnt = [s.is_good and s.split == "train" for s in samples]
-    again: set[int] = set()
+    again: set[Path] = set()
     across: list[str] = []
     contradicting: list[str] = []
     within: list[str] = []
     for first, second, same_bytes in find_pairs([s.path for s in samples], facts):
         a, b = samples[first], samples[second]
         if learnt[first] and learnt[second]:
-            again.add(second)
+            again.add(b.path)
         line = f"{b.path} is {a.path} ({'the same bytes' if same_bytes else 'nearly the same pixels'})"
         (contradicting if a.is_good != b.is_good else across if a.split != b.split else within).append(line)
     alike = say_alike(sum(learnt), len(again))
-    remark = f"good images: {say_different(sum(learnt), sum(learnt) - len(again))}; a promise rests on those that differ"
     return [
         Finding(what="too few different pictures", items=[alike] if alike else []),
         Finding(what="labelled good and bad", items=contradicting),
         Finding(what="copies across splits: figures would flatter", items=across),
         Finding(what="copies within a split", items=within),
-    ], [remark] if again else []
+    ], frozenset(again)
 
 
 def _masks(samples: tuple[Sample, ...], facts: list[Facts], found: Survey) -> tuple[list[Finding], frozenset[Path]]:

@@ -1,18 +1,24 @@
 """Whether shifted parts are learnt from is measured; dropped, they leave no trace."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from edge_runtime.model.preprocess import Preprocessor
+from training.core.backbones import DEFAULT_BACKBONE, build_backbone
 from training.core.base import Features
-from training.data.dataset import Dataset, load_dataset
+from training.data.dataset import Dataset, inputs, load_dataset
+from training.data.layout import Sample
 from training.fitting import weigh as weighing
-from training.fitting.options import FitOptions
+from training.fitting.heads import extract_features, torch_backbone_fn
+from training.fitting.options import FitOptions, resolve
 from training.fitting.teach import teach
-from training.fitting.weigh import Seen, Weighed, without_variations, worth
+from training.fitting.weigh import Seen, Weighed, weigh, without_variations, worth
 from training.pictures.augment import Augment
+from training.pictures.material import good_pictures
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,43 @@ def test_variations_asked_for_by_name_are_not_weighed(dataset: Dataset, tmp_path
     monkeypatch.setattr(weighing, "SIGMAS", -1e6)
     run = teach(dataset, FitOptions("padim", augment=Augment(shift_px=2, copies=1)), tmp_path / "run")
     assert run.info.augment is not None
+
+
+BRIGHTNESS, FOCUS = Augment(brightness=0.4, copies=1), Augment(blur_px=2, copies=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("defect", "costs", "gains"), [("too dark", BRIGHTNESS, FOCUS), ("out of focus", FOCUS, BRIGHTNESS)])
+def test_what_makes_the_defect_on_a_product_is_not_learnt_and_what_does_not_is(
+    defect: str, costs: Augment, gains: Augment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real heads on real features of a printed texture: the same two variations, and the defect decides which of them is left out."""
+    pattern = cv2.GaussianBlur(np.random.default_rng(7).normal(0, 1, (64, 64)), (0, 0), 1.2)
+    (tmp_path / "good").mkdir()
+    for i in range(40):
+        picture = 130 + 35 * pattern / pattern.std() + np.random.default_rng(i).normal(0, 6, pattern.shape)
+        cv2.imwrite(str(tmp_path / "good" / f"{i:02d}.png"), np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+    data = load_dataset(tmp_path, image_size="64")
+    prepare = data.preprocessor()
+
+    def spoil(samples: Sequence[Sample], prepare: Preprocessor, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """The product's own defects in the place of painted ones: all of the part."""
+        good = np.stack(list(inputs(samples, prepare)))[:count]
+        bad = [np.rint(p * 0.75) if defect == "too dark" else cv2.GaussianBlur(p, (0, 0), 1.5) for p in good]
+        return np.stack(bad).astype(np.uint8)[:, None], np.arange(count)
+
+    monkeypatch.setattr(weighing, "painted_pictures", spoil)
+    strides, params = resolve(FitOptions("padim"))
+    backbone = build_backbone(DEFAULT_BACKBONE, strides)
+    run, shapes = torch_backbone_fn(backbone), backbone.level_shapes(64, 64)
+    for variation, kept in ((costs, False), (gains, True)):
+        pictures = good_pictures(data.train, prepare, variation, 0)
+        features = extract_features(run, pictures, len(data.train), shapes, copies=variation.copies)
+        found = weigh("padim", params, shapes, features, data.train, prepare, run, 0)
+        assert found is not None
+        assert found.kept == kept, found.sentence
+        assert found.taught.astray < found.plain.astray, "each of them gains something: the price decides"
+    assert found.plain.auroc > 0.9, "the defect is told where nothing else is learnt"
 
 
 def test_features_of_some_images_come_without_their_variations() -> None:
