@@ -17,16 +17,17 @@ _LEAVE_S = 2.0
 
 def a_decision(seq: int, verdict: Verdict) -> Decision:
     """Of one camera; a part's name may hold anything."""
-    fault = verdict is Verdict.FAULT
+    view = _view("", verdict)
     return Decision(
-        station="cell-3", seq=seq, part_id=f"Ä/{seq}", verdict=verdict, reason="why", score=None if fault else 3.0, threshold=2.0,
-        severity=None if fault else 1.5, regions=() if fault else (Region(0, 0, 4, 4, 9, 3.0),), frame_wh=(48, 32), bundle_id="b",
-        recipe="r", stamps=Stamps(1, 2, 3, 4, 5, 6), wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        station="cell-3", seq=seq, part_id=f"Ä/{seq}", verdict=verdict, reason=view.reason, score=view.score, threshold=view.threshold,
+        severity=view.severity, regions=view.regions, frame_wh=view.frame_wh, bundle_id=view.bundle_id, recipe=view.recipe,
+        stamps=Stamps(1, 2, 3, 4, 5, 6), wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), views=(view,),
     )  # fmt: skip
 
 
 def _view(camera: str, verdict: Verdict) -> View:
-    return View(camera, verdict, "why", None, 2.0, None, (), (48, 32), "b", "r")
+    score, severity, regions = (None, None, ()) if verdict is Verdict.FAULT else (3.0, 1.5, (Region(0, 0, 4, 4, 9, 3.0),))
+    return View(camera, verdict, "why", score, 2.0, severity, regions, (48, 32), "b", "r")
 
 
 _FRAME = Frame(1, 1, "test", np.zeros((32, 48, 3), np.uint8))
