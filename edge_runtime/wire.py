@@ -65,8 +65,11 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True):
     """Common to all payloads."""
 
     schema: int = SCHEMA
+    """The format's number."""
     run: str = ""
+    """One life of the station's process."""
     first_seq: int = 1
+    """The first decision that this life would make."""
 
 
 class DecisionMessage(_Message, frozen=True, kw_only=True):

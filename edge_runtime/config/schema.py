@@ -1,6 +1,7 @@
 """What may stand in a settings file, for editors and for the page of all settings: read off the records themselves, docstrings included."""
 
 import ast
+import functools
 import inspect
 import textwrap
 from pathlib import Path
@@ -36,16 +37,19 @@ def schema_of(kind: type[msgspec.Struct], title: str) -> dict[str, Any]:
 
 def meanings(kind: type) -> dict[str, str]:
     """Field -> the docstring that stands below it in the class or in one that it is made from, in one line; "" where none does."""
-    said: dict[str, str] = {}
-    for made_from in reversed(kind.__mro__):
-        if "__annotations__" not in vars(made_from) or made_from.__module__.partition(".")[0] in ("msgspec", "builtins"):
-            continue
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(made_from))).body
-        assert isinstance(body, ast.ClassDef)
-        for node, after in zip(body.body, [*body.body[1:], None], strict=True):
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                below = after.value if isinstance(after, ast.Expr) else None
-                said[node.target.id] = " ".join(str(below.value).split()) if isinstance(below, ast.Constant) else ""
+    made_from = [c for c in reversed(kind.__mro__) if c.__module__.partition(".")[0] not in ("msgspec", "builtins")]
+    return {field: meaning for c in made_from for field, meaning in _own_meanings(c).items()}
+
+
+@functools.cache
+def _own_meanings(kind: type) -> dict[str, str]:
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    said = {}
+    for node, after in zip(body.body, [*body.body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            below = after.value if isinstance(after, ast.Expr) else None
+            said[node.target.id] = " ".join(str(below.value).split()) if isinstance(below, ast.Constant) else ""
     return said
 
 
