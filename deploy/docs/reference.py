@@ -69,7 +69,8 @@ def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _doc(thing: Any) -> str:
-    return inspect.cleandoc(thing.__doc__ or "")
+    """Less its examples, which are Python's."""
+    return inspect.cleandoc(thing.__doc__ or "").split("\n\n>>> ")[0]
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
