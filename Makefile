@@ -46,7 +46,7 @@ check: $(READY)
 	for script in deploy/*.sh .ci/run; do bash -n $$script || exit 1; done
 	bash deploy/verify_units.sh
 
-# A page, a link or a heading that is not there ends it.
+# deploy/decisions/0043. A page, a link or a heading that is not there ends it.
 docs: $(READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -f deploy/docs/mkdocs.yml
 	@echo "build/site/index.html"

@@ -1,4 +1,7 @@
-"""What may stand in a settings file, for editors and for the page of all settings: read off the records themselves, docstrings included."""
+"""What may stand in a settings file, for editors and for the page of all settings: read off the records themselves, docstrings included.
+
+Why not msgspec's own generator: deploy/decisions/0043.
+"""
 
 import ast
 import functools
