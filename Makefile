@@ -8,7 +8,7 @@ NOT_TIMED := tests/unit/export tests/packaging tests/unit/training $(addprefix t
   model/test_bundle.py images/test_damage.py model/test_predictor.py model/test_preprocess.py model/test_regions.py \
   commands/test_replay.py model/test_tiles.py plc/test_tags.py)
 
-.PHONY: setup demo quick test check bench soak benchmark-methods benchmark-thresholds deb clean
+.PHONY: setup demo quick test check docs bench soak benchmark-methods benchmark-thresholds deb clean
 
 setup: $(READY)
 
@@ -45,6 +45,11 @@ check: $(READY)
 	$(BIN)/lint-imports
 	for script in deploy/*.sh .ci/run; do bash -n $$script || exit 1; done
 	bash deploy/verify_units.sh
+
+# deploy/decisions/0043. A page, a link or a heading that is not there ends it.
+docs: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -f deploy/docs/mkdocs.yml
+	@echo "build/site/index.html"
 
 bench: $(READY)
 	@$(BIN)/python -m tests.bench $(BENCH)

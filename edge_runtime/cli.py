@@ -1,5 +1,6 @@
 """`lineside`: verbs -> calls -> exit codes, nothing else. Imports wait until a verb needs them: `--help` must be quick."""
 
+import enum
 import json
 import signal
 from pathlib import Path
@@ -316,6 +317,29 @@ def sim_plc(
     for sentence in violations:
         typer.secho(f"✗ {sentence}", fg="red", err=True)
     raise typer.Exit(EXIT_FINDINGS if violations or any(r.verdict is None for r in results.values()) else EXIT_OK)
+
+
+class SettingsFile(enum.StrEnum):
+    """What `schema` describes."""
+
+    STATION = "station"
+    RECIPE = "recipe"
+
+
+@app.command()
+def schema(
+    file: Annotated[SettingsFile, typer.Argument(help="Which of the two files.", show_default=False)],
+) -> None:
+    """Print the JSON Schema of station or recipe files.
+
+    For editors, which then complete and explain keys: redirect it to station.schema.json beside the file, whose first line names it as the
+    examples' do.
+    """
+    from edge_runtime.config.files import Recipe, StationConfig
+    from edge_runtime.config.schema import schema_of
+
+    kind = StationConfig if file is SettingsFile.STATION else Recipe
+    typer.echo(json.dumps(schema_of(kind, f"Lineside {file} file"), indent=2))
 
 
 @app.command()

@@ -40,7 +40,12 @@ _CATCH_UP_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Decisions that were made and cannot be had any more."""
+    """Decisions that were made and cannot be had any more.
+
+    >>> gap = Gap(first_seq=7, last_seq=9, reason="not received")
+    >>> gap.last_seq - gap.first_seq + 1  # decisions that are lost
+    3
+    """
 
     first_seq: int
     """The first that is missing,"""
@@ -146,6 +151,10 @@ class DecisionClient:
         """The next decision by seq, or a Gap in its place; None when `timeout_s` passed without one (None waits for ever).
 
         Raises WireError when the other side is no station, SchemaError when it is one of another version.
+
+        >>> with DecisionClient("ipc:///tmp/nobody-is-there") as decisions:
+        ...     print(decisions.receive(timeout_s=0.01))
+        None
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:

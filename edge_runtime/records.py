@@ -43,7 +43,11 @@ Affine = npt.NDArray[np.float64]
 
 
 class Verdict(enum.StrEnum):
-    """What the line does with a part. FAULT is not a verdict on the part and never means accept."""
+    """What the line does with a part. FAULT is not a verdict on the part and never means accept.
+
+    >>> Verdict("REJECT") is Verdict.REJECT and Verdict.REJECT == "REJECT"
+    True
+    """
 
     ACCEPT = "ACCEPT"
     """The part was judged and is within its threshold."""
@@ -132,7 +136,12 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One suspicious place, in frame pixels, half open: x0 <= x < x1."""
+    """One suspicious place, in frame pixels, half open: x0 <= x < x1.
+
+    >>> region = Region(x0=100, y0=50, x1=116, y1=58, area_px=120, peak=31.5)
+    >>> (region.x1 - region.x0) * (region.y1 - region.y0)  # pixels of its box
+    128
+    """
 
     x0: int
     y0: int
@@ -146,7 +155,12 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Stamps:
-    """When each stage of one part was reached, in CLOCK_MONOTONIC nanoseconds; 0 where one was never reached."""
+    """When each stage of one part was reached, in CLOCK_MONOTONIC nanoseconds; 0 where one was never reached.
+
+    >>> stamps = Stamps(fired_ns=1_000_000, captured_ns=1_400_000, decided_ns=9_000_000, told_ns=9_500_000)
+    >>> (stamps.told_ns - stamps.fired_ns) / 1e6  # milliseconds from the trigger to the first receiver
+    8.5
+    """
 
     fired_ns: int
     captured_ns: int = 0

@@ -5,15 +5,15 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-_MOST = 1_000_000_000
+MOST = 1_000_000_000
 """Milliseconds, megabytes or scores: what is more is a slip, and too much for a clock."""
 PORT_PATTERN = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
 HOST_PATTERN = rf"{_LABEL}(\.{_LABEL})*\.?"
 
-Positive = Annotated[float, Meta(gt=0, le=_MOST)]
-NonNegative = Annotated[float, Meta(ge=0, le=_MOST)]
-PositiveInt = Annotated[int, Meta(gt=0, le=_MOST)]
+Positive = Annotated[float, Meta(gt=0, le=MOST)]
+NonNegative = Annotated[float, Meta(ge=0, le=MOST)]
+PositiveInt = Annotated[int, Meta(gt=0, le=MOST)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 # A pattern's description is what a user is told to have been expected: "expected a host such as …".
 Host = Annotated[

@@ -167,7 +167,12 @@ def encode_preview(preview: Preview) -> list[bytes]:
 
 
 def encode_replay(message: ReplayRequest | ReplayReply) -> bytes:
-    """The one part of a request or a reply."""
+    """The one part of a request or a reply.
+
+    >>> asked = encode_replay(ReplayRequest(request=1, after_seq=41))
+    >>> decode_request(asked).after_seq
+    41
+    """
     return _encoder.encode(message)
 
 
@@ -177,7 +182,13 @@ def encode_refusal() -> bytes:
 
 
 def decode(parts: Sequence[bytes]) -> DecisionMessage | HealthMessage | Preview:
-    """Any published message, told apart by its topic. Raises WireError; SchemaError for one of another version."""
+    """Any published message, told apart by its topic. Raises WireError; SchemaError for one of another version.
+
+    >>> decode([b"weather", b"station", b""])
+    Traceback (most recent call last):
+    ...
+    edge_runtime.errors.WireError: expected the topic decision, health or preview, found b'weather': this is not a station's PUB socket
+    """
     if len(parts) != 3:
         raise WireError(f"expected a message of 3 parts (topic, station, payload), found {len(parts)}: this is not a station's PUB socket")
     topic = bytes(parts[0])
@@ -237,7 +248,11 @@ def decode_reply(payload: bytes) -> ReplayReply:
 
 
 def pack_map(score_map: ScoreMap) -> bytes:
-    """(h, w) float32 -> float16 bytes. Scores beyond float16's range are clipped: a preview is painted, never judged."""
+    """(h, w) float32 -> float16 bytes. Scores beyond float16's range are clipped: a preview is painted, never judged.
+
+    >>> len(pack_map(np.zeros((32, 24), np.float32)))
+    1536
+    """
     limit = float(np.finfo(np.float16).max)
     return np.clip(score_map, -limit, limit).astype(np.float16).tobytes()
 
@@ -250,7 +265,11 @@ def map_of(shown: Shown) -> ScoreMap | None:
 
 
 def flat_affine(a: Affine) -> tuple[float, float, float, float, float, float]:
-    """(2, 3) -> its six numbers, row by row."""
+    """(2, 3) -> its six numbers, row by row.
+
+    >>> flat_affine(np.array([[8.0, 0.0, 100.0], [0.0, 8.0, 50.0]]))
+    (8.0, 0.0, 100.0, 0.0, 8.0, 50.0)
+    """
     return (float(a[0, 0]), float(a[0, 1]), float(a[0, 2]), float(a[1, 0]), float(a[1, 1]), float(a[1, 2]))
 
 
@@ -260,7 +279,11 @@ def affine_of(shown: Shown) -> Affine:
 
 
 def connectable(endpoint: str) -> str:
-    """The address to connect to for one that a station binds: `tcp://*:5560` is reached at `tcp://127.0.0.1:5560` from the same machine."""
+    """The address to connect to for one that a station binds: `tcp://*:5560` is reached at `tcp://127.0.0.1:5560` from the same machine.
+
+    >>> connectable("tcp://*:5560"), connectable("tcp://192.168.0.7:5560")
+    ('tcp://127.0.0.1:5560', 'tcp://192.168.0.7:5560')
+    """
     for anywhere in ("tcp://*:", "tcp://0.0.0.0:"):
         if endpoint.startswith(anywhere):
             return "tcp://127.0.0.1:" + endpoint.removeprefix(anywhere)

@@ -1,6 +1,7 @@
 """The parts of our Markdown that are read off the code: `python -m deploy.docs.generated` writes them anew, tests compare them.
 
-A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Modules are parsed for it, not run, but for the handshake's tables.
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Modules are parsed here, not run, but for the
+handshake's tables; what else has to run is in `reference`.
 """
 
 import ast
@@ -10,6 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.docs import reference
+from deploy.docs.reference import cell, documented
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
     "deploy/developing/architecture.md",
@@ -17,6 +21,10 @@ PAGES = (
     "deploy/developing/public.md",
     "deploy/decisions/README.md",
     "deploy/plc/README.md",
+    "deploy/reference/settings.md",
+    "deploy/reference/exit_codes.md",
+    "deploy/reference/wire.md",
+    "deploy/reference/commands.md",
 )
 PACKAGES = ("edge_runtime", "training", "export")
 PUBLIC = ("client", "records", "errors", "wire", "protocols", "testing")
@@ -54,11 +62,7 @@ def modules(folder: Path) -> Iterator[Path]:
 
 def _row(module: Path) -> str:
     name = module.parent.relative_to(ROOT) if module.name == "__init__.py" else module.relative_to(ROOT)
-    return f"| `{name}{'/' if module.name == '__init__.py' else ''}` | {_cell(first_line(module))} |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return f"| `{name}{'/' if module.name == '__init__.py' else ''}` | {cell(first_line(module))} |"
 
 
 def rooms() -> str:
@@ -96,7 +100,7 @@ def public() -> str:
     for name in PUBLIC:
         module = public_module(name)
         said = explained(module)
-        rows = [f"| `{n}` | {_cell(said[n])} |" for n in declared(module)]
+        rows = [f"| `{n}` | {cell(said[n])} |" for n in declared(module)]
         head = f"## `edge_runtime.{name}`\n\n{first_line(module)}\n\n| Name | What it is |\n|---|---|"
         tables.append("\n".join([head, *rows]))
     return "\n\n".join(tables)
@@ -120,19 +124,6 @@ def declared(module: Path) -> list[str]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
             return list(ast.literal_eval(node.value))
     raise ValueError(f"{module}: expected __all__, found none")
-
-
-def documented(module: Path) -> dict[str, str]:
-    """The first paragraph that stands with each class, function and constant of a module, "" where none does."""
-    said: dict[str, str] = {}
-    body = ast.parse(module.read_text()).body
-    for node, after in zip(body, [*body[1:], None], strict=True):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            said[node.name] = ast.get_docstring(node) or ""
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            below = after.value if isinstance(after, ast.Expr) else None
-            said[node.targets[0].id] = str(below.value) if isinstance(below, ast.Constant) else ""
-    return {name: text.strip().split("\n\n")[0] for name, text in said.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +169,7 @@ def decisions() -> str:
     following = followers()
     for d in map(decision, sorted(DECISIONS.glob("0*.md"))):
         where = ", ".join(f"`{f}`" for f in following.get(d.number, []))
-        rows.append(f"| {d.number} | [{_cell(d.title)}]({d.page.name}) | {d.status} | {d.date} | {where} |")
+        rows.append(f"| {d.number} | [{cell(d.title)}]({d.page.name}) | {d.status} | {d.date} | {where} |")
     return "\n".join(rows)
 
 
@@ -195,7 +186,7 @@ def handshake() -> str:
             if row.to is not row.state:
                 drawing.append(f"  {row.state.name} --> {row.to.name}: {when}")
             if row.do is not None or row.to is not row.state:
-                rows.append(f"| {row.state.name} | {_cell(when)} | {_cell(row.do.value if row.do else '')} | {row.to.name} |")
+                rows.append(f"| {row.state.name} | {cell(when)} | {cell(row.do.value if row.do else '')} | {row.to.name} |")
         parts.append("\n".join([f"**{table.title}**\n", "```mermaid", *drawing, "```\n", *rows]))
     return "\n\n".join(parts)
 
@@ -207,6 +198,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "public": public,
     "decisions": decisions,
     "handshake": handshake,
+    **reference.PARTS,
 }
 
 

@@ -52,7 +52,9 @@ class JournalConfig(Settings, frozen=True, kw_only=True):
     """The SQLite journal, one row a decision."""
 
     path: Path = Path("journal.sqlite")
+    """The SQLite file; it and its folder are made where they are missing."""
     keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 400.0
+    """Older rows are deleted."""
     commit_timeout_ms: Positive = 50.0
     """How long a decision waits for its row to be committed before it is told all the same and the journal is reported as late; at most
     until its deadline."""
@@ -64,7 +66,9 @@ class ArchiveConfig(Settings, frozen=True, kw_only=True):
     """Images kept on disk, lossless, dropped oldest first beyond the quota."""
 
     path: Path = Path("archive")
+    """The folder; made where it is missing."""
     quota_mb: Positive = 10_000.0
+    """Megabytes on the disk before the oldest images go."""
     every_nth_accept: Annotated[int, Meta(ge=0)] = 0
     """Keep every N-th accepted part as well; 0 keeps none."""
 
@@ -75,15 +79,20 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     endpoint: Endpoint = "tcp://127.0.0.1:5562"
     """PUB, binds: topic `preview`."""
     max_fps: Positive = 15.0
+    """Pictures a second; what comes faster is dropped."""
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] = 960
+    """Of the picture that is sent; the frame is reduced to it."""
 
 
 class CameraConfig(Settings, frozen=True, kw_only=True):
     """One of several cameras: a `[[camera]]` block."""
 
     name: Name
+    """In every decision, in the window, and the archive's folder."""
     source: AnySource
+    """As the station's `[source]`."""
     recipe: Path
+    """What this camera judges by when a trigger names no recipe."""
     recipes: dict[str, Path] = field(default_factory=dict)
     """The same keys at each camera: the PLC asks for a product, not for a camera's recipe."""
 
@@ -92,15 +101,18 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """One station: this machine."""
 
     name: Name
+    """In every decision and message."""
     recipe: Path | None = None
     """What a trigger gets that names no recipe."""
     recipes: dict[str, Path] = field(default_factory=dict)
     """What a trigger gets that names one, by what the PLC calls it: `7 = "gadget.toml"`. All are opened and proved at start, and each
     bundle stays in memory."""
     source: AnySource | None = None
+    """The camera, or what stands in for one."""
     camera: tuple[CameraConfig, ...] = ()
     """Several cameras that look at the same part, instead of the three above."""
     trigger: AnyTrigger
+    """What announces parts."""
     device: str | list[str] = "CPU"
     """An OpenVINO device (CPU, GPU, NPU), or a list in order of preference. A missing device is an error unless a later one is listed."""
     threads: Annotated[int, Meta(ge=0)] = 0
@@ -111,9 +123,13 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Run the model on the last frame when no part came for that long, so that idle gaps do not slow the next verdict;
     0 switches it off."""
     publisher: PublisherConfig = PublisherConfig()
+    """Decisions over ZeroMQ."""
     journal: JournalConfig = JournalConfig()
+    """Every decision, on this machine's disk."""
     archive: ArchiveConfig | None = None
+    """Images of rejects and faults; without this table none are kept."""
     preview: PreviewConfig | None = None
+    """Pictures for the operator's window; without this table none are sent."""
     sink: tuple[PluginSettings, ...] = ()
     """Further receivers of decisions, a [[sink]] block each, of kinds that installed packages bring. They are told after the verdict, each
     in a thread of its own; what one is too slow for, it is not told."""
@@ -137,7 +153,9 @@ class Recipe(Settings, frozen=True, kw_only=True):
     """One product: what is judged and how strictly."""
 
     name: Name
+    """In every decision."""
     bundle: Path
+    """The model: a directory that `lineside-export build` made, or its one-file form, a .zip."""
     threshold: Positive | None = None
     """Overrides the bundle's threshold on the raw score; the map's threshold follows in proportion."""
     min_defect_px: Annotated[int, Meta(ge=0)] = 0

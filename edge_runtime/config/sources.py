@@ -12,6 +12,7 @@ class FolderSourceConfig(Settings, frozen=True, kw_only=True, tag="folder", tag_
     """Images of a folder in sorted order, one a trigger."""
 
     path: Path
+    """The folder; sub-folders do not count."""
     loop: bool = False
     """Begin again at the end; otherwise the end of the folder ends the station cleanly."""
 
@@ -20,17 +21,24 @@ class VideoSourceConfig(Settings, frozen=True, kw_only=True, tag="video", tag_fi
     """Frames of a video file, one a trigger."""
 
     path: Path
+    """The file; what FFmpeg reads."""
     loop: bool = False
+    """Begin again at the end; otherwise the end of the video ends the station cleanly."""
     mono: bool = False
+    """Deliver one channel."""
 
 
 class CameraSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
     """A camera that OpenCV opens: a V4L2 index, or an RTSP/HTTP URL. Runs free; a trigger gets the first frame captured after it."""
 
     device: int | str
+    """A V4L2 index such as 0, or a URL such as rtsp://192.168.0.20/stream."""
     width: PositiveInt | None = None
+    """Asked of the driver, in pixels; another one that is delivered is an error. None leaves it."""
     height: PositiveInt | None = None
+    """As `width`."""
     fps: Positive | None = None
+    """Asked of the driver. None leaves it."""
     exposure: float | None = None
     """In the driver's own unit (CAP_PROP_EXPOSURE); None leaves it."""
     mono: bool = False
@@ -38,16 +46,22 @@ class CameraSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_
     latency_ms: NonNegative = 0.0
     """Time from exposure to arrival that the driver or network adds; a frame counts as that much older than its arrival."""
     open_timeout_ms: Positive = 5000.0
+    """How long opening may take."""
     read_timeout_ms: Positive = 2000.0
+    """How long a frame may take before the camera counts as lost."""
 
 
 class SyntheticSourceConfig(Settings, frozen=True, kw_only=True, tag="synthetic", tag_field="kind"):
     """Drawn parts with known defects (edge_runtime.sim): for trying a station without a camera."""
 
     width: PositiveInt = 320
+    """Of the picture, in pixels."""
     height: PositiveInt = 320
+    """Of the picture, in pixels."""
     defect_rate: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    """The share of parts that have a defect."""
     seed: int = 0
+    """The same seed draws the same parts."""
 
 
 PixelFormat = Literal[
@@ -72,7 +86,9 @@ class IndustrialSourceConfig(Settings, frozen=True, kw_only=True):
     """hardware: how long before and after the moment at which the station saw the edge the exposure may have begun. Longer before than
     the PLC is polled, and both together shorter than the shortest time between two parts."""
     exposure_us: Positive | None = None
+    """Node ExposureTime, in microseconds."""
     gain_db: float | None = None
+    """Node Gain, in decibels."""
     roi: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=4, max_length=4)] | None = None
     """[x, y, width, height] on the sensor: only this is read out and sent."""
     pixel_format: PixelFormat | None = None
@@ -82,6 +98,7 @@ class IndustrialSourceConfig(Settings, frozen=True, kw_only=True):
     packet_bytes: PositiveInt | None = None
     """GigE: size of a packet; 8000 or so where every switch and the network card pass jumbo frames."""
     buffers: Annotated[int, Meta(ge=2, le=256)] = 8
+    """Pictures that may wait in the driver."""
     strobe_line: str | None = None
     """The camera's output that is on while it exposes, by its own name (node LineSelector)."""
     latency_ms: NonNegative = 0.0
@@ -89,6 +106,7 @@ class IndustrialSourceConfig(Settings, frozen=True, kw_only=True):
     nodes: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Any other GenICam node by name, written in this order before the settings above; `true` executes a command."""
     open_timeout_ms: Positive = 5000.0
+    """How long opening may take."""
     read_timeout_ms: Positive = 2000.0
     """Free run: a camera that delivers nothing for so long counts as lost. Otherwise: how long one call into the driver may take."""
 
@@ -97,7 +115,9 @@ class PylonSourceConfig(IndustrialSourceConfig, frozen=True, kw_only=True, tag="
     """A Basler camera, through pypylon. Without any of the following the only one that is there."""
 
     serial: str | None = None
+    """The serial number on its label."""
     ip: str | None = None
+    """The address of a GigE camera."""
     user_name: str | None = None
     """The name that was stored in the camera."""
 

@@ -13,6 +13,7 @@ class TimerTriggerConfig(Settings, frozen=True, kw_only=True, tag="timer", tag_f
     """A trigger every `period_ms`; for benches and demonstrations."""
 
     period_ms: Positive = 1000.0
+    """From one trigger to the next."""
     count: PositiveInt | None = None
     """End the station cleanly after that many."""
 
@@ -25,6 +26,7 @@ class ZeromqTriggerConfig(Settings, frozen=True, kw_only=True, tag="zeromq", tag
     """
 
     endpoint: Endpoint = "tcp://127.0.0.1:5555"
+    """PULL, binds: whoever announces parts connects a PUSH socket."""
     max_age_ms: Positive = 250.0
     """A message that was sent longer ago, or as far in the future, is a FAULT: its part is no longer before the camera."""
 

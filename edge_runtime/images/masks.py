@@ -33,7 +33,11 @@ def border_of(values: Values) -> Values:
 
 
 def usual_colour(pixels: Values) -> Colour:
-    """The most frequent colour of (N,) or (N, C) pixels; equal channels are one number."""
+    """The most frequent colour of (N,) or (N, C) pixels; equal channels are one number.
+
+    >>> usual_colour(np.array([[255, 255, 255], [255, 255, 255], [0, 0, 255]], np.uint8))
+    (255.0,)
+    """
     flat = pixels.reshape(len(pixels), -1)
     colours, counts = np.unique(flat, axis=0, return_counts=True)
     return colour_of(colours[counts.argmax()])
@@ -56,6 +60,10 @@ def marks(values: Values, background: Colour = BLACK, *, lossy: bool = False) ->
 
     Of a lossy format, or a lossless file that was saved from one, where they differ by more than half of the largest difference:
     black is seldom all 0 there.
+
+    >>> mask = np.array([[0, 0, 2], [0, 2, 2]], np.uint8)  # labels may be as small as 1
+    >>> marks(mask).tolist()
+    [[0, 0, 255], [0, 255, 255]]
     """
     if len(background) > 1 and values.ndim == 2:  # a gray mask among coloured ones
         values = np.repeat(values[:, :, None], len(background), axis=2)

@@ -106,7 +106,11 @@ _LETTERS = str.maketrans({"ł": "l", "ı": "i", "ø": "o", "đ": "d"})
 
 
 def plain(word: str) -> str:
-    """A word without what people write differently: case, accents, width, blanks, points, dashes, underscores."""
+    """A word without what people write differently: case, accents, width, blanks, points, dashes, underscores.
+
+    >>> plain("NOT-OK"), plain("i. O."), plain("Défaut")
+    ('notok', 'io', 'defaut')
+    """
     text = unicodedata.normalize("NFKD", word.casefold()).translate(_LETTERS)
     return "".join(c for c in text if unicodedata.category(c) != "Mn" and (c.isalnum() or c in "?+"))
 
@@ -130,6 +134,9 @@ def says_good(word: str) -> bool | None:
 
     Words such as "parts" or "images" and numbers around it do not count: "01_good", "NG images". A negation turns it around: "nicht ok",
     "no damage", "!good"; a dash before it leaves it open.
+
+    >>> says_good("01_good"), says_good("NG images"), says_good("nicht ok"), says_good("no damage"), says_good("scratch")
+    (True, False, False, True, None)
     """
     word = word.strip()
     if word[:1] in SIGNS:
@@ -152,14 +159,22 @@ def says_good(word: str) -> bool | None:
 
 
 def is_unsettled(word: str) -> bool:
-    """Whether a word leaves open what the part is: "unknown", "?", "negative", "OK?", "-OK"."""
+    """Whether a word leaves open what the part is: "unknown", "?", "negative", "OK?", "-OK".
+
+    >>> is_unsettled("OK?"), is_unsettled("unknown"), is_unsettled("OK")
+    (True, True, False)
+    """
     text, word = plain(word), word.strip()
     signed = word[:1] in _OPEN_SIGNS and bool(word) and says_good(word.lstrip(_OPEN_SIGNS + " ")) is not None
     return text in UNSETTLED or text.endswith("?") or not text or signed
 
 
 def nearly_good(word: str) -> str | None:
-    """The word for good that was probably meant, where a slip of the pen would make a kind of defect of it ("goood")."""
+    """The word for good that was probably meant, where a slip of the pen would make a kind of defect of it ("goood").
+
+    >>> nearly_good("goood"), nearly_good("dent")
+    ('good', None)
+    """
     near = difflib.get_close_matches(plain(word), sorted(w for w in _GOOD if len(w) > 3), n=1, cutoff=0.85)
     return near[0] if near and says_good(word) is None else None
 
@@ -173,7 +188,11 @@ def known_words() -> str:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's name says that it is a picture that is read; hidden ones are not."""
+    """Whether a file's name says that it is a picture that is read; hidden ones are not.
+
+    >>> is_image(Path("part 7.PNG")), is_image(Path(".part.png")), is_image(Path("part.heic"))
+    (True, False, False)
+    """
     return suffix_of(path) in SUFFIXES and not path.name.startswith(".")
 
 

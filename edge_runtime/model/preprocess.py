@@ -39,7 +39,20 @@ _MARGIN = 2
 
 
 class Preprocessor:
-    """Turns frames of one product into (height, width, 3) uint8 BGR pictures: one a frame, or one a tile."""
+    """Turns frames of one product into (height, width, 3) uint8 BGR pictures: one a frame, or one a tile.
+
+    >>> from edge_runtime.model.manifest import InputSpec
+    >>> preprocess = Preprocessor(InputSpec(height=64, width=64, channels=1, roi=(100, 50, 512, 512)))
+    >>> frame = np.zeros((1024, 1280), np.uint8)
+    >>> preprocess(frame).shape
+    (64, 64, 3)
+    >>> preprocess.grid_to_frame(frame, (8, 8)).tolist()
+    [[64.0, 0.0, 100.0], [0.0, 64.0, 50.0]]
+    >>> preprocess(frame[:, :, None].repeat(4, axis=2))
+    Traceback (most recent call last):
+    ...
+    edge_runtime.errors.FrameError: frame: this bundle was taught on gray (1 channel) images, found 4-channel
+    """
 
     def __init__(
         self, spec: InputSpec, ignore_mask: npt.NDArray[np.uint8] | None = None, roi: tuple[int, int, int, int] | None = None

@@ -24,6 +24,13 @@ def find_regions(
         frame_wh: boxes are clipped to this size, in pixels.
         map_threshold: a place counts when its value is larger.
         min_area_px: smaller regions are left out, in frame pixels.
+
+    >>> score_map = np.zeros((8, 8), np.float32)
+    >>> score_map[2:4, 5:6] = 40
+    >>> grid_to_frame = np.array([[8.0, 0.0, 0.0], [0.0, 8.0, 0.0]])  # cells of 8 pixels
+    >>> for region in find_regions(score_map, grid_to_frame, frame_wh=(64, 64), map_threshold=20):
+    ...     print(region)
+    Region(x0=40, y0=16, x1=48, y1=32, area_px=128, peak=40.0)
     """
     hot = score_map > map_threshold
     if not hot.any():
@@ -54,7 +61,12 @@ def find_regions(
 
 def worst_place(score_map: ScoreMap, grid_to_frame: Affine, frame_wh: tuple[int, int]) -> tuple[Region, ...]:
     """The one region round the map's largest value, down to half of its height above the map's median: where to look first when no place
-    exceeds the map's threshold. Of a map that is the same everywhere, all of it. Arguments as for `find_regions`."""
+    exceeds the map's threshold. Of a map that is the same everywhere, all of it. Arguments as for `find_regions`.
+
+    >>> gentle = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    >>> worst_place(gentle, np.array([[8.0, 0.0, 0.0], [0.0, 8.0, 0.0]]), (64, 64))[0].peak
+    1.0
+    """
     peak = score_map.max()
     level = min(float(np.median(score_map) + peak) / 2, float(np.nextafter(peak, np.float32(-np.inf))))
     return find_regions(score_map, grid_to_frame, frame_wh, level)[:1]

@@ -27,7 +27,12 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """Equal tiles, row by row, each of which becomes one picture of the model's size."""
+    """Equal tiles, row by row, each of which becomes one picture of the model's size.
+
+    >>> tiling = Tiling(TileSpec(columns=2, rows=1, overlap=0.1), height=256, width=256)
+    >>> tiling.boxes((0, 0, 480, 256))  # x, y, width, height
+    [(0, 0, 256, 256), (224, 0, 256, 256)]
+    """
 
     spec: TileSpec
     height: int
@@ -78,7 +83,11 @@ class Tiling:
 
 
 def tile_wh(spec: TileSpec, region_wh: tuple[int, int]) -> tuple[int, int]:
-    """About the size of one tile in the frame's pixels, known before the model's size is: what `--image-size auto` takes the aspect of."""
+    """About the size of one tile in the frame's pixels, known before the model's size is: what `--image-size auto` takes the aspect of.
+
+    >>> tile_wh(TileSpec(columns=2, rows=1, overlap=0.0), (4000, 3000))
+    (2000, 3000)
+    """
     w, h = (side / (n - (n - 1) * spec.overlap) for side, n in zip(region_wh, (spec.columns, spec.rows), strict=True))
     return max(1, round(w)), max(1, round(h))
 
@@ -96,6 +105,11 @@ def parse_tiles(
 
     Raises:
         ConfigError: what cannot be read, or does not fit the region.
+
+    >>> parse_tiles("5x4")
+    TileSpec(columns=5, rows=4, overlap=0.1)
+    >>> parse_tiles(None, tile_size="800x600", overlap="10%", region_wh=(4000, 3000))
+    TileSpec(columns=6, rows=6, overlap=0.1)
     """
     if tiles is None and tile_size is None:
         if overlap is not None:

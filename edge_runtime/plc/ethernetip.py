@@ -48,8 +48,11 @@ class EthernetipTriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="etherne
 
     text_length: ClassVar[int] = _TEXT
     host: Host
+    """The PLC's address or name."""
     port: Port = 44818
+    """TCP."""
     slot: Annotated[int, Meta(ge=0, le=17)] = 0
+    """The CPU's slot in the chassis; 0 for CompactLogix."""
 
 
 def _named(signals: Mapping[str, Signal]) -> dict[str, PlcTag]:

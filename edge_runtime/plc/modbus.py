@@ -42,8 +42,11 @@ class ModbusTriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="modbus", ta
     least significant); counted from 0, as they go over the wire."""
 
     host: Host = "127.0.0.1"
+    """The PLC's address or name."""
     port: Port = 502
+    """TCP."""
     unit: Annotated[int, Meta(ge=0, le=255)] = 1
+    """The Modbus unit identifier; only gateways look at it."""
 
 
 MANUAL = Manual(

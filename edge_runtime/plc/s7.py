@@ -49,8 +49,11 @@ class S7TriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="s7", tag_field=
     "DB10.DBW2", "DB10.DBD4", "DB10.DBB8" (texts), "M0.0", "MW2", "MD4", "I0.0", "Q0.0"."""
 
     host: Host
+    """The PLC's address or name."""
     port: Port = 102
+    """TCP."""
     rack: Annotated[int, Meta(ge=0, le=7)] = 0
+    """The CPU's rack."""
     slot: Annotated[int, Meta(ge=0, le=31)] = 1
     """1 for S7-1200 and S7-1500, 2 for S7-300."""
 

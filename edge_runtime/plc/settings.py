@@ -54,24 +54,38 @@ class PlcOutputs(Settings, frozen=True, kw_only=True):
     """What the station tells the PLC. What is not mapped is not told."""
 
     ready: PlcTag | None = None
+    """High: a trigger now will be judged."""
     trigger_acknowledge: PlcTag | None = None
+    """High: the trigger was seen; falls when the trigger has fallen."""
     busy: PlcTag | None = None
+    """High: a part is being judged."""
     result_valid: PlcTag | None = None
+    """Rises over a complete result; falls after the acknowledge, or at the next trigger where none is mapped."""
     accept: PlcTag | None = None
+    """High: the part is good."""
     reject: PlcTag | None = None
+    """High: the part is bad."""
     fault: PlcTag | None = None
+    """High: the part could not be judged, or the station is at fault; never means accept."""
     fault_code: PlcTag | None = None
+    """Why, as a number: `edge_runtime.records.Cause`, above 100 the station's own."""
     result_part_id: PlcTag | None = None
+    """The part that the result is of, as `inputs.part_id` named it."""
     result_count: PlcTag | None = None
+    """Grows by one with each result."""
     severity: PlcTag | None = None
+    """score / threshold: 1.0 is the border."""
     overrun: PlcTag | None = None
+    """High: a part was announced while the station was not ready; until `inputs.reset_fault`."""
     heartbeat: PlcTag | None = None
+    """Toggles while the station works."""
 
 
 class PulseConfig(Settings, frozen=True, kw_only=True):
     """For lines without acknowledge: the verdict's output is high for a while, some time or way behind the trigger."""
 
     width_ms: Positive = 50.0
+    """How long the output is high."""
     delay_ms: NonNegative | None = None
     """From the trigger's edge to the pulse. Exactly one of this and `encoder_counts`."""
     encoder_counts: PositiveInt | None = None
@@ -84,8 +98,11 @@ class PlcConfig(Settings, frozen=True, kw_only=True):
     text_length: ClassVar[int] = 16
     """Characters of a text whose tag says none: as many as the protocol's own strings hold, 16 where memory must be set aside."""
     inputs: PlcInputs
+    """What the PLC tells the station."""
     outputs: PlcOutputs = PlcOutputs()
+    """What the station tells the PLC."""
     poll_ms: Positive = 2.0
+    """How often the inputs are read."""
     timeout_ms: Positive = 500.0
     """Of one request; a PLC that does not answer for that long counts as lost and is reconnected to."""
     acknowledge_timeout_ms: Positive = 5000.0
@@ -97,3 +114,4 @@ class PlcConfig(Settings, frozen=True, kw_only=True):
     order: ByteOrder = "ABCD"
     """Byte order of tags that say none."""
     pulse: PulseConfig | None = None
+    """For lines without acknowledge."""

@@ -1,7 +1,9 @@
 """What a device gets: the wheel, its base dependencies, no torch. Every module imports, both commands answer."""
 
+import re
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from collections.abc import Sequence
@@ -56,6 +58,40 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(wheel: Path) -> Non
     assert {n.split("/")[0] for n in names if ".dist-info/" not in n} == {"edge_runtime", "training", "export"}
     assert "edge_runtime/py.typed" in names
     assert any(n.endswith("licenses/LICENSE") for n in names)
+
+
+def test_no_link_of_the_wheel_s_description_leads_nowhere(wheel: Path) -> None:
+    packed = zipfile.ZipFile(wheel)
+    (metadata,) = (packed.read(n).decode() for n in packed.namelist() if n.endswith(".dist-info/METADATA"))
+    assert "Description-Content-Type: text/markdown" in metadata
+    assert "## A first station in ten minutes" in metadata
+    headings = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall(r"^#+ (.+)$", metadata, re.MULTILINE)}
+    nowhere = [
+        to for to in re.findall(r"\]\(([^)]+)\)", metadata) if not to.startswith("https://") and to.removeprefix("#") not in headings
+    ]
+    assert nowhere == []
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source archive, unpacked."""
+    out = tmp_path_factory.mktemp("sdist")
+    run([sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", out, ROOT])
+    with tarfile.open(next(out.glob("lineside-*.tar.gz"))) as packed:
+        packed.extractall(out, filter="data")
+    return next(p for p in out.iterdir() if p.is_dir())
+
+
+@pytest.mark.slow
+def test_the_source_archive_holds_all_that_its_pages_speak_of(archive: Path, tmp_path: Path) -> None:
+    for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md"):
+        text = (archive / page).read_text()
+        named = re.findall(r"`((?:deploy|systemd|training|edge_runtime|tests)/[\w/.@-]+)`", text) + re.findall(
+            r"\]\((?!https?:|#)([^)]+)\)", text
+        )
+        assert [path for path in named if not (archive / path).exists()] == [], page
+    run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, archive])  # with the hook that it carries
+    assert list(tmp_path.glob("lineside-*.whl"))
 
 
 def test_importing_the_whole_device_loads_nothing_that_teaches() -> None:

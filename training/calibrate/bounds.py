@@ -13,7 +13,11 @@ BAND_DRAWS = 2_000
 
 def order_bound(n: int, above: int, confidence: float) -> float:
     """Upper confidence bound of the rate at which new scores exceed a threshold that `above` of n scores lie beyond, where it was settled
-    beforehand how many that would be: Beta(above + 1, n - above) quantile (Wilks 1941)."""
+    beforehand how many that would be: Beta(above + 1, n - above) quantile (Wilks 1941).
+
+    >>> round(order_bound(n=100, above=0, confidence=0.95), 4)  # none of 100 rejected: with 95 % confidence at most 3 % are
+    0.0295
+    """
     return float(betaincinv(above + 1, n - above, confidence)) if above < n else 1.0
 
 
@@ -39,6 +43,10 @@ def _each_confidence(n: int, highest: int, confidence: float) -> float:
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """(lower, upper) one-sided bounds of a probability seen k times of n, each at `confidence` (Clopper and Pearson 1934)."""
+    """(lower, upper) one-sided bounds of a probability seen k times of n, each at `confidence` (Clopper and Pearson 1934).
+
+    >>> [round(bound, 3) for bound in clopper_pearson(2, 50)]
+    [0.007, 0.121]
+    """
     lower = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, 1 - confidence))
     return lower, 1.0 if k == n else float(betaincinv(k + 1, n - k, confidence))

@@ -49,6 +49,10 @@ def place(good: Array, bad: Array, base: float, rate: float) -> Placed:
         bad: (m,) scores of bad images, m >= 1.
         base: threshold whose false-reject rate is `rate` by the good scores.
         rate: stated share of good parts rejected, 0..1.
+
+    >>> placed = place(np.array([1.0, 1.2, 1.5]), np.array([3.0, 4.0, 5.0]), base=1.6, rate=0.01)
+    >>> round(placed.value, 3), placed.gap, placed.missed
+    (1.639, True, 0)
     """
     lowest = float(bad.min())
     # Of the good images seen, no more than the stated share may lie on the bad side of a gap, wherever the base was put.

@@ -126,12 +126,20 @@ class HeldOut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def default_rule(n_good: int) -> Rule:
-    """A false-reject rate of 1 %, or, of fewer than 50 images, one part in twice as many: as far as nobody need ask for more."""
+    """A false-reject rate of 1 %, or, of fewer than 50 images, one part in twice as many: as far as nobody need ask for more.
+
+    >>> default_rule(200).target, round(default_rule(24).target, 4)
+    (0.01, 0.02)
+    """
     return Rule(kind="false_reject_rate", target=max(DEFAULT_RATE, 0.5 / (n_good + 1)))
 
 
 def lowest_rate(kind: str, n_good: int) -> float:
-    """The lowest false-reject rate that a rule can aim at from so many held-out good images."""
+    """The lowest false-reject rate that a rule can aim at from so many held-out good images.
+
+    >>> lowest_rate("conformal", 99), lowest_rate("false_reject_rate", 99)
+    (0.01, 0.0025)
+    """
     return (1.0 if kind == "conformal" else 1 / BEYOND) / (n_good + 1)
 
 

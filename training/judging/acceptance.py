@@ -150,7 +150,11 @@ def forced(acceptance: Acceptance) -> Acceptance:
 
 
 def share(value: float) -> str:
-    """0.833 -> 83 %, 0.0167 -> 1.7 %: two figures, and never nothing for something, nor all for nearly all."""
+    """0.833 -> 83 %, 0.0167 -> 1.7 %: two figures, and never nothing for something, nor all for nearly all.
+
+    >>> share(0.833), share(0.0167), share(0.9996)
+    ('83 %', '1.7 %', '99.9 %')
+    """
     percent = 100 * value
     if 99 < percent < 100:
         return f"{math.floor(percent * 10) / 10:g} %"

@@ -54,6 +54,9 @@ def parse_accept(text: str) -> Criteria:
     """`misses <= 2 %, rejects <= 1 %, confidence 95 %`: in any order, either of the two alone, with or without confidence.
 
     Numbers have a point. A share (0.01) is read where it cannot be meant as per cent. Raises ConfigError.
+
+    >>> parse_accept("misses <= 2 %, rejects <= 1 %")
+    Criteria(max_missed=0.02, max_rejected=0.01, confidence=None)
     """
     if (comma := _COMMA.search(text)) is not None:
         raise _wrong("numbers with a point", f"{comma[0]} with a decimal comma", text, _right(text))

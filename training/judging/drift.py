@@ -37,6 +37,10 @@ def drift_limits(scores: npt.NDArray[np.float64], *, window: int = WINDOW, false
 
     Raises:
         CalibrationError: scores that are not finite.
+
+    >>> limits = drift_limits(np.linspace(1, 2, 200))
+    >>> limits.max_above, limits.max_below, limits.window
+    (52, 100, 200)
     """
     n = len(scores)
     if not np.isfinite(scores).all():

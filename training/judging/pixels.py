@@ -93,5 +93,9 @@ class PixelCounts:
 
 
 def label_regions(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """(H, W) bool -> number of the connected defect (corners connect) at each pixel, 0 where there is none."""
+    """(H, W) bool -> number of the connected defect (corners connect) at each pixel, 0 where there is none.
+
+    >>> label_regions(np.array([[1, 0, 0, 1], [0, 1, 0, 0]], bool)).tolist()
+    [[1, 0, 0, 2], [0, 1, 0, 0]]
+    """
     return np.asarray(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1], dtype=np.int32)

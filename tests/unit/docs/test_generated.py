@@ -6,8 +6,10 @@ import pytest
 
 from deploy.docs import generated
 
+COMMANDS = "deploy/reference/commands.md"  # imports all that teaches
 
-@pytest.mark.parametrize("page", generated.PAGES)
+
+@pytest.mark.parametrize("page", [pytest.param(p, marks=pytest.mark.slow) if p == COMMANDS else p for p in generated.PAGES])
 def test_a_page_says_what_the_code_says(page: str) -> None:
     text = (generated.ROOT / page).read_text()
     assert generated.filled(text) == text, f"write it anew: {generated.REWRITE}"

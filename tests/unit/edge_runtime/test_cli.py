@@ -248,7 +248,7 @@ def test_replay_ends_with_1_when_a_verdict_is_not_as_expected(lineside: Callable
 
 
 def test_a_recipe_sets_the_threshold_of_a_replay(lineside: Callable[..., Done], station: Path, tiny_bundle: Path) -> None:
-    (station.parent / "lax.toml").write_text('name = "lax"\nbundle = "elsewhere"\nthreshold = 5000.0\n')
+    (station.parent / "lax.toml").write_text('name = "lax"\nbundle = "elsewhere"\nthreshold = 900.0\n')
     done = lineside("replay", station.parent / "parts", "--bundle", tiny_bundle, "--recipe", station.parent / "lax.toml", "--json")
     assert json.loads(done.stdout)["rejects"] == 0
 
