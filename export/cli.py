@@ -230,12 +230,13 @@ def show_report(report: "BuildReport", console: Console) -> None:
     for name, metrics in report.metrics.items():
         speed = f"{report.latency_ms[name]:.1f} ms {of}" if name in report.latency_ms else ""
         console.print(f"  {name:<6} {_figures(metrics)}  {speed}")
-    flips = (
-        ""
-        if report.flips is None
-        else f"; of {report.n_compared} verdicts ({report.compared}) {len(report.flips.losses)} turn wrong from FP32 to INT8, all near the"
-        f" border, and {len(report.flips.gains)} turn right"
-    )
+    flips = ""
+    if report.flips is not None:
+        lost, gained = len(report.flips.losses), len(report.flips.gains)
+        near = ", all near the border," if lost else ""
+        flips = (
+            f"; of {report.n_compared} verdicts, on {report.compared}, {lost} turn wrong from FP32 to INT8{near} and {gained} turn right"
+        )
     console.print(f"  parity: torch and FP32 differ by {report.score_difference:.0e} at most{flips}")
     console.print(f"  threshold {report.threshold.value:.4g}: {report.threshold.rule}")
     if report.told is not None:

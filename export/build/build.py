@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -198,7 +199,7 @@ class _Export:
         latency = {"fp32": times["fp32"], final.precision: times[final.ir.stem]}
         trials = tuple(t.trial(times, final) for t in self.tried)
         self.told(trials)
-        self.notes += precision.costs(times, final.ir.stem)
+        self.notes += precision.costs(times, final.ir.stem, os.getloadavg()[0], os.cpu_count() or 1)
         envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold, info.seed) if options.envelope else None
         self.progress("packing, and trying the golden samples", 0, 1)
         bundle_id = self._pack(final, metrics, acceptance, envelope)

@@ -175,12 +175,9 @@ class Gate:
         """The images that precisions are compared by, for people."""
         bad = sum(not s.is_good for s in self.samples)
         held, tested = len(self.held), sum(s.is_good for s in self.dataset.test)
-        good = (
-            f"{held + tested} good images ({held} of them taught, which count by their held-out scores)"
-            if tested
-            else (f"{held} good images, by their held-out scores,")
-        )
-        return f"{good} and {bad} bad ones"
+        if not tested:
+            return f"{held} good images, by their held-out scores, and {bad} bad ones"
+        return f"{held + tested} good images, {held} of them taught and counted by their held-out scores, and {bad} bad ones"
 
     @property
     def _counted(self) -> tuple[Sample, ...]:

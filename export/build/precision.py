@@ -19,6 +19,8 @@ from training.runs import RunInfo
 
 T = TypeVar("T")
 WHAT = "INT8 against FP32"
+BUSY = 2.0
+"""Load a core from which on milliseconds are said to be a busy machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +129,18 @@ def _share(upper: float | None) -> str | None:
     return None if upper is None else percent(upper, up=True)
 
 
-def costs(times: Mapping[str, float], built: str) -> list[str]:
-    """A sentence on milliseconds where the graph `built` is not plain INT8. `times`: by the graph's name, run in turns."""
+def costs(times: Mapping[str, float], built: str, load: float, cores: int) -> list[str]:
+    """Sentences on milliseconds: where the graph `built` is not plain INT8, and where the machine does something else beside.
+
+    `times`: by the graph's name, run in turns; `load`: the load average of these minutes, of which a build itself is `cores`.
+    """
+    busy = (
+        [f"this machine is busy (load {load:.0f} on {cores} cores): the order of the milliseconds holds, their size is that of now"]
+        if load > BUSY * cores
+        else []
+    )
     if built == "int8" or len(times) < 2:
-        return []
+        return busy
     words = {"fp32": "FP32", "int8": "INT8 throughout"} | ({} if built == "fp32" else {built: "as built"})
     told = ", ".join(f"{word} {times[name]:.1f} ms" for name, word in words.items() if name in times)
-    return [f"what that costs here, a picture, the graphs run in turns: {told}"]
+    return [f"what that costs here, a picture, the graphs run in turns: {told}", *busy]

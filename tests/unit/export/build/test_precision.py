@@ -108,6 +108,14 @@ def _promise(value: float, upper: float) -> Threshold:
     return Threshold(value=value, map_value=1.0, rule="false-reject rate 1 %", false_reject_rate=0.01, false_reject_upper=upper)
 
 
+def test_milliseconds_of_a_busy_machine_are_said_to_be_that() -> None:
+    times = {"fp32": 9.0, "int8": 5.0}
+    assert precision.costs(times, "int8", load=2.0, cores=2) == []
+    (said,) = precision.costs(times, "int8", load=27.3, cores=2)
+    assert "busy (load 27 on 2 cores)" in said
+    assert len(precision.costs(times, "fp32", load=27.3, cores=2)) == 2
+
+
 def test_another_promise_than_the_taught_ones_says_why() -> None:
     said = precision.set_anew(_promise(12.3, 0.0523), _promise(12.9, 0.031)).rule
     assert said.startswith("false-reject rate 1 %; ") and "FP32, as taught, at 12.3 promised at most 5.3 %" in said
@@ -117,7 +125,7 @@ def test_another_promise_than_the_taught_ones_says_why() -> None:
 def test_a_refusal_says_on_which_images_it_rests(gate: Gate, run_dir: Path, tmp_path: Path) -> None:
     (_, before), (_, after) = _judge(gate, 1, 0.0), _judge(gate, 2, 3.0)
     with pytest.raises(
-        ParityError, match=r"INT8 against FP32 on 32 good images \(24 of them taught, which count by their held-out scores\) and 6 bad ones"
+        ParityError, match="INT8 against FP32 on 32 good images, 24 of them taught and counted by their held-out scores, and 6 bad ones"
     ):
         precision.compare(gate, before, after, 9.0, 0.005, doubted=False)
     untested = dataclasses.replace(gate.dataset, test=(), bad=tuple(s for s in gate.dataset.test if not s.is_good))
