@@ -102,14 +102,17 @@ def _admitted(directory: Path, admit: Admit | None) -> tuple[Manifest, str]:
     raw = _read_head(directory, MANIFEST)
     if raw is None:
         raise BundleError(f"bundle {directory}: {MANIFEST} is missing: this is no bundle, or half of one")
-    bundle_id = _check_seal(directory, raw)
-    if admit is not None:
-        admit(raw, _read_head(directory, SIGNATURE))
     path = directory / MANIFEST
     try:
         schema = msgspec.json.decode(raw, type=dict[str, Any]).get("schema")
-        if schema != SCHEMA:
-            raise BundleError(f"{path}: expected schema {SCHEMA}, found {schema!r}: built by another version of Lineside; build it again")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        schema = SCHEMA  # whatever is wrong with it, the seal tells
+    if schema != SCHEMA:  # its seal may be another one, too
+        raise BundleError(f"{path}: expected schema {SCHEMA}, found {schema!r}: built by another version of Lineside; build it again")
+    bundle_id = _check_seal(directory, raw)
+    if admit is not None:
+        admit(raw, _read_head(directory, SIGNATURE))
+    try:
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         raise BundleError(f"{path}: is not a valid manifest: {e}") from e

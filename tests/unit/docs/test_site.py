@@ -41,7 +41,7 @@ def test_diagrams_are_drawn_and_the_api_is_filled_in(site: Path) -> None:
     assert '<svg id="diagram-' in (site / "index.html").read_text()
     api = (site / "api.html").read_text()
     for name in generated.PUBLIC:
-        for public in generated.declared(generated.ROOT / "edge_runtime" / f"{name}.py"):
+        for public in generated.declared(generated.public_module(name)):
             assert f'id="edge_runtime.{name}.{public}"' in api, public
 
 
