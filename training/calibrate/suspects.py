@@ -10,6 +10,8 @@ from training.data.layout import Sample, first_of
 LEAST = 8
 UNSEEN = 0.5
 """Share of a kind of defect on the good side from which on none of it is doubted."""
+MOST = 0.15
+"""Share of a side from which on it is the score that does not tell, and no label is doubted."""
 FENCE = 1.5
 """Interquartile ranges beyond the upper quartile from which on a good part lies outside of its like (Tukey 1977)."""
 """Good ones, and bad ones, from which on it is said."""
@@ -42,7 +44,7 @@ def suspects(score: Array, is_good: Mask, kinds: Sequence[str] = ()) -> Mask:
     quarter, three = np.quantile(good, (0.25, 0.75))
     above = max(above, three + FENCE * (three - quarter))
     for side, deep, wrong in ((is_good, score > max(cut, above), score > cut), (~is_good, score <= min(cut, below), score <= cut)):
-        if (side & deep).sum() > (side & wrong & ~deep).sum():
+        if (side & wrong & ~deep).sum() < (side & deep).sum() <= MOST * side.sum():
             found |= side & deep
     for kind in set(kinds):
         rows = ~is_good & (np.array(kinds) == kind)

@@ -46,9 +46,9 @@ def test_right_labels_are_seldom_doubted() -> None:
 
 def test_a_kind_that_the_detector_does_not_see_is_not_called_mislabelled() -> None:
     score, is_good = scores(60, 40, 6, 0)
-    kinds = np.array(["good"] * 60 + ["hole"] * 34 + ["dent"] * 6)
-    score[94:] = np.quantile(score[:60], 0.5)
-    assert suspects(score, is_good)[94:].all() and not suspects(score, is_good, kinds.tolist())[94:].any()
+    kinds = np.array(["good"] * 60 + ["hole"] * 35 + ["dent"] * 5)
+    score[95:] = np.quantile(score[:60], 0.5)
+    assert suspects(score, is_good)[95:].all() and not suspects(score, is_good, kinds.tolist())[95:].any()
 
 
 def test_few_images_say_nothing() -> None:
