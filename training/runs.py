@@ -116,6 +116,8 @@ class RunInfo(_Record, frozen=True, kw_only=True):
     apart: int = 0
     odd: tuple[str, ...] = ()
     """Good images that look unlike the others, learnt or not, the oddest first (fitting.odd)."""
+    alike: tuple[str, ...] = ()
+    """Those of them, or of the `apart` ones, that look like each other: a second variant of the product?"""
 
 
 Trunk = Backbone | Network
@@ -249,6 +251,10 @@ def save_run(
                 head_line = (
                     "# Good images that look unlike the others, the oddest first. Leave here what fit --leave-out is to leave out.\n"
                 )
+                if info.alike:
+                    head_line += (
+                        f"# {len(info.alike)} look like each other ({', '.join(info.alike)}): if that is a good variant, take them out.\n"
+                    )
                 like = [name for name in info.left_out[len(info.left_out) - info.apart :] if name not in info.odd]
                 like_line = "# Not learnt either, since they are most like these:\n" if like else ""
                 lines = (head_line, *(f"{name}\n" for name in info.odd), like_line, *(f"{name}\n" for name in like))

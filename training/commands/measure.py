@@ -145,18 +145,23 @@ def _show_odd(run_path: Path, data: Path, out: Path | None, as_json: bool) -> No
     """The odd ones of a run, by name and, with `out`, as pictures."""
     need_extra()
     from training.data.dataset import load_dataset
+    from training.fitting.odd import say_alike
     from training.report.odd_sheet import save_odd_sheet
     from training.runs import load_run
 
     taught = load_run(run_path)
     odd, n = taught.info.odd, taught.info.dataset.n_good + taught.info.apart
     if as_json:
-        sys.stdout.write(msgspec.json.encode({"odd": odd, "apart": taught.info.apart, "n_good": n}).decode() + "\n")
+        sys.stdout.write(
+            msgspec.json.encode({"odd": odd, "alike": taught.info.alike, "apart": taught.info.apart, "n_good": n}).decode() + "\n"
+        )
     else:
         console = Console(highlight=False, markup=False, soft_wrap=True)
         console.print(f"{len(odd)} of {n} good images look unlike the others{': bad, oddly placed, or rare?' if odd else ''}")
         for name in odd:
             console.print(f"  {name}")
+        if taught.info.alike:
+            console.print(say_alike(taught.info.alike, taught.info.left_out))
     if out is not None and odd:
         with bars() as progress:
             dataset = load_dataset(data, spec=taught.info.input, ignore=taught.ignore, allow_duplicates=True, progress=progress)

@@ -42,7 +42,7 @@ from training.fitting.heads import (  # fmt: skip
     learns_again,
     torch_backbone_fn,
 )
-from training.fitting.odd import screen
+from training.fitting.odd import say_alike, screen
 from training.fitting.options import FitOptions, check_enough, learns, outlier_source, resolve
 from training.fitting.recalibrate import score_samples
 from training.fitting.weigh import weigh, without_variations
@@ -72,6 +72,7 @@ class _Taught:
     """What was learnt of variations."""
     apart: tuple[str, ...] = ()
     odd: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
 
 
 def teach(dataset: Dataset, lesson: FitOptions, out: Path, *, force: bool = False, progress: Progress = silent,
@@ -133,9 +134,10 @@ def teach(dataset: Dataset, lesson: FitOptions, out: Path, *, force: bool = Fals
         left_out=(*left_out, *taught.apart),
         apart=len(taught.apart),
         odd=taught.odd,
+        alike=taught.alike,
     )
     if taught.odd:
-        say_odd(taught.odd, taught.apart, len(whole.train), out, say)
+        say_odd(taught.odd, taught.apart, taught.alike, len(whole.train), out, say)
     checkpoint = checkpoint_of(out)
     return save_run(
         out, info, taught.trunk, taught.fitted.head, HeldOut.of(names, hashes, taught.fitted.held_out), dataset.ignore,
@@ -187,13 +189,13 @@ class _Teaching:
         features = extract_features(
             run_backbone, pictures, n, shapes, views=prepare.views, copies=copies, scratch=self.scratch, progress=self.progress
         )
-        apart, odd = (), ()
+        apart, odd, alike = (), (), ()
         if not lesson.keep_odd:
             self.progress("looking for odd images", 0, 1)
             found = screen(features, shapes, prepare, lesson.seed, self.progress)
             names = [dataset.name_of(s) for s in dataset.train]
             apart = tuple(names[i] for i in np.flatnonzero(found.apart))
-            odd = tuple(names[i] for i in np.argsort(-found.scores) if found.named[i])
+            odd, alike = (tuple(names[i] for i in np.argsort(-found.scores) if which[i]) for which in (found.named, found.alike))
         if apart:
             dataset, features = dataset.leave_out(apart), features.only(np.flatnonzero(~found.apart))
             if self.source is not None:  # nor may what is painted be painted into them
@@ -216,7 +218,7 @@ class _Teaching:
         self.progress(f"fitting {lesson.method}", 0, 1)
         fitted = fit_held_out(lesson.method, self.params, shapes, features, prepare, lesson.seed, course=course, progress=self.progress)
         self.progress(f"fitting {lesson.method}", 1, 1)
-        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, augment, apart, odd)
+        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, augment, apart, odd, alike)
 
     def _learnt(self, network: Network) -> _Taught:
         """A network that learns on images, and a head that is fitted on held-out ones."""
@@ -297,11 +299,13 @@ class _Teaching:
         return Checkpoint(path, identity, resume, source)
 
 
-def say_odd(odd: tuple[str, ...], apart: tuple[str, ...], n: int, out: Path, say: Say) -> None:
+def say_odd(odd: tuple[str, ...], apart: tuple[str, ...], alike: tuple[str, ...], n: int, out: Path, say: Say) -> None:
     """Names the images that look unlike the others."""
     some = first_of(odd)
     shown = ", ".join(some) + (f" and {len(odd) - len(some)} more" if len(odd) > len(some) else "")
     say(f"{len(odd)} of {n} good images look unlike the others: bad, oddly placed, or rare? {shown}; all in {out / ODD}")
+    if alike:
+        say(say_alike(alike, apart))
     if apart:
         told = len(set(odd) & set(apart))
         like = f" and {len(apart) - told} that are most like them" if len(apart) > told else ""

@@ -31,11 +31,19 @@ def save_odd_sheet(run: Run, dataset: Dataset, out: Path, progress: Progress = s
     cells: list[npt.NDArray[np.uint8]] = []
     for i, sample in enumerate(samples):
         part = develop(predict, sample, info.input, info.display, info.threshold, info.threshold.value)
+        name = dataset.name_of(sample)
         cell: Canvas = np.full((_SIDE + _LINE, 2 * _SIDE + _GAP, 3), _PAPER, dtype=np.uint8)
         for k, picture in enumerate((part.plain, part.painted)):
             h, w = picture.shape[:2]
             cell[_LINE : _LINE + h, k * (_SIDE + _GAP) : k * (_SIDE + _GAP) + w] = picture
-        draw(cell, elide(f"{i + 1}. {dataset.name_of(sample)}  {part.severity:.2f}x", 17, BOLD, 2 * _SIDE), (0, 20), 17, _INK, BOLD)
+        draw(
+            cell,
+            elide(f"{i + 1}. {name}  {part.severity:.2f}x{'  one of those alike' if name in info.alike else ''}", 17, BOLD, 2 * _SIDE),
+            (0, 20),
+            17,
+            _INK,
+            BOLD,
+        )
         cells.append(np.pad(cell, ((_GAP, 0), (_GAP, 0), (0, 0)), constant_values=250))
         progress("draw pictures", i + 1, len(samples))
     while len(cells) % _COLUMNS:

@@ -7,9 +7,11 @@ import pytest
 
 from edge_runtime.model.manifest import InputSpec
 from edge_runtime.model.preprocess import Preprocessor
+from training.calibrate.tail import Odd
 from training.core.base import Features
+from training.fitting import odd
 from training.fitting.heads import fit_head, score_features
-from training.fitting.odd import screen
+from training.fitting.odd import same_way, say_alike, screen
 from training.methods.padim import PRESETS
 
 SHAPE = (6, 8, 8)
@@ -66,3 +68,35 @@ def test_variations_and_a_subset_of_the_images_are_looked_at_as_whole_images() -
     features = Features.of([varied], copies=2).only(np.arange(10, 68))
     found = screen(features, [SHAPE], PLAIN, 0)
     assert len(found.scores) == 58 and found.named[50:].mean() >= 0.6 and found.named[:50].mean() < 0.1
+
+
+def variant(n: int, seed: int) -> np.ndarray:
+    """Parts of which one place shows something else, the same on all."""
+    features = good(n, seed)
+    features[:, :, 2:4, 3:6] += np.random.default_rng(9).normal(0, 8, (SHAPE[0], 2, 3))
+    return features
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_odd_ones_that_are_a_second_variant_are_told_from_bad_ones(views: int) -> None:
+    level = np.concatenate([good(80 * views, 1), variant(10 * views, 2), bad(6 * views, 3)])
+    found = same_way(Features.of([level], views=views), np.arange(80), np.arange(96) >= 80)
+    assert found[80:90].all() and not found[90:].any() and not found[:80].any()
+
+
+def test_bad_ones_at_many_places_are_no_variant() -> None:
+    level, rng = good(100, 1), np.random.default_rng(2)
+    for part in level[80:]:
+        y, x = rng.integers(0, 6, 2)
+        part[:, y : y + 2, x : x + 2] += rng.normal(0, 8, (SHAPE[0], 1, 1))
+    assert not same_way(Features.of([level]), np.arange(80), np.arange(100) >= 80).any()
+
+
+def test_a_second_variant_is_said_with_what_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(odd, "find_odd", lambda scores: Odd(np.arange(len(scores)) >= 98))
+    found = screen(Features.of([np.concatenate([good(100, 1), variant(7, 2)])]), [SHAPE], PLAIN, 0)
+    assert found.alike[100:].all() and not found.alike[:100].any()
+    names = [f"{i}.png" for i in np.flatnonzero(found.alike)]
+    assert say_alike(names, names).startswith("7 images look unlike the others and like each other (100.png, 101.png, …): a second variant")
+    assert "keep them with --keep-odd, or teach more of them" in say_alike(names, names)
+    assert "--keep-odd" not in say_alike(names, []), "they were learnt"
