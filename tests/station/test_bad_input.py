@@ -21,6 +21,7 @@ from edge_runtime.records import Decision, Health, State, Verdict
 from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.station.launch import run_station
 from tests.support.ports import free_port
+from tests.support.waiting import BUSY_S
 
 RUN = [sys.executable, "-m", "edge_runtime.cli", "run"]
 
@@ -65,7 +66,7 @@ class Listener:
         self._client = client
         self.decisions: list[Decision] = []
 
-    def listen_until(self, true: Callable[[], object], timeout_s: float = 20.0) -> None:
+    def listen_until(self, true: Callable[[], object], timeout_s: float = BUSY_S) -> None:
         until = time.monotonic() + timeout_s
         while not true():
             assert time.monotonic() < until, f"did not happen in time; {len(self.decisions)} decisions; {self.health}"

@@ -24,6 +24,7 @@ from edge_runtime.console import run_app
 from edge_runtime.plc.defaults import default_trigger, trigger_toml
 from tests.support.decisions import SCHEMA_1
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-m", "edge_runtime.cli"]
@@ -98,13 +99,6 @@ def lines(process: subprocess.Popen[str], count: int, timeout_s: float = 20.0) -
             raw += os.read(process.stdout.fileno(), 65_536)
     assert raw.count(b"\n") >= count, raw
     return raw[: raw.rindex(b"\n")].decode().splitlines()
-
-
-def wait_for(true: Callable[[], bool], timeout_s: float = 15.0) -> None:
-    until = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 @pytest.mark.slow
@@ -302,9 +296,7 @@ def test_the_simulated_plc_plays_a_line_for_a_station(station: Path, start: Call
     station.write_text(station.read_text().replace('[trigger]\nkind = "timer"\nperiod_ms = 60', trigger))
     loop_for_ever(station)
     plc = start("sim", "plc", station, "--parts-per-minute", "600", "--count", "6")
-    until = time.monotonic() + 20
-    while not listens(port) and time.monotonic() < until:
-        time.sleep(0.05)
+    until(lambda: listens(port))
     running = start("run", station)
     assert plc.wait(30) == 0, plc.stderr.read()
     assert [line.split(",")[0].strip() for line in plc.stdout] == [
@@ -325,7 +317,7 @@ def test_sigterm_ends_what_a_command_has_begun(tmp_path: Path) -> None:
     (tmp_path / "nested.py").write_text(code)
     pid = tmp_path / "pid"
     process = subprocess.Popen([sys.executable, "nested.py", "1"], cwd=tmp_path)
-    wait_for(lambda: pid.exists() and pid.read_text().strip() != "")
+    until(lambda: pid.exists() and pid.read_text().strip() != "")
     process.terminate()
     assert process.wait(15) == -signal.SIGTERM
-    wait_for(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists())
+    until(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists())
