@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-BUSY_S = 60.0
+BUSY_S = 120.0
 """For what takes a moment: wide enough for a machine that does much else, for only what is broken waits so long."""
 
 

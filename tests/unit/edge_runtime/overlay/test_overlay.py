@@ -290,12 +290,13 @@ def test_a_snapshot_of_nothing_says_what_is_missing(ports: tuple[int, int], tmp_
 
 @pytest.mark.slow
 def test_silence_makes_the_screen_stale(ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "STALE_S", 0.4)
+    monkeypatch.setattr(window, "STALE_S", 600.0)
     with window.Listener(*endpoints(ports)) as listener:
         with station(*ports, decision()):
             until(lambda: listener.listen(0.1) or (listener.view() is not None and listener.health_came))
             assert np.all(listener.screen(listener.view(), (640, 360))[:72] == style.RED, axis=2).any()
         listener.listen(0.1)
+        monkeypatch.setattr(window, "STALE_S", 0.4)
         until(lambda: not np.all(listener.screen(listener.view(), (640, 360))[:72] == style.RED, axis=2).any())
 
 

@@ -290,6 +290,7 @@ def _part(seq: int, ago_ms: float = 3) -> tuple[Trigger, int]:
     return Trigger(seq, now, ""), now - round(ago_ms * 1e6)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_hardware_triggers_are_paired_with_the_wires_frames(bench: Bench) -> None:
     with _source(bench, trigger="hardware", trigger_window_ms=(30.0, 10.0)) as source:

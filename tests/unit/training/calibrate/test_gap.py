@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.errors import CalibrationError
+from training.calibrate import gap
 from training.calibrate.gap import left_out, place
 from training.calibrate.rules import Rule, Scores, apply_rule, check_rule, percent
 
@@ -106,6 +107,11 @@ def test_a_bad_image_at_the_worst_good_score_leaves_no_gap_and_is_caught_where_t
     assert (placed.rejected, placed.missed) == (1, 0)
     kept = place(GOOD.score, np.array([GOOD.score[-2], 50.0, 60.0]), 20.0, 0.01)
     assert (kept.value, kept.rejected, kept.missed) == (20.0, 0, 1), "to catch it would cost a second good image"
+
+
+def test_a_share_that_is_a_whole_number_of_images_is_that_number() -> None:
+    assert gap._allowed(np.arange(200.0), 0.01) == 197.0
+    assert gap._allowed(np.arange(199.0), 0.01) == 197.0
 
 
 def test_a_lowered_threshold_rejects_no_good_image_in_vain() -> None:
