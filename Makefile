@@ -9,7 +9,7 @@ COMPUTES := tests/unit/export tests/packaging tests/unit/training $(addprefix te
   model/test_bundle.py images/test_damage.py model/test_predictor.py model/test_preprocess.py model/test_regions.py \
   commands/test_replay.py model/test_tiles.py plc/test_tags.py)
 
-.PHONY: setup demo quick test check bench soak benchmark-methods benchmark-thresholds deb clean
+.PHONY: setup demo quick test mutate check bench soak benchmark-methods benchmark-thresholds deb clean
 
 setup: $(READY)
 
@@ -41,6 +41,11 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not alone" $(addprefix --ignore ,$(COMPUTES))
 	$(BIN)/python -m pytest -m alone $(addprefix --ignore ,$(COMPUTES))
 
+# deploy/decisions/0039
+mutate: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
+	@$(BIN)/python -m tests.mutants --show
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -65,5 +70,5 @@ deb: $(READY)
 	@bash deploy/deb.sh --python $(BIN)/python $(DEB)
 
 clean:
-	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) runs dist build mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
