@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# The files that take longest come first, so that no worker is left with one of them when the other has done all.
-NOT_TIMED := tests/unit/export tests/packaging tests/unit/training $(addprefix tests/unit/edge_runtime/, \
+# These compute; all other tests wait for clocks, sockets and processes. The files that take longest come first, so that no worker is left with
+# one of them when the other has done all.
+COMPUTES := tests/unit/export tests/packaging tests/unit/training $(addprefix tests/unit/edge_runtime/, \
   model/test_bundle.py images/test_damage.py model/test_predictor.py model/test_preprocess.py model/test_regions.py \
   commands/test_replay.py model/test_tiles.py plc/test_tags.py)
 
-.PHONY: setup demo quick test check docs bench soak benchmark-methods benchmark-thresholds deb clean
+.PHONY: setup demo quick test mutate check docs bench soak benchmark-methods benchmark-thresholds deb clean
 
 setup: $(READY)
 
@@ -33,10 +34,17 @@ quick: $(READY)
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" tests/unit
 
+# deploy/decisions/0037
 test: $(READY)
 	@bash deploy/testbench.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(NOT_TIMED)  # a core each
-	$(BIN)/python -m pytest $(addprefix --ignore ,$(NOT_TIMED))  # about time: these run alone
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(COMPUTES)  # a core each
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not alone" $(addprefix --ignore ,$(COMPUTES))
+	$(BIN)/python -m pytest -m alone $(addprefix --ignore ,$(COMPUTES))
+
+# deploy/decisions/0039
+mutate: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
+	@$(BIN)/python -m tests.mutants --show
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -67,5 +75,5 @@ deb: $(READY)
 	@bash deploy/deb.sh --python $(BIN)/python $(DEB)
 
 clean:
-	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) runs dist build mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

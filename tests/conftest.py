@@ -1,5 +1,7 @@
 """Shared fixtures: a tiny real bundle (an OpenVINO model built by hand, no torch) and frames that it accepts or rejects."""
 
+import export  # isort: skip  # noqa: F401  # before openvino, which would tell its makers of each test, and before torch: it must not spin
+
 import hashlib
 import json
 import platform
@@ -14,7 +16,6 @@ import pytest
 from hypothesis import settings
 from openvino import opset13 as ops
 
-import training  # noqa: F401  # before any test loads torch: it tells OpenMP not to spin
 from edge_runtime.config.files import PublisherConfig
 from edge_runtime.model import bundle as b
 from edge_runtime.model.manifest import SCHEMA, Dataset, DisplayScale, Golden, InputSpec, Manifest, OutputSpec, Threshold

@@ -91,7 +91,6 @@ class Pairing:
                 picture.taken = True
             elif answered.missing and self._owns(answered.trigger, frame.captured_ns):
                 answered.missing, picture.taken = False, True  # too late for its trigger, but it did come
-                self._unexplained += 1
             elif not picture.taken and self._owns(answered.trigger, frame.captured_ns):
                 picture.taken = True  # whether the first was the part's cannot be told any more, but somebody must hear of it
                 self.strays += 1

@@ -73,8 +73,7 @@ def judge(prediction: Prediction, limits: Limits, frame_wh: tuple[int, int]) -> 
     severity = score / limits.threshold
     if score <= limits.threshold:
         return Judgement(Verdict.ACCEPT, f"Within limits: {severity:.2f} of the threshold.", regions, severity)
-    largest = max((r.area_px for r in regions), default=0)
-    if regions and largest < limits.min_defect_px:
+    if regions and (largest := max(r.area_px for r in regions)) < limits.min_defect_px:
         reason = f"Only small marks: the largest has {largest} px, defects count from {limits.min_defect_px} px."
         return Judgement(Verdict.ACCEPT, reason, regions, severity)
     reason = f"Anomaly of {severity:.2f} times the threshold"

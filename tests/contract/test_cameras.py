@@ -3,7 +3,6 @@
 import re
 import time
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from edge_runtime.errors import ConfigError, LostFrame, MissingExtra, SourceErro
 from edge_runtime.records import Frame
 from edge_runtime.sources import Source, check_depth, open_source
 from tests.contract.conftest import GigeCamera
+from tests.support.waiting import until
 
 W, H = 64, 48
 
@@ -33,13 +33,6 @@ def _gige(**settings: Any) -> Source:
 
 def _genicam(cti: Path, **settings: Any) -> Source:
     return open_source(c.GenicamSourceConfig(**({"producer": cti, "camera": "VikyTL_DEV_red", "pixel_format": "Mono8"} | settings)))
-
-
-def _until(true: Callable[[], object], within_s: float) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.02)
 
 
 # --- pylon -------------------------------------------------------------------------------------------------------
@@ -180,9 +173,9 @@ def test_a_gige_camera_is_killed_and_serves_again_without_a_restart(gige_camera:
         with pytest.raises(SourceError):
             for _ in range(3):
                 source.grab(0.3)
-        _until(lambda: source.problem is not None, 5)
+        until(lambda: source.problem is not None)
         gige_camera.start()
-        _until(lambda: source.problem is None, 15)
+        until(lambda: source.problem is None)
         after = source.grab(1)
         assert after.captured_ns > before.captured_ns and after.image.shape == (H, W)
         assert source.tallies["reconnects"] >= 1
@@ -245,6 +238,7 @@ def test_what_a_gige_camera_cannot_do_is_said_with_its_key(gige_camera: GigeCame
         pass
 
 
+@pytest.mark.alone
 def test_gige_frame_times_come_from_the_cameras_clock(gige_camera: GigeCamera) -> None:
     with _gige(exposure_us=1000) as source:
         times = [source.grab(1).captured_ns for _ in range(40)]

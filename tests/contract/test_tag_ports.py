@@ -278,6 +278,7 @@ def test_a_plc_that_goes_away_is_lost_and_comes_back(kind: str) -> None:
         port.close()
 
 
+@pytest.mark.alone
 def test_a_plc_that_hangs_is_lost_in_time_and_its_late_answer_is_not_taken(kind: str) -> None:
     number = free_port()
     with KINDS[kind](number).server() as server, TcpProxy(number) as proxy:

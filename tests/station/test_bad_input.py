@@ -21,6 +21,7 @@ from edge_runtime.records import Decision, Health, State, Verdict
 from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.station.launch import run_station
 from tests.support.ports import free_port
+from tests.support.waiting import BUSY_S
 
 RUN = [sys.executable, "-m", "edge_runtime.cli", "run"]
 
@@ -33,11 +34,11 @@ class StationFile:
         self.disk = disk or folder
         self.publisher, self.replay, self.preview = (f"tcp://127.0.0.1:{free_port()}" for _ in range(3))
         recipe = folder / "recipe.toml"
-        recipe.write_text(recipe.read_text().replace("= 500", "= 5000"))  # a busy test machine must not make faults here
+        recipe.write_text(recipe.read_text().replace("= 500", "= 10000"))  # a busy test machine must not make faults here
         self.path.write_text(f"""
             name = "st"
             recipe = "recipe.toml"
-            queue = 64
+            queue = 256
             [source]
             kind = "folder"
             path = "parts"
@@ -65,7 +66,7 @@ class Listener:
         self._client = client
         self.decisions: list[Decision] = []
 
-    def listen_until(self, true: Callable[[], object], timeout_s: float = 20.0) -> None:
+    def listen_until(self, true: Callable[[], object], timeout_s: float = BUSY_S) -> None:
         until = time.monotonic() + timeout_s
         while not true():
             assert time.monotonic() < until, f"did not happen in time; {len(self.decisions)} decisions; {self.health}"
@@ -105,7 +106,7 @@ def running(station: StationFile, before: tuple[str, ...] = ()) -> Iterator["sub
 
 def end(process: "subprocess.Popen[str]") -> int:
     process.send_signal(signal.SIGTERM)
-    return process.wait(10)
+    return process.wait(BUSY_S)
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_a_full_disk_under_journal_and_archive_is_visible_and_stops_no_decision(
     station_dir: Path, small_disk: tuple[Path, Path, tuple[str, ...]]
 ) -> None:
     inside, outside, enter = small_disk
-    station = StationFile(station_dir, loop=True, period_ms=20, disk=inside)
+    station = StationFile(station_dir, loop=True, period_ms=40, disk=inside)
     with DecisionClient(station.publisher, station.replay, connect_s=0.05) as client, running(station, enter) as process:
         listener = Listener(client)
         listener.listen_until(lambda: len(listener.decisions) >= 20 and listener.state() is State.READY)
@@ -156,7 +157,7 @@ def test_a_full_disk_under_journal_and_archive_is_visible_and_stops_no_decision(
 
 
 def test_listeners_that_never_read_delay_nobody_and_do_not_fill_the_memory(station_dir: Path) -> None:
-    station = StationFile(station_dir, loop=True, period_ms=20)
+    station = StationFile(station_dir, loop=True, period_ms=40)
     with (
         zmq.Context() as context,
         context.socket(zmq.SUB) as lazy,

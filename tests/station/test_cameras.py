@@ -28,6 +28,7 @@ from edge_runtime.station.model_thread import model_thread, together_is_faster
 from tests.conftest import bad_image, good_image
 from tests.station.rig import BUSY_MS, A, F, Line, Parts, R, Recipe, Wrapped, every, several
 from tests.station.test_process import Subscriber, free_port, patient
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,7 @@ def test_a_reject_beats_a_missing_view_and_its_reason_names_that_too(model: Open
         assert r.monitor.snapshot().problems == ("top: the cable is out",)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("hangs", ["top", "side"])
 def test_the_deadline_holds_while_one_camera_hangs_and_a_defect_in_the_other_is_still_seen(
     model: OpenvinoPredictor, other_model: OpenvinoPredictor, hangs: str
@@ -134,6 +136,7 @@ def test_the_deadline_holds_while_one_camera_hangs_and_a_defect_in_the_other_is_
             assert of(d)[hangs].verdict is F
 
 
+@pytest.mark.alone
 def test_a_model_that_hangs_faults_its_parts_in_time(model: OpenvinoPredictor, other_model: OpenvinoPredictor) -> None:
     release = threading.Event()
     slow = Wrapped(other_model, lambda n: release.wait(20) and None if n == 2 else None)
@@ -146,6 +149,7 @@ def test_a_model_that_hangs_faults_its_parts_in_time(model: OpenvinoPredictor, o
         assert of(r.heard.decisions[1])["top"].verdict is A
 
 
+@pytest.mark.alone
 def test_a_view_that_does_not_come_back_at_all_keeps_nobody_waiting(
     model: OpenvinoPredictor, other_model: OpenvinoPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +172,7 @@ def test_a_view_that_does_not_come_back_at_all_keeps_nobody_waiting(
         assert "side: It did not answer in time." in r.heard.decisions[0].reason
 
 
+@pytest.mark.alone
 def test_cameras_grab_at_the_same_time(model: OpenvinoPredictor, other_model: OpenvinoPredictor) -> None:
     class Slow(Parts):
         def grab(self, timeout_s: float) -> Frame:
@@ -219,6 +224,7 @@ def test_the_end_of_one_folder_ends_the_station_without_a_fault(
         assert r.heard.verdicts == [A, A, R, A, A, R]
 
 
+@pytest.mark.alone
 def test_what_is_faster_at_start_is_chosen(model: OpenvinoPredictor) -> None:
     """Models that only wait gain all by running together, those that share one lock lose."""
     lock = threading.Lock()
@@ -273,6 +279,7 @@ def test_a_station_file_with_two_cameras_is_run_journalled_published_archived_an
     )
     with Subscriber(ports[0]) as subscriber, previews(ports[2]) as shown:
         assert run_station(station_dir / "station.toml") == 0
+        until(lambda: shown and shown[-1].decision.seq == 4)
     decisions = read_decisions(station_dir / "journal.sqlite")
     assert [d.verdict for d in decisions] == [A, R, R, F]
     assert [(d.recipe, d.threshold) for d in decisions][1:3] == [("tiny", 20.0), ("flank", 30.0)]
@@ -319,7 +326,6 @@ def previews(port: int) -> Iterator[list[wire.Preview]]:
     try:
         yield shown
     finally:
-        time.sleep(0.3)
         stop.set()
         thread.join()
 

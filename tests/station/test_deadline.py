@@ -4,10 +4,14 @@ import threading
 import time
 from dataclasses import replace
 
+import pytest
+
 from edge_runtime.errors import SourceError
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.records import Decision, Frame, Picture, Trigger
 from tests.station.rig import BUSY_MS, A, F, Heard, Line, Parts, Wrapped, every, rig
+
+pytestmark = pytest.mark.alone
 
 
 def test_a_camera_that_hangs_faults_its_parts_in_time_and_serves_again_when_it_comes_back(model: OpenvinoPredictor) -> None:

@@ -128,7 +128,7 @@ def test_an_inference_error_is_a_fault_and_the_next_part_is_judged(model: Openvi
 
 def test_a_free_running_camera_gives_each_part_a_picture_taken_after_its_trigger(model: OpenvinoPredictor) -> None:
     """Law 3, in free run."""
-    with rig(Line(every(23, 8)), Parts(on_demand=False), model) as r:
+    with rig(Line(every(23, 8)), Parts(on_demand=False), model, deadline_ms=10_000) as r:
         assert r.station.run() == 0
         assert r.heard.verdicts == [A] * 8
         assert all(d.stamps.captured_ns >= d.stamps.fired_ns for d in r.heard.decisions)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.sinks.journal_file import read_decisions
 from edge_runtime.station.launch import open_station
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 A, R, F = Verdict.ACCEPT, Verdict.REJECT, Verdict.FAULT
 
@@ -50,13 +50,6 @@ def station(home: Path, trigger: c.PlcTrigger, recipes: dict[str, str] | None = 
         finally:
             running.stop()
             thread.join(10)
-
-
-def until(true: Callable[[], object], within_s: float = 10.0) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, "did not come true in time"
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,6 +118,7 @@ def test_the_plc_chooses_the_recipe_of_each_part(station_dir: Path) -> None:
     assert plc.violations == []
 
 
+@pytest.mark.alone
 def test_a_line_without_acknowledge_ejects_by_pulses(station_dir: Path) -> None:
     settings = trigger_of("modbus", pulse=c.PulseConfig(delay_ms=150, width_ms=30))
     with SimulatedPlc(settings, parts_per_minute=600, count=12) as plc, station(station_dir, settings):

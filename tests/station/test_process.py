@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from edge_runtime.records import Decision, Health, State, Verdict
 from edge_runtime.sinks.journal import read_decisions
 from edge_runtime.station.launch import run_station
 from tests.support.ports import free_port
+from tests.support.waiting import BUSY_S, until
 
 RUN = [sys.executable, "-m", "edge_runtime.cli", "run"]
 
@@ -105,13 +106,6 @@ def running(station: Path, command: list[str] | None = None, watchdog_s: float =
         process.communicate()
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until, "did not happen in time"
-        time.sleep(0.01)
-
-
 def patient(folder: Path) -> None:
     """A busy test machine must not make faults where the deadline is not the point."""
     recipe = folder / "recipe.toml"
@@ -125,9 +119,9 @@ def test_a_folder_is_judged_once_published_journalled_and_ends_with_0(station_di
     # Longer than a second in all, so that one of the regular health messages comes while the station runs.
     station = write_station(station_dir, 'kind = "timer"\nperiod_ms = 300', port=port, loop=False)
     with Subscriber(port) as subscriber, running(station, watchdog_s=0.2) as process:
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=BUSY_S)
         assert process.returncode == 0, log
-        wait_for(lambda: len(subscriber.decisions) == 6)
+        until(lambda: len(subscriber.decisions) == 6)
     a, r = Verdict.ACCEPT, Verdict.REJECT
     assert [d.verdict for d in subscriber.decisions] == [a, a, r, a, a, r]
     assert read_decisions(station_dir / "journal.sqlite", 0, 100) == subscriber.decisions
@@ -163,16 +157,16 @@ def test_a_signal_ends_with_0_after_the_parts_announced_before_it(station_dir: P
     with Subscriber(port) as subscriber, running(station, command) as process, zmq.Context() as context, context.socket(zmq.PUSH) as push:
         push.setsockopt(zmq.LINGER, 0)
         push.connect(f"tcp://127.0.0.1:{trigger_port}")
-        wait_for(lambda: "READY=1" in told)
+        until(lambda: "READY=1" in told)
         push.send_json({"part_id": "first"})
-        wait_for(lambda: subscriber.decisions)
+        until(lambda: subscriber.decisions)
         for i in range(5):
             push.send_json({"part_id": f"part-{i}"})
-        wait_for(lambda: "TAKEN=part-4" in told)  # at most one of the five is decided by then
+        until(lambda: "TAKEN=part-4" in told)  # at most one of the five is decided by then
         process.send_signal(number)
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=BUSY_S)
         assert process.returncode == 0, log
-        wait_for(lambda: len(subscriber.decisions) == 6)
+        until(lambda: len(subscriber.decisions) == 6)
         assert [d.part_id for d in subscriber.decisions] == ["first", *(f"part-{i}" for i in range(5))]
     assert Verdict.FAULT not in {d.verdict for d in subscriber.decisions}
     assert read_decisions(station_dir / "journal.sqlite", 0, 100) == subscriber.decisions
@@ -189,12 +183,12 @@ def test_no_signal_stops_the_wait_for_the_next_part(tmp_path: Path) -> None:
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "begun\n"
-        until = time.monotonic() + 1.5
-        while time.monotonic() < until:
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
             process.send_signal(signal.SIGTERM)
             time.sleep(0.0003)
         try:
-            out, _ = process.communicate(timeout=10)
+            out, _ = process.communicate(timeout=BUSY_S)
         finally:
             process.kill()
     assert process.returncode == 0 and int(out) > 100
@@ -209,8 +203,8 @@ def test_kill_9_loses_no_decision_that_anybody_was_told_and_numbers_go_on(statio
             before = len(subscriber.decisions)
             told.clear()
             with running(station) as process:
-                wait_for(lambda: "READY=1" in told)
-                wait_for(lambda before=before: len(subscriber.decisions) > before)
+                until(lambda: "READY=1" in told)
+                until(lambda before=before: len(subscriber.decisions) > before)
                 time.sleep(kill_after)
                 process.kill()
                 process.wait()
@@ -233,7 +227,7 @@ def test_a_golden_sample_that_differs_stops_the_station_before_ready(station_dir
     (station_dir / "recipe.toml").write_text('name = "tiny"\nbundle = "altered"\n')
     station = write_station(station_dir, 'kind = "timer"\nperiod_ms = 5', port=free_port())
     with running(station) as process:
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=BUSY_S)
     assert process.returncode == 65
     assert "golden/003.png" in log
     assert "Traceback" not in log
@@ -276,8 +270,8 @@ def test_a_log_that_nobody_reads_delays_no_decision(station_dir: Path) -> None:
     with running(station) as process:
         assert process.stderr is not None
         fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
-        wait_for(lambda: len(read_decisions(station_dir / "journal.sqlite", 0, 1000)) == 150)
-        _, log = process.communicate(timeout=10)
+        until(lambda: len(read_decisions(station_dir / "journal.sqlite", 0, 1000)) == 150)
+        _, log = process.communicate(timeout=BUSY_S)
         assert process.returncode == 0
     assert log.count("FAULT") > 50
 
@@ -295,9 +289,9 @@ def test_a_bug_is_published_as_a_fault_then_ends_with_70_and_its_traceback_is_in
     patient(station_dir)
     station = write_station(station_dir, 'kind = "timer"\nperiod_ms = 400', port=port)
     with Subscriber(port) as subscriber, running(station, [sys.executable, "-c", code]) as process:
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=BUSY_S)
         assert process.returncode == 70, log
-        wait_for(lambda: len(subscriber.decisions) == 3)
+        until(lambda: len(subscriber.decisions) == 3)
     assert [d.verdict for d in subscriber.decisions] == [Verdict.ACCEPT, Verdict.ACCEPT, Verdict.FAULT]
     assert "a bug" not in subscriber.decisions[-1].reason
     assert "Traceback" in log

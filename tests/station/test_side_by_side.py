@@ -14,7 +14,8 @@ import pytest
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Verdict
 from edge_runtime.sinks.journal import read_decisions
-from tests.station.test_process import RUN, free_port, patient, wait_for, write_station
+from tests.station.test_process import RUN, free_port, patient, write_station
+from tests.support.waiting import BUSY_S, until
 
 CPUS = sorted(os.sched_getaffinity(0))
 ON_ONE_CPU = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); os.execv(sys.argv[2], sys.argv[2:])"
@@ -52,13 +53,13 @@ def test_two_stations_keep_to_their_own_cpus_and_answer_every_part(station_dir: 
             stack.callback(process.kill)
             running.append((cpu, folder, process))
         for cpu, folder, process in running:
-            wait_for(partial(judged, folder, 5), 30)
+            until(partial(judged, folder, 5))
             tasks = [int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()]
             assert len(tasks) > 3
             assert set().union(*map(cpus_of, tasks)) == {cpu}
         for _, folder, process in running:
             process.send_signal(signal.SIGTERM)
-            _, log = process.communicate(timeout=30)
+            _, log = process.communicate(timeout=BUSY_S)
             assert process.returncode == 0, log
             assert "on CPU, 1 inference threads" in log
             decisions = read_decisions(folder / "journal.sqlite")

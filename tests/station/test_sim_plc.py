@@ -2,7 +2,6 @@
 
 import socket
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -14,18 +13,12 @@ from edge_runtime.plc.tags import Value
 from edge_runtime.records import Verdict
 from edge_runtime.sim.plc import PartResult, SimulatedPlc, run_sim_plc
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 
 @pytest.fixture
 def settings() -> PlcTrigger:
     return default_trigger("s7", port=free_port())
-
-
-def until(holds: Callable[[], object], within_s: float = 5.0) -> None:
-    end = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < end, "did not happen"
-        time.sleep(0.001)
 
 
 def scans(plc: SimulatedPlc, seconds: float = 0.03) -> None:
@@ -109,6 +102,7 @@ def test_a_result_that_changes_while_it_is_valid_is_a_violation(settings: PlcTri
         assert plc.violations == ["the result changed under result_valid: accept, reject"]
 
 
+@pytest.mark.alone
 def test_a_heartbeat_that_stands_still_is_a_violation(settings: PlcTrigger) -> None:
     import msgspec
 
@@ -185,6 +179,7 @@ def test_a_plc_that_was_off_goes_on_where_it_was(settings: PlcTrigger) -> None:
         assert plc.violations == []
 
 
+@pytest.mark.alone
 def test_pulses_are_measured() -> None:
     pulsed = default_trigger("modbus", port=free_port(), pulse=PulseConfig(width_ms=100, delay_ms=200))
     with SimulatedPlc(pulsed, parts_per_minute=6000, count=1) as plc:

@@ -81,8 +81,7 @@ def _lowered(good: Array, bad: Array, base: float, rate: float) -> float:
     if not len(within):
         return base
     lowest = float(within.min())
-    below = good[good < lowest]
-    return _between(max(floor, float(below.max()) if len(below) else floor), lowest, 0.5)
+    return _between(float(good[good < lowest].max()), lowest, 0.5)  # one of them is the floor
 
 
 def _allowed(good: Array, rate: float) -> float:

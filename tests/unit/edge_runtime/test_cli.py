@@ -24,6 +24,7 @@ from edge_runtime.console import run_app
 from edge_runtime.plc.defaults import default_trigger, trigger_toml
 from tests.support.decisions import SCHEMA_1
 from tests.support.ports import free_port
+from tests.support.waiting import BUSY_S, until
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-m", "edge_runtime.cli"]
@@ -88,7 +89,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def lines(process: subprocess.Popen[str], count: int, timeout_s: float = 20.0) -> list[str]:
+def lines(process: subprocess.Popen[str], count: int, timeout_s: float = BUSY_S) -> list[str]:
     """The next `count` lines of its output, or a few more."""
     assert process.stdout is not None
     raw = b""
@@ -98,13 +99,6 @@ def lines(process: subprocess.Popen[str], count: int, timeout_s: float = 20.0) -
             raw += os.read(process.stdout.fileno(), 65_536)
     assert raw.count(b"\n") >= count, raw
     return raw[: raw.rindex(b"\n")].decode().splitlines()
-
-
-def wait_for(true: Callable[[], bool], timeout_s: float = 15.0) -> None:
-    until = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 @pytest.mark.slow
@@ -171,7 +165,7 @@ def test_check_has_a_line_for_each_part_and_an_exit_code(lineside: Callable[...,
 @pytest.mark.slow
 def test_a_folder_is_run_to_its_end(station: Path, start: Callable[..., Any]) -> None:
     running = start("run", station)
-    assert running.wait(30) == 0, running.stderr.read()
+    assert running.wait(BUSY_S) == 0, running.stderr.read()
 
 
 @pytest.mark.slow
@@ -188,16 +182,17 @@ def test_tail_and_status_show_a_running_station_to_programs_and_people(
     shown = lines(people, 8)
     assert any(" ACCEPT " in line for line in shown)
     assert any(" REJECT " in line and "worst near" in line for line in shown)
+    until(lambda: lineside("status", station).returncode == 0)  # a busy machine may have made it late for a moment
     status = lineside("status", station)
-    assert (status.returncode, status.stderr) == (0, "")
+    assert status.stderr == ""
     assert "READY" in status.stdout and "ACCEPT" in status.stdout and "p99" in status.stdout
     assert json.loads(lineside("status", station, "--json").stdout)["state"] == "READY"
     for tail in (programs, people):
         tail.send_signal(signal.SIGINT)
-        tail.communicate(timeout=20)  # reads on: a pipe that is full would keep it from ending
+        tail.communicate(timeout=BUSY_S)  # reads on: a pipe that is full would keep it from ending
         assert tail.returncode == 0
     running.send_signal(signal.SIGTERM)
-    assert running.wait(15) == 0
+    assert running.wait(BUSY_S) == 0
 
 
 @pytest.mark.slow
@@ -273,12 +268,13 @@ def test_overlay_draws_a_snapshot_of_a_running_station(lineside: Callable[..., D
     loop_for_ever(station)
     running = start("run", station)
     file = station.parent / "overlay.png"
+    until(lambda: lineside("status", station).returncode == 0)
     assert lineside("overlay", station, "--snapshot", file).returncode == 0
     picture = cv2.imread(str(file))
     assert picture is not None
     assert picture.std() > 5
     running.send_signal(signal.SIGTERM)
-    assert running.wait(15) == 0
+    assert running.wait(BUSY_S) == 0
 
 
 def test_overlay_of_a_station_without_pictures_never_shows_another_ones(lineside: Callable[..., Done], station: Path) -> None:
@@ -302,16 +298,14 @@ def test_the_simulated_plc_plays_a_line_for_a_station(station: Path, start: Call
     station.write_text(station.read_text().replace('[trigger]\nkind = "timer"\nperiod_ms = 60', trigger))
     loop_for_ever(station)
     plc = start("sim", "plc", station, "--parts-per-minute", "600", "--count", "6")
-    until = time.monotonic() + 20
-    while not listens(port) and time.monotonic() < until:
-        time.sleep(0.05)
+    until(lambda: listens(port))
     running = start("run", station)
-    assert plc.wait(30) == 0, plc.stderr.read()
+    assert plc.wait(BUSY_S) == 0, plc.stderr.read()
     assert [line.split(",")[0].strip() for line in plc.stdout] == [
         "part 1: ACCEPT", "part 2: ACCEPT", "part 3: REJECT", "part 4: ACCEPT", "part 5: ACCEPT", "part 6: REJECT",
     ]  # fmt: skip
     running.send_signal(signal.SIGTERM)
-    assert running.wait(15) == 0
+    assert running.wait(BUSY_S) == 0
 
 
 def test_sigterm_ends_what_a_command_has_begun(tmp_path: Path) -> None:
@@ -325,7 +319,7 @@ def test_sigterm_ends_what_a_command_has_begun(tmp_path: Path) -> None:
     (tmp_path / "nested.py").write_text(code)
     pid = tmp_path / "pid"
     process = subprocess.Popen([sys.executable, "nested.py", "1"], cwd=tmp_path)
-    wait_for(lambda: pid.exists() and pid.read_text().strip() != "")
+    until(lambda: pid.exists() and pid.read_text().strip() != "")
     process.terminate()
-    assert process.wait(15) == -signal.SIGTERM
-    wait_for(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists())
+    assert process.wait(BUSY_S) == -signal.SIGTERM
+    until(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists())

@@ -9,6 +9,7 @@ import pytest
 
 from edge_runtime.errors import HandoffFull
 from edge_runtime.handoff import Helper, Lane, Mailbox, take
+from tests.support.waiting import BUSY_S
 
 
 def test_a_mailbox_keeps_only_the_latest() -> None:
@@ -127,4 +128,4 @@ def test_no_wait_is_for_ever_however_short_it_is_and_whatever_came_before() -> N
         over.set()
 
     threading.Thread(target=read, daemon=True).start()
-    assert over.wait(30)
+    assert over.wait(BUSY_S)

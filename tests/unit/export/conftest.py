@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from export import child
 from export.build import convert
 from export.build.workshop import SharedWorkshop
 from training.core.backbones import DEFAULT_BACKBONE, Backbone
+from training.core.base import Head, LevelShape
 from training.fitting.options import FitOptions, resolve
 from training.methods.table import METHODS
 
@@ -47,21 +48,36 @@ def draw_mask(seed: int, side: int = SIDE + 16) -> npt.NDArray[np.uint8]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _converted_once() -> Iterator[None]:
-    """The very same backbone at the very same size, which takes seven seconds to convert, is converted once for all tests."""
-    convert_anew = convert._from_image
+    """The very same backbone at the very same size, which takes seven seconds to convert, is converted once for all tests.
+
+    So is a head of the same kind, settings and shapes, which takes two: its constants are replaced, as teaching on a device would. The gate
+    of each build compares both with torch; test_convert converts anew.
+    """
+    backbone_anew, head_anew = convert._from_image, convert.convert_head
     made: dict[tuple[Any, ...], ov.Model] = {}
 
     def from_image(module: torch.nn.Module, image: torch.Tensor, name: str) -> ov.Model:
         if not isinstance(module, Backbone):
-            return convert_anew(module, image, name)
+            return backbone_anew(module, image, name)
         weights = hashlib.sha256(b"".join(t.numpy().tobytes() for t in module.state_dict().values())).hexdigest()
         key = (module.spec, weights, tuple(image.shape), name)
         if key not in made:
-            made[key] = convert_anew(module, image, name)
+            made[key] = backbone_anew(module, image, name)
         return made[key].clone()
+
+    def convert_head(head: Head, level_shapes: Sequence[LevelShape]) -> ov.Model:
+        state = {name: t.detach().contiguous().numpy() for name, t in convert.head_state(head).items()}
+        settings = {k: v.tobytes() if isinstance(v, np.ndarray) else repr(v) for k, v in vars(head).items() if not k.startswith("_")}
+        del settings["training"]
+        shapes = tuple((name, v.shape, v.dtype.str) for name, v in state.items())
+        key = (type(head), tuple(sorted(settings.items())), tuple(level_shapes), shapes)
+        if key not in made:
+            made[key] = head_anew(head, level_shapes)
+        return convert.replace_head(made[key], state)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert, "_from_image", from_image)
+        patch.setattr(convert, "convert_head", convert_head)
         yield
 
 

@@ -48,7 +48,7 @@ def test_a_method_becomes_a_bundle_that_scores_as_its_manifest_says(
     dataset = load_dataset(data_dir, image_size="64", allow_duplicates=True)
     takes_bad = METHODS[method].outliers != "none"
     lesson = FitOptions(
-        method, overrides=SMALL.get(method, {}), outliers=bad_parts if takes_bad else None, minutes=0.03 if learns(method) else None,
+        method, overrides=SMALL.get(method, {}), outliers=bad_parts if takes_bad else None, minutes=0.01 if learns(method) else None,
         augment=VARIED if method == "padim" else None, preset=PRESET.get(method, "fast"),
     )  # fmt: skip
     run = teach(dataset, lesson, tmp_path / "run")

@@ -16,7 +16,7 @@ from training.fitting.options import FitOptions
 from training.fitting.teach import teach
 from training.runs import load_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # real fits and builds
+pytestmark = [pytest.mark.usefixtures("children_here"), pytest.mark.slow, pytest.mark.timeout(900)]  # real fits and builds
 
 WH = (4096, 3000)
 

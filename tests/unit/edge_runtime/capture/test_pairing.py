@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.capture.pairing import Answer, Pairing
-from edge_runtime.errors import LostFrame
+from edge_runtime.errors import FrameError, LostFrame
 from edge_runtime.records import Frame, Trigger
 
 MS = 1_000_000
@@ -17,7 +17,8 @@ IMAGE = np.zeros((2, 2), np.uint8)
 class Case:
     name: str
     events: list[tuple[str, int, int, int]]
-    """("T", seen at, seq, 0), ("F", arrives at, camera's count, exposed at), ("L", …) a lost one, ("X", at, 0, 0) the camera was lost."""
+    """("T", seen at, seq, 0), ("F", arrives at, camera's count, exposed at), ("L", …) a lost one, ("X", at, 0, 0) the camera was lost,
+    ("D", at, seq, 0) a part that is refused."""
     answers: dict[int, int | str]
     """Trigger -> the picture's count, or a word of why not; those left out wait on."""
     problem: str = ""
@@ -62,6 +63,19 @@ CASES = [
          {7: 70, 8: 75}),
     Case("a late picture is not the next part's", [("T", 100, 1, 0), ("F", 190, 1, 99), ("T", 200, 2, 0), ("F", 210, 2, 199)],
          {1: 1, 2: 2}),
+    Case("the picture of a refused part comes after it", [("D", 100, 1, 0), ("F", 112, 1, 98), ("T", 400, 2, 0), ("F", 410, 2, 399)],
+         {2: 2}),
+    Case("the picture of a refused part was there before it", [("F", 95, 1, 85), ("D", 100, 1, 0), ("T", 400, 2, 0), ("F", 410, 2, 399)],
+         {2: 2}),
+    Case("the picture of a refused part, twice", [("D", 100, 1, 0), ("D", 150, 2, 0), ("F", 160, 1, 99), ("F", 165, 2, 149),
+         ("T", 400, 3, 0), ("F", 410, 3, 399)],
+         {3: 3}),
+    Case("a refused part explains no picture that never came", [("T", 100, 1, 0), ("F", 110, 1, 99), ("D", 200, 2, 0), ("T", 300, 3, 0),
+         ("F", 310, 3, 299)],
+         {1: 1, 3: "counted 1"}),
+    Case("a whole picture and two with lost packets", [("T", 100, 1, 0), ("F", 101, 1, 90), ("L", 102, 2, 95), ("L", 103, 3, 98)],
+         {1: "3 pictures"}),
+    Case("a refused part's picture is not the next part's", [("D", 100, 1, 0), ("T", 103, 2, 0), ("F", 110, 1, 99)], {2: "either of two"}),
     Case("a second picture that comes when the first was judged", [("T", 100, 1, 0), ("F", 102, 1, 90), ("F", 140, 2, 99)], {1: 1},
          "second picture"),
 ]  # fmt: skip
@@ -79,6 +93,8 @@ def play(case: Case, until_ms: int = 2000) -> tuple[Pairing, dict[int, tuple[Ans
                 pairing.trigger(Trigger(seq, now * MS, ""))
             elif what == "F":
                 pairing.frame(Frame(seq, exposed * MS, "wire", IMAGE), now * MS)
+            elif what == "D":
+                pairing.dismiss(Trigger(seq, now * MS, ""))
             elif what == "L":
                 out += pairing.lost(LostFrame("lost packets", seq, exposed * MS))
             else:
@@ -103,6 +119,63 @@ def test_a_trigger_gets_its_own_picture_or_a_reason(case: Case) -> None:
         assert answers[seq][1] == at
     if case.problem:
         assert pairing.problem is not None and case.problem in pairing.problem
+
+
+def test_a_refused_part_s_picture_is_no_stray_and_no_problem() -> None:
+    for case in CASES:
+        if case.name.startswith("the picture of a refused part"):
+            pairing, _ = play(case)
+            assert (pairing.strays, pairing.problem) == (0, None)
+
+
+def test_of_a_trigger_that_nobody_waits_for_a_late_picture_is_no_stray_and_no_other_s() -> None:
+    pairing = Pairing((20 * MS, 5 * MS))
+    pairing.trigger(gone := Trigger(1, 100 * MS, ""))
+    pairing.forget(gone)
+    pairing.forget(gone)
+    assert pairing.settle(110 * MS) == []
+    pairing.frame(Frame(1, 99 * MS, "wire", IMAGE), 190 * MS)
+    pairing.trigger(Trigger(2, 200 * MS, ""))
+    pairing.frame(Frame(2, 199 * MS, "wire", IMAGE), 201 * MS)
+    (answer,) = pairing.settle(205 * MS)
+    assert isinstance(answer.picture, Frame) and (answer.picture.seq, answer.arrived_ns) == (2, 201 * MS)
+    pairing.settle(2000 * MS)
+    assert (pairing.strays, pairing.problem) == (0, None)
+
+
+def test_a_trigger_whose_picture_was_there_when_it_was_given_up_explains_no_missing_one() -> None:
+    pairing = Pairing((20 * MS, 5 * MS))
+    pairing.trigger(gone := Trigger(1, 100 * MS, ""))
+    pairing.frame(Frame(1, 99 * MS, "wire", IMAGE), 101 * MS)
+    pairing.forget(gone)
+    pairing.trigger(Trigger(2, 200 * MS, ""))
+    pairing.frame(Frame(3, 199 * MS, "wire", IMAGE), 201 * MS)
+    (answer,) = pairing.settle(205 * MS)
+    assert isinstance(answer.picture, FrameError) and "counted 1 pictures more" in str(answer.picture)
+
+
+def test_what_the_count_lost_before_an_incomplete_picture_is_added_up() -> None:
+    """Two never came before the first incomplete one, one before the second: three that no trigger explains."""
+    pairing = Pairing((20 * MS, 5 * MS))
+    pairing.frame(Frame(1, 10 * MS, "wire", IMAGE), 11 * MS)
+    assert pairing.lost(LostFrame("lost packets", 4, 20 * MS)) == []
+    assert pairing.lost(LostFrame("lost packets", 6, 30 * MS)) == []
+    pairing.trigger(Trigger(1, 200 * MS, ""))
+    pairing.frame(Frame(7, 199 * MS, "wire", IMAGE), 201 * MS)
+    (answer,) = pairing.settle(205 * MS)
+    assert "counted 3 pictures more" in str(answer.picture)
+
+
+def test_it_is_looked_at_again_when_the_next_window_ends() -> None:
+    pairing = Pairing((20 * MS, 5 * MS))
+    assert pairing.due_s(0) == 1.0, "nothing to do until something comes"
+    pairing.frame(Frame(1, 90 * MS, "wire", IMAGE), 91 * MS)
+    assert pairing.due_s(92 * MS) == 0.1, "a picture that is to be given up"
+    pairing.trigger(Trigger(1, 100 * MS, ""))
+    pairing.trigger(Trigger(2, 102 * MS, ""))
+    assert pairing.due_s(102 * MS) == pytest.approx(0.003)
+    assert pairing.due_s(105 * MS) == pytest.approx(0.002), "the first one's window is over"
+    assert pairing.due_s(107 * MS) == 0.1
 
 
 @pytest.mark.slow

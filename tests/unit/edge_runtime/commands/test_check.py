@@ -165,7 +165,7 @@ def test_a_plc_that_answers_passes(station_dir: Path, endpoints: tuple[str, str]
     from edge_runtime.plc.defaults import default_trigger, trigger_toml
     from edge_runtime.sim.plc import SimulatedPlc
 
-    settings = default_trigger("opcua", port=free_port())
+    settings = msgspec.structs.replace(default_trigger("opcua", port=free_port()), timeout_ms=10_000)
     with SimulatedPlc(settings, count=0):
         found = findings(write(station_dir, endpoints, trigger=trigger_toml(settings).removeprefix("[trigger]\n")))
     assert all(f.ok for f in found.values()), found

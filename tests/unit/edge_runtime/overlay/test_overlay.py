@@ -27,6 +27,7 @@ from edge_runtime.records import Decision, Frame, Health, Picture, Prediction, R
 from edge_runtime.sinks.preview import Display, PreviewSink
 from tests.support.decisions import SCHEMA_1, decision_with
 from tests.support.ports import free_ports
+from tests.support.waiting import until
 
 SIZES = [(1920, 1080), (1280, 720), (1024, 768)]
 GRID_TO_FRAME = np.array([[8.0, 0, 0], [0, 8.0, 0]])
@@ -289,16 +290,14 @@ def test_a_snapshot_of_nothing_says_what_is_missing(ports: tuple[int, int], tmp_
 
 @pytest.mark.slow
 def test_silence_makes_the_screen_stale(ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "STALE_S", 0.4)
+    monkeypatch.setattr(window, "STALE_S", 600.0)
     with window.Listener(*endpoints(ports)) as listener:
         with station(*ports, decision()):
-            until = time.monotonic() + 5
-            while (listener.view() is None or not listener.health_came) and time.monotonic() < until:
-                listener.listen(0.1)
+            until(lambda: listener.listen(0.1) or (listener.view() is not None and listener.health_came))
             assert np.all(listener.screen(listener.view(), (640, 360))[:72] == style.RED, axis=2).any()
         listener.listen(0.1)
-        time.sleep(0.6)
-        assert not np.all(listener.screen(listener.view(), (640, 360))[:72] == style.RED, axis=2).any()
+        monkeypatch.setattr(window, "STALE_S", 0.4)
+        until(lambda: not np.all(listener.screen(listener.view(), (640, 360))[:72] == style.RED, axis=2).any())
 
 
 def test_a_message_of_another_version_is_shown_as_such(ports: tuple[int, int]) -> None:

@@ -13,6 +13,7 @@ from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal
 from edge_runtime.plc.tags import Value
 from edge_runtime.records import Cause, Decision, Trigger, Verdict
 from tests.support.decisions import decision_with
+from tests.support.waiting import until
 
 
 def _map(signals: Mapping[str, Signal], at: int) -> dict[str, str]:
@@ -33,6 +34,8 @@ class Memory:
         self._trips = trips
         self.tags: dict[str, Value] = {name: False if s.type == "bool" else 0 for name, s in (INPUTS | OUTPUTS).items()} | {"enable": True}
         self.writes: list[dict[str, Value]] = []
+        self.written_ns: list[int] = []
+        """When each of them came."""
         self.reads: list[list[str]] = []
         self.off = False
         self.goes_off_at = ""
@@ -71,8 +74,17 @@ class Memory:
 
     def write(self, values: Mapping[str, Value]) -> None:
         self._answer()
+        self.written_ns.append(time.monotonic_ns())
         self.writes.append(dict(values))
         self.tags |= values
+
+    def came_ms(self, since_ns: int, **values: Value) -> float:
+        """How long after `since_ns` the first write came that had all of these: by the PLC's clock, whoever looks late."""
+        return next(
+            (ns - since_ns) / 1e6
+            for ns, w in zip(self.written_ns, self.writes, strict=True)
+            if ns > since_ns and w.items() >= values.items()
+        )
 
     def trips(self, names: Sequence[str]) -> int:
         return 1 if all(INPUTS[n].type == "bool" for n in names) else self._trips
@@ -85,7 +97,7 @@ class Memory:
 
 
 def settings(**more: object) -> ModbusTriggerConfig:
-    return ModbusTriggerConfig(**{"inputs": WHOLE, "outputs": ALL, "timeout_ms": 300, "heartbeat_ms": 20} | more)  # type: ignore[arg-type]
+    return ModbusTriggerConfig(**{"inputs": WHOLE, "outputs": ALL, "timeout_ms": 3000, "heartbeat_ms": 20} | more)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -110,13 +122,6 @@ def running(plc: Memory, first_seq: int = 1, **more: object) -> Iterator[PlcLine
         finally:
             over.set()
             thread.join()
-
-
-def until(true: Callable[[], object], within_s: float = 3.0) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, "did not come true in time"
-        time.sleep(0.001)
 
 
 def decision(seq: int, verdict: Verdict = Verdict.ACCEPT, part_id: str = "17", cause: Cause = Cause.NONE) -> Decision:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 
 from edge_runtime.config.files import PlcInputs
@@ -133,8 +134,9 @@ def test_outputs_that_take_several_packets_arrive_in_their_order(free_port: int)
     names = [f"n{n}" for n in range(4)] + [f"b{n}" for n in range(8)] + ["result_valid"]
     tags = [tag(f"{base}Number_{n}", "uint32", True, f"n{n}") for n in range(4)]
     tags += [tag(f"{base}Status_Word.{n}", "bool", True, f"b{n}") for n in range(8)] + [tag("RV", "bool", True, "result_valid")]
-    port = EthernetipPort(settings(free_port), tags)
-    with EthernetipServer(settings(free_port), tags, large_connections=False) as server:
+    patient = msgspec.structs.replace(settings(free_port), timeout_ms=10_000)
+    port = EthernetipPort(patient, tags)
+    with EthernetipServer(patient, tags, large_connections=False) as server:
         port.connect(lambda: None)
         stop, seen = threading.Event(), []
 

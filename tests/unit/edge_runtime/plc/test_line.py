@@ -140,6 +140,7 @@ def test_a_plc_that_goes_away_is_told_of_at_once_and_its_parts_get_no_result_whe
         assert line.unreachable(after) is None
 
 
+@pytest.mark.alone
 def test_a_plc_that_hangs_holds_a_decision_up_no_longer_than_its_timeout() -> None:
     plc = Memory()
     with running(plc, timeout_ms=100) as line:
@@ -182,7 +183,7 @@ def test_an_accept_that_comes_to_the_plc_after_its_deadline_is_a_fault_there_and
         line.attach(link(deadlines_ns={"r": 200_000_000}))
         trigger = announce(plc, line)
         late = dataclasses.replace(decision(trigger.seq), stamps=Stamps(time.monotonic_ns() - 300_000_000))
-        with pytest.raises(SinkError, match=r"the result of part 17, seq 1, was 3\d\d ms old: the PLC was told FAULT"):
+        with pytest.raises(SinkError, match=r"the result of part 17, seq 1, was \d{3,} ms old: the PLC was told FAULT"):
             line.put(late, ())
         assert (plc.tags["accept"], plc.tags["fault_code"], plc.tags["result_valid"]) == (False, int(Cause.LATE), True)
 
@@ -321,6 +322,7 @@ def test_a_plc_that_is_off_at_the_start_is_an_error_and_leaves_nothing_behind() 
     assert set(threading.enumerate()) <= before
 
 
+@pytest.mark.alone
 def test_a_pulse_comes_at_its_time_although_the_plc_is_polled_seldom() -> None:
     plc = Memory()
     with running(plc, poll_ms=40, inputs=PlcInputs(trigger="coil:0"), pulse=PulseConfig(delay_ms=100, width_ms=30)) as line:
@@ -330,11 +332,13 @@ def test_a_pulse_comes_at_its_time_although_the_plc_is_polled_seldom() -> None:
         line.put(decision(1, Verdict.REJECT), ())
         assert not plc.tags["reject"]
         until(lambda: plc.tags["reject"])
-        assert 0.1 <= time.monotonic() - fired / 1e9 < 0.13
         until(lambda: not plc.tags["reject"])
-        assert 0.13 <= time.monotonic() - fired / 1e9 < 0.16
+        rose = plc.came_ms(fired, reject=True)
+        assert 100 <= rose < 130
+        assert 130 <= rose + plc.came_ms(fired + round(rose * 1e6), reject=False) < 160
 
 
+@pytest.mark.alone
 def test_a_pulse_comes_at_its_time_also_where_the_plc_is_told_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     plc = Memory()
     inputs, outputs = PlcInputs(trigger="coil:0"), PlcOutputs(reject="coil:500", ready="coil:501")
@@ -406,6 +410,7 @@ def test_a_part_number_that_is_none_is_a_part_without_a_name(number: float) -> N
         assert announce(plc, line, number).part_id == ""  # type: ignore[arg-type]
 
 
+@pytest.mark.alone
 def test_a_good_part_that_waits_for_a_reject_s_end_costs_no_more_polls() -> None:
     plc = Memory(trips=1)
     with running(plc, pulse=PulseConfig(delay_ms=20, width_ms=300), inputs=PlcInputs(trigger="coil:0", part_id="holding:0")) as line:

@@ -1,6 +1,5 @@
 """What tests of the journal share."""
 
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,3 @@ def a_decision(seq: int, **changes: Any) -> Decision:
 def settings(path: Path, **changes: Any) -> JournalConfig:
     # A loaded test machine must not make a commit late where lateness is not the point.
     return JournalConfig(**({"path": path, "commit_timeout_ms": 5000.0} | changes))
-
-
-def wait_until(true: Any, timeout_s: float = 5.0) -> None:
-    until = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < until, "did not happen in time"
-        time.sleep(0.01)

@@ -19,7 +19,8 @@ from edge_runtime.sinks import journal as journal_module
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.journal import Journal, read_decisions
 from tests.support.decisions import SCHEMA_1
-from tests.unit.edge_runtime.sinks.journals import a_decision, settings, wait_until
+from tests.support.waiting import until
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings
 
 A_VIEW = View(
     camera="top", verdict=Verdict.REJECT, reason="1 place above the limit", score=31.25, threshold=20.0, severity=1.5625,
@@ -202,7 +203,7 @@ with Journal(t.settings(disk / "j.sqlite", commit_timeout_ms=50), "s") as journa
     assert "full" in journal.problem and "wait in memory" in journal.problem, journal.problem
     assert [d.seq for d in read_decisions(journal.path)][0] == 1
     ballast.unlink()
-    t.wait_until(lambda: journal.problem is None)
+    t.until(lambda: journal.problem is None)
     assert [d.seq for d in read_decisions(journal.path)] == list(range(1, 302))
     journal.put(t.a_decision(302))
 assert len(read_decisions(disk / "j.sqlite")) == 302
@@ -255,7 +256,7 @@ def test_a_disk_that_hangs_delays_a_decision_by_the_commit_timeout_only(tmp_path
             assert 0.035 < took < 0.45, "less than SQLite itself waits for a lock"
             assert journal.problem is not None
             assert "1 decisions" in journal.problem
-        wait_until(lambda: journal.last_seq() == 1)
+        until(lambda: journal.last_seq() == 1)
         assert journal.problem is not None, "a late commit stays visible for a while"
         assert "40 ms" in journal.problem
         assert [d.seq for d in read_decisions(journal.path)] == [1]
@@ -278,10 +279,10 @@ def test_what_memory_cannot_hold_is_counted_as_lost(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(journal_module, "BACKLOG", 5)
     with Journal(settings(tmp_path / "j.sqlite", commit_timeout_ms=1), "s") as journal:
         with Blocker(journal.path):
-            wait_until(lambda: journal.put(a_decision(journal_module.BACKLOG)) or "locked" in (journal.problem or ""))
+            until(lambda: journal.put(a_decision(journal_module.BACKLOG)) or "locked" in (journal.problem or ""))
             for seq in range(100, 120):
                 journal.put(a_decision(seq))
-        wait_until(lambda: journal.last_seq() == 119)
+        until(lambda: journal.last_seq() == 119)
         problem = journal.problem
         assert problem is not None
         assert "told but never written" in problem
@@ -340,7 +341,7 @@ def test_a_journal_whose_folder_cannot_be_made_again_waits_until_it_can(tmp_path
         journal.put(a_decision(2))
         assert "decisions wait in memory" in (journal.problem or "")
         folder.unlink()
-        wait_until(lambda: "wait in memory" not in (journal.problem or ""))
+        until(lambda: "wait in memory" not in (journal.problem or ""))
         assert [d.seq for d in read_decisions(folder / "j.sqlite")] == [2]
 
 

@@ -12,7 +12,8 @@ from edge_runtime.errors import SinkError
 from edge_runtime.sinks import journal as journal_module
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.journal import Journal, read_decisions
-from tests.unit.edge_runtime.sinks.journals import a_decision, settings, wait_until
+from tests.support.waiting import until
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings
 
 # --- files that are no journal ---------------------------------------------------------------------------------------
 
@@ -89,7 +90,7 @@ def test_rows_older_than_keep_days_go_and_younger_ones_stay(tmp_path: Path) -> N
             journal.put(a_decision(seq, wall_time=young))
         journal.put(a_decision(511, wall_time=datetime.now(UTC).isoformat(timespec="milliseconds")))
     with Journal(settings(path, keep_days=10), "s") as journal:
-        wait_until(lambda: len(read_decisions(path)) == 11)
+        until(lambda: len(read_decisions(path)) == 11)
         journal.put(a_decision(512))
         assert [d.seq for d in read_decisions(path)] == list(range(501, 513))
         assert journal.last_seq() == 512
@@ -101,7 +102,7 @@ def test_neither_a_standstill_nor_a_clock_far_ahead_empties_a_journal(tmp_path: 
         for seq, days in ((1, 120), (2, 105), (3, 100)):
             journal.put(a_decision(seq, wall_time=(datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds")))
     with Journal(settings(path, keep_days=10), "s"):
-        wait_until(lambda: [d.seq for d in read_decisions(path)] == [2, 3])
+        until(lambda: [d.seq for d in read_decisions(path)] == [2, 3])
     with Journal(settings(path, keep_days=10), "s") as journal:
         time.sleep(0.2)  # upkeep runs at once
         assert [d.seq for d in read_decisions(path)] == [2, 3]
@@ -125,7 +126,7 @@ def test_rows_dated_in_the_future_go_with_those_after_them(tmp_path: Path) -> No
         for seq, days in ((1, -900), (2, -900), (3, 20), (4, 5), (5, -900), (6, 0)):
             journal.put(a_decision(seq, wall_time=(datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds")))
     with Journal(settings(path, keep_days=10), "s"):
-        wait_until(lambda: [d.seq for d in read_decisions(path)] == [4, 5, 6])
+        until(lambda: [d.seq for d in read_decisions(path)] == [4, 5, 6])
 
 
 def test_a_program_that_reads_on_and_on_is_said_before_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,11 +139,11 @@ def test_a_program_that_reads_on_and_on_is_said_before_the_disk_is_full(tmp_path
         reader.execute("SELECT count(*) FROM decisions").fetchone()
         for seq in range(2, 60):
             journal.put(a_decision(seq))
-        wait_until(lambda: "another program reads on and on" in (journal.problem or ""))
+        until(lambda: "another program reads on and on" in (journal.problem or ""))
         reader.execute("COMMIT")
         for seq in range(60, 75):
             journal.put(a_decision(seq))
-        wait_until(lambda: journal.problem is None)
+        until(lambda: journal.problem is None)
 
 
 def pruned(path: Path, now: datetime, days: list[float], run: timedelta = timedelta(0), found: int | None = None) -> list[int]:

@@ -8,8 +8,8 @@ import pytest
 from edge_runtime.config.files import Recipe
 from edge_runtime.errors import ConfigError
 from edge_runtime.model.bundle import ModelBundle
-from edge_runtime.records import Prediction, Verdict
-from edge_runtime.station.judge import Limits, judge, limits_of
+from edge_runtime.records import Cause, Prediction, Region, Verdict
+from edge_runtime.station.judge import Judgement, Limits, fault, judge, limits_of
 
 LIMITS = Limits(threshold=20.0, map_threshold=10.0)
 
@@ -23,13 +23,18 @@ def prediction(score: float, peak: float = 0.0) -> Prediction:
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
 def test_a_score_that_is_no_number_is_a_fault(score: float) -> None:
     """Law 2: `nan > threshold` is False and would accept."""
-    found = judge(prediction(score), LIMITS, (64, 64))
-    assert (found.verdict, found.severity, found.regions) == (Verdict.FAULT, None, ())
+    reason = f"The model gave no valid score ({score}); the part was not judged."
+    assert judge(prediction(score), LIMITS, (64, 64)) == Judgement(Verdict.FAULT, reason, (), None, Cause.MODEL)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_map_with_one_value_that_is_no_number_is_a_fault_even_under_a_good_score(value: float) -> None:
-    assert judge(prediction(1.0, peak=value), LIMITS, (64, 64)).verdict is Verdict.FAULT
+    reason = "The model's map holds values that are no numbers; the part was not judged."
+    assert judge(prediction(1.0, peak=value), LIMITS, (64, 64)) == Judgement(Verdict.FAULT, reason, (), None, Cause.MODEL)
+
+
+def test_a_fault_keeps_its_reason_and_its_cause() -> None:
+    assert fault("The camera is gone.", Cause.CAMERA) == Judgement(Verdict.FAULT, "The camera is gone.", (), None, Cause.CAMERA)
 
 
 def test_a_score_at_the_threshold_is_accepted_and_one_above_is_rejected() -> None:
@@ -38,24 +43,46 @@ def test_a_score_at_the_threshold_is_accepted_and_one_above_is_rejected() -> Non
     assert found.verdict is Verdict.REJECT
 
 
+def test_an_accept_says_how_near_it_was_and_shows_what_its_map_shows() -> None:
+    found = judge(prediction(5.0, peak=50.0), LIMITS, (64, 64))
+    assert found == Judgement(Verdict.ACCEPT, "Within limits: 0.25 of the threshold.", found.regions, 0.25)
+    assert [r.peak for r in found.regions] == [50.0]
+
+
 def test_a_reject_says_how_bad_and_where() -> None:
     found = judge(prediction(50.0, peak=50.0), LIMITS, (64, 64))
-    assert found.severity == 2.5
-    assert found.regions[0].peak == 50.0
-    assert "2.50 times" in found.reason
-    assert "x=28 y=20" in found.reason
+    (place,) = found.regions
+    assert place == Region(22, 14, 34, 26, place.area_px, 50.0)
+    assert found.reason == f"Anomaly of 2.50 times the threshold, worst near x=28 y=20 ({place.area_px} px)."
+    assert (found.verdict, found.severity, found.cause) == (Verdict.REJECT, 2.5, Cause.NONE)
+
+
+@pytest.mark.parametrize("peak", [50.0, 9.0])
+def test_a_place_is_never_told_beyond_the_picture(peak: float) -> None:
+    """The model's grid may reach over the edge; 9 is below the map's own limit."""
+    (place,) = judge(prediction(50.0, peak), LIMITS, (29, 19)).regions
+    assert (place.x1, place.y1) == (29, 19)
 
 
 def test_only_small_places_are_no_defect_when_the_recipe_says_so() -> None:
     part = prediction(50.0, peak=50.0)
     area = judge(part, LIMITS, (64, 64)).regions[0].area_px
     forgiving = Limits(20.0, 10.0, min_defect_px=area + 1)
-    assert judge(part, forgiving, (64, 64)).verdict is Verdict.ACCEPT
+    found = judge(part, forgiving, (64, 64))
+    reason = f"Only small marks: the largest has {area} px, defects count from {area + 1} px."
+    assert found == Judgement(Verdict.ACCEPT, reason, judge(part, LIMITS, (64, 64)).regions, 2.5)
     assert judge(part, Limits(20.0, 10.0, min_defect_px=area), (64, 64)).verdict is Verdict.REJECT
 
 
 def test_a_high_score_without_any_place_on_the_map_is_rejected_whatever_the_smallest_defect() -> None:
     assert judge(prediction(50.0), Limits(20.0, 10.0, min_defect_px=1000), (64, 64)).verdict is Verdict.REJECT
+
+
+def test_a_reject_without_any_place_above_its_limit_says_where_most_of_it_is() -> None:
+    found = judge(prediction(50.0, peak=9.0), LIMITS, (64, 64))
+    where = "most of it near x=28 y=20; no single place exceeds its own limit"
+    assert found.reason == f"Anomaly of 2.50 times the threshold, {where}."
+    assert [(r.x0, r.y0, r.peak) for r in found.regions] == [(24, 16, 9.0)]
 
 
 def test_the_recipes_threshold_moves_the_maps_in_proportion(tiny_bundle: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from edge_runtime.station.process import _Prefixed
+from tests.support.waiting import BUSY_S
 
 
 @pytest.mark.parametrize(("level", "priority"), [(logging.INFO, "<6>"), (logging.WARNING, "<4>"), (logging.ERROR, "<3>")])
@@ -24,7 +25,7 @@ def test_a_log_that_nobody_reads_keeps_no_process_from_its_end() -> None:
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
         try:
-            assert process.wait(20) == 0
+            assert process.wait(BUSY_S) == 0
         finally:
             process.kill()
             said = process.stderr.read() if process.stderr else b""

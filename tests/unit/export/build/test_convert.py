@@ -12,6 +12,7 @@ import torch
 from edge_runtime.errors import ExportError, ParityError
 from export import package
 from export.build import convert
+from export.build.convert import convert_head  # itself: the module's own is made to remember what it converted
 from export.build.parity import check_same
 from training.data.dataset import inputs, load_dataset
 from training.runs import Detector, load_run
@@ -34,7 +35,7 @@ def parts(run_dir: Path, data_dir: Path) -> Parts:
     spec = run.info.input
     detector = run.detector()
     backbone = convert.convert_trunk(detector.backbone, spec.height, spec.width).joined()
-    head = convert.convert_head(detector.head, detector.backbone.level_shapes(spec.height, spec.width))
+    head = convert_head(detector.head, detector.backbone.level_shapes(spec.height, spec.width))
     dataset = load_dataset(data_dir, image_size=f"{spec.height}x{spec.width}")
     images = np.stack(list(inputs(dataset.test, run.preprocessor())))
     return Parts(detector, backbone, head, convert.stitch(backbone, head), images, _torch(detector, images))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from edge_runtime.errors import CalibrationError
+from training.calibrate import gap
 from training.calibrate.gap import left_out, place
-from training.calibrate.rules import Rule, Scores, apply_rule, check_rule
+from training.calibrate.rules import Rule, Scores, apply_rule, check_rule, percent
 
 
 def scores(values: object) -> Scores:
@@ -89,3 +90,58 @@ def test_a_bad_image_is_judged_by_the_threshold_that_the_others_set() -> None:
     bad = np.array([31.0, 39.0, 60.0, 70.0])
     assert place(good, bad, base, 0.01).missed == 0
     assert left_out(good, bad, base, 0.01).tolist() == [True, False, False, False]
+
+
+def test_what_scores_the_threshold_itself_is_accepted_good_or_bad() -> None:
+    placed = place(GOOD.score, np.array([15.0, 50.0, 60.0]), 15.0, 0.01)
+    assert (placed.value, placed.gap, placed.missed, placed.lowest_bad) == (15.0, False, 1, 15.0)
+    placed = place(GOOD.score, np.array([11.0, 90.0, 95.0]), 20.0, 0.01)
+    assert (placed.value, placed.rejected) == (20.0, 0)
+    assert left_out(GOOD.score, np.array([15.0, 12.0, 60.0, 70.0]), 15.0, 0.01).tolist() == [True, True, False, False]
+
+
+def test_a_bad_image_at_the_worst_good_score_leaves_no_gap_and_is_caught_where_the_rate_allows() -> None:
+    placed = place(GOOD.score, np.array([20.0, 50.0, 60.0]), 20.0, 0.01)
+    assert not placed.gap
+    assert placed.value == pytest.approx(np.sqrt(GOOD.score[-2] * 20.0)), "between the good image below it and the bad one"
+    assert (placed.rejected, placed.missed) == (1, 0)
+    kept = place(GOOD.score, np.array([GOOD.score[-2], 50.0, 60.0]), 20.0, 0.01)
+    assert (kept.value, kept.rejected, kept.missed) == (20.0, 0, 1), "to catch it would cost a second good image"
+
+
+def test_a_share_that_is_a_whole_number_of_images_is_that_number() -> None:
+    assert gap._allowed(np.arange(200.0), 0.01) == 197.0
+    assert gap._allowed(np.arange(199.0), 0.01) == 197.0
+
+
+def test_a_lowered_threshold_rejects_no_good_image_in_vain() -> None:
+    """3 of 160 may be rejected at 2 %, but the bad image lies above two of these."""
+    good = np.append(np.linspace(10, 28, 157), [29.0, 30.5, 40.8])
+    placed = place(good, np.array([31.0, 35.0, 60.0]), 40.8, 0.02)
+    assert placed.value == pytest.approx(np.sqrt(30.5 * 31.0))
+    assert (placed.rejected, placed.missed) == (1, 0)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 0.05, 1.0, 1e6])
+def test_the_unit_of_the_scores_does_not_matter(unit: float) -> None:
+    placed = place(unit * np.array([7.0, 8.0, 9.0]), unit * np.array([90.0, 95.0, 99.0]), unit * 9.0, 0.25)
+    assert placed.value / unit == pytest.approx(9 * 10**0.5)
+
+
+@pytest.mark.parametrize(("base", "bad"), [(0.0, 1.0), (-7.0, 1.0), (-7.0, -1.0)])
+def test_from_zero_down_a_gap_is_shared_by_differences(base: float, bad: float) -> None:
+    placed = place(np.array([base - 2, base - 1, base]), np.array([bad, bad + 1, bad + 2]), base, 0.05)
+    assert placed.value == pytest.approx(base + (bad - base) * 0.05 / (0.05 + 1 / 4))
+
+
+def test_the_threshold_says_in_words_what_it_rests_on() -> None:
+    bad = scores([40, 50, 60])
+    threshold, _ = apply_rule(Rule(kind="gap", target=0.01), GOOD, bad)
+    assert threshold.false_reject_upper is not None
+    rate, recall = percent(threshold.false_reject_upper, up=True), percent(0.05 ** (1 / 3), down=True)
+    seen = f"rejects 0 of 199 good and misses 0 of 3 bad images; false-reject rate at most {rate}, recall at least {recall}"
+    assert threshold.rule == (f"in the gap between good and bad images, within a false-reject rate of 1 %: {seen} at 95 % confidence")
+    sure, _ = apply_rule(Rule(kind="gap", target=0.01, confidence=0.99), GOOD, bad)
+    assert sure.rule.endswith("at 99 % confidence") and sure.confidence == 0.99
+    assert sure.false_reject_upper is not None and sure.false_reject_upper > threshold.false_reject_upper
+    assert sure.recall_lower == pytest.approx(0.01 ** (1 / 3))

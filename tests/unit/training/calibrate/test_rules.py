@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from edge_runtime.console import run_app
 from edge_runtime.errors import CalibrationError
 from training.calibrate.bounds import band_bound, clopper_pearson, order_bound
-from training.calibrate.rules import Rule, Scores, apply_rule, default_rule
+from training.calibrate.rules import HeldOut, Rule, Scores, apply_rule, check_bad, check_rule, default_rule, percent
 from training.commands.cli import app
 
 
@@ -211,6 +211,12 @@ def test_bounds_are_clopper_pearsons() -> None:
         )
 
 
+def test_bounds_are_of_95_percent_where_nothing_else_is_said_and_whole_where_all_lie_above() -> None:
+    assert clopper_pearson(3, 50) == clopper_pearson(3, 50, 0.95) != clopper_pearson(3, 50, 0.9)
+    assert (order_bound(20, 20, 0.95), band_bound(20, 20, 0.95)) == (1.0, 1.0)
+    assert order_bound(20, 19, 0.95) == pytest.approx(0.95 ** (1 / 20))
+
+
 def test_painted_defects_are_named_in_the_rule() -> None:
     rule = Rule(kind="max_f1", synthetic=2)
     threshold, _ = apply_rule(rule, scores([1, 2]), scores([5, 6]))
@@ -245,3 +251,146 @@ def test_a_rule_that_would_reject_most_good_parts_gives_no_threshold() -> None:
         apply_rule(Rule(kind="recall", target=1.0), good, scores([3, 8, 9]))
     threshold, _ = apply_rule(Rule(kind="recall", target=1.0), good, scores([4.5, 8, 9]))
     assert "rejects 3 of 4 good" in threshold.rule, "who asks for recall may pay for it"
+
+
+def at_most(seen: int, n: int, confidence: float = 0.95) -> str:
+    """In words, the upper bound of a rate that was seen so many times of n."""
+    return percent(float(binomtest(seen, n).proportion_ci(2 * confidence - 1, "exact").high), up=True)
+
+
+def at_least(missed: int, n: int, confidence: float = 0.95) -> str:
+    return percent(1 - float(binomtest(missed, n).proportion_ci(2 * confidence - 1, "exact").high), down=True)
+
+
+def test_a_rule_of_good_images_says_in_words_what_it_promises_and_from_what() -> None:
+    good = scores(np.arange(1, 200))
+    assert apply_rule(conformal(0.05), good)[0].rule == (
+        f"false-reject rate 5 %: at most {at_most(9, 199)} at 95 % confidence from 199 good images, 9 of which it would reject"
+    )
+    threshold, _ = apply_rule(Rule(kind="conformal", target=0.005, confidence=0.99), good, apart=3, odd=5)
+    assert threshold.rule == (
+        f"false-reject rate 0.5 %: at most {at_most(0, 199, 0.99)} at 99 % confidence from 199 good images; 3 odd ones were set apart"
+    )
+    assert (threshold.value, threshold.map_value, threshold.confidence, threshold.n_odd) == (199.0, 398.0, 0.99, 5)
+    assert (threshold.n_good, threshold.n_bad, threshold.n_synthetic, threshold.recall_lower) == (199, 0, 0, None)
+
+
+def test_a_rule_of_bad_images_says_in_words_what_it_does_to_those_seen() -> None:
+    good, bad = scores([1, 2, 3, 9]), scores([4, 10, 11, 12])
+    seen = "rejects 1 of 4 good and misses 1 of 4 bad images"
+    assert apply_rule(Rule(kind="max_f1"), scores([1, 2, 3]), scores([7, 8]))[0].rule == (
+        "maximum F1: rejects 0 of 3 good and misses 0 of 2 bad images"
+    )
+    threshold, _ = apply_rule(Rule(kind="recall", target=0.75), scores([1, 2, 3, 9, 9.5]), scores([4, 9.2, 11, 12]))
+    assert threshold.rule == (
+        f"lowest false-reject rate at a recall of 75 %: rejects 1 of 5 good and misses 1 of 4 bad images;"
+        f" recall at least {at_least(1, 4)} at 95 % confidence, false-reject rate at most {at_most(1, 5)}"
+    )
+    assert threshold.value == pytest.approx(9.1) and (threshold.n_good, threshold.n_bad) == (5, 4)
+    dear, _ = apply_rule(cost(1, 0.2), good, bad)
+    assert dear.rule == (
+        f"lowest cost where a false accept costs 1 false rejects and 20 % of the parts are bad:"
+        f" {seen.replace('rejects 1', 'rejects 0')}; per 1,000 parts that costs 50 false rejects, 200 without an inspection"
+    )
+
+
+def test_what_a_threshold_must_not_rest_on_is_said_behind_it() -> None:
+    sure = Rule(kind="max_f1", synthetic=1, from_test_split=True)
+    threshold, _ = apply_rule(sure, scores([1, 2]), scores([5, 6]))
+    assert threshold.rule.endswith(
+        "; 1 of the bad images are synthetic, real defects may score lower; calibrated on the test split, so figures measured on it flatter"
+    )
+    assert (threshold.n_synthetic, threshold.from_test_split) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("share", "plain", "up", "down"),
+    [
+        (0.0, "0 %", "0 %", "0 %"), (1.0, "100 %", "100 %", "100 %"), (0.01, "1 %", "1 %", "1 %"), (0.0123, "1.2 %", "1.3 %", "1.2 %"),
+        (0.0999, "10 %", "10 %", "9.9 %"), (0.991, "99.1 %", "100 %", "99 %"), (0.000456, "0.046 %", "0.046 %", "0.045 %"),
+        (0.125, "12 %", "13 %", "12 %"),
+    ],
+)  # fmt: skip
+def test_a_share_in_words_is_never_rounded_to_the_better(share: float, plain: str, up: str, down: str) -> None:
+    assert (percent(share), percent(share, up=True), percent(share, down=True)) == (plain, up, down)
+
+
+def test_scores_that_were_held_out_are_read_back_in_their_order() -> None:
+    kept = HeldOut.of(["a.png", "b.png"], ["0", "1"], Scores(np.array([1.0, 2.0]), np.array([3.0, 4.0]), np.array([5.0, 6.0])))
+    assert [(i.name, i.sha256, i.score, i.map_peak, i.map_median) for i in kept.images] == [
+        ("a.png", "0", 1.0, 3.0, 5.0), ("b.png", "1", 2.0, 4.0, 6.0),
+    ]  # fmt: skip
+    found = kept.scores
+    assert (found.score.tolist(), found.map_peak.tolist(), found.map_median.tolist()) == ([1, 2], [3, 4], [5, 6])
+    assert len(HeldOut(images=[]).scores) == 0
+    with pytest.raises(ValueError, match="zip"):
+        HeldOut.of(["a.png"], ["0", "1"], found)
+
+
+@pytest.mark.parametrize(
+    ("rule", "n_good", "n_bad", "message"),
+    [
+        (Rule(kind="gap"), 9, 2, "calibration: expected at least 3 bad images to place the threshold by, found 2: with so few, half of all"
+         " bad parts may score lower than those seen; add some to --bad FOLDER, or leave it out"),
+        (Rule(kind="max_f1"), 3, 0, "calibration: the rule max_f1 needs bad images, found none: give them with --bad FOLDER"),
+        (Rule(kind="max_f1"), 0, 3, "calibration: expected scores of good images, found none"),
+        (Rule(kind="recall"), 3, 3, "recall: expected a share above 0 and up to 1 (0.01 is 1 %), found None"),
+        (Rule(kind="recall", target=1.5), 3, 3, "recall: expected a share above 0 and up to 1 (0.01 is 1 %), found 1.5"),
+        (rate(0.6), 3, 0, "false-reject rate: expected a share above 0 and up to 0.5 (0.01 is 1 %), found 0.6"),
+        (conformal(0.01), 98, 0, "false-reject rate: 98 good images support 1.1 % at the lowest, 1 % was asked for; that needs 99 good"
+         " images"),
+        (Rule(kind="cost", cost_ratio=0), 3, 3, "cost ratio: expected a number above 0 and up to 1,000,000 (50: a false accept costs 50"
+         " false rejects), found 0"),
+        (Rule(kind="cost", cost_ratio=1, defect_rate=0), 3, 3, "defect rate: expected a share between 0 and 1 (0.01: one part in a hundred"
+         " is bad), found 0"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_was_expected_what_was_found_and_what_to_do(rule: Rule, n_good: int, n_bad: int, message: str) -> None:
+    with pytest.raises(CalibrationError) as e:
+        apply_rule(rule, scores(1 + np.arange(n_good)), scores(100 + np.arange(n_bad)))
+    assert str(e.value) == message
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        rate(0.5), conformal(0.25), Rule(kind="recall", target=1.0), Rule(kind="cost", cost_ratio=1_000_000, defect_rate=0.999),
+        Rule(kind="cost", cost_ratio=1), Rule(kind="gap"), Rule(kind="max_f1"),
+    ],
+)  # fmt: skip
+def test_what_lies_on_the_border_of_a_rule_s_settings_is_allowed(rule: Rule) -> None:
+    check_rule(rule, 3)
+    check_bad(rule, 3)
+
+
+def test_scores_that_no_threshold_can_part_are_refused_and_two_that_one_can_are_not() -> None:
+    with pytest.raises(CalibrationError) as e:
+        apply_rule(Rule(kind="max_f1"), scores([5, 5]), scores([5, 5, 5]))
+    assert str(e.value) == "calibration: all good and bad images have the same score; no threshold can part them"
+    assert apply_rule(Rule(kind="max_f1"), scores([2, 2]), scores([6, 6]))[0].value == 4.0
+
+
+def test_images_that_score_alike_count_each_in_f1_and_in_cost() -> None:
+    """At 5 lie many of both sides: the threshold above them misses two bad ones, the one below rejects six good ones."""
+    good, bad = scores([1] * 4 + [5] * 6), scores([5] * 2 + [9] * 4)
+    assert apply_rule(Rule(kind="max_f1"), good, bad)[0].value == 7.0
+    assert apply_rule(cost(1.5, 0.5), good, bad)[0].value == 7.0
+    assert apply_rule(cost(3, 0.5), good, bad)[0].value == 3.0
+
+
+@pytest.mark.parametrize(("ratio", "what"), [(1, "accept every part"), (99, "accept every part"), (100, "reject every part")])
+def test_where_no_threshold_pays_the_cheaper_of_both_is_named_with_the_ways_out(ratio: float, what: str) -> None:
+    same = scores([1, 2])
+    with pytest.raises(CalibrationError) as e:
+        apply_rule(cost(ratio, 0.01), same, same)
+    assert str(e.value) == (
+        f"calibration: at this cost ratio and defect rate it is cheapest to {what}: no threshold of this detector does better."
+        " Check the two numbers, or use --recall or --false-reject-rate"
+    )
+
+
+def test_scores_that_are_all_the_same_are_refused_by_their_values() -> None:
+    with pytest.raises(CalibrationError) as e:
+        apply_rule(conformal(0.1), scores([3.0] * 50))
+    assert str(e.value) == ("calibration: expected a threshold above 0, found 3 for scores and 6 for maps: these images are all the same")
+    assert apply_rule(Rule(kind="max_f1"), scores([2, 2]), scores([6, 6]))[0].value == 4.0, "not where bad ones differ from them"

@@ -1,8 +1,12 @@
 """Where good ends, when few images say so, one of them lies oddly, or a tenth of them is bad."""
 
+import math
+
 import numpy as np
 import pytest
+from scipy.stats import norm
 
+from training.calibrate import tail
 from training.calibrate.rules import Rule, Scores, apply_rule
 from training.calibrate.tail import find_odd, tail_quantile
 
@@ -74,3 +78,100 @@ def test_the_bound_rests_on_no_model_of_the_tail() -> None:
         held += true <= threshold.false_reject_upper
     assert np.mean(rates) > 0.022  # the model is wrong here, and the bound says so
     assert held / 300 > 0.92
+
+
+def normal_scores(n: int, total: float) -> np.ndarray:
+    """Where the lowest n of a perfect normal sample of `total` lie (Blom 1958)."""
+    return norm.ppf((np.arange(1, n + 1) - 0.375) / (total + 0.25))
+
+
+@pytest.mark.parametrize(
+    ("n", "apart", "rate", "expected"),
+    [
+        # The highest 16 of 40, of which 11 count by their excess, 1 + ... + 11, and 5 by the eleventh's: mean 11 above 23.
+        (40, 0, 0.01, 23 + 11 * math.log(16 / 40 / 0.01)),
+        # A fifth of those set apart lies beyond them: 2 more by the eleventh's, mean 13, of 42 in all.
+        (40, 10, 0.01, 23 + 13 * math.log(18 / 42 / 0.01)),
+        # Of few, four tenths: 4 of 10, the first two of which count, 1 + 2, and two more by the second's.
+        (10, 0, 0.05, 5 + 3.5 * math.log(4 / 10 / 0.05)),
+        # Of many, 1.5 n^0.6: 62 of 500, the first 43 of which count.
+        (500, 0, 0.001, 437 + (43 * 44 / 2 + 19 * 43) / 43 * math.log(62 / 500 / 0.001)),
+        # A rate that is not in the tail: an ordinary quantile, at 40 1/3 x 0.55 + 1/3 from below.
+        (40, 0, 0.45, (40 + 1 / 3) * 0.55 + 1 / 3 - 1),
+        (40, 10, 0.5, (40 + 1 / 3) * (1 - (0.5 * 42 - 2) / 40) + 1 / 3 - 1),
+        (2, 0, 0.01, 0 + 1 * math.log(1 / 2 / 0.01)),
+    ],
+)
+def test_an_exponential_tail_is_worked_out_as_by_hand(n: int, apart: int, rate: float, expected: float) -> None:
+    """Scores 0, 1, 2 …: with one that is not above 0 there is no logarithm, and the exponential stands alone."""
+    scores = np.random.default_rng(6).permutation(np.arange(n, dtype=float))
+    assert tail_quantile(scores, rate, apart) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "beyond"), [(3, 0.0), (8, 0.0), (40, 0.0), (40, 2.0), (500, 10.0)])
+def test_the_log_normal_model_is_exact_for_the_lower_part_of_such_a_sample_whatever_lies_above(n: int, beyond: float) -> None:
+    inside = np.exp(3 + 0.3 * normal_scores(n, n + beyond))
+    left = max(1, round(0.05 * n)) if n > 4 else 0
+    for lifted in (1.0, 2.0):  # the topmost twentieth does not count
+        inside[n - left :] *= lifted
+        assert tail._log_normal(inside, beyond, 0.01) == pytest.approx(math.exp(3 + 0.3 * norm.isf(0.01)), rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "weight"), [(40, 0.5), (300, 0.5), (900, 0.25)])
+def test_up_to_300_images_both_models_weigh_the_same_and_beyond_the_second_as_much_as_so_many_would(n: int, weight: float) -> None:
+    scores = np.random.default_rng(7).gamma(20, 0.9, n)
+    inside = np.sort(scores)
+    first, second = tail._exponential(inside, 1.0, 0.01), tail._log_normal(inside, 1.0, 0.01)
+    assert abs(second / first - 1) > 1e-4
+    assert tail_quantile(scores, 0.01, 5) == pytest.approx((1 - weight) * first + weight * second, rel=1e-12)
+
+
+@pytest.mark.parametrize(("beyond", "jump", "named"), [(1, 94, 0), (1, 97, 1), (4, 40, 4), (5, 40, 0)])
+def test_a_gap_is_seven_times_what_is_usual_with_a_tenth_of_the_scores_above_it_at_the_most(beyond: int, jump: float, named: int) -> None:
+    """Spacings of 1 times 16, 15 … 2 have a median of 9.5, that of an exponential with mean 13.7: seven times that is 95.9."""
+    scores = np.arange(1.0, 41.0)
+    scores[40 - beyond :] += jump - 1
+    order = np.random.default_rng(8).permutation(40)
+    assert tail._gap(scores[order]).tolist() == (order >= 40 - named).tolist()
+    if named:
+        assert find_odd(scores[order]).named.tolist() == (order >= 40 - named).tolist()
+
+
+def test_distances_are_those_of_the_normal_sample_that_the_lower_part_belongs_to() -> None:
+    z = normal_scores(50, 50)
+    scores = np.exp(2 + 0.1 * z)
+    scores[-8:] *= 3  # the highest fifth does not count
+    order = np.random.default_rng(9).permutation(50)
+    found = tail._distances(scores[order])
+    assert found == pytest.approx((z + np.where(np.arange(50) >= 42, math.log(3) / 0.1, 0))[order])
+
+
+@pytest.mark.parametrize(
+    ("tails", "n", "named"),
+    [
+        ([0.001, 0.0035, 0.0065, 0.0075], 100, 4),  # 0.2 x rank / n: the third is above its own, the fourth below
+        ([0.001, 0.0035, 0.0065, 0.0085], 100, 2),
+        ([0.0021], 100, 0),
+        ([1e-6] * 3, 10, 3),
+        ([1e-6] * 4, 10, 0),  # that many are what the product looks like
+    ],
+)
+def test_discoveries_are_benjamini_and_hochbergs(tails: list[float], n: int, named: int) -> None:
+    p = np.array(tails + [0.9] * (n - len(tails)))
+    order = np.random.default_rng(10).permutation(n)
+    assert tail._discoveries(norm.isf(p)[order]).tolist() == (order < named).tolist()
+
+
+def test_of_seven_nothing_is_odd_and_of_eight_what_is_far_off() -> None:
+    few = np.array([10.0, 11, 12, 13, 14, 15, 60])
+    assert find_odd(few).named.tolist() == [False] * 7
+    assert find_odd(np.array([*few[:6], 16, 60])).named.tolist() == [False] * 7 + [True]
+    small = np.array([1.0, 1.001, 1.002, 1.003, 1.004, 1.005, 1.006, 2.0])
+    for scores in (small, small / 10):
+        assert find_odd(scores).named.tolist() == [False] * 7 + [True], "whatever the scores' unit"
+
+
+@pytest.mark.parametrize("scores", [np.append(np.arange(20.0), 400), np.full(20, 3.0), np.append(np.full(20, -1.0), 400)])
+def test_scores_that_have_no_logarithm_or_no_spread_name_nobody(scores: np.ndarray) -> None:
+    found = find_odd(scores)
+    assert found.named.dtype == bool and found.named.tolist() == [False] * len(scores) and not found.many
