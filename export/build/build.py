@@ -28,7 +28,7 @@ from edge_runtime.model.manifest import SCHEMA, Acceptance, DisplayScale, Envelo
 from export import package
 from export.build import convert, floats, noise, parity, precision
 from export.build.accept import PAINTED, PAINTED_SEED, Asked, accept, is_refused, refusal, wants_painted
-from export.build.envelope import BUDGET_S, envelope_of
+from export.build.envelope import envelope_of
 from export.build.gate import Gate, Judged
 from export.build.model_info import write_model_info
 from export.build.workshop import Workshop, openvino_backbone
@@ -43,6 +43,7 @@ from training.fitting.estimate import TORCH, about, build_seconds, pace_of
 from training.fitting.heads import LearningOptions, Painted, fit_held_out, torch_backbone_fn
 from training.fitting.recalibrate import open_data, painted_scores
 from training.judging.drift import drift_limits
+from training.judging.envelope import BUDGET_S
 from training.judging.evaluate import measure
 from training.judging.telling import Told, tell
 from training.pictures.material import painted_pictures
@@ -310,10 +311,10 @@ class _Export:
         info, dataset = self.run.info, self.dataset
         taught = self._taught(trunk)
         # A network has learnt from most images; its head is fitted on the others.
-        good = self.gate.held if trunk.compare else dataset.train
-        levels = self._levels(f"{name}_backbone", quantized, self.gate.write_inputs("held", good) if trunk.compare else taught)
+        learns = self.gate.held if trunk.compare else dataset.train
+        levels = self._levels(f"{name}_backbone", quantized, self.gate.write_inputs("held", learns) if trunk.compare else taught)
         prepare = self.gate.prepare
-        features = Features.of(levels, prepare.views, len(levels[0]) // (len(good) * prepare.views) - 1)
+        features = Features.of(levels, prepare.views, len(levels[0]) // (len(learns) * prepare.views) - 1)
         fitted = fit_held_out(
             info.method, info.params, level_shapes, features, prepare, info.seed, folds=info.folds,
             course=LearningOptions(learnt=head, known=self.run.held_out.scores),

@@ -187,7 +187,8 @@ class _Teaching:
         features = extract_features(
             run_backbone, pictures, n, shapes, views=prepare.views, copies=copies, scratch=self.scratch, progress=self.progress
         )
-        apart, odd = (), ()
+        apart: tuple[str, ...] = ()
+        odd: tuple[str, ...] = ()
         if not lesson.keep_odd:
             self.progress("looking for odd images", 0, 1)
             found = screen(features, shapes, prepare, lesson.seed, self.progress)
