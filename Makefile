@@ -8,7 +8,7 @@ NOT_TIMED := tests/unit/export tests/packaging tests/unit/training $(addprefix t
   model/test_bundle.py images/test_damage.py model/test_predictor.py model/test_preprocess.py model/test_regions.py \
   commands/test_replay.py model/test_tiles.py plc/test_tags.py)
 
-.PHONY: setup demo quick test check bench soak benchmark-methods benchmark-thresholds deb clean
+.PHONY: setup demo quick test check bench soak benchmark-methods benchmark-thresholds deb constraints clean
 
 setup: $(READY)
 
@@ -60,6 +60,11 @@ benchmark-thresholds: $(READY)
 
 deb: $(READY)
 	@bash deploy/deb.sh --python $(BIN)/python $(DEB)
+
+# deploy/decisions/0039: each file needs its own Python
+PYTHONS ?= python3.11 python3.12 python3.13
+constraints:
+	@bash deploy/constraints.sh $(UPGRADE) $(PYTHONS)
 
 clean:
 	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
