@@ -119,7 +119,7 @@ def install(shop: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def installed(shop: Path) -> dict[str, str]:
     found = (shop / "root/opt/lineside/venv/lib").glob("python3*/site-packages/*.dist-info")
     versions = dict(path.name.removesuffix(".dist-info").split("-") for path in found)
-    return {name.replace("_", "-"): version for name, version in versions.items() if name != "pip" and name != "setuptools"}
+    return {name.replace("_", "-"): version for name, version in versions.items() if name not in {"pip", "setuptools"}}
 
 
 def test_the_very_wheels_are_installed_offline_and_a_tampered_one_changes_nothing(shop: Path) -> None:

@@ -48,7 +48,7 @@ def decide(
 
     `dataset`: loaded with this `image_size`. `budget_ms`: model time that the size may take; None is the default of the method.
     """
-    if method != AUTO and image_size != AUTO:
+    if AUTO not in (method, image_size):
         return Choice(method, preset, dataset, None, None, ())
     said: list[str] = []
     smalls, frames = look_at(dataset.train, dataset.preprocessor(), progress=progress)
