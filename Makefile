@@ -8,7 +8,7 @@ NOT_TIMED := tests/unit/export tests/packaging tests/unit/training $(addprefix t
   model/test_bundle.py images/test_damage.py model/test_predictor.py model/test_preprocess.py model/test_regions.py \
   commands/test_replay.py model/test_tiles.py plc/test_tags.py)
 
-.PHONY: setup demo quick test check bench soak benchmark-methods benchmark-thresholds deb constraints clean
+.PHONY: setup demo quick test check bench soak benchmark-methods benchmark-thresholds deb clean
 
 setup: $(READY)
 
@@ -61,11 +61,17 @@ benchmark-thresholds: $(READY)
 deb: $(READY)
 	@bash deploy/deb.sh --python $(BIN)/python $(DEB)
 
+.PHONY: constraints oldest newest
+
 # deploy/decisions/0039: each file needs its own Python
 PYTHONS ?= python3.11 python3.12 python3.13
 constraints:
 	@bash deploy/constraints.sh $(UPGRADE) $(PYTHONS)
 
+# The device with what pyproject.toml says is the oldest, and with the newest there is; both without PyTorch.
+oldest newest:
+	@bash deploy/bounds.sh $@ $(PYTHON) tests/unit/edge_runtime tests/contract tests/station
+
 clean:
-	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
