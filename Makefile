@@ -74,6 +74,17 @@ benchmark-thresholds: $(READY)
 deb: $(READY)
 	@bash deploy/deb.sh --python $(BIN)/python $(DEB)
 
+.PHONY: constraints oldest newest
+
+# deploy/decisions/0042: each file needs its own Python
+PYTHONS ?= python3.11 python3.12 python3.13
+constraints:
+	@bash deploy/constraints.sh $(UPGRADE) $(PYTHONS)
+
+# The device with what pyproject.toml says is the oldest, and with the newest there is; both without PyTorch.
+oldest newest:
+	@bash deploy/bounds.sh $@ $(PYTHON) tests/unit/edge_runtime tests/contract tests/station
+
 clean:
-	rm -rf $(VENV) runs dist build mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) runs dist build mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

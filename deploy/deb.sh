@@ -6,25 +6,28 @@ umask 022
 
 usage() {
     cat <<'TEXT'
-Usage: deploy/deb.sh [--headless] [--extras LIST] [--python PYTHON] [--wheels DIR] [--out DIR]
+Usage: deploy/deb.sh [--headless] [--extras LIST] [--python PYTHON] [--wheels DIR] [--unpinned] [--out DIR]
 
   --headless       for machines without a screen: opencv-python-headless, and no libGL (see install.sh)
   --extras LIST    further extras of Lineside, with commas: cameras, train (about 3 GB). PLC protocols are always there
   --python PYTHON  a Python of the version that the stations have, 3.11 to 3.13, with pip (default: python3). The package fits
                    this version and this processor architecture only
   --wheels DIR     pack these wheels, Lineside's own among them, instead of asking pip for them
+  --unpinned       pack the newest of everything, not what deploy/constraints/ pins; with --wheels, those need not be what it pins.
+                   Without it the machine refuses a wheel whose hash does not stand there (see install.sh)
   --out DIR        where the package is written (default: dist)
 TEXT
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_tree=$(dirname "$here")
-headless=no extras="" python=python3 wheels="" out=dist
+headless=no extras="" python=python3 wheels="" out=dist pinned=yes
 
 die() { echo "deb.sh: $*" >&2; exit 2; }
 while [ $# -gt 0 ]; do
     case $1 in
     --headless) headless=yes ;;
+    --unpinned) pinned=no ;;
     --extras | --python | --wheels | --out)
         [ $# -ge 2 ] || die "$1 needs a value"
         case $1 in --extras) extras=$2 ;; --python) python=$2 ;; --wheels) wheels=$2 ;; --out) out=$2 ;; esac
@@ -47,26 +50,42 @@ share=$stage/usr/share/lineside
 chmod 0755 "$stage" # it becomes the package's own root
 mkdir -p "$share/wheels" "$share/deploy" "$stage/DEBIAN" "$stage/usr/share/doc/lineside"
 
+pip=("$python" -m pip --quiet --disable-pip-version-check)
+[ "$pinned" = no ] || "$here/pinned.sh" "$python" "$headless" "$extras" >"$stage/pinned.txt"
 if [ -n "$wheels" ]; then
     cp "$wheels"/*.whl "$share/wheels/" 2>/dev/null || die "--wheels: found no wheels in $wheels"
 else
-    options=plc${extras:+,$extras}
-    [ "$headless" = no ] || options=$options,headless
-    "$python" -m pip wheel --quiet --disable-pip-version-check --wheel-dir "$share/wheels" "$source_tree[$options]"
+    [ "$pinned" = no ] || "${pip[@]}" wheel --require-hashes --wheel-dir "$share/wheels" -r "$stage/pinned.txt"
+    if [ "$pinned" = yes ] && [[ ,$extras, != *,train,* ]]; then
+        "${pip[@]}" wheel --no-deps --wheel-dir "$share/wheels" "$source_tree"
+    else
+        options=plc${extras:+,$extras}
+        [ "$headless" = no ] || options=$options,headless
+        "${pip[@]}" wheel --wheel-dir "$share/wheels" "$source_tree[$options]"
+    fi
     [ "$headless" = no ] || rm -f "$share"/wheels/opencv_python-*.whl
 fi
 shopt -s nullglob
 own=("$share"/wheels/lineside-*.whl)
 [ ${#own[@]} -eq 1 ] || die "expected one wheel of lineside among the wheels, found ${#own[@]} ${own[*]##*/}"
+if [ "$pinned" = yes ]; then # as the machine will
+    "${pip[@]}" --isolated install --dry-run --ignore-installed --no-index --find-links "$share/wheels" --require-hashes -r "$stage/pinned.txt" ||
+        die "expected the very wheels that deploy/constraints pins; --unpinned packs others"
+    rm "$stage/pinned.txt"
+fi
 version=$(basename "${own[0]}" | cut -d- -f2)
 architecture=$(dpkg --print-architecture)
 
-cp -r "$here/install.sh" "$here/examples" "$share/deploy/"
+mkdir "$share/deploy/constraints"
+cp "$here/constraints/py3$minor.txt" "$share/deploy/constraints/"
+cp -r "$here/install.sh" "$here/pinned.sh" "$here/examples" "$share/deploy/"
 cp -r "$source_tree/systemd" "$share/"
 cp "$here/it.md" "$source_tree/README.md" "$stage/usr/share/doc/lineside/"
 gzip -9 -n -c "$source_tree/CHANGELOG.md" >"$stage/usr/share/doc/lineside/changelog.gz"
 cp "$source_tree/LICENSE" "$stage/usr/share/doc/lineside/copyright" # the wheels carry their own licences
 
+pins=""
+[ "$pinned" = yes ] || pins=" --unpinned"
 window="libgl1, libglib2.0-0t64 | libglib2.0-0, "
 choice=--window
 [ "$headless" = no ] || window="" choice=--headless
@@ -88,7 +107,7 @@ cat >"$stage/DEBIAN/postinst" <<TEXT
 set -e
 [ "\$1" = configure ] || exit 0
 share=\$DPKG_ROOT/usr/share/lineside
-exec "\$share/deploy/install.sh" --wheels "\$share/wheels" --python python3.$minor $choice --extras '$extras' \${DPKG_ROOT:+--prefix "\$DPKG_ROOT"}
+exec "\$share/deploy/install.sh" --wheels "\$share/wheels" --python python3.$minor $choice$pins --extras '$extras' \${DPKG_ROOT:+--prefix "\$DPKG_ROOT"}
 TEXT
 cat >"$stage/DEBIAN/prerm" <<'TEXT'
 #!/bin/sh

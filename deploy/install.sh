@@ -8,8 +8,8 @@ umask 022 # the service user must be able to enter what root makes here, whateve
 
 usage() {
     cat <<'TEXT'
-Usage: deploy/install.sh [--headless | --window] [--extras LIST] [--wheel FILE | --wheels DIR] [--python PYTHON]
-                         [--prefix DIR] [--dry-run]
+Usage: deploy/install.sh [--headless | --window] [--extras LIST] [--wheel FILE | --wheels DIR] [--unpinned]
+                         [--python PYTHON] [--prefix DIR] [--dry-run]
        deploy/install.sh --rollback [--prefix DIR]
 
   --headless       opencv-python-headless instead of opencv-python: no libGL needed, no window (`lineside overlay`
@@ -18,8 +18,9 @@ Usage: deploy/install.sh [--headless | --window] [--extras LIST] [--wheel FILE |
   --extras LIST    further extras of Lineside, with commas: cameras, train. PLC protocols are always there. An upgrade keeps
                    --headless and --extras as they were unless they are named again (--extras '' for none)
   --wheel FILE     install this wheel; without it, the checkout that this script lies in
-  --wheels DIR     install from these wheels alone, Lineside's own and all that it needs (pip wheel '.[plc]' --wheel-dir DIR), and
-                   ask no network
+  --wheels DIR     install from these wheels alone, Lineside's own and all that it needs (deploy/it.md makes them), and ask no network
+  --unpinned       the newest of everything that Lineside works with, or what --wheels has. Without it, the very files whose versions
+                   and hashes stand in deploy/constraints/ are installed, and any other is refused; what the extra train adds is never pinned
   --python PYTHON  the Python to use, 3.11 to 3.13 (default: python3)
   --prefix DIR     put everything below DIR instead of / and leave the running system alone: no packages, no user, no
                    systemctl. For a look: to build an image, run this script inside of it (chroot DIR deploy/install.sh)
@@ -30,7 +31,7 @@ TEXT
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_tree=$(dirname "$here")
-headless="" extras=unsaid prefix="" wheel="" wheels="" python=python3 dry=no rollback=no
+headless="" extras=unsaid prefix="" wheel="" wheels="" python=python3 dry=no rollback=no pinned=yes
 
 die() { echo "install.sh: $*" >&2; exit 2; }
 while [ $# -gt 0 ]; do
@@ -38,6 +39,7 @@ while [ $# -gt 0 ]; do
     --headless) headless=yes ;;
     --window) headless=no ;;
     --dry-run) dry=yes ;;
+    --unpinned) pinned=no ;;
     --rollback) rollback=yes ;;
     --wheel | --wheels | --python | --prefix | --extras)
         [ $# -ge 2 ] || die "$1 needs a value"
@@ -143,7 +145,15 @@ from=()
 [ -z "$wheels" ] || from=(--isolated --no-index --find-links "$wheels")
 what=${wheel:-$source_tree}
 wanted=plc${extras:+,$extras}
-if [ "$headless" = yes ]; then
+if [ "$pinned" = yes ]; then
+    step "what deploy/constraints pins, less opencv-python$([ "$headless" = yes ] || echo -headless)"
+    requirements=$release/lineside-requirements.txt
+    [ "$dry" = yes ] || "$here/pinned.sh" "$python" "$headless" "$extras" >"$requirements"
+    run "${pip[@]}" install "${from[@]}" --require-hashes -r "$requirements"
+fi
+if [ "$pinned" = yes ] && [[ ,$extras, != *,train,* ]]; then
+    run "${pip[@]}" install --no-deps "$what"
+elif [ "$headless" = yes ]; then
     # An extra cannot remove opencv-python from the base dependencies, and the two OpenCV wheels unpack into one folder: so Lineside
     # goes in without its dependencies, and they follow less that one.
     run "${pip[@]}" install --no-deps "$what"

@@ -75,11 +75,11 @@ class Clash:
 def clashes(found: Collection[Plugin], own: Collection[str]) -> list[Clash]:
     """Kinds that two packages offer, or a package and Lineside itself: which one was meant, nobody can tell."""
     first: dict[str, str] = {kind: f'"{kind}" of Lineside itself' for kind in own}
-    twice = []
-    for plugin in found:
-        if (other := first.setdefault(plugin.kind, str(plugin))) != str(plugin):
-            twice.append(Clash(plugin.kind, f"{plugin}: expected a kind that nobody else has, found {other}; uninstall one of them"))
-    return twice
+    return [
+        Clash(plugin.kind, f"{plugin}: expected a kind that nobody else has, found {other}; uninstall one of them")
+        for plugin in found
+        if (other := first.setdefault(plugin.kind, str(plugin))) != str(plugin)
+    ]
 
 
 class PluginSettings(msgspec.Struct, frozen=True):

@@ -232,7 +232,7 @@ def _deviate(images_file: Path, out: Path, irs: Sequence[Path]) -> None:
         for level in range(len(exact[0])):
             whole = sum(float(np.sum(row[level] ** 2, dtype=np.float64)) for row in exact)
             off = sum(float(np.sum((a[level] - b[level]) ** 2, dtype=np.float64)) for a, b in zip(outputs, exact, strict=True))
-            error += off / max(whole, np.finfo(np.float32).tiny)
+            error += off / max(whole, float(np.finfo(np.float32).tiny))
         found.append(error if math.isfinite(error) else None)
     (out / "deviations.json").write_text(json.dumps(found))
 

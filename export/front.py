@@ -19,7 +19,6 @@ from edge_runtime.model.manifest import Metrics
 from export.build.accept import Asked
 from export.build.build import BuildOptions, build
 from export.build.build import BuildReport as Built
-from export.build.envelope import BUDGET_S
 from export.build.workshop import openvino_backbone
 from export.package import check_out
 from training.calibrate.rules import Rule
@@ -35,6 +34,7 @@ from training.fitting.teach import teach
 from training.inspect.choice import AUTO, decide
 from training.inspect.inspect import Summary, inspect_data
 from training.judging.acceptance import Criteria
+from training.judging.envelope import BUDGET_S
 from training.methods.table import METHODS
 from training.pictures.augment import parse_augment
 from training.pictures.material import OutlierSource

@@ -171,9 +171,11 @@ def laws(decisions: list[Decision], plc: SimulatedPlc, outages: list[tuple[float
     def in_outage(at_s: float) -> bool:
         return any(began - 0.3 <= at_s <= ended + 1.0 for began, ended in outages)
 
-    for d in decisions:  # the PLC went between the trigger's edge and the part's name
-        if not d.part_id and not (d.verdict is Verdict.FAULT and in_outage(d.stamps.fired_ns / 1e9)):
-            broken.append(f"seq {d.seq}: {d.verdict} without a part's name, outside an outage or not a fault")
+    broken += [
+        f"seq {d.seq}: {d.verdict} without a part's name, outside an outage or not a fault"
+        for d in decisions  # the PLC went between the trigger's edge and the part's name
+        if not d.part_id and not (d.verdict is Verdict.FAULT and in_outage(d.stamps.fired_ns / 1e9))
+    ]
     decisions = [d for d in decisions if d.part_id]
     often = Counter(d.part_id for d in decisions)
     broken += [f"part {part}: {n} decisions" for part, n in often.items() if n > 1]

@@ -223,8 +223,8 @@ def messages() -> str:
     rows = [(f"`{topic}`", socket, f"[{m.__name__}](#{m.__name__.lower()})", when) for topic, (m, socket, when) in TOPICS.items()]
     parts = [_grid(("Topic", "Socket", "Payload", "When"), rows)]
     done: list[type] = [message for message, _, _ in TOPICS.values()]
-    for record in done:  # grows while it is walked: the records inside of records
-        parts.append(f"### {record.__name__}\n\n{_doc(record)}\n\n{_members(record, done)}")
+    # `done` grows while it is walked: the records inside of records
+    parts.extend(f"### {record.__name__}\n\n{_doc(record)}\n\n{_members(record, done)}" for record in done)
     return "\n\n".join(parts)
 
 

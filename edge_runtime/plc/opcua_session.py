@@ -30,6 +30,7 @@ _READ_LIMIT, _WRITE_LIMIT = 11705, 11707
 """Server.ServerCapabilities.OperationLimits.MaxNodesPerRead and MaxNodesPerWrite."""
 _OVERFLOW = 0x480
 """Info bits of a data value's status: the item's queue was full and a change was dropped."""
+_LONG_AGO = datetime.datetime.min  # noqa: DTZ901  # without a zone, as asyncua's stamps are
 _SESSION_S = 10.0
 """How long the PLC keeps a session of a station that died; small PLCs have few."""
 _QUEUE = 1000
@@ -220,10 +221,10 @@ class Session:
             if data.StatusCode is not None and data.StatusCode.value & _OVERFLOW == _OVERFLOW and self._tags[name].type == "bool":
                 self._fail(f"dropped changes of {self._tags[name].key}: they came faster than it could tell them")
                 return
-            seen.append((data.SourceTimestamp or data.ServerTimestamp or datetime.datetime.min, name, value))
+            seen.append((data.SourceTimestamp or data.ServerTimestamp or _LONG_AGO, name, value))
         seen.sort(key=lambda s: s[0])
         change: dict[str, Value] = {}
-        since = datetime.datetime.min
+        since = _LONG_AGO
         for stamp, name, value in seen:
             if name in change or (change and stamp - since > self._skew):
                 self._put(change)

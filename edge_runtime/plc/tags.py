@@ -66,7 +66,7 @@ def to_plc(tag: Tag, value: Value) -> Value:
     return whole(tag, number, RANGES[tag.type])
 
 
-def whole(tag: Tag, number: int | float, low_high: tuple[int, int]) -> int:
+def whole(tag: Tag, number: float, low_high: tuple[int, int]) -> int:
     """Rounded, and held at the ends of the range; a count goes on from the range's other end."""
     if not math.isfinite(number):
         return 0

@@ -29,7 +29,7 @@ from edge_runtime.model.manifest import SCHEMA, Acceptance, Envelope, Golden, Ma
 from export import package
 from export.build import convert, floats, noise, parity, precision
 from export.build.accept import PAINTED, PAINTED_SEED, Asked, accept, is_refused, refusal, wants_painted
-from export.build.envelope import BUDGET_S, envelope_of
+from export.build.envelope import envelope_of
 from export.build.gate import Gate, Judged
 from export.build.int8 import Built, Int8Maker, Parts
 from export.build.model_info import write_model_info
@@ -46,6 +46,7 @@ from training.fitting.estimate import TORCH, about, build_seconds, pace_of
 from training.fitting.heads import torch_backbone_fn
 from training.fitting.recalibrate import open_data, painted_scores
 from training.judging.drift import drift_limits
+from training.judging.envelope import BUDGET_S
 from training.judging.evaluate import measure
 from training.judging.telling import Told, tell
 from training.methods.table import METHODS

@@ -81,10 +81,10 @@ class Int8Maker:
         info, trunk, dataset = self.run.info, self.parts.trunk, self.gate.dataset
         taught = self.taught()
         # A network has learnt from most images; its head is fitted on the others.
-        good = self.gate.held if trunk.compare else dataset.train
-        levels = self._levels(f"{name}_backbone", quantized, self.gate.write_inputs("held", good) if trunk.compare else taught)
+        learns = self.gate.held if trunk.compare else dataset.train
+        levels = self._levels(f"{name}_backbone", quantized, self.gate.write_inputs("held", learns) if trunk.compare else taught)
         prepare = self.gate.prepare
-        features = Features.of(levels, prepare.views, len(levels[0]) // (len(good) * prepare.views) - 1)
+        features = Features.of(levels, prepare.views, len(levels[0]) // (len(learns) * prepare.views) - 1)
         fitted = fit_held_out(
             info.method, info.params, self.parts.shapes, features, prepare, info.seed, folds=info.folds,
             learning=LearningOptions(learnt=self.parts.head, known=self.run.held_out.scores),
@@ -104,7 +104,8 @@ class Int8Maker:
         bad = judged.scores_of("test" if rule.from_test_split else "bad", False)
         painted, judges = _parted(fitted.painted, info.rule.synthetic)
         if painted is not None:
-            bad = painted if not len(bad) else Scores(*(np.concatenate(p) for p in zip(astuple(bad), astuple(painted), strict=True)))
+            both = zip(astuple(bad), astuple(painted), strict=True)
+            bad = painted if not len(bad) else Scores(*(np.concatenate(p) for p in both))
         own = () if rule.from_test_split else (info.apart, len(info.odd))
         threshold, display = apply_rule(rule, good, bad if len(bad) else None, *own)
         threshold = precision.set_anew(info.threshold, threshold)

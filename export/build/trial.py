@@ -88,7 +88,8 @@ class Tried:
         return Trial(
             precision=self.precision, floats=self.floats, refused=self.refused,
             taken=built is not None and chosen is not None and built.ir == chosen.ir,
-            threshold=built and built.threshold, threshold_error=built and built.uncertain, metrics=m, missed=missed, rejected=rejected,
+            threshold=None if built is None else built.threshold, threshold_error=None if built is None else built.uncertain,
+            metrics=m, missed=missed, rejected=rejected,
             gains=None if self.flips is None else list(self.flips.gains), losses=None if self.flips is None else list(self.flips.losses),
             latency_ms=None if built is None else times.get(built.ir.stem),
             images=[] if built is None or compared is None else image_figures(compared.samples, compared.score, built.threshold.value),
@@ -97,17 +98,15 @@ class Tried:
 
 def outcome_of(out: Path, tried: Sequence[Trial], report: "BuildReport | None", refusal: LinesideError | None = None) -> Outcome:
     """Of a build that came to `report`, or was refused: before there was one where that is None."""
-    known = (
-        {}
-        if report is None
-        else {
-            "precision": report.precision, "size_bytes": report.size_bytes, "acceptance": report.acceptance, "envelope": report.envelope,
-            "notes": list(report.notes), "seconds": report.seconds, "bundle_id": None if refusal else report.bundle_id,
-        }
-    )  # fmt: skip
-    return Outcome(
+    outcome = Outcome(
         out=str(out), refused=None if refusal is None else str(refusal), exit_code=0 if refusal is None else refusal.exit_code,
-        tried=list(tried), **known,
+        tried=list(tried),
+    )  # fmt: skip
+    if report is None:
+        return outcome
+    return msgspec.structs.replace(
+        outcome, precision=report.precision, size_bytes=report.size_bytes, acceptance=report.acceptance, envelope=report.envelope,
+        notes=list(report.notes), seconds=report.seconds, bundle_id=None if refusal else report.bundle_id,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +21,7 @@ class Machine:
             '*"-m venv"*) for release; do :; done; mkdir -p "$release/bin"; cp "$0" "$release/bin/python"\n'
             f'  printf "#!/bin/sh\\necho $(cat {self.version})\\n" > "$release/bin/lineside"; chmod +x "$release/bin/lineside";;\n'
             f'*"pip"*) echo "$@" >> {folder}/pip;;\n'
+            f'*"print(sys.version_info"*) echo {sys.version_info.minor};;\n'
             f'*cv2*) grep -q broken {self.version} && {{ echo "ImportError: libGL.so.1" >&2; exit 1; }}\nesac\nexit 0\n'
         )
         self.python.chmod(0o755)

@@ -25,7 +25,7 @@ def build(folder: Path, version: str, *arguments: str) -> Path:
     wheels = folder / f"wheels-{version}"
     wheels.mkdir()
     (wheels / f"lineside-{version}-py3-none-any.whl").touch()
-    done = deb("--wheels", wheels, "--out", folder / "dist", *arguments)
+    done = deb("--wheels", wheels, "--unpinned", "--out", folder / "dist", *arguments)
     assert done.returncode == 0, done.stderr
     return next((folder / "dist").glob(f"lineside_{version}_*.deb"))
 

@@ -54,7 +54,7 @@ def test_a_dry_run_changes_nothing_and_names_every_step(tmp_path: Path) -> None:
     done = install("--dry-run", "--prefix", tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
-    for step in ("-m venv", "[plc]".replace("[", "\\[").replace("]", "\\]"), "lineside@.service", "station.toml", "lineside check"):
+    for step in ("-m venv", "--require-hashes", "lineside@.service", "station.toml", "lineside check"):
         assert step in done.stdout
 
 
@@ -66,9 +66,10 @@ def test_a_dry_run_on_the_system_would_make_the_user() -> None:
 
 def test_headless_never_has_both_wheels() -> None:
     said = install("--dry-run", "--headless").stdout
-    assert "less opencv-python" in said
+    assert "less opencv-python\n" in said
     assert "--no-deps" in said
     assert "libgl1" not in said
+    assert "less opencv-python\n" in install("--dry-run", "--headless", "--unpinned").stdout
 
 
 def test_files_of_the_user_are_never_overwritten(tmp_path: Path) -> None:
@@ -156,24 +157,34 @@ def test_an_environment_from_before_releases_were_kept_is_the_first_of_them(mach
 
 
 def test_an_upgrade_keeps_the_extras_and_the_opencv_that_were_chosen(machine: Machine, tmp_path: Path) -> None:
-    def asked() -> str:
-        return (tmp_path / "pip").read_text().splitlines()[-1]
+    choices = {"pypylon", "opencv-python", "opencv-python-headless"}
 
-    machine.upgrade("1", "--extras", "cameras")
+    def chosen() -> set[str]:
+        lines = (machine.opt / "venv/lineside-requirements.txt").read_text().splitlines()
+        return choices & {line.split("==")[0] for line in lines if "==" in line}
+
+    machine.upgrade("1", "--headless", "--extras", "cameras")
     machine.upgrade("2")
-    assert asked().endswith("[plc,cameras]")
-    assert "dependencies of lineside[plc,cameras,headless] less opencv-python" in machine.install("--headless", "--dry-run").stdout
-    machine.upgrade("3", "--extras", "")
-    assert asked().endswith("[plc]")
+    assert chosen() == {"pypylon", "opencv-python-headless"}
+    unpinned = machine.install("--unpinned", "--dry-run").stdout
+    assert "dependencies of lineside[plc,cameras,headless] less opencv-python" in unpinned
+    machine.upgrade("3", "--window", "--extras", "")
+    assert chosen() == {"opencv-python"}
+    machine.upgrade("4", "--extras", "train")
+    assert (tmp_path / "pip").read_text().splitlines()[-1].endswith("[plc,train]"), "which is never pinned"
 
 
 def test_a_folder_of_wheels_is_enough_and_nothing_else_is_asked(machine: Machine, tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     (wheels / "lineside-9.9-py3-none-any.whl").touch()
+    offline, own = f"--isolated --no-index --find-links {wheels}", f"{wheels}/lineside-9.9-py3-none-any.whl"
     machine.upgrade("1", "--wheels", str(wheels))
-    asked = (tmp_path / "pip").read_text().splitlines()[-1]
-    assert asked.endswith(f"--isolated --no-index --find-links {wheels} {wheels}/lineside-9.9-py3-none-any.whl[plc]")
+    pinned, last = (tmp_path / "pip").read_text().splitlines()
+    assert f"{offline} --require-hashes -r " in pinned
+    assert last.endswith(f"--no-deps {own}")
+    machine.upgrade("2", "--wheels", str(wheels), "--unpinned")
+    assert (tmp_path / "pip").read_text().splitlines()[-1].endswith(f"{offline} {own}[plc]")
 
 
 def test_a_slip_in_the_arguments_is_a_sentence() -> None:

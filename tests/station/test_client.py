@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 import pytest
 import zmq
@@ -41,7 +42,7 @@ class Told:
         self.journal = Journal(JournalConfig(path=path, commit_timeout_ms=5000.0), "cell-3")
         self.publisher = Publisher(endpoints, "cell-3", path)
 
-    def __enter__(self) -> "Told":
+    def __enter__(self) -> Self:
         self.journal.__enter__()
         try:
             self.publisher.__enter__()

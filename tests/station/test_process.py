@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import msgspec
 import pytest
@@ -48,7 +49,7 @@ class Subscriber:
     decisions: list[Decision] = field(default_factory=list)
     health: list[Health] = field(default_factory=list)
 
-    def __enter__(self) -> "Subscriber":
+    def __enter__(self) -> Self:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()

@@ -49,14 +49,14 @@ class TcpProxy:
                     if key.data is None:
                         self._accept(ready)
                     else:
-                        self._forward(ready, key.fileobj, key.data)
+                        self._forward(ready, *key.data)
 
     def _accept(self, ready: selectors.BaseSelector) -> None:
         client, _ = self._listener.accept()
         server = socket.create_connection(("127.0.0.1", self._target))
         for a, b in ((client, server), (server, client)):
             a.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            ready.register(a, selectors.EVENT_READ, b)
+            ready.register(a, selectors.EVENT_READ, (a, b))
             self._sockets.add(a)
 
     def _forward(self, ready: selectors.BaseSelector, a: socket.socket, b: socket.socket) -> None:

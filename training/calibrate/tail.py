@@ -102,7 +102,7 @@ def tail_quantile(scores: Array, rate: float, apart: int = 0) -> float:
 def _exponential(inside: Array, beyond: float, rate: float) -> float:
     """`inside`: ascending; `beyond`: so many more lie above them."""
     total = len(inside) + beyond
-    k = max(LEAST_TOP, round(min(TOP * total, FEWER * total**0.6)))
+    k: int = max(LEAST_TOP, round(min(TOP * total, FEWER * total**0.6)))
     k = max(1, min(k, round(MOST_TOP * len(inside)), len(inside) - 1))
     level, excess = float(inside[-k - 1]), inside[-k:] - inside[-k - 1]
     share = (k + beyond) / total

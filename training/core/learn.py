@@ -163,7 +163,7 @@ def learn(
                     f"{what}: the loss is no longer a number after {state.step} steps: the learning rate is too high for these images,"
                     " or they hardly differ. Set a smaller one (--set rate=...), or add images"
                 )
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             state.step += 1
             # Progress in thousandths of the steps or the time, whichever ends first: a bar's time left is then right for both.

@@ -103,9 +103,9 @@ def read_annotated(root: Path) -> Found | None:
     if not bad and not known.problems:
         notes.append(f"{known.format} name no defect: all {len(good)} images are taken as good")
     if not good and not known.problems:
-        kinds = ", ".join(dict.fromkeys(s.kind for s in bad))
+        names = ", ".join(dict.fromkeys(s.kind for s in bad))
         raise DataError(
-            f"data: expected good images to learn from, found a mark on each of the {len(bad)} images in {known.format} ({kinds});"
+            f"data: expected good images to learn from, found a mark on each of the {len(bad)} images in {known.format} ({names});"
             " add images of good parts without marks, or, if the marks show where parts are and not what is wrong, move the annotations"
             " elsewhere"
         )

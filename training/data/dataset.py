@@ -143,8 +143,8 @@ def load_dataset(
     if masks is not None and bad is None:
         raise ConfigError("masks: they belong to the images of --bad, which is not given")
     found = find(path)
-    given, orphans = find_bad(bad, masks)
-    given = with_marks(given, bad)
+    unmarked, orphans = find_bad(bad, masks)
+    given = tuple(with_marks(unmarked, bad))
     refuse(found.problems, "things are wrong with this data set", inspected=True)
     if taught is not None and found.own_split and not taught_on(found.train, taught):
         test = (*(dataclasses.replace(s, split="test") for s in found.train), *found.test)

@@ -136,7 +136,7 @@ def _plain(path: Path) -> Found:
                 f"data: {path} lies beside folders of good images, so its own are bad ones; give {path.resolve().parent}, which tells them"
                 " apart, or move it elsewhere if its parts are good"
             )
-        notes += [said] if (said := say_zero_or_one(images)) is not None else []
+        notes += [doubt] if (doubt := say_zero_or_one(images)) is not None else []
         return Found("a plain folder of good images", tuple(Sample(p, GOOD, True, None, "train") for p in images), (), notes=tuple(notes))
     products = [p for p in inside if any(f.fits(p) for f in FORMATS)]
     if products:

@@ -99,7 +99,8 @@ def _cvat_shape(mark: ET.Element) -> Shape | None:
             return Shape("polygon", tuple((float(x), float(y)) for x, y in around))
         return Shape("box", ((x0, y0), (x1, y1)))
     if mark.tag == "ellipse":
-        return ellipse(*(float(at[n]) for n in ("cx", "cy", "rx", "ry")), float(at.get("rotation", 0)))
+        cx, cy, rx, ry = (float(at[n]) for n in ("cx", "cy", "rx", "ry"))
+        return ellipse(cx, cy, rx, ry, float(at.get("rotation", 0)))
     if mark.tag == "mask":
         place = (int(at["left"]), int(at["top"]), int(at["width"]), int(at["height"]))
         return Shape("runs", runs=as_runs(int(n) for n in at["rle"].split(",")), box_xywh=place, by_columns=False)

@@ -33,7 +33,7 @@ def masks_among(images: Sequence[Path]) -> dict[Path, Path]:
         ends = (n for n in range(len(stem) - 1, 0, -1) if not stem[n].isdigit() and (path.parent, stem[:n]) in by_stem)
         if (end := next(ends, None)) is not None:
             groups.setdefault(re.sub(r"\d+", "#", stem[end:]), []).append((path, by_stem[path.parent, stem[:end]]))
-    found = {}
+    found: dict[Path, Path] = {}
     for tail, pairs in groups.items():
         some = pairs[:: max(1, len(pairs) // _LOOKED_AT)]
         if tail.endswith(NAMED) or (_is_drawn(some[0][0]) and all(_is_drawn(m) for m, _ in some) and not _is_drawn(some[0][1])):

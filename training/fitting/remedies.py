@@ -104,9 +104,9 @@ def steadied(
 def brightness(dataset: Dataset, samples: Sequence[Sample], progress: Progress = silent) -> npt.NDArray[np.float64]:
     """(n,) mean gray level of model inputs before anything is done to it, of up to LOOKED_AT of `samples`. Raises DataError."""
     plain = dataclasses.replace(dataset, spec=msgspec.structs.replace(dataset.spec, brightness=None)).preprocessor()
-    picks = np.unique(np.linspace(0, len(samples) - 1, min(LOOKED_AT, len(samples))).astype(int)) if samples else []
+    picks = np.unique(np.linspace(0, len(samples) - 1, min(LOOKED_AT, len(samples))).astype(int)).tolist() if samples else []
     found = []
     for i, pick in enumerate(picks):
-        found.append(plain.brightness_of(np.stack(list(inputs([samples[int(pick)]], plain)))))
+        found.append(plain.brightness_of(np.stack(list(inputs([samples[pick]], plain)))))
         progress("measuring light", i + 1, len(picks))
     return np.array(found, dtype=np.float64)

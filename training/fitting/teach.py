@@ -188,7 +188,9 @@ class _Teaching:
         features = extract_features(
             run_backbone, pictures, n, shapes, views=prepare.views, copies=copies, scratch=self.scratch, progress=self.progress
         )
-        apart, odd, alike = (), (), ()
+        apart: tuple[str, ...] = ()
+        odd: tuple[str, ...] = ()
+        alike: tuple[str, ...] = ()
         if not options.keep_odd:
             self.progress("looking for odd images", 0, 1)
             found = screen(features, shapes, prepare, options.seed, self.progress)

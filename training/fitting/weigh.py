@@ -127,7 +127,7 @@ def weigh(
         run_backbone, (view for frame in pictures for view in frame), len(held), shapes, views=prepare.views
     )  # fmt: skip
     own, variations = features.of_images(held, varied=False), features.first_copies(held)
-    seen = []
+    seen: list[Seen] = []
     for varied in (True, False):
         progress("weighing variations", 1 + len(seen), 3)
         head = fit_head(method, params, shapes, features.of_images(learnt, varied=varied), prepare, seed)

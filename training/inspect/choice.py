@@ -54,7 +54,7 @@ def decide(
     `dataset`: loaded with this `image_size`. `budget_ms`: model time on this machine that the size may take; None is the method's number of
     pixels. `backbone`: which will be taught; the time is that of the default one.
     """
-    if method != AUTO and image_size != AUTO:
+    if AUTO not in (method, image_size):
         return Choice(method, preset, dataset, None, None, ())
     said: list[str] = []
     smalls, frames = look_at(dataset.train, dataset.preprocessor(), progress=progress)

@@ -46,7 +46,8 @@ class Context(nn.Module):
 
         `valid`: positions that are inspected, on any grid. `copies`: variations beside each image, which are no further images.
         """
-        weight = F.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(valid)).float()[None, None], list(self.weight.shape[2:]))
+        h, w = self.weight.shape[2:]
+        weight = F.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(valid)).float()[None, None], (h, w))
         self.weight.copy_(weight / weight.sum())
         means = torch.cat([(x * self.weight).sum((2, 3)) for x in batches]).double()
         self.means, self.bears = means, len(means) // (1 + copies) // IMAGES_A_COMPONENT

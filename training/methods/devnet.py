@@ -67,7 +67,8 @@ class DevnetHead(WhitenedHead):
 
     def cells(self, z: Tensor, seen: Tensor | None = None) -> Tensor:
         """Whitened features -> the score of each cell (N, 1, h, w), of either sign. `seen`: what the net sees of `z` while it learns."""
-        return (_distance(z) + self.base[0]) * self.base[1] + self.net(z if seen is None else seen)
+        learnt: Tensor = self.net(z if seen is None else seen)
+        return (_distance(z) + self.base[0]) * self.base[1] + learnt
 
     def deviation(self, cells: Tensor) -> Tensor:
         """Mean score of the k highest cells that are inspected (top-K multiple-instance learning, section 3): (N,)."""

@@ -1,6 +1,6 @@
 """Gaussians of many positions at once: covariances that few images are enough for, their eigenvectors, and what whitens by them."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -63,7 +63,8 @@ def inverse_root(x: Tensor, least: float = 1e-12) -> Tensor:
     return root.float()
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True)
+class Moments:
     """Of one level's cells about `guess`."""
 
     count: int

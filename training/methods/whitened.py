@@ -117,7 +117,7 @@ class WhitenedHead(TrainedHead):
     def memory_bytes(self, n_images: int) -> int:
         """Features, weights four times over (gradients and two moments, the best so far), one chunk of covariances, a batch in flight."""
         numbers = sum(c * h * w for c, h, w in self.level_shapes)
-        state = sum(t.numel() * t.element_size() for t in self.state_dict().values())
+        state: int = sum(t.numel() * t.element_size() for t in self.state_dict().values())
         return 4 * n_images * numbers + 4 * state + 3 * _CHUNK_BYTES + 20 * 4 * BATCH * numbers
 
 

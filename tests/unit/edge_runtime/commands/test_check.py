@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -29,8 +28,8 @@ TAGS = 'inputs = { trigger = "coil:0" }\noutputs = { reject = "coil:1" }'
 
 
 @pytest.fixture
-def endpoints() -> Iterator[tuple[str, str]]:
-    yield f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
+def endpoints() -> tuple[str, str]:
+    return f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
 
 
 def write(

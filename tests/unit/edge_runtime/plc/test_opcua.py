@@ -149,7 +149,7 @@ def test_a_node_that_does_not_fit_is_told_with_its_key_and_both_types(kind: Any,
 class TestOrder:
     """How one notification becomes snapshots; no server is asked, only the loop's thread runs."""
 
-    T0 = datetime.datetime(2026, 1, 1)
+    T0 = datetime.datetime(2026, 1, 1)  # noqa: DTZ001  # as asyncua gives them
 
     @pytest.fixture
     def session(self) -> Any:

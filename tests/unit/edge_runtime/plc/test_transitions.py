@@ -59,7 +59,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[tuple[str, Any, Any]]]
         return on(machine, event)
 
     monkeypatch.setattr(Machine, "on", noted)
-    yield moves
+    return moves
 
 
 def walk(results: Results, chance: random.Random) -> None:

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ class Plain(Source):
     def __init__(self, **wrong: Any) -> None:
         self._wrong, self._seq, self._thread = wrong, 0, 0
 
-    def __enter__(self) -> "Plain":
+    def __enter__(self) -> Self:
         if self._wrong.get("once") and self._seq:
             raise RuntimeError("the driver was opened before")
         self._thread = threading.get_ident()

@@ -205,7 +205,7 @@ def test_files_that_are_no_model_are_refused(save: Callable[[ov.Model], Path], t
     for spoil, sentence in (
         (lambda: xml.write_text("<net"), "could not read it"),
         (lambda: xml.with_suffix(".bin").unlink(), "weights in model.bin beside it, found none"),
-        (lambda: xml.unlink(), "found no such file"),
+        (xml.unlink, "found no such file"),
     ):
         spoil()
         with pytest.raises(ExportError, match=sentence):

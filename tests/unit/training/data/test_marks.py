@@ -81,7 +81,7 @@ def test_marks_that_no_picture_can_have_are_refused(tmp_path: Path, mark: dict, 
 @pytest.mark.parametrize("corner", ["nan", "inf", "80,5"])
 def test_an_image_whose_annotation_cannot_be_read_is_neither_good_nor_bad(tmp_path: Path, corner: str) -> None:
     by_voc(tmp_path)
-    file = sorted(tmp_path.rglob("*.xml"))[0]
+    file = min(tmp_path.rglob("*.xml"))
     write(file, file.read_text().replace("<xmin>30", f"<xmin>{corner}"))
     found = find(tmp_path)
     assert len(found.problems) == 1 and file.name in found.problems[0] and len(found.samples) == 11
@@ -176,7 +176,7 @@ def _replaced(content: object, value: object) -> list[object]:
 @pytest.mark.parametrize("lay", [by_coco, by_labelme])
 def test_json_with_any_value_for_any_other_never_ends_in_an_internal_error(tmp_path: Path, lay) -> None:  # type: ignore[no-untyped-def]
     lay(tmp_path)
-    file = sorted(tmp_path.rglob("*.json"))[0]
+    file = min(tmp_path.rglob("*.json"))
     whole = file.read_text()
     content = json.loads(whole)
     for key, most in (("images", 1), ("annotations", 1), ("shapes", 1)):
