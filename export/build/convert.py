@@ -183,7 +183,7 @@ def replace_head(model: ov.Model, values: dict[str, Array]) -> ov.Model:
         old = nodes[name].get_data()
         if old.shape != value.shape or old.dtype != value.dtype:
             raise ExportError(f"head.{name}: expected {old.dtype} {old.shape}, found {value.dtype} {value.shape}")
-        constant = op.Constant(np.ascontiguousarray(value))
+        constant = op.Constant(np.asarray(value, order="C"))  # ascontiguousarray would make a list of a scalar
         constant.set_friendly_name(HEAD_PREFIX + name)
         nodes[name].output(0).replace(constant.output(0))
     return model

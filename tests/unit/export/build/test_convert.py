@@ -117,6 +117,17 @@ def test_new_values_of_another_name_shape_or_type_are_refused(parts: Parts) -> N
         convert.replace_head(parts.model, {name: value.astype(np.float64)})
 
 
+def test_a_new_value_of_a_scalar_is_a_scalar() -> None:
+    """As a list of one it would give the score a dimension more."""
+    old = ov.op.Constant(np.array(2.0, np.float32))
+    old.set_friendly_name(f"{convert.HEAD_PREFIX}scale")
+    x = ov.op.Parameter(ov.Type.f32, ov.Shape([]))
+    model = ov.Model([ov.op.Result(ov.opset13.multiply(x, old).output(0))], [x], "scaled")
+    found = convert.replace_head(model, {"scale": np.array(3.0, np.float32)})
+    assert found.outputs[0].partial_shape == ov.PartialShape([])
+    assert convert.head_constants(found)["scale"] == 3.0
+
+
 def test_a_head_for_another_grid_is_not_stitched(parts: Parts) -> None:
     other = parts.head.clone()
     shape = list(other.inputs[0].get_shape())
