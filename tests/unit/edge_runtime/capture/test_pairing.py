@@ -76,6 +76,9 @@ CASES = [
     Case("a whole picture and two with lost packets", [("T", 100, 1, 0), ("F", 101, 1, 90), ("L", 102, 2, 95), ("L", 103, 3, 98)],
          {1: "3 pictures"}),
     Case("a refused part's picture is not the next part's", [("D", 100, 1, 0), ("T", 103, 2, 0), ("F", 110, 1, 99)], {2: "either of two"}),
+    Case("exposed at the very ends of the window", [("T", 100, 1, 0), ("F", 101, 1, 80), ("T", 200, 2, 0), ("F", 206, 2, 205)], {1: 1, 2: 2}),
+    Case("a second picture that comes when the next part was judged", [("T", 100, 1, 0), ("F", 102, 1, 90), ("T", 200, 2, 0),
+         ("F", 202, 2, 190), ("F", 240, 3, 99)], {1: 1, 2: 2}, "second picture came for part 1"),
     Case("a second picture that comes when the first was judged", [("T", 100, 1, 0), ("F", 102, 1, 90), ("F", 140, 2, 99)], {1: 1},
          "second picture"),
 ]  # fmt: skip

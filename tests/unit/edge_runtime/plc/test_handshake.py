@@ -22,7 +22,7 @@ def test_one_part_goes_through_the_states_that_a_plc_programmer_knows() -> None:
     assert plc.announced == [Announced("17", "", "")]
     plc.look(trigger=False)
     assert plc.high() == {"busy"}
-    plc.decide(ACCEPT)
+    assert plc.decide(ACCEPT), "taken"
     out = plc.look()
     assert plc.high() == {"ready", "result_valid", "accept"}
     assert (out["result_part_id"], out["result_count"], out["severity"], out["fault_code"]) == ("17", 1, 0.4, 0)
@@ -66,7 +66,7 @@ def test_a_trigger_while_busy_is_an_overrun_with_its_own_fault_in_its_turn() -> 
     assert plc.high() == {"trigger_acknowledge", "busy", "overrun"}
     assert [a.part_id for a in plc.announced] == ["17", "18"]
     assert not plc.announced[0].refused
-    assert "Overrun" in plc.announced[1].refused
+    assert plc.announced[1].refused == "Overrun: triggered while the part before it was being judged."
     plc.decide(ACCEPT, 1)
     plc.decide(FAULT, 2)
     assert plc.look()["result_part_id"] == "17"
@@ -87,7 +87,8 @@ def test_results_wait_for_their_acknowledge_and_the_eighth_makes_the_station_not
         plc.look(trigger=False)
     assert "ready" not in plc.high()
     plc.look(trigger=True, part_id="8")
-    assert "waiting for their acknowledge" in plc.announced[-1].refused
+    full = "Triggered while as many results as the station keeps were waiting for their acknowledge."
+    assert plc.announced[-1].refused == full
     plc.decide(FAULT)
     plc.look(trigger=False)
     seen = []
@@ -264,7 +265,7 @@ def test_a_trigger_before_the_station_works_is_refused_and_not_lost() -> None:
     plc = Plc()
     plc.alive = False
     plc.look(trigger=True)
-    assert "was not ready" in plc.announced[0].refused
+    assert plc.announced[0].refused == "Triggered while the station was not ready."
 
 
 MOVES = st.lists(
@@ -343,3 +344,45 @@ def test_a_refused_part_for_whose_result_there_is_no_room_is_a_gap_in_the_count(
     plc.look(trigger=False)
     plc.decide(REJECT, 3)
     assert plc.look()["result_count"] == 3
+
+
+def test_inputs_are_read_by_name_and_what_a_plc_does_not_have_is_as_if_it_never_used_it() -> None:
+    assert Inputs.of({}) == Inputs(False, False, False, True, "", "", 0)
+    values = {"trigger": 1, "acknowledge": 1, "reset_fault": 1, "enable": 0, "part_id": 17, "recipe": 7, "encoder": 5}
+    assert Inputs.of(values) == Inputs(True, True, True, False, "17", "7", 5)
+    for name in ("trigger", "acknowledge", "reset_fault"):
+        assert Inputs.of({name: True}) == replace(Inputs(), **{name: True}), "each by itself"
+
+
+@pytest.mark.parametrize(
+    ("value", "part", "recipe"), [("A-1", "A-1", "A-1"), ("", "", ""), (0, "0", ""), (17.0, "17", "17"), (float("nan"), "", "")]
+)
+def test_a_part_s_number_is_written_as_it_is_and_recipe_0_is_the_station_s_own(value: str | float, part: str, recipe: str) -> None:
+    inputs = Inputs.of({"part_id": value, "recipe": value})
+    assert (inputs.part_id, inputs.recipe) == (part, recipe)
+
+
+def test_a_part_that_comes_while_the_own_recipe_is_prepared_is_told_so() -> None:
+    plc = Plc()
+    plc.look(recipe="7")
+    plc.handshake.prepared("7", True)
+    plc.look(recipe="")
+    plc.look(trigger=True)
+    assert plc.announced[-1].refused == "Triggered while recipe (the own one) was being prepared."
+
+
+def test_a_recipe_that_works_after_all_ends_its_fault() -> None:
+    plc = Plc()
+    plc.look(recipe="7")
+    plc.handshake.prepared("7", False)
+    assert plc.look()["fault_code"] == StationFault.UNKNOWN_RECIPE and "ready" not in plc.high()
+    plc.handshake.prepared("7", True)
+    assert plc.look()["fault_code"] == 0 and plc.high() == {"ready"}
+
+
+def test_a_reset_ends_the_overrun() -> None:
+    plc = Plc()
+    for high in (True, False, True):
+        plc.look(trigger=high)
+    assert plc.look()["overrun"] is True
+    assert plc.look(reset_fault=True)["overrun"] is False
