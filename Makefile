@@ -74,7 +74,7 @@ benchmark-thresholds: $(READY)
 deb: $(READY)
 	@bash deploy/deb.sh --python $(BIN)/python $(DEB)
 
-.PHONY: constraints oldest newest
+.PHONY: constraints oldest newest coverage
 
 # deploy/decisions/0042: each file needs its own Python
 PYTHONS ?= python3.11 python3.12 python3.13
@@ -84,6 +84,15 @@ constraints:
 # The device with what pyproject.toml says is the oldest, and with the newest there is; both without PyTorch.
 oldest newest:
 	@bash deploy/bounds.sh $@ $(PYTHON) tests/unit/edge_runtime tests/contract tests/station
+
+# deploy/decisions/0037: what the quick tests reach, and the least that they may
+coverage: $(READY)
+	@$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not alone" --cov --cov-report= \
+	  tests/unit tests/contract tests/station
+	$(BIN)/coverage report --skip-covered --include 'edge_runtime/*' --fail-under 94
+	$(BIN)/coverage report --skip-covered --include 'training/*' --fail-under 88
+	$(BIN)/coverage report --skip-covered --include 'export/*' --fail-under 53
 
 clean:
 	rm -rf $(VENV) runs dist build mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*

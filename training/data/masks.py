@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EVERYTHING = 0.95
 """Share of its picture from which on a mask says nothing of where the defect is."""
+_Of = TypeVar("_Of")
 _MOST = 0.5
 _INSIDE = 0.5
 """Share of a mark that must lie in its picture; hands overshoot its border a little."""
@@ -156,7 +157,7 @@ def survey(masks: Iterable[Path]) -> Survey:
     return Survey(facts, background, shares, tuple(notes), tuple(problems))
 
 
-def _each(what: Callable[[Path], object], paths: Sequence[Path]) -> list:  # type: ignore[type-arg]
+def _each(what: Callable[[Path], _Of], paths: Sequence[Path]) -> list[_Of]:
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(what, paths))
 

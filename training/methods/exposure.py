@@ -152,7 +152,7 @@ class Scorer(nn.Module):
         )
         self.out = nn.Conv2d(hidden, 1, 1)
         nn.init.zeros_(self.out.weight)
-        nn.init.constant_(self.out.bias, first)  # type: ignore[arg-type]
+        nn.init.constant_(self.out.bias, first)  # type: ignore[arg-type]  # it has one
 
     def forward(self, x: Tensor) -> Tensor:
         """One number a cell."""

@@ -66,7 +66,7 @@ class _Coupling(nn.Module):
         self.enter = nn.Conv2d(self.still, hidden, kernel, padding=kernel // 2)
         self.leave = nn.Conv2d(hidden, 2 * self.moved, kernel, padding=kernel // 2)
         nn.init.zeros_(self.leave.weight)  # the identity to begin with
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]  # it has one
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, h, w) -> the same, and the logarithm of each position's Jacobian determinant (N, 1, h, w)."""
