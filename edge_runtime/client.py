@@ -34,6 +34,8 @@ _HELD = 10_000
 _ASK_AGAIN_S = (0.5, 4.0)
 """Doubled with each question without an answer, and twice what the last answer took: a station that reads its journal slowly must not be
 buried under questions."""
+_SILENT_S = 1.5
+"""A station says how it is once a second: what is longer than this was a time in which it was away."""
 _CATCH_UP_S = 0.1
 """After a reply that brought nothing: the station is still busy telling."""
 
@@ -77,7 +79,8 @@ class DecisionClient:
             replay: its [publisher] replay. None: missed decisions are reported as Gap at once, and the first ones may be missed unnoticed.
             after_seq: the last decision that the subscriber has handled, perhaps days ago: everything later is delivered; needs `replay`.
             connect_s: how long entering waits for the replay socket's first answer.
-            give_up_s: how long a gap is asked for when the replay socket does not answer, before it is reported as Gap.
+            give_up_s: how long a gap is asked for when the replay socket does not answer, before it is reported as Gap. Only time in which
+                the station is heard counts: one that is away, however long, has its journal when it comes back.
         """
         self._endpoint = wire.connectable(endpoint)
         self._replay = wire.connectable(replay) if replay is not None else None
@@ -98,6 +101,10 @@ class DecisionClient:
         self._answered = False
         self._ask_at = 0.0
         self._missing_since: float | None = None
+        """As `_heard_s`."""
+        self._heard_s = 0.0
+        """Seconds in which the station was heard: up to _SILENT_S before each message."""
+        self._heard_at = 0.0
         self._entered = 0.0
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self.health: Health | None = None
@@ -184,13 +191,14 @@ class DecisionClient:
         if self._known <= self._last:
             self._missing_since = None
             return None
-        self._missing_since = self._missing_since or now
+        if self._missing_since is None:
+            self._missing_since = self._heard_s
         heard = min(self._held, default=self._known + 1)
         if self._replay is None:
             return self._gap(heard - 1, "not received, and the client was given no replay socket to ask")
         if self._covered > self._last:
             return self._gap(min(heard - 1, self._covered), self._covered_why)
-        if now - self._missing_since > self._give_up_s:
+        if self._heard_s - self._missing_since > self._give_up_s:
             return self._gap(heard - 1, f"not received, and {self._replay} did not give them within {self._give_up_s:g} s")
         return None
 
@@ -212,6 +220,10 @@ class DecisionClient:
                 self._ask(now)
             wait = min(wait, max(self._ask_at - now, 0.001))
         ready = dict(self._poller.poll(round(min(wait, 1.0) * 1000)))
+        if ready:
+            now = time.monotonic()
+            self._heard_s += min(now - self._heard_at, _SILENT_S)
+            self._heard_at = now
         if self._dealer in ready:
             self._take_reply(wire.decode_reply(self._dealer.recv_multipart()[-1]))
         if self._sub in ready:
@@ -277,7 +289,7 @@ class DecisionClient:
             self._covered = reply.decisions[-1].seq
         else:
             self._covered = max(reply.last_seq, *(d.seq for d in reply.decisions), 0)
-        self._covered_why = "the station has them neither in its journal nor in memory"
+        self._covered_why = reply.lost or "the station has them neither in its journal nor in memory"
         if not reply.decisions or reply.problem:
             self._ask_at = time.monotonic() + _CATCH_UP_S
 

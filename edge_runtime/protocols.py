@@ -67,6 +67,8 @@ class StationLink:
     """By a decision's recipe, from its trigger to its telling: what comes later, as after a pause of the machine, is no verdict."""
     alive: Callable[[], bool]
     """Whether the station's threads come round: while they do not, nobody may be told that it is ready."""
+    announced: Callable[[Trigger], None] = lambda trigger: None
+    """Writes a part down, before its other side is told that it was taken: one that a kill takes then has its FAULT at the next start."""
 
 
 class TriggerLine(_Connected):

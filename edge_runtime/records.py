@@ -76,6 +76,8 @@ class Cause(enum.IntEnum):
     """The station has no recipe of that name."""
     PLC = 7
     """The PLC was lost: the result could not have been acted upon."""
+    ENDED = 8
+    """The station was killed, or lost its power, while the part was in flight; the next start says so."""
     INTERNAL = 9
     """A bug in Lineside."""
 

@@ -140,7 +140,9 @@ class ReplayReply(_Message, frozen=True, kw_only=True):
     more: bool
     """The page was cut: ask again after its last seq."""
     problem: str = ""
-    """Why decisions are missing, where the station knows."""
+    """Why the journal could not be read: what is missing may yet come."""
+    lost: str = ""
+    """Which rows of the journal can never be read again, and why."""
 
 
 _Any = TypeVar("_Any", bound=_Message)

@@ -73,6 +73,7 @@ class PlcLine(ActuatorLine):
         self._inbox: queue.SimpleQueue[_Told | Prepared | Reply[None] | None] = queue.SimpleQueue()
         self._triggers: queue.SimpleQueue[Trigger] = queue.SimpleQueue()
         self._alive: Callable[[], bool] = lambda: True
+        self._announced: Callable[[Trigger], None] = lambda trigger: None
         self._recipes = RecipeChange(self._inbox.put)
         self._deadlines_ns: Mapping[str, int] = {}
         self._recipe_due = self._poll_due = self._step_due = self._retry_at = 0.0
@@ -104,6 +105,7 @@ class PlcLine(ActuatorLine):
         """A recipe that the PLC asks for is prepared in a thread of its own; what comes after its deadline is told as a FAULT; while the
         station's threads do not come round, the heartbeat stands still and ready is low."""
         self._recipes.prepare, self._deadlines_ns, self._alive = station.prepare, station.deadlines_ns, station.alive
+        self._announced = station.announced
 
     def __enter__(self) -> Self:
         """Connect, see every tag, clear the outputs. Raises TriggerError, TagError or ConfigError: a wrong one is found here."""
@@ -262,7 +264,9 @@ class PlcLine(ActuatorLine):
             refused = part.refused or self._too_old(fired_ns - since_ns)
             self._handshake.announce(self._seq, replace(part, refused=refused), fired_ns, inputs.encoder)
             self._since_ns[self._seq] = since_ns
-            self._triggers.put(Trigger(self._seq, fired_ns, part.part_id, part.recipe, refused, since_ns))
+            trigger = Trigger(self._seq, fired_ns, part.part_id, part.recipe, refused, since_ns)
+            self._announced(trigger)
+            self._triggers.put(trigger)
             self._seq += 1
         pulse_ns = self._results.next_due_ns(fired_ns) if isinstance(self._results, Pulsed) else None
         self._pulse_due = math.inf if pulse_ns is None else pulse_ns / 1e9  # of the part that was announced just now, too

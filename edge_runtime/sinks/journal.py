@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,7 @@ class Journal(Sink):
         self._timeout_s = settings.commit_timeout_ms / 1e3
         self._keep = datetime.timedelta(days=settings.keep_days)
         self._durable = settings.durable
+        self._writer = uuid.uuid4().hex
         self._station = station
         self._deadlines_ns = deadlines_ns or {}
         self._lock_file: IO[bytes] | None = None
@@ -221,18 +223,18 @@ class Journal(Sink):
         handled = written = 0
         try:
             connection = self._file_that_is_there()
-            journal_file.insert(connection, batch)
+            journal_file.insert(connection, batch, self._writer)
             self._wal = _identity(self._wal_path)
             handled = written = len(batch)
         except _ROW_ERRORS:
             # A row that SQLite will never take (a seq that is there already) must not stop all that follow.
             for row in batch:
                 try:
-                    journal_file.insert(connection, [row])
+                    journal_file.insert(connection, [row], self._writer)
                     written += 1
                 except _ROW_ERRORS as e:
                     refused = f"decision {row[0]} was refused: {e}"
-                except sqlite3.Error as e:
+                except (sqlite3.Error, SinkError) as e:
                     failure = str(e)
                     break
                 handled += 1
@@ -276,7 +278,7 @@ class Journal(Sink):
     def _open(self) -> sqlite3.Connection:
         self._lock()
         try:
-            self._connection = journal_file.open_for_writing(self.path, self._durable)
+            self._connection = journal_file.open_for_writing(self.path, self._durable, self._writer)
         except SinkError:
             self._unlock()
             raise
@@ -293,7 +295,8 @@ class Journal(Sink):
 
     def _lock(self) -> None:
         # Beside the database, not on it: closing any handle on the database itself would drop SQLite's own locks.
-        path = self.path.with_name(self.path.name + ".lock")
+        real = self.path.resolve()  # by whatever link it is named
+        path = real.with_name(real.name + ".lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock_file = path.open("ab")

@@ -69,6 +69,10 @@ _COLUMNS = (
 _INSERT = f"INSERT INTO decisions ({_COLUMNS}) VALUES ({', '.join('?' * 23)})"
 _SELECT = f"SELECT {_COLUMNS} FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?"
 
+_UNREADABLE = (sqlite3.Error, msgspec.DecodeError, ValueError)
+_ONE_BY_ONE = 2000
+"""Rows that are looked at where one cannot be read."""
+
 _WAL_BYTES = 16_000_000
 """What the write-ahead log shrinks to once it was larger."""
 
@@ -80,10 +84,11 @@ Row = tuple[_Value, ...]
 """One decision as the columns of the table."""
 
 
-def open_for_writing(path: Path, durable: bool = False) -> sqlite3.Connection:
+def open_for_writing(path: Path, durable: bool = False, writer: str = "") -> sqlite3.Connection:
     """Create the journal or open it again. A file that is damaged, of a newer schema, or no journal at all is refused, never replaced.
 
-    `durable`: sync the disk at each commit. The connection is in autocommit mode and may be used from another thread. Raises SinkError.
+    `writer`: who writes from now on; `insert` of anybody before raises then. `durable`: sync the disk at each commit. The connection is in
+    autocommit mode and may be used from another thread. Raises SinkError.
     """
     _refuse_folder(path)
     try:
@@ -99,7 +104,7 @@ def open_for_writing(path: Path, durable: bool = False) -> sqlite3.Connection:
         # Checkpoints sync the disk: the writer runs them itself, when no decision is waiting.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         # Opened read-only or on a full disk it would fail at the first part: find out now.
-        connection.executescript("BEGIN IMMEDIATE; UPDATE upkeep SET checkpoints = checkpoints + 1; COMMIT;")
+        connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1, writer = ?", (writer,))
     except sqlite3.Error as e:
         connection.close()
         raise SinkError(
@@ -129,6 +134,8 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     for name, column in zip(_LATER, _ADDED, strict=True):
         if name not in there:
             connection.execute(f"ALTER TABLE decisions ADD COLUMN {column}")
+    if "writer" not in {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('upkeep')")}:
+        connection.execute("ALTER TABLE upkeep ADD COLUMN writer TEXT NOT NULL DEFAULT ''")
     # Both ends of the table: a whole check of a year's journal would keep the line waiting for a minute.
     connection.execute(_SELECT, (0, 20)).fetchall()
     connection.execute(f"SELECT {_COLUMNS} FROM decisions ORDER BY seq DESC LIMIT 200").fetchall()
@@ -138,10 +145,15 @@ def _columns(connection: sqlite3.Connection) -> set[str]:
     return {name for (name,) in connection.execute("SELECT name FROM pragma_table_xinfo('decisions')")}
 
 
-def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Write rows in one transaction: all of them are committed when this returns, none when it raises sqlite3.Error."""
+def insert(connection: sqlite3.Connection, rows: Iterable[Row], writer: str = "") -> None:
+    """Write rows in one transaction: all of them are committed when this returns, none when it raises sqlite3.Error.
+
+    Raises SinkError where another than `writer` has opened the journal since: two would give the same numbers to different parts.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
+        if connection.execute("SELECT writer FROM upkeep").fetchone()[0] != writer:
+            raise SinkError("another station has opened it and writes it now; stop one of them, or give [journal] another path")
         connection.executemany(_INSERT, rows)
         connection.execute("COMMIT")
     except BaseException:
@@ -221,12 +233,44 @@ def read_decisions(path: Path, after_seq: int = 0, limit: int = 1000) -> list[De
     if not path.exists():
         return []
     with _reading(path) as connection:
-        select, there = _SELECT, _columns(connection)
-        if not there:
-            return []  # a station is just creating it
-        for name, (_, default) in _LATER.items():
-            select = select if name in there else select.replace(f", {name}", f", {default}")
-        return [_decision(row) for row in connection.execute(select, (after_seq, limit))]
+        select = _select_of(connection)
+        return [_decision(row) for row in connection.execute(select, (after_seq, limit))] if select else []
+
+
+def read_page(path: Path, after_seq: int, limit: int) -> tuple[list[Decision], str]:
+    """As `read_decisions`, row by row where one of them, or a page of the file, cannot be read; and which were those, or "".
+
+    Raises SinkError for a file of which nothing can be read.
+    """
+    try:
+        return read_decisions(path, after_seq, limit), ""
+    except SinkError as whole:
+        rows: list[Decision] = []
+        lost: list[int] = []
+        try:
+            with _reading(path) as connection:
+                select = _select_of(connection)
+                last = connection.execute("SELECT max(seq) FROM decisions").fetchone()[0] or 0
+                for seq in range(after_seq + 1, min(last, after_seq + _ONE_BY_ONE) + 1):
+                    try:
+                        found = connection.execute(select, (seq - 1, 1)).fetchone()
+                        if found is not None and found[0] == seq:
+                            rows.append(_decision(found))
+                    except _UNREADABLE:
+                        lost.append(seq)
+                    if len(rows) == limit:
+                        break
+        except SinkError:
+            raise whole from None
+        return rows, f"rows {lost[0]} to {lost[-1]} ({len(lost)} of them) cannot be read: {whole}" if lost else ""
+
+
+def _select_of(connection: sqlite3.Connection) -> str:
+    """The columns of this version, whichever wrote the file; empty while a station is just creating it."""
+    select, there = _SELECT, _columns(connection)
+    for name, (_, default) in _LATER.items():
+        select = select if name in there else select.replace(f", {name}", f", {default}")
+    return select if there else ""
 
 
 @contextlib.contextmanager
@@ -234,7 +278,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=0.5)) as connection:
             yield connection
-    except (sqlite3.Error, msgspec.DecodeError, ValueError) as e:
+    except _UNREADABLE as e:
         raise SinkError(f"journal {path}: cannot be read: {e}") from e
 
 

@@ -98,6 +98,7 @@ class ReplayServer:
     def _answer(self, request: wire.ReplayRequest) -> wire.ReplayReply:
         page: list[Decision] = []
         found: dict[int, Decision] = {}
+        lost = ""
         with self._lock:
             # Taken before the journal is read: what is at most this is in one of the two, or lost.
             last_seq = self._last_seq
@@ -105,8 +106,8 @@ class ReplayServer:
         if request.after_seq is not None:
             if self._journal is not None:
                 try:
-                    page = journal_file.read_decisions(self._journal, request.after_seq, wire.REPLAY_PAGE + 1)
-                    self._problem = None
+                    page, lost = journal_file.read_page(self._journal, request.after_seq, wire.REPLAY_PAGE + 1)
+                    self._problem = f"replay: {lost}" if lost else None
                 except SinkError as e:
                     self._problem = f"replay: {e}"
             found = {d.seq: d for d in recent if d.seq > request.after_seq}
@@ -114,5 +115,6 @@ class ReplayServer:
         chosen = [found[seq] for seq in sorted(found)]
         return wire.ReplayReply(
             run=self._run, first_seq=self._first_seq, request=request.request, uptime_s=time.monotonic() - self._started,
-            last_seq=last_seq, decisions=chosen[: wire.REPLAY_PAGE], more=len(chosen) > wire.REPLAY_PAGE, problem=self._problem or "",
+            last_seq=last_seq, decisions=chosen[: wire.REPLAY_PAGE], more=len(chosen) > wire.REPLAY_PAGE,
+            problem="" if lost else self._problem or "", lost=lost,
         )  # fmt: skip

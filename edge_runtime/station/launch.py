@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +16,23 @@ from edge_runtime.model.regions import find_regions
 from edge_runtime.model.released import by_job
 from edge_runtime.plugins import blaming
 from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
+from edge_runtime.records import Cause
 from edge_runtime.sinks import open_sink
+from edge_runtime.sinks.announced import Announced
 from edge_runtime.sinks.archive import Archive
-from edge_runtime.sinks.journal import Journal
+from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.sinks.preview import Display, PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import check_depth, open_source
+from edge_runtime.station.decide import decision_of, unseen
 from edge_runtime.station.drift import DriftWatch
 from edge_runtime.station.health import Connected, HealthMonitor, ServiceManager
+from edge_runtime.station.judge import fault
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import ModelThread, model_thread, together_is_faster
 from edge_runtime.station.observers import Observers
 from edge_runtime.station.process import allow_descriptors, logging_aside, stopping_on_signals, undisturbed
-from edge_runtime.station.products import by_product
+from edge_runtime.station.products import Product, by_product
 from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
 from edge_runtime.station.views import Viewpoint, Viewpoints
 from edge_runtime.station.wander import SightWatches, watch_of
@@ -85,6 +91,8 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
         for job in product.jobs:
             deadlines_ns[job.recipe] = min(product.deadline_ns, deadlines_ns.get(job.recipe, product.deadline_ns))
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
+    announced = stack.enter_context(Announced(config.journal.path, journal.last_seq))
+    _answer_what_a_kill_left(config.name, announced, journal, products, names)
     publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
     line = open_trigger(config.trigger, first_seq=journal.last_seq() + 1)
@@ -135,17 +143,32 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     stack.callback(viewpoints.close)
     station = Station(
         config.name, line, viewpoints, products, tellers, observers, monitor,
-        queue=config.queue, keep_warm_ms=config.keep_warm_ms,
+        queue=config.queue, keep_warm_ms=config.keep_warm_ms, announced=announced.note,
     )  # fmt: skip
-    line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive))
+    line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note))
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
-    monitor.watch([station, line, journal, publisher, observers, *watching.values()], connections, sights)
+    monitor.watch([station, line, journal, announced, publisher, observers, *watching.values()], connections, sights)
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",
             config.name, f"{key}: " if key else "", ", ".join(dict.fromkeys(product.recipes)), limits, product.deadline_ms)  # fmt: skip
     return station, monitor
+
+
+def _answer_what_a_kill_left(
+    station: str, announced: Announced, journal: Journal, products: Mapping[str, Product], cameras: Sequence[str]
+) -> None:
+    """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again."""
+    left = announced.left()
+    if left:
+        there = {d.seq for d in read_decisions(journal.path, left[0].seq - 1, left[-1].seq - left[0].seq + 1)}
+        for trigger in (t for t in left if t.seq not in there):
+            judgement = fault("The station ended while this part was in flight: it was killed, or lost its power.", Cause.ENDED)
+            views = unseen(cameras, products.get(trigger.recipe), judgement, trigger.recipe)
+            journal.put(decision_of(station, trigger, judgement, views, time.monotonic_ns()))
+            log.warning("part %d%s: FAULT: %s", trigger.seq, f" ({trigger.part_id})" if trigger.part_id else "", judgement.reason)
+    announced.forget()
 
 
 def _model_threads(opened: list[OpenRecipe], cameras: int, stack: contextlib.ExitStack) -> tuple[list[ModelThread], str]:

@@ -6,7 +6,7 @@ Why: deploy/decisions/0001.
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_runtime.errors import EXIT_BUG, EXIT_OK, ConfigError, DeviceError, LinesideError, SinkError
@@ -70,6 +70,7 @@ class Station:
         *,
         queue: int = 8,
         keep_warm_ms: float = 0.0,
+        announced: Callable[[Trigger], None] = lambda trigger: None,
     ) -> None:
         """All pieces are open already and are closed by whoever opened them.
 
@@ -83,6 +84,7 @@ class Station:
             monitor: counts and the sign of life.
             queue: parts that may wait for their turn.
             keep_warm_ms: run the model when it was idle for so long; 0 never.
+            announced: writes down what was announced, in the trigger line's thread.
         """
         self._name, self._line, self._cameras, self._products = name, line, cameras, dict(products)
         self._tellers, self._observers, self._monitor = tuple(tellers), observers, monitor
@@ -90,6 +92,7 @@ class Station:
         self._current = self._products[""]
         self._slowest_s = max(p.deadline_ms for p in self._products.values()) / 1e3
         self._queue = queue
+        self._announced = announced
         self._lane: Lane[_Part | _Change] = Lane(queue)
         self._keep_warm = KeepWarm(keep_warm_ms, monitor)
         self._in_flight: _Part | None = None
@@ -181,6 +184,7 @@ class Station:
         self._taking = trigger
         if trigger is None:
             return
+        self._announced(trigger)
         part = self._part_of(trigger)
         if part.refused:
             self._cameras.dismiss(trigger)

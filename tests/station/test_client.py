@@ -1,6 +1,8 @@
 """Decisions over real sockets: whatever is lost on the way, a client gets each one once and in order, or is told of the gap."""
 
+import contextlib
 import dataclasses
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -201,6 +203,36 @@ def test_numbers_that_go_back_are_reported_and_followed(tmp_path: Path, endpoint
             assert (gap.first_seq, gap.last_seq) == (1, 5)
             assert "went back" in gap.reason
             assert numbers(client, 2) == [1, 2]
+
+
+def test_a_station_that_was_away_longer_than_a_client_has_patience_costs_it_nothing(tmp_path: Path, endpoints: PublisherConfig) -> None:
+    """What is in the journal comes when the station does."""
+    with DecisionClient(endpoints.endpoint, endpoints.replay, after_seq=0, give_up_s=0.3) as client:
+        with Told(tmp_path / "j.sqlite", endpoints) as station:
+            station.tell(1, 2)
+            assert numbers(client, 2) == [1, 2]
+            client._known = 4  # it heard that there are more, and the station was killed
+        assert client.receive(1.5) is None
+        with Told(tmp_path / "j.sqlite", endpoints) as station:
+            station.tell(3, 4)
+            assert numbers(client, 2) == [3, 4]
+
+
+def test_a_row_that_cannot_be_read_is_a_gap_that_says_so_and_hides_no_other(tmp_path: Path, endpoints: PublisherConfig) -> None:
+    with Told(tmp_path / "j.sqlite", endpoints) as station:
+        station.tell(1, 5)
+    with contextlib.closing(sqlite3.connect(tmp_path / "j.sqlite")) as connection:
+        connection.execute("UPDATE decisions SET regions = '[{' WHERE seq = 3")
+        connection.commit()
+    with Told(tmp_path / "j.sqlite", endpoints) as station:
+        with DecisionClient(endpoints.endpoint, endpoints.replay, after_seq=0) as client:
+            assert numbers(client, 2) == [1, 2]
+            gap = client.receive(10)
+            assert isinstance(gap, Gap)
+            assert (gap.first_seq, gap.last_seq) == (3, 3)
+            assert "rows 3 to 3 (1 of them) cannot be read" in gap.reason
+            assert numbers(client, 2) == [4, 5]
+        assert "cannot be read" in str(station.publisher.problem)
 
 
 def test_a_replay_socket_that_is_away_ends_in_a_gap_not_in_silence(tmp_path: Path, endpoints: PublisherConfig) -> None:

@@ -23,7 +23,8 @@ import zmq
 from edge_runtime import wire
 from edge_runtime.errors import BundleError, LinesideError
 from edge_runtime.model.bundle import read_manifest, write_manifest
-from edge_runtime.records import Decision, Health, State, Verdict
+from edge_runtime.records import Cause, Decision, Health, State, Trigger, Verdict
+from edge_runtime.sinks.announced import Announced
 from edge_runtime.sinks.journal import read_decisions
 from edge_runtime.station.launch import run_station
 from tests.support.ports import free_port
@@ -216,6 +217,26 @@ def test_kill_9_loses_no_decision_that_anybody_was_told_and_numbers_go_on(statio
             assert sorted(kept) == list(range(1, len(kept) + 1))
     seqs = [d.seq for d in subscriber.decisions]
     assert seqs == sorted(set(seqs))
+
+
+def test_a_part_that_was_in_flight_at_a_kill_is_a_fault_at_the_next_start_and_its_number_is_nobody_else_s(station_dir: Path) -> None:
+    """Law 1, over the end of a process."""
+    station = write_station(station_dir, 'kind = "timer"\nperiod_ms = 5', port=free_port(), loop=False)
+    journal = station_dir / "journal.sqlite"
+    with Announced(journal, lambda: 0) as announced:  # as a station leaves it that was killed with two parts in flight
+        announced.note(Trigger(1, 1, "A-1"))
+        announced.note(Trigger(2, 2, "A-2", recipe="nobody's"))
+    assert run_station(station) == 0
+    decided = read_decisions(journal)
+    assert [d.seq for d in decided] == list(range(1, 9))
+    assert [(d.part_id, d.verdict, d.cause) for d in decided[:2]] == [
+        ("A-1", Verdict.FAULT, Cause.ENDED),
+        ("A-2", Verdict.FAULT, Cause.ENDED),
+    ]
+    assert "it was killed, or lost its power" in decided[0].reason
+    assert all(d.cause is not Cause.ENDED for d in decided[2:])
+    assert run_station(station) == 0
+    assert [d.cause for d in read_decisions(journal, 8)].count(Cause.ENDED) == 0, "what was decided is not in flight"
 
 
 def test_a_golden_sample_that_differs_stops_the_station_before_ready(station_dir: Path, tiny_bundle: Path, told: list[str]) -> None:

@@ -226,6 +226,16 @@ def test_a_deadline_counts_from_when_the_trigger_was_last_seen_low() -> None:
             line.put(at_its_end, ())
 
 
+def test_a_part_is_written_down_before_the_plc_sees_its_acknowledge() -> None:
+    """Law 1: whoever is killed then finds it at the next start."""
+    plc = Memory()
+    noted: list[tuple[int, str, object]] = []
+    with running(plc, first_seq=7) as line:
+        line.attach(dataclasses.replace(link(), announced=lambda t: noted.append((t.seq, t.part_id, plc.tags["trigger_acknowledge"]))))
+        announce(plc, line, 17)
+        assert noted == [(7, "17", False)]
+
+
 def test_the_plc_changes_the_recipe_and_parts_carry_it() -> None:
     plc = Memory()
     asked: list[str] = []

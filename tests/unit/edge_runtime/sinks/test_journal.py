@@ -61,6 +61,42 @@ def test_a_journal_from_before_it_had_a_column_is_read_and_goes_on(tmp_path: Pat
         assert read_decisions(path) == [first, several]
 
 
+def test_two_names_of_one_journal_have_one_writer(tmp_path: Path) -> None:
+    with Journal(settings(tmp_path / "j.sqlite"), "s"):
+        (tmp_path / "link.sqlite").symlink_to(tmp_path / "j.sqlite")
+        with pytest.raises(SinkError, match="expected to be its only writer"), Journal(settings(tmp_path / "link.sqlite"), "s"):
+            pass
+
+
+def test_a_second_writer_that_came_in_all_the_same_fences_the_first_off(tmp_path: Path) -> None:
+    """Its lock was removed. Two that go on would give the same number to different parts."""
+    path = tmp_path / "j.sqlite"
+    first = Journal(settings(path), "s").__enter__()
+    first.put(a_decision(1))
+    path.with_name("j.sqlite.lock").unlink()
+    with Journal(settings(path), "s") as second:
+        first.put(a_decision(2, part_id="of the first"))
+        assert "another station has opened it and writes it now" in str(first.problem)
+        second.put(a_decision(2, part_id="of the second"))
+        assert [d.part_id for d in read_decisions(path)] == ["A-1", "of the second"]
+    with pytest.raises(SinkError, match="another station"):
+        first.__exit__(None, None, None)
+
+
+def test_one_row_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as journal:
+        for seq in range(1, 31):
+            journal.put(a_decision(seq))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE decisions SET regions = '[{' WHERE seq IN (7, 9)")
+        connection.commit()
+    page, lost = journal_file.read_page(path, 3, 10)
+    assert [d.seq for d in page] == [4, 5, 6, 8, 10, 11, 12, 13, 14, 15]
+    assert lost.startswith("rows 7 to 9 (2 of them) cannot be read")
+    assert journal_file.read_page(path, 10, 5) == (read_decisions(path, 10, 5), "")
+
+
 def test_what_the_only_camera_saw_of_a_part_that_was_judged_late_is_kept_and_nothing_is_kept_twice(tmp_path: Path) -> None:
     seen = dataclasses.replace(A_VIEW, camera="")
     late = a_decision(1, verdict=Verdict.FAULT, reason="too late", score=None, severity=None, regions=(), views=(seen,))

@@ -1,0 +1,79 @@
+"""What was announced is in a file before anybody is told; what was decided leaves it."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.errors import SinkError
+from edge_runtime.records import Trigger
+from edge_runtime.sinks import announced as module
+from edge_runtime.sinks.announced import Announced
+
+
+def part(seq: int) -> Trigger:
+    return Trigger(seq, 1000 + seq, f"Ä/{seq}", recipe="7", since_ns=900)
+
+
+def test_what_was_noted_is_found_by_the_next_run_once_and_in_order(tmp_path: Path) -> None:
+    with Announced(tmp_path / "j.sqlite", lambda: 0) as announced:
+        for seq in (1, 2, 2, 3):
+            announced.note(part(seq))
+    with Announced(tmp_path / "j.sqlite", lambda: 0) as announced:
+        assert announced.left() == [part(1), part(2), part(3)]
+        announced.forget()
+        assert announced.left() == []
+        announced.note(part(4))
+        assert announced.left() == [part(4)]
+
+
+def test_a_killed_process_loses_nothing_that_was_noted(tmp_path: Path) -> None:
+    code = f"""
+import os, signal
+from pathlib import Path
+from edge_runtime.records import Trigger
+from edge_runtime.sinks.announced import Announced
+with Announced(Path({str(tmp_path / "j.sqlite")!r}), lambda: 0) as announced:
+    for seq in range(1, 501):
+        announced.note(Trigger(seq, 1, ""))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert [t.seq for t in Announced(tmp_path / "j.sqlite", lambda: 0).left()] == list(range(1, 501))
+
+
+def test_a_torn_line_hides_no_other(tmp_path: Path) -> None:
+    with Announced(tmp_path / "j.sqlite", lambda: 0) as announced:
+        announced.note(part(1))
+        with announced.path.open("ab") as file:
+            file.write(b'{"seq": 2, "fired_n')
+        assert announced.left() == [part(1)]
+
+
+def test_the_file_keeps_those_that_are_open_and_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_BYTES", 2000)
+    decided = 0
+    with Announced(tmp_path / "j.sqlite", lambda: decided) as announced:
+        for seq in range(1, 1001):
+            announced.note(part(seq))
+            decided = seq - 3
+            assert announced.path.stat().st_size < 3000
+        assert [t.seq for t in announced.left()][-3:] == [998, 999, 1000]
+        assert announced.problem is None
+
+
+def test_a_full_disk_is_said_and_costs_no_decision(tmp_path: Path) -> None:
+    (tmp_path / "j.sqlite.announced").symlink_to("/dev/full")
+    with Announced(tmp_path / "j.sqlite", lambda: 0) as announced:
+        announced.note(part(1))
+        assert "No space left" in str(announced.problem)
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_start(tmp_path: Path) -> None:
+    with (
+        pytest.raises(SinkError, match=r"j\.sqlite\.announced: cannot be written"),
+        Announced(tmp_path / "nowhere" / "j.sqlite", lambda: 0),
+    ):
+        pass
