@@ -136,5 +136,5 @@ def write_zip(directory: Path, path: Path) -> None:
 
 
 def size_bytes(directory: Path) -> int:
-    """Of all files."""
+    """Bytes of all files together."""
     return sum(p.stat().st_size for p in directory.rglob("*") if p.is_file())

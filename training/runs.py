@@ -153,7 +153,7 @@ class Run:
         return Preprocessor(self.info.input, self.ignore)
 
     def unlearnt(self, good: Sequence[Sample], names: Sequence[str]) -> tuple[Sample, ...]:
-        """Of the data's good images, those that have held-out scores; where the head was learnt, those that it never learnt from itself."""
+        """The data's good images that have held-out scores; where the head was learnt, those that it never learnt from itself."""
         held = {i.name for i in self.held_out.images}
         kept = [s for s, name in zip(good, names, strict=True) if name in held]
         if self.info.learning is not None and len(kept) == len(good):  # the others were scored by heads that are gone

@@ -250,7 +250,7 @@ class Screen:
 
 
 def watch(monitor: PlcWatcher, show: Callable[[Change], None], seconds: float | None, trace: Path | None) -> None:
-    """Until Ctrl-C, or for so long; `show` also gets changes without values, so that it can tell how time passes."""
+    """Show the PLC's signals until Ctrl-C, or for so long; `show` also gets changes without values, so that it can tell how time passes."""
     with contextlib.ExitStack() as stack:
         file = None if trace is None else stack.enter_context(contextlib.closing(Trace(trace)))
         with contextlib.suppress(KeyboardInterrupt):

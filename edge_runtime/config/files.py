@@ -143,7 +143,7 @@ class StationConfig(Settings, frozen=True, kw_only=True):
 
     @property
     def cameras(self) -> tuple[CameraConfig, ...]:
-        """Of either form of the file; the only one of a station has no name."""
+        """The station's cameras, however the file writes them; the only one of a station has no name."""
         if self.source is None or self.recipe is None:
             return self.camera
         return (CameraConfig(name="", source=self.source, recipe=self.recipe, recipes=self.recipes),)

@@ -52,7 +52,7 @@ class CameraSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_
 
 
 class SyntheticSourceConfig(Settings, frozen=True, kw_only=True, tag="synthetic", tag_field="kind"):
-    """Drawn parts with known defects (edge_runtime.sim): for trying a station without a camera."""
+    """Drawn parts with known defects (edge_runtime.sources.drawn): for trying a station without a camera."""
 
     width: PositiveInt = 320
     """Of the picture, in pixels."""

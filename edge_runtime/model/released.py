@@ -34,7 +34,7 @@ def release_of(manifest: Manifest, recipe: Recipe) -> ReleaseState:
 
 
 def worst(states: Iterable[ReleaseState]) -> ReleaseState:
-    """Of several cameras or recipes: one that is not released speaks for all."""
+    """The state of several cameras or recipes together: one that is not released speaks for all."""
     rank = (Release.REFUSED, Release.UNKNOWN, Release.RELEASED)
     return min(states, key=lambda state: rank.index(state.word))
 
@@ -49,7 +49,7 @@ def check_release(state: ReleaseState, required: bool) -> None:
 
 
 def by_job(jobs: Sequence[tuple[Manifest, str, Recipe]]) -> dict[JobKey, ReleaseState]:
-    """Of (manifest, bundle's id, recipe) each."""
+    """The release state of each (manifest, bundle's id, recipe), by recipe and bundle."""
     found: dict[JobKey, ReleaseState] = {}
     for manifest, bundle_id, recipe in jobs:
         key, state = (recipe.name, bundle_id), release_of(manifest, recipe)

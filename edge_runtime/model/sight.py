@@ -26,7 +26,7 @@ _ACROSS = 4
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Of one frame."""
+    """How bright and how sharp one frame is."""
 
     brightness: float
     """Mean gray level of 0..255, over all channels."""

@@ -30,7 +30,7 @@ class Result:
 
 
 class Results(Protocol):
-    """What the handshake needs of either way."""
+    """What the handshake needs of a way to show results, be it with an acknowledge or by pulses."""
 
     outputs: Mapping[str, Value]
     """The eight that speak of a result."""

@@ -29,7 +29,7 @@ class Do(enum.Enum):
 
 
 class TriggerState(enum.Enum):
-    """Of the trigger."""
+    """Where the trigger stands."""
 
     LOW = "a rise is a part"
     SEEN = "trigger_acknowledge is high"
@@ -50,7 +50,7 @@ class TriggerEvent(enum.Enum):
 
 
 class ResultState(enum.Enum):
-    """Of the result that the PLC reads."""
+    """Where the result stands that the PLC reads."""
 
     EMPTY = "none is shown"
     VALID = "result_valid is high"
@@ -72,7 +72,7 @@ class ResultEvent(enum.Enum):
 
 
 class PulseState(enum.Enum):
-    """Of the ejector's pulse."""
+    """Where the ejector's pulse stands."""
 
     NONE = "no pulse"
     GOOD = "accept is high"
@@ -91,7 +91,7 @@ class PulseEvent(enum.Enum):
 
 
 class RecipeState(enum.Enum):
-    """Of the recipe that the PLC asks for."""
+    """Where the recipe stands that the PLC asks for."""
 
     KNOWN = "prepared"
     ASKED = "being prepared"

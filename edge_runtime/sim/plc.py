@@ -116,7 +116,7 @@ class SimulatedPlc:
 
     @property
     def pulses(self) -> list[Pulse]:
-        """Of a line with [trigger.pulse], each when it has ended."""
+        """The ejector's pulses at a line with [trigger.pulse], each when it has ended."""
         return self._score.pulses
 
     @property

@@ -91,7 +91,7 @@ def format_named(name: str) -> Format:
 
 
 def name_of(code: int) -> str:
-    """For messages."""
+    """A pixel type's name, for messages."""
     return _BY_CODE[code].name if code in _BY_CODE else f"0x{code:08X}"
 
 

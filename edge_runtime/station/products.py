@@ -51,7 +51,7 @@ class Product:
 
     @property
     def bundle_ids(self) -> tuple[str, ...]:
-        """Of its bundles, one a camera."""
+        """The ids of its bundles, one a camera."""
         return tuple(job.bundle_id for job in self.jobs)
 
 

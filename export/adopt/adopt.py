@@ -90,7 +90,7 @@ class _Frames:
         return len(self.paths) or DRAWN
 
     def name(self, i: int) -> str:
-        """For messages."""
+        """What it is called in messages."""
         return str(self.paths[i]) if self.paths else f"drawn picture {i}"
 
     def load(self, i: int) -> Image:

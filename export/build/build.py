@@ -394,7 +394,7 @@ def _settings(info: RunInfo, floats: str | None) -> dict[str, Any]:
 
 
 def tool_versions(precision: str) -> dict[str, str]:
-    """Of what takes part in an export."""
+    """Versions of what takes part in an export."""
     found = {
         "lineside": edge_runtime.__version__,
         "openvino": ov.__version__,

@@ -59,7 +59,7 @@ class Judged:
     latency_ms: float
 
     def scores_of(self, split: str, good: bool) -> Scores:
-        """Of the good or bad images of one split."""
+        """The scores of the good or bad images of one split."""
         rows = np.array([s.split == split and s.is_good == good for s in self.scored.samples], dtype=bool)
         return Scores(*(getattr(self.scored.scores, f)[rows] for f in ("score", "map_peak", "map_median")))
 
@@ -181,7 +181,7 @@ class Gate:
 
     @property
     def _counted(self) -> tuple[Sample, ...]:
-        """Those that count by their pixels."""
+        """The samples that count by their pixels."""
         return self.samples if self.dataset.test else tuple(s for s in self.samples if not s.is_good)
 
     def _truth(self, sample: Sample) -> npt.NDArray[np.bool_]:

@@ -74,7 +74,7 @@ class Int8Maker:
         return self.workshop.quantize(self.parts.trunk, self.run.info, self.taught(), self.gate.progress, layers)
 
     def make(self, quantized: ov.Model, images: Path, name: str) -> Built:
-        """Of a quantized trunk. Raises ExportError, CalibrationError.
+        """The INT8 model of a quantized trunk. Raises ExportError, CalibrationError.
 
         `images`: of the gate, as `Gate.write_inputs` writes them; `name`: of the graph in the gate's folder.
         """

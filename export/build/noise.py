@@ -94,7 +94,7 @@ class Influences:
 
 
 def pixel_influences(images: Iterable[PixelImage], counts: PixelCounts, limit: float = FPR_LIMIT) -> Influences:
-    """Of `images`, which are all that `counts` has counted, and show good and defective pixels.
+    """Standard error over `images`, which are all that `counts` has counted, and show good and defective pixels.
 
     Pixels of one image depend on each other, so an image is a cluster and its influence the sum of its pixels': for the AUROC as in
     Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data". AUPRO is the mean over regions of max(0, 1 - f / limit), f the

@@ -97,7 +97,7 @@ class Tried:
 
 
 def outcome_of(out: Path, tried: Sequence[Trial], report: "BuildReport | None", refusal: LinesideError | None = None) -> Outcome:
-    """Of a build that came to `report`, or was refused: before there was one where that is None."""
+    """The outcome of a build that came to `report`, or was refused: before there was one where that is None."""
     outcome = Outcome(
         out=str(out), refused=None if refusal is None else str(refusal), exit_code=0 if refusal is None else refusal.exit_code,
         tried=list(tried),

@@ -35,7 +35,7 @@ class Judged:
 
     @property
     def auroc(self) -> float:
-        """Of good against bad, whatever the threshold."""
+        """Image AUROC of good against bad, whatever the threshold."""
         return float(_wins(self).mean())
 
     @property

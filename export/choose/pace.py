@@ -33,7 +33,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one graph."""
+    """How long one graph takes."""
 
     median_ms: float
     """Of a decision: preprocess, and inference of all tiles."""

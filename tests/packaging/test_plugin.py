@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "deploy" / "examples" / "plugin"
-COMMANDS = {"lineside": "edge_runtime.entry", "lineside-train": "training.commands.entry"}
+COMMANDS = {"lineside": ("edge_runtime.entry", "main"), "lineside-train": ("export.entry", "train")}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,8 @@ def run(command: Sequence[str | Path], cwd: Path = Path("/"), ok: bool = True) -
 
 
 def command(python: Path, name: str, *arguments: str | Path) -> list[str | Path]:
-    return [python, "-c", f"import sys; sys.argv[0] = {name!r}; from {COMMANDS[name]} import main; main()", *arguments]
+    module, function = COMMANDS[name]
+    return [python, "-c", f"import sys; sys.argv[0] = {name!r}; from {module} import {function}; {function}()", *arguments]
 
 
 def write(folder: Path, more: str = "", sink: str = 'kind = "csv"\npath = "decisions.csv"') -> Path:

@@ -265,7 +265,7 @@ class Network(nn.Module):
         """-> levels, finest first; small maps, since they are kept for all images while the head is fitted."""
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The levels."""
+        """Pictures -> the levels of features that the head reads."""
         return self.compare(self.features(image))
 
     def level_shapes(self, height: int, width: int) -> list[LevelShape]:

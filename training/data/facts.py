@@ -30,7 +30,7 @@ DEPTHS = (8, 10, 12, 14, 16)
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Of one decoded file."""
+    """What one decoded file tells of itself."""
 
     wh: tuple[int, int]
     channels: int

@@ -36,7 +36,7 @@ _END = 24
 
 @dataclass(frozen=True, slots=True)
 class MaskFacts:
-    """Of one mask file, by itself."""
+    """What one mask file says by itself."""
 
     wh: tuple[int, int]
     border: Colour
@@ -53,7 +53,7 @@ class MaskFacts:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Of all masks together."""
+    """What all masks say together."""
 
     facts: dict[Path, MaskFacts | DataError]
     background: Colour

@@ -15,6 +15,6 @@ def unlearnt(samples: Sequence[Sample], taught: records.Dataset) -> tuple[Sample
 
 
 def taught_on(samples: Sequence[Sample], taught: manifest.Dataset) -> list[Sample]:
-    """Those that are good images of the training set, whatever they are called here."""
+    """The samples that are good images of the training set, whatever they are called here."""
     known = set(taught.good_sha256)
     return [s for s in samples if bundle.file_sha256(s.path)[: manifest.SHORT_SHA256] in known] if known else []

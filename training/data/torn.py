@@ -29,7 +29,7 @@ _KNOWN: dict[tuple[str, int, int], str] = {}
 
 
 def torn(paths: Sequence[Path]) -> dict[Path, DataError]:
-    """Of these files, those that decode although a part of their data is missing or wrong.
+    """The files that decode although a part of their data is missing or wrong.
 
     Few bytes that are left over are damage where few files have them, and a camera's habit where many do. Raises DataError where the
     process that looks at them ends before it is done.

@@ -38,7 +38,7 @@ def pace_of(run: Callable[[npt.NDArray[np.uint8]], Sequence[npt.NDArray[np.float
 
 
 def fit_seconds(name: str, n_images: int, n_pictures: int, views: int, pace_s: float, pictures_by: float = 1.0) -> float:
-    """Of features, odd images, fit and held-out scores of `name` (method/preset); `n_pictures` with all variations.
+    """Seconds for the features, odd images, fit and held-out scores of `name` (method/preset); `n_pictures` with all variations.
 
     `pace_s`: of a picture through the FP32 graph; `pictures_by`: in how many times that theirs are computed (TORCH, where torch does it).
     """
@@ -47,7 +47,7 @@ def fit_seconds(name: str, n_images: int, n_pictures: int, views: int, pace_s: f
 
 
 def build_seconds(name: str, n_images: int, n_taught: int, n_gate: int, n_torch: int, views: int, pace_s: float, int8: bool) -> float:
-    """Of conversion, both graphs, quantization and refit, without the envelope. `n_taught`, `n_gate`: pictures; the rest as above."""
+    """Seconds for the conversion, both graphs, quantization and refit, without the envelope. `n_taught`, `n_gate`: pictures; the rest as above."""
     exact = _ELSE_S * max(1.0, pace_s / REFERENCE_S) + n_gate * pace_s + n_torch * TORCH * pace_s
     if not int8:
         return exact

@@ -58,7 +58,7 @@ class Seen:
 
     @property
     def auroc(self) -> float:
-        """Of painted defects."""
+        """AUROC of painted defects against good parts."""
         return _auroc(self.good, self.painted)
 
     @property
@@ -111,7 +111,7 @@ def weigh(
     method: str, params: Mapping[str, Any], shapes: Sequence[LevelShape], features: Features, samples: Sequence[Sample],
     prepare: Preprocessor, run_backbone: BackboneFn, seed: int, progress: Progress = silent,
 ) -> Weighed | None:  # fmt: skip
-    """Measure it for `samples`, whose pictures and variations `features` holds; None for fewer than LEAST.
+    """Measure the gain and the price of a variation for `samples`, whose pictures and variations `features` holds; None for fewer than LEAST.
 
     A method that learns by steps is stood in for by a Gaussian a position. Raises DataError.
     """
@@ -158,7 +158,7 @@ def worth(taught: Seen, plain: Seen, seed: int) -> bool:
 
 
 def without_variations(features: Features, scratch: Path | None = None) -> Features:
-    """Of the images' own pictures alone; `scratch` as of `extract_features`."""
+    """The features of the images' own pictures alone; `scratch` as of `extract_features`."""
     rows = features.of_images(np.arange(features.n_images), varied=False).rows
     levels = []
     for level in features.levels:

@@ -87,7 +87,7 @@ class Inspection:
 
     summary: Summary
     samples: tuple[Sample, ...]
-    """Those that can be read, training images first."""
+    """The samples that can be read, training images first."""
     empty: frozenset[Path]
     """Images whose masks mark nothing."""
     facts: Mapping[Path, Facts]

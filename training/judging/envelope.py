@@ -83,7 +83,7 @@ class Promise:
 
     @classmethod
     def of(cls, threshold: Threshold, clean_rejected: float, clean_missed: float) -> "Promise":
-        """See the module's text."""
+        """The promise that these figures must keep: see the module's text."""
         stated = threshold.false_reject_rate or _DEFAULT_RATE
         most = max(max(stated, clean_rejected) + 2 * stated, threshold.false_reject_upper or 0.0)
         return cls(threshold.value, min(most, 1.0), min(clean_missed + _MORE_MISSED, 1.0))

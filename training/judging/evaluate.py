@@ -185,7 +185,7 @@ def auroc_of(scored: Scored, kinds: Sequence[str]) -> float | None:
 
 
 def evaluate_run(run: Run, dataset: Dataset, progress: Progress = silent) -> EvaluationReport:
-    """Of a run, in torch. `dataset` must have been loaded against the run's input. Raises DataError."""
+    """Evaluate a run, in torch. `dataset` must have been loaded against the run's input. Raises DataError."""
     scored = score_dataset(
         run.predictor(),
         unlearnt(dataset.scored, run.info.dataset),
@@ -197,7 +197,7 @@ def evaluate_run(run: Run, dataset: Dataset, progress: Progress = silent) -> Eva
 
 
 def evaluate_bundle(bundle: ModelBundle, dataset: Dataset, device: str = "CPU", progress: Progress = silent) -> EvaluationReport:
-    """Of a bundle, through edge_runtime's own predictor and regions on `device`. Raises DataError, BundleError, DeviceError."""
+    """Evaluate a bundle, through edge_runtime's own predictor and regions on `device`. Raises DataError, BundleError, DeviceError."""
     manifest = bundle.manifest
     mask = None if manifest.input.ignore_mask is None else read_mask(bundle.directory / manifest.input.ignore_mask)
     with OpenvinoPredictor(bundle, device) as predictor:

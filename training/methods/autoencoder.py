@@ -158,7 +158,7 @@ class AutoencoderTask(Task):
         return torch.optim.Adam(self.network.parameters(), lr=self.network.params.rate)
 
     def loss(self, rng: np.random.Generator) -> Tensor:
-        """Of one batch; of the variational form with a drawn code and the divergence (Kingma & Welling, equation 10)."""
+        """The loss of one batch; of the variational form with a drawn code and the divergence (Kingma & Welling, equation 10)."""
         network, params = self.network.train(), self.network.params
         x = network.scale(self.good.draw(params.batch, rng).to(network.mean.device))
         code = network.encode(x)

@@ -38,7 +38,7 @@ class Context(nn.Module):
         self.register_buffer("project", torch.zeros(self.components, c, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of the mean over the valid positions."""
+        """The context of the mean over the valid positions."""
         return F.conv2d((x * self.weight).sum((2, 3), keepdim=True) + self.shift, self.project)
 
     def fit(self, batches: Iterable[Tensor], valid: npt.NDArray[np.bool_], copies: int) -> Tensor:

@@ -108,7 +108,7 @@ class DevnetTask(ExposedTask):
         self.head = head
 
     def loss(self, rng: np.random.Generator) -> Tensor:
-        """Of a batch, half of it bad. Masks are not looked at: the k highest cells are (multiple-instance learning, section 3)."""
+        """The loss of a batch, half of it bad. Masks are not looked at: the k highest cells are (multiple-instance learning, section 3)."""
         self.head.train()
         batch = self.exposure.draw(self.head.params.batch, rng)
         references = rng.standard_normal(_REFERENCES)  # the prior N(0, 1), section 3
@@ -116,7 +116,7 @@ class DevnetTask(ExposedTask):
         return self._each(deviations, batch.bad).mean()
 
     def validate(self) -> float:
-        """Of held-out good images and of bad ones, each half, against the prior itself."""
+        """The loss of held-out good images and of bad ones, each half, against the prior itself."""
         self.head.eval()
         found = [(self._each(self._scores(batch.levels), batch.bad), batch.bad) for batch in self.exposure.held()]
         each, bad = torch.cat([e for e, _ in found]), torch.cat([b for _, b in found])

@@ -189,7 +189,7 @@ class DistilTask(Task):
         return torch.optim.Adam(self.pdn.parameters(), lr=self.peak, weight_decay=1e-5)
 
     def loss(self, rng: np.random.Generator) -> Tensor:
-        """Of one random batch."""
+        """The loss of one random batch."""
         self.pdn.train()
         image = self.pictures.draw(self.batch, rng)
         h, w = (min(_CUT, side) for side in image.shape[1:3])

@@ -167,12 +167,12 @@ class FlowTask(Task):
         return torch.optim.AdamW(self.head.parameters(), lr=self.head.params.rate, weight_decay=1e-4)
 
     def loss(self, rng: np.random.Generator) -> Tensor:
-        """Of a batch of good images."""
+        """The loss of a batch of good images."""
         self.head.train()
         return self._nll(drawn(self.features, rng.integers(len(self.features), size=self.head.params.batch))).mean()
 
     def validate(self) -> float:
-        """Of the held-out good images. A flow cannot collapse: the Jacobian pays for every contraction."""
+        """The loss of the held-out good images. A flow cannot collapse: the Jacobian pays for every contraction."""
         self.head.eval()
         return float(np.mean(np.concatenate([self._nll(levels).numpy() for levels in self._held()])))
 

@@ -110,14 +110,14 @@ class FcddTask(ExposedTask):
         self.head = head
 
     def loss(self, rng: np.random.Generator) -> Tensor:
-        """Of a batch, half of it bad."""
+        """The loss of a batch, half of it bad."""
         self.head.train()
         batch = self.exposure.draw(self.head.params.batch, rng)
         each = self._each(batch, rng)
         return each[~batch.bad].mean() + each[batch.bad].mean()
 
     def validate(self) -> float:
-        """Of held-out good images and of bad ones, each half."""
+        """The loss of held-out good images and of bad ones, each half."""
         self.head.eval()
         good: list[Tensor] = []
         bad: list[Tensor] = []

@@ -65,7 +65,7 @@ def inverse_root(x: Tensor, least: float = 1e-12) -> Tensor:
 
 @dataclass(frozen=True)
 class Moments:
-    """Of one level's cells about `guess`."""
+    """The moments of one level's cells about `guess`."""
 
     count: int
     total: Tensor

@@ -133,7 +133,7 @@ class _Matching(Task):
         return torch.optim.Adam(self.module.parameters(), lr=self.network.params.rate)
 
     def loss(self, rng: np.random.Generator) -> Tensor:
-        """Of one random batch."""
+        """The loss of one random batch."""
         self.network.train()
         image = self.good.draw(self.network.params.batch, rng).to(device())
         with torch.no_grad():

@@ -37,7 +37,7 @@ class Method(NamedTuple):
 
     @property
     def tools(self) -> dict[str, str]:
-        """Of the package that brought it, for runs and bundles to remember: name -> version."""
+        """The version of the package that brought it, for runs and bundles to remember: name -> version."""
         return {} if self.package is None else {self.package[0]: self.package[1]}
 
     def precision(self, preset: str) -> Literal["int8", "fp32"]:

@@ -31,7 +31,7 @@ class WhitenedHead(TrainedHead):
     """Common to learnt heads: whitened levels, the mask of what counts, and a score of the k highest cells."""
 
     name: str
-    """For messages."""
+    """The method's name, for messages."""
     valid: Tensor
     top_weight: Tensor
 

@@ -46,7 +46,7 @@ class Axis:
         return np.asarray((v - self.low) / (self.high - self.low))
 
     def x(self, value: float) -> float:
-        """In drawing units."""
+        """Where a value stands, in drawing units."""
         return LEFT + (RIGHT - LEFT) * float(self.share(value))
 
     def ticks(self) -> list[float]:
