@@ -74,7 +74,7 @@ def run_bench(
 
 
 def peak_memory_mb() -> float | None:
-    """The most memory that this process has held since it began. (What wait4 says of a child counts its parent's memory before exec, too.)"""
+    """The most memory that this process ever held. (What wait4 says of a child counts its parent's memory before exec, too.)"""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

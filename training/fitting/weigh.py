@@ -111,7 +111,7 @@ def weigh(
     method: str, params: Mapping[str, Any], shapes: Sequence[LevelShape], features: Features, samples: Sequence[Sample],
     prepare: Preprocessor, run_backbone: BackboneFn, seed: int, progress: Progress = silent,
 ) -> Weighed | None:  # fmt: skip
-    """Measure the gain and the price of a variation for `samples`, whose pictures and variations `features` holds; None for fewer than LEAST.
+    """Gain and price of a variation for `samples`, whose pictures and variations `features` holds; None for fewer than LEAST.
 
     A method that learns by steps is stood in for by a Gaussian a position. Raises DataError.
     """
