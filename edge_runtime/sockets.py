@@ -22,7 +22,7 @@ _HINTS = {
 }
 
 
-SUBSCRIBERS = Quota(message_bytes=256, parts=1, rate=20, burst=200, topics=100)
+SUBSCRIBERS = Quota(message_bytes=256, parts=1, rate=20, burst=200, patient=True, topics=100)
 """What subscribers may send. libzmq keeps a node for each byte of a subscription."""
 
 

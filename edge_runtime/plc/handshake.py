@@ -175,6 +175,10 @@ class Handshake:
             self._heartbeat, self._beat_ns = not self._heartbeat, now_ns
         return Step(announced, asked)
 
+    def expire(self, now_ns: int) -> bool:
+        """Whether the result that is about to be shown is too late by now: `outputs` says FAULT then."""
+        return self._results.expire(now_ns)
+
     def outputs(self) -> dict[str, Value]:
         """What the PLC should read now: all of them, by name, in the order of `signals.OUTPUTS`."""
         shown: Mapping[str, Value] = self._results.outputs

@@ -22,7 +22,7 @@ from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Value
 from edge_runtime.protocols import ActuatorLine, StationLink
-from edge_runtime.records import Cause, Decision, Picture, Trigger, Verdict
+from edge_runtime.records import Decision, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.1, 5.0)
@@ -82,6 +82,8 @@ class PlcLine(ActuatorLine):
         """The last step changed what the PLC reads: the next may change more, whatever the PLC does."""
         self._retry_pause = _BACKOFF_S[0]
         self._waited_at = 0.0
+        self._expired = False
+        """A verdict became too late in the last write."""
         self._looked_ns = 0
         """When the last look at the PLC began that has been stepped: what it showed low has not risen before."""
         self._since_ns: dict[int, int] = {}
@@ -290,16 +292,17 @@ class PlcLine(ActuatorLine):
             return told.written.fail(PlcLost("was lost"))
         d, now_ns = told.decision, time.monotonic_ns()
         since_ns = min(self._since_ns.pop(d.seq, d.stamps.fired_ns), d.stamps.fired_ns)
-        result = self._result_of(d, now_ns - since_ns)
+        result = self._result_of(d, since_ns).at(now_ns)
         if not self._handshake.result(d.seq, result):
             return told.written.fail(PlcLost("was lost since the part was announced"))
+        self._expired = False
         try:
             self._step(now_ns)
             self._write()
         except PlcLost as e:
             told.written.fail(e)
             raise
-        if result.verdict is not d.verdict:
+        if self._expired or result.verdict is not d.verdict:
             age_ms = (now_ns - since_ns) / 1e6
             return told.written.fail(SinkError(f"{self._port.where}: {_named(d)}, was {age_ms:.0f} ms old: the PLC was told FAULT"))
         return told.written.give(None)
@@ -310,11 +313,23 @@ class PlcLine(ActuatorLine):
         changed = {n: new[n] for n in self._outputs if n not in self._written or new[n] != self._written[n]}
         self._moves = bool(changed)
         if not changed:
-            return
+            return None
         if changed.get("result_valid") is False:
             changed = {"result_valid": False, **changed}
+        elif changed.get("result_valid"):
+            numbers = {n: v for n, v in changed.items() if not isinstance(v, bool)}
+            if numbers and not self._port.pushes:
+                # Numbers and bits are two trips: what becomes too late during the first is not shown as a verdict by the second.
+                self._port.write(numbers)
+                self._written |= numbers
+                changed = {n: v for n, v in changed.items() if n not in numbers}
+            if self._handshake.expire(time.monotonic_ns()):
+                self._expired = True
+                _log.warning("%s: a verdict was too late for its part before the PLC could read it: it was told FAULT", self._port.where)
+                return self._write()
         self._port.write(changed)
         self._written |= changed
+        return None
 
     def _connect(self) -> None:
         try:
@@ -382,14 +397,13 @@ class PlcLine(ActuatorLine):
         inputs = Inputs.of(self._values)
         return replace(inputs, enable=False) if self._ending else inputs
 
-    def _result_of(self, decision: Decision, age_ns: int) -> Result:
-        """As the PLC reads it; one that comes later than its deadline is a FAULT, for its part may have gone."""
+    def _result_of(self, decision: Decision, since_ns: int) -> Result:
+        """As the PLC reads it, until its deadline; after that its part may have gone."""
         if decision.verdict is Verdict.FAULT:
             return Result(decision.part_id, Verdict.FAULT, 0.0, int(decision.cause))
         deadline_ns = self._deadlines_ns.get(decision.recipe)
-        if deadline_ns is not None and age_ns > deadline_ns:
-            return Result(decision.part_id, Verdict.FAULT, 0.0, int(Cause.LATE))
-        return Result(decision.part_id, decision.verdict, decision.severity or 0.0, 0)
+        until_ns = 0 if deadline_ns is None else since_ns + deadline_ns
+        return Result(decision.part_id, decision.verdict, decision.severity or 0.0, 0, until_ns)
 
 
 def _named(decision: Decision) -> str:

@@ -9,7 +9,7 @@ from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import StationFault
 from edge_runtime.plc.tags import Tag, Value
 from edge_runtime.plc.transitions import PULSE, RESULT, RESULT_ALONE, Do, Machine, PulseEvent, PulseState, ResultEvent, ResultState
-from edge_runtime.records import Verdict
+from edge_runtime.records import Cause, Verdict
 
 _HOLD_NS = 50_000_000
 """Without acknowledge, a result that is followed by another at once stays for so long: some scans of any PLC."""
@@ -27,6 +27,14 @@ class Result:
     """score / threshold; 0 for a FAULT."""
     fault_code: int
     """0 unless the verdict is FAULT."""
+    until_ns: int = 0
+    """When it is no verdict any more, for its part may have gone; 0: never."""
+
+    def at(self, now_ns: int) -> "Result":
+        """As it may be told now: too late, it is a FAULT."""
+        if self.verdict is Verdict.FAULT or not self.until_ns or now_ns <= self.until_ns:
+            return self
+        return Result(self.part_id, Verdict.FAULT, 0.0, int(Cause.LATE))
 
 
 class Results(Protocol):
@@ -51,6 +59,9 @@ class Results(Protocol):
 
     def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
         """Look at the PLC and the clock; changes `outputs`."""
+
+    def expire(self, now_ns: int) -> bool:
+        """Before `result_valid` is written: whether what is about to be shown has become too late, and is a FAULT now."""
 
     def next_trigger(self) -> None:
         """A part's edge."""
@@ -77,6 +88,7 @@ class Presented:
         self._since_ns = 0
         """Since when the PLC's move is awaited, or without acknowledge the result is shown; 0: it is not."""
         self._count = 0
+        self._shown: tuple[Result, int] | None = None
 
     @property
     def full(self) -> bool:
@@ -117,7 +129,8 @@ class Presented:
         match self._machine.on(event):
             case Do.SHOW:
                 count, result = self._waiting.popleft()
-                self.outputs = shown(result, count)
+                result = result.at(now_ns)
+                self.outputs, self._shown = shown(result, count), (result, count)
                 self._since_ns, self.fault = now_ns, None
             case Do.ACCUSE:
                 self.fault = StationFault.ACKNOWLEDGE_TIMEOUT
@@ -130,6 +143,17 @@ class Presented:
                 self._waiting.clear()
                 self.outputs = {**self.outputs, **_FALLEN}
                 self._since_ns, self.fault = 0, None
+
+    def expire(self, now_ns: int) -> bool:
+        """A write may have taken long, or the whole machine may have stood still, since it was looked at."""
+        if self._shown is None or not self.outputs["result_valid"]:
+            return False
+        result, count = self._shown
+        late = result.at(now_ns)
+        if late is result:
+            return False
+        self.outputs, self._shown = shown(late, count), (late, count)
+        return True
 
     def next_trigger(self) -> None:
         """Without acknowledge, the part's edge says that the result before was read."""
@@ -221,6 +245,10 @@ class Pulsed:
         out = shown(result, self._count)
         self.outputs = {**out, "reject": result.verdict is not Verdict.ACCEPT}
         self._until_ns = now_ns + self._width_ns
+
+    def expire(self, now_ns: int) -> bool:
+        """A pulse comes when its part is at the ejector, not sooner."""
+        return False
 
     def next_trigger(self) -> None:
         """Parts follow each other."""

@@ -17,6 +17,7 @@ import json
 import os
 import resource
 import selectors
+import shutil
 import socket
 import sys
 import time
@@ -27,6 +28,10 @@ GREETING = 64
 MORE, LONG, COMMAND = 1, 2, 4
 _HEAD = 1 << 16
 """Bytes that are read at once."""
+_PATIENT_HEAD = 1 << 12
+"""The same where a peer is made to wait for what it has sent too early."""
+_MOST_OWED_S = 10.0
+"""Nor does anybody wait for longer than that."""
 _MOST_COMMAND = 2048
 """Bytes of a command: of those of a handshake INITIATE, with a peer's metadata, is the longest."""
 _HANDSHAKE_S = 10.0
@@ -181,10 +186,20 @@ class _Peer:
         self.talk = Talk(door.quota)
         self.allowance = Allowance(door.quota.rate, door.quota.burst, now)
         self.up, self.down = bytearray(), bytearray()
+        self.heard, self._busy = now, 0.0
         self.until = 0.0
         """Not read before."""
         self.closing = False
         """The station has closed: what it sent last still leaves."""
+
+    def hears(self, messages: int, now: float) -> None:
+        """So many came now."""
+        self._busy = self.busy(now) + messages
+        self.heard = now
+
+    def busy(self, now: float) -> float:
+        """Messages of about the last second."""
+        return self._busy * float(0.5 ** (now - self.heard))
 
 
 class _Door:
@@ -193,6 +208,8 @@ class _Door:
         self.peers: set[_Peer] = set()
         self.cut: collections.Counter[str] = collections.Counter()
         self.connects = Allowance(_CONNECTS_A_S, _CONNECTS_A_S, now)
+        self.all = Allowance(quota.rate, quota.burst, now)
+        """Of all peers together, where none is made to wait."""
         self.paused_until = 0.0
         self.open = True
 
@@ -256,7 +273,10 @@ class Doors:
 
     def _take_order(self, now: float) -> bool:
         """Orders are lines of JSON; one that opens a door brings its listening socket. False at the end."""
-        data, ancillary, _, _ = self._control.recvmsg(_HEAD, socket.CMSG_SPACE(16 * 4))
+        try:
+            data, ancillary, _, _ = self._control.recvmsg(_HEAD, socket.CMSG_SPACE(16 * 4))
+        except ConnectionResetError:  # it was killed, and had not read all that was told it
+            return False
         for level, kind, packed in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds = array.array("i")
@@ -292,6 +312,7 @@ class Doors:
 
     def _last_words(self) -> None:
         until = time.monotonic() + _LAST_WORDS_S
+        folders = {os.path.dirname(door.inner) for door in self._doors.values()}  # noqa: PTH120
         for door in list(self._doors.values()):
             self._shut(door)
         while (now := time.monotonic()) < until and any(d.peers for d in self._doors.values()):
@@ -301,6 +322,8 @@ class Doors:
                 elif key.data in key.data.door.peers:
                     with self._cutting(key.data):
                         self._serve(key.data, key.fileobj is key.data.outer, events, now)
+        for folder in folders:  # where the station was killed, nobody else does
+            shutil.rmtree(folder, ignore_errors=True)
 
     # --- peers ---------------------------------------------------------------------------------------------------
 
@@ -311,19 +334,20 @@ class Doors:
             self._pause(door, now + 0.1)
             return
         outer.setblocking(False)
-        peer = _Peer(door, outer, now)
+        try:
+            peer = _Peer(door, outer, now)
+        except OSError:  # no descriptors are left
+            outer.close()
+            self._pause(door, now + 0.1)
+            return
         owed = door.connects.take(1, now)
         if owed:
             self._pause(door, now + owed)
         if len(door.peers) >= door.quota.peers:
-            # The oldest of those that have said nothing makes room: whoever only holds connections keeps nobody out.
-            mute = min((p for p in door.peers if not p.talk.said), key=lambda p: p.since, default=None)
+            # Whoever has said nothing for longest makes room: a connection that is only held keeps nobody out. Ours say that they are there
+            # every two seconds (heartbeats), and come again where one was taken from them.
             self._count(door, f"more than {door.quota.peers} connections")
-            if mute is None:
-                outer.close()
-                peer.inner.close()
-                return
-            self._drop(mute)
+            self._drop(min(door.peers, key=lambda p: p.heard))
         if outer.family != socket.AF_UNIX:
             for level, option, value in (
                 (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -353,14 +377,21 @@ class Doors:
         quota = peer.door.quota
         if events & selectors.EVENT_READ:
             if outside:
-                data = peer.outer.recv(_HEAD)
+                data = peer.outer.recv(_PATIENT_HEAD if quota.patient else _HEAD)
                 if not data:
                     return self._drop(peer)
                 messages = peer.talk.feed(data)
-                peer.up += b"".join(messages)
+                peer.hears(len(messages), now)
                 owed = peer.allowance.take(len(messages), now)
-                if owed and not quota.patient:
+                if owed > (_MOST_OWED_S if quota.patient else 0):
                     raise Over(f"more than {quota.rate:g} messages a second")
+                if not quota.patient and peer.door.all.take(len(messages), now):
+                    # Which of them are the line's own, nobody can tell; that the one that sends most is not, is likely.
+                    worst = max(peer.door.peers, key=lambda p: p.busy(now))
+                    if worst is peer:
+                        raise Over(f"most of more than {quota.rate:g} messages a second")
+                    self._cut(worst, f"most of more than {quota.rate:g} messages a second")
+                peer.up += b"".join(messages)
                 if owed:
                     peer.until = now + owed
                     self._waiting.add(peer)

@@ -160,7 +160,10 @@ class Station:
         return EXIT_OK
 
     def _is_over(self) -> bool:
-        if self._stopped_ns and time.monotonic_ns() - self._stopped_ns > _LINE_TIMEOUT_S * 1e9:
+        stopped_s = (time.monotonic_ns() - self._stopped_ns) / 1e9 if self._stopped_ns else 0.0
+        if stopped_s > _LINE_TIMEOUT_S + self._slowest_s:
+            return True  # a flood of triggers does not keep it either: what waits is a FAULT at the next start (deploy/decisions/0044)
+        if stopped_s > _LINE_TIMEOUT_S:
             return len(self._lane) == 0  # a trigger line that hangs does not keep the process from ending
         return self._line_over.is_set() and len(self._lane) == 0
 

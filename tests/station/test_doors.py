@@ -35,7 +35,8 @@ settings = PublisherConfig(endpoint=sys.argv[1], replay=sys.argv[2])
 longest, seq, over = 0.0, 0, threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
 with Publisher(settings, "s", None) as publisher:
-    print(json.dumps({"door": publisher._door._keeper._process.pid}), flush=True)
+    keeper = publisher._door._keeper
+    print(json.dumps({"door": keeper._process.pid, "folder": str(keeper.folder)}), flush=True)
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     while not over.is_set():
         seq += 1
@@ -58,7 +59,8 @@ class Publishing:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
         assert self.process.stdout is not None
-        self.door = json.loads(self.process.stdout.readline())["door"]
+        said = json.loads(self.process.stdout.readline())
+        self.door, self.folder = said["door"], Path(said["folder"])
 
     def __enter__(self) -> Self:
         return self
@@ -169,6 +171,35 @@ def test_no_stranger_delays_the_loop_grows_its_memory_or_takes_a_decision_from_a
         assert "connections were cut" in report["problem"]
 
 
+def test_connections_that_are_only_held_keep_nobody_out(endpoints: PublisherConfig) -> None:
+    with Publishing(endpoints) as publishing, contextlib.ExitStack() as held:
+        for endpoint in (endpoints.endpoint, str(endpoints.replay)):
+            for _ in range(80):
+                sock = held.enter_context(socket.create_connection(port_of(endpoint), timeout=5))
+                sock.sendall(GREETING + READY)
+        with DecisionClient(endpoints.endpoint, endpoints.replay) as client:
+            until = time.monotonic() + 20
+            seen: list[int] = []
+            while len(seen) < 20 and time.monotonic() < until:
+                if isinstance(item := client.receive(0.1), Decision):
+                    seen.append(item.seq)
+        assert len(seen) == 20
+        publishing.end()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_stays_when_a_station_is_gone(endpoints: PublisherConfig, how: signal.Signals) -> None:
+    with Publishing(endpoints) as publishing:
+        folder = publishing.folder
+        assert folder.is_dir()
+        publishing.process.send_signal(how)
+        publishing.process.wait(10)
+        until = time.monotonic() + 10
+        while folder.exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not folder.exists()
+
+
 def test_a_door_that_is_killed_is_replaced_and_nobody_loses_a_decision(endpoints: PublisherConfig) -> None:
     seen: list[object] = []
     with Publishing(endpoints) as publishing, DecisionClient(endpoints.endpoint, endpoints.replay, after_seq=0, give_up_s=30) as client:
@@ -199,7 +230,7 @@ def test_whoever_announces_more_parts_than_any_line_is_cut_and_the_line_s_own_go
         with zmq.Context() as context, context.socket(zmq.PUSH) as push:
             push.linger = 0
             push.connect(endpoint)
-            for _ in range(5000):
+            for _ in range(5000):  # more than any line makes
                 push.send(b'{"part_id": "forged"}')
             time.sleep(0.2)
 

@@ -47,7 +47,7 @@ def fit_seconds(name: str, n_images: int, n_pictures: int, views: int, pace_s: f
 
 
 def build_seconds(name: str, n_images: int, n_taught: int, n_gate: int, n_torch: int, views: int, pace_s: float, int8: bool) -> float:
-    """Seconds to convert, for both graphs, quantization and refit, without the envelope. `n_taught`, `n_gate`: pictures; the rest as above."""
+    """Seconds of conversion, both graphs, quantization and refit, without the envelope. `n_taught`, `n_gate`: pictures."""
     exact = _ELSE_S * max(1.0, pace_s / REFERENCE_S) + n_gate * pace_s + n_torch * TORCH * pace_s
     if not int8:
         return exact

@@ -40,7 +40,7 @@ class Memory:
         self.off = False
         self.goes_off_at = ""
         """Reading this tag is the first thing that it does not answer any more."""
-        self.hangs_s = 0.0
+        self.hangs_s = self.slow_numbers_s = 0.0
         self.breaks: Exception | None = None
         self.pushed: list[dict[str, Value]] = []
         self._changed: Callable[[], None] = lambda: None
@@ -74,6 +74,8 @@ class Memory:
 
     def write(self, values: Mapping[str, Value]) -> None:
         self._answer()
+        if any(not isinstance(v, bool) for v in values.values()):
+            time.sleep(self.slow_numbers_s)
         self.written_ns.append(time.monotonic_ns())
         self.writes.append(dict(values))
         self.tags |= values

@@ -34,10 +34,13 @@ def test_a_result_is_in_the_plc_when_put_returns_and_valid_rises_last() -> None:
         plc.writes.clear()
         line.put(decision(41, Verdict.REJECT, "70001"), ())
         assert plc.tags["result_valid"] is True
-        written = next(w for w in plc.writes if "result_valid" in w)
-        assert list(written)[-1] == "result_valid"
-        assert written["reject"] is True
-        assert (written["result_part_id"], written["severity"]) == ("70001", 0.5)
+        at = next(i for i, w in enumerate(plc.writes) if "result_valid" in w)
+        assert list(plc.writes[at])[-1] == "result_valid"
+        assert plc.writes[at]["reject"] is True
+        before: dict[str, object] = {}
+        for write in plc.writes[: at + 1]:
+            before |= write
+        assert (before["result_part_id"], before["severity"]) == ("70001", 0.5)
         plc.writes.clear()
         plc.tags["acknowledge"] = True
         until(lambda: not plc.tags["result_valid"])
@@ -224,6 +227,35 @@ def test_a_deadline_counts_from_when_the_trigger_was_last_seen_low() -> None:
         time.sleep((trigger.since_ns + 1_000_000_000 - time.monotonic_ns()) / 1e9 + 0.01)
         with pytest.raises(SinkError, match="the PLC was told FAULT"):
             line.put(at_its_end, ())
+
+
+def test_a_verdict_that_becomes_too_late_while_its_numbers_are_written_is_told_as_a_fault() -> None:
+    """Law 1: the PLC answers slowly, or the whole machine stands still, between the numbers and the bits."""
+    plc = Memory()
+    with running(plc, timeout_ms=3000) as line:
+        line.attach(link(deadlines_ns={"r": 400_000_000}))
+        trigger = announce(plc, line)
+        plc.slow_numbers_s = 0.5
+        with pytest.raises(SinkError, match="the PLC was told FAULT"):
+            line.put(dataclasses.replace(decision(trigger.seq), stamps=Stamps(trigger.fired_ns)), ())
+        assert (plc.tags["accept"], plc.tags["fault"], plc.tags["fault_code"]) == (False, True, int(Cause.LATE))
+        assert not any(w.get("accept") for w in plc.writes), "not for a moment"
+
+
+def test_a_verdict_that_waited_too_long_behind_another_result_is_shown_as_a_fault() -> None:
+    plc = Memory()
+    with running(plc) as line:
+        line.attach(link(deadlines_ns={"r": 400_000_000}))
+        first = announce(plc, line, 1)
+        line.put(dataclasses.replace(decision(first.seq, part_id="1"), stamps=Stamps(first.fired_ns)), ())
+        plc.tags["acknowledge"] = True
+        until(lambda: not plc.tags["result_valid"])
+        second = announce(plc, line, 2)  # while acknowledge is still high
+        line.put(dataclasses.replace(decision(second.seq, part_id="2"), stamps=Stamps(second.fired_ns)), ())
+        time.sleep(0.5)
+        plc.tags["acknowledge"] = False
+        until(lambda: plc.tags["result_valid"])
+        assert (plc.tags["result_part_id"], plc.tags["accept"], plc.tags["fault_code"]) == ("2", False, int(Cause.LATE))
 
 
 def test_a_part_is_written_down_before_the_plc_sees_its_acknowledge() -> None:
