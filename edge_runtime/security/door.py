@@ -36,6 +36,8 @@ _MOST_COMMAND = 2048
 """Bytes of a command: of those of a handshake INITIATE, with a peer's metadata, is the longest."""
 _HANDSHAKE_S = 10.0
 """A peer that has not said a whole message by then, though it connected, is none."""
+_CROWD = 0.1
+"""Share of a socket's rate below which no peer is cut for what all send together."""
 _CONNECTS_A_S = 50.0
 _AFTER_CUT_S = 0.2
 """Nobody connects for so long after somebody was cut: who comes again at once gains nothing by it."""
@@ -175,6 +177,10 @@ class Allowance:
         self._left = min(self._burst, self._left + (now - self._at) * self._rate) - count
         self._at = now
         return max(0.0, -self._left / self._rate)
+
+    def give(self, count: int) -> None:
+        """Give back what was not used."""
+        self._left += count
 
 
 class _Peer:
@@ -387,10 +393,12 @@ class Doors:
                     raise Over(f"more than {quota.rate:g} messages a second")
                 if not quota.patient and peer.door.all.take(len(messages), now):
                     # Which of them are the line's own, nobody can tell; that the one that sends most is not, is likely.
+                    peer.door.all.give(len(messages))  # nor does it pay for what others have sent
                     worst = max(peer.door.peers, key=lambda p: p.busy(now))
-                    if worst is peer:
-                        raise Over(f"most of more than {quota.rate:g} messages a second")
-                    self._cut(worst, f"most of more than {quota.rate:g} messages a second")
+                    if worst.busy(now) > quota.rate * _CROWD:
+                        if worst is peer:
+                            raise Over(f"most of more than {quota.rate:g} messages a second")
+                        self._cut(worst, f"most of more than {quota.rate:g} messages a second")
                 peer.up += b"".join(messages)
                 if owed:
                     peer.until = now + owed
