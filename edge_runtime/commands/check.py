@@ -200,7 +200,8 @@ def _recipe(
 
 
 def _release(prefix: str, predictor: OpenvinoPredictor, recipe: Recipe, config: StationConfig) -> Finding:
-    """Whether it was found fit for release; what was not is a warning, unless this station asks for it."""
+    """Whether it was found fit for release; what was not is a warning, unless this station asks for it, and so is what leaves good images
+    out of the account."""
     state = release_of(predictor.bundle.manifest, recipe)
 
     def said() -> str:
@@ -208,7 +209,9 @@ def _release(prefix: str, predictor: OpenvinoPredictor, recipe: Recipe, config: 
         return f"{state.word}: {state.why}"
 
     found = _try(f"{prefix}release", said)
-    return replace(found, warns=found.ok and state.word is Release.REFUSED)
+    accepted = predictor.bundle.manifest.acceptance
+    doubtful = state.word is Release.REFUSED or (accepted is not None and accepted.apart > 0)
+    return replace(found, warns=found.ok and doubtful)
 
 
 def _limits(predictor: OpenvinoPredictor, recipe: Recipe) -> str:

@@ -145,6 +145,8 @@ class Acceptance(_Record, frozen=True, kw_only=True):
     n_bad: int = 0
     rejected: int = 0
     n_good: int = 0
+    apart: int = 0
+    """Good images that were set apart as unlike the others: not learnt, not counted here, perhaps a variant that would be rejected."""
     forced: bool = False
     """It failed, and was built all the same because its user asked for that by name."""
 

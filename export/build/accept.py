@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -61,7 +62,12 @@ def accept(
     good, of_good = rejects_evidence(judged.scores_of("test", True).score, held_out.score, criteria.max_rejected, threshold.value)
     if rule.from_test_split:
         remark = "the threshold was set on the test split, so these figures flatter"
+    if apart:
+        were = f"{apart} good image{'s were' if apart > 1 else ' was'}"
+        out = f"{were} set apart as unlike the others and not counted: parts that are so by right would be rejected (odd.txt, --keep-odd)"
+        remark = "; ".join(filter(None, (remark, out)))
     found = judge_acceptance(criteria, good, bad, threshold.value, basis, of_good=of_good, remark=remark, missed=missed)
+    found = msgspec.structs.replace(found, apart=apart)
     return forced(found) if found.state == "failed" and asked.force else found
 
 

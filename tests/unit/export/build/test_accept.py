@@ -1,9 +1,12 @@
 """What is said of a model that is refused fits what is wrong with it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from edge_runtime.model.manifest import Metrics
-from export.build.accept import refusal
+from edge_runtime.model.manifest import Metrics, Threshold
+from export.build.accept import Asked, accept, refusal
+from training.calibrate.rules import Rule, Scores
 from training.judging.acceptance import Criteria, judge_acceptance
 from training.judging.telling import Told
 
@@ -14,6 +17,20 @@ def test_a_refusal_offers_what_fits_its_cause() -> None:
     plain, odd = (str(refusal(found, None, "int8", metrics, apart)) for apart in (0, 16))
     assert "--keep-odd" not in plain and "calibrate RUN --gap" in plain
     assert "Put the threshold between" in odd and "learn the 16 images that were held for bad, if they are good (--keep-odd)" in odd
+
+
+def test_good_images_that_were_set_apart_are_named_in_a_verdict_that_does_not_count_them() -> None:
+    """They may be a variant by right, all of whose parts would be rejected."""
+    threshold = Threshold(value=50.0, map_value=50.0, rule="", false_reject_rate=0.01, false_reject_upper=0.02)
+    scores = Scores(*[np.arange(40.0)] * 3)
+    judged = SimpleNamespace(scores_of=lambda split, good: scores if good else Scores(*[np.arange(60.0, 70.0)] * 3))
+    rule = Rule(kind="false_reject_rate", target=0.01)
+    whole, apart = (accept(Asked(), rule, threshold, judged, scores, None, n) for n in (0, 13))  # type: ignore[arg-type]
+    assert (whole.state, whole.apart, apart.state, apart.apart) == ("passed", 0, "passed", 13)
+    assert "set apart" not in whole.sentence
+    assert (
+        "13 good images were set apart as unlike the others and not counted: parts that are so by right would be rejected" in apart.sentence
+    )
 
 
 def test_no_threshold_is_advised_where_a_kind_scores_like_good_parts() -> None:

@@ -79,6 +79,23 @@ def test_a_detector_that_nothing_disturbs_has_no_limits(parts: tuple[list[Good],
     assert (found.light_low, found.light_high) == (None, None)
 
 
+def test_of_parts_that_have_moved_the_worst_way_counts(tmp_path: Path) -> None:
+    """A fixture that wears moves all parts alike: half of them, of parts that were moved here and there, would look like a promise kept."""
+    for i in range(12):
+        image = part(i)
+        image[:, SIDE // 2 :] += 100
+        cv2.imwrite(str(tmp_path / f"{i:02d}.png"), image)
+
+    def judge(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """Minds parts that lie further right, no others."""
+        return np.asarray((pictures.mean(axis=(1, 3)) < 150).sum(axis=1) / (SIDE / 2))
+
+    found = measured(judge, ([Good(p) for p in sorted(tmp_path.iterdir())], []))
+    rows = {(r.what, r.amount): r for r in found.rows}
+    assert rows["clean", 0.0].rejected == 0.0
+    assert (rows["shift", 0.02].rejected, rows["shift", 0.02].breaks) == (1.0, "rejects")
+
+
 def test_a_blur_that_hides_defects_breaks_by_misses(parts: tuple[list[Good], list[Path]]) -> None:
     """A score of the brightest pixel: blur levels it, and no good part is rejected for that."""
 
