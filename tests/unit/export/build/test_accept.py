@@ -23,7 +23,9 @@ def test_good_images_that_were_set_apart_are_named_in_a_verdict_that_does_not_co
     """They may be a variant by right, all of whose parts would be rejected."""
     threshold = Threshold(value=50.0, map_value=50.0, rule="", false_reject_rate=0.01, false_reject_upper=0.02)
     scores = Scores(*[np.arange(40.0)] * 3)
-    judged = SimpleNamespace(scores_of=lambda split, good: scores if good else Scores(*[np.arange(60.0, 70.0)] * 3))
+    bad = Scores(*[np.arange(60.0, 70.0)] * 3)
+    seen = SimpleNamespace(samples=[SimpleNamespace(split="test")] * 10, scores=bad, is_good=np.zeros(10, dtype=bool))
+    judged = SimpleNamespace(scores_of=lambda split, good: scores, scored=seen)
     rule = Rule(kind="false_reject_rate", target=0.01)
     whole, apart = (accept(Asked(), rule, threshold, judged, scores, None, n) for n in (0, 13))  # type: ignore[arg-type]
     assert (whole.state, whole.apart, apart.state, apart.apart) == ("passed", 0, "passed", 13)

@@ -159,10 +159,10 @@ def test_tiles_are_scored_in_chunks_and_what_could_not_be_done_in_time_is_not_be
 
     found = measure_envelope(judge, spec, None, *parts, THRESHOLD, budget_s=1e9)
     assert found is not None and found.n_good == 30
-    assert max(sizes) <= 64 and sum(sizes) == 42 * len(CONDITIONS) * 16
+    assert max(sizes) <= 64 and sum(sizes) == (42 * len(CONDITIONS) + 30 * len(e._OTHER_WAYS)) * 16
     sizes.clear()
     assert measure_envelope(judge, spec, None, *parts, THRESHOLD, budget_s=1e-3) is None
-    assert sum(sizes) <= len(CONDITIONS) * 16
+    assert sum(sizes) <= (len(CONDITIONS) + len(e._OTHER_WAYS)) * 16
 
 
 def test_a_score_that_is_no_number_names_the_image(parts: tuple[list[Good], list[Path]]) -> None:
