@@ -82,6 +82,8 @@ def compare(gate: Gate, before: Side, after: Side, band: float, budget: float, d
     notes = []
     for part in (_order, _pixels):
         notes += parity.check_metrics(what, part(before), part(after), budget, chance)
+    # Good parts that were taught must not hide that those which were not are told apart no more.
+    parity.check_metrics(f"{WHAT} on the test split", _unlearnt(before), _unlearnt(after), budget, lambda key: noise.MOST_FALL)
     widened = noise.widen(band, max(before.error, after.error))
     flips = parity.check_verdicts(what, *_verdicts(gate, before, after), band, widened)
     if flips.gains:
@@ -108,6 +110,12 @@ def _order(side: Side) -> Metrics:
     both = good.any() and not good.all()
     n_good = int(good.sum())
     return Metrics(image_auroc=float(roc_auc_score(~good, score)) if both else None, n_good=n_good, n_bad=len(good) - n_good)
+
+
+def _unlearnt(side: Side) -> Metrics:
+    """How well the test split's are told apart."""
+    m = side.metrics
+    return Metrics(image_auroc=m.image_auroc, n_good=m.n_good, n_bad=m.n_bad)
 
 
 def _pixels(side: Side) -> Metrics:
