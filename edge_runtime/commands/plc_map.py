@@ -22,6 +22,7 @@ FAULTS: dict[Cause | StationFault, tuple[str, str]] = {
     Cause.REFUSED: ("triggered while ready was low; overrun is high as well", "wait for ready before the trigger"),
     Cause.RECIPE: ("the station has no such recipe", "add it to [recipes], or correct the number"),
     Cause.PLC: ("the connection to the PLC was lost while the part was in the station", "in the journal only; the PLC never reads it"),
+    Cause.ENDED: ("the station was killed, or lost its power, while the part was in it", "in the journal only; the PLC never reads it"),
     Cause.INTERNAL: ("an error in Lineside", "see the station's log"),
     StationFault.ACKNOWLEDGE_TIMEOUT: (
         "a result was not acknowledged within acknowledge_timeout_ms; ready stays low",

@@ -38,7 +38,7 @@ class StationFile:
         self.path.write_text(f"""
             name = "st"
             recipe = "recipe.toml"
-            queue = 256
+            queue = 64
             [source]
             kind = "folder"
             path = "parts"
