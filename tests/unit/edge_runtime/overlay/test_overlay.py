@@ -293,8 +293,7 @@ def test_silence_makes_the_screen_stale(ports: tuple[int, int], monkeypatch: pyt
     monkeypatch.setattr(window, "STALE_S", 600.0)
     with window.Listener(*endpoints(ports)) as listener:
         with station(*ports, decision()):
-            until(lambda: listener.listen(0.1) or (listener.view() is not None and listener.health_came))
-            assert np.all(listener.screen(listener.view(), (640, 360))[:72] == style.RED, axis=2).any()
+            until(lambda: (listener.listen(0.1), np.all(listener.screen(listener.view(), (640, 360))[:72] == style.RED, axis=2).any())[1])
         listener.listen(0.1)
         monkeypatch.setattr(window, "STALE_S", 0.4)
         until(lambda: not np.all(listener.screen(listener.view(), (640, 360))[:72] == style.RED, axis=2).any())
