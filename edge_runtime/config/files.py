@@ -29,6 +29,7 @@ from edge_runtime.config.triggers import PlcTrigger, TimerTriggerConfig, Trigger
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.settings import ByteOrder, PlcConfig, PlcInputs, PlcOutputs, PlcTag, PulseConfig, TagConfig, TagType
 from edge_runtime.plugins import Plugin, PluginSettings
+from edge_runtime.security.access import beyond_loopback, refusal
 from edge_runtime.values import Endpoint, Name, NonNegative, Positive, Settings
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -84,6 +85,18 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     """Of the picture that is sent; the frame is reduced to it."""
 
 
+class SecurityConfig(Settings, frozen=True, kw_only=True):
+    """Who may come in at the sockets. One that only this machine can reach (127.0.0.1, ipc) asks for no key; any other demands one."""
+
+    keys: Path | None = None
+    """The folder of keys, made and filled by `lineside keys`; it belongs to the station's user, and nobody else may read its server.key."""
+    everywhere: bool = False
+    """Demand keys on this machine as well."""
+    plain: bool = False
+    """Open sockets beyond this machine without keys: whoever reaches them reads every decision, sees every part and may announce parts. For
+    a network that itself keeps strangers out."""
+
+
 class CameraConfig(Settings, frozen=True, kw_only=True):
     """One of several cameras: a `[[camera]]` block."""
 
@@ -130,6 +143,8 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Images of rejects and faults; without this table none are kept."""
     preview: PreviewConfig | None = None
     """Pictures for the operator's window; without this table none are sent."""
+    security: SecurityConfig = SecurityConfig()
+    """Keys, for sockets that others than this machine can reach."""
     sink: tuple[PluginSettings, ...] = ()
     """Further receivers of decisions, a [[sink]] block each, of kinds that installed packages bring. They are told after the verdict, each
     in a thread of its own; what one is too slow for, it is not told."""
@@ -205,7 +220,7 @@ def _contradiction(config: StationConfig) -> str | None:
             return f'{where}name: expected another name than that of camera[{names.index(camera.name)}], found "{camera.name}" again'
         if (known := set(config.cameras[0].recipes)) != (found := set(camera.recipes)):
             return f"{where}recipes: expected the keys of camera[0].recipes ({_keys(known)}), found {_keys(found)}"
-    return _shared_port(endpoints_of(config))
+    return _shared_port(endpoints_of(config)) or _open_to_strangers(config)
 
 
 def endpoints_of(config: StationConfig) -> dict[str, str]:
@@ -218,6 +233,19 @@ def endpoints_of(config: StationConfig) -> dict[str, str]:
     if isinstance(config.trigger, ZeromqTriggerConfig):
         endpoints["trigger.endpoint"] = config.trigger.endpoint
     return endpoints
+
+
+def _open_to_strangers(config: StationConfig) -> str | None:
+    """A socket beyond this machine without keys, as a sentence. Whether the keys are there, the start looks."""
+    security = config.security
+    if security.plain and security.keys is not None:
+        return "security.plain: expected either keys or plain = true, found both; with keys, take plain away"
+    if security.everywhere and security.keys is None:
+        return "security.keys: missing: everywhere = true demands keys, and none are named"
+    for key, endpoint in endpoints_of(config).items():
+        if security.keys is None and not security.plain and beyond_loopback(endpoint):
+            return refusal(endpoint, key)
+    return None
 
 
 def plugins_in(config: StationConfig) -> list[Plugin]:
