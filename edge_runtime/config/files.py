@@ -26,6 +26,7 @@ from edge_runtime.config.sources import (
     VideoSourceConfig,
 )
 from edge_runtime.config.triggers import PlcTrigger, TimerTriggerConfig, Trigger, ZeromqTriggerConfig
+from edge_runtime.credentials import Role
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.settings import ByteOrder, PlcConfig, PlcInputs, PlcOutputs, PlcTag, PulseConfig, TagConfig, TagType
 from edge_runtime.plugins import Plugin, PluginSettings
@@ -83,6 +84,17 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     """Pictures a second; what comes faster is dropped."""
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] = 960
     """Of the picture that is sent; the frame is reduced to it."""
+
+
+class ControlConfig(Settings, frozen=True, kw_only=True):
+    """The control socket: status, alarms, labels, and what changes the station, for those who may. How: deploy/security.md."""
+
+    endpoint: Endpoint = "tcp://127.0.0.1:5563"
+    """ROUTER, binds. On `ipc://` the system says who asks: root and the station's user may do all. On 127.0.0.1 nobody does: whoever works
+    on this machine may observe and operate. Beyond it, a key says it."""
+    groups: dict[str, list[Role]] = field(default_factory=dict)
+    """On `ipc://`: what members of a group of the system may: `line-engineers = ["engineer"]`. Others observe and operate, where the
+    socket's mode lets them connect."""
 
 
 class SecurityConfig(Settings, frozen=True, kw_only=True):
@@ -143,6 +155,8 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Images of rejects and faults; without this table none are kept."""
     preview: PreviewConfig | None = None
     """Pictures for the operator's window; without this table none are sent."""
+    control: ControlConfig | None = None
+    """What a station may be asked and told while it runs; without this table nothing."""
     security: SecurityConfig = SecurityConfig()
     """Keys, for sockets that others than this machine can reach."""
     sink: tuple[PluginSettings, ...] = ()
@@ -232,6 +246,8 @@ def endpoints_of(config: StationConfig) -> dict[str, str]:
         endpoints["preview.endpoint"] = config.preview.endpoint
     if isinstance(config.trigger, ZeromqTriggerConfig):
         endpoints["trigger.endpoint"] = config.trigger.endpoint
+    if config.control is not None:
+        endpoints["control.endpoint"] = config.control.endpoint
     return endpoints
 
 
@@ -242,6 +258,11 @@ def _open_to_strangers(config: StationConfig) -> str | None:
         return "security.plain: expected either keys or plain = true, found both; with keys, take plain away"
     if security.everywhere and security.keys is None:
         return "security.keys: missing: everywhere = true demands keys, and none are named"
+    if config.control is not None and security.keys is None and beyond_loopback(config.control.endpoint):
+        where = f"control.endpoint: {config.control.endpoint} can be reached from beyond this machine"
+        return f"{where}: expected security.keys; plain = true does not let anybody change a station"
+    if config.control is not None and config.control.endpoint.startswith("inproc://"):
+        return f"control.endpoint: expected ipc:// or tcp://, found {config.control.endpoint}: nobody could ask"
     for key, endpoint in endpoints_of(config).items():
         if security.keys is None and not security.plain and beyond_loopback(endpoint):
             return refusal(endpoint, key)

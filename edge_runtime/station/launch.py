@@ -25,6 +25,7 @@ from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.sinks.preview import Display, PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import check_depth, open_source
+from edge_runtime.station.control import ControlServer
 from edge_runtime.station.decide import decision_of, unseen
 from edge_runtime.station.drift import DriftWatch
 from edge_runtime.station.health import Connected, HealthMonitor, ServiceManager
@@ -35,6 +36,7 @@ from edge_runtime.station.observers import Observers
 from edge_runtime.station.process import allow_descriptors, logging_aside, stopping_on_signals, undisturbed
 from edge_runtime.station.products import Product, by_product
 from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
+from edge_runtime.station.verbs import Operating
 from edge_runtime.station.views import Viewpoint, Viewpoints
 from edge_runtime.station.wander import SightWatches, watch_of
 from edge_runtime.triggers import open_trigger
@@ -151,7 +153,9 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
     connections["sockets"] = access
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
-    monitor.watch([station, line, journal, announced, publisher, observers, *watching.values()], connections, sights)
+    verbs = Operating(monitor, config.journal.path).verbs()
+    asked = [stack.enter_context(ControlServer(config.control, access, verbs))] if config.control is not None else []
+    monitor.watch([*asked, station, line, journal, announced, publisher, observers, *watching.values()], connections, sights)
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",

@@ -52,6 +52,14 @@ class _Change:
     begun: Reply[list[Reply[Answer]]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Between:
+    """The wish to have something changed between two parts."""
+
+    change: Callable[[], None]
+    done: Reply[None]
+
+
 class Station:
     """The loop, with the pieces that it is composed of.
 
@@ -93,7 +101,7 @@ class Station:
         self._slowest_s = max(p.deadline_ms for p in self._products.values()) / 1e3
         self._queue = queue
         self._announced = announced
-        self._lane: Lane[_Part | _Change] = Lane(queue)
+        self._lane: Lane[_Part | _Change | _Between] = Lane(queue)
         self._keep_warm = KeepWarm(keep_warm_ms, monitor)
         self._in_flight: _Part | None = None
         self._stopped_ns = 0
@@ -124,6 +132,25 @@ class Station:
             raise DeviceError(f"Recipe {recipe!r}: its model is not warm after {self._slowest_s + _PREPARE_S:.0f} s.") from None
         self._use(product)
 
+    def between_parts(self, change: Callable[[], None], timeout_s: float) -> None:
+        """Have `change` made in the loop's thread, after all parts that were taken before and before any later one; returns when it is.
+
+        From any thread but the loop's own. `change` assigns what was made ready elsewhere and nothing more: the next part waits for it.
+        Raises what it raised, and TimeoutError where the loop did not come to it in time; then it may still come.
+        """
+        wish = _Between(change, Reply())
+        self._lane.note(wish)
+        wish.done.result(timeout_s)
+
+    @staticmethod
+    def _change(wish: _Between) -> None:
+        try:
+            wish.change()
+        except Exception as e:
+            wish.done.fail(e)
+        else:
+            wish.done.give(None)
+
     def stop(self) -> None:
         """Take no further trigger, answer those taken, then let `run` return. Safe in a signal handler."""
         self._stopped_ns = self._stopped_ns or time.monotonic_ns()
@@ -144,6 +171,8 @@ class Station:
                 item = self._lane.get(_ROUND_S)
                 if isinstance(item, _Part):
                     self._answer(item)
+                elif isinstance(item, _Between):
+                    self._change(item)
                 elif item is not None:
                     item.begun.give([warming for model in item.product.models if (warming := model.warm()) is not None])
                 else:
