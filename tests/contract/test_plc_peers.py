@@ -19,7 +19,8 @@ import pytest
 from edge_runtime.config.files import PlcInputs
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.ethernetip import EthernetipPort, EthernetipTriggerConfig
-from edge_runtime.plc.opcua import OpcuaPort, OpcuaTriggerConfig
+from edge_runtime.plc.opcua import OpcuaPort
+from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag
 from tests.support.ports import free_port

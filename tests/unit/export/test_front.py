@@ -11,7 +11,8 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError, NotAccepted, ParityError
 from edge_runtime.model.bundle import ModelBundle
 from export import front
-from export.build.build import BuildReport, build
+from export.build.build import build
+from export.build.outcome import BuildReport
 from export.build.workshop import SharedWorkshop
 from export.cli import show_report
 from export.front import Request, make_release, verdict

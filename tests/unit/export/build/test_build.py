@@ -18,7 +18,8 @@ from edge_runtime.model.predictor import OpenvinoPredictor
 from export.build import convert
 from export.build import workshop as workshop_module
 from export.build.accept import PAINTED, Asked
-from export.build.build import BuildOptions, BuildReport, build
+from export.build.build import BuildOptions, build
+from export.build.outcome import BuildReport
 from export.build.workshop import SharedWorkshop
 from training.calibrate.rules import Rule
 from training.data.dataset import load_dataset
