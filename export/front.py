@@ -18,8 +18,8 @@ from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Metrics
 from export.build.accept import Asked
 from export.build.build import BuildOptions, build
+from export.build.features import openvino_backbone
 from export.build.outcome import BuildReport
-from export.build.workshop import openvino_backbone
 from export.package import check_out
 from training.calibrate.rules import Rule
 from training.core.backbones import DEFAULT_BACKBONE, Backbone, build_backbone

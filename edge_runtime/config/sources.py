@@ -28,7 +28,7 @@ class VideoSourceConfig(Settings, frozen=True, kw_only=True, tag="video", tag_fi
     """Deliver one channel."""
 
 
-class CameraSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
+class OpenCvSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
     """A camera that OpenCV opens: a V4L2 index, or an RTSP/HTTP URL. Runs free; a trigger gets the first frame captured after it."""
 
     device: int | str
@@ -141,7 +141,7 @@ class GenicamSourceConfig(IndustrialSourceConfig, frozen=True, kw_only=True, tag
 Source = (
     FolderSourceConfig
     | VideoSourceConfig
-    | CameraSourceConfig
+    | OpenCvSourceConfig
     | SyntheticSourceConfig
     | PylonSourceConfig
     | AravisSourceConfig

@@ -21,12 +21,12 @@ from export import package
 from export.build import convert, floats, noise, parity, precision
 from export.build.accept import PAINTED, PAINTED_SEED, Asked, accept, is_refused, refusal, wants_painted
 from export.build.envelope import envelope_of
+from export.build.features import FeatureExtractor, openvino_backbone
 from export.build.gate import Gate, Judged
 from export.build.int8 import Built, Int8Maker, Parts
 from export.build.outcome import BuildReport
 from export.build.pack import pack
 from export.build.trial import Trial, Tried
-from export.build.workshop import Workshop, openvino_backbone
 from export.child import run_in_child
 from training.calibrate.rules import OF_GOOD
 from training.core.backbones import Backbone
@@ -73,7 +73,7 @@ def build(
     data: Path | None,
     options: BuildOptions,
     progress: Progress = silent,
-    workshop: Workshop | None = None,
+    extractor: FeatureExtractor | None = None,
     dataset: Dataset | None = None,
     say: Callable[[str], None] = lambda text: None,
     refused: Callable[[Path, BuildReport], None] = lambda pack, report: None,
@@ -87,7 +87,7 @@ def build(
         data: where the images of the run are now; None: where they were.
         options: see Options.
         progress: told of the steps.
-        workshop: one that remembers, for many exports of one data set.
+        extractor: a shared one, for many exports of one data set.
         dataset: the images of the run, where they are at hand already; `data` does not count then.
         say: gets a sentence on how long it will take here.
         refused: gets what is not fit for release before that is raised: packed in a place that will be gone, and what it came to.
@@ -102,15 +102,15 @@ def build(
     package.check_out(out, options.zipped, options.force)
     dataset = open_data(run, data, progress) if dataset is None else dataset.leave_out(run.info.left_out)
     with package.workplace(out) as place:
-        return _Export(run, dataset, options, place, progress, workshop or Workshop(), say, tried).build(out, began, refused)
+        return _Export(run, dataset, options, place, progress, extractor or FeatureExtractor(), say, tried).build(out, began, refused)
 
 
 class _Export:
     """Holds what all stages share."""
 
-    def __init__(self, run: Run, dataset: Dataset, options: BuildOptions, place: Path, progress: Progress, workshop: Workshop,
+    def __init__(self, run: Run, dataset: Dataset, options: BuildOptions, place: Path, progress: Progress, extractor: FeatureExtractor,
                  say: Callable[[str], None], told: Callable[[tuple[Trial, ...]], None]) -> None:  # fmt: skip
-        self.workshop, self.say, self.told = workshop, say, told
+        self.extractor, self.say, self.told = extractor, say, told
         self.run, self.dataset, self.options, self.progress = run, dataset, options, progress
         self.work, self.pack = place / "work", place / "bundle"
         self.work.mkdir()
@@ -221,7 +221,7 @@ class _Export:
             self.notes.append(f"built in FP32: {lossy}, and without bad pictures nobody could tell how much")
             return exact
         before = precision.Side(exact.judged, exact.threshold.value, exact.uncertain, metrics["fp32"])
-        maker = Int8Maker(self.run, self.gate, self.workshop, parts, self.paints)
+        maker = Int8Maker(self.run, self.gate, self.extractor, parts, self.paints)
 
         def attempt(quantize: Callable[[], ov.Model], name: str, layers: str | None = None) -> Built:
             row = Tried("mixed" if layers else "int8", layers)

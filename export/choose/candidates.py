@@ -57,7 +57,7 @@ class Measured:
     seconds: float
 
 
-class Kitchen:
+class CandidateBench:
     """Pictures, backbone and features that all candidates share."""
 
     def __init__(
