@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, field
 
-from edge_runtime.config.explain import WINDOWS_PATHS, explain, look_up, not_finite, slip_of
+from edge_runtime.config.explain import WINDOWS_PATHS, explain, likely_cause, look_up, not_finite
 from edge_runtime.config.foreign import widened
 from edge_runtime.config.sources import (
     AravisSourceConfig,
@@ -267,7 +267,7 @@ def _load(path: Path, kind: type[_T]) -> _T:
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: is not valid TOML: save it as UTF-8 ({e})") from e
     except (tomllib.TOMLDecodeError, RecursionError) as e:
-        raise ConfigError(f"{path}: is not valid TOML: {e}{slip_of(text, str(e))}") from e
+        raise ConfigError(f"{path}: is not valid TOML: {e}{likely_cause(text, str(e))}") from e
     return settings_of(raw, path, kind)
 
 

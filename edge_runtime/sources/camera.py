@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edge_runtime.config.files import OpenCvSourceConfig
 from edge_runtime.errors import ConfigError, SourceError
-from edge_runtime.images.hush import silence_streams
+from edge_runtime.images.decoder_output import silence_streams
 from edge_runtime.protocols import Source
 from edge_runtime.records import Frame
 
