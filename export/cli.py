@@ -37,7 +37,7 @@ def _part(option: str) -> Any:
 
 
 class Precision(StrEnum):
-    """Of the backbone; the head's is always float."""
+    """Precision of the backbone; the head's is always float."""
 
     AUTO = "auto"
     INT8 = "int8"

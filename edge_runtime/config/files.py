@@ -81,7 +81,7 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     max_fps: Positive = 15.0
     """Pictures a second; what comes faster is dropped."""
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] = 960
-    """Of the picture that is sent; the frame is reduced to it."""
+    """Long side of the picture that is sent; the frame is reduced to it."""
 
 
 class CameraConfig(Settings, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ _nowhere: int | None = None
 _streams_silent = False
 _FFMPEG = re.compile(r"^\[[^\]]* @ 0x[0-9a-f]+\] *(.+)$", re.MULTILINE)
 _BESIDE = "unable to decode APP fields"
-"""Of what cameras write beside the picture."""
+"""About what cameras write beside the picture, not the picture."""
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ class Door:
 
 
 class _Keeper:
-    """Of all doors of this process."""
+    """Keeps all doors of this process."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lineside-doors-"))  # 0700: none but this user comes in by the back door
@@ -246,7 +246,7 @@ def _listen(endpoint: str) -> socket.socket:
 
 
 def _address(host: str) -> str:
-    """Of `*`, an address, one in brackets, or a network interface's name."""
+    """The address for `*`, an address, one in brackets, or a network interface's name."""
     if host == "*":
         return "0.0.0.0"
     bare = host.removeprefix("[").removesuffix("]")

@@ -138,7 +138,7 @@ class OpcuaServer(LoopServer):
 
 
 def _copy(node: Any) -> Any:
-    """Of asyncua's NodeData: what a server changes is its own."""
+    """A copy of asyncua's NodeData: what a server changes is its own."""
     from asyncua.server.address_space import AttributeValue, NodeData
 
     copy = NodeData(node.nodeid)

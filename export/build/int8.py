@@ -34,9 +34,9 @@ class Built:
     threshold: Threshold
     display: DisplayScale
     held_out: Scores
-    """Of good parts."""
+    """Held-out scores of good parts."""
     painted: Scores | None = None
-    """Of painted defects, where there are no bad parts to judge by."""
+    """Scores of painted defects, where there are no bad parts to judge by."""
     precision: str = "fp32"
     uncertain: float = 0.0
     """Relative standard error of the threshold."""
@@ -53,7 +53,7 @@ class Parts:
     trunk: convert.TrunkGraph
     head: Head
     shapes: list[LevelShape]
-    """Of what the trunk gives the head."""
+    """Shapes of what the trunk gives the head."""
 
 
 class Int8Maker:

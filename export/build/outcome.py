@@ -45,7 +45,7 @@ class BuildReport:
 
     @property
     def precision(self) -> str:
-        """Of what ships."""
+        """Precision of what ships."""
         return "int8" if "int8" in self.latency_ms else "fp32"
 
 
@@ -60,7 +60,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     tried: list[Trial]
     """In the order in which they were tried, FP32 first."""
     precision: str | None = None
-    """Of the bundle, or of what would have shipped: fp32 or int8; None where no precision was good enough."""
+    """Precision of the bundle, or of what would have shipped: fp32 or int8; None where no precision was good enough."""
     bundle_id: str | None = None
     size_bytes: int | None = None
     acceptance: Acceptance | None = None

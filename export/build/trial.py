@@ -32,7 +32,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     missed: int | None
     """Bad images of those that `metrics` counts which it accepts."""
     rejected: int | None
-    """Likewise good ones that it rejects."""
+    """Good images of those that it rejects."""
     gains: list[Flip] | None
     """Images that FP32 judges wrong and it judges right, by severity before and after; None for FP32."""
     losses: list[Flip] | None

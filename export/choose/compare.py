@@ -46,7 +46,7 @@ ENOUGH_BAD = 2 * LEAST_BAD
 MINUTES = 6.0
 """For the whole comparison."""
 PACE_S = 20.0
-"""Of it, for the latencies at the end."""
+"""Seconds of `--minutes` that the latencies at the end take."""
 LEAST_MINUTES = 0.25
 """For a method that learns by steps."""
 _START_S, _CANDIDATE_S = 5.0, 2.0
@@ -93,7 +93,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     n_learnt: int
     n_held_back: int
     n_bad_learnt: int
-    """Of the bad images that were given: what fcdd and devnet learnt from."""
+    """How many of the bad images that were given fcdd and devnet learnt from."""
     chosen_by: str
     """What the choice rests on, in words."""
     budget_ms: float | None
@@ -137,7 +137,7 @@ class _Choosing:
     """(N, views, H, W, 3)"""
     bad: npt.NDArray[np.uint8]
     sources: npt.NDArray[np.intp] | None
-    """Of painted defects: which good image each was painted into."""
+    """Which good image each painted defect was painted into."""
     what: str
 
 

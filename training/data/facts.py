@@ -39,7 +39,7 @@ class Facts:
     dtype: str
     largest: int
     sha256: str
-    """Of the file's bytes."""
+    """sha256 of the file's bytes."""
     small: npt.NDArray[np.float32]
     """(32, 32) gray, 0 to 255, whatever the picture's depth and aspect."""
     turned: bool

@@ -156,7 +156,7 @@ def _add_coco(into: Annotations, content: dict[str, Any], images: Images, path: 
 
 
 def _id(value: Any) -> str:
-    """Of an image or a category: some tools write numbers as text, or with a point."""
+    """The id of an image or a category: some tools write numbers as text, or with a point."""
     if isinstance(value, dict | list):
         raise ValueError(f"expected an id, found {str(value)[:40]}")
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
