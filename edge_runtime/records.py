@@ -370,6 +370,8 @@ class Health:
     `incomplete_frames` of an industrial camera."""
     release: ReleaseState | None = None
     """The state of the recipes and models that judge now, the worst of several cameras; None from a station that does not tell."""
+    queues: dict[str, int] = field(default_factory=dict)
+    """What waits now: `parts` for their turn, `observers` for archive and preview, `journal` for the disk."""
     sight: SightState | None = None
     """None for a bundle without an envelope, and before the first part. With several cameras: of the first one whose pictures stray, else
     of the first one."""

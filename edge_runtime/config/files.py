@@ -29,7 +29,7 @@ from edge_runtime.config.triggers import PlcTrigger, TimerTriggerConfig, Trigger
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.settings import ByteOrder, PlcConfig, PlcInputs, PlcOutputs, PlcTag, PulseConfig, TagConfig, TagType
 from edge_runtime.plugins import Plugin, PluginSettings
-from edge_runtime.values import Endpoint, Name, NonNegative, Positive, Settings
+from edge_runtime.values import Endpoint, Host, Name, NonNegative, Port, Positive, Settings
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 if TYPE_CHECKING:
@@ -84,6 +84,15 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     """Long side of the picture that is sent; the frame is reduced to it."""
 
 
+class MetricsConfig(Settings, frozen=True, kw_only=True):
+    """What `lineside metrics` offers to Prometheus, in a process of its own."""
+
+    host: Host = "127.0.0.1"
+    """An address of this machine; whoever can reach it may read, and nothing is encrypted."""
+    port: Port = 9464
+    """Each station has its own."""
+
+
 class CameraConfig(Settings, frozen=True, kw_only=True):
     """One of several cameras: a `[[camera]]` block."""
 
@@ -130,6 +139,8 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Images of rejects and faults; without this table none are kept."""
     preview: PreviewConfig | None = None
     """Pictures for the operator's window; without this table none are sent."""
+    metrics: MetricsConfig | None = None
+    """Figures for Prometheus; without this table `lineside metrics` offers none."""
     sink: tuple[PluginSettings, ...] = ()
     """Further receivers of decisions, a [[sink]] block each, of kinds that installed packages bring. They are told after the verdict, each
     in a thread of its own; what one is too slow for, it is not told."""
@@ -205,7 +216,8 @@ def _contradiction(config: StationConfig) -> str | None:
             return f'{where}name: expected another name than that of camera[{names.index(camera.name)}], found "{camera.name}" again'
         if (known := set(config.cameras[0].recipes)) != (found := set(camera.recipes)):
             return f"{where}recipes: expected the keys of camera[0].recipes ({_keys(known)}), found {_keys(found)}"
-    return _shared_port(endpoints_of(config))
+    metrics = {"metrics.port": f"tcp://{config.metrics.host}:{config.metrics.port}"} if config.metrics is not None else {}
+    return _shared_port(endpoints_of(config) | metrics)
 
 
 def endpoints_of(config: StationConfig) -> dict[str, str]:
@@ -333,6 +345,7 @@ __all__ = [
     "GenicamSourceConfig",
     "IndustrialSourceConfig",
     "JournalConfig",
+    "MetricsConfig",
     "OpenCvSourceConfig",
     "PixelFormat",
     "PlcConfig",

@@ -148,7 +148,10 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note))
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
-    monitor.watch([station, line, journal, announced, publisher, observers, *watching.values()], connections, sights)
+    monitor.watch(
+        [station, line, journal, announced, publisher, observers, *watching.values()], connections, sights,
+        {"parts": station, "observers": observers, "journal": journal},
+    )  # fmt: skip
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",

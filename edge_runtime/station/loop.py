@@ -102,6 +102,11 @@ class Station:
         self._taking: Trigger | None = None
 
     @property
+    def waiting(self) -> int:
+        """Parts that wait for their turn."""
+        return len(self._lane)
+
+    @property
     def problem(self) -> str | None:
         """A sentence for the operator while a model hangs."""
         busy = max(model.thread.busy_s for product in self._products.values() for model in product.models)

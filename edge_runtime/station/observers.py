@@ -42,6 +42,11 @@ class Observers:
         """A sentence for the operator while one of the threads hangs."""
         return next((problem for observer in self._observers if (problem := observer.problem) is not None), None)
 
+    @property
+    def waiting(self) -> int:
+        """Decisions that one or the other of the threads has not taken yet: the most."""
+        return max((observer.waiting for observer in self._observers), default=0)
+
     def show(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Hand on one decision with its pictures; never waits."""
         for observer in self._observers:
@@ -74,6 +79,10 @@ class _ObserverThread:
         since = self._busy_since
         busy_s = time.monotonic() - since if since else 0.0
         return f"{self.name}: no answer for {busy_s:.0f} s; parts are decided without." if busy_s > _HANGS_AFTER_S else None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._lane)
 
     def show(self, item: _Item) -> None:
         try:
