@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, field
 
-from edge_runtime.config.explain import WINDOWS_PATHS, explain, look_up, not_finite, slip_of
+from edge_runtime.config.explain import WINDOWS_PATHS, explain, likely_cause, look_up, not_finite
 from edge_runtime.config.foreign import widened
 from edge_runtime.config.sources import (
     AravisSourceConfig,
-    CameraSourceConfig,
     FolderSourceConfig,
     GenicamSourceConfig,
     IndustrialSourceConfig,
+    OpenCvSourceConfig,
     PixelFormat,
     PylonSourceConfig,
     Source,
@@ -31,7 +31,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.plc.settings import ByteOrder, PlcConfig, PlcInputs, PlcOutputs, PlcTag, PulseConfig, TagConfig, TagType
 from edge_runtime.plugins import Plugin, PluginSettings
 from edge_runtime.security.access import beyond_loopback, refusal
-from edge_runtime.values import Endpoint, Name, NonNegative, Positive, Settings
+from edge_runtime.values import Endpoint, Host, Name, NonNegative, Port, Positive, Settings
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 if TYPE_CHECKING:
@@ -83,7 +83,16 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     max_fps: Positive = 15.0
     """Pictures a second; what comes faster is dropped."""
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] = 960
-    """Of the picture that is sent; the frame is reduced to it."""
+    """Long side of the picture that is sent; the frame is reduced to it."""
+
+
+class MetricsConfig(Settings, frozen=True, kw_only=True):
+    """What `lineside metrics` offers to Prometheus, in a process of its own."""
+
+    host: Host = "127.0.0.1"
+    """Beyond this machine only with `plain` in [security]: nothing is encrypted, and nobody is asked for a key."""
+    port: Port = 9464
+    """Each station has its own."""
 
 
 class ControlConfig(Settings, frozen=True, kw_only=True):
@@ -157,6 +166,8 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Pictures for the operator's window; without this table none are sent."""
     control: ControlConfig | None = None
     """What a station may be asked and told while it runs; without this table nothing."""
+    metrics: MetricsConfig | None = None
+    """Figures for Prometheus; without this table `lineside metrics` offers none."""
     security: SecurityConfig = SecurityConfig()
     """Keys, for sockets that others than this machine can reach."""
     sink: tuple[PluginSettings, ...] = ()
@@ -234,7 +245,8 @@ def _contradiction(config: StationConfig) -> str | None:
             return f'{where}name: expected another name than that of camera[{names.index(camera.name)}], found "{camera.name}" again'
         if (known := set(config.cameras[0].recipes)) != (found := set(camera.recipes)):
             return f"{where}recipes: expected the keys of camera[0].recipes ({_keys(known)}), found {_keys(found)}"
-    return _shared_port(endpoints_of(config)) or _open_to_strangers(config)
+    metrics = {"metrics.port": f"tcp://{config.metrics.host}:{config.metrics.port}"} if config.metrics is not None else {}
+    return _shared_port(endpoints_of(config) | metrics) or _open_to_strangers(config)
 
 
 def endpoints_of(config: StationConfig) -> dict[str, str]:
@@ -266,6 +278,12 @@ def _open_to_strangers(config: StationConfig) -> str | None:
     for key, endpoint in endpoints_of(config).items():
         if security.keys is None and not security.plain and beyond_loopback(endpoint):
             return refusal(endpoint, key)
+    metrics = config.metrics
+    if metrics is not None and not security.plain and beyond_loopback(f"tcp://{metrics.host}:{metrics.port}"):
+        return (
+            f'metrics.host: expected an address of this machine alone such as "127.0.0.1", found "{metrics.host}", and HTTP knows no keys: '
+            "scrape it here, put a proxy with TLS before it, or say plain = true in [security]"
+        )
     return None
 
 
@@ -316,7 +334,7 @@ def _load(path: Path, kind: type[_T]) -> _T:
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: is not valid TOML: save it as UTF-8 ({e})") from e
     except (tomllib.TOMLDecodeError, RecursionError) as e:
-        raise ConfigError(f"{path}: is not valid TOML: {e}{slip_of(text, str(e))}") from e
+        raise ConfigError(f"{path}: is not valid TOML: {e}{likely_cause(text, str(e))}") from e
     return settings_of(raw, path, kind)
 
 
@@ -378,11 +396,12 @@ __all__ = [
     "ArchiveConfig",
     "ByteOrder",
     "CameraConfig",
-    "CameraSourceConfig",
     "FolderSourceConfig",
     "GenicamSourceConfig",
     "IndustrialSourceConfig",
     "JournalConfig",
+    "MetricsConfig",
+    "OpenCvSourceConfig",
     "PixelFormat",
     "PlcConfig",
     "PlcInputs",

@@ -75,7 +75,7 @@ class Quota:
     """What one peer, or all of a socket, may send."""
 
     message_bytes: int
-    """Of all parts together."""
+    """Bytes of all parts of a message together."""
     parts: int = 4
     rate: float = 100.0
     """Messages and commands a second."""
@@ -285,7 +285,7 @@ class _Door:
         """Who had no key, or none that this station could read; whose key it does not know, the station counts itself."""
         self.connects = Allowance(_CONNECTS_A_S, _CONNECTS_A_S, now)
         self.all = Allowance(quota.rate, quota.burst, now)
-        """Of all peers together, where none is made to wait."""
+        """What all peers may send together, where none is made to wait."""
         self.paused_until = 0.0
         self.open = True
 

@@ -112,7 +112,7 @@ class Door:
 
 
 class _Keeper:
-    """Of all doors of this process."""
+    """Keeps all doors of this process."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lineside-doors-"))  # 0700: none but this user comes in by the back door
@@ -314,7 +314,8 @@ def _listen(endpoint: str) -> socket.socket:
 
 
 def address_of(host: str) -> str:
-    """Of `*`, an address, one in brackets, or a network interface's name. Raises OSError where this machine has no such interface."""
+    """The address for `*`, an address, one in brackets, or a network interface's name. Raises OSError where this machine has no such
+    interface."""
     if host == "*":
         return "0.0.0.0"
     bare = host.removeprefix("[").removesuffix("]")

@@ -47,7 +47,7 @@ class Display:
 
 
 _PLAIN = Display(DisplayScale(low=0.0, high=1.0))
-"""Of a part that no bundle judged: it has no picture."""
+"""For a part that no bundle judged: it has no picture."""
 
 
 class PreviewSink(Sink):

@@ -155,7 +155,10 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
     verbs = Operating(monitor, config.journal.path).verbs()
     asked = [stack.enter_context(ControlServer(config.control, access, verbs))] if config.control is not None else []
-    monitor.watch([*asked, station, line, journal, announced, publisher, observers, *watching.values()], connections, sights)
+    monitor.watch(
+        [*asked, station, line, journal, announced, publisher, observers, *watching.values()], connections, sights,
+        {"parts": station, "observers": observers, "journal": journal},
+    )  # fmt: skip
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",
