@@ -228,12 +228,13 @@ def test_a_file_where_a_folder_should_be_fails(tmp_path: Path) -> None:
 @contextlib.contextmanager
 def nobody() -> Iterator[None]:
     """Root may write everywhere, and becomes somebody who may not."""
-    if (user := os.geteuid()) == 0:
-        os.seteuid(65534)
+    user = os.getuid()
+    if user == 0:
+        os.setresuid(65534, 65534, 0)
     try:
         yield
     finally:
-        os.seteuid(user)
+        os.setresuid(user, user, user)
 
 
 def test_a_folder_of_somebody_else_fails() -> None:
