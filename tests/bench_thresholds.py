@@ -103,7 +103,7 @@ class Plan:
     @property
     def name(self) -> str:
         """For the table."""
-        return f"{self.method}/{self.preset}, {self.dataset.spec.height}x{self.dataset.spec.width}"
+        return f"{self.method}/{self.preset}, {self.dataset.spec.width}x{self.dataset.spec.height}"
 
 
 @dataclass(frozen=True, slots=True)

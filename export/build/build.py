@@ -39,6 +39,7 @@ from training.fitting.recalibrate import open_data, painted_scores
 from training.judging.envelope import BUDGET_S
 from training.judging.evaluate import measure
 from training.judging.telling import Told, tell
+from training.methods.table import METHODS
 from training.runs import Detector, Run
 
 ONNX_CHECKED = 16
@@ -154,7 +155,8 @@ class _Export:
         trials = tuple(t.trial(times, final) for t in self.tried)
         self.told(trials)
         self.notes += precision.costs(times, final.ir.stem, os.getloadavg()[0], os.cpu_count() or 1)
-        envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold, info.seed) if options.envelope else None
+        placed = not METHODS[info.method].whole_picture
+        envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold, placed, info.seed) if options.envelope else None
         self.progress("packing, and trying the golden samples", 0, 1)
         bundle_id = pack(self.pack, self.run, self.gate, final, metrics, acceptance, envelope)
         told, size = self._tell(final), package.size_bytes(self.pack)

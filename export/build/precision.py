@@ -13,7 +13,7 @@ from edge_runtime.errors import CalibrationError, ExportError
 from edge_runtime.model.manifest import Metrics, Threshold
 from export.build import noise, parity
 from export.build.gate import Gate, Judged
-from training.calibrate.rules import percent
+from training.calibrate.bounds import percent
 from training.methods.table import METHODS
 from training.runs import RunInfo
 

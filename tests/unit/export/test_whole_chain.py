@@ -78,7 +78,7 @@ def run(folder: Path) -> Run:
     """Recalibrated with the bad images, as `lineside-train calibrate --max-f1 --bad --masks` does."""
     from training.calibrate.rules import Rule
 
-    data = load_dataset(folder / "good", roi=ROI, ignore_mask=folder / "ignore.png", image_size="64x128")
+    data = load_dataset(folder / "good", roi=ROI, ignore_mask=folder / "ignore.png", image_size="128x64")
     taught = teach(data, FitOptions("padim"), folder / "run")
     recalibrate(taught, Rule(kind="max_f1", bad=str(folder / "bad"), masks=str(folder / "bad" / "masks")))
     return load_run(folder / "run")
