@@ -351,12 +351,15 @@ def schema(
     """Print the JSON Schema of station or recipe files.
 
     For editors, which then complete and explain keys: redirect it to station.schema.json beside the file, whose first line names it as the
-    examples' do.
+    examples' do. The kinds of packages that are installed here are in it.
     """
-    from edge_runtime.config.files import Recipe, StationConfig
+    from edge_runtime.config.files import CameraConfig, Recipe, StationConfig
+    from edge_runtime.config.foreign import widest
     from edge_runtime.config.schema import schema_of
 
-    kind = StationConfig if file is SettingsFile.STATION else Recipe
+    kind, left_out = widest(StationConfig, CameraConfig) if file is SettingsFile.STATION else (Recipe, [])
+    for sentence in left_out:
+        typer.echo(f"left out: {sentence}", err=True)
     typer.echo(json.dumps(schema_of(kind, f"Lineside {file} file"), indent=2))
 
 

@@ -1,10 +1,13 @@
 """`lineside check`: every part of a station gets its line, and one failure does not hide the next."""
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -222,11 +225,23 @@ def test_a_file_where_a_folder_should_be_fails(tmp_path: Path) -> None:
         room(tmp_path / "archive", 0.001, "archive.quota_mb")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_of_somebody_else_fails(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
-    with pytest.raises(SinkError, match="this user may write to"):
-        room(tmp_path / "archive", 0.001, "archive.quota_mb")
+@contextlib.contextmanager
+def nobody() -> Iterator[None]:
+    """Root may write everywhere, and becomes somebody who may not."""
+    user = os.getuid()
+    if user == 0:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(user, user, user)
+
+
+def test_a_folder_of_somebody_else_fails() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        with nobody(), pytest.raises(SinkError, match="this user may write to"):
+            room(Path(folder) / "archive", 0.001, "archive.quota_mb")
 
 
 def test_a_file_that_is_no_journal_fails(station_dir: Path, endpoints: tuple[str, str]) -> None:
