@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edge_runtime import cli_journal
 from edge_runtime.console import run_app
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 sim = typer.Typer(help="Stand-ins for a line that is not there.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(sim, name="sim")
+app.add_typer(cli_journal.app, name="journal")
 
 StationFile = Annotated[Path, typer.Argument(metavar="STATION.toml", help="The station's file.", show_default=False)]
 MaybeStationFile = Annotated[
