@@ -25,8 +25,7 @@ from training.commands.console import bars, say
 from training.commands.options import number
 
 if TYPE_CHECKING:
-    from export.build.build import BuildReport
-    from export.build.trial import Outcome
+    from export.build.outcome import BuildReport, Outcome
 
 app = typer.Typer(
     name="lineside-export", help="Turn a taught detector into a bundle for the device.", no_args_is_help=True, add_completion=False
@@ -38,7 +37,7 @@ def _part(option: str) -> Any:
 
 
 class Precision(StrEnum):
-    """Of the backbone; the head's is always float."""
+    """Precision of the backbone; the head's is always float."""
 
     AUTO = "auto"
     INT8 = "int8"
@@ -88,7 +87,8 @@ def build(
         from export.build import build as builder
         from export.build import parity
         from export.build.accept import Asked
-        from export.build.trial import Trial, outcome_of
+        from export.build.outcome import outcome_of
+        from export.build.trial import Trial
         from training.judging.asked import parse_accept
         from training.runs import load_run
     except ModuleNotFoundError as e:

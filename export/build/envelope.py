@@ -20,7 +20,7 @@ from export import package
 from export.child import COMPILE_TIMEOUT_S, call, serve
 from training.judging.envelope import BUDGET_S, ENOUGH_GOOD, Good, Judge, measure_envelope
 
-if TYPE_CHECKING:  # with torch, which the child is spared
+if TYPE_CHECKING:  # they bring torch, which the child is spared
     from export.build.gate import Gate
     from training.calibrate.rules import Scores
 

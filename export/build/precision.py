@@ -119,7 +119,7 @@ def _unlearnt(side: Side) -> Metrics:
 
 
 def _pixels(side: Side) -> Metrics:
-    """Of the pictures whose maps count."""
+    """Pixels of the pictures whose maps count."""
     m = side.metrics
     return Metrics(pixel_auroc=m.pixel_auroc, aupro=m.aupro, n_good=m.n_good, n_bad=m.n_bad)
 

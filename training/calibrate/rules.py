@@ -102,7 +102,7 @@ class HeldOutImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     name: str
     """Relative to the data's folder."""
     sha256: str
-    """Of the file."""
+    """sha256 of the file."""
     score: float
     map_peak: float
     map_median: float

@@ -45,14 +45,14 @@ class Dataset:
     train: tuple[Sample, ...]
     """Good images; of a plain folder, all of it."""
     test: tuple[Sample, ...]
-    """Of the data's own test split; empty for a plain folder."""
+    """The data's own test split; empty for a plain folder."""
     bad: tuple[Sample, ...]
     """Bad images of the data's own training split (`split` "train"), then the images of --bad (`split` "bad")."""
     spec: InputSpec
     ignore: npt.NDArray[np.uint8] | None
     """(H, W) of the frame's size, 255 = ignored."""
     sha256: tuple[str, ...]
-    """Of each file of `train`, in its order."""
+    """sha256 of each file of `train`, in its order."""
     notes: tuple[str, ...]
     """Sentences that a user should read."""
     format: str = ""

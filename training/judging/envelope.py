@@ -70,7 +70,8 @@ _CHUNK = 64
 LEAST_REAL = 3
 """With fewer real bad images, painted ones stand in."""
 BUDGET_S = 20.0
-"""Of CPU time, all threads together: on two free cores half of it passes. By the clock, the figures would depend on who else computes."""
+"""Seconds of CPU time, all threads together: on two free cores half of it passes. By the clock, the figures would depend on who else
+computes."""
 _DEFAULT_RATE = 0.01
 _MORE_MISSED = 0.10
 _REACH_PX, _REACH = 40, 1 / 6
@@ -188,7 +189,7 @@ class _Chunk:
     sights: Sequence[Sight]
     """(n,) of the reduced frames."""
     own: Sight
-    """Of the frame itself, as the device will measure it."""
+    """The frame's own, as the device will measure it."""
     total: int
     """Conditions in all, those of further ways included."""
 
@@ -201,7 +202,7 @@ class _Seen:
     sights: Sequence[Sight]
     """As many, of the reduced frames."""
     own: Sight
-    """Of the frame itself."""
+    """The frame's own."""
 
 
 def _interleaved(good: Sequence[_Shot], bad: Sequence[_Shot]) -> list[_Shot]:

@@ -28,7 +28,7 @@ from training.judging.acceptance import LEAST_REAL, default_criteria, judge_acce
 from training.judging.envelope_figure import envelope_chart, envelope_sentences
 from training.judging.evaluate import EvaluationReport, Predict, Scored, measure
 from training.judging.telling import Better, best_within
-from training.report.cuts import Count, cut, measure_counts, price_list
+from training.report.cuts import Count, cut, measure_counts, threshold_table
 from training.report.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Axis, Group, curve, histograms
 from training.report.gallery import Picks, Shot, as_shot, develop, heat_css, odd_samples, pick, shoot
 from training.report.subject import Subject, open_subject
@@ -204,7 +204,7 @@ def _render(
         better=better_of(subject, scored),
         line_cut=cut(scored, line),
         line_metrics=measure(scored, line),
-        prices=price_list(scored, stated, line),
+        prices=threshold_table(scored, stated, line),
         histogram=histograms(groups, axis, stated, line),
         curves=_curves(scored, report.metrics, stated, line),
         regions=Count(int(scored.hits.sum()), int(scored.regions.sum())) if scored.regions.sum() else None,

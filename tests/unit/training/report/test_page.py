@@ -25,7 +25,7 @@ from training.commands.cli import app
 from training.data.dataset import load_dataset
 from training.judging.evaluate import EvaluationReport, evaluate_bundle
 from training.report.figures import Axis, curve
-from training.report.page import Count, cut, open_subject, price_list, write_report
+from training.report.page import Count, cut, open_subject, threshold_table, write_report
 
 VOID = {"img", "meta", "link", "input", "br", "rect", "line", "path", "circle", "polyline"}
 
@@ -233,10 +233,10 @@ def test_another_threshold_is_shown_beside_the_stated_one(tiny_bundle: Path, dat
     assert [found.get("class") for tag, found in page.tags if tag == "circle"].count("stated") == 2
 
 
-def test_the_price_list_counts_as_one_would_by_hand(written: tuple[str, EvaluationReport]) -> None:
+def test_the_threshold_table_counts_as_one_would_by_hand(written: tuple[str, EvaluationReport]) -> None:
     _, report = written
     scored = report.scored
-    rows = price_list(scored, 20.0, 12.5)
+    rows = threshold_table(scored, 20.0, 12.5)
     assert [r.tag for r in rows if r.tag] == ["moved", "stated"]
     assert [r.value for r in rows] == sorted(r.value for r in rows)
     for row in rows:
