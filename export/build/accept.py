@@ -106,8 +106,9 @@ def refusal(
     if apart and found.rejected:
         first = f"learn the {apart} images that were held for bad, if they are good (--keep-odd), "
     elif odd and found.rejected > found.max_rejected * found.n_good:
-        some = f"{len(odd)} good images that look" if len(odd) > 1 else "good image that looks"
-        first = f"look at the {some} unlike the others ({odd[0]}{' first' if len(odd) > 1 else ''}), and teach without those that are bad (--leave-out RUN/odd.txt), "
+        some = f"{len(odd)} good images that look unlike the others ({odd[0]} first)"
+        some = some if len(odd) > 1 else f"good image that looks unlike the others ({odd[0]})"
+        first = f"look at the {some}, and teach without those that are bad (--leave-out RUN/odd.txt), "
     ways = (
         f"{first}{gap}try another method or size (lineside-train compare), ask for less (--accept), or build it all the same with --force"
     )
