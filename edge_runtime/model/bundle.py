@@ -240,5 +240,5 @@ def _unzip(path: Path, directory: Path, admit: Admit | None) -> None:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise _no_room(path, directory.parent, e) from e
         raise BundleError(f"bundle {path}: expected a directory or a zip file, could not unpack it: {e}") from e
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as e:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, UnicodeDecodeError, EOFError, NotImplementedError, RuntimeError) as e:
         raise BundleError(f"bundle {path}: expected a directory or a zip file, could not unpack it: {e}") from e
