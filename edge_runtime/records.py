@@ -13,10 +13,12 @@ __all__ = [
     "Affine",
     "Cause",
     "Decision",
+    "Delivery",
     "DriftState",
     "Frame",
     "Health",
     "Image",
+    "Outcome",
     "Picture",
     "Prediction",
     "Region",
@@ -80,6 +82,8 @@ class Cause(enum.IntEnum):
     """The station was killed, or lost its power, while the part was in flight; the next start says so."""
     INTERNAL = 9
     """A bug in Lineside."""
+    JOURNAL = 10
+    """Its row was not in the journal in time, and this station accepts no part without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +271,34 @@ class Decision:
     def deciding(self) -> View:
         """The view that decided: the worst REJECT; else a FAULT; else the ACCEPT nearest to its threshold."""
         return max(self.views, key=lambda view: view.weight)
+
+
+class Outcome(enum.StrEnum):
+    """What became of a decision at one of its receivers."""
+
+    TOLD = "told"
+    """It was shown what `Delivery.detail` says."""
+    ACKNOWLEDGED = "acknowledged"
+    """It said that it has taken it."""
+    UNACKNOWLEDGED = "unacknowledged"
+    """It has not, within its time."""
+    FAILED = "failed"
+    """It could not be told; `Delivery.detail` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of one decision at one receiver: of the PLC always, of the others where they could not be served."""
+
+    seq: int
+    """The decision's."""
+    to: str
+    """"plc", "publisher", "archives", "previews", or a further sink's name."""
+    outcome: Outcome
+    at_ns: int
+    """CLOCK_MONOTONIC."""
+    detail: str = ""
+    """The verdict that was told, or why it failed."""
 
 
 class State(enum.StrEnum):

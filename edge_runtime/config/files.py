@@ -56,7 +56,12 @@ class JournalConfig(Settings, frozen=True, kw_only=True):
     path: Path = Path("journal.sqlite")
     """The SQLite file; it and its folder are made where they are missing."""
     keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 400.0
-    """Older rows are deleted."""
+    """Older rows are deleted, by the journal's own time: neither a wrong clock nor a step of it makes a row old."""
+    keep_mb: Positive | None = None
+    """Of a larger file the oldest rows are deleted; a part takes about 1.5 kB. Without it, age alone counts."""
+    required: bool = False
+    """Accept no part whose row is not in the journal in time: it is a FAULT, also on a full disk. Without it such a part is told all the
+    same, and its row is written later."""
     commit_timeout_ms: Positive = 50.0
     """How long a decision waits for its row to be committed before it is told all the same and the journal is reported as late; at most
     until its deadline."""

@@ -95,7 +95,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
             deadlines_ns[job.recipe] = min(product.deadline_ns, deadlines_ns.get(job.recipe, product.deadline_ns))
     access = Access(config.security.keys, config.security.plain, config.security.everywhere)
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
-    announced = stack.enter_context(Announced(config.journal.path, journal.last_seq))
+    announced = stack.enter_context(Announced(config.journal.path, journal.last_seq, journal.announced))
     _answer_what_a_kill_left(config.name, announced, journal, products, names)
     publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path, access))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
@@ -124,7 +124,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
         watching["archives"] = stack.enter_context(Archive(config.archive))
     sights = SightWatches({(names[o.entry.camera], o.entry.recipe.name, o.predictor.bundle.id): watch
                            for o in opened if (watch := watch_of(o.predictor)) is not None})  # fmt: skip
-    observers = Observers(watching, monitor, {"sights": sights} if sights else {})
+    observers = Observers(watching, monitor, {"sights": sights} if sights else {}, journal.delivered)
     stack.callback(observers.close, _OBSERVERS_TIMEOUT_S)
     for name, further in sinks_in(config).items():
         sink = open_sink(further)
@@ -148,8 +148,9 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     station = Station(
         config.name, line, viewpoints, products, tellers, observers, monitor,
         queue=config.queue, keep_warm_ms=config.keep_warm_ms, announced=announced.note,
+        delivered=journal.delivered, required=journal if config.journal.required else None,
     )  # fmt: skip
-    line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note))
+    line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note, journal.delivered))
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
     connections["sockets"] = access
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
