@@ -408,4 +408,4 @@ class Health:
     """None for a bundle without an envelope, and before the first part. With several cameras: of the first one whose pictures stray, else
     of the first one."""
     acknowledged: dict[str, str] = field(default_factory=dict)
-    """Those of `problems` that somebody has taken note of, and who; one that goes away and comes again is another one."""
+    """Problems that somebody has taken note of, and who; one that goes away and comes again is another one."""

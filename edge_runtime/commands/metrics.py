@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from edge_runtime.client import DecisionClient, Gap
 from edge_runtime.config.files import StationConfig, load_recipe
+from edge_runtime.credentials import Credentials
 from edge_runtime.errors import BundleError, ConfigError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.records import Cause, Decision, Health, State, Trend, Verdict
@@ -140,8 +141,8 @@ class StationMetrics(Collector):
         return family
 
 
-def serve(config: StationConfig, stop: threading.Event) -> None:
-    """Offer them at [metrics] until `stop` is set.
+def serve(config: StationConfig, stop: threading.Event, key: Credentials | None = None) -> None:
+    """Offer them at [metrics] until `stop` is set; `key` where the station demands one.
 
     Raises ConfigError for a station file without [metrics] or a port that cannot be had, WireError when the other side is no station.
     """
@@ -154,7 +155,7 @@ def serve(config: StationConfig, stop: threading.Event) -> None:
     except OSError as e:
         raise ConfigError(f"metrics.port: expected a free port of this machine, found {host}:{port}: {e.strerror or e}") from e
     try:
-        with DecisionClient(config.publisher.endpoint, config.publisher.replay) as client:
+        with DecisionClient(config.publisher.endpoint, config.publisher.replay, key=key) as client:
             while not stop.is_set():
                 heard = client.health
                 if (item := client.receive(_WAIT_S)) is not None:
