@@ -141,6 +141,24 @@ def status(
 
 
 @app.command()
+def metrics(station: StationFile) -> None:
+    """Offer a station's figures to Prometheus, at the address of its [metrics].
+
+    A process of its own, which subscribes and looks at this machine's disks; Ctrl-C or SIGTERM ends it.
+    """
+    import threading
+
+    from edge_runtime.commands.metrics import serve
+    from edge_runtime.config.files import load_station
+
+    config = load_station(station)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    serve(config, stop)
+
+
+@app.command()
 def replay(
     folder: Annotated[Path, typer.Argument(help="Images, in sub-folders or not.", show_default=False)],
     bundle: Annotated[Path, typer.Option(help="The model to judge them with.", show_default=False)],

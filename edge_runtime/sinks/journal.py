@@ -135,6 +135,12 @@ class Journal(Sink):
             return self._last_seq
 
     @property
+    def waiting(self) -> int:
+        """Decisions that are not on the disk yet."""
+        with self._changed:
+            return len(self._waiting) + self._in_hand
+
+    @property
     def problem(self) -> str | None:
         """A sentence for health; None when every decision is on disk."""
         with self._changed:

@@ -34,6 +34,14 @@ class HasProblem(Protocol):
         """A sentence for the operator, or None."""
 
 
+class Waits(Protocol):
+    """What keeps others' things until their turn comes."""
+
+    @property
+    def waiting(self) -> int:
+        """How many."""
+
+
 class Connected(HasProblem, Protocol):
     """What has a connection that may break: a camera, the PLC."""
 
@@ -115,6 +123,7 @@ class HealthMonitor:
         self._watched: Sequence[HasProblem] = ()
         self._connections: Mapping[str, Connected] = {}
         self._sights: SightWatches | None = None
+        self._queues: Mapping[str, Waits] = {}
         self._beats: dict[str, float] = {}
         self._manager = ServiceManager()
         self._wake = threading.Event()
@@ -131,10 +140,15 @@ class HealthMonitor:
         self._thread.join(timeout=2.0)
 
     def watch(
-        self, parts: Sequence[HasProblem], connections: Mapping[str, Connected] | None = None, sights: SightWatches | None = None
+        self,
+        parts: Sequence[HasProblem],
+        connections: Mapping[str, Connected] | None = None,
+        sights: SightWatches | None = None,
+        queues: Mapping[str, Waits] | None = None,
     ) -> None:
-        """Ask these for problems from now on; `connections`, by name, for their tallies too, `sights` for how the pictures look."""
-        self._connections, self._sights = dict(connections or {}), sights
+        """Ask these for problems from now on; `connections`, by name, for their tallies too, `sights` for how the pictures look, `queues`,
+        by name, for what waits there."""
+        self._connections, self._sights, self._queues = dict(connections or {}), sights, dict(queues or {})
         self._watched = (*parts, *self._connections.values(), *([sights] if sights else []))
 
     def ready(self) -> None:
@@ -221,6 +235,7 @@ class HealthMonitor:
             connections={name: dict(tallies) for name, part in self._connections.items() if (tallies := part.tallies)},
             release=self._releases.get((recipes, bundle_ids)),
             sight=self._sights.state if self._sights else None,
+            queues={name: queue.waiting for name, queue in self._queues.items()},
         )  # fmt: skip
 
     def _run(self) -> None:

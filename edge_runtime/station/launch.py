@@ -17,6 +17,7 @@ from edge_runtime.model.released import by_job
 from edge_runtime.plugins import blaming
 from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
 from edge_runtime.records import Cause
+from edge_runtime.security.access import Access
 from edge_runtime.sinks import open_sink
 from edge_runtime.sinks.announced import Announced
 from edge_runtime.sinks.archive import Archive
@@ -90,12 +91,13 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     for product in products.values():
         for job in product.jobs:
             deadlines_ns[job.recipe] = min(product.deadline_ns, deadlines_ns.get(job.recipe, product.deadline_ns))
+    access = Access(config.security.keys, config.security.plain, config.security.everywhere)
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
     announced = stack.enter_context(Announced(config.journal.path, journal.last_seq, journal.announced))
     _answer_what_a_kill_left(config.name, announced, journal, products, names)
-    publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path))
+    publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path, access))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
-    line = open_trigger(config.trigger, first_seq=journal.last_seq() + 1)
+    line = open_trigger(config.trigger, first_seq=journal.last_seq() + 1, access=access)
     monitor = HealthMonitor(
         station=config.name, recipes=own.recipes, bundle_ids=own.bundle_ids, device=opened[0].predictor.device_used, cameras=tuple(names),
         send=publisher.send_health,
@@ -114,7 +116,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     watching: dict[str, PreviewSink | Archive] = {}
     if config.preview is not None:
         displays = {id_: Display(m.display, m.input.bits, m.threshold.value) for id_, m in bundles.items()}
-        preview = PreviewSink(config.preview, config.name, displays, monitor.counts, releases)
+        preview = PreviewSink(config.preview, config.name, displays, monitor.counts, releases, access)
         watching["previews"] = stack.enter_context(preview)
     if config.archive is not None:
         watching["archives"] = stack.enter_context(Archive(config.archive))
@@ -148,8 +150,12 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     )  # fmt: skip
     line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note, journal.delivered))
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
+    connections["sockets"] = access
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
-    monitor.watch([station, line, journal, announced, publisher, observers, *watching.values()], connections, sights)
+    monitor.watch(
+        [station, line, journal, announced, publisher, observers, *watching.values()], connections, sights,
+        {"parts": station, "observers": observers, "journal": journal},
+    )  # fmt: skip
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",

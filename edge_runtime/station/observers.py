@@ -40,35 +40,40 @@ class Observers:
         """
         own = {**sinks, **(watches or {})}
         self._monitor, self._delivered = monitor, delivered
-        self._onlookers = [_Onlookers("observers", own, tuple(sinks), monitor, delivered)] if own else []
+        self._observers = [_ObserverThread("observers", own, tuple(sinks), monitor, delivered)] if own else []
 
     def add(self, name: str, sink: Sink, label: str) -> None:
         """An entered sink of an installed package, called `label` where it fails. It is told, asked and left in a thread of its own."""
         self._monitor.count(f"dropped_{name}", 0)
-        self._onlookers.append(_Foreign(name, sink, label, self._monitor, self._delivered))
+        self._observers.append(_PluginThread(name, sink, label, self._monitor, self._delivered))
 
     @property
     def problem(self) -> str | None:
         """A sentence for the operator while one of the threads hangs."""
-        return next((problem for onlookers in self._onlookers if (problem := onlookers.problem) is not None), None)
+        return next((problem for observer in self._observers if (problem := observer.problem) is not None), None)
+
+    @property
+    def waiting(self) -> int:
+        """Decisions that one or the other of the threads has not taken yet: the most."""
+        return max((observer.waiting for observer in self._observers), default=0)
 
     def show(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Hand on one decision with its pictures; never waits."""
-        for onlookers in self._onlookers:
-            onlookers.show((decision, pictures))
+        for observer in self._observers:
+            observer.show((decision, pictures))
 
     def close(self, timeout_s: float) -> None:
         """Let what waits be kept, for so long at most."""
         until = time.monotonic() + timeout_s
-        for onlookers in self._onlookers:
-            onlookers.closing = True
-        for onlookers in self._onlookers:
-            onlookers.thread.join(max(until - time.monotonic(), 0))
-            if onlookers.thread.is_alive():
-                log.warning("%s: still busy; left behind", onlookers.name)
+        for observer in self._observers:
+            observer.closing = True
+        for observer in self._observers:
+            observer.thread.join(max(until - time.monotonic(), 0))
+            if observer.thread.is_alive():
+                log.warning("%s: still busy; left behind", observer.name)
 
 
-class _Onlookers:
+class _ObserverThread:
     """One thread and its lane."""
 
     def __init__(
@@ -86,6 +91,10 @@ class _Onlookers:
         since = self._busy_since
         busy_s = time.monotonic() - since if since else 0.0
         return f"{self.name}: no answer for {busy_s:.0f} s; parts are decided without." if busy_s > _HANGS_AFTER_S else None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._lane)
 
     def show(self, item: _Item) -> None:
         try:
@@ -132,7 +141,7 @@ class _Onlookers:
         """The thread's last act."""
 
 
-class _Foreign(_Onlookers):
+class _PluginThread(_ObserverThread):
     """A single sink that somebody else wrote: nothing of it is called in any thread but this one."""
 
     def __init__(self, name: str, sink: Sink, label: str, monitor: HealthMonitor, delivered: _Delivered) -> None:
