@@ -124,7 +124,7 @@ remove)
     rm -rf "$DPKG_ROOT/opt/lineside/venv" "$DPKG_ROOT/opt/lineside/previous" "$DPKG_ROOT/opt/lineside/releases"
     rm -rf "$DPKG_ROOT/etc/systemd/system/lineside@.service.d/back-off.conf"
     rm -f "$DPKG_ROOT/etc/systemd/system/lineside@.service" "$DPKG_ROOT/etc/systemd/system/lineside.target"
-    rm -f "$DPKG_ROOT/etc/systemd/user/lineside-overlay@.service"
+    rm -f "$DPKG_ROOT/etc/systemd/system/lineside-metrics@.service" "$DPKG_ROOT/etc/systemd/user/lineside-overlay@.service"
     rmdir --ignore-fail-on-non-empty "$DPKG_ROOT/etc/systemd/system/lineside@.service.d" "$DPKG_ROOT/opt/lineside" 2>/dev/null || true
     [ -n "$DPKG_ROOT" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
     ;;

@@ -203,7 +203,8 @@ for old in "$opt"/releases/*; do
 done
 
 step "units"
-run install -D -m 0644 -t "$prefix/etc/systemd/system" "$source_tree/systemd/lineside@.service" "$source_tree/systemd/lineside.target"
+run install -D -m 0644 -t "$prefix/etc/systemd/system" "$source_tree/systemd/lineside@.service" "$source_tree/systemd/lineside.target" \
+    "$source_tree/systemd/lineside-metrics@.service"
 run install -D -m 0644 -t "$prefix/etc/systemd/user" "$source_tree/systemd/lineside-overlay@.service"
 dropin=$prefix/etc/systemd/system/lineside@.service.d/back-off.conf
 systemd=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p' || true)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edge_runtime import cli_journal
 from edge_runtime.console import run_app
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 sim = typer.Typer(help="Stand-ins for a line that is not there.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(sim, name="sim")
+app.add_typer(cli_journal.app, name="journal")
 
 StationFile = Annotated[Path, typer.Argument(metavar="STATION.toml", help="The station's file.", show_default=False)]
 MaybeStationFile = Annotated[
@@ -136,6 +138,24 @@ def status(
         for line in lines_of(health):
             console.print(line, soft_wrap=True)
     raise typer.Exit(EXIT_OK if health.state is State.READY else EXIT_FINDINGS)
+
+
+@app.command()
+def metrics(station: StationFile) -> None:
+    """Offer a station's figures to Prometheus, at the address of its [metrics].
+
+    A process of its own, which subscribes and looks at this machine's disks; Ctrl-C or SIGTERM ends it.
+    """
+    import threading
+
+    from edge_runtime.commands.metrics import serve
+    from edge_runtime.config.files import load_station
+
+    config = load_station(station)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    serve(config, stop)
 
 
 @app.command()
@@ -333,12 +353,15 @@ def schema(
     """Print the JSON Schema of station or recipe files.
 
     For editors, which then complete and explain keys: redirect it to station.schema.json beside the file, whose first line names it as the
-    examples' do.
+    examples' do. The kinds of packages that are installed here are in it.
     """
-    from edge_runtime.config.files import Recipe, StationConfig
+    from edge_runtime.config.files import CameraConfig, Recipe, StationConfig
+    from edge_runtime.config.foreign import widest
     from edge_runtime.config.schema import schema_of
 
-    kind = StationConfig if file is SettingsFile.STATION else Recipe
+    kind, left_out = widest(StationConfig, CameraConfig) if file is SettingsFile.STATION else (Recipe, [])
+    for sentence in left_out:
+        typer.echo(f"left out: {sentence}", err=True)
     typer.echo(json.dumps(schema_of(kind, f"Lineside {file} file"), indent=2))
 
 

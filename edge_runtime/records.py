@@ -13,10 +13,12 @@ __all__ = [
     "Affine",
     "Cause",
     "Decision",
+    "Delivery",
     "DriftState",
     "Frame",
     "Health",
     "Image",
+    "Outcome",
     "Picture",
     "Prediction",
     "Region",
@@ -80,6 +82,8 @@ class Cause(enum.IntEnum):
     """The station was killed, or lost its power, while the part was in flight; the next start says so."""
     INTERNAL = 9
     """A bug in Lineside."""
+    JOURNAL = 10
+    """Its row was not in the journal in time, and this station accepts no part without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +202,7 @@ class View:
     frame_wh: tuple[int, int]
     """Width and height in pixels; (0, 0) when no frame was had."""
     bundle_id: str
-    """Of the model that judged it; empty for a part whose recipe is not known."""
+    """The model that judged it; empty for a part whose recipe is not known."""
     recipe: str
     """The name of the recipe that it was judged by; what was asked for where that is not known."""
     captured_ns: int = 0
@@ -269,6 +273,34 @@ class Decision:
         return max(self.views, key=lambda view: view.weight)
 
 
+class Outcome(enum.StrEnum):
+    """What became of a decision at one of its receivers."""
+
+    TOLD = "told"
+    """It was shown what `Delivery.detail` says."""
+    ACKNOWLEDGED = "acknowledged"
+    """It said that it has taken it."""
+    UNACKNOWLEDGED = "unacknowledged"
+    """It has not, within its time."""
+    FAILED = "failed"
+    """It could not be told; `Delivery.detail` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of one decision at one receiver: of the PLC always, of the others where they could not be served."""
+
+    seq: int
+    """The decision's."""
+    to: str
+    """"plc", "publisher", "archives", "previews", or a further sink's name."""
+    outcome: Outcome
+    at_ns: int
+    """CLOCK_MONOTONIC."""
+    detail: str = ""
+    """The verdict that was told, or why it failed."""
+
+
 class State(enum.StrEnum):
     """What a station is doing."""
 
@@ -296,13 +328,13 @@ class DriftState:
 
     trend: Trend
     above: int
-    """Of the last `accepted` accepted parts: how many score above what nine in ten good parts stay below."""
+    """How many of the last `accepted` accepted parts score above what nine in ten good parts stay below."""
     below: int
-    """Of the last `judged` parts: how many score below what nine in ten good parts exceed."""
+    """How many of the last `judged` parts score below what nine in ten good parts exceed."""
     accepted: int
     judged: int
     median: float | None
-    """Of the last accepted parts' raw scores; None before the first."""
+    """Median of the last accepted parts' raw scores; None before the first."""
     usual_median: float
     """The median of held-out good parts, as calibrated."""
 
@@ -348,7 +380,7 @@ class Health:
     problems: tuple[str, ...]
     """One sentence each; empty when all is well."""
     bundle_ids: tuple[str, ...]
-    """Of the models that judge now, one a camera in the station file's order."""
+    """The models that judge now, one a camera in the station file's order."""
     recipes: tuple[str, ...]
     """Names of the recipes that they judge by, likewise."""
     device: str
@@ -369,7 +401,11 @@ class Health:
     """Since start, `reconnects` of each camera ("camera NAME", or "camera" for the only one) and of the PLC ("plc"), and the
     `incomplete_frames` of an industrial camera."""
     release: ReleaseState | None = None
-    """Of the recipes and models that judge now, the worst of several cameras; None from a station that does not tell."""
+    """The state of the recipes and models that judge now, the worst of several cameras; None from a station that does not tell."""
+    queues: dict[str, int] = field(default_factory=dict)
+    """What waits now: `parts` for their turn, `observers` for archive and preview, `journal` for the disk."""
     sight: SightState | None = None
     """None for a bundle without an envelope, and before the first part. With several cameras: of the first one whose pictures stray, else
     of the first one."""
+    acknowledged: dict[str, str] = field(default_factory=dict)
+    """Of `problems`, those that somebody has taken note of, and who; one that goes away and comes again is another one."""

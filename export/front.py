@@ -18,8 +18,8 @@ from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Metrics
 from export.build.accept import Asked
 from export.build.build import BuildOptions, build
-from export.build.build import BuildReport as Built
-from export.build.workshop import openvino_backbone
+from export.build.features import openvino_backbone
+from export.build.outcome import BuildReport
 from export.package import check_out
 from training.calibrate.rules import Rule
 from training.core.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
@@ -103,7 +103,7 @@ class Released:
 
 def make_release(
     data: Path, request: Request, progress: Progress = silent, say: Callable[[str | Text], None] = lambda text: None,
-    show: Callable[[Built], None] = lambda built: None,
+    show: Callable[[BuildReport], None] = lambda built: None,
 ) -> Released:  # fmt: skip
     """Do it; `say` gets sentences for the user, `show` what the build came to.
 
@@ -147,8 +147,8 @@ def make_release(
     fit_options = dataclasses.replace(fit_options, method=choice.method, preset=choice.preset, augment=augment, weigh=weighed)
     backbone_fn = openvino_backbone(dataset)
     if METHODS[fit_options.method].network is None:
-        progress("estimating the time", 0, 1)
-        say(f"   all that follows: about {about(_expected(dataset, fit_options, backbone_fn))} here; it is said again before each part")
+        seconds = _expected(dataset, fit_options, backbone_fn, progress)
+        say(f"   all that follows: about {about(seconds)} here; it is said again before each part")
 
     _step(say, 3)
     indented = lambda text: say(f"   {text}")  # noqa: E731
@@ -159,7 +159,7 @@ def make_release(
     _step(say, 4)
     options = BuildOptions(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
 
-    def refused(pack: Path, found: Built) -> None:
+    def refused(pack: Path, found: BuildReport) -> None:
         show(found)
         write_report(pack, data, request.page, dataset=dataset, progress=progress)
 
@@ -200,12 +200,17 @@ def verdict(released: Released) -> list[str]:
     ]
 
 
-def _expected(dataset: Dataset, fit_options: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn]) -> float:
+def _expected(dataset: Dataset, fit_options: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn], progress: Progress) -> float:
     """Seconds of teaching, building and the report, by counts and by what a picture takes now."""
     spec, n, views = dataset.spec, len(dataset.train), dataset.preprocessor().views
+    progress("estimating the time: reading the backbone", 0, 1)
     backbone = build_backbone(fit_options.backbone, resolve(fit_options)[0], fit_options.weights)
     taught, gate = n * views * (1 + (fit_options.augment.copies if fit_options.augment else 0)), len(dataset.scored) * views
-    pace = pace_of(backbone_fn(backbone), spec.height, spec.width, taught)
+    progress("estimating the time: converting the backbone", 0, 1)
+    run_backbone = backbone_fn(backbone)
+    progress("estimating the time: timing a picture", 0, 1)
+    pace = pace_of(run_backbone, spec.height, spec.width, taught)
+    progress("estimating the time: timing a picture", 1, 1)
     name = f"{fit_options.method}/{fit_options.preset}"
     built = build_seconds(name, n, taught, gate, GATE_IMAGES * views, views, pace, int8=True) + BUDGET_S
     return fit_seconds(name, n, taught, views, pace) + built + 2 * gate * pace

@@ -41,6 +41,8 @@ def lines_of(health: Health) -> list[Text]:
     if (release := health.release) is not None:
         lines.append(Text(f"{release.word}: {release.why}", style=_RELEASE[release.word]))
     lines.append(Text(f"{_named(health.counts)}; last decision {health.last_seq}"))
+    if waiting := {name: count for name, count in health.queues.items() if count}:
+        lines.append(Text(f"waiting: {_named(waiting)}"))
     times = [f"{stage} {median:.1f} ms (p99 {p99:.1f})" for stage, (median, p99) in health.stages_ms.items()]
     lines += [Text(", ".join(times))] if times else []
     lines += [Text(f"{name}: {_named(tallies)}") for name, tallies in health.connections.items()]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, field
 
-from edge_runtime.config.explain import WINDOWS_PATHS, explain, look_up, not_finite, slip_of
+from edge_runtime.config.explain import WINDOWS_PATHS, explain, likely_cause, look_up, not_finite
 from edge_runtime.config.foreign import widened
 from edge_runtime.config.sources import (
     AravisSourceConfig,
@@ -26,10 +26,12 @@ from edge_runtime.config.sources import (
     VideoSourceConfig,
 )
 from edge_runtime.config.triggers import PlcTrigger, TimerTriggerConfig, Trigger, ZeromqTriggerConfig
+from edge_runtime.credentials import Role
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.settings import ByteOrder, PlcConfig, PlcInputs, PlcOutputs, PlcTag, PulseConfig, TagConfig, TagType
 from edge_runtime.plugins import Plugin, PluginSettings
-from edge_runtime.values import Endpoint, Name, NonNegative, Positive, Settings
+from edge_runtime.security.access import beyond_loopback, refusal
+from edge_runtime.values import Endpoint, Host, Name, NonNegative, Port, Positive, Settings
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 if TYPE_CHECKING:
@@ -54,7 +56,12 @@ class JournalConfig(Settings, frozen=True, kw_only=True):
     path: Path = Path("journal.sqlite")
     """The SQLite file; it and its folder are made where they are missing."""
     keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 400.0
-    """Older rows are deleted."""
+    """Older rows are deleted, by the journal's own time: neither a wrong clock nor a step of it makes a row old."""
+    keep_mb: Positive | None = None
+    """Of a larger file the oldest rows are deleted; a part takes about 1.5 kB. Without it, age alone counts."""
+    required: bool = False
+    """Accept no part whose row is not in the journal in time: it is a FAULT, also on a full disk. Without it such a part is told all the
+    same, and its row is written later."""
     commit_timeout_ms: Positive = 50.0
     """How long a decision waits for its row to be committed before it is told all the same and the journal is reported as late; at most
     until its deadline."""
@@ -81,7 +88,39 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     max_fps: Positive = 15.0
     """Pictures a second; what comes faster is dropped."""
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] = 960
-    """Of the picture that is sent; the frame is reduced to it."""
+    """Long side of the picture that is sent; the frame is reduced to it."""
+
+
+class MetricsConfig(Settings, frozen=True, kw_only=True):
+    """What `lineside metrics` offers to Prometheus, in a process of its own."""
+
+    host: Host = "127.0.0.1"
+    """Beyond this machine only with `plain` in [security]: nothing is encrypted, and nobody is asked for a key."""
+    port: Port = 9464
+    """Each station has its own."""
+
+
+class ControlConfig(Settings, frozen=True, kw_only=True):
+    """The control socket: status, alarms, labels, and what changes the station, for those who may. How: deploy/security.md."""
+
+    endpoint: Endpoint = "tcp://127.0.0.1:5563"
+    """ROUTER, binds. On `ipc://` the system says who asks: root and the station's user may do all. On 127.0.0.1 nobody does: whoever works
+    on this machine may observe and operate. Beyond it, a key says it."""
+    groups: dict[str, list[Role]] = field(default_factory=dict)
+    """On `ipc://`: what members of a group of the system may: `line-engineers = ["engineer"]`. Others observe and operate, where the
+    socket's mode lets them connect."""
+
+
+class SecurityConfig(Settings, frozen=True, kw_only=True):
+    """Who may come in at the sockets. One that only this machine can reach (127.0.0.1, ipc) asks for no key; any other demands one."""
+
+    keys: Path | None = None
+    """The folder of keys, made and filled by `lineside keys`; it belongs to the station's user, and nobody else may read its server.key."""
+    everywhere: bool = False
+    """Demand keys on this machine as well."""
+    plain: bool = False
+    """Open sockets beyond this machine without keys: whoever reaches them reads every decision, sees every part and may announce parts. For
+    a network that itself keeps strangers out."""
 
 
 class CameraConfig(Settings, frozen=True, kw_only=True):
@@ -130,6 +169,12 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Images of rejects and faults; without this table none are kept."""
     preview: PreviewConfig | None = None
     """Pictures for the operator's window; without this table none are sent."""
+    control: ControlConfig | None = None
+    """What a station may be asked and told while it runs; without this table nothing."""
+    metrics: MetricsConfig | None = None
+    """Figures for Prometheus; without this table `lineside metrics` offers none."""
+    security: SecurityConfig = SecurityConfig()
+    """Keys, for sockets that others than this machine can reach."""
     sink: tuple[PluginSettings, ...] = ()
     """Further receivers of decisions, a [[sink]] block each, of kinds that installed packages bring. They are told after the verdict, each
     in a thread of its own; what one is too slow for, it is not told."""
@@ -205,7 +250,8 @@ def _contradiction(config: StationConfig) -> str | None:
             return f'{where}name: expected another name than that of camera[{names.index(camera.name)}], found "{camera.name}" again'
         if (known := set(config.cameras[0].recipes)) != (found := set(camera.recipes)):
             return f"{where}recipes: expected the keys of camera[0].recipes ({_keys(known)}), found {_keys(found)}"
-    return _shared_port(endpoints_of(config))
+    metrics = {"metrics.port": f"tcp://{config.metrics.host}:{config.metrics.port}"} if config.metrics is not None else {}
+    return _shared_port(endpoints_of(config) | metrics) or _open_to_strangers(config)
 
 
 def endpoints_of(config: StationConfig) -> dict[str, str]:
@@ -217,7 +263,33 @@ def endpoints_of(config: StationConfig) -> dict[str, str]:
         endpoints["preview.endpoint"] = config.preview.endpoint
     if isinstance(config.trigger, ZeromqTriggerConfig):
         endpoints["trigger.endpoint"] = config.trigger.endpoint
+    if config.control is not None:
+        endpoints["control.endpoint"] = config.control.endpoint
     return endpoints
+
+
+def _open_to_strangers(config: StationConfig) -> str | None:
+    """A socket beyond this machine without keys, as a sentence. Whether the keys are there, the start looks."""
+    security = config.security
+    if security.plain and security.keys is not None:
+        return "security.plain: expected either keys or plain = true, found both; with keys, take plain away"
+    if security.everywhere and security.keys is None:
+        return "security.keys: missing: everywhere = true demands keys, and none are named"
+    if config.control is not None and security.keys is None and beyond_loopback(config.control.endpoint):
+        where = f"control.endpoint: {config.control.endpoint} can be reached from beyond this machine"
+        return f"{where}: expected security.keys; plain = true does not let anybody change a station"
+    if config.control is not None and config.control.endpoint.startswith("inproc://"):
+        return f"control.endpoint: expected ipc:// or tcp://, found {config.control.endpoint}: nobody could ask"
+    for key, endpoint in endpoints_of(config).items():
+        if security.keys is None and not security.plain and beyond_loopback(endpoint):
+            return refusal(endpoint, key)
+    metrics = config.metrics
+    if metrics is not None and not security.plain and beyond_loopback(f"tcp://{metrics.host}:{metrics.port}"):
+        return (
+            f'metrics.host: expected an address of this machine alone such as "127.0.0.1", found "{metrics.host}", and HTTP knows no keys: '
+            "scrape it here, put a proxy with TLS before it, or say plain = true in [security]"
+        )
+    return None
 
 
 def plugins_in(config: StationConfig) -> list[Plugin]:
@@ -267,7 +339,7 @@ def _load(path: Path, kind: type[_T]) -> _T:
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: is not valid TOML: save it as UTF-8 ({e})") from e
     except (tomllib.TOMLDecodeError, RecursionError) as e:
-        raise ConfigError(f"{path}: is not valid TOML: {e}{slip_of(text, str(e))}") from e
+        raise ConfigError(f"{path}: is not valid TOML: {e}{likely_cause(text, str(e))}") from e
     return settings_of(raw, path, kind)
 
 
@@ -334,6 +406,7 @@ __all__ = [
     "GenicamSourceConfig",
     "IndustrialSourceConfig",
     "JournalConfig",
+    "MetricsConfig",
     "PixelFormat",
     "PlcConfig",
     "PlcInputs",

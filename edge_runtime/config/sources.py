@@ -55,9 +55,9 @@ class SyntheticSourceConfig(Settings, frozen=True, kw_only=True, tag="synthetic"
     """Drawn parts with known defects (edge_runtime.sources.drawn): for trying a station without a camera."""
 
     width: PositiveInt = 320
-    """Of the picture, in pixels."""
+    """Width of the picture, in pixels."""
     height: PositiveInt = 320
-    """Of the picture, in pixels."""
+    """Height of the picture, in pixels."""
     defect_rate: Annotated[float, Meta(ge=0, le=1)] = 0.2
     """The share of parts that have a defect."""
     seed: int = 0

@@ -15,14 +15,15 @@ from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.handoff import Reply, take
 from edge_runtime.plc.handshake import Handshake, Inputs
 from edge_runtime.plc.kinds import open_port
+from edge_runtime.plc.part_age import PartAges
 from edge_runtime.plc.port import PlcLost, TagPort, bits_first
 from edge_runtime.plc.recipe_change import Prepared, RecipeChange
-from edge_runtime.plc.results import Pulsed, Result, results_of
+from edge_runtime.plc.results import Pulsed, results_of
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Value
 from edge_runtime.protocols import ActuatorLine, StationLink
-from edge_runtime.records import Decision, Picture, Trigger, Verdict
+from edge_runtime.records import Decision, Delivery, Outcome, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.1, 5.0)
@@ -33,8 +34,6 @@ _STEP_S = 0.01
 _WAITED_WITHIN_S = 1.0
 """Nobody has asked for a trigger for so long: the station does not work."""
 _CLOSE_TIMEOUT_S = 2.0
-_PUSHED_NS = 100_000_000
-"""A PLC that pushes wakes the thread at once: only what is longer than its own looks says that the thread stood still."""
 
 
 @dataclass(slots=True)
@@ -74,8 +73,9 @@ class PlcLine(ActuatorLine):
         self._triggers: queue.SimpleQueue[Trigger] = queue.SimpleQueue()
         self._alive: Callable[[], bool] = lambda: True
         self._announced: Callable[[Trigger], None] = lambda trigger: None
+        self._delivered: Callable[[Delivery], None] = lambda delivery: None
         self._recipes = RecipeChange(self._inbox.put)
-        self._deadlines_ns: Mapping[str, int] = {}
+        self._ages = PartAges()
         self._recipe_due = self._poll_due = self._step_due = self._retry_at = 0.0
         self._pulse_due = math.inf
         self._moves = True
@@ -84,10 +84,6 @@ class PlcLine(ActuatorLine):
         self._waited_at = 0.0
         self._expired = False
         """A verdict became too late in the last write."""
-        self._looked_ns = 0
-        """When the last look at the PLC began that has been stepped: what it showed low has not risen before."""
-        self._since_ns: dict[int, int] = {}
-        """Of parts that are not decided."""
         self._receives_from = first_seq
         """The PLC knows nothing of the parts before this one: their results are not written."""
         self._ending = False
@@ -106,8 +102,8 @@ class PlcLine(ActuatorLine):
     def attach(self, station: StationLink) -> None:
         """A recipe that the PLC asks for is prepared in a thread of its own; what comes after its deadline is told as a FAULT; while the
         station's threads do not come round, the heartbeat stands still and ready is low."""
-        self._recipes.prepare, self._deadlines_ns, self._alive = station.prepare, station.deadlines_ns, station.alive
-        self._announced = station.announced
+        self._recipes.prepare, self._ages.deadlines_ns, self._alive = station.prepare, station.deadlines_ns, station.alive
+        self._announced, self._delivered = station.announced, station.delivered
 
     def __enter__(self) -> Self:
         """Connect, see every tag, clear the outputs. Raises TriggerError, TagError or ConfigError: a wrong one is found here."""
@@ -183,7 +179,7 @@ class PlcLine(ActuatorLine):
                     self._cycle()
                 except PlcLost as e:
                     self._lose(e)
-            self._farewell()
+            self._clear_outputs()
         except Exception as e:  # raised again in `wait`: the station ends, and says so
             self._bug = e
             self.lost = f"{self._port.where}: internal error"
@@ -224,7 +220,7 @@ class PlcLine(ActuatorLine):
         self._poll_due = began_ns / 1e9 + (_RECIPE_S if self._port.pushes else self._poll_s)
         for snapshot in self._port.poll(self._polled) or [{}]:
             self._see(snapshot)
-        self._looked_ns = began_ns
+        self._ages.looked(began_ns)
 
     def _see(self, snapshot: dict[str, Value]) -> None:
         """Read the rest, step, announce, write: so that the PLC sees each state that its own changes lead to.
@@ -262,10 +258,10 @@ class PlcLine(ActuatorLine):
         if self._waited_at:
             self._recipes.begin()
         if (part := step.announced) is not None:
-            since_ns = self._not_before(fired_ns)
-            refused = part.refused or self._too_old(fired_ns - since_ns)
+            since_ns = self._ages.not_before(fired_ns, self._port.pushes)
+            refused = part.refused or self._ages.too_old(fired_ns - since_ns)
             self._handshake.announce(self._seq, replace(part, refused=refused), fired_ns, inputs.encoder)
-            self._since_ns[self._seq] = since_ns
+            self._ages.announced(self._seq, since_ns)
             trigger = Trigger(self._seq, fired_ns, part.part_id, part.recipe, refused, since_ns)
             self._announced(trigger)
             self._triggers.put(trigger)
@@ -274,25 +270,12 @@ class PlcLine(ActuatorLine):
         self._pulse_due = math.inf if pulse_ns is None else pulse_ns / 1e9  # of the part that was announced just now, too
         self._step_due = min(fired_ns / 1e9 + _STEP_S, self._pulse_due)
 
-    def _not_before(self, fired_ns: int) -> int:
-        """When an edge that was seen at `fired_ns` was not there yet."""
-        still_ns = fired_ns - self._looked_ns
-        return fired_ns if self._port.pushes and still_ns < _PUSHED_NS else self._looked_ns
-
-    def _too_old(self, unseen_ns: int) -> str:
-        """Why a part that may have been announced so long before it was seen is not judged: its picture may show another one."""
-        deadline_ns = min(self._deadlines_ns.values(), default=0)
-        if not deadline_ns or unseen_ns <= deadline_ns // 2:
-            return ""
-        unseen = f"The station had not looked at the PLC for {unseen_ns / 1e6:.0f} ms"
-        return f"{unseen}: when the part was announced is not known, and it may have gone."
-
     def _tell(self, told: _Told) -> None:
         if self.lost is not None:
             return told.written.fail(PlcLost("was lost"))
         d, now_ns = told.decision, time.monotonic_ns()
-        since_ns = min(self._since_ns.pop(d.seq, d.stamps.fired_ns), d.stamps.fired_ns)
-        result = self._result_of(d, since_ns).at(now_ns)
+        since_ns = self._ages.decided(d)
+        result = self._ages.result(d, since_ns).at(now_ns)
         if not self._handshake.result(d.seq, result):
             return told.written.fail(PlcLost("was lost since the part was announced"))
         self._expired = False
@@ -329,17 +312,31 @@ class PlcLine(ActuatorLine):
                 return self._write()
         self._port.write(changed)
         self._written |= changed
-        return None
+        return self._report()
+
+    def _report(self, why: str = "") -> None:
+        """Have written down what became of results, now that the PLC has them, or `why` it has not."""
+        news, self._results.news = self._results.news, []
+        for seq, outcome in news:
+            detail = why or ("the PLC was lost meanwhile, or had no room for it" if outcome is Outcome.FAILED else "")
+            if outcome is Outcome.TOLD:
+                outcome, detail = (Outcome.FAILED, why) if why else (outcome, self._shown_verdict())
+            self._delivered(Delivery(seq, "plc", outcome, time.monotonic_ns(), detail))
+
+    def _shown_verdict(self) -> str:
+        shown = self._results.outputs
+        verdict = next((v for v in (Verdict.ACCEPT, Verdict.REJECT) if shown[v.value.lower()] and not shown["fault"]), Verdict.FAULT)
+        return f"{verdict}, code {shown['fault_code']}" if verdict is Verdict.FAULT else verdict.value
 
     def _connect(self) -> None:
         try:
             self._port.connect(lambda: self._inbox.put(None))
             self._share_out()
-            self._looked_ns = time.monotonic_ns()
+            connected_ns = time.monotonic_ns()
             self._values = self._port.read(self._names)
             asked = self._handshake.resume(self._inputs())
             self._receives_from = self._seq  # before `lost` says that all is well
-            self._since_ns.clear()
+            self._ages.connected(connected_ns)
             self._written = {}
             self._write()
         except (TriggerError, ConfigError) as e:
@@ -362,6 +359,7 @@ class PlcLine(ActuatorLine):
 
     def _lose(self, why: PlcLost) -> None:
         self._port.close()
+        self._report(f"{why}: what was written may not have arrived")
         message = f"{self._port.where}: {why}; reconnecting"
         if self.lost != message:  # also when it fails for another reason than before
             _log.warning("%s", message)
@@ -369,7 +367,7 @@ class PlcLine(ActuatorLine):
         self._retry_at = time.monotonic() + self._retry_pause
         self._retry_pause = min(self._retry_pause * 2, _BACKOFF_S[1])
 
-    def _farewell(self) -> None:
+    def _clear_outputs(self) -> None:
         """What the PLC reads when the station has ended: everything low."""
         if self.lost is None:
             try:
@@ -396,14 +394,6 @@ class PlcLine(ActuatorLine):
     def _inputs(self) -> Inputs:
         inputs = Inputs.of(self._values)
         return replace(inputs, enable=False) if self._ending else inputs
-
-    def _result_of(self, decision: Decision, since_ns: int) -> Result:
-        """As the PLC reads it, until its deadline; after that its part may have gone."""
-        if decision.verdict is Verdict.FAULT:
-            return Result(decision.part_id, Verdict.FAULT, 0.0, int(decision.cause))
-        deadline_ns = self._deadlines_ns.get(decision.recipe)
-        until_ns = 0 if deadline_ns is None else since_ns + deadline_ns
-        return Result(decision.part_id, decision.verdict, decision.severity or 0.0, 0, until_ns)
 
 
 def _named(decision: Decision) -> str:

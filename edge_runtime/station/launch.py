@@ -17,6 +17,7 @@ from edge_runtime.model.released import by_job
 from edge_runtime.plugins import blaming
 from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
 from edge_runtime.records import Cause
+from edge_runtime.security.access import Access
 from edge_runtime.sinks import open_sink
 from edge_runtime.sinks.announced import Announced
 from edge_runtime.sinks.archive import Archive
@@ -24,6 +25,7 @@ from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.sinks.preview import Display, PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import check_depth, open_source
+from edge_runtime.station.control import ControlServer
 from edge_runtime.station.decide import decision_of, unseen
 from edge_runtime.station.drift import DriftWatch
 from edge_runtime.station.health import Connected, HealthMonitor, ServiceManager
@@ -34,6 +36,7 @@ from edge_runtime.station.observers import Observers
 from edge_runtime.station.process import allow_descriptors, logging_aside, stopping_on_signals, undisturbed
 from edge_runtime.station.products import Product, by_product
 from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
+from edge_runtime.station.verbs import Operating
 from edge_runtime.station.views import Viewpoint, Viewpoints
 from edge_runtime.station.wander import SightWatches, watch_of
 from edge_runtime.triggers import open_trigger
@@ -90,12 +93,13 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     for product in products.values():
         for job in product.jobs:
             deadlines_ns[job.recipe] = min(product.deadline_ns, deadlines_ns.get(job.recipe, product.deadline_ns))
+    access = Access(config.security.keys, config.security.plain, config.security.everywhere)
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
-    announced = stack.enter_context(Announced(config.journal.path, journal.last_seq))
+    announced = stack.enter_context(Announced(config.journal.path, journal.last_seq, journal.announced))
     _answer_what_a_kill_left(config.name, announced, journal, products, names)
-    publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path))
+    publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path, access))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
-    line = open_trigger(config.trigger, first_seq=journal.last_seq() + 1)
+    line = open_trigger(config.trigger, first_seq=journal.last_seq() + 1, access=access)
     monitor = HealthMonitor(
         station=config.name, recipes=own.recipes, bundle_ids=own.bundle_ids, device=opened[0].predictor.device_used, cameras=tuple(names),
         send=publisher.send_health,
@@ -114,13 +118,13 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     watching: dict[str, PreviewSink | Archive] = {}
     if config.preview is not None:
         displays = {id_: Display(m.display, m.input.bits, m.threshold.value) for id_, m in bundles.items()}
-        preview = PreviewSink(config.preview, config.name, displays, monitor.counts, releases)
+        preview = PreviewSink(config.preview, config.name, displays, monitor.counts, releases, access)
         watching["previews"] = stack.enter_context(preview)
     if config.archive is not None:
         watching["archives"] = stack.enter_context(Archive(config.archive))
     sights = SightWatches({(names[o.entry.camera], o.entry.recipe.name, o.predictor.bundle.id): watch
                            for o in opened if (watch := watch_of(o.predictor)) is not None})  # fmt: skip
-    observers = Observers(watching, monitor, {"sights": sights} if sights else {})
+    observers = Observers(watching, monitor, {"sights": sights} if sights else {}, journal.delivered)
     stack.callback(observers.close, _OBSERVERS_TIMEOUT_S)
     for name, further in sinks_in(config).items():
         sink = open_sink(further)
@@ -144,11 +148,18 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     station = Station(
         config.name, line, viewpoints, products, tellers, observers, monitor,
         queue=config.queue, keep_warm_ms=config.keep_warm_ms, announced=announced.note,
+        delivered=journal.delivered, required=journal if config.journal.required else None,
     )  # fmt: skip
-    line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note))
+    line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note, journal.delivered))
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
+    connections["sockets"] = access
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
-    monitor.watch([station, line, journal, announced, publisher, observers, *watching.values()], connections, sights)
+    verbs = Operating(monitor, config.journal.path).verbs()
+    asked = [stack.enter_context(ControlServer(config.control, access, verbs))] if config.control is not None else []
+    monitor.watch(
+        [*asked, station, line, journal, announced, publisher, observers, *watching.values()], connections, sights,
+        {"parts": station, "observers": observers, "journal": journal},
+    )  # fmt: skip
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",

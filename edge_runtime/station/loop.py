@@ -7,12 +7,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_runtime.errors import EXIT_BUG, EXIT_OK, ConfigError, DeviceError, LinesideError, SinkError
 from edge_runtime.handoff import Lane, Reply
 from edge_runtime.protocols import ActuatorLine, Sink, TriggerLine
-from edge_runtime.records import Cause, Trigger, Verdict
+from edge_runtime.records import Cause, Decision, Delivery, Outcome, Trigger, Verdict
+from edge_runtime.sinks.journal import Journal
 from edge_runtime.station.decide import camera_and_model_ns, decision_of, judgement_of, pictures_of, unseen
 from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.judge import Judgement, fault
@@ -26,11 +27,12 @@ log = logging.getLogger(__name__)
 _ROUND_S = 0.05
 """How long a thread waits at most before it looks whether it shall stop."""
 _TELL_RESERVE_MS = 20.0
-"""Of the deadline, at most a tenth: kept back for telling, also when several parts run out of time at once."""
+"""At most a tenth of the deadline, kept back for telling, also when several parts run out of time at once."""
 _PAUSE_S = 0.001
 _LINE_TIMEOUT_S = 2.0
 _HANGS_AFTER_S = 3.0
 _PREPARE_S = 2.0
+_NO_ROW = "Its row could not be written to the journal in time, and this station accepts no part without one."
 _INTERNAL_ERROR = "Internal error in the station; the part was not judged."
 
 
@@ -52,6 +54,14 @@ class _Change:
     begun: Reply[list[Reply[Answer]]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Between:
+    """The wish to have something changed between two parts."""
+
+    change: Callable[[], None]
+    done: Reply[None]
+
+
 class Station:
     """The loop, with the pieces that it is composed of.
 
@@ -71,6 +81,8 @@ class Station:
         queue: int = 8,
         keep_warm_ms: float = 0.0,
         announced: Callable[[Trigger], None] = lambda trigger: None,
+        delivered: Callable[[Delivery], None] = lambda delivery: None,
+        required: Journal | None = None,
     ) -> None:
         """All pieces are open already and are closed by whoever opened them.
 
@@ -85,6 +97,8 @@ class Station:
             queue: parts that may wait for their turn.
             keep_warm_ms: run the model when it was idle for so long; 0 never.
             announced: writes down what was announced, in the trigger line's thread.
+            delivered: writes down whom a decision could not be told; never waits.
+            required: the one of `tellers` without whose row no part is accepted.
         """
         self._name, self._line, self._cameras, self._products = name, line, cameras, dict(products)
         self._tellers, self._observers, self._monitor = tuple(tellers), observers, monitor
@@ -92,14 +106,19 @@ class Station:
         self._current = self._products[""]
         self._slowest_s = max(p.deadline_ms for p in self._products.values()) / 1e3
         self._queue = queue
-        self._announced = announced
-        self._lane: Lane[_Part | _Change] = Lane(queue)
+        self._announced, self._delivered, self._required = announced, delivered, required
+        self._lane: Lane[_Part | _Change | _Between] = Lane(queue)
         self._keep_warm = KeepWarm(keep_warm_ms, monitor)
         self._in_flight: _Part | None = None
         self._stopped_ns = 0
         self._line_over = threading.Event()
         self._line_failure: Exception | None = None
         self._taking: Trigger | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Parts that wait for their turn."""
+        return len(self._lane)
 
     @property
     def problem(self) -> str | None:
@@ -124,6 +143,25 @@ class Station:
             raise DeviceError(f"Recipe {recipe!r}: its model is not warm after {self._slowest_s + _PREPARE_S:.0f} s.") from None
         self._use(product)
 
+    def between_parts(self, change: Callable[[], None], timeout_s: float) -> None:
+        """Have `change` made in the loop's thread, after all parts that were taken before and before any later one; returns when it is.
+
+        From any thread but the loop's own. `change` assigns what was made ready elsewhere and nothing more: the next part waits for it.
+        Raises what it raised, and TimeoutError where the loop did not come to it in time; then it may still come.
+        """
+        wish = _Between(change, Reply())
+        self._lane.note(wish)
+        wish.done.result(timeout_s)
+
+    @staticmethod
+    def _change(wish: _Between) -> None:
+        try:
+            wish.change()
+        except Exception as e:
+            wish.done.fail(e)
+        else:
+            wish.done.give(None)
+
     def stop(self) -> None:
         """Take no further trigger, answer those taken, then let `run` return. Safe in a signal handler."""
         self._stopped_ns = self._stopped_ns or time.monotonic_ns()
@@ -144,6 +182,8 @@ class Station:
                 item = self._lane.get(_ROUND_S)
                 if isinstance(item, _Part):
                     self._answer(item)
+                elif isinstance(item, _Between):
+                    self._change(item)
                 elif item is not None:
                     item.begun.give([warming for model in item.product.models if (warming := model.warm()) is not None])
                 else:
@@ -247,15 +287,18 @@ class Station:
         self._in_flight = None
         failure: Exception | None = None
         for teller in self._tellers:
-            name = type(teller).__name__.lower()
             try:
-                teller.put(decision, pictures)
+                if teller is self._required:
+                    decision = self._with_its_row(teller, decision)
+                else:
+                    teller.put(decision, pictures)
             except SinkError as e:
-                self._monitor.trouble(name, str(e))
+                decision = self._untold(teller, decision, str(e))
             except Exception as e:  # the others must still be told; raised again below
                 failure = failure or e
+                decision = self._untold(teller, decision, f"{type(e).__name__}: {e}", shown=False)
             else:
-                self._monitor.trouble(name, None)
+                self._monitor.trouble(_called(teller), None)
         self._monitor.decided(decision, *camera_and_model_ns(inspections), time.monotonic_ns())
         self._observers.show(decision, pictures)
         if decision.verdict is Verdict.FAULT:
@@ -263,6 +306,24 @@ class Station:
             log.warning("part %d%s: FAULT: %s", decision.seq, named, decision.reason)
         if failure is not None:
             raise failure
+
+    def _with_its_row(self, journal: Journal, decision: Decision) -> Decision:
+        """What may be told: the decision, or of an ACCEPT whose row is not there in time the FAULT that takes its place."""
+        if journal.commit(decision) or decision.verdict is not Verdict.ACCEPT:
+            return decision
+        decision = _without_row(decision)
+        journal.amend(decision)
+        return decision
+
+    def _untold(self, teller: Sink, decision: Decision, why: str, shown: bool = True) -> Decision:
+        """A teller failed; what the others may be told."""
+        if shown:
+            self._monitor.trouble(_called(teller), why)
+        if teller is self._required and decision.verdict is Verdict.ACCEPT:
+            return _without_row(decision)
+        if not isinstance(teller, Journal):
+            self._delivered(Delivery(decision.seq, _called(teller), Outcome.FAILED, time.monotonic_ns(), why))
+        return decision
 
     def _give_up(self, why: Exception) -> None:
         """Law 1 holds to the end: whoever waits is told FAULT, then the process ends."""
@@ -284,3 +345,12 @@ class Station:
                 except Exception:
                     log.exception("part %d: not everybody could be told", part.trigger.seq)
             waiting.clear()
+
+
+def _called(teller: Sink) -> str:
+    return "plc" if isinstance(teller, ActuatorLine) else type(teller).__name__.lower()
+
+
+def _without_row(decision: Decision) -> Decision:
+    """Law 2, over the journal."""
+    return replace(decision, verdict=Verdict.FAULT, reason=_NO_ROW, score=None, severity=None, regions=(), cause=Cause.JOURNAL)

@@ -13,7 +13,7 @@ from edge_runtime.errors import CalibrationError, ExportError
 from edge_runtime.model.manifest import Metrics, Threshold
 from export.build import noise, parity
 from export.build.gate import Gate, Judged
-from training.calibrate.rules import percent
+from training.calibrate.bounds import percent
 from training.methods.table import METHODS
 from training.runs import RunInfo
 
@@ -59,7 +59,7 @@ def first_that_passes(attempts: Iterable[Attempt[T]], last: T) -> tuple[T, list[
         except (ExportError, CalibrationError) as e:
             # Of a refusal the cause and the first image: what it advises is done here.
             cause, *more = str(e).removeprefix("parity, ").splitlines()
-            notes.append("refused: " + " ".join([cause, *(line.strip() for line in more[:1] if line.startswith("  "))]))
+            notes.append("tried and not taken: " + " ".join([cause, *(line.strip() for line in more[:1] if line.startswith("  "))]))
             continue
         return passed, [*notes, f"built as {attempt.what}, which the gate passes"] if notes else []
     return last, [*notes, "built in FP32, since the gate refuses what is faster"]
@@ -119,7 +119,7 @@ def _unlearnt(side: Side) -> Metrics:
 
 
 def _pixels(side: Side) -> Metrics:
-    """Of the pictures whose maps count."""
+    """Pixels of the pictures whose maps count."""
     m = side.metrics
     return Metrics(pixel_auroc=m.pixel_auroc, aupro=m.aupro, n_good=m.n_good, n_bad=m.n_bad)
 

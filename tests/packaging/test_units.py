@@ -35,6 +35,7 @@ def test_systemd_accepts_the_units_and_finds_them_locked_up() -> None:
         ("lineside@.service", "CapabilityBoundingSet=\n", "PrivateTmp=no\n"),
         ("lineside-overlay@.service", "RestartSec=3", "RestartSec=soon"),
         ("lineside.target", "[Install]", "[Instal]"),
+        ("lineside-metrics@.service", "CapabilityBoundingSet=\n", "SystemCallFilter=\n"),
         ("../deploy/examples/cpus.conf", "CPUAffinity=2-3", "CPUAffinity=two"),
     ],
 )

@@ -28,7 +28,7 @@ ALIKE = 0.3
 BEYOND, AT_MOST = 3.0, 10.0
 """Standard deviations: smaller differences are what good parts show, and larger ones count as so many."""
 LEAST_SPREAD = 0.1
-"""Of the median, added to each standard deviation: a channel that good parts leave dark has none."""
+"""Share of the median, added to each standard deviation: a channel that good parts leave dark has none."""
 BATCH = 16
 WIDER = 1.3
 """So many times as many images are left out while a head is sought that has not learnt the odd ones: some hide behind others."""
@@ -46,6 +46,12 @@ class Screen:
     """(N,) not to be learnt; none, unless the odd ones are many."""
     alike: npt.NDArray[np.bool_]
     """(N,) odd ones that are odd in the same way, as a second variant of the product is; none where they are few."""
+
+    @property
+    def margins(self) -> npt.NDArray[np.float64]:
+        """(N,) how unlike the others each image is, as a multiple of the most unlike one that is neither named nor set apart."""
+        rest = self.scores[~self.named & ~self.apart]
+        return self.scores / max(float(rest.max(initial=0.0)), 1e-12)
 
 
 def screen(features: Features, level_shapes: Sequence[LevelShape], prepare: Preprocessor, seed: int, progress: Progress = silent) -> Screen:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 from edge_runtime.model.preprocess import Preprocessor
+from training.calibrate.bounds import percent
 from training.core.base import Features, LevelShape, Progress, silent
 from training.core.learn import TrainedHead
 from training.core.memory import IN_MEMORY_BYTES, room
@@ -85,10 +86,13 @@ class Weighed:
     def sentence(self) -> str:
         """For the user."""
         gain = (
-            f"of sound parts varied so, {_share(self.taught.astray)} exceed what {_share(PLACED)} of the others stay below"
-            f" (without: {_share(self.plain.astray)})"
+            f"of good parts that are shifted, blurred or dimmed so, {percent(self.taught.astray)} look odder than all but"
+            f" {percent(1 - PLACED)} of the others (not learnt: {percent(self.plain.astray)})"
         )
-        price = f"painted defects are told at AUROC {self.taught.auroc:.3f} (without: {self.plain.auroc:.3f})"
+        price = (
+            f"a painted defect looks odder than a good part in {percent(self.taught.auroc)} of all pairs (not learnt:"
+            f" {percent(self.plain.auroc)})"
+        )
         best = max(self.taught.auroc, self.plain.auroc)
         doubt = (
             ""
@@ -99,7 +103,7 @@ class Weighed:
             )
         )
         if self.kept:
-            return f"measured on images that were held out: {gain}; {price}{doubt}"
+            return f"what learning variations does, measured on good images that were kept apart for it: {gain}; {price}{doubt}"
         why = "that costs too much here" if gains(self.taught, self.plain) else "nothing is gained by it here"
         return (
             f"variations are not learnt from after all, since {why}: {price}; {gain}. Keep parts, lens and lamp as they are, or learn"
@@ -171,7 +175,3 @@ def without_variations(features: Features, scratch: Path | None = None) -> Featu
 
 def _auroc(good: Array, bad: Array) -> float:
     return float(roc_auc_score(np.arange(len(good) + len(bad)) >= len(good), np.concatenate([good, bad])))
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.0f} %"

@@ -20,7 +20,7 @@ from training.data.formats import find
 from training.data.layout import Found, Sample, find_bad, first_of
 from training.data.left_out import say_left_out, say_pages
 from training.data.masks import Survey, beyond, say_sizes, settle, size_of_truth
-from training.data.promise import UNMEASURED, say_alike, say_flat, say_lacking
+from training.data.promise import say_alike, say_flat, say_lacking
 from training.inspect.pose import LEAST, LOOKED_AT, advise, describe, pose_of, spread
 from training.inspect.swapped import MOST, doubtful, say_swapped
 
@@ -29,7 +29,7 @@ UNREADABLE = "cannot be read"
 OUTLIER = 6.0
 """Robust standard deviations from the median brightness of good images at which one is remarked."""
 OUTLIER_LEAST = 10.0
-"""Of 255; below, nobody would see it."""
+"""In grey levels of 255; below, nobody would see it."""
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +91,7 @@ class Inspection:
     empty: frozenset[Path]
     """Images whose masks mark nothing."""
     facts: Mapping[Path, Facts]
-    """Of each of the samples: `load_dataset` need not decode them again."""
+    """The facts of each sample: `load_dataset` need not decode them again."""
 
 
 def inspect_data(
@@ -181,8 +181,17 @@ def show(summary: Summary, console: Console) -> None:
     if (lie := summary.lie) is not None:
         console.print(f"\n{lie.why}; {describe(lie)}")
     if not summary.findings:
-        nothing = "" if any(UNMEASURED in remark for remark in summary.remarks) else "nothing wrong: "
-        console.print(f"\n{nothing}every file can be read, and no picture is there twice")
+        console.print(f"\n{looked_at(summary)}")
+
+
+def looked_at(summary: Summary) -> str:
+    """What was looked at where nothing was found wrong, and what looking can't tell."""
+    n, masks = sum(c.images for c in summary.counts), sum(c.masks for c in summary.counts)
+    fit = f", {f'the {masks} masks fit their images' if masks > 1 else 'the mask fits its image'}" if masks else ""
+    return (
+        f"looked at: all {n} images can be read, no picture is there twice{fit}. Whether every good part is one, only you can see:"
+        " fit names those that look unlike the others"
+    )
 
 
 def _swapped(samples: tuple[Sample, ...], facts: list[Facts]) -> str | None:
@@ -206,7 +215,8 @@ def _doubtful(samples: tuple[Sample, ...], facts: list[Facts]) -> str | None:
 
 
 def _lie(samples: tuple[Sample, ...], facts: list[Facts], copies: frozenset[Path]) -> Lie | None:
-    """Of pictures that differ, by whole frames: what a region of interest or tiles show may lie otherwise, which `fit` measures again."""
+    """How parts lie, told from pictures that differ, by whole frames: what a region of interest or tiles show may lie otherwise, which
+    `fit` measures again."""
     pairs = zip(samples, facts, strict=True)
     smalls = {s.path: f.small for s, f in pairs if s.is_good and s.split == "train" and s.path not in copies}
     if len(smalls) < LEAST:

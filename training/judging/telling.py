@@ -8,13 +8,14 @@ import numpy.typing as npt
 from rich.text import Text
 from sklearn.metrics import roc_auc_score
 
+from training.calibrate.bounds import percent
 from training.calibrate.suspects import say_suspects, suspects
 from training.core.base import Progress, silent
 from training.data.dataset import Dataset
 from training.data.layout import Sample
 from training.data.taught import unlearnt
 from training.fitting.recalibrate import score_samples
-from training.judging.acceptance import Criteria, default_criteria, share
+from training.judging.acceptance import Criteria, default_criteria
 from training.judging.inverted import say_inverted
 from training.runs import Run
 
@@ -62,6 +63,13 @@ class Told:
     """(kind, AUROC) of those that score much like good images, the worst first."""
     doubtful: str | None = None
     """A sentence where single labels look wrong."""
+    best: Better | None = None
+    """The threshold that goes wrong least on these images, whatever the stated rate; None where not both kinds are there."""
+
+    def gap(self, limits: Criteria) -> Better | None:
+        """The threshold between good and bad images, where there is one that keeps what is asked."""
+        b = self.best
+        return b if b is not None and b.missed <= limits.max_missed and b.rejected <= limits.max_rejected else None
 
     @property
     def unseen(self) -> str | None:
@@ -78,11 +86,11 @@ class Told:
         """For a terminal: what is beyond the limits in red."""
         parts = []
         if self.n_good:
-            words = f"rejects {self.rejected} of {self.n_good} good ({share(self.rejected / self.n_good)})"
+            words = f"rejects {self.rejected} of {self.n_good} good ({percent(self.rejected / self.n_good)})"
             parts.append((words, "bold red" if self.rejected > max(limits.max_rejected * self.n_good, 1) else ""))
         bad = self.missed > limits.max_missed * self.n_bad
         if self.n_bad:
-            parts.append((f"misses {self.missed} of {self.n_bad} bad ({share(self.missed / self.n_bad)})", "bold red" if bad else ""))
+            parts.append((f"misses {self.missed} of {self.n_bad} bad ({percent(self.missed / self.n_bad)})", "bold red" if bad else ""))
         some = "" if self.of_all is None else f" ({self.n_good + self.n_bad} of its {self.of_all} images, of all kinds alike)"
         told = [Text.assemble(f"{self.what}{some}: ", *[piece for i, p in enumerate(parts) for piece in ((", " if i else ""), p)])]
         if self.kinds and (len(self.kinds) > 1 or self.n_bad > self.kinds[0][2]):
@@ -93,7 +101,9 @@ class Told:
         elif bad and self.unseen is not None:
             told.append(Text(f"  {self.unseen}", style="red"))
         elif bad and (b := self.better) is not None:
-            told.append(Text(f"  a threshold of {b.value:.4g} would miss {share(b.missed)} and reject {share(b.rejected)} of these images"))
+            told.append(
+                Text(f"  a threshold of {b.value:.4g} would miss {percent(b.missed)} and reject {percent(b.rejected)} of these images")
+            )
         if self.doubtful is not None:
             told.append(Text(f"  {self.doubtful}", style="red"))
         return told
@@ -132,6 +142,7 @@ def tell(
     return Told(
         what, threshold, rejected, n_good, int(missed.sum()), int((~good).sum()), kinds, of_all, better, inverted,
         tuple(sorted(blind, key=lambda row: row[1])), say_suspects(samples, suspects(score, good, names.tolist())),
+        _best(score[good], score[~good]),
     )  # fmt: skip
 
 
@@ -148,6 +159,18 @@ def best_within(good: Array, bad: Array, rate: float) -> Better | None:
     above = above[above > floor]
     value = (floor + float(above.min())) / 2 if len(above) else floor
     return Better(value, float((good > value).mean()), float((bad <= value).mean()))
+
+
+def _best(good: Array, bad: Array) -> Better | None:
+    """The threshold with the least sum of both shares (Youden 1950), in the middle of its gap; of equals, the lowest."""
+    levels = np.unique(np.concatenate([good, bad]))
+    if not (len(good) and len(bad)) or len(levels) < 2:
+        return None
+    values = (levels[:-1] + levels[1:]) / 2
+    rejected = 1 - np.searchsorted(np.sort(good), values, side="right") / len(good)
+    missed = np.searchsorted(np.sort(bad), values, side="right") / len(bad)
+    at = int(np.argmin(rejected + missed))
+    return Better(float(values[at]), float(rejected[at]), float(missed[at]))
 
 
 def tell_run(run: Run, dataset: Dataset, progress: Progress = silent) -> Told | None:

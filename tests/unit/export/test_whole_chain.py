@@ -12,7 +12,8 @@ from edge_runtime.images.read import read_mask
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Metrics
 from edge_runtime.model.predictor import OpenvinoPredictor
-from export.build.build import BuildOptions, BuildReport, build
+from export.build.build import BuildOptions, build
+from export.build.outcome import BuildReport
 from training.data.dataset import load_dataset
 from training.data.facts import frame_of
 from training.fitting.options import FitOptions
@@ -77,7 +78,7 @@ def run(folder: Path) -> Run:
     """Recalibrated with the bad images, as `lineside-train calibrate --max-f1 --bad --masks` does."""
     from training.calibrate.rules import Rule
 
-    data = load_dataset(folder / "good", roi=ROI, ignore_mask=folder / "ignore.png", image_size="64x128")
+    data = load_dataset(folder / "good", roi=ROI, ignore_mask=folder / "ignore.png", image_size="128x64")
     taught = teach(data, FitOptions("padim"), folder / "run")
     recalibrate(taught, Rule(kind="max_f1", bad=str(folder / "bad"), masks=str(folder / "bad" / "masks")))
     return load_run(folder / "run")
@@ -101,7 +102,7 @@ def test_an_input_of_64_by_128_and_12_bits_reaches_the_device(int8: BuildReport,
     spec = manifest.input
     assert (spec.height, spec.width, spec.bits, spec.channels, spec.roi, spec.frame_wh) == (64, 128, 12, 1, ROI, (200, 96))
     assert (manifest.output.map_height, manifest.output.map_width) == (4, 8)
-    assert all(cv2.imread(str(int8.out / g.image), cv2.IMREAD_UNCHANGED).dtype == np.uint16 for g in manifest.golden)
+    assert {cv2.imread(str(int8.out / g.image), cv2.IMREAD_UNCHANGED).dtype for g in manifest.golden} == {np.dtype(np.uint16)}
 
 
 def test_outside_of_the_region_and_under_the_mask_nothing_moves_a_score(int8: BuildReport, run: Run, folder: Path, tmp_path: Path) -> None:

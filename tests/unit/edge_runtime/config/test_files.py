@@ -181,7 +181,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_every_port_and_a_socket_s_path_are_endpoints(tmp_path: Path) -> None:
     file = tmp_path / "station.toml"
     for endpoint in ("tcp://*:1", "tcp://127.0.0.1:65535", "tcp://[::1]:9999", "ipc:///run/lineside/a"):
-        file.write_text(STATION + FOLDER + TIMER + f'[publisher]\nendpoint = "{endpoint}"\n')
+        file.write_text(STATION + FOLDER + TIMER + f'[publisher]\nendpoint = "{endpoint}"\n[security]\nplain = true\n')
         assert load_station(file).publisher.endpoint == endpoint
     for endpoint in ("tcp://127.0.0.1:0", "tcp://127.0.0.1:99999", "tcp://127.0.0.1", "udp://127.0.0.1:5560"):
         assert "publisher.endpoint: expected an endpoint" in refused(

@@ -20,7 +20,7 @@ _nowhere: int | None = None
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """libpng's and libjpeg's own lines, and OpenCV's log, go nowhere inside; several threads may be inside at once.
 
     What is wrong with a file is told by whoever decodes it, with its path; these lines name none. The C variable `stderr` is pointed
@@ -47,7 +47,7 @@ def hushed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def overheard() -> Iterator[list[str]]:
+def decoder_messages() -> Iterator[list[str]]:
     """What C libraries write to `stderr` inside; in the list afterwards, and nothing where it cannot be heard. Others wait.
 
     OpenCV's log, which goes elsewhere, is off so long.

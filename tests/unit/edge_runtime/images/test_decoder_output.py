@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.errors import DataError
-from edge_runtime.images.hush import hushed
+from edge_runtime.images.decoder_output import silenced
 from edge_runtime.images.read import read_image
 
 NOISE = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
@@ -34,7 +34,7 @@ def test_a_broken_file_is_told_by_its_error_alone(suffix: str, tmp_path: Path, c
 
 
 def test_what_python_writes_meanwhile_is_seen_and_the_library_speaks_again_afterwards(capfd: pytest.CaptureFixture[str]) -> None:
-    with hushed(), hushed():
+    with silenced(), silenced():
         os.write(2, b"ours\n")
         cv2.imdecode(np.frombuffer(spoilt(".png"), np.uint8), cv2.IMREAD_UNCHANGED)
     assert capfd.readouterr().err == "ours\n"
