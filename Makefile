@@ -9,7 +9,7 @@ COMPUTES := tests/unit/export tests/packaging tests/unit/training $(addprefix te
   model/test_bundle.py images/test_damage.py model/test_predictor.py model/test_preprocess.py model/test_regions.py \
   commands/test_replay.py model/test_tiles.py plc/test_tags.py)
 
-.PHONY: setup demo quick test mutate check docs bench soak benchmark-methods benchmark-thresholds deb clean
+.PHONY: setup demo quick test mutate check docs bench soak chaos benchmark-methods benchmark-thresholds deb clean
 
 setup: $(READY)
 
@@ -64,6 +64,10 @@ bench: $(READY)
 
 soak: $(READY)
 	@$(BIN)/python -m tests.soak soak $(SOAK)
+
+chaos: $(READY)
+	@bash deploy/testbench.sh
+	@$(BIN)/python -m tests.chaos $(CHAOS)
 
 benchmark-methods: $(READY)
 	@$(BIN)/python -m tests.bench_methods --write $(BENCH)

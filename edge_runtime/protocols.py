@@ -41,8 +41,8 @@ class _Managed(abc.ABC):  # noqa: B024
 
 class _Watched(_Managed):
     settings_type: ClassVar[type[msgspec.Struct] | None] = None
-    """Of a plug-in: what may stand in its table of the station file beside `kind`. It is made as `Class(settings)`, a trigger line as
-    `Class(settings, first_seq)`, and opens nothing before `__enter__`. How to write one: deploy/developing/plugins.md."""
+    """What a plug-in's settings are: what may stand in its table of the station file beside `kind`. It is made as `Class(settings)`, a
+    trigger line as `Class(settings, first_seq)`, and opens nothing before `__enter__`. How to write one: deploy/developing/plugins.md."""
 
     @_default
     def problem(self) -> str | None:

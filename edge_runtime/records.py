@@ -199,7 +199,7 @@ class View:
     frame_wh: tuple[int, int]
     """Width and height in pixels; (0, 0) when no frame was had."""
     bundle_id: str
-    """Of the model that judged it; empty for a part whose recipe is not known."""
+    """The model that judged it; empty for a part whose recipe is not known."""
     recipe: str
     """The name of the recipe that it was judged by; what was asked for where that is not known."""
     captured_ns: int = 0
@@ -297,13 +297,13 @@ class DriftState:
 
     trend: Trend
     above: int
-    """Of the last `accepted` accepted parts: how many score above what nine in ten good parts stay below."""
+    """How many of the last `accepted` accepted parts score above what nine in ten good parts stay below."""
     below: int
-    """Of the last `judged` parts: how many score below what nine in ten good parts exceed."""
+    """How many of the last `judged` parts score below what nine in ten good parts exceed."""
     accepted: int
     judged: int
     median: float | None
-    """Of the last accepted parts' raw scores; None before the first."""
+    """Median of the last accepted parts' raw scores; None before the first."""
     usual_median: float
     """The median of held-out good parts, as calibrated."""
 
@@ -380,7 +380,7 @@ class Health:
     problems: tuple[str, ...]
     """One sentence each; empty when all is well."""
     bundle_ids: tuple[str, ...]
-    """Of the models that judge now, one a camera in the station file's order."""
+    """The models that judge now, one a camera in the station file's order."""
     recipes: tuple[str, ...]
     """Names of the recipes that they judge by, likewise."""
     device: str
@@ -401,7 +401,7 @@ class Health:
     """Since start, `reconnects` of each camera ("camera NAME", or "camera" for the only one) and of the PLC ("plc"), and the
     `incomplete_frames` of an industrial camera."""
     release: ReleaseState | None = None
-    """Of the recipes and models that judge now, the worst of several cameras; None from a station that does not tell."""
+    """The state of the recipes and models that judge now, the worst of several cameras; None from a station that does not tell."""
     queues: dict[str, int] = field(default_factory=dict)
     """What waits now: `parts` for their turn, `observers` for archive and preview, `journal` for the disk."""
     sight: SightState | None = None

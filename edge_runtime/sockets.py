@@ -1,15 +1,19 @@
 """Binding a ZeroMQ socket, with a door before it, so that a user is told in one sentence why it failed."""
 
 import contextlib
+import dataclasses
 import errno
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import zmq
 
+from edge_runtime.credentials import Role
 from edge_runtime.errors import SinkError
+from edge_runtime.security.access import Access
 from edge_runtime.security.doorkeeper import Door, Quota, open_door
 
 _HINTS = {
@@ -26,11 +30,18 @@ SUBSCRIBERS = Quota(message_bytes=256, parts=1, rate=20, burst=200, patient=True
 """What subscribers may send. libzmq keeps a node for each byte of a subscription."""
 
 
-def bind(sock: zmq.Socket[Any], endpoint: str, key: str, quota: Quota) -> Door | None:
+def bind(
+    sock: zmq.Socket[Any], endpoint: str, key: str, quota: Quota, access: Access | None = None, roles: Iterable[Role] = (Role.OBSERVE,)
+) -> Door | None:
     """Bind, with a door before it that keeps peers within `quota` (deploy/decisions/0040); close it after the socket. None: inproc.
 
-    Raises SinkError naming the endpoint and the station file's `key` that holds it.
+    `access` says whether peers must show a key, and `roles` which ones; without it none is asked for, and a socket that others than this
+    machine may reach is refused (deploy/decisions/0046).
+
+    Raises SinkError naming the endpoint and the station file's `key` that holds it; ConfigError where keys are missing.
     """
+    access = access or Access()
+    curve = access.demands(endpoint, key)
     try:
         if endpoint.startswith("tcp://") and not _is_port(endpoint.rpartition(":")[2]):
             # libzmq would take port 70000 for 4464, and * for any free one that no subscriber could guess.
@@ -41,8 +52,10 @@ def bind(sock: zmq.Socket[Any], endpoint: str, key: str, quota: Quota) -> Door |
         if not endpoint.startswith(("tcp://", "ipc://")):
             sock.bind(endpoint)
             return None
-        door = open_door(endpoint, key, quota)
+        door = open_door(endpoint, key, dataclasses.replace(quota, curve=curve))
         try:
+            if curve:
+                access.secure(sock, door, roles, tells=sock.type in (zmq.PUB, zmq.XPUB))
             sock.bind(f"ipc://{door.inner}")
         except zmq.ZMQError:
             door.close()

@@ -75,7 +75,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True):
     run: str = ""
     """Names one life of the station's process: another one means that it was started again."""
     first_seq: int = 1
-    """Of the first decision that this run makes."""
+    """The seq of the first decision that this run makes."""
 
 
 class DecisionMessage(_Message, frozen=True, kw_only=True):
@@ -116,7 +116,7 @@ class Preview(_Message, frozen=True, kw_only=True):
     counts: dict[str, int]
     """Verdicts since the station's start, as in `Health.counts`; empty when the station gives none here."""
     release: ReleaseState | None = None
-    """Of what judged this part; None for a part that nothing judged, and from a station that does not tell."""
+    """The state of what judged this part; None for a part that nothing judged, and from a station that does not tell."""
 
 
 class ReplayRequest(_Message, frozen=True, kw_only=True):

@@ -25,8 +25,7 @@ from training.commands.console import bars, say
 from training.commands.options import number
 
 if TYPE_CHECKING:
-    from export.build.build import BuildReport
-    from export.build.trial import Outcome
+    from export.build.outcome import BuildReport, Outcome
 
 app = typer.Typer(
     name="lineside-export", help="Turn a taught detector into a bundle for the device.", no_args_is_help=True, add_completion=False
@@ -38,7 +37,7 @@ def _part(option: str) -> Any:
 
 
 class Precision(StrEnum):
-    """Of the backbone; the head's is always float."""
+    """Precision of the backbone; the head's is always float."""
 
     AUTO = "auto"
     INT8 = "int8"
@@ -88,7 +87,8 @@ def build(
         from export.build import build as builder
         from export.build import parity
         from export.build.accept import Asked
-        from export.build.trial import Trial, outcome_of
+        from export.build.outcome import outcome_of
+        from export.build.trial import Trial
         from training.judging.asked import parse_accept
         from training.runs import load_run
     except ModuleNotFoundError as e:
@@ -141,7 +141,7 @@ def adopt(
     name: Annotated[str | None, typer.Option(help="The bundle's name; default: the model's file.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Reject above it, on the model's own scale; default: as the model says.")] = None,
     map_threshold: Annotated[float | None, typer.Option(help="Likewise for places of the map.")] = None,
-    image_size: Annotated[str | None, typer.Option(help="Model input, N or HxW: where the model takes any size and does not say.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="Model input, N or WxH: where the model takes any size and does not say.")] = None,
     mono: Annotated[bool, typer.Option("--mono", help="The camera is gray; known from --golden where that is given.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there already.")] = False,
 ) -> None:
@@ -153,7 +153,7 @@ def adopt(
     report = adopter.adopt(model, out, options)
     m, console = report.manifest, Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{report.out}[/bold]  {report.bundle_id[:12]}…  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
-    console.print(f"  {m.params['exporter']}, {m.precision}, {m.input.height}x{m.input.width}: {report.latency_ms:.1f} ms an image here")
+    console.print(f"  {m.params['exporter']}, {m.precision}, {m.input.width}x{m.input.height}: {report.latency_ms:.1f} ms an image here")
     console.print(f"  threshold {m.threshold.value:.4g}: {m.threshold.rule}")
     for note in report.notes:
         console.print(f"  note: {note}")

@@ -76,7 +76,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder to work in; an earlier d
     summary = summarise(decisions, plc, truth)
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     paint_worst(previews, out / "overlay.png")
-    say_goodbye(summary, plc, out, time.monotonic() - began)
+    say_result(summary, plc, out, time.monotonic() - began)
     if summary["triggers"] != summary["decisions"] or summary["faults"]:
         raise LinesideError("demo: expected one decision for every trigger and no FAULT; see summary.json")
 
@@ -268,7 +268,7 @@ def paint_worst(previews: Sequence[list[bytes]], file: Path) -> None:
         raise LinesideError(f"demo: could not write {file}")
 
 
-def say_goodbye(s: dict[str, Any], plc: dict[int, Any], out: Path, seconds: float) -> None:
+def say_result(s: dict[str, Any], plc: dict[int, Any], out: Path, seconds: float) -> None:
     """What a person reads at the end."""
     seen_by_plc = [r.latency_ms for r in plc.values() if r.latency_ms is not None]
     bad = s["rejects"] - s["false_rejects"]

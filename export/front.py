@@ -18,8 +18,8 @@ from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Metrics
 from export.build.accept import Asked
 from export.build.build import BuildOptions, build
-from export.build.build import BuildReport as Built
-from export.build.workshop import openvino_backbone
+from export.build.features import openvino_backbone
+from export.build.outcome import BuildReport
 from export.package import check_out
 from training.calibrate.rules import Rule
 from training.core.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
@@ -103,7 +103,7 @@ class Released:
 
 def make_release(
     data: Path, request: Request, progress: Progress = silent, say: Callable[[str | Text], None] = lambda text: None,
-    show: Callable[[Built], None] = lambda built: None,
+    show: Callable[[BuildReport], None] = lambda built: None,
 ) -> Released:  # fmt: skip
     """Do it; `say` gets sentences for the user, `show` what the build came to.
 
@@ -159,7 +159,7 @@ def make_release(
     _step(say, 4)
     options = BuildOptions(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
 
-    def refused(pack: Path, found: Built) -> None:
+    def refused(pack: Path, found: BuildReport) -> None:
         show(found)
         write_report(pack, data, request.page, dataset=dataset, progress=progress)
 

@@ -31,7 +31,7 @@ from edge_runtime.images.read import read_image
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.preprocess import Preprocessor
 from export.build.build import BuildOptions, build
-from export.build.workshop import SharedWorkshop
+from export.build.features import SharedExtractor
 from tests.bench import INT8_CPU, backbone_of
 from tests.support.bench_sets import sets_of
 from training.core.backbones import DEFAULT_BACKBONE
@@ -56,7 +56,7 @@ class Arm:
     """One row."""
 
     name: str
-    lesson: FitOptions
+    fit: FitOptions
 
 
 @app.command()
@@ -96,13 +96,13 @@ def measure_set(place: Path, name: str, data: Path, minutes: float, only: str | 
     place.mkdir(parents=True, exist_ok=True)
     dataset, _ = with_brightness(load_dataset(data, image_size=image_size, allow_duplicates=True))
     wanted = None if only is None else only.split(",")
-    arms = [a for a in arms_of(dataset, place / "bad", minutes) if wanted is None or a.lesson.method in wanted]
+    arms = [a for a in arms_of(dataset, place / "bad", minutes) if wanted is None or a.fit.method in wanted]
     arms += [Arm(w.replace("/", " "), FitOptions(*w.split("/"))) for w in wanted or () if "/" in w]
-    strides = {s for a in arms if METHODS[a.lesson.method].network is None for s in resolve(a.lesson)[0]}
+    strides = {s for a in arms if METHODS[a.fit.method].network is None for s in resolve(a.fit)[0]}
     work = place / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    shop = SharedWorkshop(DEFAULT_BACKBONE, sorted(strides or {16}), None, dataset.spec.height, dataset.spec.width, work)
+    extractor = SharedExtractor(DEFAULT_BACKBONE, sorted(strides or {16}), None, dataset.spec.height, dataset.spec.width, work)
     rows = []
     for arm in arms:
         bundle = place / arm.name.replace(" ", "-")
@@ -111,7 +111,7 @@ def measure_set(place: Path, name: str, data: Path, minutes: float, only: str | 
             continue
         if not figures.exists():
             shutil.rmtree(bundle, ignore_errors=True)
-            figures.write_text(json.dumps(measure_arm(dataset, arm, bundle, work, shop)))
+            figures.write_text(json.dumps(measure_arm(dataset, arm, bundle, work, extractor)))
         rows.append({"set": name, "arm": arm.name, **json.loads(figures.read_text())})
         console.print(rows[-1])
     shutil.rmtree(work)
@@ -143,19 +143,19 @@ def arms_of(dataset: Dataset, bad: Path, minutes: float) -> list[Arm]:
     return arms
 
 
-def measure_arm(dataset: Dataset, arm: Arm, bundle: Path, work: Path, shop: SharedWorkshop) -> dict[str, Any]:
+def measure_arm(dataset: Dataset, arm: Arm, bundle: Path, work: Path, extractor: SharedExtractor) -> dict[str, Any]:
     """Teach and build; the gate is opened wide: a figure that it would refuse is to be seen here."""
     began = time.monotonic()
     try:
         run = teach(
             dataset,
-            replace(arm.lesson, augment=variations(dataset, arm.lesson.method, arm.lesson.preset)[0]),
+            replace(arm.fit, augment=variations(dataset, arm.fit.method, arm.fit.preset)[0]),
             work / bundle.name,
-            backbone_fn=shop.backbone_fn,
+            backbone_fn=extractor.backbone_fn,
         )
         taught = time.monotonic()
         options = BuildOptions("int8", band=1.0, budget=1.0, torch_images=32, envelope=False)
-        report = build(run, bundle, None, options, workshop=shop, dataset=dataset)
+        report = build(run, bundle, None, options, extractor=extractor, dataset=dataset)
     except LinesideError as e:
         return {"failed": str(e)}
     int8, fp32 = report.metrics["int8"], report.metrics["fp32"]

@@ -103,7 +103,7 @@ class Plan:
     @property
     def name(self) -> str:
         """For the table."""
-        return f"{self.method}/{self.preset}, {self.dataset.spec.height}x{self.dataset.spec.width}"
+        return f"{self.method}/{self.preset}, {self.dataset.spec.width}x{self.dataset.spec.height}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +256,9 @@ def through(name: str, path: Path, wanted: Sequence[tuple[str, int]], out: Path,
             whole = load_dataset(path, image_size="256", allow_duplicates=True)
             dataset = dataclasses.replace(whole, train=tuple(whole.train[i] for i in picked(len(whole.train), count, 0)))
             dataset, _ = with_brightness(dataset)
-            lesson = FitOptions(method, rule=Rule(kind="false_reject_rate", target=RATES[0]), augment=variations(dataset, method)[0])
+            options = FitOptions(method, rule=Rule(kind="false_reject_rate", target=RATES[0]), augment=variations(dataset, method)[0])
             with tempfile.TemporaryDirectory(dir=out) as work:
-                run = teach(dataset, lesson, Path(work) / "run")
+                run = teach(dataset, options, Path(work) / "run")
                 build(run, Path(work) / "bundle", None, BuildOptions("int8", band=1.0, budget=1.0, envelope=False), dataset=dataset)
                 metrics = evaluate_bundle(ModelBundle.open(Path(work) / "bundle"), dataset).metrics
             found = {"auroc": metrics.image_auroc, "rejected": metrics.false_reject_rate, "missed": metrics.false_accept_rate}

@@ -61,7 +61,7 @@ class BackboneInfo(_Record, frozen=True, kw_only=True):
     strides: tuple[int, ...]
     """Finest first."""
     sha256: str
-    """Of backbone.safetensors."""
+    """sha256 of backbone.safetensors."""
 
 
 class Learning(_Record, frozen=True, kw_only=True):

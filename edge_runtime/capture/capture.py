@@ -33,7 +33,7 @@ class Capture:
         self._one_part_stands_there = window_ns is None and (not source.on_demand or source.live)
         """Whatever is exposed after the next part's edge shows the next part."""
         self._edges: tuple[int, ...] = ()
-        """Of all triggers, also of those that get no picture. Replaced as a whole: one thread orders, another collects."""
+        """The edges of all triggers, also of those that get no picture. Replaced as a whole: one thread orders, another collects."""
         self._grabber: OnDemand | FreeRun | Paired
         if window_ns is not None:
             self._grabber = Paired(source.grab, window_ns, lambda: source.lost)

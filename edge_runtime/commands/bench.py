@@ -35,7 +35,7 @@ class BenchReport:
     gap_ms: float
     """Idle time before each measurement."""
     frame_wh: tuple[int, int]
-    """Of the first image."""
+    """Width and height of the first image."""
     stages_ms: dict[str, dict[str, float]]
     """Stage -> {"median", "p99"}. Decoding the file is in none of them: a camera delivers pixels."""
     memory_mb: float | None = None

@@ -64,7 +64,7 @@ def explain(message: str, raw: Any, kind: type[msgspec.Struct]) -> str:
 WINDOWS_PATHS = "write Windows paths in single quotes ('C:\\Users\\line') or with / (\"C:/Users/line\")"
 
 
-def slip_of(text: str, message: str) -> str:
+def likely_cause(text: str, message: str) -> str:
     """What was probably meant in the line of a TOML file at which its reader stopped, to put behind its message; "" for any other."""
     at = re.search(r"at line (\d+)", message)
     lines = text.splitlines()

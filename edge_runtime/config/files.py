@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, field
 
-from edge_runtime.config.explain import WINDOWS_PATHS, explain, look_up, not_finite, slip_of
+from edge_runtime.config.explain import WINDOWS_PATHS, explain, likely_cause, look_up, not_finite
 from edge_runtime.config.foreign import widened
 from edge_runtime.config.sources import (
     AravisSourceConfig,
-    CameraSourceConfig,
     FolderSourceConfig,
     GenicamSourceConfig,
     IndustrialSourceConfig,
+    OpenCvSourceConfig,
     PixelFormat,
     PylonSourceConfig,
     Source,
@@ -29,6 +29,7 @@ from edge_runtime.config.triggers import PlcTrigger, TimerTriggerConfig, Trigger
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.settings import ByteOrder, PlcConfig, PlcInputs, PlcOutputs, PlcTag, PulseConfig, TagConfig, TagType
 from edge_runtime.plugins import Plugin, PluginSettings
+from edge_runtime.security.access import beyond_loopback, refusal
 from edge_runtime.values import Endpoint, Host, Name, NonNegative, Port, Positive, Settings
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -81,7 +82,7 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     max_fps: Positive = 15.0
     """Pictures a second; what comes faster is dropped."""
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] = 960
-    """Of the picture that is sent; the frame is reduced to it."""
+    """Long side of the picture that is sent; the frame is reduced to it."""
 
 
 class ModelsConfig(Settings, frozen=True, kw_only=True):
@@ -99,9 +100,21 @@ class MetricsConfig(Settings, frozen=True, kw_only=True):
     """What `lineside metrics` offers to Prometheus, in a process of its own."""
 
     host: Host = "127.0.0.1"
-    """Of this machine; whoever can reach it may read, and nothing is encrypted."""
+    """Beyond this machine only with `plain` in [security]: nothing is encrypted, and nobody is asked for a key."""
     port: Port = 9464
-    """Of each station its own."""
+    """Each station has its own."""
+
+
+class SecurityConfig(Settings, frozen=True, kw_only=True):
+    """Who may come in at the sockets. One that only this machine can reach (127.0.0.1, ipc) asks for no key; any other demands one."""
+
+    keys: Path | None = None
+    """The folder of keys, made and filled by `lineside keys`; it belongs to the station's user, and nobody else may read its server.key."""
+    everywhere: bool = False
+    """Demand keys on this machine as well."""
+    plain: bool = False
+    """Open sockets beyond this machine without keys: whoever reaches them reads every decision, sees every part and may announce parts. For
+    a network that itself keeps strangers out."""
 
 
 class CameraConfig(Settings, frozen=True, kw_only=True):
@@ -154,6 +167,8 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Bundles that were deployed while the station ran."""
     metrics: MetricsConfig | None = None
     """Figures for Prometheus; without this table `lineside metrics` offers none."""
+    security: SecurityConfig = SecurityConfig()
+    """Keys, for sockets that others than this machine can reach."""
     sink: tuple[PluginSettings, ...] = ()
     """Further receivers of decisions, a [[sink]] block each, of kinds that installed packages bring. They are told after the verdict, each
     in a thread of its own; what one is too slow for, it is not told."""
@@ -235,7 +250,7 @@ def _contradiction(config: StationConfig) -> str | None:
         if (known := set(config.cameras[0].recipes)) != (found := set(camera.recipes)):
             return f"{where}recipes: expected the keys of camera[0].recipes ({_keys(known)}), found {_keys(found)}"
     metrics = {"metrics.port": f"tcp://{config.metrics.host}:{config.metrics.port}"} if config.metrics is not None else {}
-    return _shared_port(endpoints_of(config) | metrics)
+    return _shared_port(endpoints_of(config) | metrics) or _open_to_strangers(config)
 
 
 def endpoints_of(config: StationConfig) -> dict[str, str]:
@@ -248,6 +263,25 @@ def endpoints_of(config: StationConfig) -> dict[str, str]:
     if isinstance(config.trigger, ZeromqTriggerConfig):
         endpoints["trigger.endpoint"] = config.trigger.endpoint
     return endpoints
+
+
+def _open_to_strangers(config: StationConfig) -> str | None:
+    """A socket beyond this machine without keys, as a sentence. Whether the keys are there, the start looks."""
+    security = config.security
+    if security.plain and security.keys is not None:
+        return "security.plain: expected either keys or plain = true, found both; with keys, take plain away"
+    if security.everywhere and security.keys is None:
+        return "security.keys: missing: everywhere = true demands keys, and none are named"
+    for key, endpoint in endpoints_of(config).items():
+        if security.keys is None and not security.plain and beyond_loopback(endpoint):
+            return refusal(endpoint, key)
+    metrics = config.metrics
+    if metrics is not None and not security.plain and beyond_loopback(f"tcp://{metrics.host}:{metrics.port}"):
+        return (
+            f'metrics.host: expected an address of this machine alone such as "127.0.0.1", found "{metrics.host}", and HTTP knows no keys: '
+            "scrape it here, put a proxy with TLS before it, or say plain = true in [security]"
+        )
+    return None
 
 
 def plugins_in(config: StationConfig) -> list[Plugin]:
@@ -297,7 +331,7 @@ def _load(path: Path, kind: type[_T]) -> _T:
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: is not valid TOML: save it as UTF-8 ({e})") from e
     except (tomllib.TOMLDecodeError, RecursionError) as e:
-        raise ConfigError(f"{path}: is not valid TOML: {e}{slip_of(text, str(e))}") from e
+        raise ConfigError(f"{path}: is not valid TOML: {e}{likely_cause(text, str(e))}") from e
     return settings_of(raw, path, kind)
 
 
@@ -359,12 +393,12 @@ __all__ = [
     "ArchiveConfig",
     "ByteOrder",
     "CameraConfig",
-    "CameraSourceConfig",
     "FolderSourceConfig",
     "GenicamSourceConfig",
     "IndustrialSourceConfig",
     "JournalConfig",
     "MetricsConfig",
+    "OpenCvSourceConfig",
     "PixelFormat",
     "PlcConfig",
     "PlcInputs",

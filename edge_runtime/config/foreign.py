@@ -49,7 +49,7 @@ def widened(raw: dict[str, Any], station: type[_T], camera: type[msgspec.Struct]
 
 
 def _structs(group: str, raw: dict[str, Any]) -> list[type[plugins.PluginSettings]]:
-    """Of each kind that is not Lineside's own, once."""
+    """The kinds in a table that are not Lineside's own, each once."""
     found: dict[str, type[plugins.PluginSettings]] = {}
     for where, table in _tables(group, raw):
         kind = table.get("kind")

@@ -28,7 +28,7 @@ class VideoSourceConfig(Settings, frozen=True, kw_only=True, tag="video", tag_fi
     """Deliver one channel."""
 
 
-class CameraSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
+class OpenCvSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
     """A camera that OpenCV opens: a V4L2 index, or an RTSP/HTTP URL. Runs free; a trigger gets the first frame captured after it."""
 
     device: int | str
@@ -55,9 +55,9 @@ class SyntheticSourceConfig(Settings, frozen=True, kw_only=True, tag="synthetic"
     """Drawn parts with known defects (edge_runtime.sources.drawn): for trying a station without a camera."""
 
     width: PositiveInt = 320
-    """Of the picture, in pixels."""
+    """Width of the picture, in pixels."""
     height: PositiveInt = 320
-    """Of the picture, in pixels."""
+    """Height of the picture, in pixels."""
     defect_rate: Annotated[float, Meta(ge=0, le=1)] = 0.2
     """The share of parts that have a defect."""
     seed: int = 0
@@ -141,7 +141,7 @@ class GenicamSourceConfig(IndustrialSourceConfig, frozen=True, kw_only=True, tag
 Source = (
     FolderSourceConfig
     | VideoSourceConfig
-    | CameraSourceConfig
+    | OpenCvSourceConfig
     | SyntheticSourceConfig
     | PylonSourceConfig
     | AravisSourceConfig

@@ -140,7 +140,7 @@ def _torn(raw: bytes, segments: list[tuple[int, int, int]]) -> str | None:
 
 
 def _first_symbols(tables: bytes) -> dict[int, int]:
-    """Of a DHT segment, what the first code of each AC table stands for: its run in the upper, its size in the lower four bits."""
+    """For a DHT segment, what the first code of each AC table stands for: its run in the upper, its size in the lower four bits."""
     found, at = {}, 0
     while at + 17 < len(tables):
         if tables[at] >> 4:

@@ -26,7 +26,7 @@ NOT_READ = frozenset(
 """Suffixes under which people keep pictures that nothing here reads: counted and named, never passed over in silence."""
 
 MASK_FOLDERS = frozenset({"mask", "masks", "groundtruth", "gt", "segmentation", "segmentations", "segmentationclass", "segmentationobject"})
-"""Of masks, as `plain` writes them."""
+"""Names of folders of masks, as `plain` writes them."""
 
 OF_SYSTEMS = frozenset(
     {

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edge_runtime.errors import DataError
 from edge_runtime.images.damage import damage
-from edge_runtime.images.hush import hushed, overheard
+from edge_runtime.images.decoder_output import decoder_messages, silenced
 from edge_runtime.images.masks import BLACK, Colour, marks, values_of
 from edge_runtime.images.names import LOSSY, suffix_of
 from edge_runtime.records import Image
@@ -48,7 +48,7 @@ def decode(path: Path) -> Pixels:
     if raw.size == 0:
         raise DataError(f"{path}: expected an image, found an empty file")
     try:
-        with hushed():
+        with silenced():
             image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
     except cv2.error as e:
         if "CV_IO_MAX_IMAGE" in str(e):
@@ -63,7 +63,7 @@ def decode(path: Path) -> Pixels:
             f"{path}: expected an image (PNG, JPEG, BMP, TIFF …), could not decode it: truncated, too large or of another format"
             + _said_of(raw)
         )
-    with hushed():
+    with silenced():
         missing = damage(raw.tobytes(), image)
     if missing is not None:
         raise DataError(f"{path}: is damaged: {missing}")
@@ -72,7 +72,7 @@ def decode(path: Path) -> Pixels:
 
 def _said_of(raw: npt.NDArray[np.uint8]) -> str:
     """What the library said of a file that it could not decode, in brackets; most say nothing."""
-    with overheard() as said, contextlib.suppress(cv2.error):
+    with decoder_messages() as said, contextlib.suppress(cv2.error):
         cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
     line = "".join(said).strip().partition("\n")[0]
     return f" ({line[:200]})" if line else ""

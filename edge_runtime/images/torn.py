@@ -5,7 +5,7 @@ import re
 import cv2
 import numpy as np
 
-from edge_runtime.images.hush import overheard
+from edge_runtime.images.decoder_output import decoder_messages
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 FILLED_UP = 16
@@ -38,7 +38,7 @@ def torn_inside(raw: bytes) -> str | None:
     """
     if not raw.startswith(b"\xff\xd8"):
         return None
-    with overheard() as said:  # at an eighth of the size every code is read
+    with decoder_messages() as said:  # at an eighth of the size every code is read
         cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION)
     warning = warning_in("".join(said))
     if not warning or (left_over(warning) and warning.endswith(_END)):

@@ -42,7 +42,7 @@ class InputSpec(_Record, frozen=True, kw_only=True):
     height: _Side
     width: _Side
     channels: Annotated[int, Meta(ge=1, le=3)]
-    """Of the frames: 1 gray (or a raw mosaic, see `bayer`) or 3 BGR. The model itself always gets three."""
+    """The frames' channels: 1 gray (or a raw mosaic, see `bayer`) or 3 BGR. The model itself always gets three."""
     bits: Annotated[int, Meta(ge=8, le=16)] = 8
     """Significant bits of the frames' pixels: 8 for uint8; 10, 12, 14 or 16 for uint16."""
     frame_wh: tuple[_Side, _Side] | None = None
@@ -251,7 +251,7 @@ class Dataset(_Record, frozen=True, kw_only=True):
     bad_kinds: tuple[str, ...] = ()
     """Kinds of real bad parts that it learnt from, too."""
     bad_sha256: tuple[str, ...] = ()
-    """Of their files, so that no evaluation counts them."""
+    """sha256 of these files, so that no evaluation counts them."""
     n_synthetic: int = 0
     """Defects painted into good parts that it learnt from."""
     odd: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ WARM_UP_RUNS = 3
 """The first inferences allocate memory and are several times slower."""
 
 _FLOOR = 0.1
-"""Of the threshold: a golden value below it is compared as if it were that large. A difference so far down cannot move a verdict
+"""Share of the threshold: a golden value below it is compared as if it were that large. A difference so far down cannot move a verdict
 (deploy/decisions/0008)."""
 
 _VIRTUAL = ("AUTO", "MULTI", "HETERO", "BATCH")

@@ -36,7 +36,7 @@ class Tiling:
 
     spec: TileSpec
     height: int
-    """Of the model's input."""
+    """Height of the model's input."""
     width: int
 
     @property
@@ -174,7 +174,7 @@ def _window(side: int, overlap: int, first: bool, last: bool) -> npt.NDArray[np.
 def _places(
     rows: int, columns: int, grid_hw: tuple[int, int], overlap: tuple[int, int]
 ) -> tuple[tuple[slice, slice, npt.NDArray[np.float32]], ...]:
-    """Of each tile, row by row: its rows and columns of the merged map, and its weights there."""
+    """For each tile, row by row: its rows and columns of the merged map, and its weights there."""
     (gh, gw), (oy, ox) = grid_hw, overlap
     across = [(slice(c * (gw - ox), c * (gw - ox) + gw), _window(gw, ox, c == 0, c == columns - 1)) for c in range(columns)]
     down = [(slice(r * (gh - oy), r * (gh - oy) + gh), _window(gh, oy, r == 0, r == rows - 1)) for r in range(rows)]

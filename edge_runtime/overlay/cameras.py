@@ -15,7 +15,7 @@ from edge_runtime.records import Affine, Region, ScoreMap, Verdict
 Box = tuple[int, int, int, int]
 """x, y, width, height."""
 _ROW_SHARE = 0.24
-"""Of the height, for the others' pictures."""
+"""Share of the height that the others' pictures take."""
 _WIDEST = 4
 """Few pictures do not grow beyond a quarter of the row."""
 
@@ -32,7 +32,7 @@ class Pane:
     display_low: float
     display_high: float
     frame_wh: tuple[int, int]
-    """Of the full frame."""
+    """Width and height of the full frame."""
     regions: tuple[Region, ...]
     camera: str = ""
     """Painted above the picture with the verdict; empty at a station with one camera, where the band says it all."""

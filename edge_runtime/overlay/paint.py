@@ -19,7 +19,7 @@ from edge_runtime.overlay.text import BOLD, MEDIUM, REGULAR, Canvas, Color
 from edge_runtime.records import Decision, Release, Verdict, View
 
 _FOLDERS = re.compile(r"(?<![^\s(\"'])/(?:[^\s/:]+/)+")
-"""Of a path. They are in the journal and the log; here they would push the cause off the screen."""
+"""The folders of a path. They are in the journal and the log; here they would push the cause off the screen."""
 FADE = 0.5
 """Brightness of what is shown although it is old."""
 
@@ -30,9 +30,9 @@ class Screen:
 
     decision: Decision
     main: Pane
-    """Of the deciding view."""
+    """The deciding view."""
     others: tuple[Pane, ...] = ()
-    """Of the other views, in the station file's order."""
+    """The other views, in the station file's order."""
     counts: dict[str, int] | None = None
     problems: tuple[str, ...] = ()
     """What health says is wrong; empty when all is well."""

@@ -3,7 +3,8 @@
 The words are those of `signals.py`. Three machines run side by side, each a table of `transitions`, drawn in deploy/plc/README.md: of the
 trigger, of the result that is shown (`results.py`), of the recipe. What ties them together:
 
-    READY = enable and not busy and fewer than `results` results waiting and no latched fault and the recipe prepared and the station alive
+    READY = trigger seen low and enable and not busy and fewer than `results` results waiting and no latched fault and the recipe
+            prepared and the station alive
 
 One result a part, in the order of the triggers. A signal that is not mapped is as if the PLC never used it.
 """
@@ -113,6 +114,10 @@ class Handshake:
     @property
     def ready(self) -> bool:
         """A trigger now will be judged."""
+        return self._trigger.state is TriggerState.LOW and self._may_judge  # before it was seen low, its next rise is no edge
+
+    @property
+    def _may_judge(self) -> bool:
         busy = sum(self._in_flight.values()) >= self._results.parts_at_once
         return self._alive and self._enabled and not busy and not self._results.full and self._prepared and self._latched is None
 
@@ -197,7 +202,7 @@ class Handshake:
         elif not inputs.enable:
             event = TriggerEvent.DISABLED
         else:
-            event = TriggerEvent.HIGH if self.ready else TriggerEvent.NOT_READY
+            event = TriggerEvent.HIGH if self._may_judge else TriggerEvent.NOT_READY
         do = self._trigger.on(event)
         if do not in (Do.ANNOUNCE, Do.REFUSE):
             return None

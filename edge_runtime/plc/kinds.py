@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from edge_runtime.plc import ethernetip, modbus, opcua, s7
+from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.port import Manual, TagPort
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.tags import Tag
@@ -23,7 +24,7 @@ class Kind(NamedTuple):
 
 KINDS: Mapping[str, Kind] = {
     "modbus": Kind(modbus.ModbusTriggerConfig, modbus.ModbusPort, modbus.MANUAL, "edge_runtime.sim.modbus_server:ModbusServer"),
-    "opcua": Kind(opcua.OpcuaTriggerConfig, opcua.OpcuaPort, opcua.MANUAL, "edge_runtime.sim.opcua_server:OpcuaServer"),
+    "opcua": Kind(OpcuaTriggerConfig, opcua.OpcuaPort, opcua.MANUAL, "edge_runtime.sim.opcua_server:OpcuaServer"),
     "s7": Kind(s7.S7TriggerConfig, s7.S7Port, s7.MANUAL, "edge_runtime.sim.s7_server:S7Server"),
     "ethernetip": Kind(
         ethernetip.EthernetipTriggerConfig, ethernetip.EthernetipPort, ethernetip.MANUAL,

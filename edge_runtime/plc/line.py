@@ -178,7 +178,7 @@ class PlcLine(ActuatorLine):
                     self._cycle()
                 except PlcLost as e:
                     self._lose(e)
-            self._farewell()
+            self._clear_outputs()
         except Exception as e:  # raised again in `wait`: the station ends, and says so
             self._bug = e
             self.lost = f"{self._port.where}: internal error"
@@ -351,7 +351,7 @@ class PlcLine(ActuatorLine):
         self._retry_at = time.monotonic() + self._retry_pause
         self._retry_pause = min(self._retry_pause * 2, _BACKOFF_S[1])
 
-    def _farewell(self) -> None:
+    def _clear_outputs(self) -> None:
         """What the PLC reads when the station has ended: everything low."""
         if self.lost is None:
             try:

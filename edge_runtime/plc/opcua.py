@@ -9,23 +9,19 @@ server that samples slower than `publishing_ms` says so, and edges shorter than 
 import logging
 import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
-
-from msgspec import Meta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge_runtime.errors import ConfigError, MissingExtra
+from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.port import Manual, PlcLost
-from edge_runtime.plc.settings import PlcConfig, PlcTag
+from edge_runtime.plc.settings import PlcTag
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
 from edge_runtime.plc.tags import Tag, Value
-from edge_runtime.values import HOST_PATTERN, PORT_PATTERN, Positive
 
 if TYPE_CHECKING:
     from edge_runtime.plc.opcua_session import Session
 
 _T = TypeVar("_T")
-_ENDPOINT = rf"^opc\.tcp://{HOST_PATTERN}:{PORT_PATTERN}(/.*)?$"
 _NODE_ID = re.compile(
     r"(ns=(?P<ns>\d{1,5});)?(i=(?P<i>\d{1,10})|s=.+|g=[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|b=[A-Za-z0-9+/]+={0,2})"
 )
@@ -33,30 +29,6 @@ _CYCLE_MS = 1.0
 """No PLC's program runs oftener: what it writes a cycle before the trigger is sampled before it."""
 _SECURE_S = 3.0
 """A small PLC takes seconds for the public-key half of a secure channel; `timeout_ms` counts from then on."""
-
-
-class OpcuaTriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="opcua", tag_field="kind"):
-    """A PLC that is an OPC UA server. Addresses are node ids: "ns=2;s=Station.Trigger", "ns=4;i=17"."""
-
-    text_length: ClassVar[int] = 200
-    endpoint: Annotated[str, Meta(pattern=_ENDPOINT, description='an address such as "opc.tcp://192.168.0.10:4840"')]
-    """"opc.tcp://192.168.0.10:4840"."""
-    security: Literal["none", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"] = "none"
-    """The security policy of the connection."""
-    mode: Literal["Sign", "SignAndEncrypt"] = "SignAndEncrypt"
-    """With `security`: sign messages, or encrypt them as well."""
-    certificate: Path | None = None
-    """This station's own certificate (DER or PEM), which the PLC must trust."""
-    private_key: Path | None = None
-    """To `certificate`; readable by the station's user only."""
-    server_certificate: Path | None = None
-    """The PLC's certificate: with it, no other server is spoken to."""
-    user: str | None = None
-    """None: anonymous."""
-    password_file: Path | None = None
-    """A file that holds the password alone, readable by the station's user only."""
-    publishing_ms: Positive = 1.0
-    """Asked of the server's subscription; it may grant a longer one, which `lineside check` tells."""
 
 
 def _nodes(signals: Iterable[str]) -> dict[str, PlcTag]:

@@ -7,7 +7,7 @@ years back, or its trust list not be loaded yet.
 import datetime
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from asyncua import Client, ua
 from asyncua.crypto import security_policies
@@ -17,9 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edge_runtime.errors import ConfigError, TriggerError
-
-if TYPE_CHECKING:
-    from edge_runtime.plc.opcua import OpcuaTriggerConfig
+from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 
 _T = TypeVar("_T")
 _POLICIES: dict[str, Any] = {
@@ -36,7 +34,7 @@ _USER = ("BadIdentityTokenRejected", "BadIdentityTokenInvalid", "BadUserAccessDe
 _POLICY = ("BadSecurityPolicyRejected", "BadSecurityModeRejected", "BadSecurityModeInsufficient")
 
 
-async def identify(client: Client, s: "OpcuaTriggerConfig") -> None:
+async def identify(client: Client, s: OpcuaTriggerConfig) -> None:
     """Give the client its certificate, key, policy and password, and the PLC's certificate. Raises ConfigError, and what asyncua raises."""
     if s.user is not None and s.password_file is not None:
         client.set_user(s.user)
@@ -69,7 +67,7 @@ async def identify(client: Client, s: "OpcuaTriggerConfig") -> None:
     )
 
 
-async def refusal(e: Exception, s: "OpcuaTriggerConfig", timeout_s: float) -> TriggerError | None:
+async def refusal(e: Exception, s: OpcuaTriggerConfig, timeout_s: float) -> TriggerError | None:
     """What is wrong in the station file or in the PLC's trust list if connecting failed with `e`; None where it is neither."""
     name = ua.StatusCode(e.code).name if isinstance(e, ua.UaStatusCodeError) else ""
     if name in _USER:
@@ -119,7 +117,7 @@ def _private_key(data: bytes) -> Any:
     return (serialization.load_pem_private_key if b"-----BEGIN" in data else serialization.load_der_private_key)(data, None)
 
 
-async def _server_certificate(client: Client, s: "OpcuaTriggerConfig") -> x509.Certificate:
+async def _server_certificate(client: Client, s: OpcuaTriggerConfig) -> x509.Certificate:
     """The PLC's certificate on the endpoint that the station file asks for. Raises TriggerError if there is none."""
     for offer in await client.connect_and_get_server_endpoints():
         if offer.SecurityPolicyUri == _POLICIES[s.security].URI and offer.SecurityMode.name == s.mode and offer.ServerCertificate:
@@ -128,7 +126,7 @@ async def _server_certificate(client: Client, s: "OpcuaTriggerConfig") -> x509.C
     raise await _not_offered(s, client.uaclient._timeout)
 
 
-async def _offers(s: "OpcuaTriggerConfig", timeout_s: float) -> list[str] | None:
+async def _offers(s: OpcuaTriggerConfig, timeout_s: float) -> list[str] | None:
     """What the PLC offers, as the station file would write it; None if it does not say."""
     try:
         offers = await Client(s.endpoint, timeout=timeout_s).connect_and_get_server_endpoints()
@@ -144,7 +142,7 @@ def _offer(o: Any) -> str:
     return 'security = "none"' if policy == "None" else f'security = "{policy}", mode = "{o.SecurityMode.name}"'
 
 
-async def _not_offered(s: "OpcuaTriggerConfig", timeout_s: float) -> TriggerError:
+async def _not_offered(s: OpcuaTriggerConfig, timeout_s: float) -> TriggerError:
     offers = await _offers(s, timeout_s)
     wanted = 'security = "none"' if s.security == "none" else f'security = "{s.security}", mode = "{s.mode}"'
     return TriggerError(
@@ -152,7 +150,7 @@ async def _not_offered(s: "OpcuaTriggerConfig", timeout_s: float) -> TriggerErro
     )
 
 
-def _untrusted(s: "OpcuaTriggerConfig", why: str) -> TriggerError:
+def _untrusted(s: OpcuaTriggerConfig, why: str) -> TriggerError:
     advice = "Add it to the certificates that the PLC trusts"
     if s.certificate is not None:
         own, now, wrong = load_certificate("certificate", s.certificate), datetime.datetime.now(datetime.UTC), []

@@ -10,18 +10,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from asyncua import Client, ua
 
 from edge_runtime.errors import LinesideError, TagError
 from edge_runtime.plc.opcua_security import identify, refusal
+from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.opcua_values import from_node, to_node, type_of
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag, Value
-
-if TYPE_CHECKING:
-    from edge_runtime.plc.opcua import OpcuaTriggerConfig
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -41,7 +39,7 @@ class Session:
     """Lives from one connect to the next close. `open`, `read` and `write` are coroutines for `run`; the rest is for any thread."""
 
     def __init__(
-        self, settings: "OpcuaTriggerConfig", tags: Mapping[str, Tag], where: str, changed: Callable[[], None], open_s: float
+        self, settings: OpcuaTriggerConfig, tags: Mapping[str, Tag], where: str, changed: Callable[[], None], open_s: float
     ) -> None:
         self._settings, self._tags, self._where, self._changed, self._open_s = settings, tags, where, changed, open_s
         self._nodes = {name: ua.NodeId.from_string(t.address) for name, t in tags.items()}

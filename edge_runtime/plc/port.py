@@ -29,7 +29,7 @@ class TagPort(Protocol):
     trip. False: `poll` is one read."""
 
     ordered: bool
-    """Of a port that pushes, once connected: a snapshot shows every tag as it was at that change, and none has to be read again."""
+    """For a port that pushes, once connected: a snapshot shows every tag as it was at that change, and none has to be read again."""
 
     @property
     def note(self) -> str:

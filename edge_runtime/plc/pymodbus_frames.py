@@ -14,7 +14,7 @@ class Answer(Protocol):
     """What the PLC said."""
 
     bits: list[bool]
-    """Of coils and discrete inputs, filled up to whole bytes."""
+    """Coils or discrete inputs, filled up to whole bytes."""
     registers: list[int]
     exception_code: int
     """Where `isError()` is true: Modbus' number for what is wrong."""

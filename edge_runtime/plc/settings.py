@@ -8,7 +8,7 @@ from edge_runtime.values import NonNegative, Positive, PositiveInt, Settings
 
 TagType = Literal["bool", "int16", "uint16", "int32", "uint32", "float32", "text"]
 ByteOrder = Literal["ABCD", "CDAB", "BADC", "DCBA"]
-"""Of a 32-bit value, A the most significant byte: big-endian, words swapped, bytes swapped, little-endian. A 16-bit value follows (AB, AB,
+"""Bytes of a 32-bit value, A the most significant: big-endian, words swapped, bytes swapped, little-endian. A 16-bit value follows (AB, AB,
 BA, BA), and so does each pair of characters of a text."""
 
 
@@ -20,7 +20,7 @@ class TagConfig(Settings, frozen=True, kw_only=True):
     type: TagType | None = None
     """None: the signal's own (`edge_runtime.plc.signals`)."""
     order: ByteOrder | None = None
-    """Of 16 and 32-bit values, A the most significant byte. None: the trigger's `order`."""
+    """Byte order of 16 and 32-bit values, A the most significant byte. None: the trigger's `order`."""
     scale: Positive | None = None
     """The PLC holds the value times this. None: the signal's own, 100 for severity and 1 for the rest."""
     length: Annotated[int, Meta(ge=1, le=200)] | None = None
@@ -104,7 +104,7 @@ class PlcConfig(Settings, frozen=True, kw_only=True):
     poll_ms: Positive = 2.0
     """How often the inputs are read."""
     timeout_ms: Positive = 500.0
-    """Of one request; a PLC that does not answer for that long counts as lost and is reconnected to."""
+    """Timeout of one request; a PLC that does not answer for that long counts as lost and is reconnected to."""
     acknowledge_timeout_ms: Positive = 5000.0
     """A result that is not acknowledged for that long is a fault; only with inputs.acknowledge."""
     results: Annotated[int, Meta(ge=1, le=8)] = 8

@@ -36,7 +36,7 @@ class Tag:
     scale: float = 1.0
     """The PLC holds the signal's value times this."""
     length: int = 0
-    """Of a text: the characters that the PLC keeps room for."""
+    """Characters that the PLC keeps room for in a text; 0 for other types."""
 
     wraps: bool = False
     """A count that goes on from its type's other end."""

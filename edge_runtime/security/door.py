@@ -5,6 +5,10 @@ So peers connect here instead. What they send is read as ZMTP (rfc.zeromq.org/sp
 to the station message by message; what the station sends is handed back as it is. Should a peer bring this process down, another takes its
 place: the listening sockets are the station's (doorkeeper.py), and no decision waits for it.
 
+Before a socket that demands keys (CURVE, rfc.zeromq.org/spec/25) only sizes and numbers are seen here: the handshake passes as it is. Who
+speaks in plain there is handed on no further than his greeting. Whoever connects to a Unix socket is known to the kernel: his user is
+written into his handshake, where the station reads it.
+
 Run as a file, by a bare interpreter: nothing of Lineside is imported here, nor anything beyond the standard library.
 
 Why: deploy/decisions/0040.
@@ -13,12 +17,16 @@ Why: deploy/decisions/0040.
 import array
 import collections
 import contextlib
+import ctypes
 import json
+import mmap
 import os
 import resource
 import selectors
 import shutil
+import signal
 import socket
+import struct
 import sys
 import time
 from dataclasses import dataclass
@@ -45,6 +53,19 @@ _MEMORY = 512 << 20
 _TELL_S = 0.5
 _LAST_WORDS_S = 0.3
 """How long what the station still sent may take to leave after it has closed."""
+_BEAT_S = 0.1
+AWAY_S = 0.25
+"""A process that came round so much later than it had meant stood still: what it hands on then may have waited for as long."""
+CLOCK = struct.Struct("=qqq")
+"""What the station sees of it in memory that both have, in ns: when it last came round, when it last came back from standing still, and for
+how long it had."""
+_CURVE_MORE = 64
+"""Bytes by which encryption lengthens a message."""
+_CURVE_HANDSHAKE = GREETING + 170
+"""Bytes that a station sends a peer whose handshake goes wrong: its greeting, and WELCOME."""
+PEER = ("X-Lineside-Uid", "X-Lineside-Gid", "X-Lineside-Pid")
+"""Properties of a connection to a Unix socket: the user behind it, as the kernel says. Of nobody else's handshake are they handed on."""
+_PR_SET_PDEATHSIG = 1
 _DEAD_AFTER_MS = 6000
 """A peer whose cable was pulled is forgotten by then: without heartbeats, which make libzmq abort the process where a queue is full."""
 
@@ -54,7 +75,7 @@ class Quota:
     """What one peer, or all of a socket, may send."""
 
     message_bytes: int
-    """Of all parts together."""
+    """Bytes of all parts of a message together."""
     parts: int = 4
     rate: float = 100.0
     """Messages and commands a second."""
@@ -67,6 +88,8 @@ class Quota:
     peers: int = 64
     backlog: int = 1 << 18
     """Bytes kept for a peer that does not read; libzmq then keeps, and drops, what its own limits say."""
+    curve: bool = False
+    """The socket demands keys: parts and subscriptions are not seen here, each part counts as a message."""
 
 
 class Over(Exception):
@@ -76,8 +99,12 @@ class Over(Exception):
 class Talk:
     """What one peer says: bytes in, whole messages out, nothing else kept. Pure."""
 
-    def __init__(self, quota: Quota) -> None:
+    def __init__(self, quota: Quota, user: tuple[int, int, int] | None = None) -> None:
+        """`user`: uid, gid, pid of whoever speaks, where the kernel knows them."""
         self._quota = quota
+        self._user = user
+        self._mechanism = bytearray()
+        self.commands = 0
         self._waiting = bytearray()
         self._message = bytearray()
         self._parts = 0
@@ -86,6 +113,11 @@ class Talk:
         self._greeting = 0
         self.said = False
         """Whether a message or a command came."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it speaks without a key where one is demanded: of what it says after its greeting, nothing is handed on."""
+        return self._quota.curve and self._greeting == GREETING and self._mechanism.rstrip(b"\0") != b"CURVE"
 
     @property
     def held(self) -> int:
@@ -103,13 +135,18 @@ class Talk:
             self._greeting += len(begun)
             del self._waiting[: len(begun)]
             out.append(begun)
+        if self.plain:
+            self._waiting.clear()
+            return out
         at = 0
         while (whole := self._frame(at)) is not None:
             flags, begin, end = whole
             self.said = True
             if flags & COMMAND:
-                self._command(bytes(self._waiting[begin:end]))
-                out.append(bytes(self._waiting[at:end]))
+                self.commands += 1
+                payload = bytes(self._waiting[begin:end])
+                self._command(payload)
+                out.append(bytes(self._waiting[at:end]) if payload[:6] != b"\x05READY" else self._ready(payload))
             else:
                 self._part(flags, begin, end)
                 self._message += self._waiting[at:end]
@@ -125,6 +162,8 @@ class Talk:
         for i, byte in enumerate(begun, start=self._greeting):
             if (i == 0 and byte != 0xFF) or (i == 9 and not byte & 1) or (i == 10 and byte < 3):
                 raise Over("what is no ZMTP 3")
+            if 12 <= i < 32:
+                self._mechanism.append(byte)
 
     def _frame(self, at: int) -> tuple[int, int, int] | None:
         """Flags, begin and end of the payload of the frame that begins there; None until it is whole. Its size is held against the quota
@@ -140,7 +179,11 @@ class Talk:
         if len(seen) < begin:
             return None
         size = int.from_bytes(seen[at + 1 : begin], "big")
-        what, most, held = ("command", _MOST_COMMAND, 0) if flags & COMMAND else ("message", self._quota.message_bytes, self._size)
+        curve = self._quota.curve
+        if curve and not flags & COMMAND and self.commands < 2:
+            raise Over("a message before its handshake")
+        whole = self._quota.message_bytes + (_CURVE_MORE if curve else 0)
+        what, most, held = ("command", _MOST_COMMAND, 0) if flags & COMMAND else ("message", whole, self._size)
         if held + size > most:
             raise Over(f"a {what} of more than {most:,} bytes")
         return (flags, begin, begin + size) if len(seen) >= begin + size else None
@@ -157,6 +200,23 @@ class Talk:
         name, rest = (payload[1 : 1 + payload[0]], payload[1 + payload[0] :]) if payload else (b"", b"")
         if self._quota.topics and name in (b"SUBSCRIBE", b"CANCEL"):  # ZMTP 3.1
             self._subscribe(name == b"SUBSCRIBE", rest)
+
+    def _ready(self, payload: bytes) -> bytes:
+        """What a peer without a key says of itself, with what the kernel says of it in the place of what it may have forged."""
+        kept, at, names = b"", 6, {name.lower() for name in PEER}
+        while at < len(payload):
+            begin, name_end = at, at + 1 + payload[at]
+            name = payload[at + 1 : name_end].decode("ascii", "replace").lower()
+            at = name_end + 4 + int.from_bytes(payload[name_end : name_end + 4], "big")
+            if at > len(payload) or name_end + 4 > len(payload):
+                raise Over("what is no ZMTP 3")
+            if name not in names:
+                kept += payload[begin:at]
+        for own, value in zip(PEER, self._user or (), strict=False):
+            said = str(value).encode()
+            kept += bytes([len(own)]) + own.encode() + len(said).to_bytes(4, "big") + said
+        body = b"\x05READY" + kept
+        return bytes([COMMAND | LONG]) + len(body).to_bytes(8, "big") + body if len(body) > 255 else bytes([COMMAND, len(body)]) + body
 
     def _subscribe(self, on: bool, topic: bytes) -> None:
         if len(topic) > self._quota.message_bytes:
@@ -189,7 +249,15 @@ class _Peer:
     def __init__(self, door: "_Door", outer: socket.socket, now: float) -> None:
         self.door, self.outer, self.since = door, outer, now
         self.inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.talk = Talk(door.quota)
+        user = None
+        if outer.family == socket.AF_UNIX:
+            pid, uid, gid = struct.unpack("3i", outer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+            user = (uid, gid, pid)
+        self.talk = Talk(door.quota, user)
+        self.told = 0
+        """Bytes that came from the station."""
+        self.strange = False
+        """Counted as a stranger."""
         self.allowance = Allowance(door.quota.rate, door.quota.burst, now)
         self.up, self.down = bytearray(), bytearray()
         self.heard, self._busy = now, 0.0
@@ -213,9 +281,11 @@ class _Door:
         self.number, self.listening, self.inner, self.quota = number, listening, inner, quota
         self.peers: set[_Peer] = set()
         self.cut: collections.Counter[str] = collections.Counter()
+        self.strangers: collections.Counter[str] = collections.Counter()
+        """Who had no key, or none that this station could read; whose key it does not know, the station counts itself."""
         self.connects = Allowance(_CONNECTS_A_S, _CONNECTS_A_S, now)
         self.all = Allowance(quota.rate, quota.burst, now)
-        """Of all peers together, where none is made to wait."""
+        """What all peers may send together, where none is made to wait."""
         self.paused_until = 0.0
         self.open = True
 
@@ -223,8 +293,11 @@ class _Door:
 class Doors:
     """Everything that this process does, in one thread."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, clock: "mmap.mmap | bytearray | None" = None) -> None:
+        """`clock`: CLOCK.size bytes that the station sees."""
         self._control = control
+        self._clock = bytearray(CLOCK.size) if clock is None else clock
+        self._back_ns = self._away_ns = 0
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, None)
         self._doors: dict[int, _Door] = {}
@@ -239,7 +312,11 @@ class Doors:
         while True:
             now = time.monotonic()
             self._wake(now)
-            for key, events in self._selector.select(self._patience(now)):
+            patience = min(self._patience(now), _BEAT_S)
+            before = time.monotonic()
+            ready = self._selector.select(patience)
+            self._beat(time.monotonic() - before - patience)
+            for key, events in ready:
                 now = time.monotonic()
                 if key.data is None:
                     if not self._take_order(now):
@@ -249,6 +326,13 @@ class Doors:
                 elif key.data in key.data.door.peers:  # not cut a moment ago
                     with self._cutting(key.data):
                         self._serve(key.data, key.fileobj is key.data.outer, events, now)
+
+    def _beat(self, late_s: float) -> None:
+        """Before anything is handed on: the station asks in which time it may have waited."""
+        now_ns = time.monotonic_ns()
+        if late_s > AWAY_S:
+            self._back_ns, self._away_ns = now_ns, round(late_s * 1e9)
+        CLOCK.pack_into(self._clock, 0, now_ns, self._back_ns, self._away_ns)
 
     def _patience(self, now: float) -> float:
         waits = [w.until if isinstance(w, _Peer) else w.paused_until for w in self._waiting]
@@ -270,7 +354,7 @@ class Doors:
             self._tell(now)
 
     def _tell(self, now: float) -> None:
-        said = {str(d.number): {"cut": dict(d.cut), "peers": len(d.peers)} for d in self._doors.values()}
+        said = {str(d.number): {"cut": dict(d.cut), "strangers": dict(d.strangers), "peers": len(d.peers)} for d in self._doors.values()}
         self._changed, self._tell_at = False, now + _TELL_S
         with contextlib.suppress(OSError):
             self._control.sendall(json.dumps(said).encode() + b"\n")
@@ -299,8 +383,12 @@ class Doors:
                 door.listening.setblocking(False)
                 self._doors[number] = door
                 self._selector.register(door.listening, selectors.EVENT_READ, door)
-            elif (closing := self._doors.get(number)) is not None:
-                self._shut(closing)
+            elif (door_ := self._doors.get(number)) is not None:
+                if order["do"] == "shut":
+                    self._shut(door_)
+                else:  # "reset": whoever may still come in comes again
+                    for peer in list(door_.peers):
+                        self._drop(peer)
         return True
 
     def _shut(self, door: _Door) -> None:
@@ -387,6 +475,8 @@ class Doors:
                 if not data:
                     return self._drop(peer)
                 messages = peer.talk.feed(data)
+                if peer.talk.plain and not peer.strange:
+                    self._strange(peer, "it spoke without a key")
                 peer.hears(len(messages), now)
                 owed = peer.allowance.take(len(messages), now)
                 if owed > (_MOST_OWED_S if quota.patient else 0):
@@ -406,7 +496,10 @@ class Doors:
             else:
                 data = peer.inner.recv(_HEAD)
                 peer.closing = peer.closing or not data
+                peer.told += len(data)
                 peer.down += data
+                if not data and quota.curve and peer.talk.commands and peer.told <= _CURVE_HANDSHAKE:
+                    self._strange(peer, "it took this station for another: it had not this one's public key")
         for sock, waiting in ((peer.inner, peer.up), (peer.outer, peer.down)):
             if waiting:
                 with contextlib.suppress(BlockingIOError):
@@ -449,6 +542,11 @@ class Doors:
         self._pause(peer.door, time.monotonic() + _AFTER_CUT_S)
         self._drop(peer)
 
+    def _strange(self, peer: _Peer, why: str) -> None:
+        peer.strange = True
+        peer.door.strangers[why] += 1
+        self._changed = True
+
     def _count(self, door: _Door, why: str) -> None:
         door.cut[why] += 1
         self._changed = True
@@ -466,11 +564,13 @@ class Doors:
 
 
 def main() -> None:
-    """The control socket's descriptor is the only argument."""
+    """The descriptors of the control socket, and of the memory that both sides see, are the only arguments."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     with contextlib.suppress(OSError):
         os.setsid()  # Ctrl-C is for the station, which closes this last
-    Doors(socket.socket(fileno=int(sys.argv[1]))).run()
+    # Should the station be killed while this is stopped (SIGSTOP), it goes on, sees that, and lets go of the ports.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
+    Doors(socket.socket(fileno=int(sys.argv[1])), mmap.mmap(int(sys.argv[2]), CLOCK.size)).run()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ import fcntl
 import ipaddress
 import json
 import logging
+import mmap
 import os
+import select
 import shutil
 import socket
 import struct
@@ -24,7 +26,7 @@ from pathlib import Path
 from edge_runtime.security import door
 from edge_runtime.security.door import Quota
 
-__all__ = ["Door", "Quota", "open_door"]
+__all__ = ["Door", "Quota", "address_of", "open_door"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,11 @@ _SHOWN_S = 60.0
 _CALM_S = 5.0
 """A process that lived shorter than that is started again later each time."""
 _CLOSE_S = 1.0
+_LOOK_S = 0.5
+_STANDS_STILL_S = 2.0
+"""A process that has not come round for so long, twice in a row, is ended and started again."""
+_AFTER_AWAY_S = 0.5
+"""What is read within that after the process came back from standing still may have waited in it."""
 
 
 class Door:
@@ -48,24 +55,52 @@ class Door:
         """Peers that were cut since the process was started last, by reason."""
         self.total = 0
         """Peers that were cut in all."""
+        self.strange: dict[str, int] = {}
+        """Strangers that the process has counted since it was started last, by reason."""
+        self.strangers = 0
+        """Connections without a key, or with one that may not come in, in all."""
         self.shut = False
-        self._cut_at = 0.0
-        self._why = ""
+        self._cut_at = self._refused_at = float("-inf")
+        self._why = self._refused_why = ""
+        self._lock = threading.Lock()
 
     @property
     def problem(self) -> str | None:
-        """A sentence for health, for a minute after a peer was cut."""
-        if not self.total or time.monotonic() - self._cut_at > _SHOWN_S:
-            return self._keeper.problem
-        return f"{self.name}: {self.total} connections were cut; the last sent, or held, {self._why}"
+        """A sentence for health, for a minute after a peer was cut or refused."""
+        now = time.monotonic()
+        if now - self._cut_at < _SHOWN_S:
+            return f"{self.name}: {self.total} connections were cut; the last sent, or held, {self._why}"
+        if now - self._refused_at < _SHOWN_S:
+            return f"{self.name}: {self.strangers} strangers were refused; of the last, {self._refused_why}"
+        return self._keeper.problem
 
-    def noted(self, cut: dict[str, int], peers: int) -> None:
+    def noted(self, cut: dict[str, int], strange: dict[str, int], peers: int) -> None:
         """What the process counted."""
         for why, count in cut.items():
             if (more := count - self.cut.get(why, 0)) > 0:
                 self.total += more
                 self._cut_at, self._why = time.monotonic(), why
-        self.cut, self.peers = cut, peers
+        for why, count in strange.items():
+            if (more := count - self.strange.get(why, 0)) > 0:
+                self.refused(why, more)
+        self.cut, self.strange, self.peers = cut, strange, peers
+
+    def refused(self, why: str, count: int = 1) -> None:
+        """Strangers came, who neither read nor wrote anything; from any thread."""
+        with self._lock:
+            new = why != self._refused_why
+            self.strangers += count
+            self._refused_at, self._refused_why = time.monotonic(), why
+        if new:
+            log.warning("%s: a stranger was refused: %s", self.name, why)
+
+    def waited_s(self) -> float:
+        """How long what is read now may have waited in the process, because that stood still; 0 as a rule."""
+        return self._keeper.waited_s()
+
+    def reset(self) -> None:
+        """End all connections: whoever may still come in comes again."""
+        self._keeper.reset(self)
 
     def shut_out(self) -> None:
         """Nobody connects any more; those who have stay."""
@@ -77,7 +112,7 @@ class Door:
 
 
 class _Keeper:
-    """Of all doors of this process."""
+    """Keeps all doors of this process."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lineside-doors-"))  # 0700: none but this user comes in by the back door
@@ -86,6 +121,8 @@ class _Keeper:
         self._doors: dict[int, Door] = {}
         self._count = 0
         self._ended = threading.Event()
+        self._stood_still = False
+        self._clock = mmap.mmap(-1, door.CLOCK.size)
         self._control, self._process = self._start()
         self._thread = threading.Thread(target=self._listen, name="doors", daemon=True)
         self._thread.start()
@@ -105,6 +142,15 @@ class _Keeper:
             door_.shut = True
             door_.listening.close()
             self._order({"do": "shut", "door": door_.number})
+
+    def reset(self, door_: Door) -> None:
+        with self._lock:
+            self._order({"do": "reset", "door": door_.number})
+
+    def waited_s(self) -> float:
+        _, back_ns, away_ns = door.CLOCK.unpack_from(self._clock, 0)
+        since_s = (time.monotonic_ns() - back_ns) / 1e9
+        return away_ns / 1e9 if back_ns and since_s < _AFTER_AWAY_S else 0.0
 
     def remove(self, door_: Door) -> None:
         with self._lock:
@@ -139,11 +185,24 @@ class _Keeper:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self) -> "tuple[socket.socket, subprocess.Popen[bytes]]":
+        """From the main thread or this keeper's own: the kernel tells the process of the end of the thread that started it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            # -S: no site-packages, so that it starts in a moment and holds little.
-            command = [sys.executable, "-I", "-S", str(Path(door.__file__)), str(theirs.fileno())]
-            return ours, subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        memory = os.memfd_create("lineside-door", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(memory, door.CLOCK.size)
+            clock = mmap.mmap(memory, door.CLOCK.size)
+            door.CLOCK.pack_into(clock, 0, time.monotonic_ns(), 0, 0)
+            with theirs:
+                # -S: no site-packages, so that it starts in a moment and holds little.
+                command = [sys.executable, "-I", "-S", str(Path(door.__file__)), str(theirs.fileno()), str(memory)]
+                process = subprocess.Popen(command, pass_fds=[theirs.fileno(), memory], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            os.close(memory)
+        self._clock = clock
+        return ours, process
 
     def _open(self, door_: Door) -> None:
         if not door_.shut:
@@ -163,7 +222,8 @@ class _Keeper:
             lived = time.monotonic() - started
             short = 0 if lived > _CALM_S else short + 1
             self._process.wait()
-            self.problem = f"the process that guards the sockets ended ({self._process.returncode}) and was started again"
+            how = "stood still" if self._stood_still else f"ended ({self._process.returncode})"
+            self.problem = f"the process that guards the sockets {how} and was started again"
             log.warning("%s", self.problem)
             if self._ended.wait(min(0.05 * 2**short, _CALM_S)):
                 return
@@ -175,17 +235,25 @@ class _Keeper:
                     self.problem = f"the process that guards the sockets cannot be started: {e.strerror}"
                     continue
                 for door_ in self._doors.values():
-                    door_.cut = {}
+                    door_.cut, door_.strange = {}, {}
                     self._open(door_)
             started = time.monotonic()
 
     def _hear(self) -> None:
-        rest = b""
+        rest, late = b"", 0
         control = self._control
+        self._stood_still = False
         while True:
             try:
+                if not select.select([control], [], [], _LOOK_S)[0]:
+                    beat_ns, _, _ = door.CLOCK.unpack_from(self._clock, 0)
+                    late = late + 1 if time.monotonic_ns() - beat_ns > _STANDS_STILL_S * 1e9 else 0
+                    if late == 2 and not self._ended.is_set():
+                        self._stood_still = True
+                        self._process.kill()
+                    continue
                 data = control.recv(1 << 16)
-            except OSError:
+            except (OSError, ValueError):  # it was closed
                 return
             if not data:
                 return
@@ -193,7 +261,7 @@ class _Keeper:
             for line in lines:
                 for number, said in json.loads(line).items():
                     if (door_ := self._doors.get(int(number))) is not None:
-                        door_.noted(said["cut"], said["peers"])
+                        door_.noted(said["cut"], said["strangers"], said["peers"])
 
 
 _guard = threading.Lock()
@@ -232,7 +300,7 @@ def _listen(endpoint: str) -> socket.socket:
             Path(path).unlink()  # of a station that was killed: whoever binds looks first whether one answers
     else:
         host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-        address = _address(host)
+        address = address_of(host)
         listening = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         where = (address, int(port))
@@ -245,8 +313,9 @@ def _listen(endpoint: str) -> socket.socket:
     return listening
 
 
-def _address(host: str) -> str:
-    """Of `*`, an address, one in brackets, or a network interface's name."""
+def address_of(host: str) -> str:
+    """The address for `*`, an address, one in brackets, or a network interface's name. Raises OSError where this machine has no such
+    interface."""
     if host == "*":
         return "0.0.0.0"
     bare = host.removeprefix("[").removesuffix("]")

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from edge_runtime.errors import MissingExtra
-from edge_runtime.plc.opcua import OpcuaTriggerConfig
+from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.tags import Tag, Value, from_plc, to_plc
 from edge_runtime.sim.loop_server import LoopServer
 
@@ -138,7 +138,7 @@ class OpcuaServer(LoopServer):
 
 
 def _copy(node: Any) -> Any:
-    """Of asyncua's NodeData: what a server changes is its own."""
+    """A copy of asyncua's NodeData: what a server changes is its own."""
     from asyncua.server.address_space import AttributeValue, NodeData
 
     copy = NodeData(node.nodeid)

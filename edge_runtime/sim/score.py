@@ -33,7 +33,7 @@ class Pulse:
 
     signal: Literal["accept", "reject"]
     part: int | None
-    """Of the parts on the way, the first."""
+    """The first of the parts on the way."""
     began_ms: float | None
     """After the part's trigger was raised."""
     width_ms: float

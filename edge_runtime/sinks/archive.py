@@ -44,7 +44,7 @@ class Archive(Sink):
         self._reserve = 0
         """Bytes of the disk that are left to the journal, which must not lose a decision for a picture."""
         self._reserve_files = 0
-        """Likewise inodes: a file system of small pictures runs out of these first. 0 where there is no such limit."""
+        """Inodes to keep free as well: a file system of small pictures runs out of these first. 0 where there is no such limit."""
         self._kept: deque[tuple[Path, int]] = deque()  # (path without suffix, bytes of both files), oldest first
         self._bytes = 0
         self._accepts = 0

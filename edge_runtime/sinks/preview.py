@@ -14,12 +14,13 @@ import zmq
 
 from edge_runtime import wire
 from edge_runtime.config.files import PreviewConfig
-from edge_runtime.errors import SinkError
+from edge_runtime.errors import LinesideError
 from edge_runtime.handoff import Mailbox
 from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.model.released import worst
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Image, Picture, ReleaseState, View
+from edge_runtime.security.access import Access
 from edge_runtime.security.doorkeeper import Door
 from edge_runtime.sockets import SUBSCRIBERS, bind
 
@@ -46,7 +47,7 @@ class Display:
 
 
 _PLAIN = Display(DisplayScale(low=0.0, high=1.0))
-"""Of a part that no bundle judged: it has no picture."""
+"""For a part that no bundle judged: it has no picture."""
 
 
 class PreviewSink(Sink):
@@ -62,8 +63,11 @@ class PreviewSink(Sink):
         displays: Mapping[str, Display],
         counts: Callable[[], dict[str, int]] = dict,
         releases: Mapping[tuple[str, str], ReleaseState] | None = None,
+        access: Access | None = None,
     ) -> None:
-        """`displays`: by the bundle's id. `counts`: verdicts so far, shown in the window. `releases`: by recipe and bundle's id."""
+        """`displays`: by the bundle's id. `counts`: verdicts so far, shown in the window. `releases`: by recipe and bundle's id. `access`:
+        who may look."""
+        self._access = access
         self._settings = settings
         self._station = station
         self._displays = dict(displays)
@@ -77,15 +81,15 @@ class PreviewSink(Sink):
         self._door: Door | None = None
 
     def __enter__(self) -> Self:
-        """Bind. Raises SinkError naming the endpoint."""
+        """Bind. Raises SinkError naming the endpoint, ConfigError where keys are missing."""
         self._context = zmq.Context()
         sock = self._context.socket(zmq.XPUB)  # as PUB, but it tells when somebody subscribes
         sock.setsockopt(zmq.SNDHWM, 2)  # an operator wants the latest part, not a backlog
         sock.setsockopt(zmq.SNDBUF, 256 * 1024)
         sock.setsockopt(zmq.LINGER, 0)
         try:
-            self._door = bind(sock, self._settings.endpoint, "[preview] endpoint", SUBSCRIBERS)
-        except SinkError:
+            self._door = bind(sock, self._settings.endpoint, "[preview] endpoint", SUBSCRIBERS, self._access)
+        except LinesideError:
             sock.close()
             self._context.term()
             raise

@@ -11,9 +11,10 @@ import zmq
 
 from edge_runtime import wire
 from edge_runtime.config.files import PublisherConfig
-from edge_runtime.errors import SinkError
+from edge_runtime.errors import LinesideError, SinkError
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Health, Picture
+from edge_runtime.security.access import Access
 from edge_runtime.security.doorkeeper import Door
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.replay_server import ReplayServer
@@ -29,8 +30,10 @@ LINGER_MS = 250
 class Publisher(Sink):
     """A Sink that never blocks. Give it to the loop after the journal: what is published is then already in the journal."""
 
-    def __init__(self, settings: PublisherConfig, station: str, journal_path: Path | None) -> None:
+    def __init__(self, settings: PublisherConfig, station: str, journal_path: Path | None, access: Access | None = None) -> None:
+        """`access`: who may listen; None where nobody beyond this machine can."""
         self._settings = settings
+        self._access = access
         self._station = station
         self._journal_path = journal_path
         self._run = uuid.uuid4().hex
@@ -43,7 +46,8 @@ class Publisher(Sink):
         self._door: Door | None = None
 
     def __enter__(self) -> Self:
-        """Bind both sockets. Raises SinkError naming the endpoint that is in use or impossible, or a journal that cannot be read."""
+        """Bind both sockets. Raises SinkError naming the endpoint that is in use or impossible, or a journal that cannot be read;
+        ConfigError where keys are missing."""
         if self._journal_path is not None:
             self._told_seq = journal_file.last_seq(self._journal_path)
             self._first_seq = self._told_seq + 1
@@ -52,11 +56,13 @@ class Publisher(Sink):
         self._socket.setsockopt(zmq.SNDHWM, SNDHWM)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         try:
-            self._door = bind(self._socket, self._settings.endpoint, "[publisher] endpoint", SUBSCRIBERS)
+            self._door = bind(self._socket, self._settings.endpoint, "[publisher] endpoint", SUBSCRIBERS, self._access)
             if self._settings.replay is not None:
-                self._replay = ReplayServer(self._context, self._settings.replay, self._run, self._first_seq, self._journal_path)
+                self._replay = ReplayServer(
+                    self._context, self._settings.replay, self._run, self._first_seq, self._journal_path, self._access
+                )
                 self._replay.start()
-        except SinkError:
+        except LinesideError:
             self._close()
             raise
         return self

@@ -8,8 +8,9 @@ from pathlib import Path
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.errors import SchemaError, SinkError, WireError
+from edge_runtime.errors import LinesideError, SchemaError, SinkError, WireError
 from edge_runtime.records import Decision
+from edge_runtime.security.access import Access
 from edge_runtime.security.doorkeeper import Door, Quota
 from edge_runtime.sinks import journal_file
 from edge_runtime.sockets import bind
@@ -27,8 +28,12 @@ class ReplayServer:
     A listener that asks a lot costs the loop nothing but its share of the processor.
     """
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, run: str, first_seq: int, journal: Path | None) -> None:
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, run: str, first_seq: int, journal: Path | None,
+        access: Access | None = None,
+    ) -> None:  # fmt: skip
         self._context = context
+        self._access = access
         self._endpoint = endpoint
         self._run = run
         self._first_seq = first_seq
@@ -43,14 +48,14 @@ class ReplayServer:
         self._door: Door | None = None
 
     def start(self) -> None:
-        """Bind and serve. Raises SinkError naming the endpoint."""
+        """Bind and serve. Raises SinkError naming the endpoint, ConfigError where keys are missing."""
         sock = self._context.socket(zmq.ROUTER)
         sock.setsockopt(zmq.LINGER, 0)
         sock.setsockopt(zmq.SNDHWM, 20)  # replies to one that asks and never reads are dropped, for that one alone
         sock.setsockopt(zmq.RCVHWM, 100)
         try:
-            self._door = bind(sock, self._endpoint, "[publisher] replay", _LISTENERS)
-        except SinkError:
+            self._door = bind(sock, self._endpoint, "[publisher] replay", _LISTENERS, self._access)
+        except LinesideError:
             sock.close()
             raise
         self._thread = threading.Thread(target=self._serve, args=(sock,), name="replay", daemon=True)
@@ -83,7 +88,10 @@ class ReplayServer:
             while not self._stopping.is_set():
                 if not sock.poll(_POLL_MS):
                     continue
-                sender, *parts = sock.recv_multipart()
+                frames = sock.recv_multipart(copy=False)
+                if self._access is not None and self._door is not None and not self._access.admits(frames[-1], self._door):
+                    continue
+                sender, *parts = [frame.bytes for frame in frames]
                 try:
                     reply = wire.encode_replay(self._answer(wire.decode_request(parts[-1] if len(parts) == 1 else b"")))
                 except SchemaError:

@@ -21,7 +21,7 @@ def open_source(settings: c.AnySource) -> Source:
             return Folder(settings)
         case c.VideoSourceConfig():
             return Video(settings)
-        case c.CameraSourceConfig():
+        case c.OpenCvSourceConfig():
             return OpenCvCamera(settings)
         case c.SyntheticSourceConfig():
             return Synthetic(settings)

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.config.files import CameraSourceConfig
+from edge_runtime.config.files import OpenCvSourceConfig
 from edge_runtime.errors import ConfigError, SourceError
-from edge_runtime.images.hush import silence_streams
+from edge_runtime.images.decoder_output import silence_streams
 from edge_runtime.protocols import Source
 from edge_runtime.records import Frame
 
@@ -38,7 +38,7 @@ class OpenCvCamera(Source):
     open_timeout_ms: float
     read_timeout_ms: float
 
-    def __init__(self, settings: CameraSourceConfig) -> None:
+    def __init__(self, settings: OpenCvSourceConfig) -> None:
         """Raises ConfigError for a device that is neither an index, a device file nor a URL, or for settings that a URL cannot have."""
         device = settings.device
         self._is_url = isinstance(device, str) and "://" in device

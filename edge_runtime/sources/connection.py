@@ -26,7 +26,7 @@ class Connection:
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self.clock: CameraClock | None = None
-        """Of a camera that has one, once it sent a frame."""
+        """The camera's clock, where it has one and sent a frame."""
         self.last_block: int | None = None
         self.exposure_ns = 0
         self.bits: int | None = None

@@ -25,7 +25,7 @@ class Format:
     bayer: str = ""
     """Colours of the first two rows, such as RGGB."""
     order: str = ""
-    """Of a colour format's channels: RGB or BGR."""
+    """Order of a colour format's channels: RGB or BGR."""
 
 
 _PATTERNS = {"GR": "GRBG", "RG": "RGGB", "GB": "GBRG", "BG": "BGGR"}

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edge_runtime.config.files import VideoSourceConfig
 from edge_runtime.errors import SourceError, SourceExhausted
-from edge_runtime.images.hush import first_of_ffmpeg, overheard
+from edge_runtime.images.decoder_output import decoder_messages, first_of_ffmpeg
 from edge_runtime.protocols import Source
 from edge_runtime.records import Frame
 
@@ -93,7 +93,7 @@ class Video(Source):
             raise SourceError(f"{path}: expected a video file, found none. Check source.path")
         if self._capture is not None:
             self._capture.release()
-        with overheard() as said:
+        with decoder_messages() as said:
             # One thread: what is said while a frame is read is then said of that frame.
             self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         self._position, self._damage = 0, ""
@@ -106,7 +106,7 @@ class Video(Source):
 
     def _decode(self) -> _Decoded | None:
         assert self._capture is not None
-        with overheard() as said:
+        with decoder_messages() as said:
             got, image = self._capture.read()
         now = first_of_ffmpeg(said)
         if not got:

@@ -35,7 +35,7 @@ from edge_runtime.station.in_effect import FROM_FILE, Change, Chosen, InEffect, 
 from edge_runtime.station.judge import limits_of
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import Model, ModelThread
-from edge_runtime.station.observers import Observers, Shadowing
+from edge_runtime.station.observers import Observers, ShadowThread
 from edge_runtime.station.products import Product, by_product
 from edge_runtime.station.recipes import Entry, OpenRecipe, job_of, log_opened, named, open_recipe
 from edge_runtime.station.shadow import Disagreements, Shadow
@@ -81,7 +81,7 @@ class Parts:
     sights: SightWatches
     preview: PreviewSink | None
     event: Event
-    shadowings: dict[tuple[str, str], tuple[Shadow, Shadowing]] = field(default_factory=dict)
+    shadowings: dict[tuple[str, str], tuple[Shadow, ShadowThread]] = field(default_factory=dict)
 
 
 class Deployments:

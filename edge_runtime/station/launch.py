@@ -16,6 +16,7 @@ from edge_runtime.model.regions import find_regions
 from edge_runtime.plugins import blaming
 from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
 from edge_runtime.records import Cause
+from edge_runtime.security.access import Access
 from edge_runtime.sinks import open_sink
 from edge_runtime.sinks.announced import Announced
 from edge_runtime.sinks.archive import Archive
@@ -87,12 +88,13 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     for product in products.values():
         for job in product.jobs:
             deadlines_ns[job.recipe] = min(product.deadline_ns, deadlines_ns.get(job.recipe, product.deadline_ns))
+    access = Access(config.security.keys, config.security.plain, config.security.everywhere)
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
     announced = stack.enter_context(Announced(config.journal.path, journal.last_seq))
     _answer_what_a_kill_left(config.name, announced, journal, products, names)
-    publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path))
+    publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path, access))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
-    line = open_trigger(config.trigger, first_seq=journal.last_seq() + 1)
+    line = open_trigger(config.trigger, first_seq=journal.last_seq() + 1, access=access)
     monitor = HealthMonitor(
         station=config.name, recipes=own.recipes, bundle_ids=own.bundle_ids, device=opened[0].predictor.device_used, cameras=tuple(names),
         send=publisher.send_health,
@@ -109,7 +111,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     watching: dict[str, PreviewSink | Archive] = {}
     preview = None
     if config.preview is not None:
-        preview = PreviewSink(config.preview, config.name, {}, monitor.counts)
+        preview = PreviewSink(config.preview, config.name, {}, monitor.counts, access=access)
         watching["previews"] = stack.enter_context(preview)
     if config.archive is not None:
         watching["archives"] = stack.enter_context(Archive(config.archive))
@@ -145,6 +147,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     deployments.begin(station)
     line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note))
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
+    connections["sockets"] = access
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
     monitor.watch(
         [station, line, journal, announced, publisher, observers, *watching.values()], connections, sights,

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _ROUND_S = 0.05
 """How long a thread waits at most before it looks whether it shall stop."""
 _TELL_RESERVE_MS = 20.0
-"""Of the deadline, at most a tenth: kept back for telling, also when several parts run out of time at once."""
+"""At most a tenth of the deadline, kept back for telling, also when several parts run out of time at once."""
 _PAUSE_S = 0.001
 _LINE_TIMEOUT_S = 2.0
 _HANGS_AFTER_S = 3.0

@@ -31,52 +31,52 @@ class Observers:
         """`sinks` by the plural of what they keep: "archives", "previews"; `watches` likewise, but nobody misses what they did not see."""
         own = {**sinks, **(watches or {})}
         self._monitor = monitor
-        self._onlookers = [_Onlookers("observers", own, tuple(sinks), monitor)] if own else []
+        self._observers = [_ObserverThread("observers", own, tuple(sinks), monitor)] if own else []
 
     def add(self, name: str, sink: Sink, label: str) -> None:
         """An entered sink of an installed package, called `label` where it fails. It is told, asked and left in a thread of its own."""
         self._monitor.count(f"dropped_{name}", 0)
-        self._onlookers.append(_Foreign(name, sink, label, self._monitor))
+        self._observers.append(_PluginThread(name, sink, label, self._monitor))
 
-    def add_shadow(self, name: str, shadow: "LooksOn", every: int) -> "Shadowing":
+    def add_shadow(self, name: str, shadow: "LooksOn", every: int) -> "ShadowThread":
         """Show every so many-th of the parts that it wants to `shadow`, in a thread of its own."""
-        shadowing = Shadowing(name, shadow, every, self._monitor)
-        self._onlookers = [*self._onlookers, shadowing]
+        shadowing = ShadowThread(name, shadow, every, self._monitor)
+        self._observers = [*self._observers, shadowing]
         return shadowing
 
-    def leave(self, shadowing: "Shadowing", timeout_s: float) -> None:
+    def leave(self, shadowing: "ShadowThread", timeout_s: float) -> None:
         """Show it nothing more."""
-        self._onlookers = [one for one in self._onlookers if one is not shadowing]
+        self._observers = [one for one in self._observers if one is not shadowing]
         shadowing.closing = True
         shadowing.thread.join(timeout_s)
 
     @property
     def problem(self) -> str | None:
         """A sentence for the operator while one of the threads hangs."""
-        return next((problem for onlookers in self._onlookers if (problem := onlookers.problem) is not None), None)
+        return next((problem for observer in self._observers if (problem := observer.problem) is not None), None)
 
     @property
     def waiting(self) -> int:
         """Decisions that one or the other of the threads has not taken yet: the most."""
-        return max((onlookers.waiting for onlookers in self._onlookers), default=0)
+        return max((observer.waiting for observer in self._observers), default=0)
 
     def show(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Hand on one decision with its pictures; never waits."""
-        for onlookers in self._onlookers:
-            onlookers.show((decision, pictures))
+        for observer in self._observers:
+            observer.show((decision, pictures))
 
     def close(self, timeout_s: float) -> None:
         """Let what waits be kept, for so long at most."""
         until = time.monotonic() + timeout_s
-        for onlookers in self._onlookers:
-            onlookers.closing = True
-        for onlookers in self._onlookers:
-            onlookers.thread.join(max(until - time.monotonic(), 0))
-            if onlookers.thread.is_alive():
-                log.warning("%s: still busy; left behind", onlookers.name)
+        for observer in self._observers:
+            observer.closing = True
+        for observer in self._observers:
+            observer.thread.join(max(until - time.monotonic(), 0))
+            if observer.thread.is_alive():
+                log.warning("%s: still busy; left behind", observer.name)
 
 
-class _Onlookers:
+class _ObserverThread:
     """One thread and its lane."""
 
     def __init__(self, name: str, sinks: Mapping[str, Sink], counted: tuple[str, ...], monitor: HealthMonitor) -> None:
@@ -147,7 +147,7 @@ class LooksOn(Sink):
         """It was busy with another part; likewise."""
 
 
-class Shadowing(_Onlookers):
+class ShadowThread(_ObserverThread):
     """The thread of a model that looks on: one part in hand, and none that waits."""
 
     def __init__(self, name: str, shadow: LooksOn, every: int, monitor: HealthMonitor) -> None:
@@ -171,7 +171,7 @@ class Shadowing(_Onlookers):
         self._in_hand = False
 
 
-class _Foreign(_Onlookers):
+class _PluginThread(_ObserverThread):
     """A single sink that somebody else wrote: nothing of it is called in any thread but this one."""
 
     def __init__(self, name: str, sink: Sink, label: str, monitor: HealthMonitor) -> None:

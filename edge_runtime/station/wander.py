@@ -278,7 +278,7 @@ def narrow(envelope: Envelope, known: Sequence[str] = ()) -> list[str]:
 
 
 def _gamma(rows: list[Wander]) -> str:
-    """Of the exponents that were tried on either side of 1, those up to which the promise held at every step."""
+    """The exponents on either side of 1 up to which the promise held at every step."""
     ends = []
     for side, more, before in (
         (sorted((r for r in rows if r.amount < 1), key=lambda r: -r.amount), "less", "above"),

@@ -16,7 +16,7 @@ _LEAVE_S = 2.0
 
 
 def a_decision(seq: int, verdict: Verdict) -> Decision:
-    """Of one camera; a part's name may hold anything."""
+    """A decision of one camera; a part's name may hold anything."""
     view = _view("", verdict)
     return Decision(
         station="cell-3", seq=seq, part_id=f"Ä/{seq}", verdict=verdict, reason=view.reason, score=view.score, threshold=view.threshold,

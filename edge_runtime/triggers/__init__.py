@@ -4,12 +4,13 @@ from edge_runtime.config import files as c
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plugins import made
 from edge_runtime.protocols import TriggerLine
+from edge_runtime.security.access import Access
 from edge_runtime.triggers.timer import TimerLine
 from edge_runtime.triggers.zeromq import ZeromqLine
 
 
-def open_trigger(settings: c.AnyTrigger, first_seq: int) -> TriggerLine:
-    """The trigger line that the station file describes; its triggers count from `first_seq`.
+def open_trigger(settings: c.AnyTrigger, first_seq: int, access: Access | None = None) -> TriggerLine:
+    """The trigger line that the station file describes; its triggers count from `first_seq`. `access`: who may announce parts.
 
     A line to a PLC is an ActuatorLine: the same PLC gets the results. Raises MissingExtra.
     """
@@ -17,7 +18,7 @@ def open_trigger(settings: c.AnyTrigger, first_seq: int) -> TriggerLine:
         case c.TimerTriggerConfig():
             return TimerLine(settings, first_seq)
         case c.ZeromqTriggerConfig():
-            return ZeromqLine(settings, first_seq)
+            return ZeromqLine(settings, first_seq, access)
         case c.PluginSettings():
             line: TriggerLine = made(settings, first_seq)
             return line

@@ -11,9 +11,11 @@ import msgspec
 import zmq
 
 from edge_runtime.config.files import ZeromqTriggerConfig
-from edge_runtime.errors import SinkError, TriggerError
+from edge_runtime.credentials import Role
+from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.protocols import TriggerLine
 from edge_runtime.records import Trigger
+from edge_runtime.security.access import Access
 from edge_runtime.security.doorkeeper import Door, Quota
 from edge_runtime.sockets import bind
 
@@ -46,10 +48,12 @@ class ZeromqLine(TriggerLine):
     while the station is down. Known are those that say so (`sent`), and those that came before the station was ready.
     """
 
-    def __init__(self, settings: ZeromqTriggerConfig, first_seq: int) -> None:
+    def __init__(self, settings: ZeromqTriggerConfig, first_seq: int, access: Access | None = None) -> None:
+        """`access`: who may announce parts; None where nobody beyond this machine can."""
         self._endpoint = settings.endpoint
+        self._access = access
         self._max_age_ns = round(settings.max_age_ms * 1e6)
-        self._early: deque[list[bytes]] = deque()
+        self._early: deque[list[zmq.Frame]] = deque()
         self._seq = first_seq
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -65,10 +69,13 @@ class ZeromqLine(TriggerLine):
         self._socket = self._context.socket(zmq.PULL)
         self._socket.setsockopt(zmq.LINGER, 0)
         try:
-            self._door = bind(self._socket, self._endpoint, "[trigger] endpoint", _SENDERS)
+            self._door = bind(self._socket, self._endpoint, "[trigger] endpoint", _SENDERS, self._access, [Role.TRIGGER])
         except SinkError as e:
             self._close()
             raise TriggerError(str(e)) from e
+        except ConfigError:
+            self._close()
+            raise
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
@@ -97,7 +104,7 @@ class ZeromqLine(TriggerLine):
         assert self._socket is not None, "enter the trigger line first"
         until = time.monotonic() + _BEGIN_S
         while time.monotonic() < until and self._socket.poll(0, zmq.POLLIN):
-            self._early.append(self._socket.recv_multipart(zmq.NOBLOCK))
+            self._early.append(self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
 
     def end(self) -> bool:
         """Nobody connects any more; `wait` still gives what has come."""
@@ -115,7 +122,10 @@ class ZeromqLine(TriggerLine):
             if not early and not self._socket.poll(max(round((until - time.monotonic()) * 1e3), 0), zmq.POLLIN):
                 return None
             fired = time.monotonic_ns()
-            parts = self._early.popleft() if early else self._socket.recv_multipart(zmq.NOBLOCK)
+            frames = self._early.popleft() if early else self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            if self._access is not None and self._door is not None and not self._access.admits(frames[0], self._door):
+                continue
+            parts = [frame.bytes for frame in frames]
             try:
                 if len(parts) != 1:
                     raise msgspec.DecodeError(f"expected one message part, found {len(parts)}")
@@ -133,6 +143,8 @@ class ZeromqLine(TriggerLine):
                     return Trigger(self._seq - 1, fired, "", refused=f"Its message could not be read: {e}.")
                 continue
             refused = "Announced before the station was ready: its part is taken to have gone." if early else ""
+            if self._door is not None and (stood_s := self._door.waited_s()):
+                refused = refused or f"Announced up to {stood_s:.1f} s ago: the process before the socket stood still for so long."
             if message.sent is not None:
                 # It only refuses. Were the trigger dated back by it, two clocks that differ could have it judged by an older picture.
                 age = datetime.datetime.now(datetime.UTC) - message.sent

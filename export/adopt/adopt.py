@@ -145,11 +145,11 @@ def draw(seed: int, spec: InputSpec) -> Image:
 
 
 def parse_hw(text: str) -> tuple[int, int]:
-    """`N` or `HxW` -> (height, width). Raises ConfigError."""
+    """`N` or `WxH` -> (height, width). Raises ConfigError."""
     found = re.fullmatch(r"(\d{2,4})(?:[xX](\d{2,4}))?", text)
     if found is None:
-        raise ConfigError(f"image size: expected N or HxW (256, 192x320), found {text!r}")
-    return int(found[1]), int(found[2] or found[1])
+        raise ConfigError(f"image size: expected N or WxH (256, 320x192: width x height), found {text!r}")
+    return int(found[2] or found[1]), int(found[1])
 
 
 def _pack(

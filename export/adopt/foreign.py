@@ -147,20 +147,22 @@ def _make_static(path: Path, model: ov.Model, image_hw: tuple[int, int] | None, 
     if shape[2].is_static and shape[3].is_static:
         hw = (shape[2].get_length(), shape[3].get_length())
         if image_hw is not None and image_hw != hw:
-            raise ConfigError(f"image size: this model takes {hw[0]}x{hw[1]}, found {image_hw[0]}x{image_hw[1]}; leave the option out")
+            raise ConfigError(
+                f"image size: this model takes {hw[1]}x{hw[0]} (width x height), found {image_hw[1]}x{image_hw[0]}; leave the option out"
+            )
     elif image_hw is not None:
         hw = image_hw
     elif "orig_height" in info and "orig_width" in info:
         if not (info["orig_height"].isdecimal() and info["orig_width"].isdecimal()):
             raise ExportError(
                 f"{path}: expected whole numbers as orig_height and orig_width in its model_info, found {info['orig_height']} and "
-                f"{info['orig_width']}; say the size with --image-size, 256 or 256x320"
+                f"{info['orig_width']}; say the size with --image-size, 256 or 320x256"
             )
         hw = (int(info["orig_height"]), int(info["orig_width"]))
     else:
         found = _inner_size(model)
         if found is None:
-            raise ExportError(f"{path}: takes images of any size ({shape}); say which it was taught on with --image-size, 256 or 256x320")
+            raise ExportError(f"{path}: takes images of any size ({shape}); say which it was taught on with --image-size, 256 or 320x256")
         hw = found
     try:
         model.reshape([1, 3, *hw])

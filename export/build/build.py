@@ -5,52 +5,41 @@ Why: deploy/decisions/0005.
 
 import contextlib
 import dataclasses
-import datetime
-import importlib.metadata
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import cv2
-import msgspec
 import numpy as np
 import openvino as ov
-import timm
-import torch
 
-import edge_runtime
-from edge_runtime.errors import CalibrationError, ExportError, GoldenMismatch
-from edge_runtime.model.manifest import SCHEMA, Acceptance, Envelope, Golden, Manifest, Metrics, OutputSpec, Threshold
+from edge_runtime.errors import CalibrationError, ExportError
+from edge_runtime.model.manifest import Acceptance, Envelope, Metrics
 from export import package
 from export.build import convert, floats, noise, parity, precision
 from export.build.accept import PAINTED, PAINTED_SEED, Asked, accept, is_refused, refusal, wants_painted
 from export.build.envelope import envelope_of
+from export.build.features import FeatureExtractor, openvino_backbone
 from export.build.gate import Gate, Judged
 from export.build.int8 import Built, Int8Maker, Parts
-from export.build.model_info import write_model_info
+from export.build.outcome import BuildReport
+from export.build.pack import pack
 from export.build.trial import Trial, Tried
-from export.build.workshop import Workshop, openvino_backbone
-from export.child import golden_in_child, run_in_child
+from export.child import run_in_child
 from training.calibrate.rules import OF_GOOD
 from training.core.backbones import Backbone
 from training.core.base import Progress, silent
 from training.core.places import move_into_place
 from training.data.dataset import Dataset
-from training.data.facts import load_frame
 from training.fitting.estimate import TORCH, about, build_seconds, pace_of
 from training.fitting.heads import torch_backbone_fn
 from training.fitting.recalibrate import open_data, painted_scores
-from training.judging.drift import drift_limits
 from training.judging.envelope import BUDGET_S
 from training.judging.evaluate import measure
 from training.judging.telling import Told, tell
-from training.methods.table import METHODS
-from training.runs import IGNORE, Detector, Run, RunInfo
+from training.runs import Detector, Run
 
 ONNX_CHECKED = 16
 """Images on which the ONNX file is compared with torch."""
@@ -78,49 +67,13 @@ class BuildOptions:
     """Measure how far the line may stray."""
 
 
-@dataclass(frozen=True, slots=True)
-class BuildReport:
-    """What an export came to."""
-
-    out: Path
-    bundle_id: str
-    size_bytes: int
-    metrics: dict[str, Metrics]
-    """By precision: torch where it ran on all images, fp32 and, where built, int8."""
-    latency_ms: dict[str, float]
-    """Median by precision on this machine, of one image, or of one tile where an image is cut into `views` of them; taken in turns."""
-    views: int
-    threshold: Threshold
-    score_difference: float
-    """Largest relative difference of torch's and the FP32 graph's scores."""
-    flips: parity.Flips | None
-    """Verdicts that differ from FP32 to INT8; None for fp32."""
-    n_compared: int
-    compared: str
-    """On which images precisions were compared."""
-    envelope: Envelope | None
-    """How far the line may stray; None where that was not measured."""
-    seconds: float
-    notes: tuple[str, ...]
-    told: Told | None = None
-    """What the threshold does to bad parts, where some are known."""
-    acceptance: Acceptance | None = None
-    tried: tuple[Trial, ...] = ()
-    """Every precision that was tried, in that order."""
-
-    @property
-    def precision(self) -> str:
-        """Of what ships."""
-        return "int8" if "int8" in self.latency_ms else "fp32"
-
-
 def build(
     run: Run,
     out: Path,
     data: Path | None,
     options: BuildOptions,
     progress: Progress = silent,
-    workshop: Workshop | None = None,
+    extractor: FeatureExtractor | None = None,
     dataset: Dataset | None = None,
     say: Callable[[str], None] = lambda text: None,
     refused: Callable[[Path, BuildReport], None] = lambda pack, report: None,
@@ -134,7 +87,7 @@ def build(
         data: where the images of the run are now; None: where they were.
         options: see Options.
         progress: told of the steps.
-        workshop: one that remembers, for many exports of one data set.
+        extractor: a shared one, for many exports of one data set.
         dataset: the images of the run, where they are at hand already; `data` does not count then.
         say: gets a sentence on how long it will take here.
         refused: gets what is not fit for release before that is raised: packed in a place that will be gone, and what it came to.
@@ -149,15 +102,15 @@ def build(
     package.check_out(out, options.zipped, options.force)
     dataset = open_data(run, data, progress) if dataset is None else dataset.leave_out(run.info.left_out)
     with package.workplace(out) as place:
-        return _Export(run, dataset, options, place, progress, workshop or Workshop(), say, tried).build(out, began, refused)
+        return _Export(run, dataset, options, place, progress, extractor or FeatureExtractor(), say, tried).build(out, began, refused)
 
 
 class _Export:
     """Holds what all stages share."""
 
-    def __init__(self, run: Run, dataset: Dataset, options: BuildOptions, place: Path, progress: Progress, workshop: Workshop,
+    def __init__(self, run: Run, dataset: Dataset, options: BuildOptions, place: Path, progress: Progress, extractor: FeatureExtractor,
                  say: Callable[[str], None], told: Callable[[tuple[Trial, ...]], None]) -> None:  # fmt: skip
-        self.workshop, self.say, self.told = workshop, say, told
+        self.extractor, self.say, self.told = extractor, say, told
         self.run, self.dataset, self.options, self.progress = run, dataset, options, progress
         self.work, self.pack = place / "work", place / "bundle"
         self.work.mkdir()
@@ -201,9 +154,10 @@ class _Export:
         trials = tuple(t.trial(times, final) for t in self.tried)
         self.told(trials)
         self.notes += precision.costs(times, final.ir.stem, os.getloadavg()[0], os.cpu_count() or 1)
-        envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold, info.seed) if options.envelope else None
+        placed = not METHODS[info.method].whole_picture
+        envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold, placed, info.seed) if options.envelope else None
         self.progress("packing, and trying the golden samples", 0, 1)
-        bundle_id = self._pack(final, metrics, acceptance, envelope)
+        bundle_id = pack(self.pack, self.run, self.gate, final, metrics, acceptance, envelope)
         told, size = self._tell(final), package.size_bytes(self.pack)
         report = BuildReport(
             out, bundle_id, size, metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
@@ -268,7 +222,7 @@ class _Export:
             self.notes.append(f"built in FP32: {lossy}, and without bad pictures nobody could tell how much")
             return exact
         before = precision.Side(exact.judged, exact.threshold.value, exact.uncertain, metrics["fp32"])
-        maker = Int8Maker(self.run, self.gate, self.workshop, parts, self.paints)
+        maker = Int8Maker(self.run, self.gate, self.extractor, parts, self.paints)
 
         def attempt(quantize: Callable[[], ov.Model], name: str, layers: str | None = None) -> Built:
             row = Tried("mixed" if layers else "int8", layers)
@@ -330,50 +284,6 @@ class _Export:
         names = [self.gate.names[i // self.gate.prepare.views] for i in range(len(pictures))]
         parity.check_same(names, expected, scores, info.threshold.value)
 
-    def _pack(self, built: Built, metrics: dict[str, Metrics], acceptance: Acceptance | None, envelope: Envelope | None) -> str:
-        info = self.run.info
-        good = np.array([s.is_good for s in self.gate.samples], dtype=bool)
-        picks = package.choose_golden(built.judged.raw, good, built.threshold.value)
-        files = package.write_golden(self.pack, [load_frame(self.gate.samples[i].path, info.input) for i in picks])
-        for suffix in (".xml", ".bin"):
-            shutil.move(built.ir.with_suffix(suffix), self.pack / f"model{suffix}")
-        if info.input.tiles is None:  # model_api knows no tiles
-            write_model_info(self.pack / "model.xml", built.threshold)
-        if self.run.ignore is not None:
-            package.write_png(self.pack / (info.input.ignore_mask or IGNORE), self.run.ignore)
-        now = datetime.datetime.now(datetime.UTC)
-        manifest = Manifest(
-            schema=SCHEMA,
-            name=info.name,
-            version=now.strftime("%Y%m%dT%H%M%SZ"),
-            created=now.isoformat(timespec="seconds"),
-            method=info.method,
-            backbone=info.backbone.name,
-            params=_settings(info, built.floats),
-            precision=built.precision,
-            input=info.input,
-            output=OutputSpec(**dict(zip(("map_height", "map_width"), _grid(built.ir.with_suffix("")), strict=True))),
-            threshold=built.threshold,
-            display=built.display,
-            drift=drift_limits(built.held_out.score),
-            acceptance=acceptance,
-            envelope=envelope,
-            dataset=info.dataset,
-            metrics=metrics,
-            golden=[
-                Golden(image=f, score=float(built.judged.raw[i]), map_peak=float(built.judged.peaks[i]))
-                for f, i in zip(files, picks, strict=True)
-            ],
-            golden_tolerance=package.GOLDEN_TOLERANCE[built.precision],
-            files={},
-            tools=tool_versions(built.precision) | METHODS[info.method].tools,
-        )
-        bundle = package.seal(self.pack, manifest)
-        wrong = [r for r in golden_in_child(self.pack) if not r.ok]
-        if wrong:
-            raise GoldenMismatch(f"golden samples: the device's predictor gives {wrong[0].score:.6g}, not {wrong[0].expected_score:.6g}")
-        return bundle.id
-
     def _notes(self, metrics: dict[str, Metrics], envelope: Envelope | None) -> tuple[str, ...]:
         gate = metrics["fp32"]
         notes = []
@@ -384,29 +294,3 @@ class _Export:
         if self.options.envelope and envelope is None:
             notes.append("how far the line may stray was not measured: too few good images, or too many tiles for the time")
         return tuple(notes)
-
-
-def _settings(info: RunInfo, floats: str | None) -> dict[str, Any]:
-    """What was chosen, for the manifest: the method's parameters and everything else that the detector follows from."""
-    more = {"augment": info.augment, "outliers": info.outliers, "learning": info.learning, "floats": floats}
-    chosen = {key: msgspec.to_builtins(value) for key, value in more.items() if value is not None}
-    return {**info.params, "preset": info.preset, "strides": list(info.backbone.strides), "seed": info.seed, **chosen}
-
-
-def tool_versions(precision: str) -> dict[str, str]:
-    """Versions of what takes part in an export."""
-    found = {
-        "lineside": edge_runtime.__version__,
-        "openvino": ov.__version__,
-        "torch": str(torch.__version__),
-        "timm": timm.__version__,
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-    }
-    # NNCF is not imported where it took no part, and its own module is slow to load.
-    return found | ({"nncf": importlib.metadata.version("nncf")} if precision == "int8" else {})
-
-
-def _grid(folder: Path) -> tuple[int, int]:
-    shape = np.load(folder / "map.npy", mmap_mode="r").shape
-    return int(shape[-2]), int(shape[-1])

@@ -20,7 +20,7 @@ from export import package
 from export.child import COMPILE_TIMEOUT_S, call, serve
 from training.judging.envelope import BUDGET_S, ENOUGH_GOOD, Good, Judge, measure_envelope
 
-if TYPE_CHECKING:  # with torch, which the child is spared
+if TYPE_CHECKING:  # they bring torch, which the child is spared
     from export.build.gate import Gate
     from training.calibrate.rules import Scores
 
@@ -40,11 +40,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Path, and the held-out score of an image that was taught."""
     bad: list[str]
     threshold: Threshold
+    placed: bool
+    """Whether the score is that of the map's highest cells."""
     seed: int
     budget_s: float
 
 
-def envelope_of(ir: Path, gate: "Gate", held_out: "Scores", threshold: Threshold, seed: int, budget_s: float = BUDGET_S) -> Envelope | None:
+def envelope_of(
+    ir: Path, gate: "Gate", held_out: "Scores", threshold: Threshold, placed: bool, seed: int, budget_s: float = BUDGET_S
+) -> Envelope | None:
     """Measure a graph that passed the gate; None where too few good images are at hand. Raises DataError, ExportError.
 
     Args:
@@ -52,6 +56,7 @@ def envelope_of(ir: Path, gate: "Gate", held_out: "Scores", threshold: Threshold
         gate: its images: good ones of the test split where there are enough, else those of the training set that `held_out` is of.
         held_out: of the same detector, in the order of `gate.held`.
         threshold: of the same detector.
+        placed: see measure_envelope.
         seed: of what is drawn at random.
         budget_s: see measure_envelope.
     """
@@ -64,7 +69,7 @@ def envelope_of(ir: Path, gate: "Gate", held_out: "Scores", threshold: Threshold
         package.write_png(mask, ignore)
     job = Job(
         ir=str(ir), input=gate.prepare.spec, mask=None if mask is None else str(mask), good=good,
-        bad=[str(s.path) for s in gate.samples if not s.is_good], threshold=threshold, seed=seed, budget_s=budget_s,
+        bad=[str(s.path) for s in gate.samples if not s.is_good], threshold=threshold, placed=placed, seed=seed, budget_s=budget_s,
     )  # fmt: skip
     told, answer = gate.work / "envelope_job.json", gate.work / "envelope.json"
     told.write_bytes(msgspec.json.encode(job))
@@ -87,8 +92,9 @@ def measure(told: Path, answer: Path) -> None:
     found: Envelope | str | None
     try:
         found = measure_envelope(
-            judge_of(Path(job.ir)), job.input, mask, good, [Path(b) for b in job.bad], job.threshold, seed=job.seed, budget_s=job.budget_s
-        )
+            judge_of(Path(job.ir)), job.input, mask, good, [Path(b) for b in job.bad], job.threshold, placed=job.placed, seed=job.seed,
+            budget_s=job.budget_s,
+        )  # fmt: skip
     except DataError as e:
         found = str(e)
     answer.write_bytes(msgspec.json.encode(found))
@@ -99,17 +105,20 @@ def judge_of(ir: Path) -> Judge:
     compiled = ov.Core().compile_model(ir, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"})
     requests = ov.AsyncInferQueue(compiled)
 
-    def judge(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-        scores = np.empty(len(pictures))
+    grid_hw = tuple(compiled.output("map").shape)[2:]
+
+    def judge(pictures: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        scores, maps = np.empty(len(pictures)), np.empty((len(pictures), *grid_hw), np.float32)
 
         def keep(request: ov.InferRequest, row: int) -> None:
             scores[row] = float(request.get_tensor("score").data[0])
+            maps[row] = request.get_tensor("map").data[0, 0]
 
         requests.set_callback(keep)
         for i in range(len(pictures)):
             requests.start_async([pictures[i : i + 1]], i)
         requests.wait_all()
-        return scores
+        return scores, maps
 
     return judge
 

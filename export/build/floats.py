@@ -23,7 +23,7 @@ REMAINS = (0.5, 0.2)
 WORTH = 0.9
 """One that leaves more than this share is not worth building."""
 MOST = 0.5
-"""Of all groups, at most this share goes to float: more is as slow as FP32."""
+"""At most this share of all groups goes to float: more is as slow as FP32."""
 
 
 @dataclass(frozen=True, slots=True)

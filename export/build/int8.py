@@ -16,8 +16,8 @@ from edge_runtime.errors import ExportError
 from edge_runtime.model.manifest import DisplayScale, Threshold
 from export.build import convert, noise, parity, precision
 from export.build.accept import PAINTED_SEED
+from export.build.features import FeatureExtractor
 from export.build.gate import Gate, Judged
-from export.build.workshop import Workshop
 from training.calibrate.rules import Scores, apply_rule
 from training.core.base import Features, Head, LevelShape
 from training.fitting.heads import LearningOptions, Painted, fit_held_out
@@ -34,9 +34,9 @@ class Built:
     threshold: Threshold
     display: DisplayScale
     held_out: Scores
-    """Of good parts."""
+    """Held-out scores of good parts."""
     painted: Scores | None = None
-    """Of painted defects, where there are no bad parts to judge by."""
+    """Scores of painted defects, where there are no bad parts to judge by."""
     precision: str = "fp32"
     uncertain: float = 0.0
     """Relative standard error of the threshold."""
@@ -53,15 +53,15 @@ class Parts:
     trunk: convert.TrunkGraph
     head: Head
     shapes: list[LevelShape]
-    """Of what the trunk gives the head."""
+    """Shapes of what the trunk gives the head."""
 
 
 class Int8Maker:
     """Makes them of one run; each may leave other layers in float."""
 
-    def __init__(self, run: Run, gate: Gate, workshop: Workshop, parts: Parts, paints: int) -> None:
+    def __init__(self, run: Run, gate: Gate, extractor: FeatureExtractor, parts: Parts, paints: int) -> None:
         """`paints`: defects painted to judge by, beside those that the rule has painted."""
-        self.run, self.gate, self.workshop, self.parts, self.paints = run, gate, workshop, parts, paints
+        self.run, self.gate, self.extractor, self.parts, self.paints = run, gate, extractor, parts, paints
 
     def taught(self) -> Path:
         """Pictures that are learnt from."""
@@ -71,7 +71,7 @@ class Int8Maker:
 
     def quantize(self, layers: Sequence[str] = ()) -> ov.Model:
         """The trunk; `layers`: convolutions that stay float. Raises ExportError, DataError."""
-        return self.workshop.quantize(self.parts.trunk, self.run.info, self.taught(), self.gate.progress, layers)
+        return self.extractor.quantize(self.parts.trunk, self.run.info, self.taught(), self.gate.progress, layers)
 
     def make(self, quantized: ov.Model, images: Path, name: str) -> Built:
         """The INT8 model of a quantized trunk. Raises ExportError, CalibrationError.
@@ -123,7 +123,7 @@ class Int8Maker:
     def _levels(self, name: str, trunk: ov.Model, pictures: Path) -> list[npt.NDArray[np.float32]]:
         what = f"running {name.replace('_', ' ')}"
         self.gate.progress(what, 0, 1)
-        found = self.workshop.levels(trunk, pictures, self.gate.work / name)
+        found = self.extractor.levels(trunk, pictures, self.gate.work / name)
         self.gate.progress(what, 1, 1)
         return found
 

@@ -77,7 +77,7 @@ def _draw(scores: Scores, rng: np.random.Generator) -> Scores:
 
 
 def _placements(good: npt.NDArray[np.bool_], scores: Values) -> tuple[Values, Values]:
-    """Of each bad image the share of good ones below it, of each good one the share of bad ones above it; a tie is half."""
+    """For each bad image the share of good ones below it, for each good one the share of bad ones above it; a tie is half."""
     ranks = rankdata(scores)
     n_good, n_bad = int(good.sum()), int((~good).sum())
     below = (ranks[~good] - rankdata(scores[~good])) / n_good

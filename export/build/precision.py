@@ -13,7 +13,7 @@ from edge_runtime.errors import CalibrationError, ExportError
 from edge_runtime.model.manifest import Metrics, Threshold
 from export.build import noise, parity
 from export.build.gate import Gate, Judged
-from training.calibrate.rules import percent
+from training.calibrate.bounds import percent
 from training.methods.table import METHODS
 from training.runs import RunInfo
 
@@ -119,7 +119,7 @@ def _unlearnt(side: Side) -> Metrics:
 
 
 def _pixels(side: Side) -> Metrics:
-    """Of the pictures whose maps count."""
+    """Pixels of the pictures whose maps count."""
     m = side.metrics
     return Metrics(pixel_auroc=m.pixel_auroc, aupro=m.aupro, n_good=m.n_good, n_bad=m.n_bad)
 

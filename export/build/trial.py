@@ -1,20 +1,15 @@
-"""What a build tried, a row a precision, and what became of each: for programs, whether or not a bundle came of it."""
+"""What a build tried, a row a precision, and what became of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
-from edge_runtime.errors import LinesideError
-from edge_runtime.model.manifest import Acceptance, Envelope, Metrics, Threshold
+from edge_runtime.model.manifest import Metrics, Threshold
 from export.build.int8 import Built
 from export.build.parity import Flip, Flips
 from training.judging.evaluation import ImageFigures, image_figures
-
-if TYPE_CHECKING:
-    from export.build.build import BuildReport
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +32,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     missed: int | None
     """Bad images of those that `metrics` counts which it accepts."""
     rejected: int | None
-    """Likewise good ones that it rejects."""
+    """Good images of those that it rejects."""
     gains: list[Flip] | None
     """Images that FP32 judges wrong and it judges right, by severity before and after; None for FP32."""
     losses: list[Flip] | None
@@ -46,27 +41,6 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """Median, of one picture (a tile, where an image is cut into several), all graphs run in turns here."""
     images: list[ImageFigures]
     """A row an image by which it was compared with FP32; those of split "train" were taught and have their held-out scores."""
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What `lineside-export build --json` prints. Keys are only ever added."""
-
-    out: str
-    """Where the bundle is, or would have been."""
-    refused: str | None
-    """Why there is no bundle; None: there is."""
-    exit_code: int
-    tried: list[Trial]
-    """In the order in which they were tried, FP32 first."""
-    precision: str | None = None
-    """Of the bundle, or of what would have shipped: fp32 or int8; None where no precision was good enough."""
-    bundle_id: str | None = None
-    size_bytes: int | None = None
-    acceptance: Acceptance | None = None
-    """Whether it is fit for release; None where nothing was chosen."""
-    envelope: Envelope | None = None
-    notes: list[str] = []
-    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +68,6 @@ class Tried:
             latency_ms=None if built is None else times.get(built.ir.stem),
             images=[] if built is None or compared is None else image_figures(compared.samples, compared.score, built.threshold.value),
         )  # fmt: skip
-
-
-def outcome_of(out: Path, tried: Sequence[Trial], report: "BuildReport | None", refusal: LinesideError | None = None) -> Outcome:
-    """The outcome of a build that came to `report`, or was refused: before there was one where that is None."""
-    outcome = Outcome(
-        out=str(out), refused=None if refusal is None else str(refusal), exit_code=0 if refusal is None else refusal.exit_code,
-        tried=list(tried),
-    )  # fmt: skip
-    if report is None:
-        return outcome
-    return msgspec.structs.replace(
-        outcome, precision=report.precision, size_bytes=report.size_bytes, acceptance=report.acceptance, envelope=report.envelope,
-        notes=list(report.notes), seconds=report.seconds, bundle_id=None if refusal else report.bundle_id,
-    )  # fmt: skip
 
 
 def _rates(m: Metrics | None) -> tuple[tuple[float | None, int], ...]:

@@ -57,7 +57,7 @@ class Measured:
     seconds: float
 
 
-class Kitchen:
+class CandidateBench:
     """Pictures, backbone and features that all candidates share."""
 
     def __init__(
@@ -167,7 +167,7 @@ class Kitchen:
         return self._outliers.outliers(self._features("outliers", precision, picks).levels, grid_hw)
 
     def _features(self, part: str, precision: str, picks: Sequence[int]) -> Features:
-        """Of one part of the pictures; all of them are run where this precision's are not there yet."""
+        """Features of one part of the pictures; all of them are run where this precision's are not there yet."""
         self._pictures()
         if precision not in self._levels:
             model = self._model(precision)

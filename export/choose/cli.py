@@ -97,7 +97,7 @@ def recommend(
         )  # fmt: skip
     method, _, preset = found.best.partition("/")
     height, width = found.input_hw
-    return Recommended(method, preset, f"{height}x{width}", found.n_bad_learnt > 0, f"{found.chosen_by}: {found.why}")
+    return Recommended(method, preset, f"{width}x{height}", found.n_bad_learnt > 0, f"{found.chosen_by}: {found.why}")
 
 
 def _compared(

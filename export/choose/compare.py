@@ -21,7 +21,7 @@ import numpy.typing as npt
 from edge_runtime.errors import ConfigError, DataError, LinesideError
 from edge_runtime.model.preprocess import Preprocessor
 from export.choose import choosing
-from export.choose.candidates import Kitchen, Measured
+from export.choose.candidates import CandidateBench, Measured
 from export.choose.pace import Pace, busy, pace
 from export.package import workplace
 from training.core.backbones import DEFAULT_BACKBONE
@@ -46,7 +46,7 @@ ENOUGH_BAD = 2 * LEAST_BAD
 MINUTES = 6.0
 """For the whole comparison."""
 PACE_S = 20.0
-"""Of it, for the latencies at the end."""
+"""Seconds of `--minutes` that the latencies at the end take."""
 LEAST_MINUTES = 0.25
 """For a method that learns by steps."""
 _START_S, _CANDIDATE_S = 5.0, 2.0
@@ -93,7 +93,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     n_learnt: int
     n_held_back: int
     n_bad_learnt: int
-    """Of the bad images that were given: what fcdd and devnet learnt from."""
+    """How many of the bad images that were given fcdd and devnet learnt from."""
     chosen_by: str
     """What the choice rests on, in words."""
     budget_ms: float | None
@@ -137,7 +137,7 @@ class _Choosing:
     """(N, views, H, W, 3)"""
     bad: npt.NDArray[np.uint8]
     sources: npt.NDArray[np.intp] | None
-    """Of painted defects: which good image each was painted into."""
+    """Which good image each painted defect was painted into."""
     what: str
 
 
@@ -194,8 +194,8 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
     with workplace(out) as part:
         work = part / "work"
         work.mkdir()
-        kitchen = Kitchen(taught, images.good, images.bad, list(candidates.values()), request.weights, request.seed, work, progress)
-        measured, failed = _cook(kitchen, _in_order(candidates, request), request, began, progress, say)
+        bench = CandidateBench(taught, images.good, images.bad, list(candidates.values()), request.weights, request.seed, work, progress)
+        measured, failed = _measure_in_time(bench, _in_order(candidates, request), request, began, progress, say)
         if not measured:
             raise DataError("compare: no method came through:" + "".join(f"\n  {name}: {why}" for name, why in failed.items()))
         progress("latency, in turns", 0, 1)
@@ -236,21 +236,21 @@ def compare(dataset: Dataset, request: Request, out: Path, progress: Progress = 
     return comparison
 
 
-def _cook(
-    kitchen: Kitchen, candidates: dict[str, FitOptions], request: Request, began: float, progress: Progress, say: Say
+def _measure_in_time(
+    bench: CandidateBench, candidates: dict[str, FitOptions], request: Request, began: float, progress: Progress, say: Say
 ) -> tuple[dict[str, Measured], dict[str, str]]:
     """Teach and judge while there is time: what is expected to take longer than is left is left out, but for the first."""
-    pace_s = kitchen.seconds_a_picture()
+    pace_s = bench.seconds_a_picture()
     costs, seen = {}, set[str]()
     for name, options in candidates.items():
-        costs[name] = _expected(name, kitchen, pace_s, request.minutes)
+        costs[name] = _expected(name, bench, pace_s, request.minutes)
         if METHODS[options.method].network is None and (precision := METHODS[options.method].precision(options.preset)) not in seen:
             seen.add(precision)
-            costs[name] += _features_cost(precision, kitchen, pace_s)
+            costs[name] += _features_cost(precision, bench, pace_s)
     total = sum(costs.values()) + PACE_S
     limit = 60 * request.minutes
     say(
-        f"{len(candidates)} methods on {len(kitchen.dataset.train)} images: about {total / 60:.1f} min here, by {1e3 * pace_s:.0f} ms"
+        f"{len(candidates)} methods on {len(bench.dataset.train)} images: about {total / 60:.1f} min here, by {1e3 * pace_s:.0f} ms"
         " a picture" + (f"; --minutes {request.minutes:g} ends it, and the last ones may be left out" if total > limit else "")
     )
     measured: dict[str, Measured] = {}
@@ -271,7 +271,7 @@ def _cook(
             waiting = [n for n in list(candidates)[done:] if learns(candidates[n].method)]
             minutes = max(LEAST_MINUTES, left / 60 / len(waiting))
         try:
-            measured[name] = kitchen.measure(dataclasses.replace(options, minutes=minutes), minutes)
+            measured[name] = bench.measure(dataclasses.replace(options, minutes=minutes), minutes)
         except LinesideError as e:
             failed[name] = str(e)
     return measured, failed
@@ -284,19 +284,19 @@ def _in_order(candidates: dict[str, FitOptions], request: Request) -> dict[str, 
     return {name: candidates[name] for name in order}
 
 
-def _expected(name: str, kitchen: Kitchen, pace_s: float, minutes: float) -> float:
+def _expected(name: str, bench: CandidateBench, pace_s: float, minutes: float) -> float:
     """Seconds that one candidate takes, features aside. The first of each precision pays for these."""
     method = name.partition("/")[0]
     if METHODS[method].network is not None:
         return 60 * max(LEAST_MINUTES, minutes / 4)
     cost = COST_S.get(name, COST_S.get(method, 0.1))
-    return _CANDIDATE_S + cost * len(kitchen.dataset.train) * kitchen.prepare.views * pace_s / REFERENCE_S
+    return _CANDIDATE_S + cost * len(bench.dataset.train) * bench.prepare.views * pace_s / REFERENCE_S
 
 
-def _features_cost(precision: str, kitchen: Kitchen, pace_s: float) -> float:
+def _features_cost(precision: str, bench: CandidateBench, pace_s: float) -> float:
     """Seconds of all pictures through the backbone in one precision, quantization included."""
-    quantized = min(300, len(kitchen.dataset.train)) * 2 * pace_s + QUANTIZE_S * pace_s / REFERENCE_S if precision == "int8" else 0.0
-    return _START_S + kitchen.n_pictures * pace_s + quantized
+    quantized = min(300, len(bench.dataset.train)) * 2 * pace_s + QUANTIZE_S * pace_s / REFERENCE_S if precision == "int8" else 0.0
+    return _START_S + bench.n_pictures * pace_s + quantized
 
 
 def _options(name: str, request: Request) -> FitOptions:

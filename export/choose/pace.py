@@ -36,7 +36,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How long one graph takes."""
 
     median_ms: float
-    """Of a decision: preprocess, and inference of all tiles."""
+    """Median of a decision: preprocess, and inference of all tiles."""
     p99_ms: float
     spread: float
     """Largest less smallest median of four blocks of rounds, over the median of all."""

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_runtime.config.files import PlcInputs
 from edge_runtime.errors import ConfigError, TriggerError
-from edge_runtime.plc.opcua import OpcuaPort, OpcuaTriggerConfig
+from edge_runtime.plc.opcua import OpcuaPort
 from edge_runtime.plc.opcua_security import application_uri
+from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.tags import Tag
 from edge_runtime.sim.opcua_server import OpcuaServer, self_signed
 from tests.support.ports import free_port

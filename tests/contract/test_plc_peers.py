@@ -4,7 +4,6 @@ import importlib.util
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,10 +18,12 @@ import pytest
 from edge_runtime.config.files import PlcInputs
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.ethernetip import EthernetipPort, EthernetipTriggerConfig
-from edge_runtime.plc.opcua import OpcuaPort, OpcuaTriggerConfig
+from edge_runtime.plc.opcua import OpcuaPort
+from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag
 from tests.support.ports import free_port
+from tests.support.waiting import listens, until
 
 NO_INPUTS = PlcInputs(trigger="unused")
 
@@ -118,11 +119,7 @@ def test_node_opcua_is_read_written_and_subscribed_to(opcua: NodeOpcua) -> None:
 
 def _until(port: OpcuaPort, names: list[str], done: Any) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
-    until = time.monotonic() + 5
-    while not (seen and done(seen[-1])):
-        assert time.monotonic() < until, seen
-        seen += port.poll(names)
-        time.sleep(0.005)
+    until(lambda: seen.extend(port.poll(names)) or (seen and done(seen[-1])))
     return seen
 
 
@@ -183,13 +180,7 @@ def cpppo(tmp_path: Path) -> Iterator[EthernetipTriggerConfig]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
+        until(lambda: listens(port))
         yield EthernetipTriggerConfig(host="127.0.0.1", port=port, timeout_ms=2000, inputs=NO_INPUTS)
     finally:
         process.kill()

@@ -110,7 +110,7 @@ def source(request: pytest.FixtureRequest) -> Source:
     make: dict[str, Callable[[], c.Source]] = {
         "folder": lambda: c.FolderSourceConfig(path=request.getfixturevalue("folder")),
         "video": lambda: c.VideoSourceConfig(path=request.getfixturevalue("video")),
-        "camera": lambda: c.CameraSourceConfig(device=request.getfixturevalue("camera").url, open_timeout_ms=2000, read_timeout_ms=300),
+        "camera": lambda: c.OpenCvSourceConfig(device=request.getfixturevalue("camera").url, open_timeout_ms=2000, read_timeout_ms=300),
         "synthetic": lambda: c.SyntheticSourceConfig(width=SIZE[1], height=SIZE[0]),
         "pylon": lambda: c.PylonSourceConfig(
             serial=request.getfixturevalue("pylon_camera"), trigger="software", pixel_format="Mono8", roi=roi, exposure_us=1000
@@ -264,7 +264,7 @@ def test_a_damaged_frame_of_a_video_is_never_judged_nor_what_builds_on_it(
 def test_a_live_streams_decoder_writes_nothing_and_a_video_is_heard_all_the_same(
     camera: MjpegCamera, video: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=200)) as source:
+    with open_source(c.OpenCvSourceConfig(device=camera.url, read_timeout_ms=200)) as source:
         source.grab(1)
         capfd.readouterr()
         camera.broken = True
@@ -277,7 +277,7 @@ def test_a_live_streams_decoder_writes_nothing_and_a_video_is_heard_all_the_same
 
 
 def test_mono_gives_one_channel_and_the_latency_makes_frames_older(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSourceConfig(device=camera.url, mono=True, latency_ms=150)) as source:
+    with open_source(c.OpenCvSourceConfig(device=camera.url, mono=True, latency_ms=150)) as source:
         frame = source.grab(1)
         assert frame.image.shape == SIZE
         assert time.monotonic_ns() - frame.captured_ns >= 150e6
@@ -285,7 +285,7 @@ def test_mono_gives_one_channel_and_the_latency_makes_frames_older(camera: Mjpeg
 
 @pytest.mark.alone
 def test_nothing_old_waits_in_a_cameras_buffer(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSourceConfig(device=camera.url)) as source:
+    with open_source(c.OpenCvSourceConfig(device=camera.url)) as source:
         source.grab(1)
         time.sleep(0.5)  # up to 25 frames pass
         first, second = source.grab(1), source.grab(1)
@@ -297,7 +297,7 @@ def test_nothing_old_waits_in_a_cameras_buffer(camera: MjpegCamera) -> None:
 def test_what_was_buffered_while_the_stream_was_opened_is_thrown_away() -> None:
     camera = MjpegCamera(backlog=30)
     try:
-        with open_source(c.CameraSourceConfig(device=camera.url)) as source:
+        with open_source(c.OpenCvSourceConfig(device=camera.url)) as source:
             assert source.grab(1).image.mean() > 15, "the black frames were taken before the camera was opened"
     finally:
         camera.kill()
@@ -305,7 +305,7 @@ def test_what_was_buffered_while_the_stream_was_opened_is_thrown_away() -> None:
 
 @pytest.mark.alone
 def test_a_camera_that_hangs_raises_in_time_and_recovers(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
+    with open_source(c.OpenCvSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
         source.grab(1)
         camera.hangs = True
         time.sleep(0.1)
@@ -322,7 +322,7 @@ def test_a_camera_that_hangs_raises_in_time_and_recovers(camera: MjpegCamera) ->
 
 
 def test_a_camera_that_dies_and_comes_back_delivers_without_a_restart(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
+    with open_source(c.OpenCvSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
         before = source.grab(1)
         camera.kill()
         until(lambda: "does not answer" in (source.problem or ""))
@@ -345,7 +345,7 @@ def test_a_camera_that_is_not_there_says_why_and_hides_the_password(free_port: i
         ("/dev/video-none", "plugged in"),
         (63, "/dev/video63"),
     ):
-        with pytest.raises(SourceError, match=why) as caught, open_source(c.CameraSourceConfig(device=device, open_timeout_ms=1000)):
+        with pytest.raises(SourceError, match=why) as caught, open_source(c.OpenCvSourceConfig(device=device, open_timeout_ms=1000)):
             pass
         assert "secret" not in str(caught.value)
 
@@ -353,16 +353,16 @@ def test_a_camera_that_is_not_there_says_why_and_hides_the_password(free_port: i
 def test_a_camera_of_another_size_is_refused(camera: MjpegCamera) -> None:
     with (
         pytest.raises(SourceError, match=r"expected 640x48.*delivers 64x48"),
-        open_source(c.CameraSourceConfig(device=camera.url, width=640)),
+        open_source(c.OpenCvSourceConfig(device=camera.url, width=640)),
     ):
         pass
 
 
 def test_settings_that_a_stream_cannot_have_are_refused() -> None:
     for settings in (
-        c.CameraSourceConfig(device="rtsp://127.0.0.1/x", fps=10),
-        c.CameraSourceConfig(device="front camera"),
-        c.CameraSourceConfig(device="gopher://x"),
+        c.OpenCvSourceConfig(device="rtsp://127.0.0.1/x", fps=10),
+        c.OpenCvSourceConfig(device="front camera"),
+        c.OpenCvSourceConfig(device="gopher://x"),
     ):
         with pytest.raises(ConfigError, match="source"):
             open_source(settings)
@@ -424,7 +424,7 @@ def _kill(server: "subprocess.Popen[str]") -> None:
 def test_an_rtsp_camera_survives_its_servers_death(free_port: int) -> None:
     server = _rtsp_server(free_port)
     try:
-        settings = c.CameraSourceConfig(device=f"rtsp://127.0.0.1:{free_port}/cam", width=320, height=240, read_timeout_ms=500)
+        settings = c.OpenCvSourceConfig(device=f"rtsp://127.0.0.1:{free_port}/cam", width=320, height=240, read_timeout_ms=500)
         with open_source(settings) as source:
             before = source.grab(2)
             _kill(server)

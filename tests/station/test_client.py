@@ -23,6 +23,7 @@ from edge_runtime.sinks import replay_server
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.publisher import Publisher
 from tests.support.decisions import SCHEMA_1, decision_with
+from tests.support.waiting import until
 
 
 def a_decision(seq: int, reason: str = "") -> Decision:
@@ -123,11 +124,8 @@ def test_health_never_names_a_decision_that_was_not_published_before_it(tmp_path
         station.tell(1, 1)
         station.publisher.send_health(some_health(last_seq=99))
         assert numbers(client, 1) == [1]
-        until = time.monotonic() + 10
-        while client.health is None and time.monotonic() < until:
-            assert client.receive(0.1) is None
-        assert client.health is not None
-        assert client.health.last_seq == 1
+        until(lambda: client.receive(0.1) is None and client.health is not None)
+        assert client.health is not None and client.health.last_seq == 1
 
 
 def test_what_neither_journal_nor_memory_has_is_reported_as_a_gap(tmp_path: Path, endpoints: PublisherConfig) -> None:

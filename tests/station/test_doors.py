@@ -20,6 +20,7 @@ from edge_runtime.client import DecisionClient
 from edge_runtime.config.files import PublisherConfig, ZeromqTriggerConfig
 from edge_runtime.records import Decision
 from edge_runtime.triggers.zeromq import ZeromqLine
+from tests.support.waiting import until
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + bytes(32)
 READY = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
@@ -194,10 +195,7 @@ def test_nothing_stays_when_a_station_is_gone(endpoints: PublisherConfig, how: s
         assert folder.is_dir()
         publishing.process.send_signal(how)
         publishing.process.wait(10)
-        until = time.monotonic() + 10
-        while folder.exists() and time.monotonic() < until:
-            time.sleep(0.02)
-        assert not folder.exists()
+        until(lambda: not folder.exists())
 
 
 def test_a_door_that_is_killed_is_replaced_and_nobody_loses_a_decision(endpoints: PublisherConfig) -> None:
@@ -216,10 +214,7 @@ def test_a_door_that_is_killed_is_replaced_and_nobody_loses_a_decision(endpoints
 def test_a_door_goes_with_its_station(endpoints: PublisherConfig) -> None:
     with Publishing(endpoints) as publishing:
         publishing.process.kill()
-    until = time.monotonic() + 10
-    while Path(f"/proc/{publishing.door}").exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not Path(f"/proc/{publishing.door}").exists()
+    until(lambda: not Path(f"/proc/{publishing.door}").exists())
 
 
 def test_whoever_announces_more_parts_than_any_line_is_cut_and_the_line_s_own_go_on(free_port: int) -> None:

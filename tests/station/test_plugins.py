@@ -16,6 +16,7 @@ from edge_runtime.sinks.journal import read_decisions
 from edge_runtime.station import observers
 from edge_runtime.station.launch import open_station
 from tests.support.packages import install
+from tests.support.waiting import until
 
 CODE = """
 import threading, time
@@ -171,10 +172,7 @@ def test_what_cannot_be_opened_names_its_package_before_ready(
     before = threading.active_count()
     with pytest.raises(error, match=r"of lineside-mirror 1\.2 \(.*\): OSError: no such lamp$"):
         run(write(station_dir, endpoints, trigger, source, sinks))
-    until = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < until:
-        time.sleep(0.02)
-    assert threading.active_count() <= before, "what was open already was given back"
+    until(lambda: threading.active_count() <= before)  # what was open already was given back
 
 
 def found(file: Path) -> dict[str, Finding]:

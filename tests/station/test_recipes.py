@@ -143,8 +143,7 @@ def test_preparing_runs_the_recipe_s_model_once_after_the_part_in_flight_and_sho
     other = Wrapped(model, lambda n: order.append("warm") or time.sleep(0.1))
     source, line = Slow(), Line([0], endless=True)
     with rig(line, source, own, recipes={"7": Recipe(other)}, warm_frame=model.blank(), deadline_ms=5000) as r, running(r.station):
-        while not source.grabs:
-            time.sleep(0.005)
+        until(lambda: source.grabs)
         error, took_s = prepared(r.station, "7")
         assert error is None
         assert 0.1 <= took_s < 3

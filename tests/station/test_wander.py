@@ -4,7 +4,6 @@ import contextlib
 import json
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from edge_runtime.model.manifest import Envelope, Wander
 from edge_runtime.records import Health, State
 from edge_runtime.station.launch import open_station
 from tests.conftest import good_image
-from tests.support.waiting import BUSY_S
+from tests.support.waiting import until
 
 SHIFTED = Wander(what="shift", amount=0.02, image_auroc=None, rejected=0.0, missed=None, holds=True)
 ENVELOPE = Envelope(
@@ -52,13 +51,11 @@ def run_until(file: Path, enough: Callable[[Health], bool]) -> Health:
         loop = threading.Thread(target=station.run)
         loop.start()
         try:
-            until = time.monotonic() + BUSY_S
-            while not enough(health := monitor.snapshot()) and time.monotonic() < until:
-                time.sleep(0.02)
+            until(lambda: enough(monitor.snapshot()))
+            return monitor.snapshot()
         finally:
             station.stop()
             loop.join()
-        return health
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Waiting for what a test is about, instead of for a time that was long enough once."""
 
+import socket
 import time
 from collections.abc import Callable
 
@@ -13,3 +14,12 @@ def until(true: Callable[[], object], within_s: float = BUSY_S) -> None:
     while not true():
         assert time.monotonic() < end, f"did not come true within {within_s:g} s"
         time.sleep(0.002)
+
+
+def listens(port: int) -> bool:
+    """Whether anybody takes connections there, on loopback."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -9,6 +9,7 @@ from scipy.special import betainc, betaincinv
 BAND = 0.2
 BAND_MOST = 100
 BAND_DRAWS = 2_000
+_EPS = 1e-9
 
 
 def order_bound(n: int, above: int, confidence: float) -> float:
@@ -50,3 +51,20 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     """
     lower = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, 1 - confidence))
     return lower, 1.0 if k == n else float(betaincinv(k + 1, n - k, confidence))
+
+
+def percent(share: float, *, up: bool = False, down: bool = False) -> str:
+    """A share in words, everywhere: two figures; never nothing for something, nor all for nearly all. An upper bound is never rounded down
+    (`up`), a lower one never up (`down`).
+
+    >>> percent(0.833), percent(0.0167), percent(0.9996), percent(0.0723), percent(0.0723, up=True)
+    ('83 %', '1.7 %', '99.96 %', '7.2 %', '7.3 %')
+    """
+    value = share * 100
+    if (up or down) and value > 0:
+        digits = 1 - math.floor(math.log10(value))
+        scaled = value * 10**digits
+        value = (math.ceil(scaled - _EPS) if up else math.floor(scaled + _EPS)) / 10**digits
+    elif 99 < value < 100:
+        return f"{math.floor(value * 100 + _EPS) / 100:g} %"
+    return f"{float(f'{value:.2g}'):g} %"

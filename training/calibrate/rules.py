@@ -38,10 +38,11 @@ from typing import Literal
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binom
 
 from edge_runtime.errors import CalibrationError
 from edge_runtime.model.manifest import DisplayScale, Threshold
-from training.calibrate.bounds import band_bound, clopper_pearson, order_bound
+from training.calibrate.bounds import band_bound, clopper_pearson, order_bound, percent
 from training.calibrate.gap import LEAST_BAD, Placed, place
 from training.calibrate.tail import tail_quantile
 
@@ -54,6 +55,8 @@ COST_RATIO_MAX = 1_000_000
 """More than that is reject-everything, or a slip of the hand."""
 BEYOND = 4
 """A tail is followed to rates so many times lower than an order statistic could tell of: to one part in four times as many images."""
+CHANCE = 0.05
+"""Probability below which so many good images are not seen beyond a threshold that rejects the stated share."""
 _EPS = 1e-9  # keeps (n + 1)(1 - rate) from being rounded past a whole number
 
 
@@ -99,7 +102,7 @@ class HeldOutImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     name: str
     """Relative to the data's folder."""
     sha256: str
-    """Of the file."""
+    """sha256 of the file."""
     score: float
     map_peak: float
     map_median: float
@@ -220,7 +223,7 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
         upper = bound(len(good), above, rule.confidence)
         sentence = (
             f"false-reject rate {percent(rule.target)}: at most {percent(upper, up=True)} at {percent(rule.confidence)} confidence"
-            f" from {len(good)} good images" + (f", {above} of which it would reject" if above else "")
+            f" from {len(good)} good images, {_say_seen(above, len(good), rule.target)}"
         )
         if apart:
             sentence += f"; {apart} odd ones were set apart"
@@ -282,6 +285,18 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
     )
     # The median map of a good part is cold; twice the threshold is hot, so that the threshold lies in the warm half.
     return threshold, DisplayScale(low=min(float(np.median(good.map_median)), map_value), high=2 * map_value)
+
+
+def _say_seen(rejected: int, n: int, rate: float) -> str:
+    """What the threshold does to the images that it was set by, beside the rate that was aimed at."""
+    if not rejected:
+        return "none of which it would reject"
+    seen = f"of which it would reject {rejected} ({percent(rejected / n)}"
+    if rejected <= rate * n:
+        return f"{seen})"
+    if binom.sf(rejected - 1, n, rate) >= CHANCE:
+        return f"{seen}: so few images may show that where {percent(rate)} is true)"
+    return f"{seen}: more than {percent(rate)} makes likely, so be ready for as many)"
 
 
 def _picker(rule: Rule) -> Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], float]:
@@ -363,13 +378,3 @@ def _at_recall(recall: float, good: npt.NDArray[np.float64], bad: npt.NDArray[np
     everything = np.concatenate([good, bad])
     lower = everything[everything < weakest]
     return float((lower.max() + weakest) / 2 if len(lower) else np.nextafter(weakest, -np.inf))
-
-
-def percent(share: float, *, up: bool = False, down: bool = False) -> str:
-    """A share in words: two figures; an upper bound is never rounded down, a lower one never up."""
-    value = share * 100
-    if (up or down) and value > 0:
-        digits = 1 - math.floor(math.log10(value))
-        scaled = value * 10**digits
-        value = (math.ceil(scaled - _EPS) if up else math.floor(scaled + _EPS)) / 10**digits
-    return f"{float(f'{value:.2g}' if value < 99 else f'{value:.4g}'):g} %"

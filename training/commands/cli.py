@@ -54,7 +54,7 @@ class Recommended:
     method: str
     preset: str
     image_size: str
-    """HxW, as it was compared at."""
+    """WxH, as it was compared at."""
     learnt_bad: bool
     """Whether bad images that were given taught there, where a method learns from such."""
     why: str

@@ -203,11 +203,15 @@ def figures_of(m: "Metrics") -> list[str]:
 
 
 def _of(rate: float | None, kind: str) -> str:
-    return f"not known, no {kind} images" if rate is None else f"{100 * rate:.1f} %"
+    from training.calibrate.bounds import percent
+
+    return f"not known, no {kind} images" if rate is None else percent(rate)
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{part} ({100 * part / whole:.1f} %)"
+    from training.calibrate.bounds import percent
+
+    return f"{part} ({percent(part / whole)})"
 
 
 def _figure(value: float | None) -> str:

@@ -45,7 +45,7 @@ def positive(option: str, what: str) -> Any:
 
 
 ImageSize = Annotated[
-    str, typer.Option(help="Model input: N, HxW, or auto: the parts' aspect, as large as known defects need and --budget-ms allows.")
+    str, typer.Option(help="Model input: N, WxH, or auto: the parts' aspect, as large as known defects need and --budget-ms allows.")
 ]
 Roi = Annotated[str | None, typer.Option(help="Region of interest X,Y,W,H in image pixels.")]
 IgnoreMask = Annotated[Path | None, typer.Option(help="Image of the parts' size; what is not black is ignored.")]

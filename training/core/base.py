@@ -45,7 +45,7 @@ class Features:
 
     @property
     def n_images(self) -> int:
-        """Of a whole set, not of a subset."""
+        """How many images a whole set holds, not a subset."""
         return len(self.levels[0]) // (self.views * (1 + self.copies)) if self.images is None else len(self.images)
 
     def only(self, images: npt.NDArray[np.intp]) -> "Features":

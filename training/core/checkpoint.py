@@ -127,5 +127,5 @@ def _difference(checkpoint: Checkpoint, notes: Mapping[str, str]) -> str:
             inner = next((k for k in sorted(set(mine) | set(its)) if mine.get(k) != its.get(k)), None)
             key, mine, its = f"{key} {inner}", mine.get(inner), its.get(inner)
         if mine != its:
-            return f"expected a course with {key} {mine!r}, found one with {its!r}"
-    return f"belongs to another part of the course ({notes.get('part') or 'none'})"
+            return f"expected a fit with {key} {mine!r}, found one with {its!r}"
+    return f"belongs to another part of the fit ({notes.get('part') or 'none'})"

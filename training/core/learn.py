@@ -26,7 +26,7 @@ Distort = Callable[[npt.NDArray[np.uint8], np.random.Generator], npt.NDArray[np.
 _Module = TypeVar("_Module", bound=nn.Module)
 
 HELD_OUT_SHARE = 0.2
-"""Of the good images: never learnt from, so that they can end the learning and calibrate the threshold."""
+"""Share of the good images that is never learnt from, so that they can end the learning and calibrate the threshold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,14 +45,14 @@ class Dataset:
     train: tuple[Sample, ...]
     """Good images; of a plain folder, all of it."""
     test: tuple[Sample, ...]
-    """Of the data's own test split; empty for a plain folder."""
+    """The data's own test split; empty for a plain folder."""
     bad: tuple[Sample, ...]
     """Bad images of the data's own training split (`split` "train"), then the images of --bad (`split` "bad")."""
     spec: InputSpec
     ignore: npt.NDArray[np.uint8] | None
     """(H, W) of the frame's size, 255 = ignored."""
     sha256: tuple[str, ...]
-    """Of each file of `train`, in its order."""
+    """sha256 of each file of `train`, in its order."""
     notes: tuple[str, ...]
     """Sentences that a user should read."""
     format: str = ""
@@ -125,7 +125,7 @@ def load_dataset(
         ignore_mask: image file of the frames' size, non-zero = ignored; all images must then have one size.
         bad: folder of defective images, for calibration or evaluation; subfolders name kinds.
         masks: folder of `<name>_mask.*` or `<name>.*` for the images of `bad`.
-        image_size: `N`, `HxW` or `auto`, see `parse_image_size`.
+        image_size: `N`, `WxH` or `auto`, see `parse_image_size`.
         spec, ignore: of a run or bundle, to check `path` against; training images are then not read where there is a test split,
             but to be compared with it, and `roi`, `ignore_mask`, `image_size`, `tiles`, `bayer` and `bits` do not count.
         allow_duplicates: make a note of training images that are test or bad images too, instead of refusing them.
@@ -204,8 +204,8 @@ def inputs(samples: Sequence[Sample], prepare: Preprocessor) -> Iterator[npt.NDA
 def parse_image_size(text: str, sizes_wh: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """(height, width) of the model's input.
 
-    `N`: a square; `HxW`: as given; `auto`: the median aspect of `sizes_wh` (after cropping) at about the area of 256x256, in
-    multiples of 32. Raises ConfigError.
+    `N`: a square; `WxH`: as given, width first as everywhere; `auto`: the median aspect of `sizes_wh` (after cropping) at about the area of
+    256x256, in multiples of 32. Raises ConfigError.
     """
     if text == "auto":
         aspect = statistics.median(w / h for w, h in sizes_wh)
@@ -213,10 +213,10 @@ def parse_image_size(text: str, sizes_wh: Sequence[tuple[int, int]]) -> tuple[in
         return max(32, round(height / 32) * 32), max(32, round(width / 32) * 32)
     found = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text)
     if found is None:
-        raise ConfigError(f"image size: expected N, HxW or auto (256, 192x320), found {text!r}")
-    height, width = int(found[1]), int(found[2] or found[1])
+        raise ConfigError(f"image size: expected N, WxH or auto (256, 320x192: width x height), found {text!r}")
+    width, height = int(found[1]), int(found[2] or found[1])
     if not (32 <= height <= 4096 and 32 <= width <= 4096):
-        raise ConfigError(f"image size: expected 32 to 4096 pixels a side, found {height}x{width}")
+        raise ConfigError(f"image size: expected 32 to 4096 pixels a side, found {width}x{height}")
     return height, width
 
 
@@ -292,7 +292,8 @@ def _derive(
     if not 0.5 <= stretch <= 2:
         auto = parse_image_size("auto", cropped)
         notes.append(
-            f"parts are squeezed {max(stretch, 1 / stretch):.1f} : 1 into {height}x{width}; --image-size auto gives {auto[0]}x{auto[1]}"
+            f"parts are squeezed {max(stretch, 1 / stretch):.1f} : 1 into {width}x{height} (width x height);"
+            f" --image-size auto gives {auto[1]}x{auto[0]}"
         )
     spec = InputSpec(
         height=height,

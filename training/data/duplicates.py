@@ -26,8 +26,8 @@ from training.data.layout import first_of
 
 MOST_BITS = 8
 MOST_DIFFERENCE = 4.0
-"""Of 255, in any pixel of the 32x32 pictures. JPEG at quality 75 changed them by 1.8 at most, on metal surfaces and circuit boards; two of
-one picture with much grain, at qualities 95 and 55, differ by 3.9, and still share most of that grain."""
+"""In grey levels of 255, in any pixel of the 32x32 pictures. JPEG at quality 75 changed them by 1.8 at most, on metal surfaces and circuit
+boards; two of one picture with much grain, at qualities 95 and 55, differ by 3.9, and still share most of that grain."""
 MOST_DIFFERENCE_SCALED = 8.0
 """The same where the sizes differ: pixels of one are shared out otherwise among the 32."""
 LEAST_SHARED = 0.5
@@ -37,7 +37,8 @@ LEAST_GRAIN = 1.0
 NO_GRAIN = 0.01
 """Variance of a picture that never had any."""
 MOST_AT_EDGES = 10.0
-"""Of 255, between pictures without grain, slightly blurred. JPEG at quality 75 came to 9, an edge a seventh of a pixel further to 10."""
+"""In grey levels of 255, between pictures without grain, slightly blurred. JPEG at quality 75 came to 9, an edge a seventh of a pixel
+further to 10."""
 _ASPECT = 0.02
 _BLOCK = 16
 _CLOSEST = 3

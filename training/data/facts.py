@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import DataError
-from edge_runtime.images.hush import hushed
+from edge_runtime.images.decoder_output import silenced
 from edge_runtime.images.read import is_colourless, read_image
 from edge_runtime.model.manifest import InputSpec
 from edge_runtime.records import Frame, Image
@@ -39,7 +39,7 @@ class Facts:
     dtype: str
     largest: int
     sha256: str
-    """Of the file's bytes."""
+    """sha256 of the file's bytes."""
     small: npt.NDArray[np.float32]
     """(32, 32) gray, 0 to 255, whatever the picture's depth and aspect."""
     turned: bool
@@ -121,7 +121,7 @@ def _is_turned(path: Path) -> bool:
         if b"Exif\0" not in file.read(_JPEG_HEAD):
             return False
     # Decoded at an eighth of its size, once as it asks to be shown and once as it is.
-    with hushed():
+    with silenced():
         shown, stored = (cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_8 | f) for f in (0, cv2.IMREAD_IGNORE_ORIENTATION))
     return shown is not None and stored is not None and not np.array_equal(shown, stored)
 

@@ -20,7 +20,7 @@ _LABEL = """
 _MASK = "mask mask_path masks maske máscara masque maska maschera 掩码 掩膜"
 _SPLIT = "split subset set aufteilung partición podział 划分"
 _BOXES = "xmin ymin xmax x1 y1 bbox boxx bboxx regionshapeattributes points segmentation encodedpixels rle"
-"""Of places on images, as `plain` writes them."""
+"""Columns that say where on an image, as `plain` writes them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class Sample:
     shapes: Shapes | None = None
     """What an annotation file draws on it, where there is no mask."""
     background: Colour | None = None
-    """Of the mask, where it is not black: told from all masks together."""
+    """The mask's background, where it is not black: told from all masks together."""
 
     @property
     def has_truth(self) -> bool:

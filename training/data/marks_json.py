@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edge_runtime.images.hush import hushed
+from edge_runtime.images.decoder_output import silenced
 from edge_runtime.images.names import says_good
 from training.data.encodings import NOT_UNDERSTOOD, decode_json, why
 from training.data.layout import LISTED
@@ -156,7 +156,7 @@ def _add_coco(into: Annotations, content: dict[str, Any], images: Images, path: 
 
 
 def _id(value: Any) -> str:
-    """Of an image or a category: some tools write numbers as text, or with a point."""
+    """The id of an image or a category: some tools write numbers as text, or with a point."""
     if isinstance(value, dict | list):
         raise ValueError(f"expected an id, found {str(value)[:40]}")
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
@@ -201,7 +201,7 @@ def _labelme_shape(shape: dict[str, Any]) -> Shape:
     kind = shape.get("shape_type") or "polygon"
     if kind == "mask" and shape.get("mask"):
         try:
-            with hushed():
+            with silenced():
                 picture = cv2.imdecode(np.frombuffer(base64.b64decode(shape["mask"]), np.uint8), cv2.IMREAD_UNCHANGED)
         except (binascii.Error, cv2.error) as e:
             raise ValueError(f"a mask that is no picture: {e}") from e

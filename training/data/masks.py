@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,8 @@ import numpy.typing as npt
 from edge_runtime.errors import DataError
 from edge_runtime.images.masks import BLACK, Colour, border_of, colour_of, difference, marks, usual_colour, values_of
 from edge_runtime.images.read import decode, is_lossy, read_image, read_mask
+from training.data.layout import Sample
 from training.data.shapes import box, draw
-
-if TYPE_CHECKING:
-    from training.data.layout import Sample
 
 EVERYTHING = 0.95
 """Share of its picture from which on a mask says nothing of where the defect is."""
@@ -64,7 +62,7 @@ class Survey:
     """Masks that cannot be what they seem; unreadable ones stand in `facts`."""
 
 
-def truth(sample: "Sample", wh: tuple[int, int] | None = None) -> npt.NDArray[np.uint8] | None:
+def truth(sample: Sample, wh: tuple[int, int] | None = None) -> npt.NDArray[np.uint8] | None:
     """(H, W) uint8 of the image's size, 255 on the defect; None where neither a mask nor a shape is known. Raises DataError.
 
     `wh`: of the image, where it is known already; else it is read for shapes.
@@ -78,7 +76,7 @@ def truth(sample: "Sample", wh: tuple[int, int] | None = None) -> npt.NDArray[np
     return draw(sample.shapes, wh)
 
 
-def settle(samples: Sequence["Sample"]) -> tuple[tuple["Sample", ...], Survey]:
+def settle(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], Survey]:
     """The samples with their masks' background, and what is to be said of it."""
     found = survey(s.mask_path for s in samples if s.mask_path is not None)
     if found.background == BLACK:
@@ -87,7 +85,7 @@ def settle(samples: Sequence["Sample"]) -> tuple[tuple["Sample", ...], Survey]:
     return tuple(settled), found
 
 
-def size_of_truth(sample: "Sample", found: Survey) -> tuple[int, int] | DataError | None:
+def size_of_truth(sample: Sample, found: Survey) -> tuple[int, int] | DataError | None:
     """(width, height) of a sample's mask, or what its annotation states of its image; None where nothing does."""
     if sample.mask_path is not None:
         fact = found.facts[sample.mask_path]
@@ -95,7 +93,7 @@ def size_of_truth(sample: "Sample", found: Survey) -> tuple[int, int] | DataErro
     return None if sample.shapes is None else sample.shapes.wh
 
 
-def say_sizes(wrong: Sequence[tuple["Sample", tuple[int, int], tuple[int, int]]]) -> list[str]:
+def say_sizes(wrong: Sequence[tuple[Sample, tuple[int, int], tuple[int, int]]]) -> list[str]:
     """A sentence a file whose (sample, its stated size, its image's size) differ: one annotation file may speak of many images."""
     by_file: dict[str, list[tuple[Sample, tuple[int, int], tuple[int, int]]]] = {}
     for entry in wrong:
@@ -112,7 +110,7 @@ def say_sizes(wrong: Sequence[tuple["Sample", tuple[int, int], tuple[int, int]]]
     return said
 
 
-def beyond(sample: "Sample", wh: tuple[int, int]) -> str | None:
+def beyond(sample: Sample, wh: tuple[int, int]) -> str | None:
     """A sentence where a mark that annotations draw lies outside of its picture of `wh`, or most of it."""
     if sample.shapes is None or sample.shapes.relative:
         return None

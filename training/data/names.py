@@ -27,7 +27,7 @@ _NO_KIND = """
     bilder
 """
 _NO_KINDS = frozenset(_NO_KIND.split())
-"""Of folders that programs make, and people in a hurry."""
+"""Names of folders that programs make, and people in a hurry."""
 
 
 _LAST, _FIRST = re.compile(r"(?<!\d)([01])$"), re.compile(r"^([01])(?=[\s_.-].)")

@@ -25,7 +25,7 @@ class Shape:
     runs: tuple[int, ...] = ()
     """Lengths of runs that are unmarked, marked, unmarked …"""
     box_xywh: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """Of `runs`: where they lie."""
+    """Where `runs` lie."""
     by_columns: bool = True
     """COCO counts runs down the columns, CVAT along the rows."""
 
@@ -36,7 +36,7 @@ class Shapes:
 
     items: tuple[Shape, ...]
     wh: tuple[int, int] | None
-    """Of the picture, as the annotation states it; None where nothing does."""
+    """Width and height of the picture, as the annotation states them; None where nothing does."""
     relative: bool = False
     """Points are shares of the picture's width and height."""
     source: str = ""

@@ -102,7 +102,7 @@ def names_images(path: Path, images: list[Path]) -> bool:
 
 
 def _text_in(path: Path) -> str:
-    """Of a text file, or of a spreadsheet, which is XML in a ZIP; URLs' own signs are what they stand for."""
+    """The text of a text file, or of a spreadsheet, which is XML in a ZIP; URLs' own signs are what they stand for."""
     if path.suffix.lower() in (".xlsx", ".ods"):
         try:
             with zipfile.ZipFile(path) as parts:

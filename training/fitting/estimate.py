@@ -12,13 +12,13 @@ COST_S = {
     "padim/fast": 0.024, "padim/shared": 0.006, "padim": 0.08, "patchcore": 0.035, "mvg": 0.008, "fcdd": 0.04, "devnet": 0.02,
     "fastflow": 0.035,
 }  # fmt: skip
-"""Of a fit, its cross-fit and its scores, for each image that is learnt from."""
+"""Seconds of a fit, its cross-fit and its scores, for each image that is learnt from."""
 QUANTIZE_S = 2.0
 """NNCF's correction of biases; three lite0 at 256x256 to 480x480 took 0.5 to 1, beside their pictures."""
 _SCREEN_S = 0.02
 """Looking for odd images, for each image."""
 _ELSE_S = 10.0
-"""Of a build: starting children, converting, packing, golden samples."""
+"""The rest of a build: starting children, converting, packing, golden samples."""
 TORCH = 3
 """A picture in torch, in pictures of the graph."""
 _RUNS, _WATCHED_S, _SHARE = 3, 0.5, 10

@@ -111,9 +111,9 @@ class Fitted:
     images: npt.NDArray[np.intp]
     """Which of the features' images `held_out` is of: all where heads were cross-fitted, else those that were never learnt from."""
     outcome: LearningResult | None
-    """Of a head that learns by gradient steps."""
+    """What became of a head that learns by gradient steps."""
     painted: Scores | None = None
-    """Of painted defects, each by a head that did not see its image without."""
+    """Scores of painted defects, each by a head that did not see its image without."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ ALIKE = 0.3
 BEYOND, AT_MOST = 3.0, 10.0
 """Standard deviations: smaller differences are what good parts show, and larger ones count as so many."""
 LEAST_SPREAD = 0.1
-"""Of the median, added to each standard deviation: a channel that good parts leave dark has none."""
+"""Share of the median, added to each standard deviation: a channel that good parts leave dark has none."""
 BATCH = 16
 WIDER = 1.3
 """So many times as many images are left out while a head is sought that has not learnt the odd ones: some hide behind others."""

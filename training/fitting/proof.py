@@ -7,7 +7,7 @@ from training.methods.efficientad import EfficientadNetwork
 from training.methods.table import make_head, make_network
 
 _SIDE = 256
-"""Of the pictures that parameters are tried on; what only another size would refuse is told later."""
+"""Side of the pictures that parameters are tried on; what only another size would refuse is told later."""
 
 
 def prove(options: FitOptions) -> None:

@@ -269,11 +269,11 @@ class _Teaching:
 
     def _announce(self, backbone: str, grid_hw: tuple[int, int] | None, more: str) -> None:
         spec, options = self.dataset.spec, self.options
-        grid = "" if grid_hw is None else f", map {grid_hw[0]}x{grid_hw[1]}"
+        grid = "" if grid_hw is None else f", map {grid_hw[1]}x{grid_hw[0]}"
         tiles = "" if self.prepare.views == 1 else f", {self.prepare.views} tiles an image"
         self.say(
             f"{len(self.dataset.train)} good images, {options.method} ({options.preset}) on {backbone},"
-            f" {spec.height}x{spec.width}{tiles}{grid}{more}"
+            f" {spec.width}x{spec.height}{tiles}{grid}{more}"
         )
 
     def _checkpoint(self, bad: OutlierPictures | None = None) -> Checkpoint:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 from edge_runtime.model.preprocess import Preprocessor
+from training.calibrate.bounds import percent
 from training.core.base import Features, LevelShape, Progress, silent
 from training.core.learn import TrainedHead
 from training.core.memory import IN_MEMORY_BYTES, room
@@ -85,8 +86,8 @@ class Weighed:
     def sentence(self) -> str:
         """For the user."""
         gain = (
-            f"of sound parts varied so, {_share(self.taught.astray)} exceed what {_share(PLACED)} of the others stay below"
-            f" (without: {_share(self.plain.astray)})"
+            f"of sound parts varied so, {percent(self.taught.astray)} exceed what {percent(PLACED)} of the others stay below"
+            f" (without: {percent(self.plain.astray)})"
         )
         price = f"painted defects are told at AUROC {self.taught.auroc:.3f} (without: {self.plain.auroc:.3f})"
         best = max(self.taught.auroc, self.plain.auroc)
@@ -171,7 +172,3 @@ def without_variations(features: Features, scratch: Path | None = None) -> Featu
 
 def _auroc(good: Array, bad: Array) -> float:
     return float(roc_auc_score(np.arange(len(good) + len(bad)) >= len(good), np.concatenate([good, bad])))
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.0f} %"

@@ -79,7 +79,7 @@ def decide(
         dataset = resized(dataset, size)
         of = "" if resolve_name(backbone) == DEFAULT_BACKBONE else f" with EfficientNet-Lite0 (another time with {backbone})"
         said.append(
-            f"input {size.height}x{size.width}: {size.why}; about {size.ms:g} ms of model time in {precision.upper()}{of}"
+            f"input {size.width}x{size.height}: {size.why}; about {size.ms:g} ms of model time in {precision.upper()}{of}"
             " when nothing else runs, measured here on a network of the backbone's shape"
         )
         if budget_ms is not None and size.ms > OVER * budget_ms:

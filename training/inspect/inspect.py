@@ -29,7 +29,7 @@ UNREADABLE = "cannot be read"
 OUTLIER = 6.0
 """Robust standard deviations from the median brightness of good images at which one is remarked."""
 OUTLIER_LEAST = 10.0
-"""Of 255; below, nobody would see it."""
+"""In grey levels of 255; below, nobody would see it."""
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +91,7 @@ class Inspection:
     empty: frozenset[Path]
     """Images whose masks mark nothing."""
     facts: Mapping[Path, Facts]
-    """Of each of the samples: `load_dataset` need not decode them again."""
+    """The facts of each sample: `load_dataset` need not decode them again."""
 
 
 def inspect_data(
@@ -206,7 +206,8 @@ def _doubtful(samples: tuple[Sample, ...], facts: list[Facts]) -> str | None:
 
 
 def _lie(samples: tuple[Sample, ...], facts: list[Facts], copies: frozenset[Path]) -> Lie | None:
-    """Of pictures that differ, by whole frames: what a region of interest or tiles show may lie otherwise, which `fit` measures again."""
+    """How parts lie, told from pictures that differ, by whole frames: what a region of interest or tiles show may lie otherwise, which
+    `fit` measures again."""
     pairs = zip(samples, facts, strict=True)
     smalls = {s.path: f.small for s, f in pairs if s.is_good and s.split == "train" and s.path not in copies}
     if len(smalls) < LEAST:

@@ -113,7 +113,7 @@ def spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
 
 
 def _explained(fine: Smalls) -> float:
-    """Of pictures whose mean is 0; see Pose."""
+    """How much of one picture the other explains, both with a mean of 0; see Pose."""
     spread = fine.std(axis=(1, 2), keepdims=True)
     flat = (fine / np.maximum(spread, 1e-3)).reshape(len(fine), -1).astype(np.float64)
     total, own, n = flat.sum(axis=0), float((flat * flat).sum()), len(flat)

@@ -18,8 +18,8 @@ SIDE = 256
 STEP = 32
 """Sides are multiples of the backbone's coarsest stride."""
 MOST_PX = 200_000
-"""Of all tiles together, where no budget is stated: 15 ms in INT8 with VNNI on two cores. A number of pixels and not of milliseconds, so
-that a slower machine teaches the same detector, and says what it costs there."""
+"""Pixels of all tiles together, where no budget is stated: 15 ms in INT8 with VNNI on two cores. A number of pixels and not of
+milliseconds, so that a slower machine teaches the same detector, and says what it costs there."""
 SQUARE = 1.25
 """Parts whose sides differ by less are brought to a square, at little distortion."""
 UNLIKE = 1.25

@@ -12,7 +12,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 SIDE = 256
-"""Of the picture that is timed; time grows with the pixels, from 128x128 up."""
+"""Side of the picture that is timed; time grows with the pixels, from 128x128 up."""
 RUNS, LEAST_RUNS, SECONDS = 30, 12, 0.4
 """On one thread, in its own CPU time, of which the least counts: so it does not matter much what else the machine does. On two cores with
 16 other processes, wall time came to 25 times what an idle machine takes, this to 1.1 times."""

@@ -17,7 +17,7 @@ from training.inspect.pose import COARSE, Smalls
 LEAST = 5
 """Good ones, and bad ones."""
 MOST = 400
-"""Of each."""
+"""Images of each kind that are looked at."""
 SURE = 2.58
 """Standard errors: one in two hundred by chance (rank-sum test, one-sided; Mann and Whitney 1947)."""
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.model.manifest import Acceptance
-from training.calibrate.bounds import clopper_pearson
+from training.calibrate.bounds import clopper_pearson, percent
 
 MAX_MISSED = 0.05
 MAX_MISSED_PAINTED = 0.5
@@ -50,8 +50,10 @@ class Criteria:
     @property
     def words(self) -> str:
         """As training.judging.asked reads it."""
-        parts = [f"{name} <= {share(limit)}" for name, limit in (("misses", self.max_missed), ("rejects", self.max_rejected)) if limit < 1]
-        return ", ".join([*parts, *([f"confidence {share(self.confidence)}"] if self.confidence is not None else [])])
+        parts = [
+            f"{name} <= {percent(limit)}" for name, limit in (("misses", self.max_missed), ("rejects", self.max_rejected)) if limit < 1
+        ]
+        return ", ".join([*parts, *([f"confidence {percent(self.confidence)}"] if self.confidence is not None else [])])
 
 
 def default_criteria(stated_rate: float | None, basis: Basis = "real") -> Criteria:
@@ -132,10 +134,10 @@ class _Asked:
 
     @property
     def words(self) -> str:
-        seen = share(self.k / self.n)
-        asked = f"at most {share(self.limit)} asked for"
+        seen = percent(self.k / self.n)
+        asked = f"at most {percent(self.limit)} asked for"
         if self.confidence is not None:
-            seen += f", at most {share(self.upper)} at {share(self.confidence)} confidence"
+            seen += f", at most {percent(self.upper, up=True)} at {percent(self.confidence)} confidence"
             if not self.met and self.limit > 0 and clopper_pearson(0, self.n, self.confidence)[1] > self.limit:
                 needed = math.ceil(math.log(1 - self.confidence) / math.log(1 - self.limit))
                 asked += f", which takes {needed:,} {self.parts} parts without one"
@@ -147,15 +149,3 @@ class _Asked:
 def forced(acceptance: Acceptance) -> Acceptance:
     """As it is built all the same."""
     return msgspec.structs.replace(acceptance, forced=True)
-
-
-def share(value: float) -> str:
-    """0.833 -> 83 %, 0.0167 -> 1.7 %: two figures, and never nothing for something, nor all for nearly all.
-
-    >>> share(0.833), share(0.0167), share(0.9996)
-    ('83 %', '1.7 %', '99.9 %')
-    """
-    percent = 100 * value
-    if 99 < percent < 100:
-        return f"{math.floor(percent * 10) / 10:g} %"
-    return f"{float(f'{percent:.2g}'):g} %" if percent < 100 else "100 %"

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 
 from edge_runtime.errors import ConfigError
-from training.judging.acceptance import Criteria, share
+from training.calibrate.bounds import percent
+from training.judging.acceptance import Criteria
 
 EXAMPLE = "misses <= 2 %, rejects <= 1 %, confidence 95 %"
 LARGEST_SHARE = 0.1
@@ -72,7 +73,7 @@ def parse_accept(text: str) -> Criteria:
     confidence = found.get("confidence")
     if confidence is not None and not 0.5 <= confidence < 1:
         right = _write([c for c in clauses if c.name != "confidence"] + [_Clause("confidence", "95", True)])
-        raise _wrong("a confidence of at least 50 % and below 100 %", share(confidence), text, right)
+        raise _wrong("a confidence of at least 50 % and below 100 %", percent(confidence), text, right)
     return Criteria(found.get("misses", 1.0), found.get("rejects", 1.0), confidence)
 
 

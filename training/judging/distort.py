@@ -2,6 +2,9 @@
 
 A frame that is much larger than the model's input is first reduced, over whole pixels, to about twice that size: what is finer no model
 sees, and a condition then costs a millisecond. JPEG's blocks are therefore those of the reduced frame, which errs on the hard side.
+
+What a shift or a turn brings into view from beyond the frame nobody has seen. It is mirrored in, and `Stage.invented` says where, so that
+what a detector says of the seam is not taken for what it says of the part.
 """
 
 import math
@@ -78,6 +81,8 @@ class _Plan:
     meter: SightMeter
     region: Box
     """Where parts are judged, in the reduced frame's pixels."""
+    small_hw: tuple[int, int]
+    """Rows and columns of the reduced frame."""
     per_px: tuple[float, float]
     """The reduced frame's pixels in one of the model's input, along x and y."""
 
@@ -114,13 +119,9 @@ class Stage:
                 sigma_x, sigma_y = (amount * p for p in plan.per_px)
                 blurred = cv2.GaussianBlur(image, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_REFLECT_101)
                 return cast(Image, blurred)
-            case "shift":
-                by = [sign * max(1, round(amount * side)) for sign, side in zip((directions.x, directions.y), plan.region[2:], strict=True)]
-                return _warp(image, np.array([[1, 0, by[0]], [0, 1, by[1]]], np.float64), cv2.INTER_NEAREST)
-            case "turn":
-                x, y, w, h = plan.region
-                matrix = cv2.getRotationMatrix2D((x + (w - 1) / 2, y + (h - 1) / 2), directions.turn * amount, 1.0)
-                return _warp(image, np.asarray(matrix, np.float64), cv2.INTER_CUBIC)
+            case "shift" | "turn":
+                how = cv2.INTER_NEAREST if condition.what == "shift" else cv2.INTER_CUBIC
+                return _warp(image, _movement(plan, condition, directions), how, cv2.BORDER_REFLECT_101)
             case "noise":
                 # A pixel of the reduced frame is the mean of factor x factor of the camera's, and so is its noise.
                 noise = self._grain(image.shape, directions.seed) * np.float32(amount * self._top / 255 / plan.factor)
@@ -128,6 +129,18 @@ class Stage:
             case "jpeg":
                 return self._jpeg(image, int(amount))
         return image
+
+    def invented(self, plan: _Plan, condition: Condition, directions: Directions) -> npt.NDArray[np.bool_] | None:
+        """(views, H, W): which pixels of the model's inputs show what `distort` has mirrored in; None where no pixel does."""
+        if condition.what not in ("shift", "turn"):
+            return None
+        movement = _movement(plan, condition, directions)
+        real = _warp(np.ones(plan.small_hw, np.uint8), movement, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+        tiles, hw = self._spec.tiles, (self._spec.width, self._spec.height)
+        boxes = [plan.region] if tiles is None else Tiling(tiles, self._spec.height, self._spec.width).boxes(plan.region)
+        shares = [cv2.resize(real[y : y + h, x : x + w].astype(np.float32), hw, interpolation=cv2.INTER_AREA) for x, y, w, h in boxes]
+        found = np.stack(shares) < 1 - 1e-4
+        return found if found.any() else None
 
     def paint(self, image: Image, plan: _Plan, seed: int, number: int) -> Image | None:
         """A reduced frame with a synthetic defect (training.pictures.synthetic), of the size that it would have in the model's input.
@@ -173,8 +186,9 @@ class Stage:
         plain = msgspec.structs.replace(small, brightness=None)
         per_px = (region[2] * tile_w / w / spec.width, region[3] * tile_h / h / spec.height)
         return _Plan(
-            crop, factor, Preprocessor(small, ignored), Preprocessor(plain, ignored), SightMeter(plain, ignored=ignored), region, per_px
-        )
+            crop, factor, Preprocessor(small, ignored), Preprocessor(plain, ignored), SightMeter(plain, ignored=ignored), region,
+            (small_wh[1], small_wh[0]), per_px,
+        )  # fmt: skip
 
     def _curve(self, image: Image, values: npt.NDArray[np.floating[Any]]) -> Image:
         table = np.clip(np.rint(values), 0, self._top).astype(image.dtype)
@@ -207,6 +221,16 @@ def _shrink(image: npt.NDArray[Any], crop: Box, factor: int) -> Any:
     return cut if factor == 1 else cv2.resize(cut, (w // factor, h // factor), interpolation=cv2.INTER_AREA)
 
 
-def _warp(image: Image, matrix: npt.NDArray[np.float64], how: int) -> Image:
+def _movement(plan: _Plan, condition: Condition, directions: Directions) -> npt.NDArray[np.float64]:
+    """(2, 3) of a shift, by a share of the region's sides and whole pixels, or of a turn about its middle, by degrees."""
+    x, y, w, h = plan.region
+    if condition.what == "turn":
+        middle = (x + (w - 1) / 2, y + (h - 1) / 2)
+        return np.asarray(cv2.getRotationMatrix2D(middle, directions.turn * condition.amount, 1.0), np.float64)
+    by = [sign * max(1, round(condition.amount * side)) for sign, side in ((directions.x, w), (directions.y, h))]
+    return np.array([[1, 0, by[0]], [0, 1, by[1]]], np.float64)
+
+
+def _warp(image: Image, matrix: npt.NDArray[np.float64], how: int, border: int) -> Image:
     size = (image.shape[1], image.shape[0])
-    return cast(Image, cv2.warpAffine(image, matrix, size, flags=how, borderMode=cv2.BORDER_REFLECT_101))
+    return cast(Image, cv2.warpAffine(image, matrix, size, flags=how, borderMode=border))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from edge_runtime.model.manifest import Envelope, Wander
+from training.calibrate.bounds import percent
 
 _WIDE, _HIGH = 240, 190
 _LEFT, _RIGHT, _TOP, _FOOT = 48, 14, 30, 40
@@ -42,7 +43,7 @@ def envelope_chart(envelope: Envelope) -> str:
 def envelope_sentences(envelope: Envelope) -> list[str]:
     """What the charts come to, for people."""
     e = envelope
-    most = f"{100 * e.max_rejected:.2g} %"
+    most = percent(e.max_rejected, up=True)
     found = []
     light = [r.amount for r in e.rows if r.what == "light"]
     for limit, breaks, verb, tried in (

@@ -25,7 +25,7 @@ class KindFigures(msgspec.Struct, frozen=True, kw_only=True):
     regions: int
     """Connected defects in the masks."""
     regions_found: int
-    """Of these, how many lie under a reported box."""
+    """How many of these lie under a reported box."""
     learnt: bool
     """Whether the detector learnt from other parts of this kind."""
 

@@ -8,13 +8,14 @@ import numpy.typing as npt
 from rich.text import Text
 from sklearn.metrics import roc_auc_score
 
+from training.calibrate.bounds import percent
 from training.calibrate.suspects import say_suspects, suspects
 from training.core.base import Progress, silent
 from training.data.dataset import Dataset
 from training.data.layout import Sample
 from training.data.taught import unlearnt
 from training.fitting.recalibrate import score_samples
-from training.judging.acceptance import Criteria, default_criteria, share
+from training.judging.acceptance import Criteria, default_criteria
 from training.judging.inverted import say_inverted
 from training.runs import Run
 
@@ -78,11 +79,11 @@ class Told:
         """For a terminal: what is beyond the limits in red."""
         parts = []
         if self.n_good:
-            words = f"rejects {self.rejected} of {self.n_good} good ({share(self.rejected / self.n_good)})"
+            words = f"rejects {self.rejected} of {self.n_good} good ({percent(self.rejected / self.n_good)})"
             parts.append((words, "bold red" if self.rejected > max(limits.max_rejected * self.n_good, 1) else ""))
         bad = self.missed > limits.max_missed * self.n_bad
         if self.n_bad:
-            parts.append((f"misses {self.missed} of {self.n_bad} bad ({share(self.missed / self.n_bad)})", "bold red" if bad else ""))
+            parts.append((f"misses {self.missed} of {self.n_bad} bad ({percent(self.missed / self.n_bad)})", "bold red" if bad else ""))
         some = "" if self.of_all is None else f" ({self.n_good + self.n_bad} of its {self.of_all} images, of all kinds alike)"
         told = [Text.assemble(f"{self.what}{some}: ", *[piece for i, p in enumerate(parts) for piece in ((", " if i else ""), p)])]
         if self.kinds and (len(self.kinds) > 1 or self.n_bad > self.kinds[0][2]):
@@ -93,7 +94,9 @@ class Told:
         elif bad and self.unseen is not None:
             told.append(Text(f"  {self.unseen}", style="red"))
         elif bad and (b := self.better) is not None:
-            told.append(Text(f"  a threshold of {b.value:.4g} would miss {share(b.missed)} and reject {share(b.rejected)} of these images"))
+            told.append(
+                Text(f"  a threshold of {b.value:.4g} would miss {percent(b.missed)} and reject {percent(b.rejected)} of these images")
+            )
         if self.doubtful is not None:
             told.append(Text(f"  {self.doubtful}", style="red"))
         return told

@@ -52,7 +52,7 @@ class EfficientadParams:
     size: str = "small"
     """Patch description network: "small" (the paper's S) or "medium" (M)."""
     channels: int = 128
-    """Of the teacher; the paper's 384 suit its teacher's teacher, a WideResNet-101."""
+    """Channels of the teacher; the paper's 384 suit its teacher's teacher, a WideResNet-101."""
     width: float = WIDTHS["small"]
     """Share of the paper's channels inside the networks. Twice as many take nearly four times as long, to learn and on the device."""
     steps: int = 1500

@@ -188,7 +188,7 @@ class PadimHead(Head):
     def _shared_moments(
         self, features: Features, i: int, valid: npt.NDArray[np.bool_], context: Tensor, guess: Tensor | None, progress: Progress
     ) -> Moments:
-        """Of one level, in float64 around `guess` (None: the first batch's mean)."""
+        """Moments of one level, in float64 around `guess` (None: the first batch's mean)."""
         _, h, w = self.level_shapes[i]
         inside = nn.functional.adaptive_max_pool2d(torch.from_numpy(valid).float()[None, None], (h, w)).flatten() > 0
         count, total, square = 0, torch.zeros(()), torch.zeros(())

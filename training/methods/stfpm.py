@@ -27,7 +27,8 @@ _MOST_UNSEEN = 32
 """Held-out images of one validation: more say little more and cost as much as learning."""
 
 _LEAST_VARIANCE = 1e-7
-"""Of a gap along any direction, and of a whitened place's distance _LEAST_DISTANCE: the product of three levels then stays a float32."""
+"""Least variance of a gap along any direction, and of a whitened place's distance _LEAST_DISTANCE: the product of three levels then stays a
+float32."""
 _LEAST_DISTANCE = 1e-3
 _MOST_CELLS = 20_000
 """Cells of held-out images from which a level's covariance is estimated."""

@@ -32,6 +32,8 @@ class Method(NamedTuple):
     """Good images below which it is refused."""
     fp32_presets: frozenset[str] = frozenset()
     """Presets to which INT8 costs more than the parity gate allows: their bundles are FP32 unless the user says otherwise."""
+    whole_picture: bool = False
+    """Whether its score is the whole picture's, and not that of its map's highest cells."""
     package: tuple[str, str] | None = None
     """Name and version of the installed package that brought it; None for our own."""
 
@@ -50,7 +52,7 @@ _OWN: Mapping[str, Method] = {
     # 0.969 instead of 0.981 on printed circuit boards at 640 px.
     "padim": Method(padim.PadimParams, padim.PadimHead, padim.PRESETS, fp32_presets=frozenset({"shared"})),
     "patchcore": Method(patchcore.PatchcoreParams, patchcore.PatchcoreHead, patchcore.PRESETS),
-    "mvg": Method(mvg.MvgParams, mvg.MvgHead, mvg.PRESETS),
+    "mvg": Method(mvg.MvgParams, mvg.MvgHead, mvg.PRESETS, whole_picture=True),
     "stfpm": Method(stfpm.StfpmParams, stfpm.StfpmHead, stfpm.PRESETS, stfpm.StfpmNetwork),
     "efficientad": Method(
         efficientad.EfficientadParams, efficientad.EfficientadHead, efficientad.PRESETS, efficientad.EfficientadNetwork, least_images=16

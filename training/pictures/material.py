@@ -51,7 +51,7 @@ class OutlierPictures:
     synthetic: npt.NDArray[np.bool_]
     """(M,)"""
     sha256: tuple[str, ...]
-    """Of each real image file."""
+    """sha256 of each real image file."""
 
     def __len__(self) -> int:
         return len(self.images)

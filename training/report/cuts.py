@@ -49,7 +49,7 @@ def measure_counts(scored: Scored, value: float) -> tuple[tuple[int, int], tuple
     return (int((rejected & good).sum()), int(good.sum())), (int((~rejected & ~good).sum()), int((~good).sum()))
 
 
-def price_list(scored: Scored, stated: float, line: float) -> list[Cut]:
+def threshold_table(scored: Scored, stated: float, line: float) -> list[Cut]:
     """Thresholds worth knowing of, from low to high: the stated one, the moved one, and those of round shares of good and bad images."""
     score = scored.scores.score
     good, bad = np.sort(score[scored.is_good]), np.sort(score[~scored.is_good])

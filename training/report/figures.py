@@ -12,7 +12,7 @@ Array = npt.NDArray[np.float64]
 
 WIDTH = 960
 LEFT, RIGHT = 148, 846
-"""Of the histograms' plot, in drawing units; names stand to its left, counts to its right."""
+"""Ends of the histograms' plot, in drawing units; names stand to its left, counts to its right."""
 _TOP, _ROW, _FOOT = 30, 54, 46
 _BINS = 74
 _LOG_FROM = 5.0

@@ -24,7 +24,7 @@ KINDS = 18
 """Kinds of defect shown."""
 _SIDE_PX = 320
 _UNIT = 0.55
-"""Of the boxes' lines and labels: the operator's full screen is 1."""
+"""Size of the boxes' lines and labels: the operator's full screen is 1."""
 _QUALITY = 82
 _MASK = (236, 190, 0)  # BGR
 _INK = (20, 20, 24)
@@ -44,7 +44,7 @@ class Shot:
     painted: str
     """data: URI."""
     wh: tuple[int, int]
-    """Of both, in pixels."""
+    """Width and height of both, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Picks:
     false_rejects: list[int]
     false_accepts: list[int]
     typical: list[int]
-    """Of each kind of defect the image in the middle of its scores."""
+    """The image in the middle of the scores of each kind of defect."""
     kinds_left_out: int
 
 

@@ -5,6 +5,7 @@ Why: deploy/decisions/0031.
 
 import datetime
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.files import put_file
 from edge_runtime.model.manifest import Metrics
 from edge_runtime.station.wander import brittle
+from training.calibrate.bounds import percent
 from training.core.base import Progress, silent
 from training.core.places import check_file
 from training.data.dataset import Dataset, load_dataset
@@ -26,7 +28,7 @@ from training.judging.acceptance import LEAST_REAL, default_criteria, judge_acce
 from training.judging.envelope_figure import envelope_chart, envelope_sentences
 from training.judging.evaluate import EvaluationReport, Predict, Scored, measure
 from training.judging.telling import Better, best_within
-from training.report.cuts import Count, cut, measure_counts, price_list
+from training.report.cuts import Count, cut, measure_counts, threshold_table
 from training.report.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Axis, Group, curve, histograms
 from training.report.gallery import Picks, Shot, as_shot, develop, heat_css, odd_samples, pick, shoot
 from training.report.subject import Subject, open_subject
@@ -179,7 +181,13 @@ def _render(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"percent": percent, "figure": figure, "difference": difference}
+    environment.filters |= {
+        "percent": percent,
+        "at_most": partial(percent, up=True),
+        "at_least": partial(percent, down=True),
+        "figure": figure,
+        "difference": difference,
+    }
     return environment.get_template("report.html").render(
         s=subject,
         m=report.metrics,
@@ -192,7 +200,7 @@ def _render(
         better=better_of(subject, scored),
         line_cut=cut(scored, line),
         line_metrics=measure(scored, line),
-        prices=price_list(scored, stated, line),
+        prices=threshold_table(scored, stated, line),
         histogram=histograms(groups, axis, stated, line),
         curves=_curves(scored, report.metrics, stated, line),
         regions=Count(int(scored.hits.sum()), int(scored.regions.sum())) if scored.regions.sum() else None,
@@ -267,16 +275,6 @@ def _caveats(subject: Subject, report: EvaluationReport) -> list[tuple[str, str]
     elif any("taught on" in note for note in report.notes):
         found.append(("flatters", "Good images that it was taught on are among those measured here: figures marked so flatter."))
     return found
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """0.0123 -> 1.2 %; nothing that is there is written as nothing."""
-    if share is None:
-        return "–"
-    value = 100 * share
-    if 0 < value < 0.05 or 99.95 < value < 100:
-        return f"{value:.2g} %" if value < 1 else f"{value:.4g} %"
-    return f"{value:.{digits}f}".removesuffix("." + "0" * digits) + " %"
 
 
 def figure(value: float | None) -> str:

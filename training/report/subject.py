@@ -51,7 +51,7 @@ class Subject:
     predictor: Callable[[], Any]
     """A context manager that gives a Predict."""
     acceptance: Acceptance | None = None
-    """Of a bundle that was judged when it was built."""
+    """What a bundle was found when it was built; None where nobody asked."""
 
     @property
     def refused(self) -> bool:

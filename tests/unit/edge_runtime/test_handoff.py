@@ -9,7 +9,7 @@ import pytest
 
 from edge_runtime.errors import HandoffFull
 from edge_runtime.handoff import Helper, Lane, Mailbox, take
-from tests.support.waiting import BUSY_S
+from tests.support.waiting import BUSY_S, until
 
 
 def test_a_mailbox_keeps_only_the_latest() -> None:
@@ -102,8 +102,7 @@ def test_closing_does_not_wait_for_a_call_that_hangs_and_begins_no_other() -> No
 
     helper: Helper[int, None] = Helper(function, "test")
     helper.call(1)
-    while not helper.busy_s:
-        time.sleep(0.001)
+    until(lambda: helper.busy_s)
     helper.call(2)
     began = time.monotonic()
     assert not helper.close(0.05)

@@ -9,6 +9,7 @@ import zmq
 
 from edge_runtime.config.files import PublisherConfig
 from edge_runtime.errors import SinkError
+from edge_runtime.security.access import Access
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sockets import SUBSCRIBERS, bind
 
@@ -55,5 +56,5 @@ def test_an_ipc_path_of_a_running_station_is_not_taken_over(tmp_path: Path) -> N
     ],
 )
 def test_an_endpoint_that_cannot_be_bound_says_why(endpoint: str, hint: str) -> None:
-    with pytest.raises(SinkError, match=hint), Publisher(PublisherConfig(endpoint=endpoint, replay=None), "s", None):
+    with pytest.raises(SinkError, match=hint), Publisher(PublisherConfig(endpoint=endpoint, replay=None), "s", None, Access(plain=True)):
         pass

@@ -17,7 +17,7 @@ import torch
 from edge_runtime.errors import ExportError
 from export import child
 from export.build import convert
-from export.build.workshop import SharedWorkshop
+from export.build.features import SharedExtractor
 from training.core.backbones import DEFAULT_BACKBONE, Backbone
 from training.core.base import Head, LevelShape
 from training.fitting.options import FitOptions, resolve
@@ -113,13 +113,13 @@ def run_dir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> SharedWorkshop:
+def extractor(tmp_path_factory: pytest.TempPathFactory) -> SharedExtractor:
     """One quantization of the backbone for many exports at 64x64. Networks are quantized anew.
 
     An export that shares nothing is `int8` of test_build.
     """
     strides = {s for method, known in METHODS.items() if known.network is None for s in resolve(FitOptions(method))[0]}
-    return SharedWorkshop(DEFAULT_BACKBONE, sorted(strides | {8, 16}), None, SIDE, SIDE, tmp_path_factory.mktemp("workshop"))
+    return SharedExtractor(DEFAULT_BACKBONE, sorted(strides | {8, 16}), None, SIDE, SIDE, tmp_path_factory.mktemp("extractor"))
 
 
 @pytest.fixture(scope="module")

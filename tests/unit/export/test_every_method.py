@@ -9,7 +9,7 @@ import pytest
 
 from edge_runtime.model.bundle import ModelBundle
 from export.build.build import BuildOptions, build
-from export.build.workshop import SharedWorkshop
+from export.build.features import SharedExtractor
 from tests.unit.export.conftest import draw, draw_mask
 from training.data.dataset import load_dataset
 from training.fitting.options import FitOptions, learns
@@ -43,21 +43,21 @@ def bad_parts(tmp_path_factory: pytest.TempPathFactory) -> OutlierSource:
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_method_becomes_a_bundle_that_scores_as_its_manifest_says(
-    method: str, data_dir: Path, bad_parts: OutlierSource, workshop: SharedWorkshop, tmp_path: Path
+    method: str, data_dir: Path, bad_parts: OutlierSource, extractor: SharedExtractor, tmp_path: Path
 ) -> None:
     dataset = load_dataset(data_dir, image_size="64", allow_duplicates=True)
     takes_bad = METHODS[method].outliers != "none"
-    lesson = FitOptions(
+    fit = FitOptions(
         method, overrides=SMALL.get(method, {}), outliers=bad_parts if takes_bad else None, minutes=0.01 if learns(method) else None,
         augment=VARIED if method == "padim" else None, preset=PRESET.get(method, "fast"),
     )  # fmt: skip
-    run = teach(dataset, lesson, tmp_path / "run")
+    run = teach(dataset, fit, tmp_path / "run")
     assert load_run(run.directory).info == run.info
     assert (run.info.learning is not None) == learns(method)
     assert len(run.held_out.images) == (5 if learns(method) else 24)
 
     report = build(
-        run, tmp_path / "bundle", None, BuildOptions("int8", band=WIDE, budget=WIDE, envelope=False), workshop=workshop, dataset=dataset
+        run, tmp_path / "bundle", None, BuildOptions("int8", band=WIDE, budget=WIDE, envelope=False), extractor=extractor, dataset=dataset
     )
     assert report.score_difference < 1e-3  # torch and its own FP32 graph agree
     bundle = ModelBundle.open(report.out)

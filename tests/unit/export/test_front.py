@@ -11,8 +11,9 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError, NotAccepted, ParityError
 from edge_runtime.model.bundle import ModelBundle
 from export import front
-from export.build.build import BuildReport, build
-from export.build.workshop import SharedWorkshop
+from export.build.build import build
+from export.build.features import SharedExtractor
+from export.build.outcome import BuildReport
 from export.cli import show_report
 from export.front import Request, make_release, verdict
 from export.train import app
@@ -23,9 +24,9 @@ from training.judging.asked import parse_accept
 @pytest.mark.slow
 @pytest.mark.usefixtures("children_here")
 def test_photographs_in_a_bundle_and_a_page_out(
-    data_dir: Path, workshop: SharedWorkshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data_dir: Path, extractor: SharedExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front, "build", partial(build, workshop=workshop))
+    monkeypatch.setattr(front, "build", partial(build, extractor=extractor))
     monkeypatch.setattr(front, "BuildOptions", partial(front.BuildOptions, envelope=False))
     decoded: list[Path] = []
     facts_of_one = facts._facts_of_one
@@ -66,10 +67,10 @@ def test_what_the_gate_refuses_still_gets_its_page(data_dir: Path, tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.usefixtures("children_here")
 def test_page_terminal_and_refusal_speak_of_the_one_model_that_would_ship_and_how_far_its_line_may_stray(
-    data_dir: Path, workshop: SharedWorkshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data_dir: Path, extractor: SharedExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Six bad parts cannot show 1 % at 99 % confidence, whatever they score."""
-    monkeypatch.setattr(front, "build", partial(build, workshop=workshop))
+    monkeypatch.setattr(front, "build", partial(build, extractor=extractor))
     built: list[BuildReport] = []
     asked = parse_accept("misses <= 1 %, rejects <= 50 %, confidence 99 %")
     request = Request(tmp_path / "rings", image_size="64", allow_duplicates=True, accept=asked)

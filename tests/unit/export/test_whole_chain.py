@@ -12,7 +12,8 @@ from edge_runtime.images.read import read_mask
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Metrics
 from edge_runtime.model.predictor import OpenvinoPredictor
-from export.build.build import BuildOptions, BuildReport, build
+from export.build.build import BuildOptions, build
+from export.build.outcome import BuildReport
 from training.data.dataset import load_dataset
 from training.data.facts import frame_of
 from training.fitting.options import FitOptions
@@ -77,7 +78,7 @@ def run(folder: Path) -> Run:
     """Recalibrated with the bad images, as `lineside-train calibrate --max-f1 --bad --masks` does."""
     from training.calibrate.rules import Rule
 
-    data = load_dataset(folder / "good", roi=ROI, ignore_mask=folder / "ignore.png", image_size="64x128")
+    data = load_dataset(folder / "good", roi=ROI, ignore_mask=folder / "ignore.png", image_size="128x64")
     taught = teach(data, FitOptions("padim"), folder / "run")
     recalibrate(taught, Rule(kind="max_f1", bad=str(folder / "bad"), masks=str(folder / "bad" / "masks")))
     return load_run(folder / "run")

@@ -152,16 +152,14 @@ def test_a_source_that_knows_its_end_is_never_asked_for_more() -> None:
         assert not capture.exhausted
         release.set()
         capture.collect(t, in_ms(1000))
-        while not capture.exhausted:
-            time.sleep(0.001)
+        until(lambda: capture.exhausted)
         assert not capture.can_serve
 
 
 def test_a_source_whose_end_is_only_guessed_is_asked_again() -> None:
     with capturing(Scripted(lambda _: frame(), remaining=1)) as capture:
         for seq in (1, 2, 3):
-            while not capture.can_serve:
-                time.sleep(0.001)
+            until(lambda: capture.can_serve)
             capture.order(trigger(seq))
         assert not capture.exhausted
 
@@ -224,8 +222,7 @@ def test_a_frame_that_came_between_the_edge_and_its_polling_is_found() -> None:
 
     source = Scripted(step, on_demand=False)
     with capturing(source) as capture:
-        while source.grabs < 4:
-            time.sleep(0.001)
+        until(lambda: source.grabs >= 4)
         t = trigger(1, fired_ns=edge)
         capture.order(t)
         assert capture.collect(t, in_ms(1000)).frame.seq == 2

@@ -21,6 +21,7 @@ from edge_runtime.plc.defaults import default_trigger, trigger_toml
 from edge_runtime.plc.kinds import KINDS
 from edge_runtime.sim.plc import SimulatedPlc
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 
 def write(folder: Path, settings: PlcTrigger) -> Path:
@@ -81,9 +82,7 @@ def test_a_trace_has_every_change(plc: SimulatedPlc, station: Path, tmp_path: Pa
     def act() -> None:
         """Each change once the one before it is in the file, however slow the machine."""
         for value, seen in ((True, "busy,0\n"), (False, "busy,1\n")):
-            until = time.monotonic() + 20
-            while time.monotonic() < until and not (trace.exists() and seen in trace.read_text()):
-                time.sleep(0.01)
+            until(lambda: trace.exists() and seen in trace.read_text())  # noqa: B023
             time.sleep(0.2)
             plc.server.set({"busy": value})
 

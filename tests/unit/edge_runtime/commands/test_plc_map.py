@@ -13,7 +13,7 @@ from edge_runtime.config.files import PulseConfig, TagConfig, load_station
 from edge_runtime.plc.defaults import default_trigger, trigger_toml
 from edge_runtime.plc.kinds import KINDS, open_port
 from edge_runtime.plc.line import PlcLine
-from edge_runtime.plc.opcua import OpcuaTriggerConfig
+from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, StationFault, tags_of
 from edge_runtime.records import Cause
 

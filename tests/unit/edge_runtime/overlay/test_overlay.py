@@ -315,9 +315,7 @@ def test_the_window_waits_on_and_says_so_where_a_station_of_schema_1_answers(por
         assert listener.view() is None
         words = listener.screen(None, (1280, 720))
         with station(*ports, decision()):
-            until = time.monotonic() + 5
-            while listener.view() is None and time.monotonic() < until:
-                listener.listen(0.1)
+            until(lambda: (listener.listen(0.1), listener.view())[1] is not None)
             assert (screen := listener.view()) is not None and screen.problems[:1] != (listener.misread,)
         listener._take(message)
         assert (screen := listener.view()) is not None and screen.problems[0] == listener.misread

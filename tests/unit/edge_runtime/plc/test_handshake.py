@@ -181,8 +181,9 @@ def test_with_enable_low_the_station_is_not_ready_and_a_trigger_means_nothing() 
     plc.look(trigger=True)
     plc.look(enable=True)
     assert plc.announced == []
-    assert plc.high() == {"ready"}, "the trigger was raised while it meant nothing: it has to fall first"
+    assert plc.high() == set(), "the trigger was raised while it meant nothing: it has to fall first"
     plc.look(trigger=False)
+    assert plc.high() == {"ready"}
     plc.look(trigger=True)
     assert len(plc.announced) == 1
 
@@ -197,10 +198,19 @@ def test_what_is_high_when_the_connection_comes_back_is_no_edge_and_old_results_
     assert len(plc.announced) == 1
     assert plc.decide(ACCEPT) is False, "announced before the break: no result of it is written as new"
     plc.look()
-    assert plc.high() == {"ready"}
+    assert plc.high() == set(), "its next rise would be no edge"
     plc.look(trigger=False)
+    assert plc.high() == {"ready"}
     plc.look(trigger=True)
     assert len(plc.announced) == 2
+
+
+def test_ready_does_not_rise_before_the_trigger_was_seen_low() -> None:
+    plc = Plc()
+    plc.look(trigger=True, part_id="1")
+    plc.decide(ACCEPT)
+    assert plc.look()["ready"] is False, "what falls and rises before the next look would be no edge, and no part"
+    assert plc.look(trigger=False)["ready"] is True
 
 
 def test_a_result_that_waited_when_the_connection_broke_is_not_shown_afterwards() -> None:

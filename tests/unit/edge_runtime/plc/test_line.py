@@ -132,12 +132,12 @@ def test_a_plc_that_goes_away_is_told_of_at_once_and_its_parts_get_no_result_whe
         assert "lost since the part was announced" in (line.unreachable(trigger) or ""), "so that its verdict is a FAULT"
         with pytest.raises(SinkError, match="lost since the part was announced"):
             line.put(decision(trigger.seq), ())
-        until(lambda: plc.tags["ready"])
         time.sleep(0.05)
         assert len(line.parts) == 1, "a stale trigger fired"  # type: ignore[attr-defined]
         assert plc.tags["result_valid"] is False
+        assert plc.tags["ready"] is False
         plc.tags["trigger"] = False
-        time.sleep(0.02)
+        until(lambda: plc.tags["ready"])
         after = announce(plc, line, 19)
         assert after.part_id == "19"
         assert line.unreachable(after) is None

@@ -10,8 +10,9 @@ from asyncua import ua
 
 from edge_runtime.config.files import PlcInputs
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
-from edge_runtime.plc.opcua import OpcuaPort, OpcuaTriggerConfig
+from edge_runtime.plc.opcua import OpcuaPort
 from edge_runtime.plc.opcua_session import Session
+from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.opcua_values import from_node, to_node, type_of
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag

@@ -17,6 +17,7 @@ from edge_runtime.sinks import preview as preview_module
 from edge_runtime.sinks.preview import Display, PreviewSink, encode_small
 from tests.support.decisions import decision_with, view_with
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 DISPLAY = {"b": Display(DisplayScale(low=1.0, high=40.0))}
 
@@ -153,11 +154,8 @@ def test_a_picture_that_cannot_be_encoded_is_reported_and_the_next_is_shown(endp
     looker.subscribe(wire.PREVIEW)
     with PreviewSink(PreviewConfig(endpoint=endpoint), "cell-3", DISPLAY) as sink:
         sink.put(*a_part(1, np.zeros((64, 64, 2), np.uint8)))
-        until = time.monotonic() + 5
-        while sink.problem is None and time.monotonic() < until:
-            time.sleep(0.01)
-        assert sink.problem is not None
-        assert "decision 1 could not be shown" in sink.problem
+        until(lambda: sink.problem is not None)
+        assert sink.problem is not None and "decision 1 could not be shown" in sink.problem
         sink.put(*a_part(2, np.zeros((64, 64), np.uint8)))
         preview = next_preview(looker)
         assert preview is not None

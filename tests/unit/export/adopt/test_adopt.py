@@ -220,10 +220,10 @@ def test_what_the_user_says_takes_the_place_of_what_the_model_lacks(save: Callab
     assert (manifest.threshold.value, manifest.threshold.map_value, manifest.input.height, manifest.input.width) == (0.4, 0.6, 48, 32)
     with pytest.raises(ConfigError, match="--threshold: expected a number between 0 and 1"):
         adopt(xml, tmp_path / "other", Options(threshold=20.0, map_threshold=0.6, image_hw=(48, 32)))
-    with pytest.raises(ConfigError, match="image size: this model takes 64x64, found 48x32"):
+    with pytest.raises(ConfigError, match=r"image size: this model takes 64x64 \(width x height\), found 32x48"):
         adopt(save(anomalib_like(static=True)), tmp_path / "other", Options(image_hw=(48, 32)))
     assert _left(tmp_path) == {"bundle"}
-    assert parse_hw("48x32") == (48, 32) and parse_hw("64") == (64, 64)
+    assert parse_hw("32x48") == (48, 32) and parse_hw("64") == (64, 64)
     with pytest.raises(ConfigError, match="expected N or HxW"):
         parse_hw("large")
 

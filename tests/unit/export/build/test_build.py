@@ -16,10 +16,11 @@ from edge_runtime.errors import ConfigError, DataError, NotAccepted, ParityError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.predictor import OpenvinoPredictor
 from export.build import convert
-from export.build import workshop as workshop_module
+from export.build import features as features_module
 from export.build.accept import PAINTED, Asked
-from export.build.build import BuildOptions, BuildReport, build
-from export.build.workshop import SharedWorkshop
+from export.build.build import BuildOptions, build
+from export.build.features import SharedExtractor
+from export.build.outcome import BuildReport
 from training.calibrate.rules import Rule
 from training.data.dataset import load_dataset
 from training.data.facts import frame_of, load_frame
@@ -126,7 +127,7 @@ def test_a_refused_export_leaves_nothing_behind(run_dir: Path, tmp_path: Path, m
 def test_a_quantization_that_went_wrong_does_not_pass_the_default_gate(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workshop_module, "quantize_backbone", lambda backbone, *rest: _blind(backbone.clone()))
+    monkeypatch.setattr(features_module, "quantize_backbone", lambda backbone, *rest: _blind(backbone.clone()))
     with pytest.raises(ParityError, match="INT8 against FP32"):
         build(load_run(run_dir), tmp_path / "bundle", None, BuildOptions("int8"))
     assert list(tmp_path.iterdir()) == []
@@ -136,7 +137,7 @@ def test_a_quantization_that_went_wrong_does_not_pass_the_default_gate(
 def test_where_no_int8_passes_auto_builds_fp32_and_says_why_and_what_it_costs(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workshop_module, "quantize_backbone", lambda backbone, *rest: _blind(backbone.clone()))
+    monkeypatch.setattr(features_module, "quantize_backbone", lambda backbone, *rest: _blind(backbone.clone()))
     report = build(load_run(run_dir), tmp_path / "bundle", None, BuildOptions(envelope=False))
     manifest = ModelBundle.open(report.out).manifest
     assert (manifest.precision, manifest.golden_tolerance, set(manifest.metrics)) == ("fp32", 1e-3, {"torch", "fp32"})
@@ -148,9 +149,9 @@ def test_where_no_int8_passes_auto_builds_fp32_and_says_why_and_what_it_costs(
 
 @pytest.mark.usefixtures("children_here")
 def test_layers_that_hurt_stay_float_and_the_manifest_names_them(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = workshop_module.quantize_backbone
+    real = features_module.quantize_backbone
     # Rounding takes the stem's weights away, unless some layers stay float.
-    monkeypatch.setattr(workshop_module, "quantize_backbone", lambda *parts: real(*parts) if parts[4] else _coarse_stem(real(*parts)))
+    monkeypatch.setattr(features_module, "quantize_backbone", lambda *parts: real(*parts) if parts[4] else _coarse_stem(real(*parts)))
     report = build(load_run(run_dir), tmp_path / "bundle", None, BuildOptions(band=LENIENT, budget=LENIENT, envelope=False))
     manifest = ModelBundle.open(report.out).manifest
     assert (manifest.precision, manifest.golden_tolerance) == ("int8", 1e-2)
@@ -228,10 +229,10 @@ def test_an_existing_bundle_is_not_replaced_without_force(int8: BuildReport, run
 
 @pytest.mark.usefixtures("children_here")
 def test_a_rule_that_rests_on_painted_defects_is_applied_to_the_int8_graph_too(
-    run_dir: Path, workshop: SharedWorkshop, tmp_path: Path
+    run_dir: Path, extractor: SharedExtractor, tmp_path: Path
 ) -> None:
     run = recalibrate(load_run(Path(shutil.copytree(run_dir, tmp_path / "run"))), Rule(kind="max_f1", synthetic=10))
-    report = build(run, tmp_path / "bundle", None, BuildOptions("int8", band=1.0, budget=1.0, envelope=False), workshop=workshop)
+    report = build(run, tmp_path / "bundle", None, BuildOptions("int8", band=1.0, budget=1.0, envelope=False), extractor=extractor)
     assert ModelBundle.open(report.out).manifest.envelope is None
     threshold = ModelBundle.open(report.out).manifest.threshold
     assert (threshold.n_bad, threshold.n_synthetic) == (10, 10)
@@ -261,14 +262,14 @@ def test_what_misses_more_than_is_asked_is_not_built_unless_by_force_and_then_sa
 @pytest.mark.usefixtures("children_here")
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_without_bad_parts_painted_ones_judge(
-    precision: str, run_dir: Path, data_dir: Path, workshop: SharedWorkshop, tmp_path: Path
+    precision: str, run_dir: Path, data_dir: Path, extractor: SharedExtractor, tmp_path: Path
 ) -> None:
     """The same hundred for either precision, by heads that have not learnt what they are painted into."""
     good = tmp_path / "good"
     shutil.copytree(data_dir / "train" / "good", good / "train" / "good")
     asked = Asked(parse_accept("misses <= 99 %, rejects <= 50 %"))
     options = BuildOptions(precision, band=1.0, budget=1.0, accept=asked, envelope=False)
-    report = build(load_run(run_dir), tmp_path / "bundle", good, options, workshop=workshop)
+    report = build(load_run(run_dir), tmp_path / "bundle", good, options, extractor=extractor)
     found = ModelBundle.open(report.out).manifest.acceptance
     assert found is not None
     assert (found.state, found.basis, found.n_bad, found.n_good) == ("passed", "painted", PAINTED, 24)
@@ -279,14 +280,14 @@ def test_without_bad_parts_painted_ones_judge(
 
 @pytest.mark.usefixtures("children_here")
 def test_bad_parts_that_set_the_threshold_judge_it_one_by_one(
-    run_dir: Path, data_dir: Path, workshop: SharedWorkshop, tmp_path: Path
+    run_dir: Path, data_dir: Path, extractor: SharedExtractor, tmp_path: Path
 ) -> None:
     good = tmp_path / "good"
     shutil.copytree(data_dir / "train" / "good", good / "train" / "good")
     run = load_run(Path(shutil.copytree(run_dir, tmp_path / "run")))
     run = recalibrate(run, Rule(kind="gap", bad=str(data_dir / "test" / "scratch")), good)
     options = BuildOptions("int8", band=1.0, budget=1.0, accept=Asked(parse_accept("misses <= 99 %")), envelope=False)
-    found = build(run, tmp_path / "bundle", good, options, workshop=workshop).acceptance
+    found = build(run, tmp_path / "bundle", good, options, extractor=extractor).acceptance
     assert found is not None
     assert (found.basis, found.n_bad) == ("real", 6)
     assert "each is judged by the one that the others set" in found.sentence

@@ -12,7 +12,7 @@ from openvino import op
 
 from edge_runtime.console import run_app
 from edge_runtime.model.bundle import ModelBundle
-from export.build import workshop as workshop_module
+from export.build import features as features_module
 from export.cli import app
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("children_here")]
@@ -30,7 +30,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
         stem.input(1).replace_source_output(op.Constant(weights).output(0))
         return model
 
-    monkeypatch.setattr(workshop_module, "quantize_backbone", quantize)
+    monkeypatch.setattr(features_module, "quantize_backbone", quantize)
 
 
 def _build(run: Path, out: Path, more: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any], str]:

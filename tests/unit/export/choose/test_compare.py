@@ -10,10 +10,10 @@ import openvino as ov
 import pytest
 
 from edge_runtime.errors import ConfigError
-from export.build.workshop import SharedWorkshop
+from export.build.features import SharedExtractor
 from export.child import COMPILE_OPTIONS
 from export.choose import candidates
-from export.choose.candidates import Kitchen
+from export.choose.candidates import CandidateBench
 from export.choose.compare import Comparison, Request, compare, fast_methods, share_bad
 from tests.unit.export.conftest import draw
 from training.core.base import silent
@@ -64,9 +64,9 @@ def test_each_method_is_measured_and_one_is_recommended(compared: tuple[Comparis
 def test_the_scores_are_those_of_the_graph_that_would_ship(dataset: Dataset, tmp_path: Path) -> None:
     held = dataset.test[:4]
     pictures = np.stack(list(inputs(held, dataset.preprocessor())))[:, None]
-    lesson = FitOptions("padim")
-    kitchen = Kitchen(dataset, pictures[:2], pictures[2:], [lesson], None, 0, tmp_path, silent)
-    measured = kitchen.measure(lesson, None)
+    options = FitOptions("padim")
+    bench = CandidateBench(dataset, pictures[:2], pictures[2:], [options], None, 0, tmp_path, silent)
+    measured = bench.measure(options, None)
     compiled = ov.Core().compile_model(measured.graph, "CPU", COMPILE_OPTIONS)
     graph = [float(np.ravel(compiled({"image": p})["score"])[0]) for p in pictures[:, 0][:, None]]
     assert np.allclose(graph, [*measured.judged.good, *measured.judged.bad], rtol=1e-3)
@@ -103,12 +103,12 @@ def test_methods_that_these_images_cannot_teach_are_left_out(dataset: Dataset) -
         compare(dataset, Request(["magic"]), Path("nowhere"))
 
 
-def test_shared_features_are_those_of_torch(workshop: SharedWorkshop) -> None:
+def test_shared_features_are_those_of_torch(extractor: SharedExtractor) -> None:
     from training.core.backbones import build_backbone
 
     backbone = build_backbone("efficientnet_lite0", (16,))
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    run = workshop.backbone_fn(backbone)
+    run = extractor.backbone_fn(backbone)
     first, again, expected = run(pictures), run(pictures[1:]), torch_backbone_fn(backbone)(pictures)
     assert len(first) == 1 and np.allclose(first[0], expected[0], atol=1e-3)
     assert np.array_equal(again[0][0], first[0][1])

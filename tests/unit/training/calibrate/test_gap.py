@@ -5,8 +5,9 @@ import pytest
 
 from edge_runtime.errors import CalibrationError
 from training.calibrate import gap
+from training.calibrate.bounds import percent
 from training.calibrate.gap import left_out, place
-from training.calibrate.rules import Rule, Scores, apply_rule, check_rule, percent
+from training.calibrate.rules import Rule, Scores, apply_rule, check_rule
 
 
 def scores(values: object) -> Scores:

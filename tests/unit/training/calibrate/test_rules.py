@@ -8,8 +8,8 @@ from scipy.stats import binomtest
 
 from edge_runtime.console import run_app
 from edge_runtime.errors import CalibrationError
-from training.calibrate.bounds import band_bound, clopper_pearson, order_bound
-from training.calibrate.rules import HeldOut, Rule, Scores, apply_rule, check_bad, check_rule, default_rule, percent
+from training.calibrate.bounds import band_bound, clopper_pearson, order_bound, percent
+from training.calibrate.rules import HeldOut, Rule, Scores, apply_rule, check_bad, check_rule, default_rule
 from training.commands.cli import app
 
 
@@ -265,11 +265,12 @@ def at_least(missed: int, n: int, confidence: float = 0.95) -> str:
 def test_a_rule_of_good_images_says_in_words_what_it_promises_and_from_what() -> None:
     good = scores(np.arange(1, 200))
     assert apply_rule(conformal(0.05), good)[0].rule == (
-        f"false-reject rate 5 %: at most {at_most(9, 199)} at 95 % confidence from 199 good images, 9 of which it would reject"
+        f"false-reject rate 5 %: at most {at_most(9, 199)} at 95 % confidence from 199 good images, of which it would reject 9 (4.5 %)"
     )
     threshold, _ = apply_rule(Rule(kind="conformal", target=0.005, confidence=0.99), good, apart=3, odd=5)
     assert threshold.rule == (
-        f"false-reject rate 0.5 %: at most {at_most(0, 199, 0.99)} at 99 % confidence from 199 good images; 3 odd ones were set apart"
+        f"false-reject rate 0.5 %: at most {at_most(0, 199, 0.99)} at 99 % confidence from 199 good images,"
+        " none of which it would reject; 3 odd ones were set apart"
     )
     assert (threshold.value, threshold.map_value, threshold.confidence, threshold.n_odd) == (199.0, 398.0, 0.99, 5)
     assert (threshold.n_good, threshold.n_bad, threshold.n_synthetic, threshold.recall_lower) == (199, 0, 0, None)
@@ -307,7 +308,8 @@ def test_what_a_threshold_must_not_rest_on_is_said_behind_it() -> None:
     ("share", "plain", "up", "down"),
     [
         (0.0, "0 %", "0 %", "0 %"), (1.0, "100 %", "100 %", "100 %"), (0.01, "1 %", "1 %", "1 %"), (0.0123, "1.2 %", "1.3 %", "1.2 %"),
-        (0.0999, "10 %", "10 %", "9.9 %"), (0.991, "99.1 %", "100 %", "99 %"), (0.000456, "0.046 %", "0.046 %", "0.045 %"),
+        (0.0999, "10 %", "10 %", "9.9 %"), (0.991, "99.1 %", "100 %", "99 %"), (0.9999, "99.99 %", "100 %", "99 %"),
+        (0.000456, "0.046 %", "0.046 %", "0.045 %"),
         (0.125, "12 %", "13 %", "12 %"),
     ],
 )  # fmt: skip

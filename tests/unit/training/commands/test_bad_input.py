@@ -149,9 +149,9 @@ def test_a_checkpoint_of_something_else_is_refused_and_the_run_stays_as_it_was(
     checkpoint = out / "run" / "checkpoint.safetensors"
     before = {p.name: p.read_bytes() for p in (out / "run").iterdir()}
     for args, message in (
-        (("fcdd", "--resume"), "expected a course with method 'fcdd', found one with 'fastflow'"),
-        (("fastflow", "--resume", "--seed", 3), "expected a course with seed 3, found one with 0"),
-        (("fastflow", "--resume", "--image-size", 96), "expected a course with input height 96, found one with 64"),
+        (("fcdd", "--resume"), "expected a fit with method 'fcdd', found one with 'fastflow'"),
+        (("fastflow", "--resume", "--seed", 3), "expected a fit with seed 3, found one with 0"),
+        (("fastflow", "--resume", "--image-size", 96), "expected a fit with input height 96, found one with 64"),
     ):
         code, err = again(*args)
         assert code == 66 and f"{message}; leave out --resume to begin anew" in err, err

@@ -76,7 +76,7 @@ def weight(task: Task) -> float:
 
 
 def checkpoint(tmp_path: Path, resume: bool = False, **identity: Any) -> Checkpoint:
-    return Checkpoint(tmp_path / "course.safetensors", {"method": "stfpm", "seed": 0, **identity}, resume, every_s=-1.0)
+    return Checkpoint(tmp_path / "fit.safetensors", {"method": "stfpm", "seed": 0, **identity}, resume, every_s=-1.0)
 
 
 def state(task: Task) -> dict[str, Tensor]:
@@ -84,7 +84,7 @@ def state(task: Task) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("at", [1, 37])
-def test_an_interrupted_course_goes_on_bit_for_bit(at: int, tmp_path: Path) -> None:
+def test_an_interrupted_fit_goes_on_bit_for_bit(at: int, tmp_path: Path) -> None:
     whole = Fit()
     outcome = learn(whole, Schedule(), 7)
     first = Fit()
@@ -101,7 +101,7 @@ def test_an_interrupted_course_goes_on_bit_for_bit(at: int, tmp_path: Path) -> N
     assert outcome.best < 0.5 * whole.looks[0]
 
 
-def test_another_seed_is_another_course() -> None:
+def test_another_seed_is_another_fit() -> None:
     a, b, c = Fit(), Fit(), Fit()
     for task, seed in ((a, 1), (b, 1), (c, 2)):
         learn(task, Schedule(max_steps=5), seed)
@@ -109,7 +109,7 @@ def test_another_seed_is_another_course() -> None:
     assert not torch.equal(state(a)["0.weight"], state(c)["0.weight"])
 
 
-def test_a_course_that_was_over_goes_on_only_for_a_larger_budget(tmp_path: Path) -> None:
+def test_a_fit_that_was_over_goes_on_only_for_a_larger_budget(tmp_path: Path) -> None:
     first = Fit()
     learn(first, Schedule(max_steps=20), 0, checkpoint=checkpoint(tmp_path))
     again, longer = Fit(), Fit()
@@ -119,16 +119,16 @@ def test_a_course_that_was_over_goes_on_only_for_a_larger_budget(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("key", "value"), [("method", "autoencoder"), ("seed", 1), ("rate", 0.1)])
-def test_a_checkpoint_of_another_course_is_refused_in_a_sentence(key: str, value: object, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_fit_is_refused_in_a_sentence(key: str, value: object, tmp_path: Path) -> None:
     learn(Fit(), Schedule(max_steps=2), 0, checkpoint=checkpoint(tmp_path))
-    with pytest.raises(DataError, match=f"expected a course with {key} {value!r}, found one with .*leave out --resume") as e:
+    with pytest.raises(DataError, match=f"expected a fit with {key} {value!r}, found one with .*leave out --resume") as e:
         learn(Fit(), Schedule(), 0, checkpoint=checkpoint(tmp_path, resume=True, **{key: value}))
     assert "\n" not in str(e.value)
 
 
 def test_a_checkpoint_of_another_part_is_refused(tmp_path: Path) -> None:
     learn(Fit(), Schedule(max_steps=2), 0, checkpoint=replace(checkpoint(tmp_path), part="first"))
-    with pytest.raises(DataError, match=r"another part of the course \(first\)"):
+    with pytest.raises(DataError, match=r"another part of the fit \(first\)"):
         learn(Fit(), Schedule(), 0, checkpoint=replace(checkpoint(tmp_path, resume=True), part="second"))
 
 
@@ -139,15 +139,15 @@ def test_a_broken_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
         learn(Fit(), Schedule(max_steps=2), 0, checkpoint=checkpoint(tmp_path))
         raw = wanted.path.read_bytes()
         wanted.path.write_bytes({"empty": b"", "half": raw[: len(raw) // 2], "garbled": b"\xff" * len(raw)}[damage])
-    with pytest.raises(DataError, match=r"course\.safetensors: cannot be read .*leave out --resume"):
+    with pytest.raises(DataError, match=r"fit\.safetensors: cannot be read .*leave out --resume"):
         learn(Fit(), Schedule(), 0, checkpoint=wanted)
 
 
 def test_a_checkpoint_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"course\.safetensors: cannot be written"):
+    with pytest.raises(DataError, match=r"fit\.safetensors: cannot be written"):
         learn(Fit(), Schedule(max_steps=2), 0, checkpoint=checkpoint(tmp_path / "absent"))
     learn(Fit(), Schedule(max_steps=2), 0, checkpoint=checkpoint(tmp_path))
-    assert [p.name for p in tmp_path.iterdir()] == ["course.safetensors"]
+    assert [p.name for p in tmp_path.iterdir()] == ["fit.safetensors"]
 
 
 def test_patience_ends_it_and_the_best_weights_come_back() -> None:

@@ -116,7 +116,7 @@ def test_colour_files_without_colour_count_as_gray_among_gray_ones(tmp_path: Pat
     write(tmp_path / "a.png", gray(0))
     write(tmp_path / "b.png", cv2.cvtColor(gray(1), cv2.COLOR_GRAY2BGR))
     write(tmp_path / "c.png", cv2.cvtColor(gray(2), cv2.COLOR_GRAY2BGRA))
-    data = load_dataset(tmp_path, image_size="40x48")
+    data = load_dataset(tmp_path, image_size="48x40")
     assert data.spec.channels == 1
     assert load_frame(data.train[1].path, data.spec).ndim == 2
     assert np.array_equal(list(inputs(data.train, data.preprocessor()))[2][:, :, 1], gray(2))
@@ -174,7 +174,7 @@ def test_an_ignore_mask_of_another_size_or_over_everything_is_refused(mvtec: Pat
 def test_ignored_pixels_do_not_reach_the_model(mvtec: Path, tmp_path: Path) -> None:
     mask = np.zeros((40, 48), np.uint8)
     mask[:, :24] = 1
-    data = load_dataset(mvtec, ignore_mask=write(tmp_path / "m.png", mask), image_size="40x48")
+    data = load_dataset(mvtec, ignore_mask=write(tmp_path / "m.png", mask), image_size="48x40")
     first = next(inputs(data.train, data.preprocessor()))
     assert len(np.unique(first[:, :24])) == 1
     assert len(np.unique(first[:, 24:])) > 50
@@ -196,7 +196,7 @@ def test_checked_against_a_run_other_images_are_refused(mvtec: Path, tmp_path: P
 
 def test_image_sizes() -> None:
     assert parse_image_size("256", [(10, 10)]) == (256, 256)
-    assert parse_image_size("192x320", [(10, 10)]) == (192, 320)
+    assert parse_image_size("320x192", [(10, 10)]) == (192, 320), "width x height, as pictures, regions and tiles are written"
     height, width = parse_image_size("auto", [(400, 100), (420, 100), (390, 100)])
     assert (height, width) == (128, 512)
     for wrong in ("0", "big", "64x", "16", "9999"):
@@ -206,7 +206,7 @@ def test_image_sizes() -> None:
 
 def test_a_long_part_squeezed_into_a_square_is_remarked(tmp_path: Path) -> None:
     write(tmp_path / "a.png", gray(0, (30, 120)))
-    assert any("--image-size auto gives 128x512" in n for n in load_dataset(tmp_path).notes)
+    assert any("--image-size auto gives 512x128" in n for n in load_dataset(tmp_path).notes)
     assert not any("squeezed" in n for n in load_dataset(tmp_path, image_size="auto").notes)
 
 

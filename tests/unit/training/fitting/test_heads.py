@@ -173,7 +173,7 @@ def test_nothing_stays_behind_when_a_fit_fails(parts: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("lesson", "message"),
+    ("options", "message"),
     [
         (FitOptions("magic"), "padim, patchcore, mvg"),
         (FitOptions("padim", preset="huge"), "fast, fine"),
@@ -181,9 +181,9 @@ def test_nothing_stays_behind_when_a_fit_fails(parts: Path, tmp_path: Path) -> N
         (FitOptions("padim", overrides={"top_k": "many"}), "top_k"),
     ],
 )
-def test_an_impossible_lesson_is_refused(parts: Path, tmp_path: Path, lesson: FitOptions, message: str) -> None:
+def test_an_impossible_fit_is_refused(parts: Path, tmp_path: Path, options: FitOptions, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        teach(load_dataset(parts, image_size="64"), lesson, tmp_path / "run")
+        teach(load_dataset(parts, image_size="64"), options, tmp_path / "run")
 
 
 def test_recalibrating_changes_the_threshold_and_nothing_else(taught: Run, parts: Path, tmp_path: Path) -> None:

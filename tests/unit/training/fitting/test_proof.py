@@ -13,16 +13,16 @@ from training.fitting.proof import prove
 
 
 @pytest.mark.parametrize(
-    ("lesson", "message"),
+    ("options", "message"),
     [({"method": "padim", "overrides": {"components": -5}}, r"components in \(0, 1\], found"),
      ({"method": "stfpm", "overrides": {"momentum": 3}}, "momentum"),
      ({"method": "padim", "backbone": "resnet1"}, "names that are near: resnet1.*often taken: tf_efficientnet_lite0"),
      ({"method": "padim", "weights": Path(__file__)}, "cannot be read as a state dict"),
      ({"method": "efficientad", "weights": Path(__file__)}, "cannot be read as safetensors")],
 )  # fmt: skip
-def test_what_a_lesson_cannot_have_is_told(lesson: dict[str, Any], message: str) -> None:
+def test_what_a_fit_cannot_have_is_told(options: dict[str, Any], message: str) -> None:
     with pytest.raises(LinesideError, match=message):
-        prove(FitOptions(**lesson))
+        prove(FitOptions(**options))
 
 
 def test_fit_tells_it_before_it_looks_for_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

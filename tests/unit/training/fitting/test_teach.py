@@ -25,7 +25,7 @@ from training.pictures.material import OutlierSource
 from training.runs import CHECKPOINT, HEAD, Run, load_run
 
 FEW = {"steps": 6}
-"""Steps of a whole course here."""
+"""Steps of a whole fit here."""
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load_dataset(root, image_size="64")
 
 
-def lesson(**changes: object) -> FitOptions:
+def options(**changes: object) -> FitOptions:
     """With a time, so that no further heads learn from 20 images, to hold them out in turn."""
     return FitOptions("fastflow", **{"overrides": FEW, "minutes": 5.0, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
 def test_only_images_that_were_never_learnt_from_calibrate(dataset: Dataset, tmp_path: Path) -> None:
-    run = teach(dataset, lesson(), tmp_path / "run")
+    run = teach(dataset, options(), tmp_path / "run")
     _, held = hold_out(20, 0)
     assert [i.name for i in run.held_out.images] == [dataset.name_of(dataset.train[int(i)]) for i in held]
     assert run.info.threshold.n_good == len(held) == 4
@@ -53,8 +53,8 @@ def test_only_images_that_were_never_learnt_from_calibrate(dataset: Dataset, tmp
 
 @pytest.mark.slow
 def test_few_images_are_all_scored_by_heads_that_never_learnt_from_them(dataset: Dataset, tmp_path: Path) -> None:
-    run = teach(dataset, lesson(minutes=None), tmp_path / "run")
-    alone = teach(dataset, lesson(), tmp_path / "alone")
+    run = teach(dataset, options(minutes=None), tmp_path / "run")
+    alone = teach(dataset, options(), tmp_path / "alone")
     assert [i.name for i in run.held_out.images] == [dataset.name_of(s) for s in dataset.train]
     assert run.info.threshold.n_good == 20 and run.info.head_sha256 == alone.info.head_sha256  # the same detector, a better threshold
     held = {i.name: i.score for i in run.held_out.images}
@@ -91,7 +91,7 @@ def run_images(run: Run) -> tuple[Sample, ...]:
 def test_the_files_of_a_run_may_be_read_by_whom_the_user_s_mask_lets(dataset: Dataset, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        teach(dataset, lesson(), tmp_path / "run")
+        teach(dataset, options(), tmp_path / "run")
     finally:
         os.umask(before)
     modes = {p.name: oct(p.stat().st_mode & 0o777) for p in (tmp_path / "run").iterdir()}
@@ -117,7 +117,7 @@ def test_a_teacher_that_knows_little_is_said_to_and_its_time_is_part_of_the_budg
 
 
 @pytest.mark.slow
-def test_a_course_that_ends_while_its_teacher_is_distilled_goes_on_there(
+def test_a_fit_that_ends_while_its_teacher_is_distilled_goes_on_there(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = {"width": 0.05, "channels": 4, "steps": 4, "distil_steps": 40}
@@ -155,19 +155,19 @@ def test_a_mask_that_does_not_fit_is_told_before_anything_is_computed(
 
 @pytest.mark.slow
 def test_a_run_may_lie_in_a_folder_that_is_not_there_yet(dataset: Dataset, tmp_path: Path) -> None:
-    run = teach(dataset, lesson(), tmp_path / "new" / "deeper" / "run")
+    run = teach(dataset, options(), tmp_path / "new" / "deeper" / "run")
     assert run.info.learning is not None and run.info.learning.device == "cpu"  # a head learns there whatever else is in the machine
     assert [p.name for p in (tmp_path / "new" / "deeper").iterdir()] == ["run"]
 
 
 @pytest.mark.slow
-def test_a_finished_fit_goes_on_for_a_longer_course(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_finished_fit_goes_on_for_a_longer_time(dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "run"
     long = {"overrides": {"steps": 100_000}}
-    teach(dataset, lesson(**long, minutes=0.003), out)
+    teach(dataset, options(**long, minutes=0.003), out)
     first = load_run(out).info.learning
     assert (out / CHECKPOINT).is_file() and not checkpoint_of(out).exists()
-    longer = teach(dataset, lesson(**long, minutes=0.03, resume=True), out, force=True).info.learning
+    longer = teach(dataset, options(**long, minutes=0.03, resume=True), out, force=True).info.learning
     assert first is not None and longer is not None
     assert first.ended == "time" and longer.steps > first.steps and longer.seconds > first.seconds
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
@@ -183,27 +183,27 @@ def test_an_interrupted_fit_leaves_a_checkpoint_and_no_run(dataset: Dataset, tmp
     with monkeypatch.context() as patch:
         patch.setattr(teach_module, "save_run", full_disk)
         with pytest.raises(DataError, match="No space left"):
-            teach(dataset, lesson(), out)
+            teach(dataset, options(), out)
     assert not out.exists() and checkpoint_of(out).is_file()
-    run = teach(dataset, lesson(resume=True), out)
+    run = teach(dataset, options(resume=True), out)
     assert run.info.learning is not None and run.info.learning.steps == 6
     assert not checkpoint_of(out).exists()
 
 
 @pytest.mark.slow
-def test_going_on_with_another_course_is_refused_in_words(dataset: Dataset, tmp_path: Path) -> None:
+def test_going_on_with_another_fit_is_refused_in_words(dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(DataError, match="resume: expected a checkpoint"):
-        teach(dataset, lesson(resume=True), out)
-    teach(dataset, lesson(), out)
-    with pytest.raises(DataError, match="expected a course with seed 1, found one with 0"):
-        teach(dataset, lesson(seed=1, resume=True), out, force=True)
+        teach(dataset, options(resume=True), out)
+    teach(dataset, options(), out)
+    with pytest.raises(DataError, match="expected a fit with seed 1, found one with 0"):
+        teach(dataset, options(seed=1, resume=True), out, force=True)
     assert load_run(out).info.seed == 0  # untouched
 
 
 @pytest.mark.slow
 def test_images_under_other_names_do_not_pass_for_held_out_ones(dataset: Dataset, tmp_path: Path) -> None:
-    run = teach(dataset, lesson(), tmp_path / "run")
+    run = teach(dataset, options(), tmp_path / "run")
     renamed = tmp_path / "renamed"
     renamed.mkdir()
     for i, sample in enumerate(reversed(dataset.train)):

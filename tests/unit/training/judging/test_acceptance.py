@@ -1,9 +1,8 @@
 """Fit for release or not: the verdict is that of the counts."""
 
 import numpy as np
-import pytest
 
-from training.judging.acceptance import Criteria, default_criteria, judge_acceptance, rejects_evidence, share
+from training.judging.acceptance import Criteria, default_criteria, judge_acceptance, rejects_evidence
 
 GOOD = np.arange(100.0)
 BAD = np.arange(90.0, 190.0)
@@ -76,11 +75,6 @@ def test_by_default_one_in_twenty_bad_and_twice_the_stated_rate_of_good_parts_ma
     assert default_criteria(0.01) == Criteria(0.05, 0.02)
     assert default_criteria(0.03) == Criteria(0.05, 0.06)
     assert default_criteria(None) == Criteria(0.05, 0.02)
-
-
-@pytest.mark.parametrize(("value", "words"), [(0.833, "83 %"), (0.0167, "1.7 %"), (0.0, "0 %"), (1.0, "100 %"), (0.9995, "99.9 %")])
-def test_shares_are_told_in_two_figures(value: float, words: str) -> None:
-    assert share(value) == words
 
 
 def test_a_limit_that_one_part_breaks_is_said_to_be() -> None:

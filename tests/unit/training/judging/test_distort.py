@@ -100,6 +100,29 @@ def test_a_shift_inside_of_a_larger_frame_brings_in_what_lies_beside_the_region(
     assert np.array_equal(seen, image[32 + 3 : 96 + 3, 32 - 3 : 96 - 3])
 
 
+def test_what_is_mirrored_in_is_told_and_what_was_photographed_beside_the_region_is_not_invented() -> None:
+    for more, cells in (({}, True), ({"roi": (32, 32, 64, 64)}, False)):
+        its, image = made(128, 128, dict(more))
+        stage = Stage(its)
+        _, plan = stage.reduce(image)
+        for what, amount in (("shift", 0.04), ("turn", 2.0)):
+            found = stage.invented(plan, Condition(what, amount), DIRECTIONS)
+            assert (found is not None) == cells, what
+        assert stage.invented(plan, Condition("blur", 2.0), DIRECTIONS) is None
+    its, image = made(128, 128, {})
+    stage = Stage(its)
+    found = stage.invented(stage.reduce(image)[1], Condition("shift", 0.04), DIRECTIONS)
+    assert found is not None and found.shape == (1, 64, 64)
+    assert found[0, :, :3].all() and found[0, -3:].all() and not found[0, :-3, 3:].any()  # 5 of 128 pixels to the right and up
+
+
+def test_of_tiles_only_those_at_the_border_show_what_is_mirrored_in() -> None:
+    its, image = made(800, 900, {"tiles": TileSpec(columns=3, rows=2)})
+    stage = Stage(its)
+    found = stage.invented(stage.reduce(image)[1], Condition("shift", 0.01), DIRECTIONS)
+    assert found is not None and [bool(view.any()) for view in found] == [True, False, False, True, True, True]
+
+
 def test_a_turn_leaves_the_middle_where_it_is() -> None:
     before, after = distorted("turn", 2.0)
     assert after[60:68, 60:68] == pytest.approx(before[60:68, 60:68], abs=3)

@@ -31,7 +31,7 @@ def pictures(n: int, seed: int = 0, hw: tuple[int, int] = (SIDE, SIDE)) -> np.nd
     return images.astype(np.uint8)
 
 
-def course(params: AutoencoderParams, steps: int, seed: int = 0) -> tuple[AutoencoderNetwork, float, LearningResult]:
+def learnt(params: AutoencoderParams, steps: int, seed: int = 0) -> tuple[AutoencoderNetwork, float, LearningResult]:
     """A network after so many steps, and its held-out loss before them."""
     images = pictures(24)
     good, held = Pictures(images, np.arange(20)), Pictures(images, np.arange(20, 24))
@@ -45,7 +45,7 @@ def course(params: AutoencoderParams, steps: int, seed: int = 0) -> tuple[Autoen
 
 @pytest.fixture(scope="module")
 def taught() -> tuple[AutoencoderNetwork, AutoencoderHead]:
-    network, before, outcome = course(SMALL, 50)
+    network, before, outcome = learnt(SMALL, 50)
     assert outcome.best < 0.85 * before
     return network, fitted(network, pictures(12, 1))
 
@@ -89,13 +89,13 @@ def test_a_defect_scores_above_good_parts_and_is_found_where_it_is(taught: tuple
 
 
 def test_the_same_seed_learns_the_same() -> None:
-    first, again, other = (course(SMALL, 3, seed)[0].state_dict() for seed in (1, 1, 2))
+    first, again, other = (learnt(SMALL, 3, seed)[0].state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not torch.equal(first["squeeze.weight"], other["squeeze.weight"])
 
 
 def test_the_variational_form_learns_and_is_not_random_once_taught() -> None:
-    network, before, outcome = course(AutoencoderParams(variational=True, latent=8, width=8, shrink=1, batch=4, rate=5e-3), 40)
+    network, before, outcome = learnt(AutoencoderParams(variational=True, latent=8, width=8, shrink=1, batch=4, rate=5e-3), 40)
     assert outcome.best < 0.9 * before
     image = torch.from_numpy(pictures(1, 3))
     with torch.inference_mode():

@@ -88,7 +88,7 @@ def test_it_learns_what_a_gaussian_cannot_say(learnt: FastflowHead) -> None:
     assert contrast(learnt) > contrast(unlearnt()[0]) + 0.1
 
 
-def test_held_out_likelihood_rises_and_a_second_course_goes_on_from_the_weights_that_are_there() -> None:
+def test_held_out_likelihood_rises_and_a_second_fit_goes_on_from_the_weights_that_are_there() -> None:
     head, good = unlearnt()
     held = Features.of(bent(30, 1))
     task = head.task(good, held, EVERYWHERE, None, 0)

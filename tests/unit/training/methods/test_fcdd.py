@@ -162,7 +162,7 @@ def test_real_defects_do_not_drown_among_painted_ones_and_a_fifth_is_held_back()
     assert len(few.learn[0]) == len(few.looked_at) == len(real_only)
 
 
-def test_the_same_seed_gives_the_same_head_and_a_second_course_goes_on() -> None:
+def test_the_same_seed_gives_the_same_head_and_a_second_fit_goes_on() -> None:
     params = FcddParams(hidden=8, steps=10, batch=8)
     one, two = (taught(bad(6, 5), params) for _ in range(2))
     assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())

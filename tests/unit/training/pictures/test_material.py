@@ -133,7 +133,7 @@ def test_bad_parts_of_the_training_split_are_learnt_from(dataset: Dataset, bad_f
     assert len(found) == LEAST_BAD and found.kinds == ("dent",) * LEAST_BAD
 
 
-def test_a_lesson_that_makes_no_sense_is_refused_before_any_work() -> None:
+def test_options_that_make_no_sense_are_refused_before_any_work() -> None:
     with pytest.raises(ConfigError, match="computed, not learnt by steps"):
         resolve(FitOptions("padim", minutes=3))
     with pytest.raises(ConfigError, match="learns from good images only"):

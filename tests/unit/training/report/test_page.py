@@ -19,11 +19,12 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import BundleError, ConfigError, DataError
 from edge_runtime.model import bundle as b
 from edge_runtime.model.manifest import Acceptance, Drift, Envelope, Metrics, Wander
+from training.calibrate.bounds import percent
 from training.commands.cli import app
 from training.data.dataset import load_dataset
 from training.judging.evaluate import EvaluationReport, evaluate_bundle
 from training.report.figures import Axis, curve
-from training.report.page import Count, cut, open_subject, percent, price_list, write_report
+from training.report.page import Count, cut, open_subject, threshold_table, write_report
 
 VOID = {"img", "meta", "link", "input", "br", "rect", "line", "path", "circle", "polyline"}
 
@@ -134,7 +135,7 @@ def test_the_figures_are_those_of_an_evaluation(written: tuple[str, EvaluationRe
     for figure in (m.image_auroc, m.image_ap, m.pixel_auroc, m.aupro):
         assert figure is not None and f"{figure:.4f}" in page.text
     low, high = binomtest(2, 10).proportion_ci(0.95, "exact")
-    assert f"between {100 * low:.2f} % and {100 * high:.2f} %" in page.text
+    assert f"between {percent(low, down=True)} and {percent(high, up=True)}" in page.text, "as every bound is written, everywhere"
     assert "4 of 8 marked places lie under a box" in page.text
     assert "by hand" in page.text and "0" * 64 in page.text and opened.id in page.text
 
@@ -207,10 +208,10 @@ def test_another_threshold_is_shown_beside_the_stated_one(tiny_bundle: Path, dat
     assert [found.get("class") for tag, found in page.tags if tag == "circle"].count("stated") == 2
 
 
-def test_the_price_list_counts_as_one_would_by_hand(written: tuple[str, EvaluationReport]) -> None:
+def test_the_threshold_table_counts_as_one_would_by_hand(written: tuple[str, EvaluationReport]) -> None:
     _, report = written
     scored = report.scored
-    rows = price_list(scored, 20.0, 12.5)
+    rows = threshold_table(scored, 20.0, 12.5)
     assert [r.tag for r in rows if r.tag] == ["moved", "stated"]
     assert [r.value for r in rows] == sorted(r.value for r in rows)
     for row in rows:
@@ -324,13 +325,6 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     drawing = curve(x, x**0.5, name="roc", labels=("a", "b"), title="t", points=(), chance=((0, 0), (1, 1)))
     points = re.findall(r'class="path" points="([^"]+)"', drawing)[0].split()
     assert len(points) <= 600 and points[0] == "46.0,294.0" and points[-1] == "318.0,22.0"
-
-
-@pytest.mark.parametrize(
-    ("share", "text"), [(None, "–"), (0.0, "0 %"), (1.0, "100 %"), (0.0123, "1.2 %"), (0.0001, "0.01 %"), (0.9999, "99.99 %")]
-)
-def test_a_little_is_never_written_as_nothing(share: float | None, text: str) -> None:
-    assert percent(share) == text
 
 
 def test_a_bundle_is_read_with_its_own_input(tiny_bundle: Path) -> None:

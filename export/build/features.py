@@ -1,4 +1,4 @@
-"""How an export quantizes a trunk and runs it on pictures; one that remembers serves many exports of one data set."""
+"""How an export quantizes a trunk and computes features with it; shared by the exports of one data set, both are done once."""
 
 import hashlib
 import tempfile
@@ -23,8 +23,8 @@ from training.runs import RunInfo
 Levels = list[npt.NDArray[np.float32]]
 
 
-class Workshop:
-    """Does each thing anew."""
+class FeatureExtractor:
+    """Quantizes and computes anew each time."""
 
     def quantize(self, trunk: TrunkGraph, info: RunInfo, pictures: Path, progress: Progress, floats: Sequence[str] = ()) -> ov.Model:
         """`image` -> `level0`, `level1` ..., the convolutions but `floats` in INT8, their ranges from `pictures`. Raises ExportError,
@@ -39,7 +39,7 @@ class Workshop:
         return [found.outputs[f"level{i}"] for i in range(len(trunk.outputs))]
 
 
-class SharedWorkshop(Workshop):
+class SharedExtractor(FeatureExtractor):
     """One backbone with all levels that any of the exports needs is quantized once, and run once on each set of pictures."""
 
     def __init__(self, name: str, strides: Sequence[int], weights: Path | None, height: int, width: int, place: Path) -> None:

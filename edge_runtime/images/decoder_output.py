@@ -23,11 +23,11 @@ _nowhere: int | None = None
 _streams_silent = False
 _FFMPEG = re.compile(r"^\[[^\]]* @ 0x[0-9a-f]+\] *(.+)$", re.MULTILINE)
 _BESIDE = "unable to decode APP fields"
-"""Of what cameras write beside the picture."""
+"""About what cameras write beside the picture, not the picture."""
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """libpng's and libjpeg's own lines, and OpenCV's log, go nowhere inside; several threads may be inside at once.
 
     What is wrong with a file is told by whoever decodes it, with its path; these lines name none. The C variable `stderr` is pointed
@@ -54,7 +54,7 @@ def hushed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def overheard() -> Iterator[list[str]]:
+def decoder_messages() -> Iterator[list[str]]:
     """What C libraries write to `stderr` inside; in the list afterwards, and nothing where it cannot be heard. Others wait.
 
     OpenCV's log, which goes elsewhere, is off so long; FFmpeg is heard in spite of `silence_streams`.
@@ -86,7 +86,7 @@ def overheard() -> Iterator[list[str]]:
 
 
 def silence_streams() -> None:
-    """From now on FFmpeg writes nothing in this process: a live stream is decoded as long as it lasts, and no longer call may be hushed.
+    """From now on FFmpeg writes nothing in this process: a live stream is decoded as long as it lasts, and no longer call may be silenced.
 
     Nothing happens where OpenCV has no FFmpeg, or one of its own that is not a shared library.
     """

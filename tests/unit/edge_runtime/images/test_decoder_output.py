@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.errors import DataError
-from edge_runtime.images.hush import first_of_ffmpeg, hushed
+from edge_runtime.images.decoder_output import first_of_ffmpeg, silenced
 from edge_runtime.images.read import read_image
 
 NOISE = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
@@ -40,7 +40,7 @@ def test_of_what_ffmpeg_says_the_first_word_on_the_picture_counts() -> None:
 
 
 def test_what_python_writes_meanwhile_is_seen_and_the_library_speaks_again_afterwards(capfd: pytest.CaptureFixture[str]) -> None:
-    with hushed(), hushed():
+    with silenced(), silenced():
         os.write(2, b"ours\n")
         cv2.imdecode(np.frombuffer(spoilt(".png"), np.uint8), cv2.IMREAD_UNCHANGED)
     assert capfd.readouterr().err == "ours\n"

@@ -1,0 +1,194 @@
+"""Keys at real sockets: a stranger reads and writes nothing and is counted, whoever has the right key notices nothing of them."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import zmq
+
+from edge_runtime import wire
+from edge_runtime.config.files import PublisherConfig, ZeromqTriggerConfig
+from edge_runtime.credentials import Credentials, Role
+from edge_runtime.errors import ConfigError
+from edge_runtime.security.access import Access
+from edge_runtime.sinks.publisher import Publisher
+from edge_runtime.triggers.zeromq import ZeromqLine
+from tests.support.decisions import decision_with
+from tests.support.keys import Keys
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return Keys(tmp_path / "keys")
+
+
+@pytest.fixture
+def access(keys: Keys) -> Access:
+    return Access(keys.ring.folder, everywhere=True)
+
+
+@contextmanager
+def connected(kind: int, endpoint: str, who: Credentials | None) -> Iterator["zmq.Socket[bytes]"]:
+    with zmq.Context() as context, context.socket(kind) as sock:
+        sock.linger = 0
+        sock.reconnect_ivl = 20
+        # Not where messages of several parts are read: libzmq 4.3.5 aborts where a connection ends between two parts (fq.cpp, !_more).
+        sock.immediate = kind != zmq.SUB
+        if who is not None:
+            who.apply(sock)
+        if kind == zmq.SUB:
+            sock.subscribe(b"")
+        sock.connect(endpoint)
+        yield sock
+
+
+@contextmanager
+def publishing(endpoints: PublisherConfig, access: Access) -> Iterator[Publisher]:
+    """A decision every 5 ms."""
+    over = threading.Event()
+
+    def put() -> None:
+        seq = 0
+        while not over.wait(0.005):
+            seq += 1
+            publisher.put(decision_with(seq=seq))
+
+    with Publisher(endpoints, "s", None, access) as publisher:
+        thread = threading.Thread(target=put)
+        thread.start()
+        try:
+            yield publisher
+        finally:
+            over.set()
+            thread.join()
+
+
+def reads(endpoint: str, who: Credentials | None, wait_ms: int = 10_000) -> bool:
+    with connected(zmq.SUB, endpoint, who) as sub:
+        return bool(sub.poll(wait_ms))
+
+
+def asks(endpoint: str, who: Credentials | None, wait_ms: int = 10_000) -> bool:
+    with connected(zmq.DEALER, endpoint, who) as dealer:
+        if not dealer.poll(wait_ms, zmq.POLLOUT):
+            return False
+        dealer.send(wire.encode_replay(wire.ReplayRequest(request=1, after_seq=0)))
+        return bool(dealer.poll(wait_ms))
+
+
+def test_a_stranger_reads_and_asks_nothing_and_is_counted(endpoints: PublisherConfig, keys: Keys, access: Access) -> None:
+    right, cell = keys.client("hmi", Role.OBSERVE), keys.client("cell", Role.TRIGGER)
+    strangers = {**keys.strangers([right]), "cell": cell}
+    assert endpoints.replay is not None
+    with publishing(endpoints, access) as publisher:
+        assert reads(endpoints.endpoint, right)
+        assert asks(endpoints.replay, right)
+        assert access.tallies == {"strangers": 0}
+        for count, (name, who) in enumerate(strangers.items(), start=1):
+            assert not reads(endpoints.endpoint, who, 300), name
+            assert not asks(endpoints.replay, who, 300), name
+            until(lambda count=count: access.tallies["strangers"] >= 2 * count)
+        assert "strangers were refused" in str(publisher.problem)
+        assert reads(endpoints.endpoint, right)
+
+
+@pytest.mark.parametrize("stays", [Role.OPERATE, Role.ENGINEER, Role.DEPLOY])
+def test_whoever_may_do_more_may_observe(endpoints: PublisherConfig, keys: Keys, access: Access, stays: Role) -> None:
+    with publishing(endpoints, access):
+        assert reads(endpoints.endpoint, keys.client("somebody", stays))
+
+
+def test_a_key_that_is_added_comes_in_and_one_that_is_revoked_does_not_stay(endpoints: PublisherConfig, keys: Keys, access: Access) -> None:
+    """Also over the connections that stand: to listen, and to ask."""
+    assert endpoints.replay is not None
+    with publishing(endpoints, access), ExitStack() as stack:
+        gone, stays = keys.client("gone", Role.OBSERVE), keys.client("stays", Role.OPERATE)
+        listens = {who.name: stack.enter_context(connected(zmq.SUB, endpoints.endpoint, who)) for who in (gone, stays)}
+        asking = stack.enter_context(connected(zmq.DEALER, endpoints.replay, gone))
+        asking.send(wire.encode_replay(wire.ReplayRequest(request=1, after_seq=0)))
+        for sock in (*listens.values(), asking):
+            assert sock.poll(10_000)
+        asking.recv()
+        keys.ring.revoke("gone")
+        began = time.monotonic()
+        while listens["gone"].poll(1000):  # nothing for a second
+            listens["gone"].recv_multipart()
+            assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 5, "within seconds"
+        asking.send(wire.encode_replay(wire.ReplayRequest(request=2, after_seq=0)))
+        assert not asking.poll(500)
+        while listens["stays"].poll(0):
+            listens["stays"].recv_multipart()
+        assert listens["stays"].poll(10_000), "whoever may come in came again"
+
+
+def announces(endpoint: str, who: Credentials | None) -> None:
+    with connected(zmq.PUSH, endpoint, who) as push:
+        if push.poll(300, zmq.POLLOUT):
+            push.send(b'{"part_id": "forged"}')
+            time.sleep(0.2)
+
+
+def test_a_stranger_announces_no_part(free_port: int, keys: Keys, access: Access) -> None:
+    """Nor does whoever may only look, or whose key was revoked while his connection stands."""
+    endpoint = f"tcp://127.0.0.1:{free_port}"
+    right, looks = keys.client("cell", Role.TRIGGER), keys.client("hmi", Role.DEPLOY, Role.ENGINEER)
+    with ZeromqLine(ZeromqTriggerConfig(endpoint=endpoint), 1, access) as line, connected(zmq.PUSH, endpoint, right) as push:
+        line.begin()
+        push.send(b'{"part_id": "honest"}')
+        trigger = line.wait(10)
+        assert trigger is not None
+        assert (trigger.seq, trigger.part_id, trigger.refused) == (1, "honest", "")
+        for name, who in {**keys.strangers([right]), "hmi": looks}.items():
+            announces(endpoint, who)
+            assert line.wait(0.1) is None, name
+        until(lambda: access.tallies["strangers"] >= 4)
+        keys.ring.revoke("cell")
+        time.sleep(1.5)
+        push.send(b'{"part_id": "revoked"}')
+        assert line.wait(0.5) is None
+        assert "revoked" in str(line.problem)
+
+
+def test_without_an_answer_to_who_somebody_is_nobody_comes_in(
+    endpoints: PublisherConfig, keys: Keys, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fail closed: the thread that answers has ended."""
+    right = keys.client("hmi", Role.OBSERVE)
+
+    def ends(self: Access, request: list[bytes]) -> list[bytes]:
+        raise zmq.ContextTerminated
+
+    monkeypatch.setattr(Access, "_judge", ends)
+    with publishing(endpoints, access):
+        assert not reads(endpoints.endpoint, right, 1000)
+
+
+def test_a_file_that_is_no_key_keeps_out_its_holder_alone(endpoints: PublisherConfig, keys: Keys, access: Access) -> None:
+    right = keys.client("hmi", Role.OBSERVE)
+    (keys.ring.allowed / "torn.pub").write_text('name = "torn"\nroles = ["obs')
+    with publishing(endpoints, access):
+        assert reads(endpoints.endpoint, right)
+        until(lambda: "torn.pub" in str(access.problem))
+        keys.ring.allowed.chmod(0o777)
+        until(lambda: not reads(endpoints.endpoint, right, 300))  # anybody could have put a key there
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://*:5560", "tcp://0.0.0.0:5560", "tcp://192.0.2.7:5560", "tcp://[::]:5560", "tcp://eth77:5560"])
+def test_a_socket_beyond_this_machine_is_not_opened_without_keys(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="would let anybody in"), Publisher(PublisherConfig(endpoint=endpoint), "s", None):
+        pass
+
+
+def test_this_machine_s_own_sockets_ask_for_no_key_unless_the_station_says_so(keys: Keys, tmp_path: Path) -> None:
+    keyed, everywhere, none = Access(keys.ring.folder), Access(keys.ring.folder, everywhere=True), Access()
+    for own in ("tcp://127.0.0.1:5560", "tcp://[::1]:5560", "tcp://lo:5560", f"ipc://{tmp_path}/s"):
+        assert not keyed.demands(own, "")
+        assert not none.demands(own, "")
+        assert everywhere.demands(own, "")
+    assert keyed.demands("tcp://*:5560", "")
+    assert not Access(plain=True).demands("tcp://*:5560", "")
