@@ -39,6 +39,7 @@ from training.fitting.recalibrate import open_data, painted_scores
 from training.judging.envelope import BUDGET_S
 from training.judging.evaluate import measure
 from training.judging.telling import Told, tell
+from training.methods.table import METHODS
 from training.runs import Detector, Run
 
 ONNX_CHECKED = 16
