@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edge_runtime import cli_journal
 from edge_runtime.console import run_app
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 sim = typer.Typer(help="Stand-ins for a line that is not there.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(sim, name="sim")
+app.add_typer(cli_journal.app, name="journal")
 
 StationFile = Annotated[Path, typer.Argument(metavar="STATION.toml", help="The station's file.", show_default=False)]
 MaybeStationFile = Annotated[
@@ -26,6 +28,17 @@ MaybeStationFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 Device = Annotated[list[str] | None, typer.Option("--device", help="CPU, GPU or NPU; repeat it for an order of preference. Default: CPU.")]
+Why = Annotated[str, typer.Option(help="For the journal, in a few words.", show_default=False)]
+Who = Annotated[
+    str, typer.Option(help="Who you are, beside the user or key that the station knows you by; for the journal.", show_default=False)
+]
+RecipeKey = Annotated[
+    str, typer.Option("--recipe", metavar="KEY", help="Its key in [recipes]. Default: the station's own recipe.", show_default=False)
+]
+CameraName = Annotated[str, typer.Option("--camera", metavar="NAME", help="Which of several cameras.", show_default=False)]
+ControlKey = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="Your key, where [control] demands one.", show_default=False)
+]
 
 
 def main() -> None:
@@ -136,6 +149,70 @@ def status(
         for line in lines_of(health):
             console.print(line, soft_wrap=True)
     raise typer.Exit(EXIT_OK if health.state is State.READY else EXIT_FINDINGS)
+
+
+@app.command()
+def deploy(
+    bundle: Annotated[Path, typer.Argument(help="The bundle, a directory or a .zip that the station's user may read.", show_default=False)],
+    station: StationFile,
+    why: Why,
+    recipe: RecipeKey = "",
+    camera: CameraName = "",
+    shadow: Annotated[int, typer.Option(min=0, metavar="N", help="It only looks on, at every N-th part, and is promoted later.")] = 0,
+    who: Who = "",
+    key: ControlKey = None,
+) -> None:
+    """Have a running station judge by another bundle.
+
+    It is copied, verified and proved beside the model that judges, and takes its place between two parts; what fails changes nothing.
+    """
+    _ask(station, "deploy", {"bundle": str(bundle.absolute()), "recipe": recipe, "camera": camera, "shadow": shadow}, who, why, key)
+
+
+@app.command()
+def promote(station: StationFile, why: Why, recipe: RecipeKey = "", camera: CameraName = "", who: Who = "", key: ControlKey = None) -> None:
+    """Have a running station judge by the bundle that looked on (`lineside deploy --shadow`)."""
+    _ask(station, "promote", {"recipe": recipe, "camera": camera}, who, why, key)
+
+
+@app.command()
+def rollback(
+    station: StationFile,
+    why: Why,
+    recipe: RecipeKey = "",
+    camera: CameraName = "",
+    shadow: Annotated[bool, typer.Option("--shadow", help="Only have the shadow look on no longer.")] = False,
+    who: Who = "",
+    key: ControlKey = None,
+) -> None:
+    """Have a running station judge by the bundle and threshold of before."""
+    _ask(station, "rollback", {"recipe": recipe, "camera": camera, "shadow": shadow}, who, why, key)
+
+
+@app.command()
+def tune(
+    station: StationFile,
+    threshold: Annotated[float, typer.Option(help="On the raw score; within what the bundle allows.", show_default=False)],
+    why: Why,
+    recipe: RecipeKey = "",
+    camera: CameraName = "",
+    who: Who = "",
+    key: ControlKey = None,
+) -> None:
+    """Have a running station judge by another threshold."""
+    _ask(station, "tune", {"threshold": threshold, "recipe": recipe, "camera": camera}, who, why, key)
+
+
+@app.command()
+def reload(station: StationFile, why: Why, recipe: RecipeKey = "", camera: CameraName = "", who: Who = "", key: ControlKey = None) -> None:
+    """Have a running station judge by its recipe file as it is now."""
+    _ask(station, "reload", {"recipe": recipe, "camera": camera}, who, why, key)
+
+
+def _ask(station: Path, verb: str, arguments: dict[str, Any], who: str, why: str, key: Path | None) -> None:
+    from edge_runtime.commands.ask import ask
+
+    typer.echo(ask(station, verb, arguments, who=who, why=why, key=key))
 
 
 @app.command()
@@ -351,12 +428,15 @@ def schema(
     """Print the JSON Schema of station or recipe files.
 
     For editors, which then complete and explain keys: redirect it to station.schema.json beside the file, whose first line names it as the
-    examples' do.
+    examples' do. The kinds of packages that are installed here are in it.
     """
-    from edge_runtime.config.files import Recipe, StationConfig
+    from edge_runtime.config.files import CameraConfig, Recipe, StationConfig
+    from edge_runtime.config.foreign import widest
     from edge_runtime.config.schema import schema_of
 
-    kind = StationConfig if file is SettingsFile.STATION else Recipe
+    kind, left_out = widest(StationConfig, CameraConfig) if file is SettingsFile.STATION else (Recipe, [])
+    for sentence in left_out:
+        typer.echo(f"left out: {sentence}", err=True)
     typer.echo(json.dumps(schema_of(kind, f"Lineside {file} file"), indent=2))
 
 

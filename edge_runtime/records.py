@@ -13,10 +13,12 @@ __all__ = [
     "Affine",
     "Cause",
     "Decision",
+    "Delivery",
     "DriftState",
     "Frame",
     "Health",
     "Image",
+    "Outcome",
     "Picture",
     "Prediction",
     "Region",
@@ -81,6 +83,8 @@ class Cause(enum.IntEnum):
     """The station was killed, or lost its power, while the part was in flight; the next start says so."""
     INTERNAL = 9
     """A bug in Lineside."""
+    JOURNAL = 10
+    """Its row was not in the journal in time, and this station accepts no part without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +274,34 @@ class Decision:
         return max(self.views, key=lambda view: view.weight)
 
 
+class Outcome(enum.StrEnum):
+    """What became of a decision at one of its receivers."""
+
+    TOLD = "told"
+    """It was shown what `Delivery.detail` says."""
+    ACKNOWLEDGED = "acknowledged"
+    """It said that it has taken it."""
+    UNACKNOWLEDGED = "unacknowledged"
+    """It has not, within its time."""
+    FAILED = "failed"
+    """It could not be told; `Delivery.detail` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of one decision at one receiver: of the PLC always, of the others where they could not be served."""
+
+    seq: int
+    """The decision's."""
+    to: str
+    """"plc", "publisher", "archives", "previews", or a further sink's name."""
+    outcome: Outcome
+    at_ns: int
+    """CLOCK_MONOTONIC."""
+    detail: str = ""
+    """The verdict that was told, or why it failed."""
+
+
 class State(enum.StrEnum):
     """What a station is doing."""
 
@@ -407,6 +439,8 @@ class Health:
     sight: SightState | None = None
     """None for a bundle without an envelope, and before the first part. With several cameras: of the first one whose pictures stray, else
     of the first one."""
+    acknowledged: dict[str, str] = field(default_factory=dict)
+    """Of `problems`, those that somebody has taken note of, and who; one that goes away and comes again is another one."""
     origins: tuple[str, ...] = ()
     """Where the models and thresholds that judge now come from, one a camera: "recipe file", or who deployed them, when and why."""
     shadows: tuple[ShadowState, ...] = ()

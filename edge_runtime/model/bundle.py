@@ -236,7 +236,7 @@ def _unzip(path: Path, directory: Path, admit: Admit | None) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            names = [e.filename for e in entries if not e.is_dir()]
+            names = [e.filename for e in entries if not e.filename.endswith("/")]  # is_dir() cannot take an empty name
             bad = next((n for n in names if not _is_inside(n)), None)
             if bad is not None:
                 raise BundleError(f"bundle {path}: holds {bad!r}, which would be unpacked outside of it; refused")

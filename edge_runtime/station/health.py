@@ -13,7 +13,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from edge_runtime.errors import LinesideError
+from edge_runtime.errors import ConfigError, LinesideError
 from edge_runtime.records import Decision, Health, ReleaseState, ShadowState, State, Verdict
 from edge_runtime.station.drift import DriftWatch
 from edge_runtime.station.wander import SightWatches
@@ -122,6 +122,7 @@ class HealthMonitor:
         self._counts = {**{v.value: 0 for v in Verdict}, "overruns": 0, "dropped_previews": 0, "dropped_archives": 0}
         self._times: deque[tuple[float, float, float, float]] = deque(maxlen=_WINDOW)
         self._troubles: dict[str, str] = {}
+        self._acknowledged: dict[str, str] = {}
         self._watched: Sequence[HasProblem] = ()
         self._connections: Mapping[str, Connected] = {}
         self._sights: SightWatches | None = None
@@ -229,6 +230,13 @@ class HealthMonitor:
         if what != before:
             log.warning("%s: %s", where, what or "works again")
 
+    def acknowledge(self, problem: str, who: str) -> None:
+        """Somebody has taken note of a problem. Raises ConfigError for a sentence that is none of the present ones."""
+        if problem not in (present := self.snapshot().problems):
+            raise ConfigError(f"expected one of the station's problems, found {problem!r}; they are: {'; '.join(present) or 'none'}")
+        with self._lock:
+            self._acknowledged[problem] = who
+
     def snapshot(self) -> Health:
         """The health record of this moment."""
         with self._lock:
@@ -240,6 +248,9 @@ class HealthMonitor:
             troubles += [f"{camera}: {drift.problem}" if camera else str(drift.problem) for camera, drift in drifting.items()]
             drift_state = next((drift.state for drift in (*drifting.values(), *drifts.values())), None)
         problems = tuple(dict.fromkeys([p for part in self._watched if (p := part.problem)] + troubles))
+        with self._lock:
+            self._acknowledged = {problem: who for problem, who in self._acknowledged.items() if problem in problems}
+            acknowledged = dict(self._acknowledged)
         state = State.DEGRADED if self._state is State.READY and problems else self._state
         stages: dict[str, tuple[float, float]] = {}
         if times:
@@ -251,8 +262,8 @@ class HealthMonitor:
             wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), drift=drift_state, inference=self._inference,
             connections={name: dict(tallies) for name, part in self._connections.items() if (tallies := part.tallies)},
             release=self._releases.get((recipes, bundle_ids)),
-            sight=self._sights.state if self._sights else None,
-            queues={name: queue.waiting for name, queue in self._queues.items()}, origins=origins, shadows=self._shadows(),
+            sight=self._sights.state if self._sights else None, acknowledged=acknowledged, origins=origins, shadows=self._shadows(),
+            queues={name: queue.waiting for name, queue in self._queues.items()},
         )  # fmt: skip
 
     def _run(self) -> None:

@@ -24,8 +24,10 @@ from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.sinks.preview import PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import check_depth, open_source
+from edge_runtime.station.control import ControlServer
 from edge_runtime.station.decide import decision_of, unseen
 from edge_runtime.station.deployments import Deployments, Parts
+from edge_runtime.station.engineering import Engineering
 from edge_runtime.station.health import Connected, HealthMonitor, ServiceManager
 from edge_runtime.station.judge import fault
 from edge_runtime.station.loop import Station
@@ -34,6 +36,7 @@ from edge_runtime.station.observers import Observers
 from edge_runtime.station.process import allow_descriptors, logging_aside, stopping_on_signals, undisturbed
 from edge_runtime.station.products import Product
 from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
+from edge_runtime.station.verbs import Operating
 from edge_runtime.station.views import Viewpoint, Viewpoints
 from edge_runtime.station.wander import SightWatches
 from edge_runtime.triggers import open_trigger
@@ -90,7 +93,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
             deadlines_ns[job.recipe] = min(product.deadline_ns, deadlines_ns.get(job.recipe, product.deadline_ns))
     access = Access(config.security.keys, config.security.plain, config.security.everywhere)
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
-    announced = stack.enter_context(Announced(config.journal.path, journal.last_seq))
+    announced = stack.enter_context(Announced(config.journal.path, journal.last_seq, journal.announced))
     _answer_what_a_kill_left(config.name, announced, journal, products, names)
     publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path, access))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
@@ -116,7 +119,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     if config.archive is not None:
         watching["archives"] = stack.enter_context(Archive(config.archive))
     sights = SightWatches({})
-    observers = Observers(watching, monitor, {"sights": sights})
+    observers = Observers(watching, monitor, {"sights": sights}, journal.delivered)
     stack.callback(observers.close, _OBSERVERS_TIMEOUT_S)
     for name, further in sinks_in(config).items():
         sink = open_sink(further)
@@ -141,16 +144,19 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     station = Station(
         config.name, line, viewpoints, products, tellers, observers, monitor,
         queue=config.queue, keep_warm_ms=config.keep_warm_ms, announced=announced.note,
+        delivered=journal.delivered, required=journal if config.journal.required else None,
     )  # fmt: skip
-    deployments = Deployments(config, Parts(opened, threads, sources, monitor, observers, sights, preview, _event))
+    deployments = Deployments(config, Parts(opened, threads, sources, monitor, observers, sights, preview, journal.event))
     stack.callback(deployments.close)
     deployments.begin(station)
-    line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note))
+    line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note, journal.delivered))
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
     connections["sockets"] = access
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
+    verbs = [*Operating(monitor, config.journal.path).verbs(), *Engineering(deployments).verbs()]
+    asked = [stack.enter_context(ControlServer(config.control, access, verbs))] if config.control is not None else []
     monitor.watch(
-        [station, line, journal, announced, publisher, observers, *watching.values()], connections, sights,
+        [*asked, station, line, journal, announced, publisher, observers, *watching.values()], connections, sights,
         {"parts": station, "observers": observers, "journal": journal}, lambda: deployments.shadows,
     )  # fmt: skip
     for key, product in products.items():
@@ -158,10 +164,6 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",
             config.name, f"{key}: " if key else "", ", ".join(dict.fromkeys(product.recipes)), limits, product.deadline_ms)  # fmt: skip
     return station, monitor
-
-
-def _event(kind: str, **said: object) -> None:
-    log.info("%s: %s", kind, ", ".join(f"{name} {value}" for name, value in said.items()))
 
 
 def _answer_what_a_kill_left(

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from edge_runtime.errors import EXIT_BUG, EXIT_OK, ConfigError, DeviceError, LinesideError, SinkError
 from edge_runtime.handoff import Lane, Reply
 from edge_runtime.protocols import ActuatorLine, Sink, TriggerLine
-from edge_runtime.records import Cause, Trigger, Verdict
+from edge_runtime.records import Cause, Decision, Delivery, Outcome, Trigger, Verdict
+from edge_runtime.sinks.journal import Journal
 from edge_runtime.station.decide import camera_and_model_ns, decision_of, judgement_of, pictures_of, unseen
 from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.judge import Judgement, fault
@@ -31,6 +32,7 @@ _PAUSE_S = 0.001
 _LINE_TIMEOUT_S = 2.0
 _HANGS_AFTER_S = 3.0
 _PREPARE_S = 2.0
+_NO_ROW = "Its row could not be written to the journal in time, and this station accepts no part without one."
 _INTERNAL_ERROR = "Internal error in the station; the part was not judged."
 
 
@@ -53,12 +55,10 @@ class _Change:
 
 
 @dataclass(frozen=True, slots=True)
-class _Switch:
-    """The wish to judge by another model or threshold from the next part on."""
+class _Between:
+    """The wish to have something changed between two parts."""
 
-    product: Product
-    claim: threading.Lock
-    """Taken once: by the loop, which then does it, or by whoever does not wait any longer."""
+    change: Callable[[], None]
     done: Reply[None]
 
 
@@ -81,6 +81,8 @@ class Station:
         queue: int = 8,
         keep_warm_ms: float = 0.0,
         announced: Callable[[Trigger], None] = lambda trigger: None,
+        delivered: Callable[[Delivery], None] = lambda delivery: None,
+        required: Journal | None = None,
     ) -> None:
         """All pieces are open already and are closed by whoever opened them.
 
@@ -95,6 +97,8 @@ class Station:
             queue: parts that may wait for their turn.
             keep_warm_ms: run the model when it was idle for so long; 0 never.
             announced: writes down what was announced, in the trigger line's thread.
+            delivered: writes down whom a decision could not be told; never waits.
+            required: the one of `tellers` without whose row no part is accepted.
         """
         self._name, self._line, self._cameras, self._products = name, line, cameras, dict(products)
         self._tellers, self._observers, self._monitor = tuple(tellers), observers, monitor
@@ -102,8 +106,8 @@ class Station:
         self._current = self._products[""]
         self._slowest_s = max(p.deadline_ms for p in self._products.values()) / 1e3
         self._queue = queue
-        self._announced = announced
-        self._lane: Lane[_Part | _Change | _Switch] = Lane(queue)
+        self._announced, self._delivered, self._required = announced, delivered, required
+        self._lane: Lane[_Part | _Change | _Between] = Lane(queue)
         self._keep_warm = KeepWarm(keep_warm_ms, monitor)
         self._in_flight: _Part | None = None
         self._stopped_ns = 0
@@ -160,15 +164,39 @@ class Station:
 
         From any thread but the loop's own. Returns when it is so; else nothing has changed and never will: raises DeviceError.
         """
-        switch = _Switch(product, threading.Lock(), Reply())
-        self._lane.note(switch)
+        claim = threading.Lock()  # taken once: by the loop, which then does it, or by whoever does not wait any longer
+
+        def change() -> None:
+            if claim.acquire(blocking=False):
+                self._products = {**self._products, product.key: product}  # never changed in place: other threads read it
+                if self._current.key == product.key:
+                    self._use(product)
+
         patience_s = (self._queue + 1) * self._slowest_s + _PREPARE_S
         try:
-            switch.done.result(patience_s)
+            self.between_parts(change, patience_s)
         except TimeoutError:
-            if switch.claim.acquire(blocking=False):
+            if claim.acquire(blocking=False):
                 raise DeviceError(f"The station's loop did not come round within {patience_s:.0f} s; nothing was changed.") from None
-            switch.done.result(_PREPARE_S)  # it has just begun
+
+    def between_parts(self, change: Callable[[], None], timeout_s: float) -> None:
+        """Have `change` made in the loop's thread, after all parts that were taken before and before any later one; returns when it is.
+
+        From any thread but the loop's own. `change` assigns what was made ready elsewhere and nothing more: the next part waits for it.
+        Raises what it raised, and TimeoutError where the loop did not come to it in time; then it may still come.
+        """
+        wish = _Between(change, Reply())
+        self._lane.note(wish)
+        wish.done.result(timeout_s)
+
+    @staticmethod
+    def _change(wish: _Between) -> None:
+        try:
+            wish.change()
+        except Exception as e:
+            wish.done.fail(e)
+        else:
+            wish.done.give(None)
 
     def stop(self) -> None:
         """Take no further trigger, answer those taken, then let `run` return. Safe in a signal handler."""
@@ -190,8 +218,8 @@ class Station:
                 item = self._lane.get(_ROUND_S)
                 if isinstance(item, _Part):
                     self._answer(item)
-                elif isinstance(item, _Switch):
-                    self._switch(item)
+                elif isinstance(item, _Between):
+                    self._change(item)
                 elif item is not None:
                     item.begun.give([warming for model in item.product.models if (warming := model.warm()) is not None])
                 else:
@@ -206,15 +234,6 @@ class Station:
                 raise
             return EXIT_BUG
         return EXIT_OK
-
-    def _switch(self, wish: _Switch) -> None:
-        if not wish.claim.acquire(blocking=False):
-            return
-        product = wish.product
-        self._products = {**self._products, product.key: product}  # never changed in place: other threads read it
-        if self._current.key == product.key:
-            self._use(product)
-        wish.done.give(None)
 
     def _is_over(self) -> bool:
         stopped_s = (time.monotonic_ns() - self._stopped_ns) / 1e9 if self._stopped_ns else 0.0
@@ -306,15 +325,18 @@ class Station:
         self._in_flight = None
         failure: Exception | None = None
         for teller in self._tellers:
-            name = type(teller).__name__.lower()
             try:
-                teller.put(decision, pictures)
+                if teller is self._required:
+                    decision = self._with_its_row(teller, decision)
+                else:
+                    teller.put(decision, pictures)
             except SinkError as e:
-                self._monitor.trouble(name, str(e))
+                decision = self._untold(teller, decision, str(e))
             except Exception as e:  # the others must still be told; raised again below
                 failure = failure or e
+                decision = self._untold(teller, decision, f"{type(e).__name__}: {e}", shown=False)
             else:
-                self._monitor.trouble(name, None)
+                self._monitor.trouble(_called(teller), None)
         self._monitor.decided(decision, *camera_and_model_ns(inspections), time.monotonic_ns())
         self._observers.show(decision, pictures)
         if decision.verdict is Verdict.FAULT:
@@ -322,6 +344,24 @@ class Station:
             log.warning("part %d%s: FAULT: %s", decision.seq, named, decision.reason)
         if failure is not None:
             raise failure
+
+    def _with_its_row(self, journal: Journal, decision: Decision) -> Decision:
+        """What may be told: the decision, or of an ACCEPT whose row is not there in time the FAULT that takes its place."""
+        if journal.commit(decision) or decision.verdict is not Verdict.ACCEPT:
+            return decision
+        decision = _without_row(decision)
+        journal.amend(decision)
+        return decision
+
+    def _untold(self, teller: Sink, decision: Decision, why: str, shown: bool = True) -> Decision:
+        """A teller failed; what the others may be told."""
+        if shown:
+            self._monitor.trouble(_called(teller), why)
+        if teller is self._required and decision.verdict is Verdict.ACCEPT:
+            return _without_row(decision)
+        if not isinstance(teller, Journal):
+            self._delivered(Delivery(decision.seq, _called(teller), Outcome.FAILED, time.monotonic_ns(), why))
+        return decision
 
     def _give_up(self, why: Exception) -> None:
         """Law 1 holds to the end: whoever waits is told FAULT, then the process ends."""
@@ -343,3 +383,12 @@ class Station:
                 except Exception:
                     log.exception("part %d: not everybody could be told", part.trigger.seq)
             waiting.clear()
+
+
+def _called(teller: Sink) -> str:
+    return "plc" if isinstance(teller, ActuatorLine) else type(teller).__name__.lower()
+
+
+def _without_row(decision: Decision) -> Decision:
+    """Law 2, over the journal."""
+    return replace(decision, verdict=Verdict.FAULT, reason=_NO_ROW, score=None, severity=None, regions=(), cause=Cause.JOURNAL)

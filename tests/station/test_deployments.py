@@ -18,7 +18,7 @@ from edge_runtime.errors import BundleError, ConfigError, GoldenMismatch
 from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.model.manifest import Golden
 from edge_runtime.records import Decision, Health, Verdict
-from edge_runtime.sinks.journal import read_decisions
+from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.station import launch
 from edge_runtime.station.deployments import Deployments, Wish
 from edge_runtime.station.products import Product
@@ -60,7 +60,8 @@ def running(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str = "", perio
     events: list[tuple[str, dict[str, object]]] = []
     real = Deployments.begin
     monkeypatch.setattr(Deployments, "begin", lambda self, station: (begun.append(self), real(self, station)))
-    monkeypatch.setattr(launch, "_event", lambda kind, **said: events.append((kind, said)))
+    record = Journal.event
+    monkeypatch.setattr(Journal, "event", lambda self, kind, **said: (events.append((kind, said)), record(self, kind, **said)))
     with contextlib.ExitStack() as stack:
         station, monitor = launch.open_station(load_station(folder / "station.toml"), stack)
         station.begin()

@@ -1,10 +1,15 @@
 """`lineside check`: every part of a station gets its line, and one failure does not hide the next."""
 
+import contextlib
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -20,9 +25,12 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.model.manifest import Acceptance
+from edge_runtime.sinks.journal import Journal
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import open_source
+from tests.support.decisions import SCHEMA_1
 from tests.support.ports import free_port
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings
 
 TAGS = 'inputs = { trigger = "coil:0" }\noutputs = { reject = "coil:1" }'
 
@@ -222,11 +230,23 @@ def test_a_file_where_a_folder_should_be_fails(tmp_path: Path) -> None:
         room(tmp_path / "archive", 0.001, "archive.quota_mb")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_of_somebody_else_fails(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
-    with pytest.raises(SinkError, match="this user may write to"):
-        room(tmp_path / "archive", 0.001, "archive.quota_mb")
+@contextlib.contextmanager
+def nobody() -> Iterator[None]:
+    """Root may write everywhere, and becomes somebody who may not."""
+    user = os.getuid()
+    if user == 0:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(user, user, user)
+
+
+def test_a_folder_of_somebody_else_fails() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        with nobody(), pytest.raises(SinkError, match="this user may write to"):
+            room(Path(folder) / "archive", 0.001, "archive.quota_mb")
 
 
 def test_a_file_that_is_no_journal_fails(station_dir: Path, endpoints: tuple[str, str]) -> None:
@@ -234,6 +254,27 @@ def test_a_file_that_is_no_journal_fails(station_dir: Path, endpoints: tuple[str
     bad = failed(write(station_dir, endpoints))
     assert set(bad) == {"journal"}
     assert (station_dir / "journal.sqlite").read_bytes().startswith(b"not a database"), "never replaced"
+
+
+def test_a_tampered_journal_fails_until_somebody_has_acknowledged_it(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    file, path = write(station_dir, endpoints), station_dir / "journal.sqlite"
+    with Journal(settings(path), "cell-3") as journal:
+        for seq in range(1, 20):
+            journal.put(a_decision(seq))
+    assert failed(file) == {}
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE decisions SET verdict = 'ACCEPT' WHERE seq = 7")
+        connection.commit()
+    assert "decision 7 (row 9) was changed" in failed(file)["journal's chain"]
+    with Journal(settings(path), "cell-3") as journal:
+        journal.acknowledge("M. Huber", "ticket 77", ["decision 7 (row 9) was changed, or does not belong there"])
+    assert failed(file) == {}
+    assert any(f.what == "journal's chain" and f.warns for f in check_station(file))
+
+
+def test_a_journal_from_before_the_chain_passes(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    shutil.copy(SCHEMA_1 / "journal.sqlite", station_dir)
+    assert failed(write(station_dir, endpoints)) == {}
 
 
 def test_both_opencv_wheels_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
