@@ -13,11 +13,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from edge_runtime.config.files import load_station
-from edge_runtime.errors import BundleError, ConfigError, GoldenMismatch
+from edge_runtime.config.files import PlcTrigger, load_station
+from edge_runtime.errors import BundleError, ConfigError, DeviceError, GoldenMismatch, SinkError
 from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.model.manifest import Golden
+from edge_runtime.plc.defaults import default_trigger
 from edge_runtime.records import Decision, Health, Verdict
+from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.station import launch
 from edge_runtime.station.deployments import Deployments, Wish
@@ -48,8 +50,10 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str = "", period_ms: float = 20) -> Iterator[Running]:
-    """The station of `folder` in this process; parts come from a timer."""
+def running(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, more: str = "", period_ms: float = 20, trigger: PlcTrigger | None = None
+) -> Iterator[Running]:
+    """The station of `folder` in this process; parts come from a timer, or a PLC."""
     ports = free_ports(2)
     (folder / "station.toml").write_text(
         f'name = "st"\nrecipe = "recipe.toml"\nqueue = 64\n{more}\n[source]\nkind = "folder"\npath = "parts"\nloop = true\n'
@@ -62,8 +66,10 @@ def running(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str = "", perio
     monkeypatch.setattr(Deployments, "begin", lambda self, station: (begun.append(self), real(self, station)))
     record = Journal.event
     monkeypatch.setattr(Journal, "event", lambda self, kind, **said: (events.append((kind, said)), record(self, kind, **said)))
+    config = load_station(folder / "station.toml")
+    config = msgspec.structs.replace(config, trigger=trigger or config.trigger)
     with contextlib.ExitStack() as stack:
-        station, monitor = launch.open_station(load_station(folder / "station.toml"), stack)
+        station, monitor = launch.open_station(config, stack)
         station.begin()
         monitor.ready()
         thread = threading.Thread(target=station.run)
@@ -321,3 +327,57 @@ def test_recipes_and_cameras_are_told_apart(station_dir: Path, tiny_bundle: Path
         assert r.products["7"].models == r.products[""].models
         with pytest.raises(ConfigError, match="--camera: expected none, as there is one, found 'top'"):
             r.deployments.deploy(other, Wish("anna", "why", camera="top"))
+
+
+def test_a_plc_gets_one_result_for_each_part_over_several_switches(
+    station_dir: Path, tiny_bundle: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 1, as the PLC sees it: it counts the results, and each part is judged as the model of its time judges it."""
+    a, b = id_of(tiny_bundle), id_of(other)
+    settings = msgspec.structs.replace(default_trigger("modbus", "127.0.0.1", free_ports(1)[0]), timeout_ms=5000.0)
+    with (
+        SimulatedPlc(settings, parts_per_minute=1200, count=60, result_timeout_ms=10_000) as plc,
+        running(station_dir, monkeypatch, trigger=settings) as r,
+    ):
+        r.judged_by(a)
+        changes = 0
+        while not plc.wait_finished(0.01):
+            r.deployments.deploy(tiny_bundle if changes % 2 else other, BY)
+            changes += 1
+        until(lambda: len(r.decided()) == 60)
+    decided = r.decided()
+    assert changes >= 2 and {d.bundle_id for d in decided} == {a, b}
+    assert plc.violations == []
+    assert [result.count for result in plc.results.values()] == list(range(1, 61))
+    assert [result.verdict for result in plc.results.values()] == [d.verdict for d in decided]
+    bad = [i % 6 in (2, 5) for i in range(60)]
+    assert [d.verdict is Verdict.REJECT for d in decided] == [is_bad and d.bundle_id == a for is_bad, d in zip(bad, decided, strict=True)]
+
+
+def test_a_full_disk_changes_nothing_and_is_said(
+    station_dir: Path, tiny_bundle: Path, other: Path, small_disk: tuple[Path, Path, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the copy, and when what is in effect would be written down."""
+    a, b, disk = id_of(tiny_bundle), id_of(other), small_disk[1]
+    store, ballast = disk / "models", disk / "ballast"
+
+    def fill() -> None:
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+
+    with running(station_dir, monkeypatch, f'models.path = "{store}"') as r:
+        fill()
+        with pytest.raises(DeviceError, match=r"takes .* MB of a disk that keeps .* for the journal"):
+            r.deployments.deploy(other, BY)
+        assert not store.exists() or not list(store.iterdir())
+        ballast.unlink()
+        r.deployments.deploy(other, BY)
+        r.deployments.rollback(BY)  # both are here now
+        fill()
+        with pytest.raises(SinkError, match="could not be written down: No space left on device; nothing was changed"):
+            r.deployments.rollback(BY)
+        assert r.health().bundle_ids == (a,)
+        ballast.unlink()
+        r.deployments.rollback(BY)
+        r.judged_by(b)
