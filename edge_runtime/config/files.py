@@ -91,6 +91,17 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     """Long side of the picture that is sent; the frame is reduced to it."""
 
 
+class ModelsConfig(Settings, frozen=True, kw_only=True):
+    """Where the station keeps what was deployed to it (`lineside deploy`), and what of it is in effect."""
+
+    path: Path | None = None
+    """The folder; made where it is missing. Default: `models` beside the journal."""
+    keep: Annotated[int, Meta(ge=1, le=1000)] = 5
+    """Bundles that stay there. What is in effect, what was before, and what looks on as a shadow stay whatever their number."""
+    shadow_mb: Positive = 500.0
+    """Megabytes of pictures that a shadow judged otherwise, beside the archive (or the models), before the oldest go."""
+
+
 class MetricsConfig(Settings, frozen=True, kw_only=True):
     """What `lineside metrics` offers to Prometheus, in a process of its own."""
 
@@ -169,6 +180,8 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Images of rejects and faults; without this table none are kept."""
     preview: PreviewConfig | None = None
     """Pictures for the operator's window; without this table none are sent."""
+    models: ModelsConfig = ModelsConfig()
+    """Bundles that were deployed while the station ran."""
     control: ControlConfig | None = None
     """What a station may be asked and told while it runs; without this table nothing."""
     metrics: MetricsConfig | None = None
@@ -185,6 +198,11 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     golden_tolerance_scale: Annotated[float, Meta(ge=1, le=5)] = 1.0
     """Multiplies the bundle's golden-sample tolerance on this device (another instruction set rounds differently); beyond five times
     it would no longer be the same model. Echoed by `lineside check`."""
+
+    @property
+    def store(self) -> Path:
+        """The folder of deployed bundles."""
+        return self.models.path or self.journal.path.parent / "models"
 
     @property
     def cameras(self) -> tuple[CameraConfig, ...]:
