@@ -601,10 +601,6 @@ def _result_line(result: Any) -> str:
     return f"part {result.part}: {result.verdict}{more}, {result.latency_ms:.1f} ms"
 
 
-if __name__ == "__main__":
-    main()
-
-
 def _credentials(key: Path | None, server_key: str | None) -> Any:
     from edge_runtime.credentials import read_key_file
     from edge_runtime.errors import ConfigError
@@ -633,3 +629,7 @@ def _change(station: Path, verb: str, arguments: dict[str, Any], why: str, perso
         control.ask("status")  # a station that does not answer is said to be away at once
         given = {name: value for name, value in arguments.items() if value}
         typer.echo(control.ask(verb, given, why=why, person=person, timeout_s=600.0)["done"])
+
+
+if __name__ == "__main__":
+    main()
