@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +53,8 @@ def load_recipes(config: StationConfig) -> list[Entry]:
     return entries
 
 
-def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[OpenRecipe]:
-    """Verify, compile, warm up and prove all of them; `stack` closes them.
+def open_recipes(config: StationConfig, stack: contextlib.ExitStack, look: Callable[[], None] = lambda: None) -> list[OpenRecipe]:
+    """Verify, compile, warm up and prove all of them; `stack` closes them. `look` is called between two steps, and may raise.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, each beginning with the key of the recipe.
     """
@@ -65,6 +65,7 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
     keys = load_keys(config.trusted_keys)
     for entry in load_recipes(config):
         recipe = entry.recipe
+        look()
         with named(entry.where):
             bundle, signer = bundles[recipe.bundle] = bundles.get(recipe.bundle) or open_released(recipe.bundle, keys)
             release = release_of(bundle.manifest, recipe)
@@ -73,6 +74,7 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
             if what not in predictors:
                 predictors[what] = stack.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
             predictor = predictors[what]
+            look()
             check_area(recipe, predictor)
             if predictor not in proved:
                 predictor.run_golden(config.golden_tolerance_scale)
