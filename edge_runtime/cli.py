@@ -558,6 +558,22 @@ def sim_plc(
     raise typer.Exit(EXIT_FINDINGS if violations or any(r.verdict is None for r in results.values()) else EXIT_OK)
 
 
+@app.command()
+def unit(station: StationFile) -> None:
+    """Print what a station's file says of its service's sandbox.
+
+    A drop-in for systemd: the addresses that it may talk to, and no devices where it needs none. As root:
+    lineside unit /etc/lineside/NAME.toml > /etc/systemd/system/lineside@NAME.service.d/station.conf
+    """
+    from edge_runtime.commands.unit import drop_in
+    from edge_runtime.config.files import load_station
+
+    text, missing = drop_in(load_station(station))
+    typer.echo(text, nl=False)
+    for sentence in missing:
+        typer.secho(f"! {sentence}", fg="yellow", err=True)
+
+
 class SettingsFile(enum.StrEnum):
     """What `schema` describes."""
 

@@ -3,14 +3,14 @@
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edge_runtime.capture.capture import Capture
 from edge_runtime.config.files import StationConfig, load_station, plugins_in, sinks_in
-from edge_runtime.errors import LinesideError, SinkError, SourceError, TriggerError
+from edge_runtime.errors import EXIT_OK, LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
 from edge_runtime.model.regions import find_regions
 from edge_runtime.plugins import blaming
@@ -33,7 +33,7 @@ from edge_runtime.station.judge import fault
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import ModelThread, model_thread, together_is_faster
 from edge_runtime.station.observers import Observers
-from edge_runtime.station.process import allow_descriptors, logging_aside, stopping_on_signals, undisturbed
+from edge_runtime.station.process import StoppedEarly, allow_descriptors, logging_aside, stopping_on_signals, undisturbed
 from edge_runtime.station.products import Product
 from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
 from edge_runtime.station.verbs import Operating
@@ -60,7 +60,7 @@ def run_station(path: Path) -> int:
         with stopping_on_signals() as stop, logging_aside(), contextlib.ExitStack() as stack:
             config = load_station(path)
             allow_descriptors()
-            station, monitor = open_station(config, stack)
+            station, monitor = open_station(config, stack, stop.look)
             stop.station = station
             if stop.asked:
                 station.stop()
@@ -68,19 +68,24 @@ def run_station(path: Path) -> int:
             station.begin()
             monitor.ready()
             return station.run()
+    except StoppedEarly:
+        return EXIT_OK
     except LinesideError as e:
         ServiceManager().tell(f"STATUS={e}")
         raise
 
 
-def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[Station, HealthMonitor]:
-    """Open every piece; `stack` closes them, the journal last. Every bundle has proved itself on this device when this returns.
+def open_station(
+    config: StationConfig, stack: contextlib.ExitStack, look: Callable[[], None] = lambda: None
+) -> tuple[Station, HealthMonitor]:
+    """Open every piece; `stack` closes them, the journal last. Every bundle has proved itself on this device when this returns. `look` is
+    called between two steps, and may raise.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, SinkError, TriggerError, SourceError, MissingExtra.
     """
     for plugin in plugins_in(config):
         log.info("station %s: %s", config.name, plugin)
-    opened = open_recipes(config, stack)
+    opened = open_recipes(config, stack, look)
     names = [camera.name for camera in config.cameras]
     threads, inference = _model_threads(opened, len(names), stack)
     products = products_of(opened, threads)
@@ -91,6 +96,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     for product in products.values():
         for job in product.jobs:
             deadlines_ns[job.recipe] = min(product.deadline_ns, deadlines_ns.get(job.recipe, product.deadline_ns))
+    look()
     access = Access(config.security.keys, config.security.plain, config.security.everywhere)
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
     announced = stack.enter_context(Announced(config.journal.path, journal.last_seq, journal.announced))
@@ -107,6 +113,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     )  # fmt: skip
     stack.enter_context(monitor)
 
+    look()
     with blaming(config.trigger, TriggerError):
         stack.enter_context(line)
     # The journal first: what anybody was told is in it, whatever happens next.
@@ -129,6 +136,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
 
     cameras, sources = [], []
     for name, settings in zip(names, config.cameras, strict=True):
+        look()
         with named(name and f"camera {name}"):
             source = open_source(settings.source)
             with blaming(settings.source, SourceError):
