@@ -17,10 +17,10 @@ from edge_runtime.plugins import blaming
 from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
 from edge_runtime.records import Cause
 from edge_runtime.security.access import Access
-from edge_runtime.sinks import open_sink
+from edge_runtime.sinks import journal_file, open_sink
 from edge_runtime.sinks.announced import Announced
 from edge_runtime.sinks.archive import Archive
-from edge_runtime.sinks.journal import Journal, read_decisions
+from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.preview import PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import check_depth, open_source
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 _ALIVE_WITHIN_S = 5.0
 _CLOSE_TIMEOUT_S = 3.0
 _OBSERVERS_TIMEOUT_S = 2.0
+_SETTLED_WITHIN_S = 10.0
 _MODEL_TIMEOUT_S = 0.05
 
 
@@ -177,15 +178,20 @@ def open_station(
 def _answer_what_a_kill_left(
     station: str, announced: Announced, journal: Journal, products: Mapping[str, Product], cameras: Sequence[str]
 ) -> None:
-    """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again."""
+    """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again.
+
+    Raises SinkError where the disk does not take that: their numbers would be given again.
+    """
     left = announced.left()
     if left:
-        there = {d.seq for d in read_decisions(journal.path, left[0].seq - 1, left[-1].seq - left[0].seq + 1)}
-        for trigger in (t for t in left if t.seq not in there):
-            judgement = fault("The station ended while this part was in flight: it was killed, or lost its power.", Cause.ENDED)
+        first, there = journal_file.seqs_between(journal.path, left[0].seq, left[-1].seq)
+        for trigger in (t for t in left if t.seq not in there and t.seq > first):
+            judgement = fault("The station ended before this part's decision was written: it was killed, or lost its power.", Cause.ENDED)
             views = unseen(cameras, products.get(trigger.recipe), judgement, trigger.recipe)
             journal.put(decision_of(station, trigger, judgement, views, time.monotonic_ns()))
             log.warning("part %d%s: FAULT: %s", trigger.seq, f" ({trigger.part_id})" if trigger.part_id else "", judgement.reason)
+        if not journal.settled(_SETTLED_WITHIN_S):
+            raise SinkError(journal.problem or f"journal {journal.path}: what a kill left could not be written")
     announced.forget()
 
 
