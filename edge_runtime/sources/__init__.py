@@ -1,35 +1,44 @@
-"""Cameras, and what stands in for one: a file a kind; `open_source` picks by the station file's `kind`."""
+"""Cameras, and what stands in for one: a file a kind; `open_source` picks by the station file's `kind`, and imports no other."""
 
 from edge_runtime.config import files as c
 from edge_runtime.errors import ConfigError
 from edge_runtime.plugins import made
 from edge_runtime.protocols import Source
-from edge_runtime.sources.aravis import AravisDriver
-from edge_runtime.sources.camera import OpenCvCamera
-from edge_runtime.sources.folder import Folder
-from edge_runtime.sources.genicam import GenicamDriver
-from edge_runtime.sources.guarded import GuardedSource
-from edge_runtime.sources.pylon import PylonDriver
-from edge_runtime.sources.synthetic import Synthetic
-from edge_runtime.sources.video import Video
 
 
 def open_source(settings: c.AnySource) -> Source:
     """The source that the station file describes; entering it opens the device. Raises ConfigError for settings that contradict."""
     match settings:
         case c.FolderSourceConfig():
+            from edge_runtime.sources.folder import Folder
+
             return Folder(settings)
         case c.VideoSourceConfig():
+            from edge_runtime.sources.video import Video
+
             return Video(settings)
         case c.OpenCvSourceConfig():
+            from edge_runtime.sources.camera import OpenCvCamera
+
             return OpenCvCamera(settings)
         case c.SyntheticSourceConfig():
+            from edge_runtime.sources.synthetic import Synthetic
+
             return Synthetic(settings)
         case c.AravisSourceConfig():
+            from edge_runtime.sources.aravis import AravisDriver
+            from edge_runtime.sources.guarded import GuardedSource
+
             return GuardedSource(settings, lambda: AravisDriver(settings))
         case c.GenicamSourceConfig():
+            from edge_runtime.sources.genicam import GenicamDriver
+            from edge_runtime.sources.guarded import GuardedSource
+
             return GuardedSource(settings, lambda: GenicamDriver(settings))
         case c.PylonSourceConfig():
+            from edge_runtime.sources.guarded import GuardedSource
+            from edge_runtime.sources.pylon import PylonDriver
+
             return GuardedSource(settings, lambda: PylonDriver(settings))
         case c.PluginSettings():
             source: Source = made(settings)
