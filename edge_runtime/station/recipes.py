@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,8 +84,12 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[Ope
     return opened
 
 
-def open_recipe(config: StationConfig, entry: Entry, bundle: ModelBundle, opened: Iterable[OpenRecipe] = ()) -> OpenRecipe:
+def open_recipe(
+    config: StationConfig, entry: Entry, bundle: ModelBundle, opened: Iterable[OpenRecipe], before_each: Callable[[], None] = lambda: None
+) -> OpenRecipe:
     """Compile, warm up and prove one bundle for a recipe; a model that `opened` has already is shared.
+
+    `before_each`: called before each of the golden samples.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError.
     """
@@ -96,7 +100,7 @@ def open_recipe(config: StationConfig, entry: Entry, bundle: ModelBundle, opened
     predictor = next((o.predictor for o in opened if (o.entry.camera, o.predictor.bundle.id, o.entry.recipe.region) == what), None)
     if predictor is None:
         predictor = OpenvinoPredictor(bundle, config.device, config.threads, recipe.region).__enter__()
-        predictor.run_golden(config.golden_tolerance_scale)
+        predictor.run_golden(config.golden_tolerance_scale, before_each)
     check_area(recipe, predictor)
     return OpenRecipe(entry, predictor)
 
