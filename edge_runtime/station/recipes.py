@@ -87,8 +87,12 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack, look: Calla
     return opened
 
 
-def open_recipe(config: StationConfig, entry: Entry, bundle: ModelBundle, opened: Iterable[OpenRecipe] = ()) -> OpenRecipe:
+def open_recipe(
+    config: StationConfig, entry: Entry, bundle: ModelBundle, opened: Iterable[OpenRecipe], before_each: Callable[[], None] = lambda: None
+) -> OpenRecipe:
     """Compile, warm up and prove one bundle for a recipe; a model that `opened` has already is shared.
+
+    `before_each`: called before each of the golden samples.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError.
     """
@@ -100,7 +104,7 @@ def open_recipe(config: StationConfig, entry: Entry, bundle: ModelBundle, opened
     if predictor is None:
         with contextlib.ExitStack() as unless_proved:
             predictor = unless_proved.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
-            predictor.run_golden(config.golden_tolerance_scale)
+            predictor.run_golden(config.golden_tolerance_scale, before_each)
             check_area(recipe, predictor)
             unless_proved.pop_all()
     check_area(recipe, predictor)
