@@ -34,9 +34,13 @@ ServerKey = Annotated[
     str | None,
     typer.Option("--server-key", metavar="KEY", help="The station's public key, or a file with it. Default: your key file's."),
 ]
-Why = Annotated[str, typer.Option(help="For the record.")]
+Why = Annotated[str, typer.Option(help="For the journal, in a few words.", show_default=False)]
 Person = Annotated[str, typer.Option("--as", metavar="NAME", help="Who says so, where several share a key.")]
 Device = Annotated[list[str] | None, typer.Option("--device", help="CPU, GPU or NPU; repeat it for an order of preference. Default: CPU.")]
+RecipeKey = Annotated[
+    str, typer.Option("--recipe", metavar="KEY", help="Its key in [recipes]. Default: the station's own recipe.", show_default=False)
+]
+CameraName = Annotated[str, typer.Option("--camera", metavar="NAME", help="Which of several cameras.", show_default=False)]
 
 
 def main() -> None:
@@ -152,6 +156,91 @@ def status(
         for line in lines_of(health):
             console.print(line, soft_wrap=True)
     raise typer.Exit(EXIT_OK if health.state is State.READY else EXIT_FINDINGS)
+
+
+@app.command()
+def deploy(
+    bundle: Annotated[Path, typer.Argument(help="The bundle, a directory or a .zip that the station's user may read.", show_default=False)],
+    station: StationFile,
+    why: Why,
+    recipe: RecipeKey = "",
+    camera: CameraName = "",
+    shadow: Annotated[int, typer.Option(min=0, metavar="N", help="It only looks on, at every N-th part, and is promoted later.")] = 0,
+    person: Person = "",
+    key: KeyFile = None,
+    server_key: ServerKey = None,
+) -> None:
+    """Have a running station judge by another bundle.
+
+    It is copied, verified and proved beside the model that judges, and takes its place between two parts; what fails changes nothing.
+    """
+    _change(
+        station,
+        "deploy",
+        {"bundle": str(bundle.absolute()), "recipe": recipe, "camera": camera, "shadow": shadow},
+        why,
+        person,
+        key,
+        server_key,
+    )
+
+
+@app.command()
+def promote(
+    station: StationFile,
+    why: Why,
+    recipe: RecipeKey = "",
+    camera: CameraName = "",
+    person: Person = "",
+    key: KeyFile = None,
+    server_key: ServerKey = None,
+) -> None:
+    """Have a running station judge by the bundle that looked on (`lineside deploy --shadow`)."""
+    _change(station, "promote", {"recipe": recipe, "camera": camera}, why, person, key, server_key)
+
+
+@app.command()
+def rollback(
+    station: StationFile,
+    why: Why,
+    recipe: RecipeKey = "",
+    camera: CameraName = "",
+    shadow: Annotated[bool, typer.Option("--shadow", help="Only have the shadow look on no longer.")] = False,
+    person: Person = "",
+    key: KeyFile = None,
+    server_key: ServerKey = None,
+) -> None:
+    """Have a running station judge by the bundle and threshold of before."""
+    _change(station, "rollback", {"recipe": recipe, "camera": camera, "shadow": shadow}, why, person, key, server_key)
+
+
+@app.command()
+def tune(
+    station: StationFile,
+    threshold: Annotated[float, typer.Option(help="On the raw score; within what the bundle allows.", show_default=False)],
+    why: Why,
+    recipe: RecipeKey = "",
+    camera: CameraName = "",
+    person: Person = "",
+    key: KeyFile = None,
+    server_key: ServerKey = None,
+) -> None:
+    """Have a running station judge by another threshold."""
+    _change(station, "tune", {"threshold": threshold, "recipe": recipe, "camera": camera}, why, person, key, server_key)
+
+
+@app.command()
+def reload(
+    station: StationFile,
+    why: Why,
+    recipe: RecipeKey = "",
+    camera: CameraName = "",
+    person: Person = "",
+    key: KeyFile = None,
+    server_key: ServerKey = None,
+) -> None:
+    """Have a running station judge by its recipe file as it is now."""
+    _change(station, "reload", {"recipe": recipe, "camera": camera}, why, person, key, server_key)
 
 
 @app.command()
@@ -549,3 +638,14 @@ def _ask(
 
     with ControlClient(control_of(station), _credentials(key, server_key)) as control:
         return control.ask(verb, arguments, why=why, person=person)
+
+
+def _change(station: Path, verb: str, arguments: dict[str, Any], why: str, person: str, key: Path | None, server_key: str | None) -> None:
+    """Ask for what may take as long as a large model on a slow disk, and say what was done."""
+    from edge_runtime.commands.keys import control_of
+    from edge_runtime.control import ControlClient
+
+    with ControlClient(control_of(station), _credentials(key, server_key)) as control:
+        control.ask("status")  # a station that does not answer is said to be away at once
+        given = {name: value for name, value in arguments.items() if value}
+        typer.echo(control.ask(verb, given, why=why, person=person, timeout_s=600.0)["done"])

@@ -29,7 +29,7 @@ from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideE
 from edge_runtime.handoff import Helper
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.released import check_release, release_of
-from edge_runtime.model.signature import TrustedKey, load_keys, open_released
+from edge_runtime.model.signature import TrustedKey, load_keys
 from edge_runtime.plc.kinds import open_port
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.signals import tags_of
@@ -44,8 +44,9 @@ from edge_runtime.sinks.journal_verify import TAIL, has_chain
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import check_depth, open_source
 from edge_runtime.station.control import groups_known
+from edge_runtime.station.in_effect import FROM_FILE
 from edge_runtime.station.judge import limits_of
-from edge_runtime.station.recipes import Entry, check_area, load_recipes
+from edge_runtime.station.recipes import Entry, check_area, load_recipes, open_bundle
 from edge_runtime.station.wander import narrow, reach
 from edge_runtime.triggers import open_trigger
 
@@ -200,13 +201,15 @@ def _recipe(
     recipe = entry.recipe
     prefix = f"{entry.where.removeprefix('camera ')} " if entry.where else ""
     try:
-        bundle, signer = open_released(recipe.bundle, keys, private=False)
+        bundle, signer = open_bundle(config, recipe.bundle, keys, private=False)
         predictor = OpenvinoPredictor(bundle, config.device, config.threads, recipe.region)
         m = bundle.manifest
         clamped = "; scores are clamped to 0..1" if m.clamped else ""
         released = f", released by {signer}" if signer else ""
         known = f"{m.name} {m.version} ({m.method}, {m.precision})"
-        yield Finding(f"{prefix}bundle", True, f"{known}, {len(m.files)} files intact, id {bundle.id[:12]}{released}{clamped}")
+        origin = f"; {entry.origin}" if entry.origin != FROM_FILE else ""
+        sentence = f"{known}, {len(m.files)} files intact, id {bundle.id[:12]}{released}{clamped}{origin}"
+        yield Finding(f"{prefix}bundle", True, sentence, warns=entry.overruled)
     except (BundleError, ConfigError, DeviceError) as e:
         yield Finding(f"{prefix}bundle", False, str(e))
         return None

@@ -42,6 +42,7 @@ def lines_of(health: Health) -> list[Text]:
     inference = f", cameras' models {health.inference}" if health.inference else ""
     recipes, bundles = ", ".join(dict.fromkeys(health.recipes)), ", ".join(id_[:12] for id_ in dict.fromkeys(health.bundle_ids))
     lines.append(Text(f"recipe {recipes}, bundle {bundles}, on {health.device}{inference}"))
+    lines += [Text(origin) for origin in dict.fromkeys(health.origins) if origin != "recipe file"]
     if (release := health.release) is not None:
         lines.append(Text(f"{release.word}: {release.why}", style=_RELEASE[release.word]))
     lines.append(Text(f"{_named(health.counts)}; last decision {health.last_seq}"))
@@ -52,6 +53,7 @@ def lines_of(health: Health) -> list[Text]:
     lines += [Text(f"{name}: {_named(tallies)}") for name, tallies in health.connections.items()]
     if (drift := health.drift) is not None and drift.median is not None:
         lines.append(Text(f"good parts score {drift.median:.3g} in the median, {drift.usual_median:.3g} when the detector was taught"))
+    lines += [Text(f"{shadow.camera} shadow: {shadow.sentence}".strip()) for shadow in health.shadows]
     if (sight := health.sight) is not None:
         lines.append(Text(f"pictures are {sight.brightness:.2f} as bright and {sight.sharpness:.2f} as sharp as taught"))
     return lines

@@ -15,10 +15,10 @@ from edge_runtime.config.explain import WINDOWS_PATHS, explain, likely_cause, lo
 from edge_runtime.config.foreign import widened
 from edge_runtime.config.sources import (
     AravisSourceConfig,
+    CameraSourceConfig,
     FolderSourceConfig,
     GenicamSourceConfig,
     IndustrialSourceConfig,
-    OpenCvSourceConfig,
     PixelFormat,
     PylonSourceConfig,
     Source,
@@ -58,7 +58,7 @@ class JournalConfig(Settings, frozen=True, kw_only=True):
     keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 400.0
     """Older rows are deleted, by the journal's own time: neither a wrong clock nor a step of it makes a row old."""
     keep_mb: Positive | None = None
-    """Of a larger file the oldest rows are deleted; a part takes about 1.5 kB. Without it, age alone counts."""
+    """The oldest rows of a larger file are deleted; a part takes about 1.5 kB. Without it, age alone counts."""
     required: bool = False
     """Accept no part whose row is not in the journal in time: it is a FAULT, also on a full disk. Without it such a part is told all the
     same, and its row is written later."""
@@ -89,6 +89,17 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     """Pictures a second; what comes faster is dropped."""
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] = 960
     """Long side of the picture that is sent; the frame is reduced to it."""
+
+
+class ModelsConfig(Settings, frozen=True, kw_only=True):
+    """Where the station keeps what was deployed to it (`lineside deploy`), and what of it is in effect."""
+
+    path: Path | None = None
+    """The folder; made where it is missing. Default: `models` beside the journal."""
+    keep: Annotated[int, Meta(ge=1, le=1000)] = 5
+    """Bundles that stay there. What is in effect, what was before, and what looks on as a shadow stay whatever their number."""
+    shadow_mb: Positive = 500.0
+    """Megabytes of pictures that a shadow judged otherwise, beside the archive (or the models), before the oldest go."""
 
 
 class MetricsConfig(Settings, frozen=True, kw_only=True):
@@ -172,6 +183,8 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Images of rejects and faults; without this table none are kept."""
     preview: PreviewConfig | None = None
     """Pictures for the operator's window; without this table none are sent."""
+    models: ModelsConfig = ModelsConfig()
+    """Bundles that were deployed while the station ran."""
     control: ControlConfig | None = None
     """What a station may be asked and told while it runs; without this table nothing."""
     metrics: MetricsConfig | None = None
@@ -188,6 +201,11 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     golden_tolerance_scale: Annotated[float, Meta(ge=1, le=5)] = 1.0
     """Multiplies the bundle's golden-sample tolerance on this device (another instruction set rounds differently); beyond five times
     it would no longer be the same model. Echoed by `lineside check`."""
+
+    @property
+    def store(self) -> Path:
+        """The folder of deployed bundles."""
+        return self.models.path or self.journal.path.parent / "models"
 
     @property
     def cameras(self) -> tuple[CameraConfig, ...]:
@@ -404,12 +422,12 @@ __all__ = [
     "ArchiveConfig",
     "ByteOrder",
     "CameraConfig",
+    "CameraSourceConfig",
     "FolderSourceConfig",
     "GenicamSourceConfig",
     "IndustrialSourceConfig",
     "JournalConfig",
     "MetricsConfig",
-    "OpenCvSourceConfig",
     "PixelFormat",
     "PlcConfig",
     "PlcInputs",

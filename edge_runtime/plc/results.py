@@ -89,7 +89,7 @@ class Presented:
         self._waiting: deque[tuple[int, int, Result]] = deque()
         """(seq, count, result)"""
         self._seq = 0
-        """Of the result that is shown."""
+        """The part whose result is shown."""
         self._machine = Machine(RESULT if acknowledged else RESULT_ALONE, ResultState.EMPTY)
         self._since_ns = 0
         """Since when the PLC's move is awaited, or without acknowledge the result is shown; 0: it is not."""

@@ -33,7 +33,7 @@ class Link:
     """Its place, 1 upwards without gaps."""
     kind: str
     seq: int | None
-    """Of the decision that it is about; None for a row about the journal itself."""
+    """The decision that it is about; None for a row about the journal itself."""
     at_s: int
     """The journal's own time (edge_runtime.sinks.journal_clock), in seconds since 1970."""
     body: str

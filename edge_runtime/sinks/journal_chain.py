@@ -49,7 +49,7 @@ class Limits:
     keep_s: float
     """Older rows are deleted."""
     most_bytes: float = float("inf")
-    """Of a larger file the oldest rows are deleted."""
+    """The oldest rows of a larger file are deleted."""
     at_once: int = 600
     """Rows of the chain, for a part may be waiting."""
 

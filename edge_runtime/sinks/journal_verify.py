@@ -39,7 +39,7 @@ class Verified:
     acknowledged: dict[str, str] = field(default_factory=dict)
     """By finding: who has seen it, and why it is so."""
     rows: int = 0
-    """Of the chain."""
+    """How many rows of the chain were read."""
     decisions: int = 0
     last_n: int = 0
     """The chain's last row."""
@@ -123,7 +123,7 @@ class _Run:
         self._values = ", ".join(f"d.{name}" if name in there else LATER.get(name, ("", "NULL"))[1] for name in COLUMNS)
         self._n = 0
         self._hash: bytes | None = GENESIS
-        """Of the row before; None where it is not known."""
+        """That of the row before; None where it is not known."""
         self._instead: bytes | None = None
         """What the hash of the row before should be, where another stands there."""
         self._amended: dict[int, dict[str, Any]] | None = None

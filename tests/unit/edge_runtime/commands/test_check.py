@@ -20,7 +20,7 @@ import zmq
 
 from edge_runtime.cli import app
 from edge_runtime.commands.check import Finding, _ranges, _unknown_delay, check_station, one_opencv, room
-from edge_runtime.config.sources import AravisSourceConfig, FolderSourceConfig, OpenCvSourceConfig, Source
+from edge_runtime.config.sources import AravisSourceConfig, CameraSourceConfig, FolderSourceConfig, Source
 from edge_runtime.console import run_app
 from edge_runtime.credentials import Role
 from edge_runtime.errors import ConfigError, SinkError
@@ -325,8 +325,8 @@ def test_every_camera_and_each_of_its_recipes_is_checked(station_dir: Path, endp
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (OpenCvSourceConfig(device=0), True),
-        (OpenCvSourceConfig(device=0, latency_ms=8.0), False),
+        (CameraSourceConfig(device=0), True),
+        (CameraSourceConfig(device=0, latency_ms=8.0), False),
         (AravisSourceConfig(), True),
         (AravisSourceConfig(trigger="software"), False),
         (FolderSourceConfig(path=Path("parts")), False),
