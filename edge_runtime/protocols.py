@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import msgspec
 
-from edge_runtime.records import Decision, Frame, Picture, Prediction, Trigger
+from edge_runtime.records import Decision, Delivery, Frame, Picture, Prediction, Trigger
 
 if TYPE_CHECKING:
     _default = property
@@ -69,6 +69,8 @@ class StationLink:
     """Whether the station's threads come round: while they do not, nobody may be told that it is ready."""
     announced: Callable[[Trigger], None] = lambda trigger: None
     """Writes a part down, before its other side is told that it was taken: one that a kill takes then has its FAULT at the next start."""
+    delivered: Callable[[Delivery], None] = lambda delivery: None
+    """Writes down what the line's other side was told, and whether it has acknowledged it; never waits."""
 
 
 class TriggerLine(_Connected):

@@ -15,10 +15,10 @@ from edge_runtime.config.explain import WINDOWS_PATHS, explain, likely_cause, lo
 from edge_runtime.config.foreign import widened
 from edge_runtime.config.sources import (
     AravisSourceConfig,
+    CameraSourceConfig,
     FolderSourceConfig,
     GenicamSourceConfig,
     IndustrialSourceConfig,
-    OpenCvSourceConfig,
     PixelFormat,
     PylonSourceConfig,
     Source,
@@ -26,6 +26,7 @@ from edge_runtime.config.sources import (
     VideoSourceConfig,
 )
 from edge_runtime.config.triggers import PlcTrigger, TimerTriggerConfig, Trigger, ZeromqTriggerConfig
+from edge_runtime.credentials import Role
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.settings import ByteOrder, PlcConfig, PlcInputs, PlcOutputs, PlcTag, PulseConfig, TagConfig, TagType
 from edge_runtime.plugins import Plugin, PluginSettings
@@ -55,7 +56,12 @@ class JournalConfig(Settings, frozen=True, kw_only=True):
     path: Path = Path("journal.sqlite")
     """The SQLite file; it and its folder are made where they are missing."""
     keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 400.0
-    """Older rows are deleted."""
+    """Older rows are deleted, by the journal's own time: neither a wrong clock nor a step of it makes a row old."""
+    keep_mb: Positive | None = None
+    """The oldest rows of a larger file are deleted; a part takes about 1.5 kB. Without it, age alone counts."""
+    required: bool = False
+    """Accept no part whose row is not in the journal in time: it is a FAULT, also on a full disk. Without it such a part is told all the
+    same, and its row is written later."""
     commit_timeout_ms: Positive = 50.0
     """How long a decision waits for its row to be committed before it is told all the same and the journal is reported as late; at most
     until its deadline."""
@@ -85,6 +91,17 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     """Long side of the picture that is sent; the frame is reduced to it."""
 
 
+class ModelsConfig(Settings, frozen=True, kw_only=True):
+    """Where the station keeps what was deployed to it (`lineside deploy`), and what of it is in effect."""
+
+    path: Path | None = None
+    """The folder; made where it is missing. Default: `models` beside the journal."""
+    keep: Annotated[int, Meta(ge=1, le=1000)] = 5
+    """Bundles that stay there. What is in effect, what was before, and what looks on as a shadow stay whatever their number."""
+    shadow_mb: Positive = 500.0
+    """Megabytes of pictures that a shadow judged otherwise, beside the archive (or the models), before the oldest go."""
+
+
 class MetricsConfig(Settings, frozen=True, kw_only=True):
     """What `lineside metrics` offers to Prometheus, in a process of its own."""
 
@@ -92,6 +109,17 @@ class MetricsConfig(Settings, frozen=True, kw_only=True):
     """Beyond this machine only with `plain` in [security]: nothing is encrypted, and nobody is asked for a key."""
     port: Port = 9464
     """Each station has its own."""
+
+
+class ControlConfig(Settings, frozen=True, kw_only=True):
+    """The control socket: status, alarms, labels, and what changes the station, for those who may. How: deploy/security.md."""
+
+    endpoint: Endpoint = "tcp://127.0.0.1:5563"
+    """ROUTER, binds. On `ipc://` the system says who asks: root and the station's user may do all. On 127.0.0.1 nobody does: whoever works
+    on this machine may observe and operate. Beyond it, a key says it."""
+    groups: dict[str, list[Role]] = field(default_factory=dict)
+    """On `ipc://`: what members of a group of the system may: `line-engineers = ["engineer"]`. Others observe and operate, where the
+    socket's mode lets them connect."""
 
 
 class SecurityConfig(Settings, frozen=True, kw_only=True):
@@ -152,6 +180,10 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Images of rejects and faults; without this table none are kept."""
     preview: PreviewConfig | None = None
     """Pictures for the operator's window; without this table none are sent."""
+    models: ModelsConfig = ModelsConfig()
+    """Bundles that were deployed while the station ran."""
+    control: ControlConfig | None = None
+    """What a station may be asked and told while it runs; without this table nothing."""
     metrics: MetricsConfig | None = None
     """Figures for Prometheus; without this table `lineside metrics` offers none."""
     security: SecurityConfig = SecurityConfig()
@@ -166,6 +198,11 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     golden_tolerance_scale: Annotated[float, Meta(ge=1, le=5)] = 1.0
     """Multiplies the bundle's golden-sample tolerance on this device (another instruction set rounds differently); beyond five times
     it would no longer be the same model. Echoed by `lineside check`."""
+
+    @property
+    def store(self) -> Path:
+        """The folder of deployed bundles."""
+        return self.models.path or self.journal.path.parent / "models"
 
     @property
     def cameras(self) -> tuple[CameraConfig, ...]:
@@ -244,6 +281,8 @@ def endpoints_of(config: StationConfig) -> dict[str, str]:
         endpoints["preview.endpoint"] = config.preview.endpoint
     if isinstance(config.trigger, ZeromqTriggerConfig):
         endpoints["trigger.endpoint"] = config.trigger.endpoint
+    if config.control is not None:
+        endpoints["control.endpoint"] = config.control.endpoint
     return endpoints
 
 
@@ -254,6 +293,11 @@ def _open_to_strangers(config: StationConfig) -> str | None:
         return "security.plain: expected either keys or plain = true, found both; with keys, take plain away"
     if security.everywhere and security.keys is None:
         return "security.keys: missing: everywhere = true demands keys, and none are named"
+    if config.control is not None and security.keys is None and beyond_loopback(config.control.endpoint):
+        where = f"control.endpoint: {config.control.endpoint} can be reached from beyond this machine"
+        return f"{where}: expected security.keys; plain = true does not let anybody change a station"
+    if config.control is not None and config.control.endpoint.startswith("inproc://"):
+        return f"control.endpoint: expected ipc:// or tcp://, found {config.control.endpoint}: nobody could ask"
     for key, endpoint in endpoints_of(config).items():
         if security.keys is None and not security.plain and beyond_loopback(endpoint):
             return refusal(endpoint, key)
@@ -375,12 +419,12 @@ __all__ = [
     "ArchiveConfig",
     "ByteOrder",
     "CameraConfig",
+    "CameraSourceConfig",
     "FolderSourceConfig",
     "GenicamSourceConfig",
     "IndustrialSourceConfig",
     "JournalConfig",
     "MetricsConfig",
-    "OpenCvSourceConfig",
     "PixelFormat",
     "PlcConfig",
     "PlcInputs",

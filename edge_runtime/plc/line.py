@@ -23,7 +23,7 @@ from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Value
 from edge_runtime.protocols import ActuatorLine, StationLink
-from edge_runtime.records import Decision, Picture, Trigger
+from edge_runtime.records import Decision, Delivery, Outcome, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.1, 5.0)
@@ -73,6 +73,7 @@ class PlcLine(ActuatorLine):
         self._triggers: queue.SimpleQueue[Trigger] = queue.SimpleQueue()
         self._alive: Callable[[], bool] = lambda: True
         self._announced: Callable[[Trigger], None] = lambda trigger: None
+        self._delivered: Callable[[Delivery], None] = lambda delivery: None
         self._recipes = RecipeChange(self._inbox.put)
         self._ages = PartAges()
         self._recipe_due = self._poll_due = self._step_due = self._retry_at = 0.0
@@ -102,7 +103,7 @@ class PlcLine(ActuatorLine):
         """A recipe that the PLC asks for is prepared in a thread of its own; what comes after its deadline is told as a FAULT; while the
         station's threads do not come round, the heartbeat stands still and ready is low."""
         self._recipes.prepare, self._ages.deadlines_ns, self._alive = station.prepare, station.deadlines_ns, station.alive
-        self._announced = station.announced
+        self._announced, self._delivered = station.announced, station.delivered
 
     def __enter__(self) -> Self:
         """Connect, see every tag, clear the outputs. Raises TriggerError, TagError or ConfigError: a wrong one is found here."""
@@ -311,7 +312,21 @@ class PlcLine(ActuatorLine):
                 return self._write()
         self._port.write(changed)
         self._written |= changed
-        return None
+        return self._report()
+
+    def _report(self, why: str = "") -> None:
+        """Have written down what became of results, now that the PLC has them, or `why` it has not."""
+        news, self._results.news = self._results.news, []
+        for seq, outcome in news:
+            detail = why or ("the PLC was lost meanwhile, or had no room for it" if outcome is Outcome.FAILED else "")
+            if outcome is Outcome.TOLD:
+                outcome, detail = (Outcome.FAILED, why) if why else (outcome, self._shown_verdict())
+            self._delivered(Delivery(seq, "plc", outcome, time.monotonic_ns(), detail))
+
+    def _shown_verdict(self) -> str:
+        shown = self._results.outputs
+        verdict = next((v for v in (Verdict.ACCEPT, Verdict.REJECT) if shown[v.value.lower()] and not shown["fault"]), Verdict.FAULT)
+        return f"{verdict}, code {shown['fault_code']}" if verdict is Verdict.FAULT else verdict.value
 
     def _connect(self) -> None:
         try:
@@ -344,6 +359,7 @@ class PlcLine(ActuatorLine):
 
     def _lose(self, why: PlcLost) -> None:
         self._port.close()
+        self._report(f"{why}: what was written may not have arrived")
         message = f"{self._port.where}: {why}; reconnecting"
         if self.lost != message:  # also when it fails for another reason than before
             _log.warning("%s", message)

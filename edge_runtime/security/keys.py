@@ -58,7 +58,7 @@ class Key:
 
 
 def fingerprint(public: str) -> str:
-    """The first 64 bits of the SHA-256 of a public key in Z85, in hexadecimal."""
+    """The first 64 bits of the SHA-256 of a public key (Z85), in hexadecimal."""
     return hashlib.sha256(z85.decode(public)).hexdigest()[:16]
 
 

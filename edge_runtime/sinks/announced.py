@@ -28,12 +28,12 @@ _encoder = msgspec.json.Encoder()
 class Announced:
     """A context manager. `note` is for any thread, and never raises: a part is decided all the same, and `problem` says what it costs."""
 
-    def __init__(self, journal: Path, last_seq: Callable[[], int]) -> None:
-        """`journal`: the journal's file; `last_seq`: the last decision that is in it."""
+    def __init__(self, journal: Path, last_seq: Callable[[], int], noted: Callable[[Trigger], None] = lambda trigger: None) -> None:
+        """`journal`: the journal's file; `last_seq`: the last decision that is in it; `noted`: called once for each part, never waits."""
         self.path = journal.with_name(journal.name + ".announced")
         self.problem: str | None = None
         """A sentence for health."""
-        self._decided = last_seq
+        self._decided, self._tell = last_seq, noted
         self._lock = threading.Lock()
         self._open: deque[tuple[int, bytes]] = deque()
         self._noted = self._bytes = 0
@@ -74,6 +74,7 @@ class Announced:
             if trigger.seq <= self._noted or self._file < 0:
                 return
             self._noted = trigger.seq
+            self._tell(trigger)
             line = _encoder.encode(trigger) + b"\n"
             decided = self._decided()
             while self._open and self._open[0][0] <= decided:

@@ -1,5 +1,7 @@
 """Cameras, and what stands in for one: a file a kind; `open_source` picks by the station file's `kind`, and imports no other."""
 
+from urllib.parse import urlsplit
+
 from edge_runtime.config import files as c
 from edge_runtime.errors import ConfigError
 from edge_runtime.plugins import made
@@ -17,10 +19,8 @@ def open_source(settings: c.AnySource) -> Source:
             from edge_runtime.sources.video import Video
 
             return Video(settings)
-        case c.OpenCvSourceConfig():
-            from edge_runtime.sources.camera import OpenCvCamera
-
-            return OpenCvCamera(settings)
+        case c.CameraSourceConfig():
+            return _camera(settings)
         case c.SyntheticSourceConfig():
             from edge_runtime.sources.synthetic import Synthetic
 
@@ -43,6 +43,26 @@ def open_source(settings: c.AnySource) -> Source:
         case c.PluginSettings():
             source: Source = made(settings)
             return source
+
+
+def _camera(settings: c.CameraSourceConfig) -> Source:
+    """A device of this machine, or a stream. Raises ConfigError for what is neither, or for settings that a stream cannot have."""
+    from edge_runtime.sources.camera import LiveCamera
+    from edge_runtime.sources.stream import PORTS, StreamFeed, public
+    from edge_runtime.sources.v4l2 import V4l2Feed
+
+    device = settings.device
+    if not isinstance(device, str) or "://" not in device:
+        if isinstance(device, str) and not device.startswith("/dev/"):
+            raise ConfigError(f'source.device: expected an index such as 0, "/dev/video0" or "rtsp://…", found {device!r}')
+        name = device if isinstance(device, str) else f"/dev/video{device}"
+        return LiveCamera(settings, name, lambda: V4l2Feed(settings, name))
+    name = public(device)
+    if urlsplit(device).scheme not in PORTS:
+        raise ConfigError(f"source.device: expected a URL with {', '.join(PORTS)}, found {name!r}")
+    if settings.fps is not None or settings.exposure is not None:
+        raise ConfigError("source.fps, source.exposure: a network stream does not take these; set them in the camera's own pages")
+    return LiveCamera(settings, name, lambda: StreamFeed(settings, name))
 
 
 def check_depth(source: Source, bits: int) -> None:

@@ -1,5 +1,6 @@
 """Whether what an export has built is fit for release: which good and bad parts it is judged on, and what becomes of one that is not."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from edge_runtime.errors import NotAccepted
 from edge_runtime.model.manifest import Acceptance, Metrics, Threshold
 from export.build.gate import Judged
+from training.calibrate.bounds import percent
 from training.calibrate.gap import left_out
 from training.calibrate.rules import Rule, Scores, apply_rule, stated_rate
 from training.data.dataset import Dataset
@@ -86,15 +88,21 @@ def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mappi
         metrics: by precision.
         apart: good images that were held for bad and not learnt.
     """
-    kinds = [] if told is None else [line.plain.strip() for line in told.lines(Criteria(found.max_missed, found.max_rejected))[1:]]
+    limits = Criteria(found.max_missed, found.max_rejected)
+    kinds = [] if told is None else [line.plain.strip() for line in dataclasses.replace(told, doubtful=None).lines(limits)[1:]]
     other = unlike(metrics, precision)
     found_of = ". ".join([f"the {precision.upper()} model: {found.sentence}", *kinds, *([other] if other else [])])
-    # Where a kind of defect scores like good parts, a threshold between the two is no advice.
-    between = "put the threshold between good and bad images (lineside-train calibrate RUN --gap --bad FOLDER), "
-    gap = "" if told is not None and told.blind else between
+    between = None if told is None else told.gap(limits)
+    gap = ""
+    if between is not None:
+        gap = (
+            f"put the threshold between good and bad images (lineside-train calibrate RUN --gap --bad FOLDER; at {between.value:.4g} it"
+            f" would miss {percent(between.missed)} and reject {percent(between.rejected)} of these), "
+        )
     odd = f"learn the {apart} images that were held for bad, if they are good (--keep-odd), " if apart and found.rejected else ""
     ways = f"{gap}{odd}try another method or size (lineside-train compare), ask for less (--accept), or build it all the same with --force"
-    return NotAccepted(f"{found_of}. {ways[0].upper()}{ways[1:]}: it then says for ever that it was not released")
+    labels = "" if told is None or told.doubtful is None else f". And {told.doubtful}"
+    return NotAccepted(f"{found_of}. {ways[0].upper()}{ways[1:]}: it then says for ever that it was not released{labels}")
 
 
 def unlike(metrics: Mapping[str, Metrics], precision: str) -> str | None:

@@ -45,6 +45,8 @@ class Shot:
     """data: URI."""
     wh: tuple[int, int]
     """Width and height of both, in pixels."""
+    margin: float | None = None
+    """How odd a good image is that looks unlike the others: manifest.Dataset.odd_margins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,14 @@ class Developed:
 
 
 def develop(
-    predict: Predict, sample: Sample, spec: InputSpec, display: DisplayScale, threshold: Threshold, line: float, score: float | None = None
-) -> Developed:
-    """A part as it is, and with the heat map and boxes at `line`. `score`: None is what `predict` says. Raises DataError."""
+    predict: Predict, sample: Sample, spec: InputSpec, display: DisplayScale, threshold: Threshold, line: float,
+    score: float | None = None, own_scale: bool = False,
+) -> Developed:  # fmt: skip
+    """A part as it is, and with the heat map and boxes at `line`. Raises DataError.
+
+    `score`: None is what `predict` says. `own_scale`: the heat reaches from the middle of the part's own map to its highest place, without
+    boxes: where it is least like the others shows, however little that is.
+    """
     moved = line / threshold.value
     map_threshold = threshold.map_value * moved
     frame = frame_of(sample.path, spec)
@@ -112,19 +119,23 @@ def develop(
     h, w = plain.shape[:2]
     to_picture = (w / width, h / height)
     painted = plain.copy()
-    share = scale_share(found.score_map, display.low, display.high * moved)
+    low, high = display.low, display.high * moved
+    if own_scale:
+        low, high = float(np.median(found.score_map)), float(found.score_map.max())
+    share = scale_share(found.score_map, low, high)
     paint_heat(painted, share, np.diag(to_picture) @ found.grid_to_frame)
-    paint_regions(painted, regions, to_picture, map_threshold, _UNIT)
+    if not own_scale:
+        paint_regions(painted, regions, to_picture, map_threshold, _UNIT)
     mask = truth(sample, (width, height))
     if mask is not None and mask.any():
         _outline(plain, mask)
     return Developed(sample, score, score / line, plain, painted)
 
 
-def as_shot(part: Developed) -> Shot:
+def as_shot(part: Developed, margin: float | None = None) -> Shot:
     """For a page."""
     h, w = part.plain.shape[:2]
-    return Shot(part.sample.path.name, part.sample.kind, part.score, part.severity, _uri(part.plain), _uri(part.painted), (w, h))
+    return Shot(part.sample.path.name, part.sample.kind, part.score, part.severity, _uri(part.plain), _uri(part.painted), (w, h), margin)
 
 
 def odd_samples(dataset: Dataset, names: Sequence[str], most: int = WORST) -> list[Sample]:

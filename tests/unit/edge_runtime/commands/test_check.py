@@ -4,10 +4,12 @@ import contextlib
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -18,14 +20,17 @@ import zmq
 
 from edge_runtime.cli import app
 from edge_runtime.commands.check import Finding, _ranges, _unknown_delay, check_station, one_opencv, room
-from edge_runtime.config.sources import AravisSourceConfig, FolderSourceConfig, OpenCvSourceConfig, Source
+from edge_runtime.config.sources import AravisSourceConfig, CameraSourceConfig, FolderSourceConfig, Source
 from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.model.manifest import Acceptance
+from edge_runtime.sinks.journal import Journal
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import open_source
+from tests.support.decisions import SCHEMA_1
 from tests.support.ports import free_port
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings
 
 TAGS = 'inputs = { trigger = "coil:0" }\noutputs = { reject = "coil:1" }'
 
@@ -251,6 +256,27 @@ def test_a_file_that_is_no_journal_fails(station_dir: Path, endpoints: tuple[str
     assert (station_dir / "journal.sqlite").read_bytes().startswith(b"not a database"), "never replaced"
 
 
+def test_a_tampered_journal_fails_until_somebody_has_acknowledged_it(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    file, path = write(station_dir, endpoints), station_dir / "journal.sqlite"
+    with Journal(settings(path), "cell-3") as journal:
+        for seq in range(1, 20):
+            journal.put(a_decision(seq))
+    assert failed(file) == {}
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE decisions SET verdict = 'ACCEPT' WHERE seq = 7")
+        connection.commit()
+    assert "decision 7 (row 9) was changed" in failed(file)["journal's chain"]
+    with Journal(settings(path), "cell-3") as journal:
+        journal.acknowledge("M. Huber", "ticket 77", ["decision 7 (row 9) was changed, or does not belong there"])
+    assert failed(file) == {}
+    assert any(f.what == "journal's chain" and f.warns for f in check_station(file))
+
+
+def test_a_journal_from_before_the_chain_passes(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    shutil.copy(SCHEMA_1 / "journal.sqlite", station_dir)
+    assert failed(write(station_dir, endpoints)) == {}
+
+
 def test_both_opencv_wheels_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "opencv-python" in one_opencv()
     for name in ("opencv_python", "opencv_python_headless"):
@@ -297,8 +323,8 @@ def test_every_camera_and_each_of_its_recipes_is_checked(station_dir: Path, endp
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (OpenCvSourceConfig(device=0), True),
-        (OpenCvSourceConfig(device=0, latency_ms=8.0), False),
+        (CameraSourceConfig(device=0), True),
+        (CameraSourceConfig(device=0, latency_ms=8.0), False),
         (AravisSourceConfig(), True),
         (AravisSourceConfig(trigger="software"), False),
         (FolderSourceConfig(path=Path("parts")), False),

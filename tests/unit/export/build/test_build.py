@@ -145,7 +145,7 @@ def test_where_no_int8_passes_auto_builds_fp32_and_says_why_and_what_it_costs(
     assert (manifest.precision, manifest.golden_tolerance, set(manifest.metrics)) == ("fp32", 1e-3, {"torch", "fp32"})
     assert report.flips is None
     refused, built, costs, *_ = report.notes
-    assert "refused: INT8 against FP32" in refused and "built in FP32" in built
+    assert "tried and not taken: INT8 against FP32" in refused and "built in FP32" in built
     assert "FP32" in costs and "INT8 throughout" in costs and "ms" in costs
 
 
@@ -209,7 +209,7 @@ def test_fp32_with_good_images_only_keeps_the_runs_threshold_and_says_what_was_n
     assert manifest.threshold == run.info.threshold
     assert manifest.metrics["fp32"].image_auroc is None
     assert manifest.metrics["fp32"].n_good == 24
-    assert any("AUROC could not be gated" in note for note in report.notes)
+    assert any("how well they tell good from bad was not" in note for note in report.notes)
 
 
 def test_other_images_than_the_runs_are_refused(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
