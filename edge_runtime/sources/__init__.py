@@ -19,7 +19,7 @@ def open_source(settings: c.AnySource) -> Source:
             from edge_runtime.sources.video import Video
 
             return Video(settings)
-        case c.CameraSourceConfig():
+        case c.LiveSourceConfig():
             return _camera(settings)
         case c.SyntheticSourceConfig():
             from edge_runtime.sources.synthetic import Synthetic
@@ -45,18 +45,20 @@ def open_source(settings: c.AnySource) -> Source:
             return source
 
 
-def _camera(settings: c.CameraSourceConfig) -> Source:
+def _camera(settings: c.LiveSourceConfig) -> Source:
     """A device of this machine, or a stream. Raises ConfigError for what is neither, or for settings that a stream cannot have."""
     from edge_runtime.sources.camera import LiveCamera
-    from edge_runtime.sources.stream import PORTS, StreamFeed, public
-    from edge_runtime.sources.v4l2 import V4l2Feed
 
     device = settings.device
     if not isinstance(device, str) or "://" not in device:
         if isinstance(device, str) and not device.startswith("/dev/"):
             raise ConfigError(f'source.device: expected an index such as 0, "/dev/video0" or "rtsp://…", found {device!r}')
+        from edge_runtime.sources.v4l2 import V4l2Feed
+
         name = device if isinstance(device, str) else f"/dev/video{device}"
         return LiveCamera(settings, name, lambda: V4l2Feed(settings, name))
+    from edge_runtime.sources.stream import PORTS, StreamFeed, public
+
     name = public(device)
     if urlsplit(device).scheme not in PORTS:
         raise ConfigError(f"source.device: expected a URL with {', '.join(PORTS)}, found {name!r}")
