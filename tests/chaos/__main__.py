@@ -40,7 +40,7 @@ from tests.support.ports import free_ports
 app = typer.Typer(add_completion=False)
 DEADLINE_MS = 300.0
 STOP_WITHIN_S, READY_WITHIN_S, MEMORY_MB = 3.0, 60.0, 600.0
-AGAIN = {69, 73, 74, 75, 76, 84, 85, 86}
+AGAIN = {69, 71, 73, 74, 76}
 """Exit codes after which systemd starts a station again: what it needs may come back (deploy/reference/exit_codes.md)."""
 _LIMIT = 10_000_000
 _DAY_S = 86_400
