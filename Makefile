@@ -9,7 +9,7 @@ COMPUTES := tests/unit/export tests/packaging tests/unit/training $(addprefix te
   model/test_bundle.py images/test_damage.py model/test_predictor.py model/test_preprocess.py model/test_regions.py \
   commands/test_replay.py model/test_tiles.py plc/test_tags.py)
 
-.PHONY: setup demo quick test mutate check docs bench soak chaos benchmark-methods benchmark-thresholds deb clean
+.PHONY: setup demo quick test mutate check docs bench soak chaos fuzz benchmark-methods benchmark-thresholds deb clean
 
 setup: $(READY)
 
@@ -74,6 +74,9 @@ benchmark-methods: $(READY)
 
 benchmark-thresholds: $(READY)
 	@$(BIN)/python -m tests.bench_thresholds --write $(BENCH)
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 deb: $(READY)
 	@bash deploy/deb.sh --python $(BIN)/python $(DEB)

@@ -12,10 +12,11 @@ from typing import Any
 
 import zmq
 from zmq.utils import z85
+from zmq.utils.monitor import recv_monitor_message
 
 from edge_runtime.errors import ConfigError
 
-__all__ = ["Credentials", "Role", "read_key_file"]
+__all__ = ["Admission", "Credentials", "Role", "read_key_file"]
 
 _Z85 = 40
 """Letters of a CURVE key."""
@@ -52,6 +53,61 @@ class Credentials:
         """Have a socket speak CURVE from now on; before it connects."""
         sock.curve_publickey, sock.curve_secretkey = self.public.encode(), self.secret.encode()
         sock.curve_serverkey = self.server.encode()
+
+
+class Admission:
+    """Whether the other end let a client's socket in, as far as ZeroMQ can tell. One that was refused does not connect again by itself."""
+
+    _TRIES = 2
+    """Handshakes that end without a word before it is said that the keys differ: a station that is just starting ends some as well."""
+
+    def __init__(self, sock: "zmq.Socket[Any]", endpoint: str, key: Credentials | None) -> None:
+        """Before the socket connects; `close` before it is closed."""
+        self._sock, self._endpoint, self._key = sock, endpoint, key
+        self._failed = 0
+        self._refused = ""
+        self._monitor = sock.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Ends the watching."""
+        self._sock.disable_monitor()
+        self._monitor.close(0)
+
+    @property
+    def refused(self) -> str:
+        """A sentence where the other end does not let this client in; empty where it did, or nobody was there yet."""
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)
+            self._note(int(event["event"]), int(event["value"]))
+        return self._refused
+
+    @property
+    def doubt(self) -> str:
+        """As `refused`, and a sentence where handshakes end without a word, for whoever waits in vain."""
+        if not self.refused and self._failed >= self._TRIES and self._key is not None:
+            return (
+                f"{self._endpoint}: somebody answers, and cannot read what the key {self._key.name} says: this is not the station that "
+                "it is for (its public key is another), or no station"
+            )
+        return self._refused
+
+    def _note(self, event: int, value: int) -> None:
+        name = self._key.name if self._key else ""
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._failed, self._refused = 0, ""
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            self._failed += 1
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == 500:
+            self._refused = f"{self._endpoint}: the station knows the key {name}, and it may not do this here: it lacks the role for it"
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self._refused = f"{self._endpoint}: the station does not let the key {name} in: it never did, or it was revoked"
+        elif self._key is None:
+            self._refused = f"{self._endpoint}: the station demands a key: --key FILE, as `lineside keys add` writes it"
+        else:
+            self._refused = f"{self._endpoint}: the station asks for no key here, so it cannot be known for the right one: leave --key out"
 
 
 def read_key_file(path: Path, server: Path | str | None = None) -> Credentials:

@@ -14,6 +14,7 @@
     ├── SinkError          73  a receiver of decisions cannot be opened: port in use, folder not writable
     ├── WireError          84  a message from a station cannot be understood, or there is no station at all
     │   └── SchemaError    84  it is of another version of Lineside
+    ├── Refused            77  a station does not let this key in, or does not do what was asked (it may name another branch's code)
     ├── DisplayError       85  the operator's window has no screen to open on, or no station gave it anything to draw
     ├── CalibrationError   82  the images cannot support the threshold that was asked for
     ├── ExportError        80  a model could not be converted, quantized, compiled or run
@@ -55,6 +56,7 @@ __all__ = [
     "MissingExtra",
     "NotAccepted",
     "ParityError",
+    "Refused",
     "SchemaError",
     "SinkError",
     "SourceError",
@@ -154,6 +156,17 @@ class WireError(LinesideError):
 
 class SchemaError(WireError):
     """A message of another schema (`edge_runtime.wire.SCHEMA`): station and listener are of different versions."""
+
+
+class Refused(LinesideError):
+    """A station does not let somebody in, or refuses what he asked for."""
+
+    exit_code = 77
+
+    def __init__(self, sentence: str, code: int = 77) -> None:
+        """`code`: the exit code of the station's own error, where it told one."""
+        super().__init__(sentence)
+        self.exit_code = code
 
 
 class DisplayError(LinesideError):

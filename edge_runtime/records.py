@@ -25,6 +25,7 @@ __all__ = [
     "Release",
     "ReleaseState",
     "ScoreMap",
+    "ShadowState",
     "SightState",
     "Stamps",
     "State",
@@ -372,6 +373,37 @@ class SightState:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowState:
+    """How a model that only looks on would have judged, beside the one that judges (edge_runtime.station.shadow)."""
+
+    camera: str
+    """Empty for the only one."""
+    recipe: str
+    """The recipe's name."""
+    bundle_id: str
+    every: int
+    """It is shown every so many-th judged part."""
+    judged: int
+    """Parts that it has scored, since it or what judges began."""
+    accepts: int
+    """Rejects among them that it would have accepted."""
+    rejects: int
+    """Accepts among them that it would have rejected."""
+    skipped: int
+    """Parts that it was to score and did not: it was busy, or could not."""
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        said = f"{self.accepts + self.rejects} of {self.judged} parts judged otherwise"
+        ways = [f"{n} {what}" for n, what in ((self.accepts, "rejects that it accepts"), (self.rejects, "accepts that it rejects")) if n]
+        told = f" ({', '.join(ways)})" if ways else ""
+        skipped = f"; {self.skipped} not looked at" if self.skipped else ""
+        every = "each part" if self.every == 1 else f"one part in {self.every}"
+        return f"{said}{told}, bundle {self.bundle_id[:12]}, {every}{skipped}"
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """How a station is, published once a second."""
 
@@ -407,3 +439,9 @@ class Health:
     sight: SightState | None = None
     """None for a bundle without an envelope, and before the first part. With several cameras: of the first one whose pictures stray, else
     of the first one."""
+    acknowledged: dict[str, str] = field(default_factory=dict)
+    """Problems that somebody has taken note of, and who; one that goes away and comes again is another one."""
+    origins: tuple[str, ...] = ()
+    """Where the models and thresholds that judge now come from, one a camera: "recipe file", or who deployed them, when and why."""
+    shadows: tuple[ShadowState, ...] = ()
+    """Models that look on."""

@@ -5,7 +5,8 @@ the schema's number, so that a listener of another version says so instead of mi
 `first_seq` the first decision that it would make: with both a listener tells a repeated number from a restarted station.
 
 The replay socket (ROUTER) takes one `ReplayRequest` a message from a DEALER and answers each with one `ReplayReply`; a request of another
-schema with the number of its own alone, which is enough for whoever asked to say so.
+schema with the number of its own alone, which is enough for whoever asked to say so. The control socket (ROUTER) takes one `ControlRequest`
+a message from a DEALER, likewise, and answers each with one `ControlReply`; who asks, the connection says, never the message.
 
 Schema 2, the present one: a decision holds a view a camera, also where there is one camera; a preview holds a picture a view; health names
 recipes and bundles as lists, one a camera. In schema 1 a station with one camera sent no views, a preview set the deciding picture apart
@@ -15,7 +16,7 @@ from the others, and health joined the names with commas.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -29,6 +30,8 @@ __all__ = [
     "PREVIEW",
     "REPLAY_PAGE",
     "SCHEMA",
+    "ControlReply",
+    "ControlRequest",
     "DecisionMessage",
     "HealthMessage",
     "Preview",
@@ -39,11 +42,14 @@ __all__ = [
     "check_access",
     "connectable",
     "decode",
+    "decode_control",
+    "decode_control_reply",
     "decode_decision",
     "decode_health",
     "decode_preview",
     "decode_reply",
     "decode_request",
+    "encode_control",
     "encode_decision",
     "encode_health",
     "encode_preview",
@@ -145,6 +151,33 @@ class ReplayReply(_Message, frozen=True, kw_only=True):
     """Which rows of the journal can never be read again, and why."""
 
 
+class ControlRequest(_Message, frozen=True, kw_only=True):
+    """What somebody asks of the control socket (DEALER -> ROUTER). Which verbs there are, and for whom: deploy/security.md."""
+
+    request: int
+    """Chosen by whoever asks, echoed in the reply."""
+    verb: Annotated[str, msgspec.Meta(max_length=64)]
+    """Such as `status`."""
+    arguments: dict[str, Any] = {}
+    """What the verb takes."""
+    why: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    """For the journal, in the words of whoever asks."""
+    person: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    """Who sits before it, where several share a key: written down as told, and believed in nothing."""
+
+
+class ControlReply(_Message, frozen=True, kw_only=True):
+    """What the control socket answers (ROUTER -> DEALER)."""
+
+    request: int
+    result: dict[str, Any] = {}
+    """What the verb gives; empty where it was refused."""
+    refused: str = ""
+    """A sentence: why nothing was done; empty where it was."""
+    code: int = 0
+    """The exit code of the error behind `refused` (edge_runtime.errors)."""
+
+
 _Any = TypeVar("_Any", bound=_Message)
 _encoder = msgspec.msgpack.Encoder()
 
@@ -174,6 +207,15 @@ def encode_replay(message: ReplayRequest | ReplayReply) -> bytes:
     >>> asked = encode_replay(ReplayRequest(request=1, after_seq=41))
     >>> decode_request(asked).after_seq
     41
+    """
+    return _encoder.encode(message)
+
+
+def encode_control(message: ControlRequest | ControlReply) -> bytes:
+    """The one part of what is asked of the control socket, or of its answer.
+
+    >>> decode_control(encode_control(ControlRequest(request=1, verb="status"))).verb
+    'status'
     """
     return _encoder.encode(message)
 
@@ -247,6 +289,16 @@ def decode_request(payload: bytes) -> ReplayRequest:
 def decode_reply(payload: bytes) -> ReplayReply:
     """The answer in a message of the replay socket. Raises WireError."""
     return _payload(payload, ReplayReply)
+
+
+def decode_control(payload: bytes) -> ControlRequest:
+    """The request in a message to the control socket. Raises WireError."""
+    return _payload(payload, ControlRequest)
+
+
+def decode_control_reply(payload: bytes) -> ControlReply:
+    """The answer in a message of the control socket. Raises WireError."""
+    return _payload(payload, ControlReply)
 
 
 def pack_map(score_map: ScoreMap) -> bytes:

@@ -268,13 +268,12 @@ def _print_json(outcome: "Outcome") -> None:
 
 
 def _figures(metrics: Metrics) -> str:
-    rows = (
-        ("image AUROC", metrics.image_auroc),
-        ("pixel AUROC", metrics.pixel_auroc),
-        ("false rejects", metrics.false_reject_rate),
-        ("misses", metrics.false_accept_rate),
-    )
-    return ", ".join(f"{name} {value:.4f}" for name, value in rows if value is not None)
+    from training.calibrate.bounds import percent
+
+    aurocs = (("image AUROC", metrics.image_auroc), ("pixel AUROC", metrics.pixel_auroc))
+    shares = (("rejects", metrics.false_reject_rate, "good"), ("misses", metrics.false_accept_rate, "bad"))
+    told = [f"{name} {value:.4f}" for name, value in aurocs if value is not None]
+    return ", ".join([*told, *(f"{verb} {percent(value)} of the {kind} ones" for verb, value, kind in shares if value is not None)])
 
 
 def main() -> None:

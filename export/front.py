@@ -147,8 +147,8 @@ def make_release(
     fit_options = dataclasses.replace(fit_options, method=choice.method, preset=choice.preset, augment=augment, weigh=weighed)
     backbone_fn = openvino_backbone(dataset)
     if METHODS[fit_options.method].network is None:
-        progress("estimating the time", 0, 1)
-        say(f"   all that follows: about {about(_expected(dataset, fit_options, backbone_fn))} here; it is said again before each part")
+        seconds = _expected(dataset, fit_options, backbone_fn, progress)
+        say(f"   all that follows: about {about(seconds)} here; it is said again before each part")
 
     _step(say, 3)
     indented = lambda text: say(f"   {text}")  # noqa: E731
@@ -200,12 +200,17 @@ def verdict(released: Released) -> list[str]:
     ]
 
 
-def _expected(dataset: Dataset, fit_options: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn]) -> float:
+def _expected(dataset: Dataset, fit_options: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn], progress: Progress) -> float:
     """Seconds of teaching, building and the report, by counts and by what a picture takes now."""
     spec, n, views = dataset.spec, len(dataset.train), dataset.preprocessor().views
+    progress("estimating the time: reading the backbone", 0, 1)
     backbone = build_backbone(fit_options.backbone, resolve(fit_options)[0], fit_options.weights)
     taught, gate = n * views * (1 + (fit_options.augment.copies if fit_options.augment else 0)), len(dataset.scored) * views
-    pace = pace_of(backbone_fn(backbone), spec.height, spec.width, taught)
+    progress("estimating the time: converting the backbone", 0, 1)
+    run_backbone = backbone_fn(backbone)
+    progress("estimating the time: timing a picture", 0, 1)
+    pace = pace_of(run_backbone, spec.height, spec.width, taught)
+    progress("estimating the time: timing a picture", 1, 1)
     name = f"{fit_options.method}/{fit_options.preset}"
     built = build_seconds(name, n, taught, gate, GATE_IMAGES * views, views, pace, int8=True) + BUDGET_S
     return fit_seconds(name, n, taught, views, pace) + built + 2 * gate * pace

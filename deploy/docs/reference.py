@@ -159,6 +159,8 @@ def _toml(shape: shapes.Type) -> str:
 def _one(shape: shapes.Type) -> str:
     if isinstance(shape, shapes.StructType):
         return "table"
+    if isinstance(shape, shapes.EnumType):
+        return ", ".join(f'`"{v}"`' for v in shape.cls)
     if isinstance(shape, shapes.LiteralType):
         return ", ".join(f'`"{v}"`' for v in shape.values)
     if isinstance(shape, shapes.DictType):

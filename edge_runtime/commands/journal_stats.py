@@ -25,7 +25,7 @@ class Stats:
     last: str = ""
     verdicts: Counter[str] = field(default_factory=Counter)
     accepted_share: float | None = None
-    """Of the parts that were judged, that is, without faults."""
+    """That of the parts that were judged, without faults."""
     by_hour: dict[str, dict[str, int]] = field(default_factory=dict)
     """By the hour of this machine's time, "2026-11-29 14": how many of each verdict."""
     rejects_by_reason: Counter[str] = field(default_factory=Counter)
@@ -34,7 +34,7 @@ class Stats:
     not_acknowledged: int = 0
     """Parts whose result the PLC was told and has not acknowledged, of a line that acknowledges."""
     percentiles_ms: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Of parts that were judged: the trigger to the picture, to the model's answer, to the telling."""
+    """Those of parts that were judged: the trigger to the picture, to the model's answer, to the telling."""
 
 
 def stats_of(reader: Reader) -> Stats:

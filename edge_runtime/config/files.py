@@ -18,7 +18,7 @@ from edge_runtime.config.sources import (
     FolderSourceConfig,
     GenicamSourceConfig,
     IndustrialSourceConfig,
-    OpenCvSourceConfig,
+    LiveSourceConfig,
     PixelFormat,
     PylonSourceConfig,
     Source,
@@ -26,6 +26,7 @@ from edge_runtime.config.sources import (
     VideoSourceConfig,
 )
 from edge_runtime.config.triggers import PlcTrigger, TimerTriggerConfig, Trigger, ZeromqTriggerConfig
+from edge_runtime.credentials import Role
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.settings import ByteOrder, PlcConfig, PlcInputs, PlcOutputs, PlcTag, PulseConfig, TagConfig, TagType
 from edge_runtime.plugins import Plugin, PluginSettings
@@ -90,6 +91,17 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     """Long side of the picture that is sent; the frame is reduced to it."""
 
 
+class ModelsConfig(Settings, frozen=True, kw_only=True):
+    """Where the station keeps what was deployed to it (`lineside deploy`), and what of it is in effect."""
+
+    path: Path | None = None
+    """The folder; made where it is missing. Default: `models` beside the journal."""
+    keep: Annotated[int, Meta(ge=1, le=1000)] = 5
+    """Bundles that stay there. What is in effect, what was before, and what looks on as a shadow stay whatever their number."""
+    shadow_mb: Positive = 500.0
+    """Megabytes of pictures that a shadow judged otherwise, beside the archive (or the models), before the oldest go."""
+
+
 class MetricsConfig(Settings, frozen=True, kw_only=True):
     """What `lineside metrics` offers to Prometheus, in a process of its own."""
 
@@ -99,6 +111,17 @@ class MetricsConfig(Settings, frozen=True, kw_only=True):
     """Each station has its own."""
 
 
+class ControlConfig(Settings, frozen=True, kw_only=True):
+    """The control socket: status, alarms, labels, and what changes the station, for those who may. How: deploy/security.md."""
+
+    endpoint: Endpoint = "tcp://127.0.0.1:5563"
+    """ROUTER, binds. On `ipc://` the system says who asks: root and the station's user may do all. On 127.0.0.1 nobody does: whoever works
+    on this machine may observe and operate. Beyond it, a key says it."""
+    groups: dict[str, list[Role]] = field(default_factory=dict)
+    """On `ipc://`: what members of a group of the system may: `line-engineers = ["engineer"]`. Others observe and operate, where the
+    socket's mode lets them connect."""
+
+
 class SecurityConfig(Settings, frozen=True, kw_only=True):
     """Who may come in at the sockets. One that only this machine can reach (127.0.0.1, ipc) asks for no key; any other demands one."""
 
@@ -106,6 +129,9 @@ class SecurityConfig(Settings, frozen=True, kw_only=True):
     """The folder of keys, made and filled by `lineside keys`; it belongs to the station's user, and nobody else may read its server.key."""
     everywhere: bool = False
     """Demand keys on this machine as well."""
+    networks: tuple[str, ...] = ()
+    """Addresses and networks, such as "192.168.0.0/24", that the service may be reached from or talk to beside PLC and URL cameras:
+    `lineside unit` tells systemd, which drops all other packets."""
     plain: bool = False
     """Open sockets beyond this machine without keys: whoever reaches them reads every decision, sees every part and may announce parts. For
     a network that itself keeps strangers out."""
@@ -157,6 +183,10 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Images of rejects and faults; without this table none are kept."""
     preview: PreviewConfig | None = None
     """Pictures for the operator's window; without this table none are sent."""
+    models: ModelsConfig = ModelsConfig()
+    """Bundles that were deployed while the station ran."""
+    control: ControlConfig | None = None
+    """What a station may be asked and told while it runs; without this table nothing."""
     metrics: MetricsConfig | None = None
     """Figures for Prometheus; without this table `lineside metrics` offers none."""
     security: SecurityConfig = SecurityConfig()
@@ -171,6 +201,11 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     golden_tolerance_scale: Annotated[float, Meta(ge=1, le=5)] = 1.0
     """Multiplies the bundle's golden-sample tolerance on this device (another instruction set rounds differently); beyond five times
     it would no longer be the same model. Echoed by `lineside check`."""
+
+    @property
+    def store(self) -> Path:
+        """The folder of deployed bundles."""
+        return self.models.path or self.journal.path.parent / "models"
 
     @property
     def cameras(self) -> tuple[CameraConfig, ...]:
@@ -249,6 +284,8 @@ def endpoints_of(config: StationConfig) -> dict[str, str]:
         endpoints["preview.endpoint"] = config.preview.endpoint
     if isinstance(config.trigger, ZeromqTriggerConfig):
         endpoints["trigger.endpoint"] = config.trigger.endpoint
+    if config.control is not None:
+        endpoints["control.endpoint"] = config.control.endpoint
     return endpoints
 
 
@@ -259,6 +296,11 @@ def _open_to_strangers(config: StationConfig) -> str | None:
         return "security.plain: expected either keys or plain = true, found both; with keys, take plain away"
     if security.everywhere and security.keys is None:
         return "security.keys: missing: everywhere = true demands keys, and none are named"
+    if config.control is not None and security.keys is None and beyond_loopback(config.control.endpoint):
+        where = f"control.endpoint: {config.control.endpoint} can be reached from beyond this machine"
+        return f"{where}: expected security.keys; plain = true does not let anybody change a station"
+    if config.control is not None and config.control.endpoint.startswith("inproc://"):
+        return f"control.endpoint: expected ipc:// or tcp://, found {config.control.endpoint}: nobody could ask"
     for key, endpoint in endpoints_of(config).items():
         if security.keys is None and not security.plain and beyond_loopback(endpoint):
             return refusal(endpoint, key)
@@ -384,8 +426,8 @@ __all__ = [
     "GenicamSourceConfig",
     "IndustrialSourceConfig",
     "JournalConfig",
+    "LiveSourceConfig",
     "MetricsConfig",
-    "OpenCvSourceConfig",
     "PixelFormat",
     "PlcConfig",
     "PlcInputs",

@@ -14,6 +14,7 @@ from edge_runtime.config.triggers import Trigger
 from edge_runtime.errors import ConfigError
 
 _T = TypeVar("_T", bound=msgspec.Struct)
+_Structs = list[type[plugins.PluginSettings]]
 OWN: dict[str, frozenset[str]] = {
     "sources": frozenset(str(s.__struct_config__.tag) for s in structs_in(Source)),
     "triggers": frozenset(str(s.__struct_config__.tag) for s in structs_in(Trigger)),
@@ -32,7 +33,30 @@ def widened(raw: dict[str, Any], station: type[_T], camera: type[msgspec.Struct]
 
     Raises ConfigError, beginning with the key, for a kind that nobody brings, and for a package that is broken.
     """
-    sources, triggers, sinks = (_structs(group, raw) for group in OWN)
+    found = [_structs(group, raw) for group in OWN]
+    return _with(station, camera, *found), [struct.plugin for structs in found for struct in structs]
+
+
+def widest(station: type[_T], camera: type[msgspec.Struct]) -> tuple[type[_T], list[str]]:
+    """`station` with the kinds of all packages that are installed here, and why some of them are not among these. Imports all of them."""
+    found: list[_Structs] = []
+    left_out: list[str] = []
+    for group, own in OWN.items():
+        offered = plugins.offered(group)
+        clashes = plugins.clashes(offered, own)
+        found.append([])
+        for plugin in offered:
+            if plugin.kind not in {c.kind for c in clashes}:
+                try:
+                    found[-1].append(plugins.settings_of(plugin))
+                except ConfigError as e:
+                    left_out.append(str(e))
+        left_out += [c.sentence for c in clashes]
+    return _with(station, camera, *found), left_out
+
+
+def _with(station: type[_T], camera: type[msgspec.Struct], sources: _Structs, triggers: _Structs, sinks: _Structs) -> type[_T]:
+    """`station`, which takes these kinds, too."""
     fields: list[tuple[str, Any, Any] | tuple[str, Any]] = []
     if sources:
         source = _either(*structs_in(Source), *sources)
@@ -43,12 +67,11 @@ def widened(raw: dict[str, Any], station: type[_T], camera: type[msgspec.Struct]
     if sinks:
         fields.append(("sink", tuple[_either(*sinks), ...], ()))  # type: ignore[misc]
     if not fields:
-        return station, []
-    wide = msgspec.defstruct(station.__name__, fields, bases=(station,), kw_only=True)
-    return cast("type[_T]", wide), [struct.plugin for struct in (*sources, *triggers, *sinks)]
+        return station
+    return cast("type[_T]", msgspec.defstruct(station.__name__, fields, bases=(station,), kw_only=True))
 
 
-def _structs(group: str, raw: dict[str, Any]) -> list[type[plugins.PluginSettings]]:
+def _structs(group: str, raw: dict[str, Any]) -> _Structs:
     """The kinds in a table that are not Lineside's own, each once."""
     found: dict[str, type[plugins.PluginSettings]] = {}
     for where, table in _tables(group, raw):

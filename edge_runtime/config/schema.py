@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import inspect as types
 
+from edge_runtime.plugins import PluginSettings
+
 _BOUNDS = {
     "gt": "exclusiveMinimum",
     "ge": "minimum",
@@ -23,6 +25,8 @@ _BOUNDS = {
     "max_length": "maxLength",
 }
 """msgspec's names -> JSON Schema's."""
+_Tables = dict[type, tuple[str, dict[str, Any]]]
+"""By record: its name in the schema, and what may stand in it."""
 _PLAIN = {types.IntType: "integer", types.FloatType: "number", types.StrType: "string", types.BoolType: "boolean"}
 
 
@@ -31,11 +35,11 @@ def schema_of(kind: type[msgspec.Struct], title: str) -> dict[str, Any]:
 
     msgspec's own generator refuses defaults that are paths, and knows no docstrings of fields.
     """
-    tables: dict[str, Any] = {}
+    tables: _Tables = {}
     top = types.type_info(kind)
     assert isinstance(top, types.StructType)
     file = _table(top, tables)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **file, "$defs": dict(sorted(tables.items()))}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **file, "$defs": dict(sorted(tables.values()))}
 
 
 def meanings(kind: type) -> dict[str, str]:
@@ -46,7 +50,10 @@ def meanings(kind: type) -> dict[str, str]:
 
 @functools.cache
 def _own_meanings(kind: type) -> dict[str, str]:
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    try:
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    except OSError:
+        return {}  # made at run time, or its author ships no source
     assert isinstance(body, ast.ClassDef)
     said = {}
     for node, after in zip(body.body, [*body.body[1:], None], strict=True):
@@ -56,14 +63,22 @@ def _own_meanings(kind: type) -> dict[str, str]:
     return said
 
 
-def _table(table: types.StructType, tables: dict[str, Any]) -> dict[str, Any]:
+def _table(table: types.StructType, tables: _Tables, foreign: bool = False) -> dict[str, Any]:
+    """`foreign`: of an installed package, whose author may use types that JSON Schema does not know; those are left to the station."""
+    foreign |= issubclass(table.cls, PluginSettings)
     said = meanings(table.cls)
     keys: dict[str, Any] = {}
     if table.tag is not None:
         keys[str(table.tag_field)] = {"const": table.tag}
     for field in table.fields:
-        meaning = {"description": said[field.name]} if said[field.name] else {}
-        keys[field.encode_name] = {**_value(field.type, tables), **meaning, **_default(field)}
+        meaning = {"description": said[field.name]} if said.get(field.name) else {}
+        try:
+            value = _value(field.type, tables, foreign)
+        except TypeError:
+            if not foreign:
+                raise
+            value = {}
+        keys[field.encode_name] = {**value, **meaning, **_default(field)}
     required = [*([table.tag_field] if table.tag is not None else []), *(f.encode_name for f in table.fields if f.required)]
     return {
         "type": "object",
@@ -79,31 +94,35 @@ def _default(field: types.Field) -> dict[str, Any]:
     value = field.default
     if value is msgspec.NODEFAULT or value is None or isinstance(value, msgspec.Struct):
         return {}
-    return {"default": str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value}
+    return {"default": msgspec.to_builtins(value, enc_hook=str)}
 
 
-def _value(wanted: types.Type, tables: dict[str, Any]) -> dict[str, Any]:
+def _value(wanted: types.Type, tables: _Tables, foreign: bool) -> dict[str, Any]:
     if isinstance(wanted, types.Metadata):
-        return {**(wanted.extra_json_schema or {}), **_value(wanted.type, tables)}
+        return {**(wanted.extra_json_schema or {}), **_value(wanted.type, tables, foreign)}
     if isinstance(wanted, types.StructType):
-        if (name := wanted.cls.__name__) not in tables:
-            tables[name] = {}  # before its keys: one of them may hold such a table
-            tables[name] = _table(wanted, tables)
-        return {"$ref": f"#/$defs/{name}"}
+        if wanted.cls not in tables:
+            namesakes = sum(cls.__name__ == wanted.cls.__name__ for cls in tables)
+            keys: dict[str, Any] = {}
+            tables[wanted.cls] = (f"{wanted.cls.__name__}{namesakes + 1}" if namesakes else wanted.cls.__name__, keys)
+            keys |= _table(wanted, tables, foreign)  # where one of them holds such a table, it is there already
+        return {"$ref": f"#/$defs/{tables[wanted.cls][0]}"}
     if isinstance(wanted, types.UnionType):
-        choices = [_value(t, tables) for t in wanted.types if not isinstance(t, types.NoneType)]
+        choices = [_value(t, tables, foreign) for t in wanted.types if not isinstance(t, types.NoneType)]
         return choices[0] if len(choices) == 1 else {"anyOf": choices}
+    if isinstance(wanted, types.EnumType):
+        return {"enum": [str(member) for member in wanted.cls]}
     if isinstance(wanted, types.LiteralType):
         return {"enum": list(wanted.values)}
     if isinstance(wanted, types.DictType):
-        return {"type": "object", "additionalProperties": _value(wanted.value_type, tables)}
+        return {"type": "object", "additionalProperties": _value(wanted.value_type, tables, foreign)}
     if isinstance(wanted, types.TupleType):
-        items = [_value(t, tables) for t in wanted.item_types]
+        items = [_value(t, tables, foreign) for t in wanted.item_types]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
     if isinstance(wanted, types.ListType | types.VarTupleType):
         least = {} if wanted.min_length is None else {"minItems": wanted.min_length}
         most = {} if wanted.max_length is None else {"maxItems": wanted.max_length}
-        return {"type": "array", "items": _value(wanted.item_type, tables), **least, **most}
+        return {"type": "array", "items": _value(wanted.item_type, tables, foreign), **least, **most}
     if isinstance(wanted, types.CustomType) and wanted.cls is Path:
         return {"type": "string"}
     if type(wanted) in _PLAIN:

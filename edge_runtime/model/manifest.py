@@ -256,6 +256,8 @@ class Dataset(_Record, frozen=True, kw_only=True):
     """Defects painted into good parts that it learnt from."""
     odd: tuple[str, ...] = ()
     """Names of good images that look unlike the others, the oddest first; up to 50 of them (training.fitting.odd)."""
+    odd_margins: tuple[float, ...] = ()
+    """How unlike each of them is, as a multiple of the most unlike of the others: 1.0 is where those end."""
 
 
 class Manifest(_Record, frozen=True, kw_only=True):

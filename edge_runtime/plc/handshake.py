@@ -39,8 +39,8 @@ class Inputs:
     def of(cls, values: Mapping[str, Value]) -> "Inputs":
         """From the tags' values by name; what a PLC does not have is as if it never used it."""
         return cls(
-            trigger=bool(values.get("trigger", False)), acknowledge=bool(values.get("acknowledge", False)),
-            reset_fault=bool(values.get("reset_fault", False)), enable=bool(values.get("enable", True)),
+            trigger=bool(values.get("trigger")), acknowledge=bool(values.get("acknowledge")),
+            reset_fault=bool(values.get("reset_fault")), enable=bool(values.get("enable", True)),
             part_id=_text(values.get("part_id", "")), recipe=_recipe_key(values.get("recipe", "")), encoder=int(values.get("encoder", 0)),
         )  # fmt: skip
 

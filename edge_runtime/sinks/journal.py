@@ -205,6 +205,11 @@ class Journal(Sink):
         with self._changed:
             self._note(delivered(delivery))
 
+    def event(self, kind: str, **said: object) -> None:
+        """Note what somebody has done to the station; from any thread, at once."""
+        with self._changed:
+            self._note(about(kind, **said, wall_time=wall_time()))
+
     def acknowledge(self, who: str, why: str, findings: list[str]) -> None:
         """Note that somebody has seen what was found wrong with the journal, and that the machine's clock is right."""
         with self._changed:

@@ -54,6 +54,14 @@ class _Change:
     begun: Reply[list[Reply[Answer]]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Between:
+    """The wish to have something changed between two parts."""
+
+    change: Callable[[], None]
+    done: Reply[None]
+
+
 class Station:
     """The loop, with the pieces that it is composed of.
 
@@ -99,7 +107,7 @@ class Station:
         self._slowest_s = max(p.deadline_ms for p in self._products.values()) / 1e3
         self._queue = queue
         self._announced, self._delivered, self._required = announced, delivered, required
-        self._lane: Lane[_Part | _Change] = Lane(queue)
+        self._lane: Lane[_Part | _Change | _Between] = Lane(queue)
         self._keep_warm = KeepWarm(keep_warm_ms, monitor)
         self._in_flight: _Part | None = None
         self._stopped_ns = 0
@@ -124,7 +132,14 @@ class Station:
         From any thread but the loop's own, which calls `put`: it would wait for itself. Returns when they have. Raises ConfigError for an
         unknown recipe; DeviceError when a model fails or does not answer in time.
         """
-        product = find(self._products, recipe)
+        self.warm(find(self._products, recipe))
+        self._use(find(self._products, recipe))  # as it is by now
+
+    def warm(self, product: Product) -> None:
+        """Have a product's models run once, after all parts that were taken before; it may be one that is not judged by yet.
+
+        From any thread but the loop's own. Returns when they have. Raises DeviceError when a model fails or does not answer in time.
+        """
         change = _Change(product, Reply())
         until = time.monotonic() + self._slowest_s + _PREPARE_S
         self._lane.note(change)
@@ -132,8 +147,56 @@ class Station:
             for warming in change.begun.result(until - time.monotonic()):
                 warming.result(until - time.monotonic())
         except TimeoutError:
-            raise DeviceError(f"Recipe {recipe!r}: its model is not warm after {self._slowest_s + _PREPARE_S:.0f} s.") from None
-        self._use(product)
+            raise DeviceError(f"Recipe {product.key!r}: its model is not warm after {self._slowest_s + _PREPARE_S:.0f} s.") from None
+
+    @property
+    def slowest_s(self) -> float:
+        """The longest deadline of its recipes."""
+        return self._slowest_s
+
+    @property
+    def products(self) -> Mapping[str, Product]:
+        """What is judged by now, by the recipe's key."""
+        return self._products
+
+    def switch(self, product: Product) -> None:
+        """Judge by `product` in place of the one of the same key: after the parts that were taken before, between two parts.
+
+        From any thread but the loop's own. Returns when it is so; else nothing has changed and never will: raises DeviceError.
+        """
+        claim = threading.Lock()  # taken once: by the loop, which then does it, or by whoever does not wait any longer
+
+        def change() -> None:
+            if claim.acquire(blocking=False):
+                self._products = {**self._products, product.key: product}  # never changed in place: other threads read it
+                if self._current.key == product.key:
+                    self._use(product)
+
+        patience_s = (self._queue + 1) * self._slowest_s + _PREPARE_S
+        try:
+            self.between_parts(change, patience_s)
+        except TimeoutError:
+            if claim.acquire(blocking=False):
+                raise DeviceError(f"The station's loop did not come round within {patience_s:.0f} s; nothing was changed.") from None
+
+    def between_parts(self, change: Callable[[], None], timeout_s: float) -> None:
+        """Have `change` made in the loop's thread, after all parts that were taken before and before any later one; returns when it is.
+
+        From any thread but the loop's own. `change` assigns what was made ready elsewhere and nothing more: the next part waits for it.
+        Raises what it raised, and TimeoutError where the loop did not come to it in time; then it may still come.
+        """
+        wish = _Between(change, Reply())
+        self._lane.note(wish)
+        wish.done.result(timeout_s)
+
+    @staticmethod
+    def _change(wish: _Between) -> None:
+        try:
+            wish.change()
+        except Exception as e:
+            wish.done.fail(e)
+        else:
+            wish.done.give(None)
 
     def stop(self) -> None:
         """Take no further trigger, answer those taken, then let `run` return. Safe in a signal handler."""
@@ -155,6 +218,8 @@ class Station:
                 item = self._lane.get(_ROUND_S)
                 if isinstance(item, _Part):
                     self._answer(item)
+                elif isinstance(item, _Between):
+                    self._change(item)
                 elif item is not None:
                     item.begun.give([warming for model in item.product.models if (warming := model.warm()) is not None])
                 else:
@@ -231,6 +296,8 @@ class Station:
     def _answer(self, part: _Part) -> None:
         self._in_flight = part
         self._keep_warm.part_came()
+        if part.product is not None and part.product is not self._products[part.product.key]:
+            part = replace(part, product=self._products[part.product.key])  # a switch lay between its trigger and its turn
         trigger, product = part.trigger, part.product
         if part.refused or product is None:
             return self._tell(part, fault(part.refused, part.cause), (), time.monotonic_ns())
@@ -249,7 +316,7 @@ class Station:
     def _use(self, product: Product) -> None:
         if product is not self._current:
             self._current = product
-            self._monitor.judging(product.recipes, product.bundle_ids)
+            self._monitor.judging(product.recipes, product.bundle_ids, product.origins)
 
     def _tell(self, part: _Part, judgement: Judgement, inspections: tuple[Inspection, ...], decided_ns: int) -> None:
         views = tuple(one.view for one in inspections) or unseen(self._cameras.names, part.product, judgement, part.trigger.recipe)

@@ -3,6 +3,7 @@
 Why one thread for ours and one each for the others: deploy/decisions/0041.
 """
 
+import abc
 import logging
 import threading
 import time
@@ -12,6 +13,7 @@ from edge_runtime.errors import HandoffFull, SinkError
 from edge_runtime.handoff import Lane
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Delivery, Outcome, Picture
+from edge_runtime.station.background import give_way
 from edge_runtime.station.health import HealthMonitor
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,18 @@ class Observers:
         """An entered sink of an installed package, called `label` where it fails. It is told, asked and left in a thread of its own."""
         self._monitor.count(f"dropped_{name}", 0)
         self._observers.append(_PluginThread(name, sink, label, self._monitor, self._delivered))
+
+    def add_shadow(self, name: str, shadow: "LooksOn", every: int) -> "ShadowThread":
+        """Show every so many-th of the parts that it wants to `shadow`, in a thread of its own."""
+        shadowing = ShadowThread(name, shadow, every, self._monitor)
+        self._observers = [*self._observers, shadowing]
+        return shadowing
+
+    def leave(self, shadowing: "ShadowThread", timeout_s: float) -> None:
+        """Show it nothing more."""
+        self._observers = [one for one in self._observers if one is not shadowing]
+        shadowing.closing = True
+        shadowing.thread.join(timeout_s)
 
     @property
     def problem(self) -> str | None:
@@ -105,6 +119,7 @@ class _ObserverThread:
                 self._failed_to(name, item, "dropped: those before it were not done yet")
 
     def _run(self) -> None:
+        self._begin()
         while not (self.closing and not len(self._lane)):
             item = self._lane.get(_ROUND_S)
             self._busy_since = time.monotonic()
@@ -134,11 +149,53 @@ class _ObserverThread:
         else:
             self._monitor.trouble(name, None)
 
+    def _begin(self) -> None:
+        """The thread's first act."""
+
     def _idle(self) -> None:
         """Nothing came for a while."""
 
     def _end(self) -> None:
         """The thread's last act."""
+
+
+class LooksOn(Sink):
+    """A model that would judge."""
+
+    @abc.abstractmethod
+    def wants(self, decision: Decision) -> bool:
+        """Whether it is a part that it would judge; asked in the loop's thread."""
+
+    @abc.abstractmethod
+    def skip(self) -> None:
+        """It was busy with another part; likewise."""
+
+
+class ShadowThread(_ObserverThread):
+    """The thread of a model that looks on: one part in hand, and none that waits."""
+
+    def __init__(self, name: str, shadow: LooksOn, every: int, monitor: HealthMonitor) -> None:
+        self._shadow, self._every, self._seen, self._in_hand = shadow, every, 0, False
+        super().__init__(name, {name: shadow}, (), monitor, lambda delivery: None)
+
+    def show(self, item: _Item) -> None:
+        if not self._shadow.wants(item[0]):
+            return
+        self._seen += 1
+        if self._seen % self._every:
+            return
+        if self._in_hand:
+            self._shadow.skip()
+        else:
+            self._in_hand = True
+            self._lane.note(item)
+
+    def _begin(self) -> None:
+        give_way()
+
+    def _tell(self, name: str, sink: Sink, item: _Item) -> None:
+        super()._tell(name, sink, item)
+        self._in_hand = False
 
 
 class _PluginThread(_ObserverThread):

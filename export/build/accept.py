@@ -1,6 +1,7 @@
 """Whether what an export has built is fit for release: which good and bad parts it is judged on, and what becomes of one that is not."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from edge_runtime.errors import NotAccepted
 from edge_runtime.model.manifest import Acceptance, Metrics, Threshold
 from export.build.gate import Judged
+from training.calibrate.bounds import percent
 from training.calibrate.gap import left_out
 from training.calibrate.rules import Rule, Scores, apply_rule, stated_rate
 from training.data.dataset import Dataset
@@ -76,7 +78,9 @@ def is_refused(found: Acceptance | None) -> bool:
     return found is not None and found.state == "failed" and not found.forced
 
 
-def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mapping[str, Metrics], apart: int) -> NotAccepted:
+def refusal(
+    found: Acceptance, told: Told | None, precision: str, metrics: Mapping[str, Metrics], apart: int, odd: Sequence[str] = ()
+) -> NotAccepted:
     """What is said of a model that is refused, all of it of the one that would have shipped.
 
     Args:
@@ -85,16 +89,31 @@ def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mappi
         precision: of the model.
         metrics: by precision.
         apart: good images that were held for bad and not learnt.
+        odd: names of those that look unlike the others, the oddest first.
     """
-    kinds = [] if told is None else [line.plain.strip() for line in told.lines(Criteria(found.max_missed, found.max_rejected))[1:]]
+    limits = Criteria(found.max_missed, found.max_rejected)
+    kinds = [] if told is None else [line.plain.strip() for line in dataclasses.replace(told, doubtful=None).lines(limits)[1:]]
     other = unlike(metrics, precision)
     found_of = ". ".join([f"the {precision.upper()} model: {found.sentence}", *kinds, *([other] if other else [])])
-    # Where a kind of defect scores like good parts, a threshold between the two is no advice.
-    between = "put the threshold between good and bad images (lineside-train calibrate RUN --gap --bad FOLDER), "
-    gap = "" if told is not None and told.blind else between
-    odd = f"learn the {apart} images that were held for bad, if they are good (--keep-odd), " if apart and found.rejected else ""
-    ways = f"{gap}{odd}try another method or size (lineside-train compare), ask for less (--accept), or build it all the same with --force"
-    return NotAccepted(f"{found_of}. {ways[0].upper()}{ways[1:]}: it then says for ever that it was not released")
+    between = None if told is None else told.gap(limits)
+    gap = ""
+    if between is not None:
+        gap = (
+            f"put the threshold between good and bad images (lineside-train calibrate RUN --gap --bad FOLDER; at {between.value:.4g} it"
+            f" would miss {percent(between.missed)} and reject {percent(between.rejected)} of these), "
+        )
+    first = ""
+    if apart and found.rejected:
+        first = f"learn the {apart} images that were held for bad, if they are good (--keep-odd), "
+    elif odd and found.rejected > found.max_rejected * found.n_good:
+        some = f"{len(odd)} good images that look unlike the others ({odd[0]} first)"
+        some = some if len(odd) > 1 else f"good image that looks unlike the others ({odd[0]})"
+        first = f"look at the {some}, and teach without those that are bad (--leave-out RUN/odd.txt), "
+    ways = (
+        f"{first}{gap}try another method or size (lineside-train compare), ask for less (--accept), or build it all the same with --force"
+    )
+    labels = "" if told is None or told.doubtful is None else f". And {told.doubtful}"
+    return NotAccepted(f"{found_of}. {ways[0].upper()}{ways[1:]}: it then says for ever that it was not released{labels}")
 
 
 def unlike(metrics: Mapping[str, Metrics], precision: str) -> str | None:

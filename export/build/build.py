@@ -168,7 +168,7 @@ class _Export:
         )  # fmt: skip
         if acceptance is not None and is_refused(acceptance):
             refused(self.pack, report)
-            raise refusal(acceptance, told, final.precision, metrics, self.run.info.apart)
+            raise refusal(acceptance, told, final.precision, metrics, self.run.info.apart, self.run.info.odd)
         move_into_place(self.pack, out)
         if options.zipped:
             package.write_zip(out, package.zip_path(out))
@@ -289,9 +289,9 @@ class _Export:
         gate = metrics["fp32"]
         notes = []
         if gate.image_auroc is None:
-            notes.append("only good images were at hand: their verdicts were compared, AUROC could not be gated")
+            notes.append("only good images were at hand: their verdicts were compared, how well they tell good from bad was not")
         elif gate.pixel_auroc is None:
-            notes.append("no masks were at hand: pixel AUROC could not be gated")
+            notes.append("no masks were at hand: how well the precisions find places was not compared")
         if self.options.envelope and envelope is None:
             notes.append("how far the line may stray was not measured: too few good images, or too many tiles for the time")
         return tuple(notes)

@@ -59,7 +59,7 @@ def first_that_passes(attempts: Iterable[Attempt[T]], last: T) -> tuple[T, list[
         except (ExportError, CalibrationError) as e:
             # Of a refusal the cause and the first image: what it advises is done here.
             cause, *more = str(e).removeprefix("parity, ").splitlines()
-            notes.append("refused: " + " ".join([cause, *(line.strip() for line in more[:1] if line.startswith("  "))]))
+            notes.append("tried and not taken: " + " ".join([cause, *(line.strip() for line in more[:1] if line.startswith("  "))]))
             continue
         return passed, [*notes, f"built as {attempt.what}, which the gate passes"] if notes else []
     return last, [*notes, "built in FP32, since the gate refuses what is faster"]

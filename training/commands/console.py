@@ -1,6 +1,8 @@
 """What the teaching commands share on a terminal: sentences and progress bars on stderr, and the options that say how images are read."""
 
+import importlib
 import importlib.util
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -121,3 +123,15 @@ def need_extra() -> None:
     """Raises MissingExtra where the teaching packages are not installed."""
     if any(importlib.util.find_spec(name) is None for name in NEEDED):
         raise MissingExtra("lineside-train", "train")
+
+
+def load_extra() -> None:
+    """Load the teaching packages, which takes most of a minute on a busy machine, and say so. Raises MissingExtra."""
+    need_extra()
+    if all(name in sys.modules for name in NEEDED):
+        return
+    with bars() as progress:
+        for i, name in enumerate(NEEDED):
+            progress("loading the programs for teaching", i, len(NEEDED))
+            importlib.import_module(name)
+        progress("loading the programs for teaching", len(NEEDED), len(NEEDED))

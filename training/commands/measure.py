@@ -153,13 +153,23 @@ def _show_odd(run_path: Path, data: Path, out: Path | None, as_json: bool) -> No
     odd, n = taught.info.odd, taught.info.dataset.n_good + taught.info.apart
     if as_json:
         sys.stdout.write(
-            msgspec.json.encode({"odd": odd, "alike": taught.info.alike, "apart": taught.info.apart, "n_good": n}).decode() + "\n"
+            msgspec.json.encode(
+                {
+                    "odd": odd,
+                    "margins": taught.info.dataset.odd_margins,
+                    "alike": taught.info.alike,
+                    "apart": taught.info.apart,
+                    "n_good": n,
+                }
+            ).decode()
+            + "\n"
         )
     else:
         console = Console(highlight=False, markup=False, soft_wrap=True)
         console.print(f"{len(odd)} of {n} good images look unlike the others{': bad, oddly placed, or rare?' if odd else ''}")
-        for name in odd:
-            console.print(f"  {name}")
+        margins = taught.info.dataset.odd_margins
+        for i, name in enumerate(odd):
+            console.print(f"  {name}" + (f"  {margins[i]:.2f}x as unlike as the most unlike of the others" if i < len(margins) else ""))
         if taught.info.alike:
             console.print(say_alike(taught.info.alike, taught.info.left_out))
     if out is not None and odd:
@@ -192,7 +202,7 @@ def _print_report(report: "EvaluationReport") -> None:
 
 def figures_of(m: "Metrics") -> list[str]:
     """A line each for the order of the images, the threshold, and the pixels; what cannot be measured says for want of what."""
-    lines = [f"threshold {m.threshold:.4g}: false rejects {_of(m.false_reject_rate, 'good')}, misses {_of(m.false_accept_rate, 'bad')}"]
+    lines = [f"threshold {m.threshold:.4g}: rejects {_of(m.false_reject_rate, 'good')}, misses {_of(m.false_accept_rate, 'bad')}"]
     if m.image_auroc is not None:
         lines.insert(0, f"image AUROC {_figure(m.image_auroc)}  AP {_figure(m.image_ap)}  F1 {_figure(m.f1)}")
     if m.pixel_auroc is not None or m.aupro is not None:
@@ -205,7 +215,7 @@ def figures_of(m: "Metrics") -> list[str]:
 def _of(rate: float | None, kind: str) -> str:
     from training.calibrate.bounds import percent
 
-    return f"not known, no {kind} images" if rate is None else percent(rate)
+    return f"– (no {kind} images)" if rate is None else f"{percent(rate)} of the {kind} ones"
 
 
 def _share(part: int, whole: int) -> str:

@@ -290,6 +290,9 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
         raise DataError(f"{path}: cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise DataError(f"{path}: expected UTF-8 text, found a byte {e.object[e.start]:#04x} at {e.start}; save the table as UTF-8") from e
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise DataError(f"{path} line {line}: expected text, found a NUL character; export the table again as UTF-8")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(_first_line(text)), strict=True)
     try:
         return [(reader.line_num, [c.strip() for c in cells]) for cells in reader if any(c.strip() for c in cells)]

@@ -47,6 +47,12 @@ class Screen:
     alike: npt.NDArray[np.bool_]
     """(N,) odd ones that are odd in the same way, as a second variant of the product is; none where they are few."""
 
+    @property
+    def margins(self) -> npt.NDArray[np.float64]:
+        """(N,) how unlike the others each image is, as a multiple of the most unlike one that is neither named nor set apart."""
+        rest = self.scores[~self.named & ~self.apart]
+        return self.scores / max(float(rest.max(initial=0.0)), 1e-12)
+
 
 def screen(features: Features, level_shapes: Sequence[LevelShape], prepare: Preprocessor, seed: int, progress: Progress = silent) -> Screen:
     """Look through the features of good images."""

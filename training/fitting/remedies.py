@@ -61,11 +61,9 @@ def with_brightness(dataset: Dataset, progress: Progress = silent) -> tuple[Data
                 " look like a defect; keep the light steady. Most methods look at places and hardly see how bright a whole picture is: if"
                 f" {kind} is missed below, try --method mvg"
             )
-    spread = float(np.std(np.log(np.maximum(good, 1e-3))))
     return dataclasses.replace(dataset, spec=msgspec.structs.replace(dataset.spec, brightness=round(target, 3))), (
-        f"every picture is brought to the same brightness (mean {target:.0f} of 255; good parts differ by {100 * spread:.0f} %), so that an"
-        " ageing lamp changes little (how little, the build measures). Where parts are bad because all of them is too dark or too bright:"
-        " --brightness keep"
+        f"every picture is brought to the same brightness (mean {target:.0f} of 255), so that an ageing lamp changes little (how little,"
+        " the build measures). Where parts are bad because all of them is too dark or too bright: --brightness keep"
     )
 
 
@@ -80,10 +78,11 @@ def variations(dataset: Dataset, method: str, preset: str = "fast") -> tuple[Aug
     pixels = max(1, round(SHIFT * max(spec.height, spec.width)))
     lamp = 0.0 if spec.brightness is None else LAMP
     how = "slightly out of focus" + (" and under a dimmer lamp" if lamp else "")
-    return Augment(shift_px=pixels, lamp=lamp, blur_px=BLUR, copies=copies), (
-        f"it also learns from good parts shifted by up to {pixels} px of the model's input, {how} ({copies} of each image); how far parts"
-        " may really stray, the build measures. Where such a part is bad: --augment none; where parts turn, too: --augment"
-        f" shift={pixels},rotate=DEGREES (180 for any way)"
+    made = Augment(shift_px=pixels, lamp=lamp, blur_px=BLUR, copies=copies)
+    return made, (
+        f"it also learns variations of good parts: shifted by up to {pixels} px of the model's input, {how} (--augment {made.words}); how"
+        " far parts may really stray, the build measures. Where such a part is bad: --augment none; where parts turn, too: add"
+        " rotate=DEGREES (180 for any way)"
     )
 
 

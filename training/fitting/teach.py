@@ -71,6 +71,7 @@ class _Taught:
     """What was learnt of variations."""
     apart: tuple[str, ...] = ()
     odd: tuple[str, ...] = ()
+    odd_margins: tuple[float, ...] = ()
     alike: tuple[str, ...] = ()
 
 
@@ -101,7 +102,9 @@ def teach(dataset: Dataset, options: FitOptions, out: Path, *, force: bool = Fal
         rule = default_rule(len(taught.held))
     detector = Detector(taught.trunk, taught.fitted.head)
     prepare = dataset.preprocessor()
-    record = msgspec.structs.replace(_with_bad(dataset.record, taught.bad), odd=taught.odd[:ODD_KEPT])
+    record = msgspec.structs.replace(
+        _with_bad(dataset.record, taught.bad), odd=taught.odd[:ODD_KEPT], odd_margins=taught.odd_margins[:ODD_KEPT]
+    )
     given = unlearnt([s for s in dataset.bad if s.split == "bad"], record)
     bad = score_samples(detector, given, prepare, progress) if rule.bad is not None else None
     threshold, display = apply_rule(rule, taught.fitted.held_out, bad, len(taught.apart), len(taught.odd))
@@ -111,7 +114,7 @@ def teach(dataset: Dataset, options: FitOptions, out: Path, *, force: bool = Fal
     outcome = taught.outcome
     info = RunInfo(
         schema=SCHEMA,
-        name=out.resolve().name,
+        name=out.resolve().name.removesuffix(".run") or "run",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         method=options.method,
         preset=options.preset,
@@ -136,7 +139,7 @@ def teach(dataset: Dataset, options: FitOptions, out: Path, *, force: bool = Fal
         alike=taught.alike,
     )
     if taught.odd:
-        say_odd(taught.odd, taught.apart, taught.alike, len(whole.train), out, say)
+        say_odd(taught, len(whole.train), out, say)
     checkpoint = checkpoint_of(out)
     return save_run(
         out, info, taught.trunk, taught.fitted.head, HeldOut.of(names, hashes, taught.fitted.held_out), dataset.ignore,
@@ -190,6 +193,7 @@ class _Teaching:
         )
         apart: tuple[str, ...] = ()
         odd: tuple[str, ...] = ()
+        margins: tuple[float, ...] = ()
         alike: tuple[str, ...] = ()
         if not options.keep_odd:
             self.progress("looking for odd images", 0, 1)
@@ -197,6 +201,7 @@ class _Teaching:
             names = [dataset.name_of(s) for s in dataset.train]
             apart = tuple(names[i] for i in np.flatnonzero(found.apart))
             odd, alike = (tuple(names[i] for i in np.argsort(-found.scores) if which[i]) for which in (found.named, found.alike))
+            margins = tuple(round(float(m), 3) for m in np.sort(found.margins[found.named])[::-1])
         if apart:
             dataset, features = dataset.leave_out(apart), features.only(np.flatnonzero(~found.apart))
             if self.source is not None:  # nor may what is painted be painted into them
@@ -221,7 +226,7 @@ class _Teaching:
             options.method, self.params, shapes, features, prepare, options.seed, learning=learning, progress=self.progress
         )
         self.progress(f"fitting {options.method}", 1, 1)
-        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, augment, apart, odd, alike)
+        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, augment, apart, odd, margins, alike)
 
     def _learnt(self, network: Network) -> _Taught:
         """A network that learns on images, and a head that is fitted on held-out ones."""
@@ -304,11 +309,15 @@ class _Teaching:
         return Checkpoint(path, identity, resume, source)
 
 
-def say_odd(odd: tuple[str, ...], apart: tuple[str, ...], alike: tuple[str, ...], n: int, out: Path, say: Say) -> None:
-    """Names the images that look unlike the others."""
-    some = first_of(odd)
+def say_odd(taught: _Taught, n: int, out: Path, say: Say) -> None:
+    """Names the images that look unlike the others, and how unlike they are."""
+    odd, apart, alike = taught.odd, taught.apart, taught.alike
+    some = [f"{name} ({margin:.2f}x)" for name, margin in zip(first_of(odd), taught.odd_margins, strict=False)]
     shown = ", ".join(some) + (f" and {len(odd) - len(some)} more" if len(odd) > len(some) else "")
-    say(f"{len(odd)} of {n} good images look unlike the others: bad, oddly placed, or rare? {shown}; all in {out / ODD}")
+    say(
+        f"{len(odd)} of {n} good images look unlike the others: bad, oddly placed, or rare? {shown}; 1x is the most unlike of the others;"
+        f" all in {out / ODD}"
+    )
     if alike:
         say(say_alike(alike, apart))
     if apart:

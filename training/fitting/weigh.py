@@ -86,10 +86,13 @@ class Weighed:
     def sentence(self) -> str:
         """For the user."""
         gain = (
-            f"of sound parts varied so, {percent(self.taught.astray)} exceed what {percent(PLACED)} of the others stay below"
-            f" (without: {percent(self.plain.astray)})"
+            f"of good parts that are shifted, blurred or dimmed so, {percent(self.taught.astray)} look odder than all but"
+            f" {percent(1 - PLACED)} of the others (not learnt: {percent(self.plain.astray)})"
         )
-        price = f"painted defects are told at AUROC {self.taught.auroc:.3f} (without: {self.plain.auroc:.3f})"
+        price = (
+            f"a painted defect looks odder than a good part in {percent(self.taught.auroc)} of all pairs (not learnt:"
+            f" {percent(self.plain.auroc)})"
+        )
         best = max(self.taught.auroc, self.plain.auroc)
         doubt = (
             ""
@@ -100,7 +103,7 @@ class Weighed:
             )
         )
         if self.kept:
-            return f"measured on images that were held out: {gain}; {price}{doubt}"
+            return f"what learning variations does, measured on good images that were kept apart for it: {gain}; {price}{doubt}"
         why = "that costs too much here" if gains(self.taught, self.plain) else "nothing is gained by it here"
         return (
             f"variations are not learnt from after all, since {why}: {price}; {gain}. Keep parts, lens and lamp as they are, or learn"

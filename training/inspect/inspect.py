@@ -20,7 +20,7 @@ from training.data.formats import find
 from training.data.layout import Found, Sample, find_bad, first_of
 from training.data.left_out import say_left_out, say_pages
 from training.data.masks import Survey, beyond, say_sizes, settle, size_of_truth
-from training.data.promise import UNMEASURED, say_alike, say_flat, say_lacking
+from training.data.promise import say_alike, say_flat, say_lacking
 from training.inspect.pose import LEAST, LOOKED_AT, advise, describe, pose_of, spread
 from training.inspect.swapped import MOST, doubtful, say_swapped
 
@@ -181,8 +181,17 @@ def show(summary: Summary, console: Console) -> None:
     if (lie := summary.lie) is not None:
         console.print(f"\n{lie.why}; {describe(lie)}")
     if not summary.findings:
-        nothing = "" if any(UNMEASURED in remark for remark in summary.remarks) else "nothing wrong: "
-        console.print(f"\n{nothing}every file can be read, and no picture is there twice")
+        console.print(f"\n{looked_at(summary)}")
+
+
+def looked_at(summary: Summary) -> str:
+    """What was looked at where nothing was found wrong, and what looking can't tell."""
+    n, masks = sum(c.images for c in summary.counts), sum(c.masks for c in summary.counts)
+    fit = f", {f'the {masks} masks fit their images' if masks > 1 else 'the mask fits its image'}" if masks else ""
+    return (
+        f"looked at: all {n} images can be read, no picture is there twice{fit}. Whether every good part is one, only you can see:"
+        " fit names those that look unlike the others"
+    )
 
 
 def _swapped(samples: tuple[Sample, ...], facts: list[Facts]) -> str | None:

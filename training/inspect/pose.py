@@ -78,15 +78,18 @@ def advise(pose: Pose, n_good: int, views: int = 1) -> Advice:
     The limits were set on magnetic_tile, elpv, deeppcb and drawn parts that lie alike, are shifted, turned, or lie anyhow, with 8 to all of
     their good images (deploy/decisions/0029-choosing-in-seconds.md).
     """
-    share = f"{pose.explained:.2f} of what the pictures show is explained by place"
+    share = f"{100 * pose.explained:.0f} % of what a picture shows stands at the same place in the others"
+    least = f"padim wants {100 * ALIKE:.0f} %"
     if pose.explained < ANYHOW and views == 1:
-        return Advice("padim", "shared", f"parts lie anyhow ({share}, below {ANYHOW:g}): one Gaussian for all places, padim shared")
+        return Advice(
+            "padim", "shared", f"parts lie anyhow ({share}, below {100 * ANYHOW:.0f} %): padim shared, which judges all places alike"
+        )
     if pose.explained < ALIKE:
-        return Advice("patchcore", "fast", f"parts do not lie alike ({share}; padim wants {ALIKE:g}): patchcore")
+        return Advice("patchcore", "fast", f"parts do not lie alike ({share}; {least}): patchcore")
     if n_good * views < MANY:
-        few = f"{n_good} good images are few for a Gaussian a place (padim wants {MANY})"
+        few = f"{n_good} good images are few to learn each place by itself (padim wants {MANY})"
         return Advice("patchcore", "fast", f"parts lie alike ({share}), but {few}: patchcore")
-    return Advice("padim", "fast", f"parts lie alike ({share}; padim wants {ALIKE:g}): padim")
+    return Advice("padim", "fast", f"parts lie alike ({share}; {least}): padim")
 
 
 class Spread(Protocol):
@@ -100,7 +103,7 @@ class Spread(Protocol):
 
 def describe(pose: Spread) -> str:
     """Shift and light, for people."""
-    away = "" if pose.shift is None else f"half of them lie more than {100 * pose.shift:.1f} % of the picture from where the others do; "
+    away = "" if pose.shift is None else f"half of the parts lie {100 * pose.shift:.1f} % of the picture or more off their usual place; "
     return f"{away}their brightness varies by {100 * pose.light:.0f} %"
 
 

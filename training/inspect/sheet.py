@@ -95,7 +95,7 @@ def _head(page: Canvas, inspection: Inspection) -> None:
     verdict, color = (
         (f"{wrong} findings" if wrong != 1 else "1 finding", _RED)
         if wrong
-        else ("no full test split" if lacking else "nothing wrong", _GREEN)
+        else ("no full test split" if lacking else "files can be read, none twice", _GREEN)
     )
     draw_right(page, verdict, (WIDTH - _MARGIN, 62), 24, color, BOLD)
     cv2.line(page, (_MARGIN, 112), (WIDTH - _MARGIN, 112), _LINE, 1)

@@ -37,6 +37,13 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     copies: int = 4
     """Variations of each image, beside the image itself."""
 
+    @property
+    def words(self) -> str:
+        """As `parse_augment` takes it: what is varied, and how many of each image."""
+        named = {field: name for name, field in _FIELDS.items()}
+        values = {named.get(name, name): value for name, value in msgspec.structs.asdict(self).items()}
+        return ",".join(f"{name}={value if name == 'flip' else f'{value:g}'}" for name, value in values.items() if value not in (0, "none"))
+
     def __call__(self, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 BGR -> one random variation of the same shape; the picture goes on mirrored beyond its border.
 

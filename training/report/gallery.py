@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edge_runtime.model.manifest import DisplayScale, InputSpec, Threshold
 from edge_runtime.model.regions import find_regions, worst_place
 from edge_runtime.overlay.picture import as_bgr, heat_table, paint_heat, paint_regions, scale_share
+from edge_runtime.records import ScoreMap
 from edge_runtime.sinks.preview import encode_small
 from training.data.dataset import Dataset
 from training.data.facts import frame_of
@@ -26,6 +27,7 @@ _SIDE_PX = 320
 _UNIT = 0.55
 """Size of the boxes' lines and labels: the operator's full screen is 1."""
 _QUALITY = 82
+_WARM = 0.1
 _MASK = (236, 190, 0)  # BGR
 _INK = (20, 20, 24)
 
@@ -45,6 +47,8 @@ class Shot:
     """data: URI."""
     wh: tuple[int, int]
     """Width and height of both, in pixels."""
+    margin: float | None = None
+    """How odd a good image is that looks unlike the others: manifest.Dataset.odd_margins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +100,14 @@ class Developed:
 
 
 def develop(
-    predict: Predict, sample: Sample, spec: InputSpec, display: DisplayScale, threshold: Threshold, line: float, score: float | None = None
-) -> Developed:
-    """A part as it is, and with the heat map and boxes at `line`. `score`: None is what `predict` says. Raises DataError."""
+    predict: Predict, sample: Sample, spec: InputSpec, display: DisplayScale, threshold: Threshold, line: float,
+    score: float | None = None, own_scale: bool = False,
+) -> Developed:  # fmt: skip
+    """A part as it is, and with the heat map and boxes at `line`. Raises DataError.
+
+    `score`: None is what `predict` says. `own_scale`: the heat is on the highest tenth of the part's own map, without boxes:
+    where it is least like the others shows, however little that is.
+    """
     moved = line / threshold.value
     map_threshold = threshold.map_value * moved
     frame = frame_of(sample.path, spec)
@@ -112,19 +121,20 @@ def develop(
     h, w = plain.shape[:2]
     to_picture = (w / width, h / height)
     painted = plain.copy()
-    share = scale_share(found.score_map, display.low, display.high * moved)
+    share = _own_share(found.score_map) if own_scale else scale_share(found.score_map, display.low, display.high * moved)
     paint_heat(painted, share, np.diag(to_picture) @ found.grid_to_frame)
-    paint_regions(painted, regions, to_picture, map_threshold, _UNIT)
+    if not own_scale:
+        paint_regions(painted, regions, to_picture, map_threshold, _UNIT)
     mask = truth(sample, (width, height))
     if mask is not None and mask.any():
         _outline(plain, mask)
     return Developed(sample, score, score / line, plain, painted)
 
 
-def as_shot(part: Developed) -> Shot:
+def as_shot(part: Developed, margin: float | None = None) -> Shot:
     """For a page."""
     h, w = part.plain.shape[:2]
-    return Shot(part.sample.path.name, part.sample.kind, part.score, part.severity, _uri(part.plain), _uri(part.painted), (w, h))
+    return Shot(part.sample.path.name, part.sample.kind, part.score, part.severity, _uri(part.plain), _uri(part.painted), (w, h), margin)
 
 
 def odd_samples(dataset: Dataset, names: Sequence[str], most: int = WORST) -> list[Sample]:
@@ -132,6 +142,12 @@ def odd_samples(dataset: Dataset, names: Sequence[str], most: int = WORST) -> li
     root = dataset.path.parent if dataset.path.is_file() else dataset.path
     paths = [root / name for name in names]
     return [Sample(path, "good", True, None, "train") for path in paths if path.is_file()][:most]
+
+
+def _own_share(score_map: ScoreMap) -> ScoreMap:
+    """(h, w) in 0..1 as of scale_share: the highest _WARM of this map's cells are warm, and the highest is the hottest."""
+    low, high = float(np.quantile(score_map, 1 - _WARM)), float(score_map.max())
+    return np.where(score_map > low, 0.5 + 0.5 * (score_map - low) / max(high - low, 1e-12), 0).astype(np.float32)
 
 
 def heat_css() -> str:

@@ -29,8 +29,9 @@ def save_odd_sheet(run: Run, dataset: Dataset, out: Path, progress: Progress = s
         raise DataError(f"odd images: expected {run.info.odd[0]} and others in {dataset.path}, found none of them there")
     predict, info = run.predictor(), run.info
     cells: list[npt.NDArray[np.uint8]] = []
+    margins = dict(zip(info.dataset.odd, info.dataset.odd_margins, strict=False))
     for i, sample in enumerate(samples):
-        part = develop(predict, sample, info.input, info.display, info.threshold, info.threshold.value)
+        part = develop(predict, sample, info.input, info.display, info.threshold, info.threshold.value, own_scale=True)
         name = dataset.name_of(sample)
         cell: Canvas = np.full((_SIDE + _LINE, 2 * _SIDE + _GAP, 3), _PAPER, dtype=np.uint8)
         for k, picture in enumerate((part.plain, part.painted)):
@@ -38,7 +39,9 @@ def save_odd_sheet(run: Run, dataset: Dataset, out: Path, progress: Progress = s
             cell[_LINE : _LINE + h, k * (_SIDE + _GAP) : k * (_SIDE + _GAP) + w] = picture
         draw(
             cell,
-            elide(f"{i + 1}. {name}  {part.severity:.2f}x{'  one of those alike' if name in info.alike else ''}", 17, BOLD, 2 * _SIDE),
+            elide(
+                f"{i + 1}. {name}{_beyond(margins.get(name))}{'  one of those alike' if name in info.alike else ''}", 17, BOLD, 2 * _SIDE
+            ),
             (0, 20),
             17,
             _INK,
@@ -54,3 +57,8 @@ def save_odd_sheet(run: Run, dataset: Dataset, out: Path, progress: Progress = s
     except OSError as e:
         raise DataError(f"odd images: {out} cannot be written: {e.strerror or e}") from e
     return len(samples)
+
+
+def _beyond(margin: float | None) -> str:
+    """How unlike the others, where the run says it."""
+    return "" if margin is None else f"  {margin:.2f}x as unlike as the others go"

@@ -99,8 +99,12 @@ def write_report(
     picks = pick(scored, line)
     with subject.predictor() as predict:
         shots = _shots(predict, subject, scored, picks, line, progress)
-        odd = odd_samples(dataset, subject.dataset.odd)
-        shots["odd"] = [as_shot(develop(predict, s, subject.spec, subject.display, subject.threshold, line)) for s in odd]
+        margins = dict(zip(subject.dataset.odd, subject.dataset.odd_margins, strict=False))
+        odd = [
+            (develop(predict, s, subject.spec, subject.display, subject.threshold, line, own_scale=True), margins.get(dataset.name_of(s)))
+            for s in odd_samples(dataset, subject.dataset.odd)
+        ]
+        shots["odd"] = [as_shot(part, margin) for part, margin in odd]
     bench = run_bench(detector, device=device, count=BENCH_RUNS) if subject.sort == "bundle" else None
     page = _render(subject, report, dataset, line, picks, shots, bench)
     try:

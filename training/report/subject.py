@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +18,7 @@ from edge_runtime.model.predictor import OpenvinoPredictor
 from training.core.base import Progress
 from training.data.dataset import Dataset
 from training.judging.evaluate import EvaluationReport, Predict, evaluate_bundle, evaluate_run
+from training.pictures.augment import Augment
 from training.report.figures import Array
 from training.runs import INFO, load_run
 
@@ -45,6 +47,8 @@ class Subject:
     tools: dict[str, str]
     held_out: Array
     """Scores of held-out good images; a bundle does not carry them."""
+    augment: Augment | None
+    """Variations that were learnt, too."""
     envelope: Envelope | None
     """How far the line may stray; of a bundle whose build measured it."""
     evaluate: Callable[[Dataset, Progress], EvaluationReport]
@@ -71,12 +75,15 @@ def open_subject(path: Path, device: str = "CPU") -> Subject:
 
         return Subject(
             "run", info.name, "", info.created, info.method, info.backbone.name, "torch", {**info.params, "preset": info.preset},
-            info.input, run.ignore, info.threshold, info.display, None, info.dataset, {}, info.tools, run.held_out.scores.score, None,
+            info.input, run.ignore, info.threshold, info.display, None, info.dataset, {}, info.tools, run.held_out.scores.score,
+            info.augment, None,
             lambda dataset, progress: evaluate_run(run, dataset, progress), torch_predictor,
         )  # fmt: skip
     opened = ModelBundle.open(path)
     m = opened.manifest
     ignore = read_mask(opened.directory / m.input.ignore_mask) if m.input.ignore_mask else None
+    params = {name: value for name, value in m.params.items() if name != "augment"}
+    augment = msgspec.convert(m.params["augment"], Augment) if "augment" in m.params else None
 
     @contextmanager
     def device_predictor() -> Iterator[Predict]:
@@ -84,8 +91,8 @@ def open_subject(path: Path, device: str = "CPU") -> Subject:
             yield predictor.predict
 
     return Subject(
-        "bundle", m.name, opened.id, m.created, m.method, m.backbone, m.precision, m.params, m.input, ignore, m.threshold, m.display,
-        m.drift, m.dataset, m.metrics, m.tools, np.zeros(0), m.envelope,
+        "bundle", m.name, opened.id, m.created, m.method, m.backbone, m.precision, params, m.input, ignore, m.threshold, m.display,
+        m.drift, m.dataset, m.metrics, m.tools, np.zeros(0), augment, m.envelope,
         lambda dataset, progress: evaluate_bundle(opened, dataset, device, progress), device_predictor,
         m.acceptance,
     )  # fmt: skip

@@ -26,7 +26,8 @@ def fit(
 
 
 @inner.command("plc")
-def play(station: Annotated[Path, typer.Argument(metavar="STATION.toml")]) -> None: ...
+def play(station: Annotated[Path, typer.Argument(metavar="STATION.toml")]) -> None:
+    raise SystemExit("ran")
 
 
 @pytest.mark.parametrize(

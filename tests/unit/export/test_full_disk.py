@@ -1,7 +1,6 @@
 """A disk without room is a sentence, never a signal: SIGBUS is what a mapped file of holes ends with."""
 
 import errno
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import typer
 from edge_runtime.console import lacking, run_app
 from edge_runtime.errors import DataError, ExportError
 from export.child import run_in_child
+from tests.support.small_disk import run_in_small_disk
 
 _BODY = """
 import sys
@@ -46,13 +46,7 @@ print(np.load(disk / "b.npy").sum())
 
 @pytest.mark.slow
 def test_what_finds_no_room_says_so(tmp_path: Path) -> None:
-    shell = f'mount -t tmpfs -o size=1m none {tmp_path} || exit 97; exec "$@"'
-    command = ["unshare", "-m", "bash", "-c", shell, "_", sys.executable, "-c", _BODY, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode in (1, 97) and ("unshare" in done.stderr or "mount" in done.stderr):
-        pytest.skip(f"a private file system cannot be mounted here: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()
+    said = run_in_small_disk(_BODY, tmp_path).splitlines()
     assert [line.split()[0] for line in said] == ["OSError", "DataError", "OSError", "OSError", "210"], said
     assert "No space left" in said[0]
     assert "no room for" in said[1]

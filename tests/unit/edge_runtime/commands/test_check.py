@@ -1,12 +1,15 @@
 """`lineside check`: every part of a station gets its line, and one failure does not hide the next."""
 
+import contextlib
 import os
 import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,11 +21,13 @@ import zmq
 
 from edge_runtime.cli import app
 from edge_runtime.commands.check import Finding, _ranges, _unknown_delay, check_station, one_opencv, room
-from edge_runtime.config.sources import AravisSourceConfig, FolderSourceConfig, OpenCvSourceConfig, Source
+from edge_runtime.config.sources import AravisSourceConfig, FolderSourceConfig, LiveSourceConfig, Source
 from edge_runtime.console import run_app
+from edge_runtime.credentials import Role
 from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.model.manifest import Acceptance
+from edge_runtime.security.keys import Keyring, new_pair
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import open_source
@@ -228,11 +233,23 @@ def test_a_file_where_a_folder_should_be_fails(tmp_path: Path) -> None:
         room(tmp_path / "archive", 0.001, "archive.quota_mb")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_of_somebody_else_fails(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
-    with pytest.raises(SinkError, match="this user may write to"):
-        room(tmp_path / "archive", 0.001, "archive.quota_mb")
+@contextlib.contextmanager
+def nobody() -> Iterator[None]:
+    """Root may write everywhere, and becomes somebody who may not."""
+    user = os.getuid()
+    if user == 0:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(user, user, user)
+
+
+def test_a_folder_of_somebody_else_fails() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        with nobody(), pytest.raises(SinkError, match="this user may write to"):
+            room(Path(folder) / "archive", 0.001, "archive.quota_mb")
 
 
 def test_a_file_that_is_no_journal_fails(station_dir: Path, endpoints: tuple[str, str]) -> None:
@@ -320,8 +337,8 @@ def test_every_camera_and_each_of_its_recipes_is_checked(station_dir: Path, endp
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (OpenCvSourceConfig(device=0), True),
-        (OpenCvSourceConfig(device=0, latency_ms=8.0), False),
+        (LiveSourceConfig(device=0), True),
+        (LiveSourceConfig(device=0, latency_ms=8.0), False),
         (AravisSourceConfig(), True),
         (AravisSourceConfig(trigger="software"), False),
         (FolderSourceConfig(path=Path("parts")), False),
@@ -346,3 +363,23 @@ def test_what_is_not_released_is_a_warning_unless_the_station_asks_for_it(
         run_app(app, ["check", str(file)])
     assert ended.value.code == int(demands)
     assert mark in capsys.readouterr().out
+
+
+def test_keys_are_checked_and_their_absence_beyond_this_machine_is_told(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    file = write(station_dir, endpoints)
+    text = file.read_text()
+    file.write_text(text + '[security]\nkeys = "keys"\n')
+    assert "lineside keys make" in failed(file)["keys"]
+    ring = Keyring(station_dir / "keys")
+    ring.make_server()
+    ring.add("hmi", [Role.OBSERVE, Role.OPERATE], new_pair()[0])
+    assert {f.what: f.sentence for f in check_station(file)}["keys"] == "may come in: hmi (observe and operate)"
+    (ring.allowed / "torn.pub").write_text("roles = [")
+    assert "torn.pub" in failed(file)["keys"]
+    beyond = text.replace(endpoints[0], endpoints[0].replace("127.0.0.1", "*"))
+    file.write_text(beyond)
+    assert "would let anybody in" in failed(file)["configuration"]
+    file.write_text(beyond + "[security]\nplain = true\n")
+    found = {f.what: f for f in check_station(file)}["keys"]
+    assert found.warns
+    assert "publisher.endpoint tcp://*:" in found.sentence

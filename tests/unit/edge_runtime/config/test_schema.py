@@ -14,6 +14,7 @@ from edge_runtime.cli import app
 from edge_runtime.config import files
 from edge_runtime.config.schema import meanings, schema_of
 from edge_runtime.errors import ConfigError
+from tests.support.packages import install
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[4] / "deploy" / "examples").glob("*.toml"))
 STATION = 'name = "a"\nrecipe = "r.toml"\n[source]\nkind = "folder"\npath = "parts"\n[trigger]\nkind = "timer"\n'
@@ -97,3 +98,65 @@ def test_a_setting_that_toml_cannot_hold_is_not_passed_over() -> None:
 
     with pytest.raises(TypeError, match="expected a type that TOML has"):
         schema_of(Table, "t")
+
+
+PACKAGE = """
+import datetime, enum, msgspec
+from pathlib import Path
+from edge_runtime.protocols import Sink, Source, TriggerLine
+
+class Tint(enum.Enum):
+    RED = "red"
+
+class Lamp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    level: int = 1
+
+class Settings(msgspec.Struct, frozen=True):
+    path: Path = Path("here")
+    lamp: Lamp = Lamp()
+    since: datetime.date | None = None
+    tint: Tint = Tint.RED
+
+class Mirror(Source):
+    settings_type = Settings
+    def grab(self, timeout_s): ...
+
+class Bell(TriggerLine):
+    settings_type = Settings
+    def wait(self, timeout_s): ...
+
+class Log(Sink):
+    settings_type = Lamp
+    def put(self, decision, pictures): ...
+"""
+OF_PACKAGES = (
+    'name = "a"\n[trigger]\nkind = "bell"\nlamp = {level = 2}\n[[sink]]\nkind = "log"\n[[camera]]\nname = "top"\nrecipe = "r.toml"\n'
+    'source = {kind = "mirror", path = "x", tint = "red", since = 2026-01-01}\n[[camera]]\nname = "side"\nrecipe = "r.toml"\n'
+    'source = {kind = "folder", path = "parts"}\n'
+)
+
+
+def test_the_kinds_of_installed_packages_are_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {"sources": {"mirror": "{m}:Mirror"}, "triggers": {"bell": "{m}:Bell"}, "sinks": {"log": "{m}:Log"}}
+    install(tmp_path, monkeypatch, "lineside-mirror", entries, PACKAGE)
+    file = tmp_path / "station.toml"
+    schema = json.loads(CliRunner().invoke(app, ["schema", "station"]).stdout)
+    for text in (OF_PACKAGES, STATION, STATION.replace('kind = "folder"\npath = "parts"', 'kind = "mirror"')):
+        file.write_text(text)
+        files.load_station(file)
+        assert list(Draft202012Validator(schema).iter_errors(tomllib.loads(text))) == []
+    for wrong in (("level = 2", 'level = "two"'), ('kind = "log"', 'kind = "lug"'), ('path = "x"', 'pfad = "x"'), ("level", "levels")):
+        file.write_text(text := OF_PACKAGES.replace(*wrong))
+        with pytest.raises(ConfigError):
+            files.load_station(file)
+        assert list(Draft202012Validator(schema).iter_errors(tomllib.loads(text))) != [], wrong
+
+
+def test_a_package_that_is_broken_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "lineside-broken", {"sources": {"broken": "{m}:Nothing"}, "sinks": {"journal": "{m}:Other"}})
+    result = CliRunner().invoke(app, ["schema", "station"])
+    assert result.exit_code == 0
+    assert "broken" not in result.stdout
+    first, second = result.stderr.splitlines()
+    assert first.startswith('left out: source "broken" of lineside-broken 1.2') and "AttributeError" in first
+    assert second.startswith('left out: sink "journal" of lineside-broken 1.2') and "of Lineside itself" in second

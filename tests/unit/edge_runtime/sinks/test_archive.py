@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from edge_runtime.images.read import read_image
 from edge_runtime.records import Decision, Frame, Image, Picture, Verdict, View
 from edge_runtime.sinks.archive import Archive
 from tests.support.decisions import decision_with
+from tests.support.small_disk import run_in_small_disk
 
 
 def a_decision(seq: int = 1, verdict: Verdict = Verdict.REJECT, part_id: str = "A-17", day: str = "2026-11-21") -> Decision:
@@ -161,14 +160,7 @@ from edge_runtime.sinks.archive import Archive
 disk = Path({str(mount)!r})
 {body}
 """
-    shell = f'mount -t tmpfs -o {options} none {mount} || exit 97; exec "$@"'
-    done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", shell, "_", sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    if done.returncode in (1, 97) and ("unshare" in done.stderr or "mount" in done.stderr):
-        pytest.skip(f"a private file system cannot be mounted here: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_in_small_disk(code, mount, options)
 
 
 def test_two_stations_cannot_share_a_folder(tmp_path: Path) -> None:

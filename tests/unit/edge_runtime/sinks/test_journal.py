@@ -19,6 +19,7 @@ from edge_runtime.sinks import journal as journal_module
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.journal import Journal, read_decisions
 from tests.support.decisions import SCHEMA_1
+from tests.support.small_disk import run_in_small_disk
 from tests.support.waiting import until
 from tests.unit.edge_runtime.sinks.journals import a_decision, settings
 
@@ -207,15 +208,8 @@ def in_small_disk(body: str, tmp_path: Path) -> str:
     """Run Python code with `disk`, a folder on a tmpfs of 1 MB of its own, in a private mount namespace; its output."""
     mount = tmp_path / "disk"
     mount.mkdir()
-    shell = f'mount -t tmpfs -o size=1m none {mount} || exit 97; exec "$@"'
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom pathlib import Path\ndisk = Path({str(mount)!r})\n{body}"
-    done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", shell, "_", sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    if done.returncode in (1, 97) and ("unshare" in done.stderr or "mount" in done.stderr):
-        pytest.skip(f"a private file system cannot be mounted here: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_in_small_disk(code, mount)
 
 
 _FULL = """

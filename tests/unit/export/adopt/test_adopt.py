@@ -224,7 +224,7 @@ def test_what_the_user_says_takes_the_place_of_what_the_model_lacks(save: Callab
         adopt(save(anomalib_like(static=True)), tmp_path / "other", Options(image_hw=(48, 32)))
     assert _left(tmp_path) == {"bundle"}
     assert parse_hw("32x48") == (48, 32) and parse_hw("64") == (64, 64)
-    with pytest.raises(ConfigError, match="expected N or HxW"):
+    with pytest.raises(ConfigError, match="expected N or WxH"):
         parse_hw("large")
 
 

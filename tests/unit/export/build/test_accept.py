@@ -1,22 +1,55 @@
 """What is said of a model that is refused fits what is wrong with it."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from edge_runtime.model.manifest import Metrics, Threshold
 from export.build.accept import Asked, accept, refusal
 from training.calibrate.rules import Rule, Scores
+from training.data.layout import Sample
 from training.judging.acceptance import Criteria, judge_acceptance
-from training.judging.telling import Told
+from training.judging.telling import Told, tell
 
 
 def test_a_refusal_offers_what_fits_its_cause() -> None:
     metrics = {"int8": Metrics(n_good=32, n_bad=10, threshold=30.5), "fp32": Metrics(n_good=32, n_bad=10, threshold=30.5)}
     found = judge_acceptance(Criteria(max_rejected=0.02), np.arange(32.0), np.empty(0), 28.5, "none")
     plain, odd = (str(refusal(found, None, "int8", metrics, apart)) for apart in (0, 16))
-    assert "--keep-odd" not in plain and "calibrate RUN --gap" in plain
-    assert "Put the threshold between" in odd and "learn the 16 images that were held for bad, if they are good (--keep-odd)" in odd
+    assert "--keep-odd" not in plain and "learn the 16 images that were held for bad, if they are good (--keep-odd)" in odd.lower()
+
+
+@pytest.mark.parametrize(("first_bad", "said"), [(31.0, True), (20.0, False)])
+def test_the_gap_is_advised_where_there_is_one(first_bad: float, said: bool) -> None:
+    """Good ones score up to 31, and the threshold lies far above: with bad ones from 31.5 on there is a place for it, from 20 on none."""
+    metrics = {"fp32": Metrics(n_good=32, n_bad=12, threshold=60.0)}
+    good, bad = np.arange(32.0), first_bad + 0.5 + np.arange(12.0)
+    found = judge_acceptance(Criteria(0.05, 0.02), good, bad, 60.0, "real")
+    parts = [Sample(Path(f"{i}.png"), "good" if i < 32 else "chip", i < 32, None, "test") for i in range(44)]
+    told = tell(parts, np.concatenate([good, bad]), 60.0, 0.01)
+    refused = str(refusal(found, told, "fp32", metrics, 0))
+    assert ("Put the threshold between good and bad images" in refused and "at 31.25 it would miss 0 % and reject 0 %" in refused) == said
+    assert ("--gap" in refused) == said and "ry another method or size" in refused
+
+
+def test_good_parts_that_are_rejected_lead_to_those_that_look_unlike_the_others() -> None:
+    metrics = {"fp32": Metrics(n_good=32, n_bad=12, threshold=28.5)}
+    bad, odd = np.arange(60.0, 72.0), ("OK/7.png", "OK/3.png")
+    rejects = judge_acceptance(Criteria(0.05, 0.02), np.arange(32.0), bad, 28.5, "real")
+    said = str(refusal(rejects, None, "fp32", metrics, 0, odd))
+    assert "Look at the 2 good images that look unlike the others (OK/7.png first), and teach without those that are bad" in said
+    misses = judge_acceptance(Criteria(0.05, 0.02), np.arange(32.0), bad, 80.0, "real")
+    assert "unlike the others" not in str(refusal(misses, None, "fp32", metrics, 0, odd)), "they do not make it miss"
+
+
+def test_labels_are_questioned_after_the_advice() -> None:
+    metrics = {"fp32": Metrics(n_good=32, n_bad=10, threshold=30.5)}
+    found = judge_acceptance(Criteria(max_missed=0.05), np.arange(32.0), np.arange(10.0), 30.5, "real")
+    told = Told("test split", 30.5, 0, 32, 10, 10, (("chip", 10, 10),), doubtful="are these labelled right? called good: 3.png")
+    said = str(refusal(found, told, "fp32", metrics, 0))
+    assert said.count("labelled right?") == 1 and said.index("ry another method") < said.index("labelled right?")
 
 
 def test_good_images_that_were_set_apart_are_named_in_a_verdict_that_does_not_count_them() -> None:

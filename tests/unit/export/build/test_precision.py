@@ -48,7 +48,7 @@ def test_what_passes_first_is_built_and_nothing_further_is_tried() -> None:
 def test_after_a_refusal_the_next_is_taken_and_both_are_told(e: Exception) -> None:
     found, notes = first_that_passes([_refused(e), Attempt("INT8 in part", lambda: "part")], "FP32")
     assert found == "part"
-    assert notes[0].startswith("refused: ") and "next" not in notes[0] and "built as INT8 in part" in notes[1]
+    assert notes[0].startswith("tried and not taken: ") and "next" not in notes[0] and "built as INT8 in part" in notes[1]
 
 
 def test_where_all_are_refused_or_cannot_even_be_made_it_is_fp32() -> None:

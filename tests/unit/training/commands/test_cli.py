@@ -95,7 +95,7 @@ def test_fit_calibrate_evaluate(data: Path, tmp_path: Path, capsys: pytest.Captu
     assert figures["pixel_auroc"] > 0.5 and "flatter" in evaluated.stderr
 
     code, out, err = here("evaluate", run, data / "train" / "good", capsys=capsys)
-    assert code == 0 and "10 of 10 good images were taught on" in err and "misses not known, no bad images" in out
+    assert code == 0 and "10 of 10 good images were taught on" in err and "misses – (no bad images)" in out
 
     # Also where only some of them are there, under other names.
     few = tmp_path / "few"
@@ -122,12 +122,12 @@ def test_a_fit_without_a_method_says_how_parts_lie_and_takes_what_follows(
 ) -> None:
     code, _, err = here("fit", data, "--out", tmp_path / "run", capsys=capsys)
     assert code == 0, err
-    assert "parts lie anyhow (0.0" in err and "padim shared" in err  # every drawn part is another texture
+    assert "parts lie anyhow (" in err and "padim shared" in err  # every drawn part is another texture
     taught = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (taught["method"], taught["preset"], taught["input"]["height"], taught["input"]["width"]) == ("padim", "shared", 256, 256)
     assert "input 256x256" in err and "ms of model time" in err
     inspected = here("inspect", data, capsys=capsys)[1]
-    assert "parts lie anyhow (0.0" in inspected and "padim shared" in inspected
+    assert "parts lie anyhow (" in inspected and "padim shared" in inspected
 
 
 @pytest.mark.slow

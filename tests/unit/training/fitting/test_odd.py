@@ -62,6 +62,13 @@ def test_few_images_are_not_judged(n: int) -> None:
     assert not found.named.any() and not found.apart.any()
 
 
+def test_how_odd_an_image_is_counts_from_the_most_unlike_of_the_others() -> None:
+    found = screen(Features.of([np.concatenate([good(60, 7), bad(4, 8)])]), [SHAPE], PLAIN, 0)
+    assert found.named[60:].all()
+    assert (found.margins[found.named] > 1).all() and found.margins[~found.named & ~found.apart].max() == pytest.approx(1)
+    assert (np.argsort(found.margins) == np.argsort(found.scores)).all()
+
+
 def test_variations_and_a_subset_of_the_images_are_looked_at_as_whole_images() -> None:
     level = np.concatenate([good(60, 7), bad(8, 8)])
     varied = np.repeat(level, 3, axis=0)

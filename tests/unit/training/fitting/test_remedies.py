@@ -10,6 +10,7 @@ from edge_runtime.model.manifest import InputSpec, TileSpec
 from edge_runtime.model.preprocess import GAIN_MAX, Preprocessor
 from training.data.dataset import Dataset, load_dataset
 from training.fitting.remedies import steadied, variations, with_brightness
+from training.pictures.augment import parse_augment
 
 
 def picture(seed: int, gain: float = 1.0) -> np.ndarray:
@@ -75,6 +76,7 @@ def test_methods_that_know_places_learn_from_shifted_parts(tmp_path: Path) -> No
     dataset = data(tmp_path, bad_gain=1.0)
     augment, why = variations(dataset, "padim")
     assert augment is not None and augment.shift_px == 2 and augment.copies == 3 and "--augment none" in why
+    assert f"(--augment {augment.words})" in why and parse_augment(augment.words) == augment, "named as the option names it"
     assert augment.lamp == 0 and augment.blur_px > 0  # pictures whose brightness is left as it comes show any lamp themselves
     levelled, _, _ = steadied(dataset, "padim")
     varied, _ = variations(levelled, "padim")

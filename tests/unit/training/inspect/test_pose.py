@@ -72,10 +72,10 @@ def test_few_pictures_do_not_make_parts_look_alike() -> None:
 @pytest.mark.parametrize(
     ("explained", "n_good", "views", "taken", "word"),
     [
-        (0.8, MANY, 1, ("padim", "fast"), "parts lie alike (0.80 of what"),
+        (0.8, MANY, 1, ("padim", "fast"), "parts lie alike (80 % of what"),
         (0.8, MANY - 1, 1, ("patchcore", "fast"), "are few"),
-        (0.1, 300, 1, ("patchcore", "fast"), "parts do not lie alike (0.10"),
-        (0.0, 300, 1, ("padim", "shared"), "parts lie anyhow (0.00"),
+        (0.1, 300, 1, ("patchcore", "fast"), "parts do not lie alike (10 %"),
+        (0.0, 300, 1, ("padim", "shared"), "parts lie anyhow (0 %"),
         (0.0, 300, 20, ("patchcore", "fast"), "parts do not lie alike"),
     ],
 )

@@ -167,6 +167,8 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_pictures_of_any_depth_become_inputs(folder: Path) -> None:
-    for path in folder.rglob("*.png"):
+    paths = list(folder.rglob("*.png"))
+    assert paths
+    for path in paths:
         image = as_input(path, 32, 64)
         assert image.shape == (32, 64, 3) and image.dtype == np.uint8 and 90 < image.mean() < 165

@@ -1,6 +1,7 @@
 """The page: whole by itself, true to the figures of an evaluation, and honest about what they rest on."""
 
 import base64
+import dataclasses
 import json
 import re
 import shutil
@@ -193,6 +194,31 @@ def test_pictures_are_the_worst_and_one_of_each_kind(written: tuple[str, Evaluat
     redness = [float(np.percentile(p[:, :, 2] - p[:, :, 0], 99)) for p in pictures]
     assert redness[-1] > 60 and redness[-2] < 20  # the heat map is on the right only
     assert pictures[-2][:, :, 0].max() - pictures[-2][:, :, 2].max() > 30  # the mask's outline
+
+
+def test_odd_good_images_are_shown_with_how_odd_they_are_and_where(
+    tiny_bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was learnt as good scores far below the threshold: neither its score nor the product's colour scale shows why it is odd."""
+    opened = open_subject(tiny_bundle)
+    record = msgspec.structs.replace(opened.dataset, odd=('test/dim <b>&"/3.png', "test/good/1.png"), odd_margins=(1.4, 1.08))
+    monkeypatch.setattr("training.report.page.open_subject", lambda *_: dataclasses.replace(opened, dataset=record))
+    write_report(tiny_bundle, data, tmp_path / "r.html")
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert page.text.index("1.40× as unlike as the most unlike of the others") < page.text.index("1.08×")
+    pair = [found for tag, found in page.tags if tag == "img"][:2]
+    assert [found["alt"].split()[0] for found in pair] == ["3.png", "3.png"]
+    plain, painted = (
+        cv2.imdecode(np.frombuffer(base64.b64decode(found["src"].partition(",")[2]), np.uint8), cv2.IMREAD_COLOR) for found in pair
+    )
+    assert plain is not None and painted is not None
+    heated = (np.abs(plain.astype(int) - painted).max(axis=2) > 30).mean()
+    assert 0.005 < heated < 0.25, "the heat is where it is odd, on a scale of its own"
+
+
+def test_each_of_the_two_thresholds_has_its_name(written: tuple[str, EvaluationReport]) -> None:
+    text = Page(written[0]).text
+    assert "map threshold: boxes from here on" in text and "at the map threshold, " in text
 
 
 def test_another_threshold_is_shown_beside_the_stated_one(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
