@@ -19,7 +19,7 @@ import openvino as ov
 from edge_runtime.errors import BundleError, DataError, DeviceError, FrameError, GoldenMismatch
 from edge_runtime.images.read import read_image, read_mask
 from edge_runtime.model.bundle import ModelBundle
-from edge_runtime.model.manifest import Manifest
+from edge_runtime.model.manifest import Manifest, most_px_of
 from edge_runtime.model.preprocess import Preprocessor
 from edge_runtime.protocols import Predictor
 from edge_runtime.records import Frame, Image, Prediction
@@ -147,7 +147,7 @@ class OpenvinoPredictor(Predictor):
         results = []
         for golden in manifest.golden:
             try:
-                found = self._run(read_image(self.bundle.directory / golden.image), self._golden_preprocessor)
+                found = self._run(read_image(self.bundle.directory / golden.image, most_px_of([manifest.input])), self._golden_preprocessor)
             except (DataError, FrameError) as e:
                 raise BundleError(f"bundle {self.bundle.directory}: golden sample {golden.image}: {e}; build it again") from e
             peak = float(found.score_map.max())
