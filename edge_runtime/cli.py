@@ -565,6 +565,22 @@ def sim_plc(
     raise typer.Exit(EXIT_FINDINGS if violations or any(r.verdict is None for r in results.values()) else EXIT_OK)
 
 
+@app.command()
+def unit(station: StationFile) -> None:
+    """Print what a station's file says of its service's sandbox.
+
+    A drop-in for systemd: the addresses that it may talk to, and no devices where it needs none. As root:
+    lineside unit /etc/lineside/NAME.toml > /etc/systemd/system/lineside@NAME.service.d/station.conf
+    """
+    from edge_runtime.commands.unit import drop_in
+    from edge_runtime.config.files import load_station
+
+    text, missing = drop_in(load_station(station))
+    typer.echo(text, nl=False)
+    for sentence in missing:
+        typer.secho(f"! {sentence}", fg="yellow", err=True)
+
+
 class SettingsFile(enum.StrEnum):
     """What `schema` describes."""
 
@@ -608,10 +624,6 @@ def _result_line(result: Any) -> str:
     return f"part {result.part}: {result.verdict}{more}, {result.latency_ms:.1f} ms"
 
 
-if __name__ == "__main__":
-    main()
-
-
 def _credentials(key: Path | None, server_key: str | None) -> Any:
     from edge_runtime.credentials import read_key_file
     from edge_runtime.errors import ConfigError
@@ -640,3 +652,7 @@ def _change(station: Path, verb: str, arguments: dict[str, Any], why: str, perso
         control.ask("status")  # a station that does not answer is said to be away at once
         given = {name: value for name, value in arguments.items() if value}
         typer.echo(control.ask(verb, given, why=why, person=person, timeout_s=600.0)["done"])
+
+
+if __name__ == "__main__":
+    main()

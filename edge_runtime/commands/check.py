@@ -37,11 +37,14 @@ from edge_runtime.plc.signals import tags_of
 from edge_runtime.plugins import Plugin, PluginSettings, blaming, clashes, offered
 from edge_runtime.protocols import Sink, Source, TriggerLine
 from edge_runtime.records import Frame, Release
+from edge_runtime.security.access import beyond_loopback
+from edge_runtime.security.keys import Keyring
 from edge_runtime.sinks import journal_file, open_sink
 from edge_runtime.sinks.journal_chain import beside
 from edge_runtime.sinks.journal_verify import TAIL, has_chain
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import check_depth, open_source
+from edge_runtime.station.control import groups_known
 from edge_runtime.station.in_effect import FROM_FILE
 from edge_runtime.station.judge import limits_of
 from edge_runtime.station.recipes import Entry, check_area, load_recipes, open_bundle
@@ -92,6 +95,11 @@ def check_station(path: Path) -> Iterator[Finding]:
     yield _try("processors", lambda: processors(config.threads, max((p.threads_used for its in predictors for p in its), default=0)))
     sockets = _try("sockets", lambda: bindable(endpoints_of(config)))
     yield sockets
+    if config.security.keys is not None:
+        yield _try("keys", lambda: _keys(config))
+    elif reached := [f"{key} {endpoint}" for key, endpoint in endpoints_of(config).items() if beyond_loopback(endpoint)]:
+        sentence = f"none are demanded (plain = true): anybody who reaches this machine's network may use {', '.join(reached)}"
+        yield Finding("keys", True, sentence, warns=True)
     for camera, its in zip(config.cameras, predictors, strict=True):
         yield _try(f"{camera.name} source".strip(), partial(_source, camera, its))
     if sockets.ok:
@@ -167,6 +175,16 @@ def _known(config: StationConfig, entries: list[Entry]) -> str:
     keys = list(config.cameras[0].recipes)
     more = f", recipes {', '.join(keys)} on request" if keys else ""
     return f"station {config.name}, recipe {', '.join(names)}, deadline {min(r.deadline_ms for r in own):g} ms{more}"
+
+
+def _keys(config: StationConfig) -> str:
+    assert config.security.keys is not None
+    ring = Keyring(config.security.keys)
+    ring.server()
+    known = ", ".join(f"{key.name} ({' and '.join(sorted(key.roles))})" for key in ring.listed())
+    if config.control is not None and (missing := groups_known(config.control.groups)) is not None:
+        raise ConfigError(f"control.groups: expected groups of this machine, found {missing}, which it does not have")
+    return f"may come in: {known or 'nobody yet; lineside keys add'}"
 
 
 def _plugins(used: list[Plugin]) -> str:

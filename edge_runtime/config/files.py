@@ -15,10 +15,10 @@ from edge_runtime.config.explain import WINDOWS_PATHS, explain, likely_cause, lo
 from edge_runtime.config.foreign import widened
 from edge_runtime.config.sources import (
     AravisSourceConfig,
-    CameraSourceConfig,
     FolderSourceConfig,
     GenicamSourceConfig,
     IndustrialSourceConfig,
+    LiveSourceConfig,
     PixelFormat,
     PylonSourceConfig,
     Source,
@@ -129,6 +129,9 @@ class SecurityConfig(Settings, frozen=True, kw_only=True):
     """The folder of keys, made and filled by `lineside keys`; it belongs to the station's user, and nobody else may read its server.key."""
     everywhere: bool = False
     """Demand keys on this machine as well."""
+    networks: tuple[str, ...] = ()
+    """Addresses and networks, such as "192.168.0.0/24", that the service may be reached from or talk to beside PLC and URL cameras:
+    `lineside unit` tells systemd, which drops all other packets."""
     plain: bool = False
     """Open sockets beyond this machine without keys: whoever reaches them reads every decision, sees every part and may announce parts. For
     a network that itself keeps strangers out."""
@@ -419,11 +422,11 @@ __all__ = [
     "ArchiveConfig",
     "ByteOrder",
     "CameraConfig",
-    "CameraSourceConfig",
     "FolderSourceConfig",
     "GenicamSourceConfig",
     "IndustrialSourceConfig",
     "JournalConfig",
+    "LiveSourceConfig",
     "MetricsConfig",
     "PixelFormat",
     "PlcConfig",

@@ -6,7 +6,6 @@ from typing import Any
 from asyncua import ua
 
 from edge_runtime.errors import TagError
-from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, to_plc, whole
 
 _WHOLE = {
@@ -45,10 +44,14 @@ def type_of(tag: Tag, where: str, value: Any, access: Any, data_type: Any) -> An
     return kind
 
 
+class NoValue(Exception):
+    """What the PLC says of a node that has none just now, as text."""
+
+
 def from_node(tag: Tag, data: Any) -> Value:
-    """The signal's value of a DataValue; a node that nobody has written holds nothing. Raises PlcLost where the PLC says it is bad."""
+    """The signal's value of a DataValue; a node that nobody has written holds nothing. Raises NoValue where the PLC says it is bad."""
     if data.StatusCode is not None and data.StatusCode.is_bad():
-        raise PlcLost(f"has no value for {tag.key} ({tag.address}): {data.StatusCode.name}")
+        raise NoValue(data.StatusCode.name)
     raw = data.Value.Value if data.Value is not None else None
     if raw is None:
         return "" if tag.type == "text" else from_plc(tag, 0)

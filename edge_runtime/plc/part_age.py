@@ -33,6 +33,11 @@ class PartAges:
         still_ns = seen_ns - self._looked_ns
         return seen_ns if pushes and still_ns < _PUSHED_NS else self._looked_ns
 
+    def patience_ns(self, timeout_s: float) -> int:
+        """How long a part may wait, after its edge, for what the PLC has no value for at the moment: its picture is made afterwards."""
+        deadline_ns = min(self.deadlines_ns.values(), default=0)
+        return min(round(timeout_s * 1e9), deadline_ns // 4 or round(timeout_s * 1e9))
+
     def too_old(self, unseen_ns: int) -> str:
         """Why a part that may have been announced so long before it was seen is not judged (its picture may show another); else empty."""
         deadline_ns = min(self.deadlines_ns.values(), default=0)

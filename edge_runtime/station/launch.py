@@ -3,14 +3,14 @@
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edge_runtime.capture.capture import Capture
 from edge_runtime.config.files import StationConfig, load_station, plugins_in, sinks_in
-from edge_runtime.errors import LinesideError, SinkError, SourceError, TriggerError
+from edge_runtime.errors import EXIT_OK, LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
 from edge_runtime.model.manifest import most_px_of
 from edge_runtime.model.regions import find_regions
@@ -18,10 +18,10 @@ from edge_runtime.plugins import blaming
 from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
 from edge_runtime.records import Cause
 from edge_runtime.security.access import Access
-from edge_runtime.sinks import open_sink
+from edge_runtime.sinks import journal_file, open_sink
 from edge_runtime.sinks.announced import Announced
 from edge_runtime.sinks.archive import Archive
-from edge_runtime.sinks.journal import Journal, read_decisions
+from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.preview import PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import check_depth, open_source
@@ -34,7 +34,7 @@ from edge_runtime.station.judge import fault
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import ModelThread, model_thread, together_is_faster
 from edge_runtime.station.observers import Observers
-from edge_runtime.station.process import Stop, allow_descriptors, logging_aside, stopping_on_signals, undisturbed
+from edge_runtime.station.process import Stop, StoppedEarly, allow_descriptors, logging_aside, stopping_on_signals, undisturbed
 from edge_runtime.station.products import Product
 from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
 from edge_runtime.station.verbs import Operating
@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 _ALIVE_WITHIN_S = 5.0
 _CLOSE_TIMEOUT_S = 3.0
 _OBSERVERS_TIMEOUT_S = 2.0
+_SETTLED_WITHIN_S = 10.0
 _MODEL_TIMEOUT_S = 0.05
 
 
@@ -64,25 +65,30 @@ def run_station(path: Path, stopping: Stop | None = None) -> int:
         with signals as stop, logging_aside(), contextlib.ExitStack() as stack:
             config = load_station(path)
             allow_descriptors()
-            station, monitor = open_station(config, stack)
+            station, monitor = open_station(config, stack, stop.look)
             stop.begin(station.stop)
             stack.enter_context(undisturbed())
             station.begin()
             monitor.ready()
             return station.run()
+    except StoppedEarly:
+        return EXIT_OK
     except LinesideError as e:
         ServiceManager().tell(f"STATUS={e}")
         raise
 
 
-def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[Station, HealthMonitor]:
-    """Open every piece; `stack` closes them, the journal last. Every bundle has proved itself on this device when this returns.
+def open_station(
+    config: StationConfig, stack: contextlib.ExitStack, look: Callable[[], None] = lambda: None
+) -> tuple[Station, HealthMonitor]:
+    """Open every piece; `stack` closes them, the journal last. Every bundle has proved itself on this device when this returns. `look` is
+    called between two steps, and may raise.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, SinkError, TriggerError, SourceError, MissingExtra.
     """
     for plugin in plugins_in(config):
         log.info("station %s: %s", config.name, plugin)
-    opened = open_recipes(config, stack)
+    opened = open_recipes(config, stack, look)
     names = [camera.name for camera in config.cameras]
     threads, inference = _model_threads(opened, len(names), stack)
     products = products_of(opened, threads)
@@ -93,6 +99,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     for product in products.values():
         for job in product.jobs:
             deadlines_ns[job.recipe] = min(product.deadline_ns, deadlines_ns.get(job.recipe, product.deadline_ns))
+    look()
     access = Access(config.security.keys, config.security.plain, config.security.everywhere)
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
     announced = stack.enter_context(Announced(config.journal.path, journal.last_seq, journal.announced))
@@ -109,6 +116,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     )  # fmt: skip
     stack.enter_context(monitor)
 
+    look()
     with blaming(config.trigger, TriggerError):
         stack.enter_context(line)
     # The journal first: what anybody was told is in it, whatever happens next.
@@ -131,6 +139,7 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
 
     cameras, sources = [], []
     for name, settings in zip(names, config.cameras, strict=True):
+        look()
         with named(name and f"camera {name}"):
             source = open_source(settings.source)
             with blaming(settings.source, SourceError):
@@ -173,15 +182,20 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
 def _answer_what_a_kill_left(
     station: str, announced: Announced, journal: Journal, products: Mapping[str, Product], cameras: Sequence[str]
 ) -> None:
-    """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again."""
+    """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again.
+
+    Raises SinkError where the disk does not take that: their numbers would be given again.
+    """
     left = announced.left()
     if left:
-        there = {d.seq for d in read_decisions(journal.path, left[0].seq - 1, left[-1].seq - left[0].seq + 1)}
-        for trigger in (t for t in left if t.seq not in there):
-            judgement = fault("The station ended while this part was in flight: it was killed, or lost its power.", Cause.ENDED)
+        first, there = journal_file.seqs_between(journal.path, left[0].seq, left[-1].seq)
+        for trigger in (t for t in left if t.seq not in there and t.seq > first):
+            judgement = fault("The station ended before this part's decision was written: it was killed, or lost its power.", Cause.ENDED)
             views = unseen(cameras, products.get(trigger.recipe), judgement, trigger.recipe)
             journal.put(decision_of(station, trigger, judgement, views, time.monotonic_ns()))
             log.warning("part %d%s: FAULT: %s", trigger.seq, f" ({trigger.part_id})" if trigger.part_id else "", judgement.reason)
+        if not journal.settled(_SETTLED_WITHIN_S):
+            raise SinkError(journal.problem or f"journal {journal.path}: what a kill left could not be written")
     announced.forget()
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import logging
 import logging.handlers
 import os
 import queue
@@ -14,6 +15,8 @@ from types import FrameType
 from typing import cast
 
 from edge_runtime.errors import EXIT_OK
+
+log = logging.getLogger(__name__)
 
 _SWITCH_INTERVAL_S = 0.0005
 """Python's own 5 ms is how long another thread may keep the loop waiting for its turn."""
@@ -95,6 +98,10 @@ def logging_aside() -> Iterator[None]:
         last_lines.join(_LOG_TIMEOUT_S)
 
 
+class StoppedEarly(Exception):
+    """The station was asked to stop before it had begun: no part was announced yet."""
+
+
 class Stop:
     """The wish that the station ends, from a signal to the loop."""
 
@@ -125,6 +132,12 @@ class Stop:
             with contextlib.suppress(OSError):
                 os.write(2, b"stopped while it was starting; no part was taken\n")
             os._exit(EXIT_OK)
+
+    def look(self) -> None:
+        """Between two steps of a start, which take seconds: raises StoppedEarly where a stop was asked for."""
+        if self._asked.is_set():
+            log.info("stopped before it had begun")
+            raise StoppedEarly
 
 
 @contextlib.contextmanager

@@ -20,11 +20,13 @@ import zmq
 
 from edge_runtime.cli import app
 from edge_runtime.commands.check import Finding, _ranges, _unknown_delay, check_station, one_opencv, room
-from edge_runtime.config.sources import AravisSourceConfig, CameraSourceConfig, FolderSourceConfig, Source
+from edge_runtime.config.sources import AravisSourceConfig, FolderSourceConfig, LiveSourceConfig, Source
 from edge_runtime.console import run_app
+from edge_runtime.credentials import Role
 from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.model.manifest import Acceptance
+from edge_runtime.security.keys import Keyring, new_pair
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import open_source
@@ -323,8 +325,8 @@ def test_every_camera_and_each_of_its_recipes_is_checked(station_dir: Path, endp
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (CameraSourceConfig(device=0), True),
-        (CameraSourceConfig(device=0, latency_ms=8.0), False),
+        (LiveSourceConfig(device=0), True),
+        (LiveSourceConfig(device=0, latency_ms=8.0), False),
         (AravisSourceConfig(), True),
         (AravisSourceConfig(trigger="software"), False),
         (FolderSourceConfig(path=Path("parts")), False),
@@ -349,3 +351,23 @@ def test_what_is_not_released_is_a_warning_unless_the_station_asks_for_it(
         run_app(app, ["check", str(file)])
     assert ended.value.code == int(demands)
     assert mark in capsys.readouterr().out
+
+
+def test_keys_are_checked_and_their_absence_beyond_this_machine_is_told(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    file = write(station_dir, endpoints)
+    text = file.read_text()
+    file.write_text(text + '[security]\nkeys = "keys"\n')
+    assert "lineside keys make" in failed(file)["keys"]
+    ring = Keyring(station_dir / "keys")
+    ring.make_server()
+    ring.add("hmi", [Role.OBSERVE, Role.OPERATE], new_pair()[0])
+    assert {f.what: f.sentence for f in check_station(file)}["keys"] == "may come in: hmi (observe and operate)"
+    (ring.allowed / "torn.pub").write_text("roles = [")
+    assert "torn.pub" in failed(file)["keys"]
+    beyond = text.replace(endpoints[0], endpoints[0].replace("127.0.0.1", "*"))
+    file.write_text(beyond)
+    assert "would let anybody in" in failed(file)["configuration"]
+    file.write_text(beyond + "[security]\nplain = true\n")
+    found = {f.what: f for f in check_station(file)}["keys"]
+    assert found.warns
+    assert "publisher.endpoint tcp://*:" in found.sentence

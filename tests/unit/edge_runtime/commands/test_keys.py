@@ -59,7 +59,7 @@ def test_from_no_key_to_one_that_is_revoked(station: Path, tmp_path: Path) -> No
     keys("revoke", station, listed["keys"][1]["fingerprint"])
     shown = keys("list", station)
     assert re.search(r"hmi  revoked \d{8}T\d{6}Z$", shown, re.MULTILINE)
-    assert Keyring(tmp_path / "keys").keys()[0].name == "cell"
+    assert Keyring(tmp_path / "keys").listed()[0].name == "cell"
     keys("add", station, "hmi", "--role", "observe", "--out", tmp_path / "new.key")
 
 

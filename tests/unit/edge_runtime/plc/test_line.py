@@ -99,6 +99,92 @@ def test_results_follow_each_other_with_result_valid_low_between_them_however_fa
         assert [w["result_valid"] for w in plc.writes if "result_valid" in w] == [False, True]
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("pushes", [True, False])
+def test_a_part_whose_number_the_plc_has_no_value_for_at_first_is_announced_with_it(pushes: bool, ordered: bool) -> None:
+    """Whether it is read with the trigger or after it."""
+    plc = Memory(pushes=pushes, ordered=ordered, trips=1 if ordered else 2)
+    with running(plc) as line:
+        plc.missing = {"part_id": "busy"}
+        plc.push({"part_id": 18, "trigger": True})
+        time.sleep(0.1)
+        assert (line.parts, line.lost, plc.tags["trigger_acknowledge"]) == ([], None, False)  # type: ignore[attr-defined]
+        plc.missing = {}
+        plc.push({"part_id": 19})
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        assert (line.parts[0].part_id, line.parts[0].refused) == ("19", "")  # type: ignore[attr-defined]
+        assert line.tallies["reconnects"] == 0
+
+
+@pytest.mark.parametrize(("name", "part_id", "refused"), [("part_id", "", ""), ("recipe", "18", "The PLC had no value for")])
+def test_a_part_gets_its_decision_whatever_the_plc_does_not_tell_of_it(
+    name: str, part_id: str, refused: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Law 1: without its name it is judged, without its recipe it cannot be."""
+    plc = Memory()
+    with running(plc, timeout_ms=300) as line:
+        announce(plc, line, 17)
+        line.put(decision(1), ())
+        plc.missing = {name: "busy"}
+        plc.tags |= {"acknowledge": True, "part_id": 18, "trigger": True}
+        until(lambda: len(line.parts) == 2)  # type: ignore[attr-defined]
+        trigger = line.parts[1]  # type: ignore[attr-defined]
+        assert trigger.part_id == part_id, "not the last part's"
+        assert trigger.refused.startswith(refused) and bool(trigger.refused) is bool(refused)
+        assert "trigger.inputs." + name in (trigger.refused or caplog.text)
+        plc.tags["acknowledge"] = False
+        line.put(decision(2, Verdict.REJECT if not refused else Verdict.FAULT, part_id), ())
+        until(lambda: plc.tags["result_valid"])
+        assert (plc.tags["reject"], plc.tags["fault"]) == (not refused, bool(refused))
+        until(lambda: f"no value for trigger.inputs.{name} (busy)" in (line.problem or ""))
+        plc.missing = {}
+        until(lambda: line.problem is None)
+        assert (line.lost, line.tallies["reconnects"]) == (None, 0)
+
+
+def test_an_edge_that_falls_before_the_plc_has_told_the_part_s_number_is_a_part() -> None:
+    plc = Memory()
+    with running(plc) as line:
+        plc.missing = {"part_id": "busy"}
+        plc.tags["trigger"] = True
+        time.sleep(0.05)
+        plc.tags["trigger"] = False
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        until(lambda: not plc.tags["trigger_acknowledge"])
+        assert len(line.parts) == 1  # type: ignore[attr-defined]
+        plc.missing = {}
+
+
+def test_a_moment_without_the_trigger_costs_nothing_and_a_long_one_the_connection() -> None:
+    plc = Memory()
+    with running(plc, timeout_ms=300) as line:
+        trigger = announce(plc, line)
+        plc.missing = {"trigger": "BadNoCommunication"}
+        time.sleep(0.1)
+        plc.missing = {}
+        line.put(decision(trigger.seq), ())
+        assert line.tallies["reconnects"] == 0
+        plc.missing = {"trigger": "BadNoCommunication"}
+        until(lambda: line.lost)
+        assert "has no value for trigger.inputs.trigger (BadNoCommunication); reconnecting" in str(line.lost)
+        plc.missing = {}
+        until(lambda: line.lost is None)
+
+
+def test_an_edge_behind_a_moment_without_the_trigger_is_as_old_as_that() -> None:
+    """It may have risen any time since."""
+    plc = Memory(pushes=True, ordered=True)
+    with running(plc) as line:
+        line.attach(link(deadlines_ns={"r": 400_000_000}))
+        plc.missing = {"trigger": "BadNoCommunication"}
+        plc.push({"part_id": 18})
+        time.sleep(0.3)
+        plc.missing = {}
+        plc.push({"trigger": True})
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        assert "had not looked at the PLC for" in line.parts[0].refused  # type: ignore[attr-defined]
+
+
 def test_an_edge_that_was_seen_is_a_part_also_when_the_plc_is_lost_before_its_name_is_read() -> None:
     """Law 1."""
     plc = Memory(trips=2)
