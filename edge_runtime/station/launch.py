@@ -44,6 +44,7 @@ from edge_runtime.triggers import open_trigger
 log = logging.getLogger(__name__)
 
 _ALIVE_WITHIN_S = 5.0
+_LAST_PARTS = 16
 _CLOSE_TIMEOUT_S = 3.0
 _OBSERVERS_TIMEOUT_S = 2.0
 _MODEL_TIMEOUT_S = 0.05
@@ -96,10 +97,12 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
     access = Access(config.security.keys, config.security.plain, config.security.everywhere)
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
     announced = stack.enter_context(Announced(config.journal.path, journal.last_seq))
-    _answer_what_a_kill_left(config.name, announced, journal, products, names)
+    left = _answer_what_a_kill_left(config.name, announced, journal, products, names)
     publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path, access))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
     line = open_trigger(config.trigger, first_seq=journal.last_seq() + 1, access=access)
+    if isinstance(line, ActuatorLine):
+        line.left(left)
     monitor = HealthMonitor(
         station=config.name, recipes=own.recipes, bundle_ids=own.bundle_ids, device=opened[0].predictor.device_used, cameras=tuple(names),
         send=publisher.send_health,
@@ -168,9 +171,12 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
 
 def _answer_what_a_kill_left(
     station: str, announced: Announced, journal: Journal, products: Mapping[str, Product], cameras: Sequence[str]
-) -> None:
-    """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again."""
-    left = announced.left()
+) -> Mapping[str, bool]:
+    """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again.
+
+    Returns the names of the last parts, and whether they were decided.
+    """
+    left, there = announced.left(), set[int]()
     if left:
         there = {d.seq for d in read_decisions(journal.path, left[0].seq - 1, left[-1].seq - left[0].seq + 1)}
         for trigger in (t for t in left if t.seq not in there):
@@ -179,6 +185,7 @@ def _answer_what_a_kill_left(
             journal.put(decision_of(station, trigger, judgement, views, time.monotonic_ns()))
             log.warning("part %d%s: FAULT: %s", trigger.seq, f" ({trigger.part_id})" if trigger.part_id else "", judgement.reason)
     announced.forget()
+    return {t.part_id: t.seq in there for t in left[-_LAST_PARTS:]}
 
 
 def _model_threads(opened: list[OpenRecipe], cameras: int, stack: contextlib.ExitStack) -> tuple[list[ModelThread], str]:
