@@ -19,7 +19,7 @@ for python in "$@"; do
     file=deploy/constraints/py3$minor.txt
     "$python" -m venv --clear "$tools/venv"
     "$tools/venv/bin/python" -m pip install --quiet --disable-pip-version-check pip-tools
-    "$tools/venv/bin/pip-compile" --quiet --generate-hashes --extra plc --extra cameras --extra headless --strip-extras "${upgrade[@]}" \
+    "$tools/venv/bin/pip-compile" --quiet --generate-hashes --extra plc --extra cameras --extra stream --extra headless --strip-extras "${upgrade[@]}" \
         --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file "$file" pyproject.toml
     echo "$file: $(grep -c == "$file") packages"
 done

@@ -9,7 +9,7 @@ usage() {
 Usage: deploy/deb.sh [--headless] [--extras LIST] [--python PYTHON] [--wheels DIR] [--unpinned] [--out DIR]
 
   --headless       for machines without a screen: opencv-python-headless, and no libGL (see install.sh)
-  --extras LIST    further extras of Lineside, with commas: cameras, train (about 3 GB). PLC protocols are always there
+  --extras LIST    further extras of Lineside, with commas: cameras, stream, train (about 3 GB). PLC protocols are always there
   --python PYTHON  a Python of the version that the stations have, 3.11 to 3.13, with pip (default: python3). The package fits
                    this version and this processor architecture only
   --wheels DIR     pack these wheels, Lineside's own among them, instead of asking pip for them
@@ -38,7 +38,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[[ ,$extras, =~ ^(,(cameras|train|plc)?)*,$ ]] || die "--extras: expected cameras or train (plc is always there), found $extras"
+[[ ,$extras, =~ ^(,(cameras|stream|train|plc)?)*,$ ]] || die "--extras: expected cameras, stream or train (plc is always there), found $extras"
 command -v dpkg-deb >/dev/null || die "found no dpkg-deb; a Debian package is built on Debian or Ubuntu"
 command -v "$python" >/dev/null || die "found no $python; name one with --python"
 minor=$("$python" -c 'import sys; print(sys.version_info[1] if (3, 11) <= sys.version_info[:2] < (3, 14) else "")')

@@ -15,7 +15,7 @@ Usage: deploy/install.sh [--headless | --window] [--extras LIST] [--wheel FILE |
   --headless       opencv-python-headless instead of opencv-python: no libGL needed, no window (`lineside overlay`
                    then only writes snapshots)
   --window         opencv-python (the default, and the way back from --headless)
-  --extras LIST    further extras of Lineside, with commas: cameras, train. PLC protocols are always there. An upgrade keeps
+  --extras LIST    further extras of Lineside, with commas: cameras, stream, train. PLC protocols are always there. An upgrade keeps
                    --headless and --extras as they were unless they are named again (--extras '' for none)
   --wheel FILE     install this wheel; without it, the checkout that this script lies in
   --wheels DIR     install from these wheels alone, Lineside's own and all that it needs (deploy/it.md makes them), and ask no network
@@ -101,7 +101,7 @@ command -v "$python" >/dev/null || die "found no $python; name one with --python
 was() { sed -n "s/^$1=//p" "$venv/lineside-options" 2>/dev/null || true; } # what the release in use was installed with
 headless=${headless:-$(was headless)}
 [ "$extras" != unsaid ] || extras=$(was extras)
-[[ ,$extras, =~ ^(,(cameras|train|plc)?)*,$ ]] || die "--extras: expected cameras or train (plc is always there), found $extras"
+[[ ,$extras, =~ ^(,(cameras|stream|train|plc)?)*,$ ]] || die "--extras: expected cameras, stream or train (plc is always there), found $extras"
 
 if [ -z "$prefix" ]; then
     if [ -z "${DPKG_MAINTSCRIPT_PACKAGE:-}" ]; then # what deploy/deb.sh makes depends on them, and apt cannot run within apt

@@ -8,8 +8,9 @@ minor=$("$python" -c 'import sys; print(sys.version_info[1])')
 file=$here/constraints/py3$minor.txt
 [ -f "$file" ] || { echo "pinned.sh: expected the pinned versions in $file, found no such file; --unpinned does without" >&2; exit 2; }
 
-# The files hold both OpenCV wheels, which may never be installed together (decision 2), and what the extra cameras asks for.
+# The files hold both OpenCV wheels, which may never be installed together (decision 2), and what the extras cameras and stream ask for.
 less=opencv-python-headless
 [ "$headless" != yes ] || less=opencv-python
 [[ ,$extras, == *,cameras,* ]] || less="$less|pypylon|harvesters|genicam"
+[[ ,$extras, == *,stream,* ]] || less="$less|av"
 sed -E "/^($less)==/,/[^\\\\]\$/d" "$file" # an entry ends with the line that does not go on

@@ -24,7 +24,8 @@ from typing import Self
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.errors import ConfigError
+from edge_runtime.credentials import Admission, Credentials
+from edge_runtime.errors import ConfigError, Refused
 from edge_runtime.records import Decision, Health
 
 __all__ = ["DecisionClient", "Gap"]
@@ -71,6 +72,7 @@ class DecisionClient:
         after_seq: int | None = None,
         connect_s: float = 1.0,
         give_up_s: float = 5.0,
+        key: Credentials | None = None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -81,7 +83,10 @@ class DecisionClient:
             connect_s: how long entering waits for the replay socket's first answer.
             give_up_s: how long a gap is asked for when the replay socket does not answer, before it is reported as Gap. Only time in which
                 the station is heard counts: one that is away, however long, has its journal when it comes back.
+            key: where the station demands one (`edge_runtime.credentials.read_key_file`).
         """
+        self._key = key
+        self._admissions: list[Admission] = []
         self._endpoint = wire.connectable(endpoint)
         self._replay = wire.connectable(replay) if replay is not None else None
         self._connect_s = connect_s
@@ -112,7 +117,7 @@ class DecisionClient:
 
     def __enter__(self) -> Self:
         """Connect. Raises ConfigError for an address that ZeroMQ does not understand, WireError where no station answers, or one of another
-        version."""
+        version, Refused where it does not let this client in."""
         self._entered = time.monotonic()
         self._context = zmq.Context()
         self._sub = self._context.socket(zmq.SUB)
@@ -125,6 +130,8 @@ class DecisionClient:
             sock.setsockopt(zmq.RECONNECT_IVL, 50)
             sock.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
             self._poller.register(sock, zmq.POLLIN)
+            if self._key is not None:
+                self._key.apply(sock)
         self._dealer.setsockopt(zmq.IMMEDIATE, 1)  # no heap of old questions for a station that is away
         for topic in (wire.DECISION, wire.HEALTH):
             self._sub.setsockopt(zmq.SUBSCRIBE, topic)
@@ -142,6 +149,9 @@ class DecisionClient:
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         if self._context is not None:
+            for admission in self._admissions:
+                admission.close()
+            self._admissions = []
             self._sub.close()
             self._dealer.close()
             self._context.term()
@@ -157,7 +167,8 @@ class DecisionClient:
     def receive(self, timeout_s: float | None = None) -> Decision | Gap | None:
         """The next decision by seq, or a Gap in its place; None when `timeout_s` passed without one (None waits for ever).
 
-        Raises WireError when the other side is no station, SchemaError when it is one of another version.
+        Raises WireError when the other side is no station, SchemaError when it is one of another version, Refused when it demands a key, or
+        does not let this one in any more: nothing comes then until the client is made anew.
 
         >>> with DecisionClient("ipc:///tmp/nobody-is-there") as decisions:
         ...     print(decisions.receive(timeout_s=0.01))
@@ -220,6 +231,9 @@ class DecisionClient:
                 self._ask(now)
             wait = min(wait, max(self._ask_at - now, 0.001))
         ready = dict(self._poller.poll(round(min(wait, 1.0) * 1000)))
+        for admission in self._admissions:
+            if admission.refused:
+                raise Refused(admission.refused)
         if ready:
             now = time.monotonic()
             self._heard_s += min(now - self._heard_at, _SILENT_S)
@@ -325,9 +339,14 @@ class DecisionClient:
         self._held.clear()
         self._known = self._covered = 0
 
-    @staticmethod
-    def _connect(sock: "zmq.Socket[bytes]", endpoint: str) -> None:
+    @property
+    def doubt(self) -> str:
+        """A sentence for whoever has waited in vain: somebody is there, and does not let this client in; empty otherwise."""
+        return next((doubt for admission in self._admissions if (doubt := admission.doubt)), "")
+
+    def _connect(self, sock: "zmq.Socket[bytes]", endpoint: str) -> None:
         wire.check_access(endpoint)
+        self._admissions.append(Admission(sock, endpoint, self._key))
         try:
             sock.connect(endpoint)
         except zmq.ZMQError as e:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import msgspec
 
-from edge_runtime.records import Decision, Frame, Picture, Prediction, Trigger
+from edge_runtime.records import Decision, Delivery, Frame, Picture, Prediction, Trigger
 
 if TYPE_CHECKING:
     _default = property
@@ -69,6 +69,8 @@ class StationLink:
     """Whether the station's threads come round: while they do not, nobody may be told that it is ready."""
     announced: Callable[[Trigger], None] = lambda trigger: None
     """Writes a part down, before its other side is told that it was taken: one that a kill takes then has its FAULT at the next start."""
+    delivered: Callable[[Delivery], None] = lambda delivery: None
+    """Writes down what the line's other side was told, and whether it has acknowledged it; never waits."""
 
 
 class TriggerLine(_Connected):
@@ -190,9 +192,9 @@ class ActuatorLine(TriggerLine, Sink):
     def unreachable(self, trigger: Trigger) -> str | None:
         """Why the result of this part will not reach it, also if others do again; None when it should."""
 
-    def left(self, parts: Mapping[str, bool]) -> None:
-        """Called before `__enter__`: what the last run of the station had announced last, by name, and whether it was decided then. All
-        have their decisions in the journal by now; one that still waits for its result may be told FAULT."""
+    def left(self, parts: Mapping[str, tuple[int, bool]]) -> None:
+        """Called before `__enter__`: what the last run of the station had announced last, by name, each with its seq and whether it was
+        decided then. All have their decisions in the journal by now; one that still waits for its result may be told FAULT."""
 
 
 __all__ = ["ActuatorLine", "Predictor", "Sink", "Source", "StationLink", "TriggerLine"]

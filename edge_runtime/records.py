@@ -13,16 +13,19 @@ __all__ = [
     "Affine",
     "Cause",
     "Decision",
+    "Delivery",
     "DriftState",
     "Frame",
     "Health",
     "Image",
+    "Outcome",
     "Picture",
     "Prediction",
     "Region",
     "Release",
     "ReleaseState",
     "ScoreMap",
+    "ShadowState",
     "SightState",
     "Stamps",
     "State",
@@ -80,6 +83,8 @@ class Cause(enum.IntEnum):
     """The station was killed, or lost its power, while the part was in flight; the next start says so."""
     INTERNAL = 9
     """A bug in Lineside."""
+    JOURNAL = 10
+    """Its row was not in the journal in time, and this station accepts no part without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +274,34 @@ class Decision:
         return max(self.views, key=lambda view: view.weight)
 
 
+class Outcome(enum.StrEnum):
+    """What became of a decision at one of its receivers."""
+
+    TOLD = "told"
+    """It was shown what `Delivery.detail` says."""
+    ACKNOWLEDGED = "acknowledged"
+    """It said that it has taken it."""
+    UNACKNOWLEDGED = "unacknowledged"
+    """It has not, within its time."""
+    FAILED = "failed"
+    """It could not be told; `Delivery.detail` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of one decision at one receiver: of the PLC always, of the others where they could not be served."""
+
+    seq: int
+    """The decision's."""
+    to: str
+    """"plc", "publisher", "archives", "previews", or a further sink's name."""
+    outcome: Outcome
+    at_ns: int
+    """CLOCK_MONOTONIC."""
+    detail: str = ""
+    """The verdict that was told, or why it failed."""
+
+
 class State(enum.StrEnum):
     """What a station is doing."""
 
@@ -340,6 +373,37 @@ class SightState:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowState:
+    """How a model that only looks on would have judged, beside the one that judges (edge_runtime.station.shadow)."""
+
+    camera: str
+    """Empty for the only one."""
+    recipe: str
+    """The recipe's name."""
+    bundle_id: str
+    every: int
+    """It is shown every so many-th judged part."""
+    judged: int
+    """Parts that it has scored, since it or what judges began."""
+    accepts: int
+    """Of them, rejects that it would have accepted."""
+    rejects: int
+    """Of them, accepts that it would have rejected."""
+    skipped: int
+    """Parts that it was to score and did not: it was busy, or could not."""
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        said = f"{self.accepts + self.rejects} of {self.judged} parts judged otherwise"
+        ways = [f"{n} {what}" for n, what in ((self.accepts, "rejects that it accepts"), (self.rejects, "accepts that it rejects")) if n]
+        told = f" ({', '.join(ways)})" if ways else ""
+        skipped = f"; {self.skipped} not looked at" if self.skipped else ""
+        every = "each part" if self.every == 1 else f"one part in {self.every}"
+        return f"{said}{told}, bundle {self.bundle_id[:12]}, {every}{skipped}"
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """How a station is, published once a second."""
 
@@ -376,4 +440,8 @@ class Health:
     """None for a bundle without an envelope, and before the first part. With several cameras: of the first one whose pictures stray, else
     of the first one."""
     acknowledged: dict[str, str] = field(default_factory=dict)
-    """Of `problems`, those that somebody has taken note of, and who; one that goes away and comes again is another one."""
+    """Problems that somebody has taken note of, and who; one that goes away and comes again is another one."""
+    origins: tuple[str, ...] = ()
+    """Where the models and thresholds that judge now come from, one a camera: "recipe file", or who deployed them, when and why."""
+    shadows: tuple[ShadowState, ...] = ()
+    """Models that look on."""

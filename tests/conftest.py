@@ -60,21 +60,22 @@ def good_image(side: int = SIDE, seed: int = 0) -> np.ndarray:
 def bad_image(side: int = SIDE, seed: int = 0) -> np.ndarray:
     """The same with a bright spot in rows 16..31, columns 32..47: score near 101, threshold 20."""
     image = good_image(side, seed)
-    image[16:32, 32:48] = 200
+    image[side // 4 : side // 2, side // 2 : side * 3 // 4] = 200
     return image
 
 
 def write_bundle(
-    directory: Path, *, broken: str | None = None, frame_wh: tuple[int, int] | None = (SIDE, SIDE), name: str = "tiny"
-) -> Path:
+    directory: Path, *, broken: str | None = None, frame_wh: tuple[int, int] | None = (SIDE, SIDE), name: str = "tiny",
+    threshold: float = 20.0, side: int = SIDE,
+) -> Path:  # fmt: skip
     """A complete bundle with four golden samples, computed by the model itself."""
     (directory / "golden").mkdir(parents=True)
-    model = build_model(broken=broken)
+    model = build_model(side, broken=broken)
     ov.save_model(model, directory / "model.xml", compress_to_fp16=False)
     compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     golden = []
     for i in range(4):
-        image = good_image(seed=i) if i < 3 else bad_image(seed=i)
+        image = good_image(side, i) if i < 3 else bad_image(side, i)
         file = f"golden/{i:03d}.png"
         cv2.imwrite(str(directory / file), image)
         result = compiled({0: np.repeat(image[None, :, :, None], 3, axis=3)})
@@ -84,9 +85,9 @@ def write_bundle(
     }
     manifest = Manifest(
         schema=SCHEMA, name=name, version="1", created="2026-01-01T00:00:00Z", method="brightness", backbone="none", params={},
-        precision="fp32", input=InputSpec(height=SIDE, width=SIDE, channels=1, frame_wh=frame_wh),
-        output=OutputSpec(map_height=SIDE // 8, map_width=SIDE // 8),
-        threshold=Threshold(value=20.0, map_value=19.0, rule="by hand", false_reject_rate=None, false_reject_upper=None),
+        precision="fp32", input=InputSpec(height=side, width=side, channels=1, frame_wh=frame_wh if side == SIDE else (side, side)),
+        output=OutputSpec(map_height=side // 8, map_width=side // 8),
+        threshold=Threshold(value=threshold, map_value=19.0, rule="by hand", false_reject_rate=None, false_reject_upper=None),
         display=DisplayScale(low=0.0, high=40.0), dataset=Dataset(name="drawn", fingerprint="0" * 64, n_good=4),
         metrics={}, golden=golden, golden_tolerance=1e-3, files=files, tools={"python": platform.python_version()},
     )  # fmt: skip

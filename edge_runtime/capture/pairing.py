@@ -125,7 +125,7 @@ class Pairing:
     def due_s(self, now_ns: int) -> float:
         """In how many seconds `settle` may have something new, if nothing comes before."""
         ends = [t.fired_ns + self._after_ns - now_ns for t in self._waiting]
-        return min((max(e, 0) / 1e9 for e in ends if e > 0), default=0.1 if ends or self._pictures else 1.0)
+        return min((e / 1e9 for e in ends if e > 0), default=0.1 if ends or self._pictures else 1.0)
 
     def _answer(self, trigger: Trigger, mine: list[_Picture]) -> Answer:
         picture = mine[0]

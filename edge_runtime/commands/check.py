@@ -11,6 +11,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+from edge_runtime.commands.journal import verified
 from edge_runtime.config.files import (
     CameraConfig,
     Recipe,
@@ -28,18 +29,24 @@ from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideE
 from edge_runtime.handoff import Helper
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.released import check_release, release_of
-from edge_runtime.model.signature import TrustedKey, load_keys, open_released
+from edge_runtime.model.signature import TrustedKey, load_keys
 from edge_runtime.plc.kinds import open_port
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plugins import Plugin, PluginSettings, blaming, clashes, offered
 from edge_runtime.protocols import Sink, Source, TriggerLine
 from edge_runtime.records import Frame, Release
+from edge_runtime.security.access import beyond_loopback
+from edge_runtime.security.keys import Keyring
 from edge_runtime.sinks import journal_file, open_sink
+from edge_runtime.sinks.journal_chain import beside
+from edge_runtime.sinks.journal_verify import TAIL, has_chain
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import check_depth, open_source
+from edge_runtime.station.control import groups_known
+from edge_runtime.station.in_effect import FROM_FILE
 from edge_runtime.station.judge import limits_of
-from edge_runtime.station.recipes import Entry, check_area, load_recipes
+from edge_runtime.station.recipes import Entry, check_area, load_recipes, open_bundle
 from edge_runtime.station.wander import narrow, reach
 from edge_runtime.triggers import open_trigger
 
@@ -87,6 +94,11 @@ def check_station(path: Path) -> Iterator[Finding]:
     yield _try("processors", lambda: processors(config.threads, max((p.threads_used for its in predictors for p in its), default=0)))
     sockets = _try("sockets", lambda: bindable(endpoints_of(config)))
     yield sockets
+    if config.security.keys is not None:
+        yield _try("keys", lambda: _keys(config))
+    elif reached := [f"{key} {endpoint}" for key, endpoint in endpoints_of(config).items() if beyond_loopback(endpoint)]:
+        sentence = f"none are demanded (plain = true): anybody who reaches this machine's network may use {', '.join(reached)}"
+        yield Finding("keys", True, sentence, warns=True)
     for camera, its in zip(config.cameras, predictors, strict=True):
         yield _try(f"{camera.name} source".strip(), partial(_source, camera, its))
     if sockets.ok:
@@ -94,7 +106,9 @@ def check_station(path: Path) -> Iterator[Finding]:
     else:
         # Opening a PLC clears its result bits: not under a station that may be running.
         yield Finding("trigger", False, "not tried, because the station's sockets are taken: it may be running")
-    yield _try("journal", lambda: _journal(config))
+    yield (journal := _try("journal", lambda: _journal(config)))
+    if journal.ok and config.journal.path.exists():
+        yield _chain(config.journal.path)
     if config.archive is not None:
         archive = config.archive
         yield _try("archive", lambda: room(archive.path, archive.quota_mb, "archive.quota_mb"))
@@ -162,6 +176,16 @@ def _known(config: StationConfig, entries: list[Entry]) -> str:
     return f"station {config.name}, recipe {', '.join(names)}, deadline {min(r.deadline_ms for r in own):g} ms{more}"
 
 
+def _keys(config: StationConfig) -> str:
+    assert config.security.keys is not None
+    ring = Keyring(config.security.keys)
+    ring.server()
+    known = ", ".join(f"{key.name} ({' and '.join(sorted(key.roles))})" for key in ring.listed())
+    if config.control is not None and (missing := groups_known(config.control.groups)) is not None:
+        raise ConfigError(f"control.groups: expected groups of this machine, found {missing}, which it does not have")
+    return f"may come in: {known or 'nobody yet; lineside keys add'}"
+
+
 def _plugins(used: list[Plugin]) -> str:
     """Where they come from. Raises ConfigError for a kind that two bring, whether this station names it or not; imports nothing."""
     for group, own in OWN.items():
@@ -177,13 +201,15 @@ def _recipe(
     recipe = entry.recipe
     prefix = f"{entry.where.removeprefix('camera ')} " if entry.where else ""
     try:
-        bundle, signer = open_released(recipe.bundle, keys, private=False)
+        bundle, signer = open_bundle(config, recipe.bundle, keys, private=False)
         predictor = OpenvinoPredictor(bundle, config.device, config.threads, recipe.region)
         m = bundle.manifest
         clamped = "; scores are clamped to 0..1" if m.clamped else ""
         released = f", released by {signer}" if signer else ""
         known = f"{m.name} {m.version} ({m.method}, {m.precision})"
-        yield Finding(f"{prefix}bundle", True, f"{known}, {len(m.files)} files intact, id {bundle.id[:12]}{released}{clamped}")
+        origin = f"; {entry.origin}" if entry.origin != FROM_FILE else ""
+        sentence = f"{known}, {len(m.files)} files intact, id {bundle.id[:12]}{released}{clamped}{origin}"
+        yield Finding(f"{prefix}bundle", True, sentence, warns=entry.overruled)
     except (BundleError, ConfigError, DeviceError) as e:
         yield Finding(f"{prefix}bundle", False, str(e))
         return None
@@ -327,6 +353,20 @@ def _journal(config: StationConfig) -> str:
     last = journal_file.last_seq(path)
     journal_file.read_decisions(path, 0, 1), journal_file.read_decisions(path, last - 1, 1)  # both ends can be read
     return f"{sentence}; {path.name} ends with decision {last}"
+
+
+def _chain(path: Path) -> Finding:
+    """Whether its last rows are what the station wrote; what somebody has acknowledged is a warning."""
+    if not beside(path, "key").exists() and not has_chain(path):
+        return Finding("journal's chain", True, "it was written before there was one; its chain begins at the next start", warns=True)
+    try:
+        found = verified(path, tail=TAIL)
+    except LinesideError as e:
+        return Finding("journal's chain", False, str(e))
+    if found.findings:
+        said = f"{len(found.findings)} findings: {found.findings[0]}; see `lineside journal verify`"
+        return Finding("journal's chain", not found.unacknowledged, said, warns=not found.unacknowledged)
+    return Finding("journal's chain", True, f"its last {found.rows} rows are as they were written, signed up to row {found.signed_n}")
 
 
 def _installed(name: str) -> bool:

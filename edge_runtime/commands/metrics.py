@@ -8,7 +8,7 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -17,10 +17,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from edge_runtime.client import DecisionClient, Gap
-from edge_runtime.config.files import StationConfig, load_recipe
+from edge_runtime.config.files import StationConfig
+from edge_runtime.credentials import Credentials
 from edge_runtime.errors import BundleError, ConfigError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.records import Cause, Decision, Health, State, Trend, Verdict
+from edge_runtime.station.recipes import load_recipes
 
 SILENT_S = 3.5
 """A station says how it is once a second; one that has not for so long is down."""
@@ -114,6 +116,11 @@ class StationMetrics(Collector):
         cameras = range(len(health.bundle_ids))
         models: _Values = {(str(i), health.recipes[i], health.bundle_ids[i]): 1 for i in cameras}
         yield self._gauge("lineside_model", "The models that judge, one a camera.", models, "camera", "recipe", "bundle")
+        shadows = [((s.camera, s.recipe, s.bundle_id), s) for s in health.shadows]
+        judged: _Values = {key: shadow.judged for key, shadow in shadows}
+        yield self._gauge("lineside_shadow_judged", "Parts that a model which looks on has scored.", judged, "camera", "recipe", "bundle")
+        otherwise: _Values = {key: shadow.accepts + shadow.rejects for key, shadow in shadows}
+        yield self._gauge("lineside_shadow_otherwise", "Of them, those it judges otherwise.", otherwise, "camera", "recipe", "bundle")
         made: _Values = {(id_,): at for id_ in health.bundle_ids if not math.isnan(at := self._created[id_])}
         yield self._gauge("lineside_model_created_timestamp_seconds", "When the model was built.", made, "bundle")
         if (release := health.release) is not None:
@@ -140,8 +147,8 @@ class StationMetrics(Collector):
         return family
 
 
-def serve(config: StationConfig, stop: threading.Event) -> None:
-    """Offer them at [metrics] until `stop` is set.
+def serve(config: StationConfig, stop: threading.Event, key: Credentials | None = None) -> None:
+    """Offer them at [metrics] until `stop` is set; `key` where the station demands one.
 
     Raises ConfigError for a station file without [metrics] or a port that cannot be had, WireError when the other side is no station.
     """
@@ -154,7 +161,7 @@ def serve(config: StationConfig, stop: threading.Event) -> None:
     except OSError as e:
         raise ConfigError(f"metrics.port: expected a free port of this machine, found {host}:{port}: {e.strerror or e}") from e
     try:
-        with DecisionClient(config.publisher.endpoint, config.publisher.replay) as client:
+        with DecisionClient(config.publisher.endpoint, config.publisher.replay, key=key) as client:
             while not stop.is_set():
                 heard = client.health
                 if (item := client.receive(_WAIT_S)) is not None:
@@ -181,14 +188,14 @@ def _usage(path: Path) -> "shutil._ntuple_diskusage | None":
 def _created(config: StationConfig) -> dict[str, float]:
     """When each bundle that the recipes name was built, seconds since 1970, by its id."""
     made: dict[str, float] = {}
-    for path in _recipes(config):
+    try:
+        paths = dict.fromkeys(entry.recipe.bundle for entry in load_recipes(config))
+    except ConfigError:
+        return made  # the station says what is wrong with it
+    for path in paths:
         try:
-            bundle = ModelBundle.open(load_recipe(path).bundle)
+            bundle = ModelBundle.open(path)
             made[bundle.id] = datetime.fromisoformat(bundle.manifest.created).timestamp()
-        except (ConfigError, BundleError, ValueError):
-            continue  # the station says what is wrong with it
+        except (BundleError, ValueError):
+            continue  # likewise
     return made
-
-
-def _recipes(config: StationConfig) -> Iterable[Path]:
-    return dict.fromkeys(path for camera in config.cameras for path in (camera.recipe, *camera.recipes.values()))

@@ -24,6 +24,7 @@ FAULTS: dict[Cause | StationFault, tuple[str, str]] = {
     Cause.PLC: ("the connection to the PLC was lost while the part was in the station", "in the journal only; the PLC never reads it"),
     Cause.ENDED: ("the station was killed, or lost its power, while the part was in it", "in the journal only; the PLC never reads it"),
     Cause.INTERNAL: ("an error in Lineside", "see the station's log"),
+    Cause.JOURNAL: ("the part's row could not be written in time, and [journal] required asks for it", "look after the disk"),
     StationFault.ACKNOWLEDGE_TIMEOUT: (
         "a result was not acknowledged within acknowledge_timeout_ms; ready stays low",
         "raise reset_fault; results that wait for their acknowledge stay",

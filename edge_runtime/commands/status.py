@@ -6,22 +6,26 @@ from datetime import timedelta
 from rich.text import Text
 
 from edge_runtime.client import DecisionClient
-from edge_runtime.errors import WireError
+from edge_runtime.credentials import Credentials
+from edge_runtime.errors import Refused, WireError
 from edge_runtime.records import Health, Release, State
 
 _RELEASE = {Release.RELEASED: "green", Release.UNKNOWN: "yellow", Release.REFUSED: "bold red"}
 _STYLES = {State.READY: "bold green", State.DEGRADED: "bold black on yellow"}
 
 
-def health_of(endpoint: str, timeout_s: float = 3.0) -> Health:
+def health_of(endpoint: str, timeout_s: float = 3.0, key: Credentials | None = None) -> Health:
     """The next health record that the station with this [publisher] endpoint sends; it sends one a second.
 
-    Raises WireError when none came in time, or what came is no station's of this version; ConfigError for an address that is none.
+    Raises WireError when none came in time, or what came is no station's of this version; ConfigError for an address that is none,
+    Refused where the station does not let this client in.
     """
     until = time.monotonic() + timeout_s
-    with DecisionClient(endpoint) as client:
+    with DecisionClient(endpoint, key=key) as client:
         while client.health is None and (left := until - time.monotonic()) > 0:
             client.receive(min(left, 0.1))
+        if client.health is None and client.doubt:
+            raise Refused(client.doubt)
         if client.health is None:
             raise WireError(
                 f"expected a word of health from {endpoint} within {timeout_s:g} s, none came; is the station running, and is this its "
@@ -38,6 +42,7 @@ def lines_of(health: Health) -> list[Text]:
     inference = f", cameras' models {health.inference}" if health.inference else ""
     recipes, bundles = ", ".join(dict.fromkeys(health.recipes)), ", ".join(id_[:12] for id_ in dict.fromkeys(health.bundle_ids))
     lines.append(Text(f"recipe {recipes}, bundle {bundles}, on {health.device}{inference}"))
+    lines += [Text(origin) for origin in dict.fromkeys(health.origins) if origin != "recipe file"]
     if (release := health.release) is not None:
         lines.append(Text(f"{release.word}: {release.why}", style=_RELEASE[release.word]))
     lines.append(Text(f"{_named(health.counts)}; last decision {health.last_seq}"))
@@ -48,6 +53,7 @@ def lines_of(health: Health) -> list[Text]:
     lines += [Text(f"{name}: {_named(tallies)}") for name, tallies in health.connections.items()]
     if (drift := health.drift) is not None and drift.median is not None:
         lines.append(Text(f"good parts score {drift.median:.3g} in the median, {drift.usual_median:.3g} when the detector was taught"))
+    lines += [Text(f"{shadow.camera} shadow: {shadow.sentence}".strip()) for shadow in health.shadows]
     if (sight := health.sight) is not None:
         lines.append(Text(f"pictures are {sight.brightness:.2f} as bright and {sight.sharpness:.2f} as sharp as taught"))
     return lines

@@ -18,7 +18,7 @@ from edge_runtime.config.sources import (
     FolderSourceConfig,
     GenicamSourceConfig,
     IndustrialSourceConfig,
-    OpenCvSourceConfig,
+    LiveSourceConfig,
     PixelFormat,
     PylonSourceConfig,
     Source,
@@ -56,7 +56,12 @@ class JournalConfig(Settings, frozen=True, kw_only=True):
     path: Path = Path("journal.sqlite")
     """The SQLite file; it and its folder are made where they are missing."""
     keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 400.0
-    """Older rows are deleted."""
+    """Older rows are deleted, by the journal's own time: neither a wrong clock nor a step of it makes a row old."""
+    keep_mb: Positive | None = None
+    """The oldest rows of a larger file are deleted; a part takes about 1.5 kB. Without it, age alone counts."""
+    required: bool = False
+    """Accept no part whose row is not in the journal in time: it is a FAULT, also on a full disk. Without it such a part is told all the
+    same, and its row is written later."""
     commit_timeout_ms: Positive = 50.0
     """How long a decision waits for its row to be committed before it is told all the same and the journal is reported as late; at most
     until its deadline."""
@@ -86,6 +91,17 @@ class PreviewConfig(Settings, frozen=True, kw_only=True):
     """Long side of the picture that is sent; the frame is reduced to it."""
 
 
+class ModelsConfig(Settings, frozen=True, kw_only=True):
+    """Where the station keeps what was deployed to it (`lineside deploy`), and what of it is in effect."""
+
+    path: Path | None = None
+    """The folder; made where it is missing. Default: `models` beside the journal."""
+    keep: Annotated[int, Meta(ge=1, le=1000)] = 5
+    """Bundles that stay there. What is in effect, what was before, and what looks on as a shadow stay whatever their number."""
+    shadow_mb: Positive = 500.0
+    """Megabytes of pictures that a shadow judged otherwise, beside the archive (or the models), before the oldest go."""
+
+
 class MetricsConfig(Settings, frozen=True, kw_only=True):
     """What `lineside metrics` offers to Prometheus, in a process of its own."""
 
@@ -113,6 +129,9 @@ class SecurityConfig(Settings, frozen=True, kw_only=True):
     """The folder of keys, made and filled by `lineside keys`; it belongs to the station's user, and nobody else may read its server.key."""
     everywhere: bool = False
     """Demand keys on this machine as well."""
+    networks: tuple[str, ...] = ()
+    """Addresses and networks, such as "192.168.0.0/24", that the service may be reached from or talk to beside PLC and URL cameras:
+    `lineside unit` tells systemd, which drops all other packets."""
     plain: bool = False
     """Open sockets beyond this machine without keys: whoever reaches them reads every decision, sees every part and may announce parts. For
     a network that itself keeps strangers out."""
@@ -164,6 +183,8 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """Images of rejects and faults; without this table none are kept."""
     preview: PreviewConfig | None = None
     """Pictures for the operator's window; without this table none are sent."""
+    models: ModelsConfig = ModelsConfig()
+    """Bundles that were deployed while the station ran."""
     control: ControlConfig | None = None
     """What a station may be asked and told while it runs; without this table nothing."""
     metrics: MetricsConfig | None = None
@@ -180,6 +201,11 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     golden_tolerance_scale: Annotated[float, Meta(ge=1, le=5)] = 1.0
     """Multiplies the bundle's golden-sample tolerance on this device (another instruction set rounds differently); beyond five times
     it would no longer be the same model. Echoed by `lineside check`."""
+
+    @property
+    def store(self) -> Path:
+        """The folder of deployed bundles."""
+        return self.models.path or self.journal.path.parent / "models"
 
     @property
     def cameras(self) -> tuple[CameraConfig, ...]:
@@ -400,8 +426,8 @@ __all__ = [
     "GenicamSourceConfig",
     "IndustrialSourceConfig",
     "JournalConfig",
+    "LiveSourceConfig",
     "MetricsConfig",
-    "OpenCvSourceConfig",
     "PixelFormat",
     "PlcConfig",
     "PlcInputs",

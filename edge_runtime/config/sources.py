@@ -21,18 +21,18 @@ class VideoSourceConfig(Settings, frozen=True, kw_only=True, tag="video", tag_fi
     """Frames of a video file, one a trigger."""
 
     path: Path
-    """The file; what FFmpeg reads."""
+    """The file; what FFmpeg reads, which needs the extra `stream`."""
     loop: bool = False
     """Begin again at the end; otherwise the end of the video ends the station cleanly."""
     mono: bool = False
     """Deliver one channel."""
 
 
-class OpenCvSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
-    """A camera that OpenCV opens: a V4L2 index, or an RTSP/HTTP URL. Runs free; a trigger gets the first frame captured after it."""
+class LiveSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
+    """A V4L2 device, or a stream over RTSP or HTTP. Runs free; a trigger gets the first whole frame captured after it."""
 
     device: int | str
-    """A V4L2 index such as 0, or a URL such as rtsp://192.168.0.20/stream."""
+    """A V4L2 index such as 0, or a URL such as rtsp://192.168.0.20/stream, which needs the extra `stream`."""
     width: PositiveInt | None = None
     """Asked of the driver, in pixels; another one that is delivered is an error. None leaves it."""
     height: PositiveInt | None = None
@@ -141,7 +141,7 @@ class GenicamSourceConfig(IndustrialSourceConfig, frozen=True, kw_only=True, tag
 Source = (
     FolderSourceConfig
     | VideoSourceConfig
-    | OpenCvSourceConfig
+    | LiveSourceConfig
     | SyntheticSourceConfig
     | PylonSourceConfig
     | AravisSourceConfig

@@ -5,13 +5,10 @@ Why: deploy/decisions/0032.
 
 import contextlib
 import ctypes
-import functools
 import os
 import platform
-import re
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import cv2
@@ -20,10 +17,6 @@ _FREE = threading.Condition()
 _inside = 0
 _before: tuple[int | None, int] = (None, 0)
 _nowhere: int | None = None
-_streams_silent = False
-_FFMPEG = re.compile(r"^\[[^\]]* @ 0x[0-9a-f]+\] *(.+)$", re.MULTILINE)
-_BESIDE = "unable to decode APP fields"
-"""About what cameras write beside the picture, not the picture."""
 
 
 @contextlib.contextmanager
@@ -57,7 +50,7 @@ def silenced() -> Iterator[None]:
 def decoder_messages() -> Iterator[list[str]]:
     """What C libraries write to `stderr` inside; in the list afterwards, and nothing where it cannot be heard. Others wait.
 
-    OpenCV's log, which goes elsewhere, is off so long; FFmpeg is heard in spite of `silence_streams`.
+    OpenCV's log, which goes elsewhere, is off so long.
     """
     said: list[str] = []
     stderr = _c_stderr()
@@ -71,49 +64,14 @@ def decoder_messages() -> Iterator[list[str]]:
             return
         before, stderr.value = stderr.value, stream
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        if _streams_silent:
-            _let_ffmpeg("av_log_default_callback")
         try:
             yield said
         finally:
-            if _streams_silent:
-                _let_ffmpeg("avutil_version")
             cv2.utils.logging.setLogLevel(level)
             stderr.value = before
             libc.fclose(ctypes.c_void_p(stream))
             said.append(ctypes.string_at(text.value or 0, size.value).decode(errors="replace") if text.value else "")
             libc.free(text)
-
-
-def silence_streams() -> None:
-    """From now on FFmpeg writes nothing in this process: a live stream is decoded as long as it lasts, and no longer call may be silenced.
-
-    Nothing happens where OpenCV has no FFmpeg, or one of its own that is not a shared library.
-    """
-    global _streams_silent
-    _streams_silent = True
-    _let_ffmpeg("avutil_version")  # as its logger: takes no argument and does nothing
-
-
-def first_of_ffmpeg(said: list[str]) -> str:
-    """The first thing that FFmpeg said of the picture, without the decoder's address; empty for nothing."""
-    return next((text.strip() for text in _FFMPEG.findall("".join(said)) if not text.startswith(_BESIDE)), "")
-
-
-def _let_ffmpeg(logger: str) -> None:
-    if (library := _libavutil()) is not None:
-        library.av_log_set_callback(ctypes.cast(getattr(library, logger), ctypes.c_void_p))
-
-
-@functools.cache
-def _libavutil() -> ctypes.CDLL | None:
-    """The one that this process's OpenCV has loaded."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-            path = Path("/" + line.partition("/")[2])
-            if path.name.startswith("libavutil"):
-                return ctypes.CDLL(str(path))
-    return None
 
 
 def _stream(opens: Any, *arguments: Any) -> int | None:

@@ -30,6 +30,7 @@ SIGNATURE = "manifest.sig"
 MOST_BYTES = {MANIFEST: 64 << 20, SEAL: 1 << 10, SIGNATURE: 1 << 10}
 """What is read of a bundle before anything is known of it; the manifest lists up to some million training images."""
 _HEAD = (MANIFEST, SEAL, SIGNATURE)
+_NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, UnicodeDecodeError, EOFError, NotImplementedError, RuntimeError)
 Admit = Callable[[bytes, bytes | None], object]
 
 
@@ -65,17 +66,22 @@ class ModelBundle:
             scratch = Path(tempfile.mkdtemp(prefix="lineside-bundle-"))
         except OSError as e:
             raise _no_room(path, Path(tempfile.gettempdir()), e) from e
-        try:
-            if path.is_dir():
-                _copy(path, scratch, admit)
-            else:
-                _unzip(path, scratch, admit)
-            bundle = cls._verified(scratch, admit)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
+        bundle = cls.copied(path, scratch, admit)
         weakref.finalize(bundle, shutil.rmtree, scratch, ignore_errors=True)  # lives as long as the bundle's object
         return bundle
+
+    @classmethod
+    def copied(cls, path: Path, folder: Path, admit: Admit | None = None) -> "ModelBundle":
+        """Copy or unpack the one at `path` into a new, empty folder, verified; on failure the folder is taken away. Raises as `open`."""
+        try:
+            if path.is_dir():
+                _copy(path, folder, admit)
+            else:
+                _unzip(path, folder, admit)
+            return cls._verified(folder, admit)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     @classmethod
     def _verified(cls, directory: Path, admit: Admit | None) -> "ModelBundle":
@@ -96,6 +102,19 @@ def write_manifest(directory: Path, manifest: Manifest) -> str:
 def read_manifest(directory: Path) -> tuple[Manifest, str]:
     """The manifest of an unpacked bundle and the bundle's id, without verifying the files it lists. Raises BundleError."""
     return _admitted(directory, None)
+
+
+def id_of(path: Path) -> str:
+    """The id that a bundle at `path` (directory or zip file) would have, unverified; empty where there is none that can be read."""
+    try:
+        if path.is_dir():
+            raw = _read_head(path, MANIFEST)
+        else:
+            with zipfile.ZipFile(path) as archive, archive.open(MANIFEST) as file:
+                raw = file.read(MOST_BYTES[MANIFEST])
+    except (BundleError, OSError, KeyError, *_NO_ZIP):
+        return ""
+    return hashlib.sha256(raw).hexdigest() if raw is not None else ""
 
 
 def _admitted(directory: Path, admit: Admit | None) -> tuple[Manifest, str]:
@@ -240,5 +259,5 @@ def _unzip(path: Path, directory: Path, admit: Admit | None) -> None:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise _no_room(path, directory.parent, e) from e
         raise BundleError(f"bundle {path}: expected a directory or a zip file, could not unpack it: {e}") from e
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as e:
+    except _NO_ZIP as e:
         raise BundleError(f"bundle {path}: expected a directory or a zip file, could not unpack it: {e}") from e

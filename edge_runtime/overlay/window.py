@@ -12,7 +12,8 @@ import cv2
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.errors import DisplayError, WireError
+from edge_runtime.credentials import Admission, Credentials
+from edge_runtime.errors import DisplayError, Refused, WireError
 from edge_runtime.overlay.paint import Screen, paint, screen_of
 from edge_runtime.overlay.text import Canvas
 from edge_runtime.records import Release, ReleaseState
@@ -29,7 +30,9 @@ _LOCAL = ("ipc://", "tcp://127.", "tcp://localhost:")
 class Listener:
     """What is known of one station: its latest preview and health, and when it was last heard."""
 
-    def __init__(self, publisher_endpoint: str, preview_endpoint: str) -> None:
+    def __init__(self, publisher_endpoint: str, preview_endpoint: str, key: Credentials | None = None) -> None:
+        self._key = key
+        self._admissions: list[Admission] = []
         self._endpoints = {wire.HEALTH: wire.connectable(publisher_endpoint), wire.PREVIEW: wire.connectable(preview_endpoint)}
         self._same_machine = self._endpoints[wire.PREVIEW].startswith(_LOCAL)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -59,6 +62,9 @@ class Listener:
             socket.setsockopt(zmq.RCVHWM, 64)  # all are taken in before painting: only the newest is shown
             socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
             socket.setsockopt(zmq.SUBSCRIBE, topic)
+            if self._key is not None:
+                self._key.apply(socket)
+            self._admissions.append(Admission(socket, endpoint, self._key))
             try:
                 socket.connect(endpoint)
             except zmq.ZMQError as e:
@@ -72,6 +78,9 @@ class Listener:
 
     def close(self) -> None:
         """Disconnect."""
+        for admission in self._admissions:
+            admission.close()
+        self._admissions = []
         for socket in self._sockets:
             socket.close()
         self._sockets = []
@@ -82,6 +91,9 @@ class Listener:
     def listen(self, timeout_s: float) -> bool:
         """Take in all that is there, waiting for the first message; True when something came."""
         came = False
+        if self.refused:
+            time.sleep(timeout_s)
+            return False
         poller = zmq.Poller()
         for socket in self._sockets:
             poller.register(socket, zmq.POLLIN)
@@ -90,6 +102,11 @@ class Listener:
             for socket, _ in ready:
                 self._take(socket.recv_multipart())
         return came
+
+    @property
+    def refused(self) -> str:
+        """A sentence where the station does not let this window in; empty otherwise."""
+        return next((refused for admission in self._admissions if (refused := admission.refused)), "")
 
     def _take(self, parts: list[bytes]) -> None:
         try:
@@ -128,7 +145,7 @@ class Listener:
         age = (time.monotonic_ns() - self._shown_since_ns) / 1e9
         preview = self._endpoints[wire.PREVIEW]
         state = "Waiting for the first part of" if self.health_came else "No station answers yet at"
-        waiting = self.misread or f"{state} {preview}"
+        waiting = self.refused or self.misread or f"{state} {preview}"
         stale = silence if silence > STALE_S else None
         return paint(view, size_wh, stale_s=stale, age_s=age, waiting=waiting, release=self.release)
 
@@ -139,12 +156,12 @@ class Listener:
         return next((word for word in (Release.REFUSED, Release.UNKNOWN, Release.RELEASED) if word in words), None)
 
 
-def show(publisher_endpoint: str, preview_endpoint: str, fullscreen: bool = False) -> None:
+def show(publisher_endpoint: str, preview_endpoint: str, fullscreen: bool = False, key: Credentials | None = None) -> None:
     """Open the window and keep it up to date until `q`, Esc or its closing; `f` switches full screen. Raises DisplayError."""
     require_screen()
     # OpenCV's Qt looks for fonts of its own, which the wheels do not hold, and says so at every letter; no text here is Qt's.
     os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
-    with Listener(publisher_endpoint, preview_endpoint) as station:
+    with Listener(publisher_endpoint, preview_endpoint, key) as station:
         cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
         cv2.resizeWindow(TITLE, 1280, 720)
         _set_fullscreen(fullscreen)
@@ -189,13 +206,16 @@ def _window_size() -> tuple[int, int]:
     return max(w, 320), max(h, 180)
 
 
-def snapshot(publisher_endpoint: str, preview_endpoint: str, file: Path, timeout_s: float = 10.0) -> None:
-    """Wait for one part and write its screen as a PNG, without a screen. Raises DisplayError: none came, the file cannot be written."""
+def snapshot(publisher_endpoint: str, preview_endpoint: str, file: Path, timeout_s: float = 10.0, key: Credentials | None = None) -> None:
+    """Wait for one part and write its screen as a PNG, without a screen. Raises DisplayError: none came, the file cannot be written;
+    Refused where the station does not let anybody in without a key, or with this one."""
     until = time.monotonic() + timeout_s
-    with Listener(publisher_endpoint, preview_endpoint) as station:
+    with Listener(publisher_endpoint, preview_endpoint, key) as station:
         view = None
         while view is None and (left := until - time.monotonic()) > 0:
-            station.listen(left)
+            if station.refused:
+                raise Refused(station.refused)
+            station.listen(min(left, 0.1))
             view = station.view()
         if view is None:
             raise DisplayError(f"no part came from {preview_endpoint} within {timeout_s:g} s: {_why_nothing(station)}")

@@ -39,8 +39,8 @@ class Inputs:
     def of(cls, values: Mapping[str, Value]) -> "Inputs":
         """From the tags' values by name; what a PLC does not have is as if it never used it."""
         return cls(
-            trigger=bool(values.get("trigger", False)), acknowledge=bool(values.get("acknowledge", False)),
-            reset_fault=bool(values.get("reset_fault", False)), enable=bool(values.get("enable", True)),
+            trigger=bool(values.get("trigger")), acknowledge=bool(values.get("acknowledge")),
+            reset_fault=bool(values.get("reset_fault")), enable=bool(values.get("enable", True)),
             part_id=_text(values.get("part_id", "")), recipe=_recipe_key(values.get("recipe", "")), encoder=int(values.get("encoder", 0)),
         )  # fmt: skip
 
@@ -163,11 +163,11 @@ class Handshake:
         """The trigger that is high was announced, and is acknowledged."""
         return self._trigger.state is TriggerState.SEEN
 
-    def owe(self, result: Result, now_ns: int) -> None:
+    def owe(self, seq: int, result: Result, now_ns: int) -> None:
         """Show the result of a part that the PLC has waited for since before this process began; ready is low until it is acknowledged. It
         is taken back when the PLC turns to another part, or does not take it in time."""
         self._owed = _Owed(result.part_id, now_ns)
-        self._results.add(0, result, refused=False)
+        self._results.add(seq, result, refused=False)
 
     def announce(self, seq: int, part: Announced, fired_ns: int, encoder: int) -> None:
         """The part that the last step announced is `seq`."""

@@ -26,7 +26,7 @@ from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Value
 from edge_runtime.protocols import ActuatorLine, StationLink
-from edge_runtime.records import Cause, Decision, Picture, Trigger, Verdict
+from edge_runtime.records import Cause, Decision, Delivery, Outcome, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.1, 5.0)
@@ -89,6 +89,8 @@ class PlcLine(ActuatorLine):
         self._known = Known(settings, inputs)
         self._rise: _Rise | None = None
         self._comeback = Comeback()
+        self._owed: tuple[int, Result] | None = None
+        """What the PLC has waited for since a kill: told when the station works, which writes it down."""
         self._untold: list[Decision] = []
         """Made while the PLC was lost."""
         self._written: dict[str, Value] = {}
@@ -96,6 +98,7 @@ class PlcLine(ActuatorLine):
         self._triggers: queue.SimpleQueue[Trigger] = queue.SimpleQueue()
         self._alive: Callable[[], bool] = lambda: True
         self._announced: Callable[[Trigger], None] = lambda trigger: None
+        self._delivered: Callable[[Delivery], None] = lambda delivery: None
         self._recipes = RecipeChange(self._inbox.put)
         self._ages = PartAges()
         self._recipe_due = self._poll_due = self._step_due = self._retry_at = 0.0
@@ -126,9 +129,9 @@ class PlcLine(ActuatorLine):
         """A recipe that the PLC asks for is prepared in a thread of its own; what comes after its deadline is told as a FAULT; while the
         station's threads do not come round, the heartbeat stands still and ready is low."""
         self._recipes.prepare, self._ages.deadlines_ns, self._alive = station.prepare, station.deadlines_ns, station.alive
-        self._announced = station.announced
+        self._announced, self._delivered = station.announced, station.delivered
 
-    def left(self, parts: Mapping[str, bool]) -> None:
+    def left(self, parts: Mapping[str, tuple[int, bool]]) -> None:
         """As in ActuatorLine: one that the PLC shows by its name, and waits for, is told FAULT (cause 8). Why: deploy/decisions/0044."""
         self._comeback.left = parts
 
@@ -306,6 +309,9 @@ class PlcLine(ActuatorLine):
 
     def _step(self, now_ns: int, rise: _Rise | None = None) -> None:
         inputs = self._inputs() if rise is None else replace(self._inputs(), trigger=True)
+        if self._owed is not None and self._waited_at:
+            self._handshake.owe(*self._owed, now_ns)
+            self._owed = None
         step = self._handshake.step(inputs, now_ns, self._works)
         self._recipes.ask(step.recipe)
         if self._waited_at:
@@ -373,7 +379,21 @@ class PlcLine(ActuatorLine):
                 return self._write()
         self._port.write(changed)
         self._written |= changed
-        return None
+        return self._report()
+
+    def _report(self, why: str = "") -> None:
+        """Have written down what became of results, now that the PLC has them, or `why` it has not."""
+        news, self._results.news = self._results.news, []
+        for seq, outcome in news:
+            detail = why or ("the PLC was lost meanwhile, or had no room for it" if outcome is Outcome.FAILED else "")
+            if outcome is Outcome.TOLD:
+                outcome, detail = (Outcome.FAILED, why) if why else (outcome, self._shown_verdict())
+            self._delivered(Delivery(seq, "plc", outcome, time.monotonic_ns(), detail))
+
+    def _shown_verdict(self) -> str:
+        shown = self._results.outputs
+        verdict = next((v for v in (Verdict.ACCEPT, Verdict.REJECT) if shown[v.value.lower()] and not shown["fault"]), Verdict.FAULT)
+        return f"{verdict}, code {shown['fault_code']}" if verdict is Verdict.FAULT else verdict.value
 
     def _connect(self) -> None:
         try:
@@ -401,7 +421,8 @@ class PlcLine(ActuatorLine):
         inputs = Inputs.of(self._known.values) if self._rise is None else self._inputs()
         pulsed = isinstance(self._results, Pulsed)
         same = not pulsed and self._comeback.goes_on(inputs, seen=self._handshake.seen)
-        owed = not pulsed and self._comeback.waits_since_a_kill(inputs, self._left_busy)
+        if not pulsed and (seq := self._comeback.waits_since_a_kill(inputs, self._left_busy)) is not None:
+            self._owed = seq, Result(inputs.part_id, Verdict.FAULT, 0.0, int(Cause.ENDED))
         asked = self._handshake.resume(inputs, same=same)
         if same:
             for decision in self._untold:
@@ -412,8 +433,6 @@ class PlcLine(ActuatorLine):
                 since_ns = self._ages.looked_ns
                 until_ns = now_ns + self._ages.patience_ns(self._timeout_s)
                 self._rise = _Rise(now_ns, since_ns or now_ns, until_ns, "" if since_ns else _UNKNOWN)
-        if owed:
-            self._handshake.owe(Result(inputs.part_id, Verdict.FAULT, 0.0, int(Cause.ENDED)), now_ns)
         self._untold.clear()
         self._comeback.left = {}
         self._ages.connected(now_ns, goes_on=same)
@@ -444,6 +463,7 @@ class PlcLine(ActuatorLine):
 
     def _lose(self, why: PlcLost) -> None:
         self._port.close()
+        self._report(f"{why}: what was written may not have arrived")
         message = f"{self._port.where}: {why}; reconnecting"
         if self.lost != message:  # also when it fails for another reason than before
             _log.warning("%s", message)

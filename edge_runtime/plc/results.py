@@ -9,7 +9,7 @@ from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import StationFault
 from edge_runtime.plc.tags import Tag, Value
 from edge_runtime.plc.transitions import PULSE, RESULT, RESULT_ALONE, Do, Machine, PulseEvent, PulseState, ResultEvent, ResultState
-from edge_runtime.records import Cause, Verdict
+from edge_runtime.records import Cause, Outcome, Verdict
 
 _HOLD_NS = 50_000_000
 """Without acknowledge, a result that is followed by another at once stays for so long: some scans of any PLC."""
@@ -48,6 +48,8 @@ class Results(Protocol):
     """Parts that may be in the station; with so many it is not ready."""
     acknowledged: bool
     """The PLC says when it has taken a result."""
+    news: list[tuple[int, Outcome]]
+    """What became of which part's result since whoever steps it has taken this list away; TOLD once `outputs` are written."""
 
     @property
     def full(self) -> bool:
@@ -89,7 +91,11 @@ class Presented:
         self.outputs = _NOTHING
         self.fault: StationFault | None = None
         self.acknowledged, self._timeout_ns, self._limit = acknowledged, round(timeout_ms * 1e6), limit
-        self._waiting: deque[tuple[int, Result]] = deque()
+        self.news: list[tuple[int, Outcome]] = []
+        self._waiting: deque[tuple[int, int, Result]] = deque()
+        """(seq, count, result)"""
+        self._seq = 0
+        """The part whose result is shown."""
         self._machine = Machine(RESULT if acknowledged else RESULT_ALONE, ResultState.EMPTY)
         self._since_ns = 0
         """Since when the PLC's move is awaited, or without acknowledge the result is shown; 0: it is not."""
@@ -107,8 +113,10 @@ class Presented:
     def add(self, seq: int, result: Result, *, refused: bool) -> None:
         """Behind those that wait. A refused part's may find no room: the journal has it, and the PLC a gap in `result_count`."""
         self._count = (self._count + 1) % 65_536
-        if not (refused and self.full):
-            self._waiting.append((self._count, result))
+        if refused and self.full:
+            self.news.append((seq, Outcome.FAILED))
+        else:
+            self._waiting.append((seq, self._count, result))
 
     def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
         """At most one move, so that the PLC sees every state."""
@@ -134,18 +142,24 @@ class Presented:
     def _move(self, event: ResultEvent, now_ns: int = 0) -> None:
         match self._machine.on(event):
             case Do.SHOW:
-                count, result = self._waiting.popleft()
+                self._seq, count, result = self._waiting.popleft()
                 result = result.at(now_ns)
+                self.news.append((self._seq, Outcome.TOLD))
                 self.outputs, self._shown = shown(result, count), (result, count)
                 self._since_ns, self.fault = now_ns, None
             case Do.ACCUSE:
+                if self.fault is None and self._machine.state is ResultState.VALID:
+                    self.news.append((self._seq, Outcome.UNACKNOWLEDGED))
                 self.fault = StationFault.ACKNOWLEDGE_TIMEOUT
             case Do.FALL:
                 self.outputs = {**self.outputs, **_FALLEN}
                 self._since_ns, self.fault = 0, None
+                if event is ResultEvent.ACKNOWLEDGE:
+                    self.news.append((self._seq, Outcome.ACKNOWLEDGED))
             case Do.FORGIVE:
                 self._since_ns, self.fault = 0, None
             case Do.DROP:
+                self.news += [(seq, Outcome.FAILED) for seq, *_ in self._waiting]
                 self._waiting.clear()
                 self.outputs = {**self.outputs, **_FALLEN}
                 self._since_ns, self.fault = 0, None
@@ -200,6 +214,7 @@ class Pulsed:
         self._width_ns = round(width_ms * 1e6)
         self._delay_ns = None if delay_ms is None else round(delay_ms * 1e6)
         self._counts, self._modulus = encoder_counts or 0, modulus
+        self.news: list[tuple[int, Outcome]] = []
         self._machine = Machine(PULSE, PulseState.NONE)
         self._way: dict[int, _Passing] = {}
         self._until_ns = 0
@@ -247,6 +262,7 @@ class Pulsed:
                 self.outputs = {**self.outputs, **_FALLEN}
             case Do.SHOW if due is not None:
                 self._eject(self._way.pop(due), now_ns)
+                self.news.append((due, Outcome.TOLD))
 
     def _eject(self, part: _Passing, now_ns: int) -> None:
         result = part.result
@@ -278,6 +294,7 @@ class Pulsed:
         """The connection was lost: where the parts are by now, nobody can tell; that there were some, the PLC must hear."""
         self.fault = StationFault.PASSED_UNTOLD if self._way or passing else None
         self._count = (self._count + len(self._way)) % 65_536
+        self.news += [(seq, Outcome.FAILED) for seq, part in self._way.items() if part.result is not None]
         self._way.clear()
         self._machine.on(PulseEvent.BACK)
         self.outputs = {**self.outputs, **_FALLEN}

@@ -43,7 +43,7 @@ def beyond_loopback(endpoint: str) -> bool:
 
 
 class Access:
-    """Of one station: which of its sockets demand keys, and who holds which. Safe from any thread."""
+    """One station: which of its sockets demand keys, and who holds which. Safe from any thread."""
 
     def __init__(self, keys: Path | None = None, plain: bool = False, everywhere: bool = False) -> None:
         """As `[security]` says. Raises ConfigError where there is a folder without the station's key."""

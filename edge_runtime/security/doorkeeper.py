@@ -39,7 +39,7 @@ _CLOSE_S = 1.0
 _LOOK_S = 0.5
 _STANDS_STILL_S = 2.0
 """A process that has not come round for so long, twice in a row, is ended and started again."""
-_AFTER_AWAY_S = 0.5
+_AFTER_AWAY_S = 2.0
 """What is read within that after the process came back from standing still may have waited in it."""
 
 

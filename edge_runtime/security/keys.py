@@ -58,7 +58,7 @@ class Key:
 
 
 def fingerprint(public: str) -> str:
-    """Of a public key in Z85: the first 64 bits of its SHA-256, in hexadecimal."""
+    """The first 64 bits of the SHA-256 of a public key (Z85), in hexadecimal."""
     return hashlib.sha256(z85.decode(public)).hexdigest()[:16]
 
 
@@ -77,7 +77,7 @@ class Keyring:
         found = read_secret(self.server_secret, "server")
         return found["public"], found["secret"]
 
-    def keys(self) -> list[Key]:
+    def listed(self) -> list[Key]:
         """Who may come in, by name. Raises ConfigError for a file that is no key, and for a folder into which anybody may put one."""
         keys, wrong = self.readable()
         if wrong:
@@ -85,7 +85,7 @@ class Keyring:
         return keys
 
     def readable(self) -> tuple[list[Key], list[str]]:
-        """As `keys`, and a sentence for each file that is none: that one does not come in, the others do."""
+        """As `listed`, and a sentence for each file that is none: that one does not come in, the others do."""
         try:
             if self.allowed.stat().st_mode & stat.S_IWOTH:
                 return [], [f"{self.allowed}: expected a folder that not everybody may write to, so nobody comes in: chmod o-w"]
@@ -140,7 +140,7 @@ class Keyring:
         with _explained(self.folder):
             _folder(self.folder, 0o755)
             _folder(self.allowed, 0o755)
-            for other in self.keys():
+            for other in self.listed():
                 if other.public == public or other.name == name:
                     which = "the name is taken" if other.name == name else f"the same key is there as {other.name}"
                     raise ConfigError(f"{name}: {which}; revoke that one first, or choose another name")
@@ -150,9 +150,9 @@ class Keyring:
 
     def revoke(self, which: str) -> Key:
         """Let a key in no more: by its name, or its fingerprint. Raises ConfigError where there is no such key."""
-        found = [key for key in self.keys() if which in (key.name, key.fingerprint)]
+        found = [key for key in self.listed() if which in (key.name, key.fingerprint)]
         if not found:
-            known = ", ".join(key.name for key in self.keys()) or "none"
+            known = ", ".join(key.name for key in self.listed()) or "none"
             raise ConfigError(f"expected the name or fingerprint of a key that may come in ({known}), found {which!r}")
         with _explained(self.folder):
             _folder(self.revoked, 0o755)

@@ -7,6 +7,7 @@ import re
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -116,6 +117,10 @@ class Archive(Sink):
             every = self._settings.every_nth_accept
             if every == 0 or self._accepts % every != 0:
                 return
+        self.keep(decision, pictures)
+
+    def keep(self, decision: Decision, pictures: tuple[Picture, ...], also: Mapping[str, object] | None = None) -> None:
+        """Keep the pictures of one part, whatever its verdict; `also` stands in the JSON beside the decision. As `put`."""
         failures = []
         for picture in pictures:
             try:
@@ -128,7 +133,7 @@ class Archive(Sink):
                 if lacking := self._lacking():
                     raise OSError(errno.ENOSPC, f"less than {lacking} of its disk are free, which the journal may need")
                 if picture.frame is not None:
-                    self._keep(decision, picture.camera, picture.frame)
+                    self._keep(decision, picture.camera, picture.frame, also or {})
                 self._drop_oldest()
             except (OSError, cv2.error) as e:
                 failures.append((e.strerror or str(e)) if isinstance(e, OSError) else f"the frame cannot be written as PNG: {e}")
@@ -136,14 +141,20 @@ class Archive(Sink):
             self._failure = failures[0] if failures else None
             self._not_kept += len(failures)
 
-    def _keep(self, decision: Decision, camera: str, frame: Frame) -> None:
+    def _keep(self, decision: Decision, camera: str, frame: Frame, also: Mapping[str, object]) -> None:
         seen = decision.views if len(decision.views) > 1 else ()  # of the only camera, the part's: one judged late is found as a FAULT
         verdict = next((view.verdict for view in seen if view.camera == camera), decision.verdict)
         stem = self._settings.path / camera / decision.wall_time[:10] / _name(decision, verdict)
         stem.parent.mkdir(parents=True, exist_ok=True)
         # The lowest level: three times faster than the default for a few per cent of size.
         _, png = cv2.imencode(".png", frame.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        known = {"file": f"{stem.name}.png", "frame_source": frame.source, **({"camera": camera} if camera else {}), "decision": decision}
+        known = {
+            "file": f"{stem.name}.png",
+            "frame_source": frame.source,
+            **({"camera": camera} if camera else {}),
+            **also,
+            "decision": decision,
+        }
         about = msgspec.json.format(msgspec.json.encode(known))
         picture, text = _with_suffix(stem, ".png"), _with_suffix(stem, ".json")
         replaced = _size(picture) + _size(text)

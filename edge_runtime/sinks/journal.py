@@ -1,7 +1,5 @@
 """The journal: one committed row a decision before anybody is told of it, and decisions go on when the disk does not."""
 
-import datetime
-import fcntl
 import itertools
 import logging
 import sqlite3
@@ -12,14 +10,21 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from edge_runtime.config.files import JournalConfig
 from edge_runtime.errors import SinkError
+from edge_runtime.files import put_file
 from edge_runtime.protocols import Sink
-from edge_runtime.records import Decision, Picture, Verdict
+from edge_runtime.records import Decision, Delivery, Picture, Trigger, Verdict
+from edge_runtime.security.signing import SigningKey, open_key
 from edge_runtime.sinks import journal_file
-from edge_runtime.sinks.journal_file import Row, read_decisions
+from edge_runtime.sinks.journal_chain import SIGN_EVERY, Chain, Limits, beside
+from edge_runtime.sinks.journal_clock import journal_clock
+from edge_runtime.sinks.journal_file import read_decisions
+from edge_runtime.sinks.journal_lock import WriterLock
+from edge_runtime.sinks.journal_rows import Entry, about, announced, delivered, row_of, wall_time
+from edge_runtime.sinks.journal_start import go_on
 
 BACKLOG = 10_000
 """Decisions kept in memory while the disk takes none (about 10 MB); beyond that the oldest are lost, and `problem` says how many."""
@@ -34,8 +39,10 @@ _LEAST_S = 0.001
 _BATCH = 500
 _CHECKPOINT_ROWS = 500
 _HELD_BYTES = 32_000_000
-_PRUNE_ROWS = 200
 _PRUNE_EVERY_S = 3600.0
+_LINGER_S = 0.25
+"""What no part waits for is written with the next decision, or after so long."""
+_SIGN_AFTER_S = 1.0
 
 _ROW_ERRORS = (
     sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError, ValueError, OverflowError,
@@ -52,23 +59,27 @@ class Journal(Sink):
     disk is known to fail.
 
     The decision is kept in memory in the last three cases and written as soon as that is possible; meanwhile `problem` says so.
+
+    What is noted beside the decisions never waits, and no decision waits for it.
     """
 
     def __init__(self, settings: JournalConfig, station: str, deadlines_ns: Mapping[str, int] | None = None) -> None:
         """`deadlines_ns`: by a decision's recipe, from its trigger to the moment at which all must be told."""
         self.path: Path = settings.path
         self._timeout_s = settings.commit_timeout_ms / 1e3
-        self._keep = datetime.timedelta(days=settings.keep_days)
+        self._limits = Limits(settings.keep_days * 86_400, settings.keep_mb * 1e6 if settings.keep_mb is not None else float("inf"))
         self._durable = settings.durable
         self._writer = uuid.uuid4().hex
         self._station = station
         self._deadlines_ns = deadlines_ns or {}
-        self._lock_file: IO[bytes] | None = None
+        self._lock = WriterLock(self.path)
+        self._key: SigningKey | None = None
         self._thread: threading.Thread | None = None
         # All below is guarded by this one condition; put() and the writer wait on it for each other.
         self._changed = threading.Condition()
-        self._waiting: deque[Row] = deque()
-        self._in_hand = 0
+        self._waiting: deque[Entry] = deque()
+        self._decisions = self._in_hand = 0
+        """Decisions that wait, and those that are being written."""
         self._taken = 0
         self._done = 0
         self._failure: str | None = None
@@ -77,19 +88,23 @@ class Journal(Sink):
         self._refused: str | None = None
         self._gone: str | None = None
         self._connection: sqlite3.Connection | None = None
-        """The writer's, once it runs."""
+        """The writer's, once it runs; and `_chain`."""
+        self._chain: Chain | None = None
         self._file: tuple[int, int] | None = None
         self._wal: tuple[int, int] | None = None
         """SQLite's write-ahead log, which holds the last rows; None before this connection has written."""
-        self._lost = 0
+        self._lost = self._lost_notes = 0
         self._late_until = self._waited_s = 0.0
         self._closing = False
         self._last_seq = 0
 
     def __enter__(self) -> Self:
-        """Open or create the file. Raises SinkError when it is damaged, not writable, of another schema, or another station's."""
+        """Open or create the file. Raises SinkError when it is damaged, not writable, of another schema, or another station's.
+
+        What its chain says of its last rows is a `problem`, until somebody acknowledges it, and no error: a line does not stop for it.
+        """
         try:
-            self._open()
+            self._open(at_start=True)
             self._last_seq = journal_file.last_seq(self.path)
         except SinkError:
             self._close()
@@ -107,10 +122,10 @@ class Journal(Sink):
         if self._thread is not None:
             self._thread.join(CLOSE_S)
             self._thread = None
-        lost = f"{self.problem}; they are lost now" if self._waiting or self._in_hand else ""
+        lost = f"{self.problem}; they are lost now" if self._decisions or self._in_hand else ""
         if lost:
             _log.error("%s", lost)
-        self._unlock()
+        self._lock.release()
         if lost and exc_type is None:
             raise SinkError(lost)
 
@@ -129,7 +144,7 @@ class Journal(Sink):
     def problem(self) -> str | None:
         """A sentence for health; None when every decision is on disk."""
         with self._changed:
-            held = len(self._waiting) + self._in_hand
+            held = self._decisions + self._in_hand
             said = []
             if self._failure is not None:
                 said.append(f"{self._failure}; {held} decisions wait in memory (at most {BACKLOG}) until it can be written again")
@@ -139,6 +154,10 @@ class Journal(Sink):
                 said.append(f"a decision was told before its row was committed: the disk took longer than {self._waited_s * 1e3:.0f} ms")
             if self._lost:
                 said.append(f"{self._lost} decisions were told but never written")
+            if self._lost_notes:
+                said.append(f"{self._lost_notes} notes beside the decisions were never written")
+            if self._chain is not None:
+                said += self._chain.problems
             if self._thread is not None and not self._thread.is_alive():
                 said.append("its writer ended unexpectedly; restart the station")
             said += [text for text in (self._gone, self._refused, self._held, self._upkeep_failure) if text is not None]
@@ -146,21 +165,76 @@ class Journal(Sink):
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...] = ()) -> None:
         """Commit one decision; `pictures` are not kept."""
-        row = journal_file.row_of(decision)
+        self.commit(decision)
+
+    def commit(self, decision: Decision) -> bool:
+        """As `put`; whether its row is in the journal. Raises SinkError for a closed one."""
+        entry = Entry("decision", decision.seq, row=row_of(decision))
         patience_s = self._patience_s(decision)
         with self._changed:
             if self._closing or self._thread is None:
                 raise SinkError(f"journal {self.path}: is closed; decision {decision.seq} was not written")
-            if len(self._waiting) >= BACKLOG:
-                self._waiting.popleft()
-                self._lost += 1
-                self._done += 1
-            self._waiting.append(row)
+            if self._decisions >= BACKLOG:
+                self._drop_the_oldest()
+            self._waiting.append(entry)
+            self._decisions += 1
             self._taken += 1
             ticket = self._taken
             self._changed.notify_all()
             if self._failure is None and not self._changed.wait_for(lambda: self._done >= ticket or self._failure is not None, patience_s):
                 self._late_until, self._waited_s = time.monotonic() + LATE_SHOWN_S, patience_s
+            return entry.written
+
+    def amend(self, decision: Decision) -> None:
+        """What was told of a part instead of a decision whose row was not there in time: it takes its place, and the chain keeps both."""
+        row = row_of(decision)
+        with self._changed:
+            for entry in reversed(self._waiting):
+                if entry.kind == "decision" and entry.seq == decision.seq:
+                    entry.row = row
+                    return
+            self._note(Entry("amended", decision.seq, row=row))
+
+    def announced(self, trigger: Trigger) -> None:
+        """Note that a part was announced; from any thread, at once."""
+        with self._changed:
+            self._note(announced(trigger))
+
+    def delivered(self, delivery: Delivery) -> None:
+        """Note what became of a decision; from any thread, at once."""
+        with self._changed:
+            self._note(delivered(delivery))
+
+    def event(self, kind: str, **said: object) -> None:
+        """Note what somebody has done to the station; from any thread, at once."""
+        with self._changed:
+            self._note(about(kind, **said, wall_time=wall_time()))
+
+    def acknowledge(self, who: str, why: str, findings: list[str]) -> None:
+        """Note that somebody has seen what was found wrong with the journal, and that the machine's clock is right."""
+        with self._changed:
+            self._note(about("cleared", who=who, why=why, findings=findings, wall_time=wall_time()))
+            if self._chain is not None:
+                self._chain.clock = journal_clock(None, int(time.time()))
+                self._chain.damage = [finding for finding in self._chain.damage if finding not in findings]
+
+    def settled(self, timeout_s: float) -> bool:
+        """Wait until every decision that was put is in the file; whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._decisions and not self._in_hand, timeout_s) and not self._lost
+
+    def _note(self, entry: Entry) -> None:
+        if len(self._waiting) - self._decisions >= BACKLOG:
+            self._lost_notes += 1
+        else:
+            self._waiting.append(entry)
+
+    def _drop_the_oldest(self) -> None:
+        while self._waiting.popleft().kind != "decision":
+            self._lost_notes += 1
+        self._decisions -= 1
+        self._lost += 1
+        self._done += 1
 
     def _patience_s(self, decision: Decision) -> float:
         """How long this decision may wait for the disk. A FAULT has nothing to gain by its deadline: it may wait."""
@@ -174,76 +248,102 @@ class Journal(Sink):
 
     def _write(self) -> None:
         unmoved = 0  # rows since the last checkpoint
-        prune_at = began = time.monotonic()
-        found_seq = self._last_seq
+        prune_at = busy_at = time.monotonic()
         while True:
             batch = self._next_batch(until=prune_at)
             if batch:
                 unmoved += self._commit(batch)
+                busy_at = time.monotonic()
             if self._closing and not (batch and self._failure is None):
                 break
-            if self._waiting or self._failure is not None:
+            if self._decisions or self._failure is not None:
                 continue
             # Nobody waits for what follows, and a part that comes meanwhile waits for one small step at most.
-            connection = self._connection
-            if connection is None:
+            connection, chain = self._connection, self._chain
+            if connection is None or chain is None:
                 continue
             try:
+                if chain.unsigned >= SIGN_EVERY:
+                    chain.sign()
+                elif not chain.is_signed and not batch and time.monotonic() - busy_at > _SIGN_AFTER_S:
+                    chain.sign()
+                    chain.insert(connection, [], self._writer)
                 if unmoved >= _CHECKPOINT_ROWS:
-                    held = journal_file.checkpoint(connection)
                     unmoved = 0
-                    where = f"{self.path.name}-wal"
-                    self._held = (
-                        f"{held / 1e6:.3g} MB wait in {where}: another program reads on and on; close it" if held > _HELD_BYTES else None
-                    )
+                    self._checkpoint(connection, chain)
+                    if chain.too_large(connection, self._limits):
+                        prune_at = time.monotonic()
                 elif time.monotonic() >= prune_at:
-                    now, run = datetime.datetime.now(datetime.UTC), datetime.timedelta(seconds=time.monotonic() - began)
-                    pruned = journal_file.prune(connection, now, self._keep, _PRUNE_ROWS, found_seq, run)
+                    pruned, more = chain.prune(connection, self._limits, self._writer)
                     unmoved += pruned
-                    prune_at = time.monotonic() + (0.0 if pruned == _PRUNE_ROWS else _PRUNE_EVERY_S)
+                    prune_at = time.monotonic() + (0.0 if more else _PRUNE_EVERY_S)
                 else:
                     continue
                 self._upkeep_failure = None
-            except (sqlite3.Error, ValueError, TypeError) as e:  # also a row's time that is none
+            except (sqlite3.Error, ValueError, TypeError, OSError, SinkError) as e:  # also a row's time that is none
                 self._upkeep_failure = f"upkeep failed: {e}"
                 unmoved, prune_at = 0, time.monotonic() + 60.0
+        self._finish()
         self._close()
 
-    def _next_batch(self, until: float) -> list[Row]:
+    def _checkpoint(self, connection: sqlite3.Connection, chain: Chain) -> None:
+        held = journal_file.checkpoint(connection)
+        where = f"{self.path.name}-wal"
+        self._held = f"{held / 1e6:.3g} MB wait in {where}: another program reads on and on; close it" if held > _HELD_BYTES else None
+        if (head := chain.outside) is not None:  # the disk has its row by now
+            put_file(beside(self.path, "head"), head)
+
+    def _finish(self) -> None:
+        """Sign the last row."""
+        connection, chain = self._connection, self._chain
+        if connection is None or chain is None or self._failure is not None:
+            return
+        try:
+            chain.insert(connection, [about("stopped", wall_time=wall_time())], self._writer)
+            chain.sign()
+            chain.insert(connection, [], self._writer)
+            self._checkpoint(connection, chain)
+        except (sqlite3.Error, OSError, SinkError) as e:
+            _log.error("journal %s: its last rows carry no signature: %s", self.path, e)
+        else:
+            _log.info("journal %s: ends with row %s", self.path, chain.head)
+
+    def _next_batch(self, until: float) -> list[Entry]:
         """Rows to write, in order; empty when upkeep is due or the journal closes."""
         with self._changed:
             if self._failure is not None:
                 # Further parts do not hasten the next try: a failing disk is not to be hammered.
                 self._changed.wait_for(lambda: self._closing, RETRY_S)
             else:
-                self._changed.wait_for(lambda: bool(self._waiting) or self._closing, max(until - time.monotonic(), 0.0))
+                patience_s = min(max(until - time.monotonic(), 0.0), _LINGER_S)
+                self._changed.wait_for(lambda: self._decisions > 0 or self._closing, patience_s)
             batch = list(itertools.islice(self._waiting, _BATCH))
             for _ in batch:
                 self._waiting.popleft()
-            self._in_hand = len(batch)
+            self._in_hand = _decisions_of(batch)
+            self._decisions -= self._in_hand
             return batch
 
-    def _commit(self, batch: list[Row]) -> int:
-        """Write a batch or put it back; how many rows were written."""
+    def _commit(self, batch: list[Entry]) -> int:
+        """Write a batch or put back what the disk does not take; how many rows were written."""
         failure = refused = None
-        handled = written = 0
+        handled: list[Entry] = []
         try:
-            connection = self._file_that_is_there()
-            journal_file.insert(connection, batch, self._writer)
+            connection, chain = self._file_that_is_there()
+            try:
+                chain.insert(connection, batch, self._writer)
+                handled = batch
+                _written(batch)
+            except _ROW_ERRORS:
+                # A row that SQLite will never take (a seq that is there already) must not stop all that follow.
+                for entry in batch:
+                    try:
+                        chain.insert(connection, [entry], self._writer)
+                        _written([entry])
+                    except _ROW_ERRORS as e:
+                        refused = f"{entry.kind} {entry.seq} was refused: {e}"
+                    handled.append(entry)
             self._wal = _identity(self._wal_path)
-            handled = written = len(batch)
-        except _ROW_ERRORS:
-            # A row that SQLite will never take (a seq that is there already) must not stop all that follow.
-            for row in batch:
-                try:
-                    journal_file.insert(connection, [row], self._writer)
-                    written += 1
-                except _ROW_ERRORS as e:
-                    refused = f"decision {row[0]} was refused: {e}"
-                except (sqlite3.Error, SinkError) as e:
-                    failure = str(e)
-                    break
-                handled += 1
         except (sqlite3.Error, SinkError) as e:
             failure = str(e)
         if failure is not None and self._failure is None:
@@ -251,21 +351,22 @@ class Journal(Sink):
         if refused is not None:
             _log.error("journal %s: %s", self.path, refused)
         with self._changed:
-            self._waiting.extendleft(reversed(batch[handled:]))
+            self._waiting.extendleft(reversed(batch[len(handled) :]))
+            self._decisions += _decisions_of(batch[len(handled) :])
             self._in_hand = 0
-            self._done += handled
-            self._lost += handled - written
-            self._last_seq = max(self._last_seq, *(int(row[0] or 0) for row in batch[:handled]), 0)
+            self._done += _decisions_of(handled)
+            self._lost += sum(entry.kind == "decision" and not entry.written for entry in handled)
+            self._last_seq = max(self._last_seq, *(entry.seq or 0 for entry in handled if entry.kind == "decision"), 0)
             self._failure = failure
             self._refused = refused or self._refused
             self._changed.notify_all()
-        return written
+        return len(handled)
 
-    def _file_that_is_there(self) -> sqlite3.Connection:
+    def _file_that_is_there(self) -> tuple[sqlite3.Connection, Chain]:
         """The open file, or another one if that was taken away: SQLite would go on writing into one that nobody can find any more."""
-        if self._connection is not None and self._file == _identity(self.path):
+        if self._connection is not None and self._chain is not None and self._file == _identity(self.path):
             if self._wal is None or self._wal == _identity(self._wal_path):
-                return self._connection
+                return self._connection, self._chain
             # Its rows are still there for who has it open: they go into the file before it is let go.
             journal_file.checkpoint(self._connection)
             self._gone = f"{self._wal_path.name} was removed or replaced while the station ran; what it held was saved"
@@ -281,46 +382,42 @@ class Journal(Sink):
     def _wal_path(self) -> Path:
         return self.path.with_name(self.path.name + "-wal")
 
-    def _open(self) -> sqlite3.Connection:
-        self._lock()
+    def _open(self, at_start: bool = False) -> tuple[sqlite3.Connection, Chain]:
+        self._lock.take()
         try:
-            self._connection = journal_file.open_for_writing(self.path, self._durable, self._writer)
+            connection = journal_file.open_for_writing(self.path, self._durable, self._writer)
         except SinkError:
-            self._unlock()
+            self._lock.release()
             raise
+        self._connection = connection
+        try:
+            had_key = beside(self.path, "key").exists()
+            self._key = self._key or open_key(beside(self.path, "key"))
+            chain = go_on(self.path, connection, self._key, self._writer, looks=at_start, had_key=had_key)
+        except (sqlite3.Error, ValueError, TypeError) as e:
+            self._close()
+            raise SinkError(f"journal {self.path}: expected a journal that can be read and written, found: {e}; make room") from e
+        except SinkError:
+            self._close()
+            raise
+        self._chain = chain
         self._file, self._wal = _identity(self.path), None
-        return self._connection
+        return connection, chain
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
-        self._unlock()
+            self._connection = self._chain = None
+        self._lock.release()
 
-    # --- one writer a file ---------------------------------------------------------------------------------------
 
-    def _lock(self) -> None:
-        # Beside the database, not on it: closing any handle on the database itself would drop SQLite's own locks.
-        real = self.path.resolve()  # by whatever link it is named
-        path = real.with_name(real.name + ".lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_file = path.open("ab")
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise SinkError(
-                f"journal {self.path}: expected to be its only writer, found another station writing it; "
-                "stop that one or give [journal] another path"
-            ) from e
-        except OSError as e:
-            raise SinkError(
-                f"journal {self.path}: cannot be created or opened: {e.strerror}; give [journal] a path that the station may write to"
-            ) from e
+def _decisions_of(entries: list[Entry]) -> int:
+    return sum(entry.kind == "decision" for entry in entries)
 
-    def _unlock(self) -> None:
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+
+def _written(entries: list[Entry]) -> None:
+    for entry in entries:
+        entry.written = True
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -117,6 +117,10 @@ class PreviewSink(Sink):
             return f"preview {self._settings.endpoint}: its thread ended unexpectedly; restart the station"
         return self._failure or (self._door.problem if self._door is not None else None)
 
+    def know(self, displays: Mapping[str, Display], releases: Mapping[tuple[str, str], ReleaseState]) -> None:
+        """Other models may judge from now on: what takes the place of the `displays` and `releases` of the beginning."""
+        self._displays, self._releases = dict(displays), dict(releases)
+
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Show one part, unless a later one comes before its turn."""
         self._mailbox.put((decision, pictures))

@@ -1,4 +1,4 @@
-"""The camera's clock on the host's: when a frame was taken, told by the camera's ticks and not by when its last packet came. Pure."""
+"""When a frame was taken: by the camera's ticks, or by its arrival where that was waited for. Pure."""
 
 from collections import deque
 
@@ -6,6 +6,8 @@ _WINDOW_NS = 30_000_000_000
 _MAX_DRIFT = 200e-6
 """Crystals of cameras and computers stay within 100 ppm each."""
 _JUMP_NS = 100_000_000
+_NO_WAIT_NS = 2_000_000
+_STEPS = 16
 
 
 class CameraClock:
@@ -75,3 +77,27 @@ class CameraClock:
     def _forget(self) -> None:
         self._hull.clear()
         self.resets += 1
+
+
+class Arrivals:
+    """When pictures came that may have lain in a buffer: of the network, or because this process stood still."""
+
+    def __init__(self, began_ns: int) -> None:
+        """`began_ns`: nothing is older than that (CLOCK_MONOTONIC)."""
+        self._since_ns = began_ns
+        """When a read last began that had to wait: nothing lay in the buffer then."""
+        self._lain = 0
+        self._last_ns: int | None = None
+        self._steps_ns: deque[int] = deque(maxlen=_STEPS)
+
+    def of(self, asked_ns: int, now_ns: int) -> int:
+        """Of a picture that was asked for at `asked_ns` and is here at `now_ns`; never later than it came."""
+        if now_ns - asked_ns > _NO_WAIT_NS:
+            if self._last_ns is not None and not self._lain:
+                self._steps_ns.append(now_ns - self._last_ns)
+            self._since_ns, self._last_ns, self._lain = asked_ns, now_ns, 0
+            return now_ns
+        # The picture before those that lay there may have come as soon as it was asked for; they followed it at the camera's pace.
+        self._lain += 1
+        pace_ns = sorted(self._steps_ns)[len(self._steps_ns) // 4] if len(self._steps_ns) == _STEPS else 0
+        return min(self._since_ns + self._lain * pace_ns, now_ns)

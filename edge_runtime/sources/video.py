@@ -2,46 +2,30 @@
 
 import logging
 import time
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
 from edge_runtime.config.files import VideoSourceConfig
 from edge_runtime.errors import SourceError, SourceExhausted
-from edge_runtime.images.decoder_output import decoder_messages, first_of_ffmpeg
 from edge_runtime.protocols import Source
 from edge_runtime.records import Frame
+from edge_runtime.sources.decoding import Decoder, Picture, gray
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    image: npt.NDArray[np.uint8]
-    damage: str
-    """What FFmpeg said of it, or of a picture that it builds upon; empty for a sound one."""
-
-
 class Video(Source):
-    """Decodes one frame ahead, so that the end is known before a trigger is spent on it.
-
-    FFmpeg fills what is broken with what the picture before had there, and says so on stderr alone: such a frame is never judged.
-    """
+    """Decodes one frame ahead, so that the end is known before a trigger is spent on it. A damaged frame is never judged."""
 
     live = False
 
     def __init__(self, settings: VideoSourceConfig) -> None:
         self._settings = settings
-        self._capture: cv2.VideoCapture | None = None
-        self._ahead: _Decoded | None = None
+        self._decoder: Decoder | None = None
+        self._ahead: Picture | None = None
         self._damage = ""
         self._seq = 0
         self._position = 0
-        self._stated = 0
 
     def __enter__(self) -> Self:
         self._seq = 0
@@ -49,9 +33,9 @@ class Video(Source):
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        if self._capture is not None:
-            self._capture.release()
-        self._capture, self._ahead = None, None
+        if self._decoder is not None:
+            self._decoder.close()
+        self._decoder, self._ahead = None, None
 
     @property
     def remaining(self) -> int | None:
@@ -75,10 +59,15 @@ class Video(Source):
                 _log.warning("%s: ends after frame %d%s", self._settings.path, self._position, cut)
             if self._settings.loop:
                 self._rewind()
-        if now.damage:
+        if now.damage or now.image is None:
             raise SourceError(f"{name}: is damaged, or builds on a picture that is ({now.damage})")
-        now.image.flags.writeable = False
-        return Frame(seq=self._seq, captured_ns=began, source=name, image=now.image)
+        image = gray(now.image) if self._settings.mono else now.image
+        image.flags.writeable = False
+        return Frame(seq=self._seq, captured_ns=began, source=name, image=image)
+
+    @property
+    def _stated(self) -> int:
+        return self._decoder.stated if self._decoder is not None else 0
 
     def _cut(self) -> str:
         said = f" (FFmpeg: {self._damage})" if self._damage else ""
@@ -91,29 +80,25 @@ class Video(Source):
         path = self._settings.path
         if not path.is_file():
             raise SourceError(f"{path}: expected a video file, found none. Check source.path")
-        if self._capture is not None:
-            self._capture.release()
-        with decoder_messages() as said:
-            # One thread: what is said while a frame is read is then said of that frame.
-            self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        if self._decoder is not None:
+            self._decoder.close()
         self._position, self._damage = 0, ""
-        self._stated = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) if self._capture.isOpened() else 0
-        self._ahead = self._decode()
-        if self._ahead is None:
-            why = self._damage or first_of_ffmpeg(said)
+        try:
+            self._decoder = Decoder(str(path), what='kind = "video"')
+        except SourceError as e:
+            self._damage = str(e)
+        else:
+            self._ahead = self._decode()
+        if self._ahead is None or self._ahead.image is None:
+            why = self._damage or (self._ahead.damage if self._ahead is not None else "")
             because = f" (FFmpeg: {why}): cut short, or of another format" if why else ""
             raise SourceError(f"{path}: expected a video that FFmpeg can decode, could not read its first frame{because}")
 
-    def _decode(self) -> _Decoded | None:
-        assert self._capture is not None
-        with decoder_messages() as said:
-            got, image = self._capture.read()
-        now = first_of_ffmpeg(said)
-        if not got:
-            self._damage = now
+    def _decode(self) -> Picture | None:
+        assert self._decoder is not None
+        self._damage = ""
+        try:
+            return self._decoder.read()
+        except SourceError as e:
+            self._damage = str(e)
             return None
-        whole = int(self._capture.get(cv2.CAP_PROP_FRAME_TYPE)) == ord("I")  # builds on no other picture
-        self._damage = now or ("" if whole else self._damage)
-        if self._settings.mono and image.ndim == 3:
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        return _Decoded(np.ascontiguousarray(image, dtype=np.uint8), self._damage)

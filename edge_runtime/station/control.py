@@ -64,7 +64,7 @@ class Verb(Generic[T]):
     role: Role
     """Which the caller must have."""
     takes: type[T]
-    """Of the arguments, with their bounds; others are refused before the handler is called."""
+    """The arguments, with their bounds; others are refused before the handler is called."""
     answer: Callable[[T, Caller], object]
     """The handler. Gives a record or a mapping that msgpack can hold; raises LinesideError for what the caller can act on."""
     slow: bool = False
@@ -182,7 +182,7 @@ class ControlServer:
         return _UNKNOWN, _LOCAL
 
     def _user(self, uid: int, gid: int) -> tuple[str, frozenset[Role]]:
-        """Of a user of this machine, as the kernel says."""
+        """Name and roles of a user of this machine, as the kernel says."""
         try:
             user = pwd.getpwuid(uid)
             groups = {*os.getgrouplist(user.pw_name, user.pw_gid), gid}

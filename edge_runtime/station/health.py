@@ -14,7 +14,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from edge_runtime.errors import ConfigError, LinesideError
-from edge_runtime.records import Decision, Health, ReleaseState, State, Verdict
+from edge_runtime.records import Decision, Health, ReleaseState, ShadowState, State, Verdict
 from edge_runtime.station.drift import DriftWatch
 from edge_runtime.station.wander import SightWatches
 
@@ -90,6 +90,7 @@ class HealthMonitor:
         drifts: Mapping[tuple[str, str], DriftWatch] | None = None,
         inference: str = "",
         releases: Mapping[tuple[tuple[str, ...], tuple[str, ...]], ReleaseState] | None = None,
+        origins: tuple[str, ...] = (),
     ) -> None:
         """Begin in state STARTING.
 
@@ -105,9 +106,10 @@ class HealthMonitor:
             drifts: told of every judged part, by the camera's name (empty for the only one) and the id of the bundle that judged it.
             inference: how the models of several cameras run.
             releases: whether what judges is released, by recipes and bundles as `judging` has them.
+            origins: where bundles and thresholds come from, one a camera.
         """
         self._station, self._cameras, self._device = station, cameras, device
-        self._judging = recipes, bundle_ids
+        self._judging = recipes, bundle_ids, origins
         self._send = send
         self._alive_within_s = alive_within_s
         self._last_seq = last_seq
@@ -124,6 +126,7 @@ class HealthMonitor:
         self._watched: Sequence[HasProblem] = ()
         self._connections: Mapping[str, Connected] = {}
         self._sights: SightWatches | None = None
+        self._shadows: Callable[[], tuple[ShadowState, ...]] = tuple
         self._queues: Mapping[str, Waits] = {}
         self._beats: dict[str, float] = {}
         self._manager = ServiceManager()
@@ -146,11 +149,13 @@ class HealthMonitor:
         connections: Mapping[str, Connected] | None = None,
         sights: SightWatches | None = None,
         queues: Mapping[str, Waits] | None = None,
+        shadows: Callable[[], tuple[ShadowState, ...]] = tuple,
     ) -> None:
         """Ask these for problems from now on; `connections`, by name, for their tallies too, `sights` for how the pictures look, `queues`,
-        by name, for what waits there."""
+        by name, for what waits there, `shadows` for models that look on."""
+        self._shadows = shadows
         self._connections, self._sights, self._queues = dict(connections or {}), sights, dict(queues or {})
-        self._watched = (*parts, *self._connections.values(), *([sights] if sights else []))
+        self._watched = (*parts, *self._connections.values(), *([sights] if sights is not None else []))
 
     def ready(self) -> None:
         """Tell that every trigger gets its verdict from now on."""
@@ -158,11 +163,23 @@ class HealthMonitor:
         self._manager.tell("READY=1")
         self._wake.set()
 
-    def judging(self, recipes: tuple[str, ...], bundle_ids: tuple[str, ...]) -> None:
+    def judging(self, recipes: tuple[str, ...], bundle_ids: tuple[str, ...], origins: tuple[str, ...] = ()) -> None:
         """Tell that parts are judged by other recipes and models from now on; one a camera each."""
         with self._lock:
-            self._judging = recipes, bundle_ids
+            self._judging = recipes, bundle_ids, origins
         log.info("recipe %s, bundle %s", ", ".join(dict.fromkeys(recipes)), ", ".join(id_[:12] for id_ in dict.fromkeys(bundle_ids)))
+
+    def know(
+        self, drifts: Mapping[tuple[str, str], DriftWatch], releases: Mapping[tuple[tuple[str, ...], tuple[str, ...]], ReleaseState]
+    ) -> None:
+        """Other models may judge from now on: what takes the place of the `drifts` and `releases` of the beginning."""
+        with self._lock:
+            self._drifts, self._releases = dict(drifts), dict(releases)
+
+    @property
+    def drifts(self) -> Mapping[tuple[str, str], DriftWatch]:
+        """What is told of judged parts, by camera and bundle."""
+        return self._drifts
 
     def stopping(self) -> None:
         """Tell that no further trigger is taken."""
@@ -224,7 +241,7 @@ class HealthMonitor:
         """The health record of this moment."""
         with self._lock:
             counts, times, troubles, last_seq = dict(self._counts), list(self._times), list(self._troubles.values()), self._last_seq
-            recipes, bundle_ids = self._judging
+            recipes, bundle_ids, origins = self._judging
             watched = {camera: self._drifts.get((camera, id_)) for camera, id_ in zip(self._cameras, bundle_ids, strict=True)}
             drifts = {camera: drift for camera, drift in watched.items() if drift is not None}
             drifting = {camera: drift for camera, drift in drifts.items() if drift.problem}
@@ -245,7 +262,7 @@ class HealthMonitor:
             wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"), drift=drift_state, inference=self._inference,
             connections={name: dict(tallies) for name, part in self._connections.items() if (tallies := part.tallies)},
             release=self._releases.get((recipes, bundle_ids)),
-            sight=self._sights.state if self._sights else None, acknowledged=acknowledged,
+            sight=self._sights.state if self._sights else None, acknowledged=acknowledged, origins=origins, shadows=self._shadows(),
             queues={name: queue.waiting for name, queue in self._queues.items()},
         )  # fmt: skip
 

@@ -3,42 +3,42 @@
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edge_runtime.capture.capture import Capture
 from edge_runtime.config.files import StationConfig, load_station, plugins_in, sinks_in
-from edge_runtime.errors import LinesideError, SinkError, SourceError, TriggerError
+from edge_runtime.errors import EXIT_OK, LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
 from edge_runtime.model.regions import find_regions
-from edge_runtime.model.released import by_job
 from edge_runtime.plugins import blaming
 from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
 from edge_runtime.records import Cause
 from edge_runtime.security.access import Access
-from edge_runtime.sinks import open_sink
+from edge_runtime.sinks import journal_file, open_sink
 from edge_runtime.sinks.announced import Announced
 from edge_runtime.sinks.archive import Archive
-from edge_runtime.sinks.journal import Journal, read_decisions
-from edge_runtime.sinks.preview import Display, PreviewSink
+from edge_runtime.sinks.journal import Journal
+from edge_runtime.sinks.preview import PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import check_depth, open_source
 from edge_runtime.station.control import ControlServer
 from edge_runtime.station.decide import decision_of, unseen
-from edge_runtime.station.drift import DriftWatch
+from edge_runtime.station.deployments import Deployments, Parts
+from edge_runtime.station.engineering import Engineering
 from edge_runtime.station.health import Connected, HealthMonitor, ServiceManager
 from edge_runtime.station.judge import fault
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import ModelThread, model_thread, together_is_faster
 from edge_runtime.station.observers import Observers
-from edge_runtime.station.process import allow_descriptors, logging_aside, stopping_on_signals, undisturbed
-from edge_runtime.station.products import Product, by_product
+from edge_runtime.station.process import StoppedEarly, allow_descriptors, logging_aside, stopping_on_signals, undisturbed
+from edge_runtime.station.products import Product
 from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
 from edge_runtime.station.verbs import Operating
 from edge_runtime.station.views import Viewpoint, Viewpoints
-from edge_runtime.station.wander import SightWatches, watch_of
+from edge_runtime.station.wander import SightWatches
 from edge_runtime.triggers import open_trigger
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ _ALIVE_WITHIN_S = 5.0
 _LAST_PARTS = 16
 _CLOSE_TIMEOUT_S = 3.0
 _OBSERVERS_TIMEOUT_S = 2.0
+_SETTLED_WITHIN_S = 10.0
 _MODEL_TIMEOUT_S = 0.05
 
 
@@ -61,7 +62,7 @@ def run_station(path: Path) -> int:
         with stopping_on_signals() as stop, logging_aside(), contextlib.ExitStack() as stack:
             config = load_station(path)
             allow_descriptors()
-            station, monitor = open_station(config, stack)
+            station, monitor = open_station(config, stack, stop.look)
             stop.station = station
             if stop.asked:
                 station.stop()
@@ -69,34 +70,38 @@ def run_station(path: Path) -> int:
             station.begin()
             monitor.ready()
             return station.run()
+    except StoppedEarly:
+        return EXIT_OK
     except LinesideError as e:
         ServiceManager().tell(f"STATUS={e}")
         raise
 
 
-def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[Station, HealthMonitor]:
-    """Open every piece; `stack` closes them, the journal last. Every bundle has proved itself on this device when this returns.
+def open_station(
+    config: StationConfig, stack: contextlib.ExitStack, look: Callable[[], None] = lambda: None
+) -> tuple[Station, HealthMonitor]:
+    """Open every piece; `stack` closes them, the journal last. Every bundle has proved itself on this device when this returns. `look` is
+    called between two steps, and may raise.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, SinkError, TriggerError, SourceError, MissingExtra.
     """
     for plugin in plugins_in(config):
         log.info("station %s: %s", config.name, plugin)
-    opened = open_recipes(config, stack)
-    bundles = {o.predictor.bundle.id: o.predictor.bundle.manifest for o in opened}
+    opened = open_recipes(config, stack, look)
     names = [camera.name for camera in config.cameras]
     threads, inference = _model_threads(opened, len(names), stack)
     products = products_of(opened, threads)
     own = products[""]
-    releases = by_job([(o.predictor.bundle.manifest, o.predictor.bundle.id, o.entry.recipe) for o in opened])
     find_regions(np.ones((4, 4), np.float32), np.eye(2, 3), (4, 4), 0.5)  # its first call takes milliseconds: not at the first reject
 
     deadlines_ns: dict[str, int] = {}
     for product in products.values():
         for job in product.jobs:
             deadlines_ns[job.recipe] = min(product.deadline_ns, deadlines_ns.get(job.recipe, product.deadline_ns))
+    look()
     access = Access(config.security.keys, config.security.plain, config.security.everywhere)
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
-    announced = stack.enter_context(Announced(config.journal.path, journal.last_seq))
+    announced = stack.enter_context(Announced(config.journal.path, journal.last_seq, journal.announced))
     left = _answer_what_a_kill_left(config.name, announced, journal, products, names)
     publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path, access))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
@@ -108,26 +113,24 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
         send=publisher.send_health,
         # A PLC may be waited for, a part or a change of recipe may take its whole deadline: none of them is a thread that died.
         alive_within_s=_ALIVE_WITHIN_S + slowest_s + line.answer_timeout_ms / 1e3,
-        last_seq=journal.last_seq(), inference=inference, releases=by_product(releases, products.values()),
-        drifts={(names[o.entry.camera], o.predictor.bundle.id): DriftWatch(drift)
-                for o in opened if (drift := o.predictor.bundle.manifest.drift) is not None},
+        last_seq=journal.last_seq(), inference=inference, origins=own.origins,
     )  # fmt: skip
     stack.enter_context(monitor)
 
+    look()
     with blaming(config.trigger, TriggerError):
         stack.enter_context(line)
     # The journal first: what anybody was told is in it, whatever happens next.
     tellers: list[Sink] = [journal, line, publisher] if isinstance(line, ActuatorLine) else [journal, publisher]
     watching: dict[str, PreviewSink | Archive] = {}
+    preview = None
     if config.preview is not None:
-        displays = {id_: Display(m.display, m.input.bits, m.threshold.value) for id_, m in bundles.items()}
-        preview = PreviewSink(config.preview, config.name, displays, monitor.counts, releases, access)
+        preview = PreviewSink(config.preview, config.name, {}, monitor.counts, access=access)
         watching["previews"] = stack.enter_context(preview)
     if config.archive is not None:
         watching["archives"] = stack.enter_context(Archive(config.archive))
-    sights = SightWatches({(names[o.entry.camera], o.entry.recipe.name, o.predictor.bundle.id): watch
-                           for o in opened if (watch := watch_of(o.predictor)) is not None})  # fmt: skip
-    observers = Observers(watching, monitor, {"sights": sights} if sights else {})
+    sights = SightWatches({})
+    observers = Observers(watching, monitor, {"sights": sights}, journal.delivered)
     stack.callback(observers.close, _OBSERVERS_TIMEOUT_S)
     for name, further in sinks_in(config).items():
         sink = open_sink(further)
@@ -135,8 +138,9 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
             sink.__enter__()
         observers.add(name, sink, str(further.plugin))
 
-    cameras = []
+    cameras, sources = [], []
     for name, settings in zip(names, config.cameras, strict=True):
+        look()
         with named(name and f"camera {name}"):
             source = open_source(settings.source)
             with blaming(settings.source, SourceError):
@@ -146,21 +150,26 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
             for depth in {o.predictor.preprocessor.spec.bits for o in opened if names[o.entry.camera] == name}:
                 check_depth(source, depth)
         cameras.append(Viewpoint(name, capture))
+        sources.append(source)
     viewpoints = Viewpoints(cameras)
     stack.callback(viewpoints.close)
     station = Station(
         config.name, line, viewpoints, products, tellers, observers, monitor,
         queue=config.queue, keep_warm_ms=config.keep_warm_ms, announced=announced.note,
+        delivered=journal.delivered, required=journal if config.journal.required else None,
     )  # fmt: skip
-    line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note))
+    deployments = Deployments(config, Parts(opened, threads, sources, monitor, observers, sights, preview, journal.event))
+    stack.callback(deployments.close)
+    deployments.begin(station)
+    line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note, journal.delivered))
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
     connections["sockets"] = access
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
-    verbs = Operating(monitor, config.journal.path).verbs()
+    verbs = [*Operating(monitor, config.journal.path).verbs(), *Engineering(deployments).verbs()]
     asked = [stack.enter_context(ControlServer(config.control, access, verbs))] if config.control is not None else []
     monitor.watch(
         [*asked, station, line, journal, announced, publisher, observers, *watching.values()], connections, sights,
-        {"parts": station, "observers": observers, "journal": journal},
+        {"parts": station, "observers": observers, "journal": journal}, lambda: deployments.shadows,
     )  # fmt: skip
     for key, product in products.items():
         limits = ", ".join(f"{job.limits.threshold:.6g}" for job in product.jobs)
@@ -171,21 +180,25 @@ def open_station(config: StationConfig, stack: contextlib.ExitStack) -> tuple[St
 
 def _answer_what_a_kill_left(
     station: str, announced: Announced, journal: Journal, products: Mapping[str, Product], cameras: Sequence[str]
-) -> Mapping[str, bool]:
+) -> Mapping[str, tuple[int, bool]]:
     """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again.
 
-    Returns the names of the last parts, and whether they were decided.
+    Returns the names of the last parts, each with its number and whether it was decided. Raises SinkError where the disk does not take
+    that: their numbers would be given again.
     """
-    left, there = announced.left(), set[int]()
+    left, decided = announced.left(), set[int]()
     if left:
-        there = {d.seq for d in read_decisions(journal.path, left[0].seq - 1, left[-1].seq - left[0].seq + 1)}
-        for trigger in (t for t in left if t.seq not in there):
-            judgement = fault("The station ended while this part was in flight: it was killed, or lost its power.", Cause.ENDED)
+        first, there = journal_file.seqs_between(journal.path, left[0].seq, left[-1].seq)
+        for trigger in (t for t in left if t.seq not in there and t.seq > first):
+            judgement = fault("The station ended before this part's decision was written: it was killed, or lost its power.", Cause.ENDED)
             views = unseen(cameras, products.get(trigger.recipe), judgement, trigger.recipe)
             journal.put(decision_of(station, trigger, judgement, views, time.monotonic_ns()))
             log.warning("part %d%s: FAULT: %s", trigger.seq, f" ({trigger.part_id})" if trigger.part_id else "", judgement.reason)
+        decided = {t.seq for t in left if t.seq in there or t.seq <= first}
+        if not journal.settled(_SETTLED_WITHIN_S):
+            raise SinkError(journal.problem or f"journal {journal.path}: what a kill left could not be written")
     announced.forget()
-    return {t.part_id: t.seq in there for t in left[-_LAST_PARTS:]}
+    return {t.part_id: (t.seq, t.seq in decided) for t in left[-_LAST_PARTS:]}
 
 
 def _model_threads(opened: list[OpenRecipe], cameras: int, stack: contextlib.ExitStack) -> tuple[list[ModelThread], str]:

@@ -7,12 +7,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_runtime.errors import EXIT_BUG, EXIT_OK, ConfigError, DeviceError, LinesideError, SinkError
 from edge_runtime.handoff import Lane, Reply
 from edge_runtime.protocols import ActuatorLine, Sink, TriggerLine
-from edge_runtime.records import Cause, Trigger, Verdict
+from edge_runtime.records import Cause, Decision, Delivery, Outcome, Trigger, Verdict
+from edge_runtime.sinks.journal import Journal
 from edge_runtime.station.decide import camera_and_model_ns, decision_of, judgement_of, pictures_of, unseen
 from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.judge import Judgement, fault
@@ -31,6 +32,7 @@ _PAUSE_S = 0.001
 _LINE_TIMEOUT_S = 2.0
 _HANGS_AFTER_S = 3.0
 _PREPARE_S = 2.0
+_NO_ROW = "Its row could not be written to the journal in time, and this station accepts no part without one."
 _INTERNAL_ERROR = "Internal error in the station; the part was not judged."
 
 
@@ -79,6 +81,8 @@ class Station:
         queue: int = 8,
         keep_warm_ms: float = 0.0,
         announced: Callable[[Trigger], None] = lambda trigger: None,
+        delivered: Callable[[Delivery], None] = lambda delivery: None,
+        required: Journal | None = None,
     ) -> None:
         """All pieces are open already and are closed by whoever opened them.
 
@@ -93,6 +97,8 @@ class Station:
             queue: parts that may wait for their turn.
             keep_warm_ms: run the model when it was idle for so long; 0 never.
             announced: writes down what was announced, in the trigger line's thread.
+            delivered: writes down whom a decision could not be told; never waits.
+            required: the one of `tellers` without whose row no part is accepted.
         """
         self._name, self._line, self._cameras, self._products = name, line, cameras, dict(products)
         self._tellers, self._observers, self._monitor = tuple(tellers), observers, monitor
@@ -100,7 +106,7 @@ class Station:
         self._current = self._products[""]
         self._slowest_s = max(p.deadline_ms for p in self._products.values()) / 1e3
         self._queue = queue
-        self._announced = announced
+        self._announced, self._delivered, self._required = announced, delivered, required
         self._lane: Lane[_Part | _Change | _Between] = Lane(queue)
         self._keep_warm = KeepWarm(keep_warm_ms, monitor)
         self._in_flight: _Part | None = None
@@ -126,7 +132,14 @@ class Station:
         From any thread but the loop's own, which calls `put`: it would wait for itself. Returns when they have. Raises ConfigError for an
         unknown recipe; DeviceError when a model fails or does not answer in time.
         """
-        product = find(self._products, recipe)
+        self.warm(find(self._products, recipe))
+        self._use(find(self._products, recipe))  # as it is by now
+
+    def warm(self, product: Product) -> None:
+        """Have a product's models run once, after all parts that were taken before; it may be one that is not judged by yet.
+
+        From any thread but the loop's own. Returns when they have. Raises DeviceError when a model fails or does not answer in time.
+        """
         change = _Change(product, Reply())
         until = time.monotonic() + self._slowest_s + _PREPARE_S
         self._lane.note(change)
@@ -134,8 +147,37 @@ class Station:
             for warming in change.begun.result(until - time.monotonic()):
                 warming.result(until - time.monotonic())
         except TimeoutError:
-            raise DeviceError(f"Recipe {recipe!r}: its model is not warm after {self._slowest_s + _PREPARE_S:.0f} s.") from None
-        self._use(product)
+            raise DeviceError(f"Recipe {product.key!r}: its model is not warm after {self._slowest_s + _PREPARE_S:.0f} s.") from None
+
+    @property
+    def slowest_s(self) -> float:
+        """The longest deadline of its recipes."""
+        return self._slowest_s
+
+    @property
+    def products(self) -> Mapping[str, Product]:
+        """What is judged by now, by the recipe's key."""
+        return self._products
+
+    def switch(self, product: Product) -> None:
+        """Judge by `product` in place of the one of the same key: after the parts that were taken before, between two parts.
+
+        From any thread but the loop's own. Returns when it is so; else nothing has changed and never will: raises DeviceError.
+        """
+        claim = threading.Lock()  # taken once: by the loop, which then does it, or by whoever does not wait any longer
+
+        def change() -> None:
+            if claim.acquire(blocking=False):
+                self._products = {**self._products, product.key: product}  # never changed in place: other threads read it
+                if self._current.key == product.key:
+                    self._use(product)
+
+        patience_s = (self._queue + 1) * self._slowest_s + _PREPARE_S
+        try:
+            self.between_parts(change, patience_s)
+        except TimeoutError:
+            if claim.acquire(blocking=False):
+                raise DeviceError(f"The station's loop did not come round within {patience_s:.0f} s; nothing was changed.") from None
 
     def between_parts(self, change: Callable[[], None], timeout_s: float) -> None:
         """Have `change` made in the loop's thread, after all parts that were taken before and before any later one; returns when it is.
@@ -254,6 +296,8 @@ class Station:
     def _answer(self, part: _Part) -> None:
         self._in_flight = part
         self._keep_warm.part_came()
+        if part.product is not None and part.product is not self._products[part.product.key]:
+            part = replace(part, product=self._products[part.product.key])  # a switch lay between its trigger and its turn
         trigger, product = part.trigger, part.product
         if part.refused or product is None:
             return self._tell(part, fault(part.refused, part.cause), (), time.monotonic_ns())
@@ -272,7 +316,7 @@ class Station:
     def _use(self, product: Product) -> None:
         if product is not self._current:
             self._current = product
-            self._monitor.judging(product.recipes, product.bundle_ids)
+            self._monitor.judging(product.recipes, product.bundle_ids, product.origins)
 
     def _tell(self, part: _Part, judgement: Judgement, inspections: tuple[Inspection, ...], decided_ns: int) -> None:
         views = tuple(one.view for one in inspections) or unseen(self._cameras.names, part.product, judgement, part.trigger.recipe)
@@ -281,15 +325,18 @@ class Station:
         self._in_flight = None
         failure: Exception | None = None
         for teller in self._tellers:
-            name = type(teller).__name__.lower()
             try:
-                teller.put(decision, pictures)
+                if teller is self._required:
+                    decision = self._with_its_row(teller, decision)
+                else:
+                    teller.put(decision, pictures)
             except SinkError as e:
-                self._monitor.trouble(name, str(e))
+                decision = self._untold(teller, decision, str(e))
             except Exception as e:  # the others must still be told; raised again below
                 failure = failure or e
+                decision = self._untold(teller, decision, f"{type(e).__name__}: {e}", shown=False)
             else:
-                self._monitor.trouble(name, None)
+                self._monitor.trouble(_called(teller), None)
         self._monitor.decided(decision, *camera_and_model_ns(inspections), time.monotonic_ns())
         self._observers.show(decision, pictures)
         if decision.verdict is Verdict.FAULT:
@@ -297,6 +344,24 @@ class Station:
             log.warning("part %d%s: FAULT: %s", decision.seq, named, decision.reason)
         if failure is not None:
             raise failure
+
+    def _with_its_row(self, journal: Journal, decision: Decision) -> Decision:
+        """What may be told: the decision, or of an ACCEPT whose row is not there in time the FAULT that takes its place."""
+        if journal.commit(decision) or decision.verdict is not Verdict.ACCEPT:
+            return decision
+        decision = _without_row(decision)
+        journal.amend(decision)
+        return decision
+
+    def _untold(self, teller: Sink, decision: Decision, why: str, shown: bool = True) -> Decision:
+        """A teller failed; what the others may be told."""
+        if shown:
+            self._monitor.trouble(_called(teller), why)
+        if teller is self._required and decision.verdict is Verdict.ACCEPT:
+            return _without_row(decision)
+        if not isinstance(teller, Journal):
+            self._delivered(Delivery(decision.seq, _called(teller), Outcome.FAILED, time.monotonic_ns(), why))
+        return decision
 
     def _give_up(self, why: Exception) -> None:
         """Law 1 holds to the end: whoever waits is told FAULT, then the process ends."""
@@ -318,3 +383,12 @@ class Station:
                 except Exception:
                     log.exception("part %d: not everybody could be told", part.trigger.seq)
             waiting.clear()
+
+
+def _called(teller: Sink) -> str:
+    return "plc" if isinstance(teller, ActuatorLine) else type(teller).__name__.lower()
+
+
+def _without_row(decision: Decision) -> Decision:
+    """Law 2, over the journal."""
+    return replace(decision, verdict=Verdict.FAULT, reason=_NO_ROW, score=None, severity=None, regions=(), cause=Cause.JOURNAL)

@@ -66,6 +66,11 @@ class Model:
         self.used_ns = time.monotonic_ns()
         """When it ran last."""
 
+    @property
+    def last_frame(self) -> Frame | None:
+        """What it judged last, or is kept warm with until then."""
+        return self._warm_frame
+
     def predict(self, frame: Frame, trigger: Trigger, until_ns: int) -> Answer:
         """What the model says of a frame, and how long that took. Raises DeviceError when there is no answer by `until_ns`, and what the
         predictor raises."""

@@ -3,15 +3,17 @@
 Why one thread for ours and one each for the others: deploy/decisions/0041.
 """
 
+import abc
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from edge_runtime.errors import HandoffFull, SinkError
 from edge_runtime.handoff import Lane
 from edge_runtime.protocols import Sink
-from edge_runtime.records import Decision, Picture
+from edge_runtime.records import Decision, Delivery, Outcome, Picture
+from edge_runtime.station.background import give_way
 from edge_runtime.station.health import HealthMonitor
 
 log = logging.getLogger(__name__)
@@ -20,22 +22,44 @@ _WAITING = 8
 _ROUND_S = 0.05
 _ASK_S = 1.0
 _HANGS_AFTER_S = 3.0
+_Delivered = Callable[[Delivery], None]
 _Item = tuple[Decision, tuple[Picture, ...]]
 
 
 class Observers:
     """A bounded lane and a thread for Lineside's own, and one of each for every other. What does not fit is counted as `dropped_<name>`."""
 
-    def __init__(self, sinks: Mapping[str, Sink], monitor: HealthMonitor, watches: Mapping[str, Sink] | None = None) -> None:
-        """`sinks` by the plural of what they keep: "archives", "previews"; `watches` likewise, but nobody misses what they did not see."""
+    def __init__(
+        self,
+        sinks: Mapping[str, Sink],
+        monitor: HealthMonitor,
+        watches: Mapping[str, Sink] | None = None,
+        delivered: _Delivered = lambda delivery: None,
+    ) -> None:
+        """`sinks` by the plural of what they keep: "archives", "previews"; `watches` likewise, but nobody misses what they did not see.
+
+        `delivered` writes down what one of them was not given; never waits.
+        """
         own = {**sinks, **(watches or {})}
-        self._monitor = monitor
-        self._observers = [_ObserverThread("observers", own, tuple(sinks), monitor)] if own else []
+        self._monitor, self._delivered = monitor, delivered
+        self._observers = [_ObserverThread("observers", own, tuple(sinks), monitor, delivered)] if own else []
 
     def add(self, name: str, sink: Sink, label: str) -> None:
         """An entered sink of an installed package, called `label` where it fails. It is told, asked and left in a thread of its own."""
         self._monitor.count(f"dropped_{name}", 0)
-        self._observers.append(_PluginThread(name, sink, label, self._monitor))
+        self._observers.append(_PluginThread(name, sink, label, self._monitor, self._delivered))
+
+    def add_shadow(self, name: str, shadow: "LooksOn", every: int) -> "ShadowThread":
+        """Show every so many-th of the parts that it wants to `shadow`, in a thread of its own."""
+        shadowing = ShadowThread(name, shadow, every, self._monitor)
+        self._observers = [*self._observers, shadowing]
+        return shadowing
+
+    def leave(self, shadowing: "ShadowThread", timeout_s: float) -> None:
+        """Show it nothing more."""
+        self._observers = [one for one in self._observers if one is not shadowing]
+        shadowing.closing = True
+        shadowing.thread.join(timeout_s)
 
     @property
     def problem(self) -> str | None:
@@ -66,9 +90,11 @@ class Observers:
 class _ObserverThread:
     """One thread and its lane."""
 
-    def __init__(self, name: str, sinks: Mapping[str, Sink], counted: tuple[str, ...], monitor: HealthMonitor) -> None:
+    def __init__(
+        self, name: str, sinks: Mapping[str, Sink], counted: tuple[str, ...], monitor: HealthMonitor, delivered: _Delivered
+    ) -> None:
         self.name, self.closing = name, False
-        self._sinks, self._counted, self._monitor = sinks, counted, monitor
+        self._sinks, self._counted, self._monitor, self._delivered = sinks, counted, monitor, delivered
         self._lane: Lane[_Item] = Lane(_WAITING)
         self._busy_since = 0.0
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -90,8 +116,10 @@ class _ObserverThread:
         except HandoffFull:
             for name in self._counted:
                 self._monitor.count(f"dropped_{name}")
+                self._failed_to(name, item, "dropped: those before it were not done yet")
 
     def _run(self) -> None:
+        self._begin()
         while not (self.closing and not len(self._lane)):
             item = self._lane.get(_ROUND_S)
             self._busy_since = time.monotonic()
@@ -104,16 +132,25 @@ class _ObserverThread:
             del item
         self._end()
 
+    def _failed_to(self, name: str, item: _Item, why: str) -> None:
+        if name in self._counted:
+            self._delivered(Delivery(item[0].seq, name, Outcome.FAILED, time.monotonic_ns(), why))
+
     def _tell(self, name: str, sink: Sink, item: _Item) -> None:
         try:
             sink.put(*item)
         except SinkError as e:
             self._monitor.trouble(name, str(e))
+            self._failed_to(name, item, str(e))
         except Exception as e:  # a bug in an observer must not cost a verdict; it is logged and stays in sight
             log.exception("%s failed", name)
             self._monitor.trouble(name, f"{name}: internal error: {e}")
+            self._failed_to(name, item, f"{type(e).__name__}: {e}")
         else:
             self._monitor.trouble(name, None)
+
+    def _begin(self) -> None:
+        """The thread's first act."""
 
     def _idle(self) -> None:
         """Nothing came for a while."""
@@ -122,14 +159,53 @@ class _ObserverThread:
         """The thread's last act."""
 
 
+class LooksOn(Sink):
+    """A model that would judge."""
+
+    @abc.abstractmethod
+    def wants(self, decision: Decision) -> bool:
+        """Whether it is a part that it would judge; asked in the loop's thread."""
+
+    @abc.abstractmethod
+    def skip(self) -> None:
+        """It was busy with another part; likewise."""
+
+
+class ShadowThread(_ObserverThread):
+    """The thread of a model that looks on: one part in hand, and none that waits."""
+
+    def __init__(self, name: str, shadow: LooksOn, every: int, monitor: HealthMonitor) -> None:
+        self._shadow, self._every, self._seen, self._in_hand = shadow, every, 0, False
+        super().__init__(name, {name: shadow}, (), monitor, lambda delivery: None)
+
+    def show(self, item: _Item) -> None:
+        if not self._shadow.wants(item[0]):
+            return
+        self._seen += 1
+        if self._seen % self._every:
+            return
+        if self._in_hand:
+            self._shadow.skip()
+        else:
+            self._in_hand = True
+            self._lane.note(item)
+
+    def _begin(self) -> None:
+        give_way()
+
+    def _tell(self, name: str, sink: Sink, item: _Item) -> None:
+        super()._tell(name, sink, item)
+        self._in_hand = False
+
+
 class _PluginThread(_ObserverThread):
     """A single sink that somebody else wrote: nothing of it is called in any thread but this one."""
 
-    def __init__(self, name: str, sink: Sink, label: str, monitor: HealthMonitor) -> None:
+    def __init__(self, name: str, sink: Sink, label: str, monitor: HealthMonitor, delivered: _Delivered) -> None:
         self._sink, self._label = sink, label
         self._asked = time.monotonic()
         self._said: str | None = None
-        super().__init__(name, {name: sink}, (name,), monitor)
+        super().__init__(name, {name: sink}, (name,), monitor, delivered)
 
     def _tell(self, name: str, sink: Sink, item: _Item) -> None:
         try:
@@ -138,8 +214,10 @@ class _PluginThread(_ObserverThread):
         except SinkError as e:
             self._said = str(e)
             self._monitor.trouble(name, f"{name}: {e}")
+            self._failed_to(name, item, str(e))
         except (Exception, SystemExit) as e:
             self._failed(e)
+            self._failed_to(name, item, f"{type(e).__name__}: {e}")
 
     def _idle(self) -> None:
         """Ask, unless the last part was not taken: whether it works again, the next one tells."""

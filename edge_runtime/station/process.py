@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import logging
 import logging.handlers
 import os
 import queue
@@ -15,6 +16,8 @@ from types import FrameType
 from typing import cast
 
 from edge_runtime.station.loop import Station
+
+log = logging.getLogger(__name__)
 
 _SWITCH_INTERVAL_S = 0.0005
 """Python's own 5 ms is how long another thread may keep the loop waiting for its turn."""
@@ -94,10 +97,20 @@ def logging_aside() -> Iterator[None]:
         last_lines.join(_LOG_TIMEOUT_S)
 
 
+class StoppedEarly(Exception):
+    """The station was asked to stop before it had begun: no part was announced yet."""
+
+
 @dataclass(slots=True)
 class _Stop:
     asked: bool = False
     station: Station | None = None
+
+    def look(self) -> None:
+        """Between two steps of a start, which take seconds: raises StoppedEarly where a stop was asked for."""
+        if self.asked:
+            log.info("stopped before it had begun")
+            raise StoppedEarly
 
 
 @contextlib.contextmanager

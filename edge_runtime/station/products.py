@@ -22,6 +22,8 @@ class Job:
     bundle_id: str
     limits: Limits
     model: Model
+    origin: str = ""
+    """Where bundle and threshold come from, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,11 @@ class Product:
     def bundle_ids(self) -> tuple[str, ...]:
         """The ids of its bundles, one a camera."""
         return tuple(job.bundle_id for job in self.jobs)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Where bundle and threshold come from, one a camera."""
+        return tuple(job.origin for job in self.jobs)
 
 
 def find(products: Mapping[str, Product], key: str) -> Product:

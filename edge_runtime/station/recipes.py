@@ -2,17 +2,20 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.config.files import Recipe, StationConfig, load_recipe
-from edge_runtime.errors import ConfigError, LinesideError
+from edge_runtime.errors import BundleError, ConfigError, LinesideError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.released import check_release, release_of
-from edge_runtime.model.signature import load_keys, open_released
+from edge_runtime.model.signature import TrustedKey, load_keys, open_released
+from edge_runtime.model.store import BundleStore
 from edge_runtime.records import Release
+from edge_runtime.station import in_effect
+from edge_runtime.station.in_effect import FROM_FILE
 from edge_runtime.station.judge import limits_of
 from edge_runtime.station.model_thread import Model, ModelThread
 from edge_runtime.station.products import Job, Product
@@ -31,6 +34,13 @@ class Entry:
     where: str
     """What the station file calls it; empty for the recipe of the only camera."""
     recipe: Recipe
+    """As it is in effect."""
+    file: Path
+    """Where it stands."""
+    origin: str = FROM_FILE
+    """Where its bundle and threshold come from, for people."""
+    overruled: bool = False
+    """Whether something was deployed for it, and the file was changed by hand since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,49 +53,96 @@ class OpenRecipe:
 
 
 def load_recipes(config: StationConfig) -> list[Entry]:
-    """All recipe files that a station names, camera by camera. Raises ConfigError."""
+    """All recipe files that a station names, camera by camera, with what was deployed for them. Raises ConfigError."""
     entries = []
+    chosen = in_effect.read(config.store)
     for i, camera in enumerate(config.cameras):
         for key, path in {"": camera.recipe, **camera.recipes}.items():
             where = " ".join(word for word in (camera.name and f"camera {camera.name}", key and f"recipes.{key}") if word)
             with named(where):
-                entries.append(Entry(i, key, where, load_recipe(path)))
+                recipe, origin, overruled = in_effect.resolved(load_recipe(path), chosen.get((camera.name, key)), config.store)
+                entries.append(Entry(i, key, where, recipe, path, origin, overruled))
     return entries
 
 
-def open_recipes(config: StationConfig, stack: contextlib.ExitStack) -> list[OpenRecipe]:
-    """Verify, compile, warm up and prove all of them; `stack` closes them.
+def open_recipes(config: StationConfig, stack: contextlib.ExitStack, look: Callable[[], None] = lambda: None) -> list[OpenRecipe]:
+    """Verify, compile, warm up and prove all of them; `stack` closes those that are in the list by then. `look` is called between two
+    steps, and may raise.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, each beginning with the key of the recipe.
     """
     bundles: dict[Path, tuple[ModelBundle, str | None]] = {}
-    predictors: dict[tuple[int, str, tuple[int, int, int, int] | None], OpenvinoPredictor] = {}
-    proved: set[OpenvinoPredictor] = set()
-    opened = []
+    opened: list[OpenRecipe] = []
+    stack.callback(_close, opened)
     keys = load_keys(config.trusted_keys)
     for entry in load_recipes(config):
-        recipe = entry.recipe
+        path = entry.recipe.bundle
+        look()
         with named(entry.where):
-            bundle, signer = bundles[recipe.bundle] = bundles.get(recipe.bundle) or open_released(recipe.bundle, keys)
-            release = release_of(bundle.manifest, recipe)
-            check_release(release, config.require_release)
-            what = (entry.camera, bundle.id, recipe.region)
-            if what not in predictors:
-                predictors[what] = stack.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
-            predictor = predictors[what]
-            check_area(recipe, predictor)
-            if predictor not in proved:
-                predictor.run_golden(config.golden_tolerance_scale)
-                proved.add(predictor)
-        opened.append(OpenRecipe(entry, predictor))
-        m = bundle.manifest
-        device = predictor.device_used + (f", {predictor.threads_used} inference threads" if predictor.threads_used else "")
-        released = f", released by {signer}" if signer else ""
-        log.info("%s %s: bundle %s %s%s, %d golden samples agree on %s",
-            entry.where or "recipe", recipe.name, m.name, m.version, released, len(m.golden), device)  # fmt: skip
-        level = logging.WARNING if release.word is Release.REFUSED else logging.INFO
-        log.log(level, "%s %s: %s: %s", entry.where or "recipe", recipe.name, release.word.upper(), release.why)
+            bundle, signer = bundles[path] = bundles.get(path) or open_bundle(config, path, keys)
+            look()
+            one = open_recipe(config, entry, bundle, opened)
+        opened.append(one)
+        log_opened(one, signer)
     return opened
+
+
+def open_recipe(
+    config: StationConfig, entry: Entry, bundle: ModelBundle, opened: Iterable[OpenRecipe], before_each: Callable[[], None] = lambda: None
+) -> OpenRecipe:
+    """Compile, warm up and prove one bundle for a recipe; a model that `opened` has already is shared.
+
+    `before_each`: called before each of the golden samples.
+
+    Raises ConfigError, BundleError, GoldenMismatch, DeviceError.
+    """
+    recipe = entry.recipe
+    check_release(release_of(bundle.manifest, recipe), config.require_release)
+    limits_of(bundle.manifest, recipe)
+    what = (entry.camera, bundle.id, recipe.region)
+    predictor = next((o.predictor for o in opened if (o.entry.camera, o.predictor.bundle.id, o.entry.recipe.region) == what), None)
+    if predictor is None:
+        with contextlib.ExitStack() as unless_proved:
+            predictor = unless_proved.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
+            predictor.run_golden(config.golden_tolerance_scale, before_each)
+            check_area(recipe, predictor)
+            unless_proved.pop_all()
+    check_area(recipe, predictor)
+    return OpenRecipe(entry, predictor)
+
+
+def log_opened(one: OpenRecipe, signer: str | None) -> None:
+    """What was proved, by whom it was released, and whether it is fit for that."""
+    m, where, predictor = one.predictor.bundle.manifest, one.entry.where or "recipe", one.predictor
+    device = predictor.device_used + (f", {predictor.threads_used} inference threads" if predictor.threads_used else "")
+    released = f", released by {signer}" if signer else ""
+    origin = f" ({one.entry.origin})" if one.entry.origin != FROM_FILE else ""
+    log.info("%s %s: bundle %s %s%s, %d golden samples agree on %s%s",
+        where, one.entry.recipe.name, m.name, m.version, released, len(m.golden), device, origin)  # fmt: skip
+    release = release_of(m, one.entry.recipe)
+    log.log(logging.WARNING if release.word is Release.REFUSED else logging.INFO, "%s %s: %s: %s",
+        where, one.entry.recipe.name, release.word.upper(), release.why)  # fmt: skip
+
+
+def _close(opened: list[OpenRecipe]) -> None:
+    for one in opened:
+        one.predictor.__exit__(None, None, None)
+
+
+def open_bundle(
+    config: StationConfig, path: Path, keys: Sequence[TrustedKey], private: bool | None = None
+) -> tuple[ModelBundle, str | None]:
+    """A recipe's bundle, or a deployed one, with the name of the key that signed it. `private`: as `open_released`.
+
+    Raises BundleError, DeviceError.
+    """
+    if path.parent != config.store:
+        return open_released(path, keys, private)
+    try:
+        return BundleStore(config.store, config.models.keep, keys).open(path.name)
+    except BundleError as e:
+        e.args = (f"{e}. It was deployed; without {config.store / in_effect.FILE} the station runs what its recipe files say",)
+        raise
 
 
 def check_area(recipe: Recipe, predictor: OpenvinoPredictor) -> None:
@@ -110,11 +167,17 @@ def products_of(opened: Sequence[OpenRecipe], threads: Sequence[ModelThread]) ->
         entry, predictor = one.entry, one.predictor
         if predictor not in models:
             models[predictor] = Model(predictor, threads[entry.camera % len(threads)], predictor.blank())
-        job = Job(entry.recipe.name, predictor.bundle.id, limits_of(predictor.bundle.manifest, entry.recipe), models[predictor])
+        job = job_of(one, models[predictor])
         before = products.get(entry.key, Product(entry.key, (), entry.recipe.deadline_ms))
         # One decision for all views: the strictest deadline is that of the part.
         products[entry.key] = Product(entry.key, (*before.jobs, job), min(before.deadline_ms, entry.recipe.deadline_ms))
     return products
+
+
+def job_of(one: OpenRecipe, model: Model) -> Job:
+    """How a camera's picture is judged by an opened recipe. Raises ConfigError for its threshold."""
+    entry, bundle = one.entry, one.predictor.bundle
+    return Job(entry.recipe.name, bundle.id, limits_of(bundle.manifest, entry.recipe), model, entry.origin)
 
 
 @contextlib.contextmanager

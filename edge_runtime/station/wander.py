@@ -173,6 +173,15 @@ class SightWatches(Sink):
         self._watches = dict(watches)
         self._current: dict[str, SightWatch] = {}
 
+    def know(self, watches: Mapping[tuple[str, str, str], SightWatch]) -> None:
+        """Other models may judge from now on: what takes the place of the `watches` of the beginning."""
+        self._watches = dict(watches)
+
+    @property
+    def watches(self) -> Mapping[tuple[str, str, str], SightWatch]:
+        """As they were given."""
+        return self._watches
+
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Take every picture of the part that a model judged."""
         judged = {v.camera: (v.recipe, v.bundle_id) for v in decision.views}

@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -316,9 +317,29 @@ class Night:
         processes = (self.station, *self.subscribers.values())
         return [
             *self.wrong, *(sentence for process in processes for sentence in process.wrong),
-            *broken_laws(self.events(), self.decisions(), handed, DEADLINE_MS),
+            *broken_laws(self.events(), self.decisions(), handed, DEADLINE_MS), *self._tampered(),
             *([f"{most:.0f} MB resident" ] if (most := max(self.figures["resident_mb"], default=0.0)) > MEMORY_MB else []),
         ]  # fmt: skip
+
+    def _tampered(self) -> list[str]:
+        """The journal verifies as it is, and does not once any one row of it says something else."""
+        code, said = self._verify()
+        wrong = [] if code == 0 else [f"lineside journal verify: {said}"]
+        last = max((d.seq for d in self.decisions()), default=0)
+        for seq in self.random.sample(range(1, last + 1), min(last, 5)):
+            with contextlib.closing(sqlite3.connect(self.disk / "journal.sqlite")) as journal:
+                before = journal.execute("SELECT reason FROM decisions WHERE seq = ?", (seq,)).fetchone()[0]
+                for reason in (before + " ", before):
+                    with journal:
+                        journal.execute("UPDATE decisions SET reason = ? WHERE seq = ?", (reason, seq))
+                    if reason != before and self._verify()[0] != EXIT_FINDINGS:
+                        wrong.append(f"decision {seq} was changed, and lineside journal verify did not notice")
+        return wrong
+
+    def _verify(self) -> tuple[int, str]:
+        command = [self.station.command[0], "journal", "verify", str(self.disk / "journal.sqlite")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
 
     def __enter__(self) -> Self:
         self.look()

@@ -1,11 +1,6 @@
 """What every source promises, tried on real folders, a real video file and a real HTTP camera."""
 
 import contextlib
-import http.server
-import shutil
-import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,64 +9,10 @@ import numpy as np
 import pytest
 
 from edge_runtime.config import files as c
-from edge_runtime.errors import ConfigError, SourceError, SourceExhausted
-from edge_runtime.records import Frame
+from edge_runtime.errors import SourceError, SourceExhausted
 from edge_runtime.sources import Source, open_source
-from edge_runtime.sources.camera import captured_ns
 from edge_runtime.testing import SourceContract
-from tests.support.waiting import BUSY_S, until
-
-SIZE = (48, 64)
-
-
-class MjpegCamera:
-    """A network camera: multipart JPEG over HTTP, a new gray level each frame; can hang and die."""
-
-    def __init__(self, port: int = 0, period_s: float = 0.02, backlog: int = 0) -> None:
-        """`backlog`: black frames that every new listener is sent at once, as if they had waited in a buffer."""
-        self.alive, self.hangs, self.broken, self.sent_broken = True, False, False, 0
-        camera = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=f")
-                self.end_headers()
-                try:
-                    self.send(0, backlog)
-                    level = 20
-                    while camera.alive:
-                        time.sleep(period_s)
-                        if camera.hangs:
-                            continue
-                        level = (level + 1) % 200
-                        self.send(level)
-                except OSError:
-                    pass
-
-            def send(self, level: int, times: int = 1) -> None:
-                jpeg = cv2.imencode(".jpg", np.full((*SIZE, 3), level, np.uint8))[1].tobytes()
-                if camera.broken:
-                    jpeg = jpeg[: len(jpeg) * 2 // 3]
-                    camera.sent_broken += 1
-                head = b"--f\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
-                self.wfile.write((head + jpeg + b"\r\n") * times)
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.port = self.server.server_port
-        self.url = f"http://127.0.0.1:{self.port}/stream.mjpg"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-        self.thread.start()
-
-    def kill(self) -> None:
-        if self.alive:
-            self.alive = False
-            self.server.shutdown()
-            self.thread.join()
-            self.server.server_close()
+from tests.support.streams import SIZE, MjpegCamera
 
 
 @pytest.fixture
@@ -110,7 +51,7 @@ def source(request: pytest.FixtureRequest) -> Source:
     make: dict[str, Callable[[], c.Source]] = {
         "folder": lambda: c.FolderSourceConfig(path=request.getfixturevalue("folder")),
         "video": lambda: c.VideoSourceConfig(path=request.getfixturevalue("video")),
-        "camera": lambda: c.OpenCvSourceConfig(device=request.getfixturevalue("camera").url, open_timeout_ms=2000, read_timeout_ms=300),
+        "camera": lambda: c.LiveSourceConfig(device=request.getfixturevalue("camera").url, open_timeout_ms=2000, read_timeout_ms=300),
         "synthetic": lambda: c.SyntheticSourceConfig(width=SIZE[1], height=SIZE[0]),
         "pylon": lambda: c.PylonSourceConfig(
             serial=request.getfixturevalue("pylon_camera"), trigger="software", pixel_format="Mono8", roi=roi, exposure_us=1000
@@ -261,120 +202,6 @@ def test_a_damaged_frame_of_a_video_is_never_judged_nor_what_builds_on_it(
     assert capfd.readouterr().err == ""
 
 
-def test_a_live_streams_decoder_writes_nothing_and_a_video_is_heard_all_the_same(
-    camera: MjpegCamera, video: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with open_source(c.OpenCvSourceConfig(device=camera.url, read_timeout_ms=200)) as source:
-        source.grab(1)
-        capfd.readouterr()
-        camera.broken = True
-        time.sleep(0.6)
-        assert camera.sent_broken > 3
-        assert capfd.readouterr().err == ""
-    video.with_suffix(".mp4").write_bytes(b"")
-    with pytest.raises(SourceError, match="moov atom not found"), open_source(c.VideoSourceConfig(path=video.with_suffix(".mp4"))):
-        pass
-
-
-def test_mono_gives_one_channel_and_the_latency_makes_frames_older(camera: MjpegCamera) -> None:
-    with open_source(c.OpenCvSourceConfig(device=camera.url, mono=True, latency_ms=150)) as source:
-        frame = source.grab(1)
-        assert frame.image.shape == SIZE
-        assert time.monotonic_ns() - frame.captured_ns >= 150e6
-
-
-@pytest.mark.alone
-def test_nothing_old_waits_in_a_cameras_buffer(camera: MjpegCamera) -> None:
-    with open_source(c.OpenCvSourceConfig(device=camera.url)) as source:
-        source.grab(1)
-        time.sleep(0.5)  # up to 25 frames pass
-        first, second = source.grab(1), source.grab(1)
-        assert time.monotonic_ns() - first.captured_ns < 200e6
-        assert int(second.image.mean()) - int(first.image.mean()) in (1, 2, 3), "the second frame is the next one, not a backlog's"
-        assert first.seq > 5
-
-
-def test_what_was_buffered_while_the_stream_was_opened_is_thrown_away() -> None:
-    camera = MjpegCamera(backlog=30)
-    try:
-        with open_source(c.OpenCvSourceConfig(device=camera.url)) as source:
-            assert source.grab(1).image.mean() > 15, "the black frames were taken before the camera was opened"
-    finally:
-        camera.kill()
-
-
-@pytest.mark.alone
-def test_a_camera_that_hangs_raises_in_time_and_recovers(camera: MjpegCamera) -> None:
-    with open_source(c.OpenCvSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
-        source.grab(1)
-        camera.hangs = True
-        time.sleep(0.1)
-        began = time.monotonic()
-        with pytest.raises(SourceError):
-            for _ in range(3):  # what was under way when it hung
-                source.grab(0.2)
-        assert time.monotonic() - began < 0.8
-        until(lambda: source.problem is not None)
-        assert source.problem is not None and "camera" in source.problem
-        camera.hangs = False
-        assert _eventually(source).image.shape[:2] == SIZE
-        assert source.problem is None
-
-
-def test_a_camera_that_dies_and_comes_back_delivers_without_a_restart(camera: MjpegCamera) -> None:
-    with open_source(c.OpenCvSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
-        before = source.grab(1)
-        camera.kill()
-        until(lambda: "does not answer" in (source.problem or ""))
-        with pytest.raises(SourceError, match="does not answer"):
-            for _ in range(3):
-                source.grab(0.2)
-        assert source.problem is not None
-        again = MjpegCamera(port=camera.port)
-        try:
-            after = _eventually(source)
-            until(lambda: source.problem is None)
-        finally:
-            again.kill()
-        assert after.seq > before.seq and after.captured_ns > before.captured_ns
-
-
-def test_a_camera_that_is_not_there_says_why_and_hides_the_password(free_port: int) -> None:
-    for device, why in (
-        (f"rtsp://user:secret@127.0.0.1:{free_port}/x", "refused"),
-        ("/dev/video-none", "plugged in"),
-        (63, "/dev/video63"),
-    ):
-        with pytest.raises(SourceError, match=why) as caught, open_source(c.OpenCvSourceConfig(device=device, open_timeout_ms=1000)):
-            pass
-        assert "secret" not in str(caught.value)
-
-
-def test_a_camera_of_another_size_is_refused(camera: MjpegCamera) -> None:
-    with (
-        pytest.raises(SourceError, match=r"expected 640x48.*delivers 64x48"),
-        open_source(c.OpenCvSourceConfig(device=camera.url, width=640)),
-    ):
-        pass
-
-
-def test_settings_that_a_stream_cannot_have_are_refused() -> None:
-    for settings in (
-        c.OpenCvSourceConfig(device="rtsp://127.0.0.1/x", fps=10),
-        c.OpenCvSourceConfig(device="front camera"),
-        c.OpenCvSourceConfig(device="gopher://x"),
-    ):
-        with pytest.raises(ConfigError, match="source"):
-            open_source(settings)
-
-
-def test_the_drivers_stamp_counts_when_it_is_of_our_clock() -> None:
-    arrival = 500_000_000_000
-    assert captured_ns(arrival, 499_960.0) == 499_960_000_000
-    assert captured_ns(arrival, 500_001.0) == arrival, "in the future"
-    assert captured_ns(arrival, 0.0) == arrival, "no stamp"
-
-
 def test_synthetic_frames_tell_the_truth_and_repeat() -> None:
     settings = c.SyntheticSourceConfig(width=64, height=48, defect_rate=0.5, seed=7)
     runs = []
@@ -383,67 +210,3 @@ def test_synthetic_frames_tell_the_truth_and_repeat() -> None:
             runs.append([source.grab(1) for _ in range(20)])
     assert {f.source for f in runs[0]} == {"synthetic:good", "synthetic:scratch", "synthetic:spot", "synthetic:missing"}
     assert all(np.array_equal(a.image, b.image) for a, b in zip(*runs, strict=True))
-
-
-RTSP_SERVER = """
-import sys, gi
-gi.require_version("Gst", "1.0"); gi.require_version("GstRtspServer", "1.0")
-from gi.repository import Gst, GstRtspServer, GLib
-Gst.init(None)
-server = GstRtspServer.RTSPServer(); server.set_address("127.0.0.1"); server.set_service(sys.argv[1])
-factory = GstRtspServer.RTSPMediaFactory()
-factory.set_launch("( videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=25/1 ! "
-                   "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 pt=96 )")
-factory.set_shared(True)
-server.get_mount_points().add_factory("/cam", factory); server.attach(None)
-print("up", flush=True)
-GLib.MainLoop().run()
-"""
-
-
-def _rtsp_server(port: int) -> "subprocess.Popen[str]":
-    python = shutil.which("python3", path="/usr/bin")
-    needs = "needs Debian's gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly python3-gi"
-    if python is None:
-        pytest.skip(needs)
-    server = subprocess.Popen([python, "-c", RTSP_SERVER, str(port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert server.stdout is not None
-    if server.stdout.readline() != "up\n":
-        _kill(server)
-        pytest.skip(needs)
-    return server
-
-
-def _kill(server: "subprocess.Popen[str]") -> None:
-    server.kill()
-    server.wait()
-    if server.stdout is not None:
-        server.stdout.close()
-
-
-def test_an_rtsp_camera_survives_its_servers_death(free_port: int) -> None:
-    server = _rtsp_server(free_port)
-    try:
-        settings = c.OpenCvSourceConfig(device=f"rtsp://127.0.0.1:{free_port}/cam", width=320, height=240, read_timeout_ms=500)
-        with open_source(settings) as source:
-            before = source.grab(2)
-            _kill(server)
-            until(lambda: source.problem is not None)
-            with pytest.raises(SourceError):
-                for _ in range(3):
-                    source.grab(0.3)
-            server = _rtsp_server(free_port)
-            after = _eventually(source)
-            assert after.captured_ns > before.captured_ns and after.image.shape == (240, 320, 3)
-    finally:
-        _kill(server)
-
-
-def _eventually(source: Source, within_s: float = BUSY_S) -> Frame:
-    until = time.monotonic() + within_s
-    while True:
-        try:
-            return source.grab(0.2)
-        except SourceError:
-            if time.monotonic() > until:
-                raise

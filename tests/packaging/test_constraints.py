@@ -19,7 +19,7 @@ from tests.packaging.machine import ROOT
 pytestmark = pytest.mark.timeout(900)  # builds and installs
 
 FILES = sorted((ROOT / "deploy/constraints").glob("py3*.txt"))
-EXTRAS = ("plc", "cameras", "headless")
+EXTRAS = ("plc", "cameras", "stream", "headless")
 
 
 def pinned(text: str) -> dict[str, str]:
@@ -60,10 +60,10 @@ def test_a_station_gets_one_opencv_and_the_cameras_it_asked_for(file: Path, tmp_
 
     everything = set(pinned(file.read_text()))
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    cameras = {Requirement(line).name for line in extras["cameras"]}
-    assert chosen() == everything - {"opencv-python-headless"} - cameras
-    assert chosen("yes") == everything - {"opencv-python"} - cameras
-    assert chosen("no", "cameras") == everything - {"opencv-python-headless"}
+    cameras, stream = ({Requirement(line).name for line in extras[extra]} for extra in ("cameras", "stream"))
+    assert chosen() == everything - {"opencv-python-headless"} - cameras - stream
+    assert chosen("yes") == everything - {"opencv-python"} - cameras - stream
+    assert chosen("no", "cameras,stream") == everything - {"opencv-python-headless"}
 
 
 def wheel(folder: Path, name: str, module: str, version: str = "1.0", text: str = "") -> Path:

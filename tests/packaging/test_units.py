@@ -3,11 +3,18 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from edge_runtime import errors
+from edge_runtime.cli import app
+from edge_runtime.records import Verdict
+from edge_runtime.sinks.journal import read_decisions
+from tests.support import sandbox
+from tests.support.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = ROOT / "systemd"
@@ -61,3 +68,73 @@ def test_a_lost_camera_or_plc_is_tried_again() -> None:
     assert "Restart=on-failure" in text
     assert "StartLimitIntervalSec=0" in text
     assert "Type=notify" in text
+
+
+STATION = (
+    'name = "s"\nrecipe = "r.toml"\n[source]\n{source}\n[trigger]\nkind = "modbus"\nhost = "192.168.0.10"\ninputs.trigger = "coil:0"\n'
+    '[publisher]\nendpoint = "tcp://*:5560"\n[security]\nplain = true\n{security}'
+)
+
+
+def drop_in_of(tmp_path: Path, source: str, security: str) -> str:
+    file = tmp_path / "station.toml"
+    file.write_text(STATION.format(source=source, security=security))
+    done = CliRunner().invoke(app, ["unit", str(file)])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@systemd
+@pytest.mark.parametrize(
+    ("source", "allowed", "exposure"),
+    [
+        ('kind = "camera"\ndevice = "rtsp://192.168.0.20/stream"', ["localhost", "192.168.0.10", "192.168.0.20", "192.168.7.0/24"], 11),
+        ('kind = "camera"\ndevice = 0', ["localhost", "192.168.0.10", "192.168.7.0/24"], 15),
+        ('kind = "pylon"', ["localhost", "192.168.0.10", "192.168.7.0/24"], 15),
+    ],
+)
+def test_the_service_talks_to_what_its_station_names_and_is_locked_up(
+    tmp_path: Path, source: str, allowed: list[str], exposure: int
+) -> None:
+    text = drop_in_of(tmp_path, source, 'networks = ["192.168.7.0/24"]\n')
+    assert re.findall("IPAddressAllow=(.*)", text) == allowed
+    assert "IPAddressDeny=any" in text
+    unit = tmp_path / "lineside@line-1.service"
+    unit.write_text((UNITS / "lineside@.service").read_text().replace("/opt/lineside/venv/bin/lineside", "/bin/true"))
+    folder = tmp_path / "lineside@line-1.service.d"
+    folder.mkdir()
+    (folder / "station.conf").write_text(text)
+    said = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=one", unit], capture_output=True, text=True, timeout=60
+    )
+    assert (said.returncode, said.stderr) == (0, "")
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={exposure}", unit]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+
+
+def test_what_the_unit_cannot_know_is_said(tmp_path: Path) -> None:
+    text = drop_in_of(tmp_path, 'kind = "pylon"', "")
+    assert "# publisher.endpoint tcp://*:5560: nobody beyond this machine reaches it" in text
+    assert "# a GigE camera is reached through [security] networks alone" in text
+    assert "PrivateDevices" not in text
+
+
+@pytest.mark.skipif(sandbox.missing() is not None, reason=str(sandbox.missing()))
+def test_a_station_runs_under_the_unit_s_system_calls_and_its_view_of_proc(station_dir: Path) -> None:
+    """OpenVINO, OpenCV, SQLite and the door find all that they need; what the filter denies is denied."""
+    ports = free_ports(2)
+    (station_dir / "station.toml").write_text(
+        'name = "s"\nrecipe = "recipe.toml"\n[source]\nkind = "folder"\npath = "parts"\n[trigger]\nkind = "timer"\nperiod_ms = 50\n'
+        f'[publisher]\nendpoint = "tcp://127.0.0.1:{ports[0]}"\nreplay = "tcp://127.0.0.1:{ports[1]}"\n[preview]\n'
+        f'endpoint = "ipc://{station_dir}/p"\n[archive]\npath = "archive"\nquota_mb = 10\n[control]\nendpoint = "ipc://{station_dir}/c"\n'
+    )
+    recipe = station_dir / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("deadline_ms = 500", "deadline_ms = 10000"))
+    under = [sys.executable, "-m", "tests.support.sandbox", UNITS / "lineside@.service", sys.executable]
+    inside = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 200}
+    denied = subprocess.run([*under, "-c", "import os; os.path.exists('/proc/cpuinfo') or os.chown('/', 0, 0)"], **inside)
+    assert "Operation not permitted" in denied.stderr
+    done = subprocess.run([*under, "-m", "edge_runtime.cli", "run", station_dir / "station.toml"], **inside)
+    assert done.returncode == 0, done.stderr
+    verdicts = [d.verdict for d in read_decisions(station_dir / "journal.sqlite", 0, 100)]
+    assert verdicts.count(Verdict.ACCEPT) == 4 and verdicts.count(Verdict.REJECT) == 2

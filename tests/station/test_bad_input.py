@@ -109,23 +109,6 @@ def end(process: "subprocess.Popen[str]") -> int:
     return process.wait(BUSY_S)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Path, tuple[str, ...]]]:
-    """A tmpfs of 8 MB in a mount namespace of its own: its path inside, its path from here, and what to put before a command."""
-    inside = tmp_path / "disk"
-    inside.mkdir()
-    script = f"mount -t tmpfs -o size=8m none {inside} && echo mounted && exec sleep 600"
-    with subprocess.Popen(["unshare", "-m", "bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as holder:
-        try:
-            assert holder.stdout is not None
-            assert holder.stderr is not None
-            if holder.stdout.readline() != "mounted\n":
-                pytest.skip(f"a private file system cannot be mounted here: {holder.stderr.read().strip()}")
-            yield inside, Path(f"/proc/{holder.pid}/root{inside}"), ("nsenter", "-t", str(holder.pid), "-m")
-        finally:
-            holder.kill()
-
-
 def test_a_full_disk_under_journal_and_archive_is_visible_and_stops_no_decision(
     station_dir: Path, small_disk: tuple[Path, Path, tuple[str, ...]]
 ) -> None:

@@ -1,7 +1,9 @@
 """The control socket: who asks is known by his connection, does what his role allows, and never costs the loop anything."""
 
+import json
 import os
 import pwd
+import signal
 import stat
 import subprocess
 import sys
@@ -15,21 +17,24 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
+from typer.testing import CliRunner
 
 from edge_runtime import wire
+from edge_runtime.cli import app
 from edge_runtime.config.files import ControlConfig
 from edge_runtime.control import ControlClient
 from edge_runtime.credentials import Credentials, Role
 from edge_runtime.errors import ConfigError, Refused, WireError
 from edge_runtime.records import Verdict
 from edge_runtime.security.access import Access
-from edge_runtime.sinks.journal import Journal, JournalConfig
+from edge_runtime.sinks.journal import Journal, JournalConfig, read_decisions
 from edge_runtime.sinks.notes import Notes
 from edge_runtime.station.control import Caller, ControlServer, Verb
 from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.verbs import Nothing, Operating
 from tests.support.decisions import decision_with
 from tests.support.keys import Keys
+from tests.support.ports import free_ports
 from tests.support.waiting import until
 
 
@@ -295,3 +300,58 @@ def test_a_verdict_that_was_wrong_is_written_down_with_who_and_why(operated: tup
         (1, "false_reject", "dust", "Anna", "somebody on this machine"), (2, "missed_defect", "scratch", "", "somebody on this machine"),
     ]  # fmt: skip
     assert notes.path.read_bytes().splitlines()[0] == b'{"kind": "torn by a ki', "nothing is taken away"
+
+
+def said(*words: object) -> str:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.output
+
+
+def test_a_station_that_runs_is_asked_and_told_with_a_key(station_dir: Path) -> None:
+    """The whole of it, as a process: keys made and revoked while it runs, and it ends cleanly."""
+    ports = free_ports(3)
+    station = station_dir / "station.toml"
+    station.write_text(
+        f'name = "st"\nrecipe = "recipe.toml"\n[source]\nkind = "folder"\npath = "parts"\nloop = true\n'
+        f'[trigger]\nkind = "timer"\nperiod_ms = 50\n[publisher]\nendpoint = "tcp://127.0.0.1:{ports[0]}"\n'
+        f'replay = "tcp://127.0.0.1:{ports[1]}"\n[control]\nendpoint = "tcp://127.0.0.1:{ports[2]}"\n'
+        '[security]\nkeys = "keys"\neverywhere = true\n'
+    )
+    said("keys", "make", station)
+    for name, role in (("anna", "operate"), ("hmi", "observe")):
+        said("keys", "add", station, name, "--role", role, "--out", station_dir / f"{name}.key")
+    anna, hmi = ("--key", station_dir / "anna.key"), ("--key", station_dir / "hmi.key")
+    process = subprocess.Popen([sys.executable, "-m", "edge_runtime.cli", "run", str(station)])
+    try:
+
+        def rejected() -> list[int]:
+            return [d.seq for d in read_decisions(station_dir / "journal.sqlite", 0) if d.verdict is Verdict.REJECT]
+
+        until(rejected)
+        seq = rejected()[0]
+        assert "noted as false reject" in said("label", station, seq, "false-reject", "--why", "dust", "--as", "Anna", *anna)
+        with pytest.raises(Refused, match="label demands the role operate, and hmi has observe"):
+            said("label", station, seq, "false-reject", *hmi)
+        with pytest.raises(Refused, match="demands a key"):
+            said("label", station, seq, "false-reject")
+        (note,) = Notes(station_dir / "journal.sqlite").read()
+        assert (note.who, note.person, note.seq, note.why) == ("anna", "Anna", seq, "dust")
+
+        def strangers() -> int:
+            return int(json.loads(said("status", station, "--json", *hmi))["connections"]["sockets"]["strangers"])
+
+        until(lambda: strangers() >= 1)
+        problem = json.loads(said("status", station, "--json", *hmi))["problems"][0]
+        assert "strangers were refused; of the last, it spoke without a key" in problem
+        said("acknowledge", station, problem, *anna)
+        until(lambda: json.loads(said("status", station, "--json", *hmi))["acknowledged"] == {problem: "anna"})
+        said("keys", "revoke", station, "anna")
+        with pytest.raises(Refused, match="revoked"):
+            said("label", station, seq, "false-reject", *anna)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()

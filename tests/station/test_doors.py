@@ -18,7 +18,9 @@ import zmq
 
 from edge_runtime.client import DecisionClient
 from edge_runtime.config.files import PublisherConfig, ZeromqTriggerConfig
+from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision
+from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.triggers.zeromq import ZeromqLine
 from tests.support.waiting import until
 
@@ -250,3 +252,64 @@ def test_whoever_announces_more_parts_than_any_line_is_cut_and_the_line_s_own_go
         assert came.count("forged") < 5000, "a tenth of what was sent"
         assert line.problem is not None
         assert "connections were cut" in line.problem
+
+
+def pid_of(line: ZeromqLine) -> int:
+    assert line._door is not None
+    return line._door._keeper._process.pid
+
+
+def test_a_part_that_waited_in_a_door_that_stood_still_is_refused(free_port: int) -> None:
+    """Law 3: the next frame shows another part. One that is announced when all is well again is judged."""
+    endpoint = f"tcp://127.0.0.1:{free_port}"
+    with ZeromqLine(ZeromqTriggerConfig(endpoint=endpoint), 1) as line, zmq.Context() as context, context.socket(zmq.PUSH) as push:
+        push.linger = 0
+        line.begin()
+        push.connect(endpoint)
+        push.send(b'{"part_id": "first"}')
+        first = line.wait(30)
+        os.kill(pid_of(line), signal.SIGSTOP)
+        push.send(b'{"part_id": "waited"}')
+        assert line.wait(0.8) is None
+        os.kill(pid_of(line), signal.SIGCONT)
+        waited = line.wait(30)
+        time.sleep(2.1)
+        push.send(b'{"part_id": "last"}')
+        last = line.wait(30)
+    assert first is not None
+    assert waited is not None
+    assert last is not None
+    assert [(t.part_id, bool(t.refused)) for t in (first, waited, last)] == [("first", False), ("waited", True), ("last", False)]
+    assert "stood still" in waited.refused
+
+
+def test_a_door_that_stands_still_for_good_is_replaced(free_port: int) -> None:
+    endpoint = f"tcp://127.0.0.1:{free_port}"
+    with ZeromqLine(ZeromqTriggerConfig(endpoint=endpoint), 1) as line, zmq.Context() as context, context.socket(zmq.PUSH) as push:
+        push.linger = 0
+        line.begin()
+        push.connect(endpoint)
+        stopped = pid_of(line)
+        os.kill(stopped, signal.SIGSTOP)
+        until = time.monotonic() + 60
+        while (trigger := line.wait(0.1)) is None and time.monotonic() < until:
+            push.send(b'{"part_id": "A-17"}')
+        assert trigger is not None
+        assert pid_of(line) != stopped
+        assert "stood still and was started again" in str(line.problem)
+
+
+def test_a_door_that_stands_still_keeps_no_port_from_the_next_start(endpoints: PublisherConfig) -> None:
+    with Publishing(endpoints) as publishing:
+        with DecisionClient(endpoints.endpoint, endpoints.replay, after_seq=0) as client:
+            assert client.receive(60) is not None
+        os.kill(publishing.door, signal.SIGSTOP)
+        time.sleep(0.1)
+        publishing.process.kill()
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with contextlib.suppress(SinkError), Publisher(endpoints, "s", None):
+            return
+        time.sleep(0.05)
+    os.kill(publishing.door, signal.SIGKILL)
+    pytest.fail("the port was held")

@@ -10,9 +10,13 @@ import pytest
 import zmq
 
 from edge_runtime import wire
+from edge_runtime.client import DecisionClient
+from edge_runtime.commands.status import health_of
 from edge_runtime.config.files import PublisherConfig, ZeromqTriggerConfig
 from edge_runtime.credentials import Credentials, Role
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, Refused
+from edge_runtime.overlay.window import snapshot
+from edge_runtime.records import Decision
 from edge_runtime.security.access import Access
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.triggers.zeromq import ZeromqLine
@@ -192,3 +196,39 @@ def test_this_machine_s_own_sockets_ask_for_no_key_unless_the_station_says_so(ke
         assert everywhere.demands(own, "")
     assert keyed.demands("tcp://*:5560", "")
     assert not Access(plain=True).demands("tcp://*:5560", "")
+
+
+def test_a_subscriber_with_a_key_misses_nothing_and_one_that_is_not_let_in_is_told_why(
+    endpoints: PublisherConfig, keys: Keys, access: Access
+) -> None:
+    """Also when somebody else's key is revoked, for which all connections are cut."""
+    right, other = keys.client("hmi", Role.OBSERVE), keys.client("other", Role.OBSERVE)
+    with publishing(endpoints, access), DecisionClient(endpoints.endpoint, endpoints.replay, after_seq=0, key=right) as client:
+        seen = []
+        while len(seen) < 300:
+            if isinstance(item := client.receive(1), Decision):
+                seen.append(item.seq)
+            if len(seen) == 50:
+                keys.ring.revoke("other")
+        assert seen == list(range(1, 301))
+        for who, why in ((None, "the station demands a key: --key FILE"), (other, "never did, or it was revoked")):
+            with pytest.raises(Refused, match=why), DecisionClient(endpoints.endpoint, endpoints.replay, key=who) as refused:
+                refused.receive(20)
+        with pytest.raises(Refused, match="demands a key"):
+            snapshot(endpoints.endpoint, endpoints.endpoint, Path("/tmp/never.png"))
+        keys.ring.revoke("hmi")
+        with pytest.raises(Refused, match="it was revoked"):
+            for _ in range(10_000):
+                client.receive(1)
+    with DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=0.2, key=right) as nobody:
+        assert nobody.receive(0.5) is None
+        assert nobody.doubt == ""
+
+
+def test_a_key_for_another_station_or_where_none_is_asked_for_is_told_apart(endpoints: PublisherConfig, keys: Keys, access: Access) -> None:
+    right = keys.client("hmi", Role.OBSERVE)
+    lost = keys.strangers([right])["hmi at another station"]
+    with publishing(endpoints, access), pytest.raises(Refused, match="this is not the station that it is for"):
+        health_of(endpoints.endpoint, key=lost)
+    with publishing(endpoints, Access()), pytest.raises(Refused, match="asks for no key here"):
+        health_of(endpoints.endpoint, key=right)

@@ -174,6 +174,27 @@ def test_a_signal_ends_with_0_after_the_parts_announced_before_it(station_dir: P
     assert read_decisions(station_dir / "journal.sqlite", 0, 100) == subscriber.decisions
 
 
+def test_a_stop_during_the_start_ends_it_before_the_next_step(station_dir: Path, told: list[str]) -> None:
+    """Models take seconds each to open: nothing more is opened, no journal begun, nobody told that it is ready."""
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom edge_runtime.station import recipes\n"
+        "from edge_runtime.station.health import ServiceManager\nfrom edge_runtime.station.launch import run_station\n"
+        "opened = recipes.open_released\n"
+        "def slowly(*a):\n    ServiceManager().tell('OPENING=1')\n    time.sleep(0.5)\n    return opened(*a)\n"
+        "recipes.open_released = slowly\nsys.exit(run_station(Path(sys.argv[1])))\n"
+    )
+    station = write_station(station_dir, 'kind = "timer"', port=free_port())
+    with running(station, [sys.executable, "-c", code]) as process:
+        until(lambda: "OPENING=1" in told)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=BUSY_S)
+    assert process.returncode == 0, log
+    assert "stopped before it had begun" in log
+    assert "golden samples agree" not in log
+    assert not (station_dir / "journal.sqlite").exists()
+    assert "READY=1" not in told
+
+
 def test_no_signal_stops_the_wait_for_the_next_part(tmp_path: Path) -> None:
     """Python's queue waits for ever when a signal comes in the last microseconds of its time: thousands of short waits under signals."""
     code = (

@@ -234,7 +234,7 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
         check_bad(rule, n_bad)
         within = stated_rate(rule, len(good))
         base, _ = apply_rule(within, good, None, apart, odd)
-        assert within.target is not None
+        assert within.target is not None and base.false_reject_upper is not None
         placed = place(good.score, bad.score, base.value, within.target)
         value, map_value = placed.value, place(good.map_peak, bad.map_peak, base.map_value, within.target).value
         upper = base.false_reject_upper if value >= base.value else band_bound(len(good), placed.rejected, rule.confidence)
@@ -253,10 +253,9 @@ def apply_rule(rule: Rule, good: Scores, bad: Scores | None = None, apart: int =
         if rule.kind == "recall":
             recall_lower = 1 - clopper_pearson(missed, n_bad, rule.confidence)[1]
             sentence += f"; recall at least {percent(recall_lower, down=True)} at {percent(rule.confidence)} confidence"
-            if rejected < len(good):
-                # The threshold follows from the bad images alone, so the good ones may bound its rate (the same Beta quantile).
-                upper = order_bound(len(good), rejected, rule.confidence)
-                sentence += f", false-reject rate at most {percent(upper, up=True)}"
+            # The threshold follows from the bad images alone, so the good ones may bound its rate (the same Beta quantile).
+            upper = order_bound(len(good), rejected, rule.confidence)
+            sentence += f", false-reject rate at most {percent(upper, up=True)}"
         if rule.kind == "cost":
             sentence += f"; {_cost_sentence(rule, rejected / len(good), missed / n_bad)}"
     if rule.synthetic and n_bad:
@@ -296,7 +295,7 @@ def _say_seen(rejected: int, n: int, rate: float) -> str:
         return f"{seen})"
     if binom.sf(rejected - 1, n, rate) >= CHANCE:
         return f"{seen}: so few images may show that where {percent(rate)} is true)"
-    return f"{seen}: more than {percent(rate)} makes likely, so be ready for as many)"
+    return f"{seen}: more than {percent(rate)} makes likely: look at them, or be ready for as many)"
 
 
 def _picker(rule: Rule) -> Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], float]:
@@ -308,16 +307,15 @@ def _picker(rule: Rule) -> Callable[[npt.NDArray[np.float64], npt.NDArray[np.flo
     return partial(_least_cost, *_weights(rule))
 
 
-def _gap_sentence(placed: Placed, rule: Rule, rate: float, upper: float | None, recall: float, n_good: int, n_bad: int) -> str:
+def _gap_sentence(placed: Placed, rule: Rule, rate: float, upper: float, recall: float, n_good: int, n_bad: int) -> str:
     """What the threshold rests on."""
     seen = f"rejects {placed.rejected} of {n_good} good and misses {placed.missed} of {n_bad} bad images"
     if placed.gap:
         sentence = f"in the gap between good and bad images, within a false-reject rate of {percent(rate)}: {seen}"
     else:
         sentence = f"no gap between good and bad images, so a false-reject rate of {percent(rate)} decides: {seen}"
-    at = f" at {percent(rule.confidence)} confidence"
-    promise = "" if upper is None else f"false-reject rate at most {percent(upper, up=True)}, "
-    return f"{sentence}; {promise}recall at least {percent(recall, down=True)}{at}"
+    promise = f"false-reject rate at most {percent(upper, up=True)}, recall at least {percent(recall, down=True)}"
+    return f"{sentence}; {promise} at {percent(rule.confidence)} confidence"
 
 
 def _name(rule: Rule) -> str:

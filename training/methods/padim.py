@@ -29,6 +29,7 @@ from edge_runtime.errors import ConfigError, DataError
 from training.core.base import Features, Head, LevelShape, Progress, silent
 from training.methods.context import Context, explained
 from training.methods.gaussian import Moments, factors, quartic, shrunk, whiten
+from training.methods.grid import each_position, nearest, repeat
 
 FIT_CHUNK_BYTES = 24 << 20
 """Working memory that one chunk of positions may take while fitting."""
@@ -120,11 +121,11 @@ class PadimHead(Head):
                 coarser, below = self.context(x), (1, 1)
             x = x + self.get_buffer(f"shift_{i}")
             if coarser is not None:
-                x = torch.cat([x, _repeat(coarser, below, (h, w))], 1)
+                x = torch.cat([x, repeat(coarser, below, (h, w))], 1)
             weight = self.get_buffer(f"whiten_{i}")
-            y = nn.functional.conv2d(x, weight) if self.params.shared else _each_position(x, weight, h * w, self.ranks[i])
+            y = nn.functional.conv2d(x, weight) if self.params.shared else each_position(x, weight, h * w, self.ranks[i])
             part = (y * y).sum(1, keepdim=True).reshape(-1, 1, h, w)
-            d2 = part if d2 is None else part + _repeat(d2, below, (h, w))
+            d2 = part if d2 is None else part + repeat(d2, below, (h, w))
             coarser, below = x, (h, w)
         assert d2 is not None
         return self._score(torch.sqrt(d2))
@@ -193,7 +194,7 @@ class PadimHead(Head):
         inside = nn.functional.adaptive_max_pool2d(torch.from_numpy(valid).float()[None, None], (h, w)).flatten() > 0
         count, total, square = 0, torch.zeros(()), torch.zeros(())
         for k, batch in enumerate(features.batches(BATCH)):
-            cells = [_repeat(self._prepare(batch[j], j), self.level_shapes[j][1:], (h, w)) for j in range(i, len(batch))]
+            cells = [repeat(self._prepare(batch[j], j), self.level_shapes[j][1:], (h, w)) for j in range(i, len(batch))]
             cells.append(context[k * BATCH : k * BATCH + len(batch[0]), :, None, None].expand(-1, -1, h, w))
             rows = torch.cat(cells, 1).flatten(2)[:, :, inside].permute(0, 2, 1).flatten(0, 1)
             guess = rows.mean(0) if guess is None else guess
@@ -318,7 +319,7 @@ class PadimHead(Head):
         margin = self.params.neighbourhood // 2
         for j in range(level, len(self.level_shapes)):
             _, hj, wj = self.level_shapes[j]
-            at_h, at_w = _nearest(hj, h)[rows], _nearest(wj, w)
+            at_h, at_w = nearest(hj, h)[rows], nearest(wj, w)
             first, last = max(0, int(at_h[0]) - margin), min(hj, int(at_h[-1]) + 1 + margin)
             block = np.ascontiguousarray(features.levels[j][features.rows, :, first:last])  # the only copy of the features
             x = self._prepare(torch.from_numpy(block), j).index_select(2, at_h - first)
@@ -350,30 +351,6 @@ class PadimHead(Head):
         context = 0 if self.context is None else self.context.components
         batch = 3 * BATCH * 4 * self.grid_hw[0] * self.grid_hw[1] * (sum(self.widths) + context) if self.params.shared else 0
         return feats + state + 3 * FIT_CHUNK_BYTES + batch
-
-
-def _each_position(x: Tensor, weight: Tensor, positions: int, rank: int) -> Tensor:
-    """(N, C, h, w), (P*rank, C, 1, 1) -> (N, rank, P): every position times its own matrix.
-
-    A grouped convolution rather than a batched product: OpenVINO packs its weights once, at load.
-    """
-    columns = x.permute(0, 2, 3, 1).reshape(-1, positions * weight.shape[1], 1, 1)
-    return nn.functional.conv2d(columns, weight, groups=positions).reshape(-1, positions, rank).transpose(1, 2)
-
-
-def _nearest(source: int, target: int) -> Tensor:
-    """For each of `target` cells, the one of `source` cells that lies under it."""
-    return torch.arange(target) * source // target
-
-
-def _repeat(x: Tensor, source_hw: tuple[int, int], target_hw: tuple[int, int]) -> Tensor:
-    """(N, C, *source_hw) -> (N, C, *target_hw), each cell repeated over the finer cells above it."""
-    (hs, ws), (ht, wt) = source_hw, target_hw
-    if source_hw == target_hw:
-        return x
-    if ht % hs == 0 and wt % ws == 0:
-        return nn.functional.interpolate(x, size=target_hw, mode="nearest")
-    return x.index_select(2, _nearest(hs, ht)).index_select(3, _nearest(ws, wt))
 
 
 def _gaussian(sigma: float) -> Tensor | None:

@@ -21,6 +21,7 @@ from training.core.base import Features, LevelShape
 from training.core.learn import TrainedHead
 from training.methods.context import Context, explained
 from training.methods.gaussian import inverse_root
+from training.methods.grid import each_position, repeat
 
 _CHUNK_BYTES = 24 << 20
 """Working memory for one chunk of positions while covariances are estimated."""
@@ -71,16 +72,14 @@ class WhitenedHead(TrainedHead):
             if context is not None:
                 x = torch.cat([x, context.expand(-1, -1, h, w)], 1)
             weight = self.get_buffer(f"whiten_{i}")
-            columns = x.permute(0, 2, 3, 1).reshape(-1, h * w * weight.shape[1], 1, 1)
-            # A grouped convolution rather than a batched product: OpenVINO packs its weights once, at load.
-            z = F.conv2d(columns, weight, groups=h * w).reshape(-1, h, w, c).permute(0, 3, 1, 2)
-            found.append(z * self.get_buffer(f"inside_{i}"))
+            found.append(each_position(x, weight, h * w, c).reshape(-1, c, h, w) * self.get_buffer(f"inside_{i}"))
         return found
 
     def stacked(self, levels: Sequence[Tensor]) -> Tensor:
         """Whitened levels on the finest grid, (N, C of all, h, w): each coarse cell repeated over the finer ones above it."""
         z = self.whitened(levels)
-        return torch.cat([z[0], *(repeat(x, self.cells_hw) for x in z[1:])], 1) if len(z) > 1 else z[0]
+        coarser = [repeat(x, (h, w), self.cells_hw) for x, (_, h, w) in zip(z[1:], self.level_shapes[1:], strict=True)]
+        return torch.cat([z[0], *coarser], 1) if coarser else z[0]
 
     def top(self, cells: Tensor) -> Tensor:
         """(N, 1, h, w), at least 0 and 0 where nothing is inspected -> (N,) mean of the k highest (of all, where fewer are inspected)."""
@@ -119,16 +118,6 @@ class WhitenedHead(TrainedHead):
         numbers = sum(c * h * w for c, h, w in self.level_shapes)
         state: int = sum(t.numel() * t.element_size() for t in self.state_dict().values())
         return 4 * n_images * numbers + 4 * state + 3 * _CHUNK_BYTES + 20 * 4 * BATCH * numbers
-
-
-def repeat(x: Tensor, hw: tuple[int, int]) -> Tensor:
-    """(N, C, h, w) -> (N, C, *hw): for each finer cell the coarse one that lies under it."""
-    h, w = x.shape[2:]
-    if (h, w) == hw:
-        return x
-    if hw[0] % h == 0 and hw[1] % w == 0:
-        return F.interpolate(x, size=hw, mode="nearest")
-    return x.index_select(2, torch.arange(hw[0]) * h // hw[0]).index_select(3, torch.arange(hw[1]) * w // hw[1])
 
 
 def drawn(features: Features, picks: npt.NDArray[np.intp]) -> list[Tensor]:

@@ -59,5 +59,7 @@ def test_every_verb_and_option_that_help_shows_is_on_the_page() -> None:
 
 def test_every_verb_of_the_device_is_on_the_page() -> None:
     verbs = {c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback}
-    assert {name.removeprefix("lineside ") for name, _ in reference._verbs("lineside", cli.app)} == verbs | {"sim plc"}
+    groups = [(group.name, group.typer_instance) for group in cli.app.registered_groups if group.typer_instance]
+    grouped = {f"{name} {c.name}" for name, app in groups for c in app.registered_commands}
+    assert {name.removeprefix("lineside ") for name, _ in reference._verbs("lineside", cli.app)} == verbs | grouped
     assert json.loads(CliRunner().invoke(cli.app, ["schema", "recipe"]).stdout)["title"] == "Lineside recipe file"

@@ -4,10 +4,12 @@ import contextlib
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -18,14 +20,19 @@ import zmq
 
 from edge_runtime.cli import app
 from edge_runtime.commands.check import Finding, _ranges, _unknown_delay, check_station, one_opencv, room
-from edge_runtime.config.sources import AravisSourceConfig, FolderSourceConfig, OpenCvSourceConfig, Source
+from edge_runtime.config.sources import AravisSourceConfig, FolderSourceConfig, LiveSourceConfig, Source
 from edge_runtime.console import run_app
+from edge_runtime.credentials import Role
 from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.model.manifest import Acceptance
+from edge_runtime.security.keys import Keyring, new_pair
+from edge_runtime.sinks.journal import Journal
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import open_source
+from tests.support.decisions import SCHEMA_1
 from tests.support.ports import free_port
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings
 
 TAGS = 'inputs = { trigger = "coil:0" }\noutputs = { reject = "coil:1" }'
 
@@ -251,6 +258,27 @@ def test_a_file_that_is_no_journal_fails(station_dir: Path, endpoints: tuple[str
     assert (station_dir / "journal.sqlite").read_bytes().startswith(b"not a database"), "never replaced"
 
 
+def test_a_tampered_journal_fails_until_somebody_has_acknowledged_it(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    file, path = write(station_dir, endpoints), station_dir / "journal.sqlite"
+    with Journal(settings(path), "cell-3") as journal:
+        for seq in range(1, 20):
+            journal.put(a_decision(seq))
+    assert failed(file) == {}
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE decisions SET verdict = 'ACCEPT' WHERE seq = 7")
+        connection.commit()
+    assert "decision 7 (row 9) was changed" in failed(file)["journal's chain"]
+    with Journal(settings(path), "cell-3") as journal:
+        journal.acknowledge("M. Huber", "ticket 77", ["decision 7 (row 9) was changed, or does not belong there"])
+    assert failed(file) == {}
+    assert any(f.what == "journal's chain" and f.warns for f in check_station(file))
+
+
+def test_a_journal_from_before_the_chain_passes(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    shutil.copy(SCHEMA_1 / "journal.sqlite", station_dir)
+    assert failed(write(station_dir, endpoints)) == {}
+
+
 def test_both_opencv_wheels_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "opencv-python" in one_opencv()
     for name in ("opencv_python", "opencv_python_headless"):
@@ -297,8 +325,8 @@ def test_every_camera_and_each_of_its_recipes_is_checked(station_dir: Path, endp
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (OpenCvSourceConfig(device=0), True),
-        (OpenCvSourceConfig(device=0, latency_ms=8.0), False),
+        (LiveSourceConfig(device=0), True),
+        (LiveSourceConfig(device=0, latency_ms=8.0), False),
         (AravisSourceConfig(), True),
         (AravisSourceConfig(trigger="software"), False),
         (FolderSourceConfig(path=Path("parts")), False),
@@ -323,3 +351,23 @@ def test_what_is_not_released_is_a_warning_unless_the_station_asks_for_it(
         run_app(app, ["check", str(file)])
     assert ended.value.code == int(demands)
     assert mark in capsys.readouterr().out
+
+
+def test_keys_are_checked_and_their_absence_beyond_this_machine_is_told(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    file = write(station_dir, endpoints)
+    text = file.read_text()
+    file.write_text(text + '[security]\nkeys = "keys"\n')
+    assert "lineside keys make" in failed(file)["keys"]
+    ring = Keyring(station_dir / "keys")
+    ring.make_server()
+    ring.add("hmi", [Role.OBSERVE, Role.OPERATE], new_pair()[0])
+    assert {f.what: f.sentence for f in check_station(file)}["keys"] == "may come in: hmi (observe and operate)"
+    (ring.allowed / "torn.pub").write_text("roles = [")
+    assert "torn.pub" in failed(file)["keys"]
+    beyond = text.replace(endpoints[0], endpoints[0].replace("127.0.0.1", "*"))
+    file.write_text(beyond)
+    assert "would let anybody in" in failed(file)["configuration"]
+    file.write_text(beyond + "[security]\nplain = true\n")
+    found = {f.what: f for f in check_station(file)}["keys"]
+    assert found.warns
+    assert "publisher.endpoint tcp://*:" in found.sentence

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.errors import DataError
-from edge_runtime.images.decoder_output import first_of_ffmpeg, silenced
+from edge_runtime.images.decoder_output import silenced
 from edge_runtime.images.read import read_image
 
 NOISE = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
@@ -31,12 +31,6 @@ def test_a_broken_file_is_told_by_its_error_alone(suffix: str, tmp_path: Path, c
     except DataError as e:
         assert str(path) in str(e)
     assert capfd.readouterr().err == ""
-
-
-def test_of_what_ffmpeg_says_the_first_word_on_the_picture_counts() -> None:
-    app, broken = "[mjpeg @ 0x55c4dc3fa9c0] unable to decode APP fields: Invalid data\n", "[mjpeg @ 0x55c4dc3fa9c0] overread 8\n"
-    assert first_of_ffmpeg([app + broken + broken]) == "overread 8"
-    assert first_of_ffmpeg([app]) == first_of_ffmpeg([]) == ""
 
 
 def test_what_python_writes_meanwhile_is_seen_and_the_library_speaks_again_afterwards(capfd: pytest.CaptureFixture[str]) -> None:

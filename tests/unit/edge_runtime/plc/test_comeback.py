@@ -9,10 +9,10 @@ from edge_runtime.plc.handshake import Inputs
 @pytest.mark.parametrize("part", ["", "0"])
 def test_a_part_without_a_name_is_never_the_last_one(part: str) -> None:
     comeback = Comeback()
-    comeback.last, comeback.left = part, {part: False}
+    comeback.last, comeback.left = part, {part: (3, False)}
     high = Inputs(trigger=True, part_id=part)
     assert not comeback.goes_on(high, seen=True)
-    assert not comeback.waits_since_a_kill(high, lambda: True)
+    assert comeback.waits_since_a_kill(high, lambda: True) is None
 
 
 def test_the_part_under_a_trigger_that_was_acknowledged_goes_on() -> None:
@@ -36,6 +36,6 @@ def test_who_waits_since_a_kill_is_told_by_trigger_and_busy(
     trigger: bool, acknowledge: bool, decided: bool, busy: bool, waits: bool
 ) -> None:
     comeback = Comeback()
-    comeback.left = {"17": decided}
-    assert comeback.waits_since_a_kill(Inputs(trigger, acknowledge, part_id="17"), lambda: busy) is waits
-    assert not comeback.waits_since_a_kill(Inputs(trigger, acknowledge, part_id="18"), lambda: busy), "it has turned to another part"
+    comeback.left = {"17": (3, decided)}
+    assert comeback.waits_since_a_kill(Inputs(trigger, acknowledge, part_id="17"), lambda: busy) == (3 if waits else None)
+    assert comeback.waits_since_a_kill(Inputs(trigger, acknowledge, part_id="18"), lambda: busy) is None, "it has turned to another part"

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.plc.handshake import Announced, Inputs
+from edge_runtime.plc.handshake import Announced, Handshake, Inputs
 from edge_runtime.plc.results import Presented, Pulsed, Result
 from edge_runtime.plc.signals import OUTPUTS, StationFault
 from edge_runtime.records import Cause, Verdict
-from tests.unit.edge_runtime.plc.stepped import ACCEPT, FAULT, REJECT, Plc
+from tests.unit.edge_runtime.plc.stepped import ACCEPT, FAULT, MS, REJECT, Plc
 
 
 def test_one_part_goes_through_the_states_that_a_plc_programmer_knows() -> None:
@@ -233,7 +233,7 @@ OWED = Result("17", Verdict.FAULT, 0.0, int(Cause.ENDED))
 
 def test_a_result_that_is_owed_since_before_the_start_is_shown_while_ready_is_low() -> None:
     plc = Plc(inputs=Inputs(part_id="17"))
-    plc.handshake.owe(OWED, plc.now)
+    plc.handshake.owe(3, OWED, plc.now)
     out = plc.look()
     assert (out["result_part_id"], out["fault_code"], plc.high()) == ("17", Cause.ENDED, {"fault", "result_valid"})
     assert plc.look(acknowledge=True)["result_valid"] is False
@@ -245,7 +245,7 @@ def test_a_result_that_is_owed_since_before_the_start_is_shown_while_ready_is_lo
 def test_a_result_that_is_owed_is_taken_back_when_the_plc_turns_to_another_part_or_does_not_take_it(turns: dict[str, object]) -> None:
     """It could be taken for the next one's; and a PLC that has given the part up must not be stopped by code 101."""
     plc = Plc(inputs=Inputs(part_id="17"))
-    plc.handshake.owe(OWED, plc.now)
+    plc.handshake.owe(3, OWED, plc.now)
     plc.look()
     assert plc.high() == {"fault", "result_valid"}
     plc.look(0 if turns else 1100, **turns)
@@ -258,7 +258,7 @@ def test_a_result_that_is_owed_is_taken_back_when_the_plc_turns_to_another_part_
 
 def test_a_result_that_is_owed_where_nobody_acknowledges_stands_until_the_next_trigger() -> None:
     plc = Plc(Presented(acknowledged=False, timeout_ms=1000, limit=8), inputs=Inputs(part_id="17"))
-    plc.handshake.owe(OWED, plc.now)
+    plc.handshake.owe(3, OWED, plc.now)
     plc.look()
     assert plc.high() == {"fault", "result_valid"}
     plc.look(1100)
@@ -458,3 +458,69 @@ def test_a_reset_ends_the_overrun() -> None:
         plc.look(trigger=high)
     assert plc.look()["overrun"] is True
     assert plc.look(reset_fault=True)["overrun"] is False
+
+
+def unacknowledged(plc: Plc) -> None:
+    """Into the fault that a result without its acknowledge is."""
+    plc.look(trigger=True)
+    plc.decide(ACCEPT)
+    plc.look(trigger=False)
+    assert plc.look(ms=1010)["fault_code"] == StationFault.ACKNOWLEDGE_TIMEOUT
+
+
+def test_a_reset_that_stands_high_ends_no_fault_that_comes_after_it() -> None:
+    plc = Plc()
+    plc.look(reset_fault=True)
+    unacknowledged(plc)
+    assert plc.look()["fault_code"] == plc.look()["fault_code"] == StationFault.ACKNOWLEDGE_TIMEOUT
+    plc.look(reset_fault=False)
+    assert plc.look(reset_fault=True)["fault_code"] == 0
+
+
+def test_a_reset_that_stands_high_when_the_connection_comes_back_is_no_edge() -> None:
+    plc = Plc()
+    unacknowledged(plc)
+    plc.inputs = replace(plc.inputs, reset_fault=True)
+    plc.handshake.resume(plc.inputs)
+    assert plc.look()["fault_code"] == StationFault.ACKNOWLEDGE_TIMEOUT
+
+
+def test_without_reset_fault_an_acknowledge_that_stays_away_is_a_fault_for_as_long_as_it_does() -> None:
+    plc = Plc(has_reset=False)
+    unacknowledged(plc)
+    assert {plc.look(ms=200)["fault_code"] for _ in range(20)} == {StationFault.ACKNOWLEDGE_TIMEOUT}
+
+
+def test_before_the_first_look_no_bit_is_high() -> None:
+    handshake = Handshake(Presented(acknowledged=True, timeout_ms=1000, limit=8), heartbeat_ms=500, has_reset=True)
+    handshake.resume(Inputs())
+    numbers = {"result_part_id", "result_count", "severity", "fault_code"}
+    assert {name for name, value in handshake.outputs().items() if value is not False} == numbers
+
+
+def test_the_heartbeat_toggles_when_its_time_has_come_and_not_before() -> None:
+    plc = Plc()
+    before = plc.look()["heartbeat"]
+    plc.look(ms=498 - 1e-6)
+    assert plc.handshake.outputs()["heartbeat"] is before
+    assert plc.look(ms=1e-6)["heartbeat"] is not before
+
+
+def test_the_recipe_of_a_plc_that_was_gone_is_prepared_anew_where_it_was_not_ready() -> None:
+    plc = Plc()
+    plc.look(recipe="7")
+    assert plc.handshake.resume(plc.inputs) == "7", "its answer may have been lost"
+    plc.handshake.prepared("7", True)
+    assert plc.handshake.resume(plc.inputs) is None
+
+
+def test_a_result_that_is_too_late_just_before_it_is_written_is_a_fault() -> None:
+    plc = Plc()
+    plc.look(trigger=True)
+    plc.decide(replace(ACCEPT, until_ns=plc.now + 10 * MS))
+    assert plc.look()["accept"]
+    assert not plc.handshake.expire(plc.now + 8 * MS)
+    assert plc.handshake.outputs()["accept"]
+    assert plc.handshake.expire(plc.now + 9 * MS)
+    found = plc.handshake.outputs()
+    assert (found["accept"], found["fault"], found["fault_code"]) == (False, True, Cause.LATE)

@@ -133,3 +133,27 @@ def test_a_reject_keeps_its_width_against_a_good_part_and_not_against_a_bad_one(
         assert (first, low) == ({"reject", "result_valid"}, set())
         assert abs(ended - began - width_ms) <= 4.0
         assert seen[3][1] == {"accept" if second is ACCEPT else "reject", "result_valid"}
+
+
+def test_without_reset_fault_a_late_verdict_s_fault_ends_with_its_pulse() -> None:
+    plc = Plc(results=pulsed(), has_reset=False)
+    plc.look(trigger=True)
+    plc.look(ms=101, trigger=False)
+    assert {plc.look()["fault_code"] for _ in range(5)} == {StationFault.LATE_FOR_PULSE}
+    assert plc.handshake.problem is not None, "while the pulse stands"
+    plc.look(ms=20)
+    plc.look()
+    assert plc.handshake.problem is None and plc.handshake.ready
+
+
+def test_without_reset_fault_each_break_is_a_fault_of_a_second() -> None:
+    plc = Plc(results=pulsed(), has_reset=False)
+    for _ in range(2):
+        plc.look(trigger=True)
+        plc.decide(REJECT)
+        plc.look(trigger=False)
+        plc.handshake.resume(plc.inputs)
+        assert plc.look()["fault_code"] == StationFault.PASSED_UNTOLD
+        assert plc.look(ms=990)["fault_code"] == StationFault.PASSED_UNTOLD
+        plc.look(ms=20)
+        assert plc.look()["fault_code"] == 0

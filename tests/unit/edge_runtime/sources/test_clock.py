@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.sources.clock import CameraClock
+from edge_runtime.sources.clock import Arrivals, CameraClock
 
 MS, S = 1_000_000, 1_000_000_000
 LEAST_NS = 4 * MS
@@ -86,3 +86,28 @@ def test_a_drift_that_turns_as_the_camera_warms_up_is_followed() -> None:
         ticks += S / 20 * (1 + (80e-6 if i < 20 * 300 else -80e-6))
         told = clock.captured_ns(round(ticks), truth + LEAST_NS + round(rng.expovariate(1 / MS)))
     assert abs(told - truth - LEAST_NS) < MS
+
+
+MS = 1_000_000
+
+
+def test_pictures_that_were_waited_for_came_when_they_came() -> None:
+    arrivals = Arrivals(0)
+    assert [arrivals.of(n * 40 * MS + 5 * MS, (n + 1) * 40 * MS) for n in range(5)] == [(n + 1) * 40 * MS for n in range(5)]
+
+
+def test_pictures_that_lay_in_a_buffer_came_at_the_cameras_pace_since_it_was_last_empty() -> None:
+    """Law 3: the process stood still from 800 ms on, and finds ten pictures at 1,200 ms."""
+    arrivals = Arrivals(0)
+    for n in range(20):
+        arrivals.of(n * 40 * MS + 5 * MS, (n + 1) * 40 * MS)
+    assert arrivals.of(805 * MS, 1200 * MS) == 1200 * MS, "nobody can know yet"
+    found = [arrivals.of(1200 * MS + n * MS, 1201 * MS + n * MS) for n in range(9)]
+    assert found == [805 * MS + n * 40 * MS for n in range(1, 10)]
+    assert all(told <= 840 * MS + n * 40 * MS for n, told in enumerate(found, 1)), "none is told younger than it is"
+    assert arrivals.of(1210 * MS, 1240 * MS) == 1240 * MS
+
+
+def test_what_came_while_a_stream_was_opened_is_as_old_as_that() -> None:
+    arrivals = Arrivals(7)
+    assert [arrivals.of(n * MS, n * MS) for n in range(1, 4)] == [7, 7, 7]

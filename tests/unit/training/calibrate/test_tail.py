@@ -175,3 +175,13 @@ def test_of_seven_nothing_is_odd_and_of_eight_what_is_far_off() -> None:
 def test_scores_that_have_no_logarithm_or_no_spread_name_nobody(scores: np.ndarray) -> None:
     found = find_odd(scores)
     assert found.named.dtype == bool and found.named.tolist() == [False] * len(scores) and not found.many
+
+
+def test_what_more_than_a_third_of_the_images_looks_like_is_not_odd() -> None:
+    rng = np.random.default_rng(0)
+    assert not find_odd(np.concatenate([rng.lognormal(3, 0.05, 60), rng.lognormal(4, 0.05, 40)])).named.any()
+
+
+def test_of_many_scores_a_tenth_may_lie_above_the_gap() -> None:
+    scores = np.concatenate([np.linspace(1, 2, 370), np.linspace(3, 3.2, 30)])
+    assert tail._gap(scores).tolist() == [False] * 370 + [True] * 30

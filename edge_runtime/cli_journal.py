@@ -1,0 +1,79 @@
+"""`lineside journal`: its verbs -> calls -> exit codes, nothing else."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
+
+app = typer.Typer(help="A station's decisions, and the proof that they are whole.", no_args_is_help=True, rich_markup_mode=None)
+
+AJournal = Annotated[
+    Path, typer.Argument(metavar="STATION.toml|JOURNAL", help="The station's file, or the journal itself.", show_default=False)
+]
+PublicKeys = Annotated[
+    list[Path] | None, typer.Option(help="The station's, now and before; repeat it. Default: JOURNAL.key.pub.", show_default=False)
+]
+
+
+@app.command("verify")
+def journal_verify(
+    journal: AJournal,
+    public_key: PublicKeys = None,
+    head: Annotated[str | None, typer.Option(metavar="N:HASH", help="A head that was noted elsewhere, as stations log it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Find what was changed, removed, inserted or moved since the station wrote it.
+
+    Also while it runs. Exit code 1 when something was, acknowledged or not; 73 when the file cannot be read.
+    """
+    from edge_runtime.commands.journal import journal_of, keys_of, verified
+    from edge_runtime.errors import printable
+
+    path = journal_of(journal).path
+    found = verified(path, public_key or (), head)
+    if as_json:
+        said = {"findings": found.findings, "acknowledged": found.acknowledged, "notes": found.notes, "decisions": found.decisions}
+        print(json.dumps({**said, "rows": found.rows, "signed": found.signed_n, "head": f"{found.last_n}:{found.last_hash.hex()}"}))
+        raise typer.Exit(EXIT_FINDINGS if found.findings else EXIT_OK)
+    for finding in found.findings:
+        seen = found.acknowledged.get(finding)
+        mark = typer.style("!", fg="yellow", bold=True) if seen else typer.style("✗", fg="red", bold=True)
+        typer.echo(printable(f"{finding} (acknowledged by {seen})" if seen else finding).join((f"{mark} ", "")))
+    for note in found.notes:
+        typer.echo(f"  {note}")
+    keys = " or ".join(key.fingerprint for key in keys_of(path, public_key or ()))
+    typer.echo(f"{found.decisions} decisions in {found.rows} rows, signed up to row {found.signed_n} of {found.last_n} by {keys}")
+    if not found.findings:
+        typer.echo("all of them are as they were written")
+    raise typer.Exit(EXIT_FINDINGS if found.findings else EXIT_OK)
+
+
+@app.command("key")
+def journal_key(journal: AJournal) -> None:
+    """Print the public key that a station signs its journal with, and its fingerprint."""
+    from edge_runtime.commands.journal import journal_of, keys_of
+
+    for key in keys_of(journal_of(journal).path):
+        typer.echo(key.pem.decode(), nl=False)
+        typer.echo(f"fingerprint {key.fingerprint}")
+
+
+@app.command("acknowledge")
+def journal_acknowledge(
+    journal: AJournal,
+    who: Annotated[str, typer.Option(help="Your name.", show_default=False)],
+    why: Annotated[str, typer.Option(help="What has happened, for whoever reads it in two years.", show_default=False)],
+) -> None:
+    """Write into the chain that you have seen what is wrong with a journal, or that the machine's clock is right after all.
+
+    Its station then works without that problem; `journal verify` goes on saying it, with your name. While the station does not run.
+    """
+    from edge_runtime.commands.journal import acknowledge, journal_of
+
+    findings = acknowledge(journal_of(journal), who, why)
+    for finding in findings:
+        typer.echo(finding)
+    typer.echo(f"acknowledged by {who}: {len(findings)} findings")

@@ -1,0 +1,58 @@
+"""What a person asks of a journal: whether it is whole, by which key it is signed, and that what was found has been seen."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_runtime.config.files import JournalConfig, load_station
+from edge_runtime.errors import ConfigError, SinkError
+from edge_runtime.security.signing import PublicKey, open_key, read_public
+from edge_runtime.sinks.journal import Journal
+from edge_runtime.sinks.journal_chain import beside, outside_head
+from edge_runtime.sinks.journal_verify import Verified, head_of, verify
+
+
+def journal_of(path: Path) -> JournalConfig:
+    """The journal of a station file, or the one at this path. Raises ConfigError for a file that is not there."""
+    if path.suffix == ".toml":
+        return load_station(path).journal
+    if not path.is_file():
+        raise ConfigError(f"{path}: expected a station file (.toml) or a journal, found no such file")
+    return JournalConfig(path=path)
+
+
+def keys_of(journal: Path, given: Sequence[Path] = ()) -> list[PublicKey]:
+    """The keys that may have signed it: those given, else the one beside it. Raises ConfigError without any, SinkError."""
+    if given:
+        return [read_public(file) for file in given]
+    if beside(journal, "key.pub").exists():
+        return [read_public(beside(journal, "key.pub"))]
+    if beside(journal, "key").exists():
+        return [open_key(beside(journal, "key")).public]
+    raise ConfigError(f"{journal}: expected {beside(journal, 'key.pub').name} beside it, found none; name the station's with --public-key")
+
+
+def verified(journal: Path, given: Sequence[Path] = (), head: str | None = None, tail: int | None = None) -> Verified:
+    """All that is to be said of it, also by the head beside it, and by `head`, "N:HASH". Raises ConfigError, SinkError."""
+    keys = keys_of(journal, given)
+    try:
+        outside = outside_head(journal)
+        unreadable = ""
+    except SinkError as e:
+        outside, unreadable = None, str(e)
+    found = verify(journal, keys, outside, tail)
+    found.findings += [unreadable] if unreadable else []
+    if head is not None:
+        try:
+            noted = head_of(head)
+        except ValueError as e:
+            raise ConfigError(f"--head: expected N:HASH as a station logs it when it stops, found {head!r}") from e
+        found.findings += [f for f in verify(journal, keys, noted, tail).findings if f not in found.findings]
+    return found
+
+
+def acknowledge(settings: JournalConfig, who: str, why: str) -> list[str]:
+    """Write into the chain that somebody has seen what is wrong with the journal; what that is. Raises SinkError while a station runs."""
+    with Journal(settings, "") as journal:
+        findings = verified(settings.path).unacknowledged
+        journal.acknowledge(who, why, findings)
+    return findings

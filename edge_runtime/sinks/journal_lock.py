@@ -1,0 +1,40 @@
+"""One writer a journal: a lock beside the file, whichever name it is opened by."""
+
+import fcntl
+from pathlib import Path
+from typing import IO
+
+from edge_runtime.errors import SinkError
+
+
+class WriterLock:
+    """Held until `release`, or the end of the process."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._file: IO[bytes] | None = None
+
+    def take(self) -> None:
+        """Raises SinkError where another holds it, or no file can be made beside the journal."""
+        # Beside the database, not on it: closing any handle on the database itself would drop SQLite's own locks.
+        real = self._journal.resolve()  # by whatever link it is named
+        path = real.with_name(real.name + ".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise SinkError(
+                f"journal {self._journal}: expected to be its only writer, found another station writing it; "
+                "stop that one or give [journal] another path"
+            ) from e
+        except OSError as e:
+            raise SinkError(
+                f"journal {self._journal}: cannot be created or opened: {e.strerror}; give [journal] a path that the station may write to"
+            ) from e
+
+    def release(self) -> None:
+        """Let others write."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

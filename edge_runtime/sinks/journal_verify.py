@@ -1,0 +1,348 @@
+"""Whether a journal is what the station wrote: each row against the hash chain, and the chain against the signatures over it.
+
+Why: deploy/decisions/0045.
+"""
+
+import itertools
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_runtime.errors import SinkError
+from edge_runtime.security.chain import GENESIS, Purpose, hash_of, signed_text
+from edge_runtime.security.signing import PublicKey
+from edge_runtime.sinks.journal_chain import OutsideHead
+from edge_runtime.sinks.journal_file import columns_of, reading
+from edge_runtime.sinks.journal_rows import COLUMNS, LATER, UNREADABLE
+
+_PAGE = 500
+_MOST_UNSIGNED = 2000
+"""Rows in a row without a signature: a station signs far more often."""
+_MOST_FINDINGS = 1000
+EMPTY = "the chain is empty: all of its rows were removed"
+_ANY = 1 << 62
+TAIL = 1000
+"""Rows of the chain that a start and `lineside check` look at: some hundred parts, in some ten milliseconds."""
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was found, and of how much that can be said."""
+
+    findings: list[str] = field(default_factory=list)
+    """A sentence each; empty: the journal is what was written."""
+    acknowledged: dict[str, str] = field(default_factory=dict)
+    """By finding: who has seen it, and why it is so."""
+    rows: int = 0
+    """How many rows of the chain were read."""
+    decisions: int = 0
+    last_n: int = 0
+    """The chain's last row."""
+    last_hash: bytes = GENESIS
+    signed_n: int = 0
+    """The last row that a signature covers."""
+    notes: list[str] = field(default_factory=list)
+    """What no finding is and limits what was said."""
+
+    @property
+    def unacknowledged(self) -> list[str]:
+        """Findings that nobody has acknowledged."""
+        return [finding for finding in self.findings if finding not in self.acknowledged]
+
+
+def verify(path: Path, keys: Sequence[PublicKey], outside: OutsideHead | None = None, tail: int | None = None) -> Verified:
+    """Read the journal against its chain. `keys`: the station's, now and before; `outside`: a head that was kept elsewhere.
+
+    `tail`: only the last so many rows of the chain. Raises SinkError for a file that is no journal, or cannot be read at all.
+    """
+    if not path.exists():
+        raise SinkError(f"journal {path}: expected a journal, found no such file")
+    with reading(path) as connection:
+        connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+        if not columns_of(connection):
+            raise SinkError(f"journal {path}: expected a Lineside journal, found another SQLite database")
+        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'").fetchone():
+            missing = "it has no chain: a version of Lineside from before the chain wrote it, or the chain was removed"
+            return Verified([missing], notes=["nothing can be said of any decision in it"])
+        run = _Run(connection, keys)
+        run.go(tail)
+        if outside is not None:
+            run.compare(outside)
+        run.found.acknowledged = acknowledged(connection)
+        run.found.findings += [f for f in damage(connection) if f not in run.found.findings]  # at a start; nothing may be left of it
+        return run.found
+
+
+def has_chain(path: Path) -> bool:
+    """False for a journal from before the chain. Raises SinkError where it cannot be read."""
+    with reading(path) as connection:
+        return connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'").fetchone() is not None
+
+
+def acknowledged(connection: sqlite3.Connection) -> dict[str, str]:
+    """By finding: who acknowledged it, and why."""
+    cleared = [body for _, body in _said(connection, "cleared")]
+    return {str(f): f"{body.get('who')}: {body.get('why')}" for body in cleared for f in _listed(body.get("findings"))}
+
+
+def damage(connection: sqlite3.Connection) -> list[str]:
+    """What a start has found and nobody acknowledged."""
+    cleared = acknowledged(connection)
+    found = [str(f) for _, body in _said(connection, "damaged") for f in _listed(body.get("findings"))]
+    return [f for f in dict.fromkeys(found) if f not in cleared]
+
+
+def _said(connection: sqlite3.Connection, kind: str) -> Iterator[tuple[int | None, dict[str, Any]]]:
+    # The partial index asks for its condition word by word.
+    rare = "kind NOT IN ('decision', 'announced', 'delivery')"
+    for seq, body in connection.execute(f"SELECT seq, body FROM chain WHERE kind = ? AND {rare} ORDER BY n", (kind,)):
+        try:
+            said = json.loads(body)
+        except (ValueError, TypeError, RecursionError):
+            continue  # the chain has its own finding for it
+        if isinstance(said, dict):
+            yield seq, said
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+class _Run:
+    """One walk along the chain."""
+
+    def __init__(self, connection: sqlite3.Connection, keys: Sequence[PublicKey]) -> None:
+        self.found = Verified()
+        self._connection, self._keys = connection, keys
+        there = columns_of(connection)
+        self._values = ", ".join(f"d.{name}" if name in there else LATER.get(name, ("", "NULL"))[1] for name in COLUMNS)
+        self._n = 0
+        self._hash: bytes | None = GENESIS
+        """That of the row before; None where it is not known."""
+        self._instead: bytes | None = None
+        """What the hash of the row before should be, where another stands there."""
+        self._amended: dict[int, dict[str, Any]] | None = None
+        self._heads: dict[int, bytes] = {}
+        """Signed hashes at and near the page that is read."""
+        self._unreadable: set[int] = set()
+        self._start = 0
+        """The row before the first that is looked at."""
+        self._more = 0
+
+    def go(self, tail: int | None) -> None:
+        first, last = self._connection.execute("SELECT min(n), max(n) FROM chain").fetchone()
+        if first is None:
+            self._say(EMPTY)
+            return
+        decisions_from = self._begin(first, None if tail is None else last - tail)
+        after, heads_after = self._start, self._start if tail else -_ANY
+        while True:
+            self._connection.execute("BEGIN")  # rows and signatures of one moment
+            try:
+                rows = list(self._page(after))
+                until = rows[-1][0] if len(rows) == _PAGE else _ANY
+                heads = self._heads_between(heads_after, until)
+                for row in rows:
+                    self._row(*row)
+                    while heads and heads[0][0] <= self._n:
+                        self._head(*heads.pop(0))
+                for head in heads:
+                    self._head(*head)
+            finally:
+                self._connection.execute("COMMIT")
+            if until == _ANY:
+                break
+            after = heads_after = until
+        self.found.last_n, self.found.last_hash = self._n, self._hash or GENESIS
+        if self._n - self.found.signed_n > _MOST_UNSIGNED:
+            self._say(
+                f"rows {self.found.signed_n + 1} to {self._n} carry no signature: signatures were removed, or the rows were put there"
+            )
+        self._inserted(decisions_from)
+        if self._more:
+            self.found.findings.append(f"and {self._more} more")
+
+    def _begin(self, first: int, tail_after: int | None) -> int:
+        """Find the row after which the walk begins. Decisions from the seq that is given back on must be in the chain."""
+        anchors = self._connection.execute("SELECT n, hash, signature FROM heads WHERE purpose = ?", (Purpose.ANCHOR.value,)).fetchall()
+        for n, *_ in anchors:
+            if n != first - 1:
+                self._say(f"a signature says that rows up to {n} were deleted for their age, and the chain begins with row {first}")
+        if tail_after is not None and tail_after >= first:
+            row = self._connection.execute("SELECT n, hash FROM chain WHERE n <= ? ORDER BY n DESC LIMIT 1", (tail_after,)).fetchone()
+            self._n, self._hash = row
+            self._start = self.found.signed_n = self._n
+            found = self._connection.execute("SELECT min(seq) FROM chain WHERE kind = 'decision' AND n > ?", (self._n,)).fetchone()[0]
+            return found if isinstance(found, int) else _ANY
+        if first == 1:
+            begun = next((body for _, body in _said(self._connection, "begun")), {})
+            before = begun.get("decisions_before", 0)
+            if not isinstance(before, int):
+                return 1
+            if before:
+                self.found.notes.append(f"the chain begins after decision {before}: nothing can be said of those before")
+            return before + 1
+        anchor = next((a for a in anchors if a[0] == first - 1), None)
+        if anchor is None:
+            self._say(f"{_rows(1, first - 1)} removed")
+        elif not self._signed(Purpose.ANCHOR, *anchor):
+            self._say(f"the signature that says that rows up to {first - 1} were deleted for their age is not by a key that is given")
+        else:
+            self.found.notes.append(f"rows up to {first - 1} of the chain were deleted by the station, for their age or the file's size")
+        self._start = self._n = self.found.signed_n = first - 1
+        self._hash = anchor[1] if anchor is not None and self._signed(Purpose.ANCHOR, *anchor) else None
+        return -_ANY
+
+    def _page(self, after: int) -> Iterator[tuple[Any, ...]]:
+        select = (
+            f"SELECT c.n, c.kind, c.seq, c.at_s, c.body, c.hash, d.seq IS NOT NULL, {self._values} FROM chain c "
+            "LEFT JOIN decisions d ON c.kind IN ('decision', 'amended') AND d.seq = c.seq WHERE c.n > ? ORDER BY c.n LIMIT ?"
+        )
+        try:
+            yield from self._connection.execute(select, (after, _PAGE)).fetchall()
+        except UNREADABLE as e:
+            yield from self._one_by_one(select, after, str(e))
+
+    def _one_by_one(self, select: str, after: int, why: str) -> Iterator[tuple[Any, ...]]:
+        """Around what cannot be read."""
+        lost: list[int] = []
+        count = 0
+        try:
+            last = self._connection.execute("SELECT max(n) FROM chain").fetchone()[0]
+        except UNREADABLE:
+            last = after + _PAGE
+        for n in range(after + 1, last + 1):
+            try:
+                row = self._connection.execute(select, (n - 1, 1)).fetchone()
+            except UNREADABLE:
+                lost.append(n)
+                continue
+            if row is not None and row[0] == n:
+                yield row
+                count += 1
+            if count == _PAGE:
+                break
+        if lost:
+            self._unreadable.update(lost)
+            self._say(f"rows {_ranges(lost)} of the chain, or the decisions they are about, cannot be read: {why}")
+
+    def _row(self, n: Any, kind: Any, seq: Any, at_s: Any, body: Any, hash_: Any, there: int, *values: Any) -> None:
+        gap = n != self._n + 1
+        if gap:
+            if not self._unreadable.issuperset(range(self._n + 1, n)):
+                self._say(f"{_rows(self._n + 1, n - 1)} removed")
+            self._hash, self._instead = self._heads.get(n - 1, self._hash), None
+        self._n = n
+        self.found.rows += 1
+        whole = isinstance(hash_, bytes) and len(hash_) == 32
+        of_decision = kind in ("decision", "amended")
+        self.found.decisions += kind == "decision"
+        if of_decision and not there:
+            self._say(f"decision {seq} (row {n}) was removed")
+        elif self._hash is not None and not self._fits(n, kind, seq, at_s, body, hash_, values if of_decision else ()) and not gap:
+            what = f"decision {seq} (row {n})" if of_decision else f"row {n} ({kind}{'' if seq is None else f' {seq}'})"
+            self._say(f"{what} was changed, or does not belong there")
+        self._hash = hash_ if whole else None
+
+    def _fits(self, n: int, kind: str, seq: Any, at_s: Any, body: Any, hash_: Any, values: tuple[Any, ...]) -> bool:
+        contents = [values]
+        if kind == "decision" and isinstance(seq, int) and (was := self._was(seq)) is not None:
+            contents.append(tuple(was.get(name, value) for name, value in zip(COLUMNS, values, strict=True)))
+        previous = [self._hash] if self._instead is None else [self._hash, self._instead]
+        self._instead = None
+        try:
+            for before, content in itertools.product(previous, contents):
+                if hash_of(before or GENESIS, n, kind, seq, at_s, body, content) == hash_:
+                    return True
+            self._instead = hash_of(self._hash or GENESIS, n, kind, seq, at_s, body, values)
+        except (ValueError, TypeError, OverflowError):  # bytes where text was, or text that is none
+            return False
+        return False
+
+    def _was(self, seq: int) -> dict[str, Any] | None:
+        """What was written first of a decision that was amended."""
+        if self._amended is None:
+            said = _said(self._connection, "amended")
+            self._amended = {s: body["was"] for s, body in said if isinstance(s, int) and isinstance(body.get("was"), dict)}
+        return self._amended.get(seq)
+
+    def _heads_between(self, after: int, until: int) -> list[tuple[Any, ...]]:
+        rows = self._connection.execute(
+            "SELECT n, hash, signature FROM heads WHERE purpose != ? AND n > ? AND n <= ? ORDER BY n", (Purpose.ANCHOR.value, after, until)
+        ).fetchall()
+        self._heads = {n: hash_ for n, hash_, signature in rows if self._signed(Purpose.HEAD, n, hash_, signature)}
+        return rows
+
+    def _head(self, n: int, hash_: bytes, signature: bytes) -> None:
+        """Once the chain has been walked up to row `n`."""
+        if n not in self._heads:
+            self._say(f"the signature over row {n} was changed, or is not by a key that is given")
+        elif n > self._n:
+            self._say(f"{_rows(self._n + 1, n)} removed")
+            self._n = n
+        elif n <= self._start:
+            self._say(f"there is a signature over row {n}, and the chain begins after it")
+        elif n == self._n and self._hash is not None:
+            if hash_ != self._hash:
+                self._say(f"rows {self.found.signed_n + 1} to {n} are not those that the station signed: they were written anew")
+            self.found.signed_n = n
+
+    def compare(self, outside: OutsideHead) -> None:
+        """With a head from elsewhere: a signed one, or one that is known by itself."""
+        n, hash_ = outside.n, outside.hash
+        if outside.signature:
+            try:
+                raw, signature = bytes.fromhex(hash_), bytes.fromhex(outside.signature)
+            except ValueError:
+                raw = signature = b""
+            if not self._signed(Purpose.HEAD, n, raw, signature):
+                return self._say(f"the head beside the journal, of row {n}, was changed, or is not by a key that is given")
+        if n > self._n:
+            sentence = f"{_rows(self._n + 1, n)} removed"
+            return None if sentence in self.found.findings else self._say(sentence)
+        row = self._connection.execute("SELECT hash FROM chain WHERE n = ?", (n,)).fetchone()
+        if row is not None and (not isinstance(row[0], bytes) or row[0].hex() != hash_):
+            self._say(f"row {n} is another one than that whose head was kept outside the journal")
+        return None
+
+    def _inserted(self, from_seq: int) -> None:
+        try:
+            extra = self._connection.execute(
+                "SELECT seq FROM decisions WHERE seq >= ? EXCEPT SELECT seq FROM chain WHERE kind = 'decision'", (from_seq,)
+            ).fetchmany(_MOST_FINDINGS)
+        except UNREADABLE:
+            return  # a finding already
+        for (seq,) in extra:
+            self._say(f"decision {seq} is in no row of the chain: it was inserted")
+
+    def _signed(self, purpose: Purpose, n: Any, hash_: Any, signature: Any) -> bool:
+        if not (isinstance(n, int) and isinstance(hash_, bytes) and isinstance(signature, bytes)):
+            return False
+        return any(key.verifies(signature, signed_text(purpose, n, hash_)) for key in self._keys)
+
+    def _say(self, finding: str) -> None:
+        if len(self.found.findings) < _MOST_FINDINGS:
+            self.found.findings.append(finding)
+        else:
+            self._more += 1
+
+
+def _rows(first: int, last: int) -> str:
+    return f"row {first} was" if first == last else f"rows {first} to {last} were"
+
+
+def _ranges(numbers: list[int]) -> str:
+    return f"{numbers[0]} to {numbers[-1]} ({len(numbers)} of them)" if len(numbers) > 1 else str(numbers[0])
+
+
+def head_of(text: str) -> OutsideHead:
+    """`N:HASH`, as a station logs it when it stops. Raises ValueError."""
+    n, _, hash_ = text.partition(":")
+    if len(bytes.fromhex(hash_)) != 32:
+        raise ValueError("expected N:HASH, the number of a row and its hash in hex")
+    return msgspec.convert({"n": int(n), "hash": hash_.lower(), "signature": ""}, OutsideHead)
