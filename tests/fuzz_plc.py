@@ -84,11 +84,11 @@ def _recorded(monkeyed: type[Deadline]) -> Iterator[list[bytes]]:
         monkeyed.receive = receive  # type: ignore[method-assign]
 
 
-def _said(port: Any, settings: Any, tags: Sequence[Tag], begin: Callable[[Any], None] = lambda port: None) -> bytes:
+def _said(port: Any, settings: Any, tags: Sequence[Tag]) -> bytes:
     """By a real server to three reads of which each finds something else."""
     with server_of(settings, tags) as server:
         port.connect(lambda: None)
-        begin(port)
+        port._number = 0
         with _recorded(Deadline) as said:
             for held in (_HELD, dict.fromkeys(_HELD, 0) | {"recipe": ""}, _HELD):
                 server.set(held)
@@ -98,42 +98,40 @@ def _said(port: Any, settings: Any, tags: Sequence[Tag], begin: Callable[[Any], 
 
 
 @cache
-def _modbus() -> tuple[ModbusPort, bytes]:
+def _modbus() -> tuple[Callable[[], ModbusPort], bytes]:
     tags = _tags("coil:3", "holding:0", "holding:2", "holding:8", "holding:10")
     settings = ModbusTriggerConfig(port=free_port(), inputs=_INPUTS)
-    port = ModbusPort(settings, tags)
 
-    def begin(port: ModbusPort) -> None:
-        port._number = 0
+    def new() -> ModbusPort:
+        return ModbusPort(settings, tags)
 
-    return port, _said(port, settings, tags, begin)
+    return new, _said(new(), settings, tags)
 
 
 def modbus(data: bytes) -> None:
     """Raises PlcLost."""
-    port, _ = _modbus()
+    port = _modbus()[0]()
     port._socket = Wire(data, lambda left: 6 + int.from_bytes(left[4:6], "big"))  # type: ignore[assignment]
-    port._rest, port._number = b"", 0
     _of(port)
 
 
 @cache
-def _s7() -> tuple[S7Port, bytes]:
+def _s7() -> tuple[Callable[[], S7Port], bytes]:
     tags = _tags("DB1.DBX0.3", "DB1.DBD2", "DB1.DBB6", "DB1.DBW14", "MD4")
     settings = S7TriggerConfig(host="127.0.0.1", port=free_port(), inputs=_INPUTS)
-    port = S7Port(settings, tags)
 
-    def begin(port: S7Port) -> None:
-        port._number = 0
+    def new() -> S7Port:
+        port = S7Port(settings, tags)
+        port._pdu_bytes = 480  # as the server allows
+        return port
 
-    return port, _said(port, settings, tags, begin)
+    return new, _said(new(), settings, tags)
 
 
 def s7(data: bytes) -> None:
     """Raises PlcLost."""
-    port, _ = _s7()
+    port = _s7()[0]()
     port._socket = Wire(data, lambda left: int.from_bytes(left[2:4], "big"))  # type: ignore[assignment]
-    port._number = 0
     _of(port)
 
 
