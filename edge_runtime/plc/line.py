@@ -270,7 +270,7 @@ class PlcLine(ActuatorLine):
         self._unless_lost(self._write)
 
     def _lacks_something(self, rise: _Rise) -> bool:
-        """Of what belongs to the part that has just been announced, which the PLC may tell at the next look."""
+        """Whether something that belongs to the part just announced is not known yet, which the PLC may tell at the next look."""
         late = self.lost is not None or time.monotonic_ns() >= rise.until_ns
         return not late and bool(self._known.absent("part_id", "recipe"))
 

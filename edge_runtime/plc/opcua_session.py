@@ -51,7 +51,7 @@ class Session:
         self._types: dict[str, ua.VariantType] = {}
         self._client: Any = None
         self._now: dict[str, Value | None] = {}
-        """Of the inputs, as they were reported last; None where the PLC has no value."""
+        """The inputs as they were reported last; None where the PLC has no value."""
         self._told: dict[str, Value | None] = {}
         self._bad: dict[str, str] = {}
         self.missing: dict[str, str] = {}

@@ -12,7 +12,7 @@ BITS = ("coil", "discrete")
 _HEAD = 7
 """Number (2 bytes), protocol 0 (2), length of what follows (2), unit (1): MODBUS Messaging on TCP/IP 1.0b, 3.1.3."""
 _LONGEST = 254
-"""Of what the length counts: the unit and 253 bytes."""
+"""The most that the length counts: the unit and 253 bytes."""
 
 
 class Answer(Protocol):

@@ -6,7 +6,7 @@ to the station message by message; what the station sends is handed back as it i
 place: the listening sockets are the station's (doorkeeper.py), and no decision waits for it.
 
 Before a socket that demands keys (CURVE, rfc.zeromq.org/spec/25) only sizes and numbers are seen here: the handshake passes as it is. Who
-speaks in plain there is handed on no further than his greeting. Whoever connects to a Unix socket is known to the kernel: his user is
+speaks in plain there is handed on no further than his version. Whoever connects to a Unix socket is known to the kernel: his user is
 written into his handshake, where the station reads it.
 
 Run as a file, by a bare interpreter: nothing of Lineside is imported here, nor anything beyond the standard library.
@@ -33,6 +33,8 @@ from dataclasses import dataclass
 
 GREETING = 64
 """Bytes with which each side begins (ZMTP 3.0)."""
+_VERSION = 12
+"""So many of them say which version it is; then comes the mechanism."""
 MORE, LONG, COMMAND = 1, 2, 4
 _HEAD = 1 << 16
 """Bytes that are read at once."""
@@ -104,6 +106,7 @@ class Talk:
         self._quota = quota
         self._user = user
         self._mechanism = bytearray()
+        self._held_back = bytearray()
         self.commands = 0
         self._waiting = bytearray()
         self._message = bytearray()
@@ -132,9 +135,15 @@ class Talk:
         if self._greeting < GREETING:
             begun = bytes(self._waiting[: GREETING - self._greeting])
             self._check_greeting(begun)
+            free = max(0, _VERSION - self._greeting) if self._quota.curve else len(begun)
             self._greeting += len(begun)
             del self._waiting[: len(begun)]
-            out.append(begun)
+            out.append(begun[:free])
+            # Where keys are demanded: a station that is told of another mechanism hangs up, often before it has said its own, and whoever
+            # came without a key would not learn why.
+            self._held_back += begun[free:]
+            if self._greeting == GREETING and not self.plain:
+                out.append(bytes(self._held_back))
         if self.plain:
             self._waiting.clear()
             return out

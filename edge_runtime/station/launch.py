@@ -33,7 +33,7 @@ from edge_runtime.station.judge import fault
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import ModelThread, model_thread, together_is_faster
 from edge_runtime.station.observers import Observers
-from edge_runtime.station.process import StoppedEarly, allow_descriptors, logging_aside, stopping_on_signals, undisturbed
+from edge_runtime.station.process import Stop, StoppedEarly, allow_descriptors, logging_aside, stopping_on_signals, undisturbed
 from edge_runtime.station.products import Product
 from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
 from edge_runtime.station.verbs import Operating
@@ -50,21 +50,22 @@ _SETTLED_WITHIN_S = 10.0
 _MODEL_TIMEOUT_S = 0.05
 
 
-def run_station(path: Path) -> int:
+def run_station(path: Path, stopping: Stop | None = None) -> int:
     """Run the station of a file until SIGTERM, SIGINT, SIGHUP, or the end of a finite trigger or source.
+
+    `stopping`: of whoever listens for signals already.
 
     Returns 0, or 70 after an exception that is a bug (its traceback is in the log, the parts in flight were told FAULT).
     Raises LinesideError for what a user can act on, with its exit code: before READY for anything that cannot be opened, or a bundle that
     computes something else here (GoldenMismatch); afterwards for a trigger line that is lost for good.
     """
     try:
-        with stopping_on_signals() as stop, logging_aside(), contextlib.ExitStack() as stack:
+        signals = stopping_on_signals() if stopping is None else contextlib.nullcontext(stopping)
+        with signals as stop, logging_aside(), contextlib.ExitStack() as stack:
             config = load_station(path)
             allow_descriptors()
             station, monitor = open_station(config, stack, stop.look)
-            stop.station = station
-            if stop.asked:
-                station.stop()
+            stop.begin(station.stop)
             stack.enter_context(undisturbed())
             station.begin()
             monitor.ready()

@@ -179,9 +179,9 @@ def test_a_stop_during_the_start_ends_it_before_the_next_step(station_dir: Path,
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom edge_runtime.station import recipes\n"
         "from edge_runtime.station.health import ServiceManager\nfrom edge_runtime.station.launch import run_station\n"
-        "opened = recipes.open_released\n"
+        "opened = recipes.open_bundle\n"
         "def slowly(*a):\n    ServiceManager().tell('OPENING=1')\n    time.sleep(0.5)\n    return opened(*a)\n"
-        "recipes.open_released = slowly\nsys.exit(run_station(Path(sys.argv[1])))\n"
+        "recipes.open_bundle = slowly\nsys.exit(run_station(Path(sys.argv[1])))\n"
     )
     station = write_station(station_dir, 'kind = "timer"', port=free_port())
     with running(station, [sys.executable, "-c", code]) as process:
@@ -200,7 +200,7 @@ def test_no_signal_stops_the_wait_for_the_next_part(tmp_path: Path) -> None:
     code = (
         "import time\nfrom edge_runtime.handoff import Lane\nfrom edge_runtime.station.process import stopping_on_signals\n"
         "class Station:\n    asked = 0\n    def stop(self):\n        Station.asked += 1\n"
-        "lane, until = Lane(1), time.monotonic() + 2\nwith stopping_on_signals() as stop:\n    stop.station = Station()\n"
+        "lane, until = Lane(1), time.monotonic() + 2\nwith stopping_on_signals() as stop:\n    stop.begin(Station().stop)\n"
         "    print('begun', flush=True)\n    while time.monotonic() < until:\n        lane.get(0.001)\n"
         "print(Station.asked, flush=True)\n"
     )

@@ -145,9 +145,9 @@ def odd_samples(dataset: Dataset, names: Sequence[str], most: int = WORST) -> li
 
 
 def _own_share(score_map: ScoreMap) -> ScoreMap:
-    """(h, w) in 0..1 as of scale_share: warm begins at the highest _WARM of this map's cells, and the highest is the hottest."""
+    """(h, w) in 0..1 as of scale_share: the highest _WARM of this map's cells are warm, and the highest is the hottest."""
     low, high = float(np.quantile(score_map, 1 - _WARM)), float(score_map.max())
-    return np.asarray(np.clip(0.5 + 0.5 * (score_map - low) / max(high - low, 1e-12), 0, 1), np.float32)
+    return np.where(score_map > low, 0.5 + 0.5 * (score_map - low) / max(high - low, 1e-12), 0).astype(np.float32)
 
 
 def heat_css() -> str:

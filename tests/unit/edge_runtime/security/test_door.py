@@ -107,3 +107,51 @@ def test_an_allowance_comes_back_with_time_and_what_was_taken_too_early_is_owed(
     assert allowance.take(0, 1.0) == 0
     assert allowance.take(5, 100.0) == 0, "it never grows beyond the burst"
     assert allowance.take(1, 100.0) == pytest.approx(0.1)
+
+
+CURVE = GREETING.replace(b"NULL" + bytes(16), b"CURVE" + bytes(15))
+KEYED = Quota(message_bytes=100, parts=3, topics=2, curve=True)
+
+
+def test_who_speaks_without_a_key_where_one_is_demanded_is_handed_on_no_further_than_his_version() -> None:
+    talk = Talk(KEYED)
+    assert b"".join(talk.feed(GREETING[:20])) == GREETING[:12]
+    assert b"".join(talk.feed(GREETING[20:] + command(b"READY") + frame(b"decision"))) == b""
+    assert talk.plain
+    assert talk.feed(frame(bytes(5000))) == []
+    assert talk.held == 0
+
+
+def test_a_handshake_with_a_key_passes_and_what_follows_is_counted_by_size() -> None:
+    hello, initiate, message = command(b"HELLO", bytes(194)), command(b"INITIATE", bytes(400)), frame(b"\x07MESSAGE" + bytes(120))
+    talk = Talk(KEYED)
+    assert b"".join(talk.feed(CURVE + hello)) == CURVE + hello
+    with pytest.raises(Over, match="before its handshake"):
+        talk.feed(message)
+    talk = Talk(KEYED)
+    assert b"".join(talk.feed(CURVE + hello + initiate + message)) == CURVE + hello + initiate + message
+    assert not talk.plain
+    with pytest.raises(Over, match="more than 164 bytes"):
+        talk.feed(frame(bytes(165)))
+
+
+def said(name: bytes, value: bytes) -> bytes:
+    return bytes([len(name)]) + name + len(value).to_bytes(4, "big") + value
+
+
+@pytest.mark.parametrize("name", [b"X-Lineside-Uid", b"x-lineside-UID", b"X-Lineside-Gid", b"X-Lineside-Pid"])
+@pytest.mark.parametrize("user", [None, (1000, 100, 77)])
+def test_what_a_peer_says_that_the_system_says_is_taken_out(name: bytes, user: tuple[int, int, int] | None) -> None:
+    kept = said(b"Socket-Type", b"DEALER")
+    talk = Talk(QUOTA, user)
+    talk.feed(GREETING)
+    (ready,) = talk.feed(command(b"READY", said(name, b"0") + kept + said(name, b"0")))
+    own = b"".join(said(f"X-Lineside-{n}".encode(), str(v).encode()) for n, v in zip(("Uid", "Gid", "Pid"), user or (), strict=False))
+    assert ready == command(b"READY", kept + own)
+
+
+@pytest.mark.parametrize("rest", [b"\x05abc", b"\x03abc\x00\x00\x00\x09ab", b"\xff"])
+def test_a_handshake_that_cannot_be_read_is_cut(rest: bytes) -> None:
+    talk = greeted()
+    with pytest.raises(Over, match="no ZMTP 3"):
+        talk.feed(command(b"READY", rest))
