@@ -27,6 +27,7 @@ from edge_runtime.config.foreign import OWN
 from edge_runtime.config.sources import SyntheticSourceConfig
 from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
+from edge_runtime.model.manifest import most_px_of
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.released import check_release, release_of
 from edge_runtime.model.signature import TrustedKey, load_keys
@@ -274,6 +275,8 @@ def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor]) -> str:
         with blaming(camera.source, SourceError), source:
             for predictor in predictors:
                 check_depth(source, predictor.preprocessor.spec.bits)
+            if (most_px := most_px_of([predictor.preprocessor.spec for predictor in predictors])) is not None:
+                source.expect(most_px)
             try:
                 return source.grab(grab_s)
             except SourceError:

@@ -104,6 +104,21 @@ def test_a_plc_without_power_costs_its_own_parts_and_nothing_else(station_dir: P
             assert d.verdict is F or d.seq in range(9, 16), "told nobody: only the part that was in the station at the break"
 
 
+def test_a_plc_that_was_replaced_by_another_accuses_the_station_of_no_number(station_dir: Path) -> None:
+    """Its memory is empty, and the station counts on."""
+    settings = trigger_of("modbus")
+    with contextlib.ExitStack() as stack:
+        first = SimulatedPlc(settings, parts_per_minute=1200, count=3).__enter__()
+        journal = stack.enter_context(station(station_dir, settings))
+        assert first.wait_finished(60)
+        until(lambda: len(journal()) == 3)
+        first.__exit__(None, None, None)
+        with SimulatedPlc(settings, parts_per_minute=1200, count=3, first_part=11) as second:
+            assert second.wait_finished(60)
+            assert [r.count for r in second.results.values()] == [4, 5, 6]
+            assert second.violations == first.violations == []
+
+
 def test_the_plc_chooses_the_recipe_of_each_part(station_dir: Path) -> None:
     """Recipe 7 accepts what the own one rejects; of recipe 9 there is none."""
     settings = trigger_of("modbus")
