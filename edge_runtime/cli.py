@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edge_runtime import cli_journal
-from edge_runtime.console import run_app
+from edge_runtime.console import leave, run_app
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
 
 app = typer.Typer(
@@ -45,7 +45,10 @@ CameraName = Annotated[str, typer.Option("--camera", metavar="NAME", help="Which
 
 def main() -> None:
     """The console script."""
-    run_app(app)
+    try:
+        run_app(app)
+    except SystemExit as e:
+        leave(e.code)
 
 
 def _version(wanted: bool) -> None:
@@ -67,12 +70,16 @@ def run(station: StationFile) -> None:
 
     Ends with SIGTERM, Ctrl-C, its terminal or the last of its images; parts in flight are decided first.
     """
-    from edge_runtime.station.launch import run_station
+    # Kept from here to the end of the process: the threads of libraries that are loaded below must not take them, and one that comes while
+    # the process ends is no failure any more.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    from edge_runtime.station.process import stopping_on_signals
 
-    # run_station takes them over and hands them back when it is done: one that comes while the process ends is no failure any more.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    raise typer.Exit(run_station(station))
+    with stopping_on_signals() as stop:
+        from edge_runtime.station.launch import run_station
+
+        code = run_station(station, stop)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -617,10 +624,6 @@ def _result_line(result: Any) -> str:
     return f"part {result.part}: {result.verdict}{more}, {result.latency_ms:.1f} ms"
 
 
-if __name__ == "__main__":
-    main()
-
-
 def _credentials(key: Path | None, server_key: str | None) -> Any:
     from edge_runtime.credentials import read_key_file
     from edge_runtime.errors import ConfigError
@@ -649,3 +652,7 @@ def _change(station: Path, verb: str, arguments: dict[str, Any], why: str, perso
         control.ask("status")  # a station that does not answer is said to be away at once
         given = {name: value for name, value in arguments.items() if value}
         typer.echo(control.ask(verb, given, why=why, person=person, timeout_s=600.0)["done"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,8 @@
 """How the three commands end: an error of Lineside's own is one message on stderr and its exit code; a traceback is for --debug only."""
 
+import atexit
 import codecs
+import contextlib
 import errno
 import inspect
 import io
@@ -18,7 +20,7 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin
 
 import typer
 
-from edge_runtime.errors import EXIT_BUG, EXIT_EXHAUSTED, EXIT_USAGE, ConfigError, DeviceError, LinesideError
+from edge_runtime.errors import EXIT_BUG, EXIT_EXHAUSTED, EXIT_FINDINGS, EXIT_USAGE, ConfigError, DeviceError, LinesideError
 
 _NAME = "lineside"
 _LIKE = {
@@ -37,6 +39,8 @@ _PAIRS = frozenset({"--image-size", "--tiles", "--tile-size"})
 """Options of two whole numbers: 256,256 is no decimal comma there."""
 _SHORT = re.compile(r"\d+ requested and \d+ written")
 """All that NumPy says of a file that did not take all of an array."""
+_LEAVE_S = 1.0
+"""How long what registered itself for the interpreter's end may take, where threads are left."""
 _END_S = 10.0
 """How long a child that is to end may take to end its own children."""
 
@@ -56,6 +60,24 @@ _EXHAUSTED = {
     errno.ENOSPC: "room on the disk",
     errno.EDQUOT: "room on the disk",
 }
+
+
+def leave(code: str | int | None) -> NoReturn:
+    """End the process with what `sys.exit` was given.
+
+    Where threads are left, at once: one that waits in a library of C++ (a model that is late, a camera that hangs) would be unwound by
+    the interpreter's end as soon as it comes back, which that library answers with `terminate called without an active exception`.
+    """
+    if threading.active_count() == 1:
+        sys.exit(code)
+    last = threading.Timer(_LEAVE_S, os._exit, (EXIT_FINDINGS if isinstance(code, str) else code or 0,))
+    last.daemon = True
+    last.start()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, full, or none
+            stream.flush()
+    os._exit(EXIT_FINDINGS if isinstance(code, str) else code or 0)
 
 
 def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None) -> NoReturn:

@@ -386,9 +386,9 @@ class ShadowState:
     judged: int
     """Parts that it has scored, since it or what judges began."""
     accepts: int
-    """Of them, rejects that it would have accepted."""
+    """Rejects among them that it would have accepted."""
     rejects: int
-    """Of them, accepts that it would have rejected."""
+    """Accepts among them that it would have rejected."""
     skipped: int
     """Parts that it was to score and did not: it was busy, or could not."""
 

@@ -13,7 +13,7 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError
 from export.choose import cli as choose
 from training.commands import cli as teaching
-from training.commands.console import bars, input_options, need_extra, say
+from training.commands.console import bars, input_options, load_extra, say
 from training.commands.options import (
     DEFAULT_BACKBONE,
     AllowDuplicates,
@@ -87,7 +87,7 @@ def release(
     ] = False,
 ) -> None:
     """Look, choose, teach, set the threshold, quantize, compare, pack, and report: photographs in, a bundle for the station out."""
-    need_extra()
+    load_extra()
     from export import front
     from export.cli import show_report
     from training.judging.asked import parse_accept

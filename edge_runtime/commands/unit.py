@@ -11,9 +11,9 @@ import msgspec
 
 from edge_runtime.config.files import PlcConfig, StationConfig, endpoints_of
 from edge_runtime.config.sources import (
-    CameraSourceConfig,
     FolderSourceConfig,
     IndustrialSourceConfig,
+    LiveSourceConfig,
     SyntheticSourceConfig,
     VideoSourceConfig,
 )
@@ -65,7 +65,7 @@ def _hosts(config: StationConfig) -> list[tuple[str, str]]:
         host = settings["host"] if "host" in settings else urlsplit(settings["endpoint"]).hostname
         found.append((str(host), "trigger"))
     for camera in config.cameras:
-        if isinstance(camera.source, CameraSourceConfig) and isinstance(camera.source.device, str):
+        if isinstance(camera.source, LiveSourceConfig) and isinstance(camera.source.device, str):
             host = urlsplit(camera.source.device).hostname
             found += [(host, f"{camera.name} source".strip())] if host else []
     return found
@@ -91,7 +91,7 @@ def _no_devices(config: StationConfig) -> bool:
         camera.source
         for camera in config.cameras
         if not isinstance(camera.source, _NO_DEVICE)
-        and not (isinstance(camera.source, CameraSourceConfig) and "://" in str(camera.source.device))
+        and not (isinstance(camera.source, LiveSourceConfig) and "://" in str(camera.source.device))
     ]
     known = isinstance(config.trigger, PlcConfig | TimerTriggerConfig | ZeromqTriggerConfig) and not config.sink
     return known and not own_cameras and all(device == "CPU" for device in devices)

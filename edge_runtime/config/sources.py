@@ -28,7 +28,7 @@ class VideoSourceConfig(Settings, frozen=True, kw_only=True, tag="video", tag_fi
     """Deliver one channel."""
 
 
-class CameraSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
+class LiveSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_field="kind"):
     """A V4L2 device, or a stream over RTSP or HTTP. Runs free; a trigger gets the first whole frame captured after it."""
 
     device: int | str
@@ -141,7 +141,7 @@ class GenicamSourceConfig(IndustrialSourceConfig, frozen=True, kw_only=True, tag
 Source = (
     FolderSourceConfig
     | VideoSourceConfig
-    | CameraSourceConfig
+    | LiveSourceConfig
     | SyntheticSourceConfig
     | PylonSourceConfig
     | AravisSourceConfig

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +19,7 @@ import openvino as ov
 from edge_runtime.errors import BundleError, DataError, DeviceError, FrameError, GoldenMismatch
 from edge_runtime.images.read import read_image, read_mask
 from edge_runtime.model.bundle import ModelBundle
-from edge_runtime.model.manifest import Manifest
+from edge_runtime.model.manifest import Manifest, most_px_of
 from edge_runtime.model.preprocess import Preprocessor
 from edge_runtime.protocols import Predictor
 from edge_runtime.records import Frame, Image, Prediction
@@ -134,8 +134,8 @@ class OpenvinoPredictor(Predictor):
         image = np.zeros((h, w) if spec.channels == 1 else (h, w, spec.channels), np.uint8 if spec.bits == 8 else np.uint16)
         return Frame(seq=0, captured_ns=time.monotonic_ns(), source="blank", image=image)
 
-    def run_golden(self, tolerance_scale: float = 1.0) -> list[GoldenResult]:
-        """Score all of the bundle's golden samples and compare with the recorded values.
+    def run_golden(self, tolerance_scale: float = 1.0, before_each: Callable[[], None] = lambda: None) -> list[GoldenResult]:
+        """Score all of the bundle's golden samples and compare with the recorded values. `before_each`: called before each of them.
 
         Raises:
             GoldenMismatch: a score or a map's peak differs by more than the manifest's tolerance times `tolerance_scale`, relative to
@@ -147,7 +147,9 @@ class OpenvinoPredictor(Predictor):
         results = []
         for golden in manifest.golden:
             try:
-                found = self._run(read_image(self.bundle.directory / golden.image), self._golden_preprocessor)
+                image = read_image(self.bundle.directory / golden.image, most_px_of([manifest.input]))
+                before_each()
+                found = self._run(image, self._golden_preprocessor)
             except (DataError, FrameError) as e:
                 raise BundleError(f"bundle {self.bundle.directory}: golden sample {golden.image}: {e}; build it again") from e
             peak = float(found.score_map.max())

@@ -17,11 +17,12 @@ from msgspec import Meta
 
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
 from edge_runtime.plc.areas import batches
+from edge_runtime.plc.deadline import ASK_AGAIN_S, Deadline
 from edge_runtime.plc.port import Manual, PlcLost
 from edge_runtime.plc.pylogix_packets import MISREAD, SMALL, Answer, Controller
 from edge_runtime.plc.settings import PlcConfig, PlcTag, TagConfig
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal
-from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, to_plc, whole
+from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, is_of_type, to_plc, whole
 from edge_runtime.values import Host, Port
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,39}"
@@ -38,6 +39,7 @@ _SHORT_STRINGS = (0xDA, 0xD0)
 _TEXT = 82
 
 _NO_TAG = ("Path segment error", "Path destination unknown", "Object does not exist", "Invalid member ID")
+_NOT_NOW = ("Resource unavailable", "Device state conflict", "Object state conflict")
 _NO_WRITE = ("Privilege violation", "Attribute not settable", "Member not settable", "Object state conflict")
 _OVERHEAD = 12
 """Bytes of a request beside the tag's name, about."""
@@ -88,7 +90,8 @@ class EthernetipPort:
         check_addresses(tags)
         self._types: dict[str, int] = {}
         self._plc: Controller | None = None
-        self._values: dict[tuple[str, ...], tuple[Sequence[Answer], Mapping[str, Value]]] = {}
+        self._values: dict[tuple[str, ...], tuple[Sequence[Answer], Mapping[str, Value], Mapping[str, str]]] = {}
+        self.missing: Mapping[str, str] = {}
         self._timeout_s = settings.timeout_ms / 1e3
         self._late = f"did not answer in {settings.timeout_ms:g} ms"
 
@@ -97,6 +100,7 @@ class EthernetipPort:
         s = self._settings
         self._plc = plc = Controller(s.host, s.port, s.slot, self._timeout_s)
         self._values.clear()
+        self.missing = {}
         try:
             self._open(plc)
             self._look(plc)
@@ -116,20 +120,30 @@ class EthernetipPort:
         answers = self._ask(lambda plc: plc.read([self._tags[n].address for n in names]), len(names))
         known = self._values.get(key)
         if known is None or known[0] is not answers:
-            known = answers, {name: self._value(name, answer) for name, answer in zip(names, answers, strict=True)}
+            missing = {n: why for n, a in zip(names, answers, strict=True) if (why := self._says_nothing(n, a))}
+            there = {n: a for n, a in zip(names, answers, strict=True) if n not in missing}
+            known = answers, {name: self._value(name, answer) for name, answer in there.items()}, missing
             self._values[key] = known
+        self.missing = known[2]
         return dict(known[1])
 
     def poll(self, names: Sequence[str]) -> Sequence[dict[str, Value]]:
         return [self.read(names)]
 
     def write(self, values: Mapping[str, Value]) -> None:
-        if not values:
-            return
-        for name, answer in self._write_all(self._connected(), {n: self._raw(n, v) for n, v in values.items()}).items():
-            if answer.Status != "Success":
+        deadline = Deadline(self._timeout_s)
+        left = {n: self._raw(n, v) for n, v in values.items()}
+        while left:
+            answers = self._write_all(left, deadline)
+            refused = next((n for n, answer in answers.items() if answer.Status != "Success"), None)
+            if refused is None:
+                return
+            if not deadline.allows_another:
                 self._drop()
-                raise PlcLost(f"refused to write {self._tags[name].key} ({self._tags[name].address}): {answer.Status}")
+                raise PlcLost(f"refused to write {self._tags[refused].key} ({self._tags[refused].address}): {answers[refused].Status}")
+            time.sleep(ASK_AGAIN_S)  # it could be written when the connection was made
+            names = list(left)
+            left = {n: left[n] for n in names[names.index(refused) :]}  # in their order, also those behind it that were taken
 
     def trips(self, names: Sequence[str]) -> int:
         size = self._plc.size if self._plc is not None else SMALL
@@ -142,7 +156,6 @@ class EthernetipPort:
 
     def _open(self, plc: Controller) -> None:
         s = self._settings
-        began = time.monotonic()
         try:
             connected, why = plc.open()
         except (OSError, struct.error) as e:
@@ -155,14 +168,19 @@ class EthernetipPort:
             raise PlcLost(
                 "did not answer in time" if isinstance(why, TimeoutError) else f"cannot be reached: {why.strerror or why}"
             ) from why
-        if "open" in str(why) and time.monotonic() - began < self._timeout_s:
+        if "open" in str(why) and not plc.late:
             raise PlcLost(f"has no controller in slot {s.slot} that accepts a connection; check trigger.slot, and its connections in use")
         raise PlcLost(self._late)
 
     def _look(self, plc: Controller) -> None:
         """Read every tag, which tells its type, and write the outputs' own values back: Logix says in no other way what may be written."""
-        names = list(self._tags)
-        answers = self._ask(lambda plc: plc.read([t.address for t in self._tags.values()]), len(names))
+        names, addresses = list(self._tags), [t.address for t in self._tags.values()]
+        enough_s = self._timeout_s * (len(names) + 1)  # pylogix asks for the type of each by itself
+        deadline = Deadline(self._timeout_s)
+        answers = self._ask(lambda plc: plc.read(addresses, enough_s), len(names))
+        while any(a.Status in _NOT_NOW for a in answers) and deadline.allows_another:
+            time.sleep(ASK_AGAIN_S)
+            answers = self._ask(lambda plc: plc.read(addresses, enough_s), len(names))
         found = {}
         for name, answer in zip(names, answers, strict=True):
             tag = self._tags[name]
@@ -175,14 +193,15 @@ class EthernetipPort:
         outputs = [name for name in names if self._tags[name].writable]
         if not outputs:
             return
-        for name, answer in self._write_all(plc, {n: found[n] for n in outputs}).items():
+        for name, answer in self._write_all({n: found[n] for n in outputs}, Deadline(self._timeout_s)).items():
             if answer.Status != "Success":
                 tag = self._tags[name]
                 why = "its External Access is not Read/Write" if answer.Status in _NO_WRITE else answer.Status
                 raise TagError(f'{tag.key}: expected a tag that may be written, found "{tag.address}" in the {self.where}: {why}')
 
-    def _write_all(self, plc: Controller, values: Mapping[str, Any]) -> dict[str, Answer]:
-        """In their order, a packet for as many as fit into one."""
+    def _write_all(self, values: Mapping[str, Any], deadline: Deadline) -> dict[str, Answer]:
+        """In their order, a packet for as many as fit into one, until one of them is refused. Raises PlcLost."""
+        plc = self._connected()
 
         def fits(names: Sequence[str]) -> bool:
             return plc.fits([(self._tags[n].address, self._tags[n].type == "text") for n in names])
@@ -190,7 +209,9 @@ class EthernetipPort:
         answers: dict[str, Answer] = {}
         for group in batches(list(values), fits):
             pairs = [(self._tags[n].address, values[n]) for n in group]
-            answers |= zip(group, self._ask(functools.partial(Controller.write, pairs=pairs), len(group)), strict=True)
+            answers |= zip(group, self._ask(functools.partial(Controller.write, pairs=pairs, deadline=deadline), len(group)), strict=True)
+            if any(answers[n].Status != "Success" for n in group):
+                break
         return answers
 
     def _type_of(self, plc: Controller, tag: Tag, value: Any) -> int:
@@ -221,7 +242,6 @@ class EthernetipPort:
     def _ask(self, request: Callable[[Controller], Sequence[Answer]], count: int) -> Sequence[Answer]:
         """`count` answers to the request. Raises PlcLost, and drops the connection, for anything less."""
         plc = self._connected()
-        began = time.monotonic()
         try:
             answers = request(plc)
         except MISREAD as e:
@@ -229,7 +249,7 @@ class EthernetipPort:
             raise PlcLost(f"answered with something else than was asked: {e}") from e
         if not plc.connected:
             self._drop()
-            raise PlcLost(plc.why or (self._late if time.monotonic() - began > self._timeout_s else "closed the connection"))
+            raise PlcLost(plc.why or (self._late if plc.late else "closed the connection"))
         if len(answers) != count:
             self._drop()
             raise PlcLost(f"answered for {len(answers)} tags of {count}")
@@ -240,11 +260,16 @@ class EthernetipPort:
         if plc is not None:
             plc.drop()
 
+    def _says_nothing(self, name: str, answer: Answer) -> str:
+        """Why there is no value in it; empty where there is."""
+        if answer.Status != "Success":
+            return str(answer.Status)
+        tag, raw = self._tags[name], answer.Value
+        fits = is_of_type(tag, raw) or (tag.type == "bool" and raw in (0, 1))
+        return "" if fits else f"is {type(raw).__name__}, expected {tag.type}"
+
     def _value(self, name: str, answer: Answer) -> Value:
         tag, raw = self._tags[name], answer.Value
-        if answer.Status != "Success" or raw is None:
-            self._drop()
-            raise PlcLost(f"refused to read {tag.key} ({tag.address}): {answer.Status}")
         if isinstance(raw, float) and tag.type in RANGES:
             raw = round(raw) if math.isfinite(raw) else 0
         return from_plc(tag, raw)

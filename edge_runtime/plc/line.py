@@ -6,24 +6,27 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
 from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.handoff import Reply, take
-from edge_runtime.plc.handshake import Handshake, Inputs
+from edge_runtime.plc.comeback import Comeback
+from edge_runtime.plc.deadline import ASK_AGAIN_S
+from edge_runtime.plc.handshake import Announced, Handshake, Inputs
 from edge_runtime.plc.kinds import open_port
+from edge_runtime.plc.known import Known
 from edge_runtime.plc.part_age import PartAges
 from edge_runtime.plc.port import PlcLost, TagPort, bits_first
 from edge_runtime.plc.recipe_change import Prepared, RecipeChange
-from edge_runtime.plc.results import Pulsed, results_of
+from edge_runtime.plc.results import Pulsed, Result, results_of
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Value
 from edge_runtime.protocols import ActuatorLine, StationLink
-from edge_runtime.records import Decision, Delivery, Outcome, Picture, Trigger, Verdict
+from edge_runtime.records import Cause, Decision, Delivery, Outcome, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.1, 5.0)
@@ -34,6 +37,9 @@ _STEP_S = 0.01
 _WAITED_WITHIN_S = 1.0
 """Nobody has asked for a trigger for so long: the station does not work."""
 _CLOSE_TIMEOUT_S = 2.0
+_UNKNOWN = "The PLC's trigger was high when the station connected: when the part was announced is not known, and it may have gone."
+_HELD_S = 1.0
+"""A connection that did not hold for so long is no reason to try the next one at once."""
 
 
 @dataclass(slots=True)
@@ -42,6 +48,19 @@ class _Told:
 
     decision: Decision
     written: Reply[None] = field(default_factory=Reply)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rise:
+    """A trigger's edge whose part is not announced yet: the PLC has not told all that belongs to it."""
+
+    seen_ns: int
+    since_ns: int
+    """When it was not there yet."""
+    until_ns: int
+    """For so long the rest is waited for."""
+    refused: str = ""
+    """Why the part cannot be judged, if that is known already."""
 
 
 class PlcLine(ActuatorLine):
@@ -67,7 +86,13 @@ class PlcLine(ActuatorLine):
         self.answer_timeout_ms = settings.timeout_ms
         self._timeout_s = settings.timeout_ms / 1e3
         self._poll_s = settings.poll_ms / 1e3
-        self._values: dict[str, Value] = {}
+        self._known = Known(settings, inputs)
+        self._rise: _Rise | None = None
+        self._comeback = Comeback()
+        self._owed: tuple[int, Result] | None = None
+        """What the PLC has waited for since a kill: told when the station works, which writes it down."""
+        self._untold: list[Decision] = []
+        """Made while the PLC was lost."""
         self._written: dict[str, Value] = {}
         self._inbox: queue.SimpleQueue[_Told | Prepared | Reply[None] | None] = queue.SimpleQueue()
         self._triggers: queue.SimpleQueue[Trigger] = queue.SimpleQueue()
@@ -81,6 +106,7 @@ class PlcLine(ActuatorLine):
         self._moves = True
         """The last step changed what the PLC reads: the next may change more, whatever the PLC does."""
         self._retry_pause = _BACKOFF_S[0]
+        self._connected_at = 0.0
         self._waited_at = 0.0
         self._expired = False
         """A verdict became too late in the last write."""
@@ -96,14 +122,18 @@ class PlcLine(ActuatorLine):
 
     @property
     def problem(self) -> str | None:
-        """A sentence for the operator while the PLC is lost or the handshake stands in a fault."""
-        return self.lost or self._handshake.problem
+        """A sentence for the operator while the PLC is lost, has no value for an input, or the handshake stands in a fault."""
+        return self.lost or self._handshake.problem or self._known.problem
 
     def attach(self, station: StationLink) -> None:
         """A recipe that the PLC asks for is prepared in a thread of its own; what comes after its deadline is told as a FAULT; while the
         station's threads do not come round, the heartbeat stands still and ready is low."""
         self._recipes.prepare, self._ages.deadlines_ns, self._alive = station.prepare, station.deadlines_ns, station.alive
         self._announced, self._delivered = station.announced, station.delivered
+
+    def left(self, parts: Mapping[str, tuple[int, bool]]) -> None:
+        """As in ActuatorLine: one that the PLC shows by its name, and waits for, is told FAULT (cause 8). Why: deploy/decisions/0044."""
+        self._comeback.left = parts
 
     def __enter__(self) -> Self:
         """Connect, see every tag, clear the outputs. Raises TriggerError, TagError or ConfigError: a wrong one is found here."""
@@ -132,7 +162,7 @@ class PlcLine(ActuatorLine):
         self._recipes.close()
 
     def wait(self, timeout_s: float) -> Trigger | None:
-        """The next part. What stands high when the station starts, or the PLC comes back, announces none."""
+        """The next part. What stands high when the station starts, or the PLC comes back, is one, unless it is the last one still."""
         self._waited_at = time.monotonic()
         if self._bug is not None:
             raise self._bug
@@ -161,9 +191,10 @@ class PlcLine(ActuatorLine):
         Raises SinkError: the PLC gets no result for this part.
         """
         part = _named(decision)
-        if self.lost is not None:  # do not wait for the thread that tries to reconnect
-            raise SinkError(f"{self.lost}; {part}, was not written")
         told = _Told(decision)
+        if self.lost is not None:  # do not wait for the thread that tries to reconnect
+            self._inbox.put(told)
+            raise SinkError(f"{self.lost}; {part}, was not written")
         self._inbox.put(told)
         try:
             told.written.result(self._timeout_s)
@@ -217,28 +248,49 @@ class PlcLine(ActuatorLine):
 
     def _look(self) -> None:
         began_ns = time.monotonic_ns()
-        self._poll_due = began_ns / 1e9 + (_RECIPE_S if self._port.pushes else self._poll_s)
-        for snapshot in self._port.poll(self._polled) or [{}]:
-            self._see(snapshot)
-        self._ages.looked(began_ns)
+        often = not self._port.pushes or self._rise is not None
+        self._poll_due = began_ns / 1e9 + (self._poll_s if often else _RECIPE_S)
+        snapshots = self._port.poll(self._polled)
+        for snapshot in snapshots:
+            self._see(snapshot, self._polled)
+        if not snapshots:
+            self._see({}, ())
+        if (why := self._known.lost(time.monotonic())) is not None:
+            raise PlcLost(why)
+        if not self._known.absent("trigger"):
+            self._ages.looked(began_ns)
 
-    def _see(self, snapshot: dict[str, Value]) -> None:
+    def _see(self, snapshot: Mapping[str, Value], asked: Sequence[str]) -> None:
         """Read the rest, step, announce, write: so that the PLC sees each state that its own changes lead to.
 
-        An edge that was seen is a part, also where the PLC is lost before it has told the part's name.
+        An edge that was seen is a part, also where the PLC is lost before it has told the part's name, or has none to tell.
         """
-        fired_ns = time.monotonic_ns()
-        if not self._moves and fired_ns / 1e9 < self._step_due and snapshot.items() <= self._values.items():
-            return  # nothing new, nothing due
-        rises = bool(snapshot.get("trigger")) and not self._values["trigger"]
-        self._values |= snapshot
-        if rises and "part_id" in self._late:
-            self._values["part_id"] = ""  # what stands there is the last part's
-        if rises or ("recipe" in self._late and fired_ns / 1e9 >= self._recipe_due):
-            self._recipe_due = fired_ns / 1e9 + _RECIPE_S
+        now_ns, known = time.monotonic_ns(), self._known
+        if not (self._moves or self._rise) and now_ns / 1e9 < self._step_due and known.brings_nothing(snapshot, asked):
+            return
+        rises = bool(snapshot.get("trigger")) and not known.values["trigger"]
+        known.take(snapshot, asked, self._port.missing, now_ns / 1e9)
+        if rises:
+            if self._rise is not None:
+                self._announce_risen()
+            self._rise = _Rise(now_ns, self._ages.not_before(now_ns, self._port.pushes), now_ns + self._ages.patience_ns(self._timeout_s))
+            if "part_id" in self._late:
+                known.values["part_id"] = ""  # what stands there is the last part's
+        if self._rise is not None or ("recipe" in self._late and now_ns / 1e9 >= self._recipe_due):
+            self._recipe_due = now_ns / 1e9 + _RECIPE_S
             self._unless_lost(self._read_late)
-        self._step(fired_ns)
+        if self._rise is not None and not self._lacks_something(self._rise):
+            self._announce_risen()
+            self._unless_lost(self._write)
+        self._step(now_ns)
         self._unless_lost(self._write)
+
+    def _lacks_something(self, rise: _Rise) -> bool:
+        """Whether something that belongs to the part is not known yet, which the PLC may tell at the next look; or nobody takes parts yet."""
+        if not self._waited_at:
+            return True
+        late = not self._known.values["trigger"] or self.lost is not None or time.monotonic_ns() >= rise.until_ns
+        return not late and bool(self._known.absent("part_id", "recipe"))
 
     def _unless_lost(self, talk: Callable[[], None]) -> None:
         if self.lost is None:
@@ -249,29 +301,44 @@ class PlcLine(ActuatorLine):
 
     def _read_late(self) -> None:
         if self._late:
-            self._values |= self._port.read(self._late)
+            self._known.take(self._port.read(self._late), self._late, self._port.missing, time.monotonic())
 
-    def _step(self, fired_ns: int) -> None:
-        inputs = self._inputs()
-        step = self._handshake.step(inputs, fired_ns, self._works)
+    def _announce_risen(self) -> None:
+        rise, self._rise = self._rise, None
+        self._step(time.monotonic_ns(), rise)
+
+    def _step(self, now_ns: int, rise: _Rise | None = None) -> None:
+        inputs = self._inputs() if rise is None else replace(self._inputs(), trigger=True)
+        if self._owed is not None and self._waited_at:
+            self._handshake.owe(*self._owed, now_ns)
+            self._owed = None
+        step = self._handshake.step(inputs, now_ns, self._works)
         self._recipes.ask(step.recipe)
         if self._waited_at:
             self._recipes.begin()
         if (part := step.announced) is not None:
-            since_ns = self._ages.not_before(fired_ns, self._port.pushes)
-            refused = part.refused or self._ages.too_old(fired_ns - since_ns)
-            self._handshake.announce(self._seq, replace(part, refused=refused), fired_ns, inputs.encoder)
-            self._ages.announced(self._seq, since_ns)
-            trigger = Trigger(self._seq, fired_ns, part.part_id, part.recipe, refused, since_ns)
-            self._announced(trigger)
-            self._triggers.put(trigger)
-            self._seq += 1
-        pulse_ns = self._results.next_due_ns(fired_ns) if isinstance(self._results, Pulsed) else None
+            self._announce(part, rise or _Rise(now_ns, now_ns, now_ns), now_ns, inputs.encoder)
+        pulse_ns = self._results.next_due_ns(now_ns) if isinstance(self._results, Pulsed) else None
         self._pulse_due = math.inf if pulse_ns is None else pulse_ns / 1e9  # of the part that was announced just now, too
-        self._step_due = min(fired_ns / 1e9 + _STEP_S, self._pulse_due)
+        self._step_due = min(now_ns / 1e9 + _STEP_S, self._pulse_due)
+
+    def _announce(self, part: Announced, rise: _Rise, now_ns: int, encoder: int) -> None:
+        refused = rise.refused or part.refused or self._ages.too_old(now_ns - rise.since_ns)
+        if not refused and (lacking := self._known.absent("recipe")):
+            refused = f"The PLC had no value for {lacking[0]}: by which recipe the part is to be judged is not known."
+        if lacking := self._known.absent("part_id"):
+            _log.warning("%s: had no value for %s when part seq %d was announced", self._port.where, lacking[0], self._seq)
+        self._handshake.announce(self._seq, replace(part, refused=refused), rise.seen_ns, encoder)
+        self._ages.announced(self._seq, rise.since_ns)
+        trigger = Trigger(self._seq, rise.seen_ns, part.part_id, part.recipe, refused, rise.since_ns)
+        self._announced(trigger)
+        self._comeback.last = part.part_id
+        self._triggers.put(trigger)
+        self._seq += 1
 
     def _tell(self, told: _Told) -> None:
         if self.lost is not None:
+            self._untold.append(told.decision)
             return told.written.fail(PlcLost("was lost"))
         d, now_ns = told.decision, time.monotonic_ns()
         since_ns = self._ages.decided(d)
@@ -302,7 +369,7 @@ class PlcLine(ActuatorLine):
         elif changed.get("result_valid"):
             numbers = {n: v for n, v in changed.items() if not isinstance(v, bool)}
             if numbers and not self._port.pushes:
-                # Numbers and bits are two trips: what becomes too late during the first is not shown as a verdict by the second.
+                # Two trips, also where one would do: what becomes too late during the first is no verdict in the second (decision 0018).
                 self._port.write(numbers)
                 self._written |= numbers
                 changed = {n: v for n, v in changed.items() if n not in numbers}
@@ -333,10 +400,8 @@ class PlcLine(ActuatorLine):
             self._port.connect(lambda: self._inbox.put(None))
             self._share_out()
             connected_ns = time.monotonic_ns()
-            self._values = self._port.read(self._names)
-            asked = self._handshake.resume(self._inputs())
-            self._receives_from = self._seq  # before `lost` says that all is well
-            self._ages.connected(connected_ns)
+            self._look_first()
+            asked = self._resume(connected_ns)
             self._written = {}
             self._write()
         except (TriggerError, ConfigError) as e:
@@ -347,8 +412,47 @@ class PlcLine(ActuatorLine):
         if self.lost is not None:
             self.tallies["reconnects"] += 1
             _log.warning("%s: connected again", self._port.where)
-        self.lost, self._retry_pause = None, _BACKOFF_S[0]
+        self.lost, self._connected_at = None, time.monotonic()
         self._poll_due = self._recipe_due = 0.0
+
+    def _resume(self, now_ns: int) -> str | None:
+        """Go on with the part over which the trigger is still high, where its name says so; else what is high is another part, of which
+        nobody knows more than when the trigger was last seen low. The recipe that the PLC asks for, if it is to be prepared."""
+        inputs = Inputs.of(self._known.values) if self._rise is None else self._inputs()
+        pulsed = isinstance(self._results, Pulsed)
+        same = not pulsed and self._comeback.goes_on(inputs, seen=self._handshake.seen)
+        if not pulsed and (seq := self._comeback.waits_since_a_kill(inputs, self._left_busy)) is not None:
+            self._owed = seq, Result(inputs.part_id, Verdict.FAULT, 0.0, int(Cause.ENDED))
+        asked = self._handshake.resume(inputs, same=same)
+        if same:
+            for decision in self._untold:
+                self._handshake.result(decision.seq, self._ages.result(decision, self._ages.decided(decision)).at(now_ns))
+        else:
+            self._receives_from = self._seq  # before `lost` says that all is well
+            if inputs.trigger and not pulsed:
+                since_ns = self._ages.looked_ns
+                until_ns = now_ns + self._ages.patience_ns(self._timeout_s)
+                self._rise = _Rise(now_ns, since_ns or now_ns, until_ns, "" if since_ns else _UNKNOWN)
+        self._untold.clear()
+        self._comeback.left = {}
+        self._ages.connected(now_ns, goes_on=same)
+        return asked
+
+    def _left_busy(self) -> bool:
+        return "busy" in self._outputs and bool(self._port.read(["busy"]).get("busy"))
+
+    def _look_first(self) -> None:
+        """All inputs; those that there is no handshake without are waited for."""
+        self._known.forget()
+        until = time.monotonic() + self._timeout_s
+        while True:
+            self._known.take(self._port.read(self._names), self._names, self._port.missing, time.monotonic())
+            needed = self._known.cannot_be_done_without
+            if not needed:
+                return
+            if time.monotonic() >= until:
+                raise PlcLost(f"has no value for {', '.join(needed)}")
+            time.sleep(ASK_AGAIN_S)
 
     def _share_out(self) -> None:
         """All inputs are polled where that costs no more than the bits alone and tells what belongs together."""
@@ -363,7 +467,11 @@ class PlcLine(ActuatorLine):
         message = f"{self._port.where}: {why}; reconnecting"
         if self.lost != message:  # also when it fails for another reason than before
             _log.warning("%s", message)
+        if self.lost is None and time.monotonic() - self._connected_at >= _HELD_S:
+            self._retry_pause = _BACKOFF_S[0]
         self.lost = message
+        if self._rise is not None and time.monotonic_ns() >= self._rise.until_ns:
+            self._announce_risen()
         self._retry_at = time.monotonic() + self._retry_pause
         self._retry_pause = min(self._retry_pause * 2, _BACKOFF_S[1])
 
@@ -392,7 +500,11 @@ class PlcLine(ActuatorLine):
         return time.monotonic() - self._waited_at < _WAITED_WITHIN_S and self._alive()
 
     def _inputs(self) -> Inputs:
-        inputs = Inputs.of(self._values)
+        inputs = Inputs.of(self._known.values)
+        if self._known.absent("part_id"):
+            inputs = replace(inputs, part_id="")  # what is known is an earlier part's
+        if self._rise is not None:
+            inputs = replace(inputs, trigger=False)
         return replace(inputs, enable=False) if self._ending else inputs
 
 

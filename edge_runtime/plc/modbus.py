@@ -2,7 +2,6 @@
 
 import re
 import socket
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,7 +11,7 @@ from msgspec import Meta
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
 from edge_runtime.plc.port import Manual, PlcLost
-from edge_runtime.plc.pymodbus_frames import BITS, Answer, Frames
+from edge_runtime.plc.pymodbus_frames import BITS, Answer, Frames, NoModbus, first_frame
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.tags import Tag
 from edge_runtime.values import Host, Port
@@ -22,9 +21,9 @@ _READ_ONLY = ("discrete", "input")
 _READ_LIMIT = {"coil": 2000, "discrete": 2000, "holding": 125, "input": 125}
 _WRITE_LIMIT = {"coil": 1968, "holding": 123}
 _GAP = 64
-_MOST = 4096
-"""Bytes at once; an answer has 260 at most."""
-_NOT_NOW = (5, 6, 10, 11)
+_FOREIGN = 16
+"""Answers to other requests that are passed over while one is awaited."""
+_NO_FUNCTION, _NO_ADDRESS, _TOO_MUCH, _BUSY = 1, 2, (2, 3), (5, 6, 10, 11)
 _ANSWERS = {
     1: "illegal function: it has no such kind of address",
     2: "illegal data address",
@@ -122,12 +121,16 @@ class ModbusPort(AreaPort):
             self._frames = Frames()
         except ImportError as e:
             raise MissingExtra("the modbus trigger", "plc") from e
-        super().__init__(tags)
+        self._read_limit, self._write_limit = dict(_READ_LIMIT), dict(_WRITE_LIMIT)
+        self._one_by_one: set[str] = set()
+        """Areas of which the PLC takes one cell a request."""
+        super().__init__(tags, settings.timeout_ms / 1e3)
         self.where = f"PLC {settings.host}:{settings.port} unit {settings.unit}"
         self._settings = settings
-        self._timeout_s = settings.timeout_ms / 1e3
         self._socket: socket.socket | None = None
         self._number = 0
+        self._rest = b""
+        """What came behind the last answer."""
         self._asked: dict[Span, _Request] = {}
 
     def _parse(self, tag: Tag) -> Place:
@@ -146,15 +149,40 @@ class ModbusPort(AreaPort):
         """As in TagPort."""
         if self._socket is not None:
             self._socket.close()
-        self._socket = None
+        self._socket, self._rest = None, b""
+
+    @property
+    def note(self) -> str:
+        """As in TagPort."""
+        less = [f"{n} {area} cells" for area, n in self._read_limit.items() if n < _READ_LIMIT[area]]
+        said = [f"it lets {' and '.join(less)} at most be read at once"] if less else []
+        said += [f"it lets one {area} at a time be written" for area in sorted(self._one_by_one)]
+        return "; ".join(said)
 
     def _fits(self, spans: Sequence[Span]) -> bool:
-        return len(spans) == 1 and spans[0].count <= _READ_LIMIT[spans[0].area]
+        return len(spans) == 1 and spans[0].count <= self._read_limit[spans[0].area]
 
     def _fits_write(self, span: Span) -> bool:
-        return span.count <= _WRITE_LIMIT[span.area]
+        return span.count <= (1 if span.area in self._one_by_one else self._write_limit[span.area])
 
-    def _read_cells(self, spans: Sequence[Span]) -> Sequence[Sequence[int]]:
+    def _shrunk(self, span: Span, *, writing: bool) -> bool:
+        limits = self._write_limit if writing else self._read_limit
+        if span.count > 1:
+            limits[span.area] = span.count // 2
+        return span.count > 1
+
+    def _simplified(self, area: str) -> bool:
+        known = area in self._one_by_one
+        self._one_by_one.add(area)
+        return not known
+
+    def _hint(self, tag: Tag, refused: Refused) -> str:
+        place = self._places[tag.name]
+        if refused.no_such_place or not refused.too_much or place.count == 1:
+            return super()._hint(tag, refused)
+        return f"; it may take fewer than {place.count} registers in a request" + (": give the tag a length" if tag.length else "")
+
+    def _read_cells(self, spans: Sequence[Span]) -> Sequence[Sequence[int] | Refused]:
         (span,) = spans
         if span not in self._asked:
             function, frame = self._frames.reading(span.area, span.start, span.count, self._settings.unit)
@@ -167,11 +195,17 @@ class ModbusPort(AreaPort):
         return [cells]
 
     def _write_cells(self, span: Span, cells: Sequence[int]) -> None:
-        function, frame = self._frames.writing(span.area, span.start, cells, self._settings.unit)
+        unit = self._settings.unit
+        if span.area in self._one_by_one:
+            for at, cell in enumerate(cells, span.start):
+                function, frame = self._frames.writing_one(span.area, at, cell, unit)
+                self._ask(_Request(function, frame[2:]))
+            return
+        function, frame = self._frames.writing(span.area, span.start, cells, unit)
         self._ask(_Request(function, frame[2:]))
 
     def _ask(self, request: _Request) -> Answer:
-        """The PLC's answer, which comes whole within `timeout_ms`. Raises PlcLost, Refused."""
+        """The PLC's answer, which comes whole within the deadline. Raises PlcLost, Refused."""
         if self._socket is None:
             raise PlcLost("not connected")
         self._number = self._number % 65_535 + 1
@@ -181,36 +215,41 @@ class ModbusPort(AreaPort):
             raise PlcLost(f"did not answer in {self._settings.timeout_ms:g} ms") from e
         except OSError as e:
             raise PlcLost(f"the connection was lost: {e.strerror or e}") from e
-        except self._frames.misread as e:
+        except NoModbus as e:
             raise PlcLost(f"answered with something that is not Modbus: {e}") from e
+        if answer.function_code & 0x7F != request.function:
+            raise PlcLost(f"answered function {answer.function_code & 0x7F}, asked was {request.function}")
         if answer.isError():
             code = answer.exception_code
-            if code in _NOT_NOW:
-                raise PlcLost(f"{_ANSWERS[code]} (Modbus exception {code})")
-            raise Refused(f"{_ANSWERS.get(code, 'error')} (Modbus exception {code})", no_such_place=code == 2)
-        if answer.function_code != request.function:
-            raise PlcLost(f"answered function {answer.function_code}, asked was {request.function}")
+            raise Refused(
+                f"{_ANSWERS.get(code, 'error')} (Modbus exception {code})",
+                no_such_place=code == _NO_ADDRESS, too_much=code in _TOO_MUCH, no_such_request=code == _NO_FUNCTION,
+                not_now=code in _BUSY,
+            )  # fmt: skip
         return answer
 
     def _answer(self, sock: socket.socket, request: _Request, number: int) -> Answer:
-        """The frame with the request's unit and number; others, of requests that were given up, are passed over."""
-        head = number.to_bytes(2, "big")
-        until = time.monotonic() + self._timeout_s
-        sock.sendall(head + request.frame)
-        data = sock.recv(_MOST)
+        """The frame with the request's number; a few others, of requests that were given up, are passed over."""
+        head, foreign = number.to_bytes(2, "big"), 0
+        self._deadline.send(sock, head + request.frame)
+        data = self._rest or self._deadline.receive(sock)
         if request.answer is not None and request.received and data[:2] == head and data[2:] == request.received:
+            self._rest = b""
             return request.answer
-        waited = False
         while True:
-            if not data:
-                raise ConnectionResetError("closed by the PLC")
-            used, answer = self._frames.answer(data, self._settings.unit, number)
-            if answer is not None:
+            frame = first_frame(data)
+            if frame is None:
+                data += self._deadline.receive(sock)
+                continue
+            if frame.number == number:
                 break
-            sock.settimeout(max(until - time.monotonic(), 1e-3))
-            waited, more = True, sock.recv(_MOST)
-            data = data[used:] + more if more else b""
-        if waited:
-            sock.settimeout(self._timeout_s)
-        request.received, request.answer = data[2:] if used == len(data) else b"", answer
+            foreign += 1
+            if foreign > _FOREIGN:
+                raise NoModbus(f"{foreign} answers to requests that it was not asked")
+            data = data[frame.size :] or self._deadline.receive(sock)
+        if frame.unit != self._settings.unit:
+            raise NoModbus(f"it answers as unit {frame.unit}: if that is the PLC, set trigger.unit = {frame.unit}")
+        answer = self._frames.answer(frame.message)
+        self._rest = data[frame.size :]
+        request.received, request.answer = b"" if self._rest else data[2:], answer
         return answer

@@ -87,6 +87,10 @@ class OpcuaPort:
         self.publishing_ms, self.sampling_ms = session.publishing_ms, session.sampling_ms
         self.ordered = session.sampling_ms <= _CYCLE_MS
 
+    @property
+    def missing(self) -> Mapping[str, str]:
+        return self._session.missing if self._session is not None else {}
+
     def close(self) -> None:
         session, self._session = self._session, None
         if session is not None:

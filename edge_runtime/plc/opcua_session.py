@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import logging
 import math
+import struct
 import threading
 import time
 from collections import deque
@@ -15,9 +16,10 @@ from typing import Any, TypeVar
 from asyncua import Client, ua
 
 from edge_runtime.errors import LinesideError, TagError
+from edge_runtime.plc.deadline import ASK_AGAIN_S, Deadline
 from edge_runtime.plc.opcua_security import identify, refusal
 from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
-from edge_runtime.plc.opcua_values import from_node, to_node, type_of
+from edge_runtime.plc.opcua_values import NoValue, from_node, to_node, type_of
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag, Value
 
@@ -26,6 +28,8 @@ _T = TypeVar("_T")
 
 _READ_LIMIT, _WRITE_LIMIT = 11705, 11707
 """Server.ServerCapabilities.OperationLimits.MaxNodesPerRead and MaxNodesPerWrite."""
+_MISREAD = (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error)
+"""What asyncua makes of an answer that is none."""
 _OVERFLOW = 0x480
 """Info bits of a data value's status: the item's queue was full and a change was dropped."""
 _LONG_AGO = datetime.datetime.min  # noqa: DTZ901  # without a zone, as asyncua's stamps are
@@ -46,10 +50,14 @@ class Session:
         self._inputs = [name for name, t in tags.items() if not t.writable]
         self._types: dict[str, ua.VariantType] = {}
         self._client: Any = None
-        self._now: dict[str, Value] = {}
-        self._told: dict[str, Value] = {}
+        self._now: dict[str, Value | None] = {}
+        """The inputs as they were reported last; None where the PLC has no value."""
+        self._told: dict[str, Value | None] = {}
+        self._bad: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
+        """As in TagPort."""
         self._all_known: asyncio.Event | None = None
-        self._changes: deque[dict[str, Value]] = deque()
+        self._changes: deque[dict[str, Value | None]] = deque()
         self._heard = time.monotonic()
         self._silence_s = math.inf
         self._skew = datetime.timedelta(0)
@@ -70,6 +78,9 @@ class Session:
             return future.result(timeout_s + 1)
         except LinesideError:
             raise
+        except _MISREAD as e:
+            self.failure = f"answered with something that is not OPC UA: {e}"
+            raise PlcLost(self.failure) from e
         except (PlcLost, OSError, ua.UaError, asyncio.CancelledError, concurrent.futures.CancelledError) as e:
             future.cancel()
             reason = _reason(e, timeout_s)
@@ -92,13 +103,14 @@ class Session:
         return all(name in self._now for name in names)
 
     def snapshots(self, names: Sequence[str]) -> list[dict[str, Value]]:
-        """What has changed since the last call, oldest first, of the subscribed `names`."""
+        """What has changed since the last call, oldest first, of the subscribed `names`; without those that have no value."""
         out = []
         while self._changes:
             snapshot = self._changes.popleft()
             if any(snapshot[n] != self._told[n] for n in names):
-                out.append({n: snapshot[n] for n in names})
+                out.append({n: v for n in names if (v := snapshot[n]) is not None})
             self._told = snapshot
+        self.missing = {n: self._bad.get(n, "no value") for n in names if self._told[n] is None}
         return out
 
     async def open(self) -> None:
@@ -124,9 +136,33 @@ class Session:
 
     async def read(self, names: Sequence[str]) -> dict[str, Value]:
         answers = await self._read_attributes([(self._nodes[n], ua.AttributeIds.Value) for n in names])
-        return {name: from_node(self._tags[name], answer) for name, answer in zip(names, answers, strict=True)}
+        values: dict[str, Value] = {}
+        missing: dict[str, str] = {}
+        for name, answer in zip(names, answers, strict=True):
+            try:
+                values[name] = from_node(self._tags[name], answer)
+            except NoValue as e:
+                missing[name] = str(e)
+        self.missing = missing
+        return values
 
     async def write(self, values: Mapping[str, Value]) -> None:
+        """What is refused, though it could be written when the connection was made, is asked for again, and what stands behind it."""
+        deadline = Deadline(self._settings.timeout_ms / 1e3)
+        left = dict(values)
+        while True:
+            refused = await self._write_once(left)
+            if refused is None:
+                return
+            name, said = refused
+            if not deadline.allows_another:
+                raise PlcLost(f"refused to write {self._tags[name].key} ({self._tags[name].address}): {said}")
+            names = list(left)
+            left = {n: left[n] for n in names[names.index(name) :]}
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _write_once(self, values: Mapping[str, Value]) -> tuple[str, str] | None:
+        """In their order, until one is refused: which, and why."""
         items = [
             ua.WriteValue(
                 NodeId=self._nodes[name], AttributeId=ua.AttributeIds.Value, Value=to_node(self._tags[name], self._types[name], value)
@@ -137,9 +173,10 @@ class Session:
         names = list(values)
         for start in range(0, len(items), size):
             statuses = await self._client.uaclient.write(ua.WriteParameters(NodesToWrite=items[start : start + size]))
-            for name, status in zip(names[start:], statuses, strict=False):
+            for name, status in zip(names[start : start + size], statuses, strict=True):
                 if not status.is_good():
-                    raise PlcLost(f"refused to write {self._tags[name].key} ({self._tags[name].address}): {status.name}")
+                    return name, status.name
+        return None
 
     async def _look(self) -> None:
         """Limits, then every node: there, of a type that fits, readable, and writable where it is an output."""
@@ -200,6 +237,12 @@ class Session:
 
     def _published(self, result: Any) -> None:
         self._heard = time.monotonic()
+        try:
+            self._take_all(result)
+        except _MISREAD as e:  # asyncua would log it, and the change would be lost
+            self._fail(f"reported something that is not OPC UA: {e}")
+
+    def _take_all(self, result: Any) -> None:
         for notification in result.NotificationMessage.NotificationData or []:
             if isinstance(notification, ua.DataChangeNotification):
                 self._take(notification.MonitoredItems)
@@ -211,17 +254,17 @@ class Session:
         seen = []
         for item in items:
             name, data = self._inputs[item.ClientHandle], item.Value
+            value: Value | None
             try:
                 value = from_node(self._tags[name], data)
-            except PlcLost as e:
-                self._fail(str(e))
-                return
+            except NoValue as e:
+                value, self._bad[name] = None, str(e)
             if data.StatusCode is not None and data.StatusCode.value & _OVERFLOW == _OVERFLOW and self._tags[name].type == "bool":
                 self._fail(f"dropped changes of {self._tags[name].key}: they came faster than it could tell them")
                 return
             seen.append((data.SourceTimestamp or data.ServerTimestamp or _LONG_AGO, name, value))
         seen.sort(key=lambda s: s[0])
-        change: dict[str, Value] = {}
+        change: dict[str, Value | None] = {}
         since = _LONG_AGO
         for stamp, name, value in seen:
             if name in change or (change and stamp - since > self._skew):
@@ -236,7 +279,7 @@ class Session:
         if self._told:
             self._changed()
 
-    def _put(self, change: dict[str, Value]) -> None:
+    def _put(self, change: dict[str, Value | None]) -> None:
         self._now = self._now | change
         if self._told:
             self._changes.append(self._now)

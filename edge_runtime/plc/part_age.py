@@ -19,10 +19,16 @@ class PartAges:
         self._since_ns: dict[int, int] = {}
         """By seq, of parts that are not decided."""
 
-    def connected(self, now_ns: int) -> None:
-        """The PLC is looked at from now on, and knows nothing of the parts before."""
+    @property
+    def looked_ns(self) -> int:
+        """When the last look began; 0: there was none."""
+        return self._looked_ns
+
+    def connected(self, now_ns: int, *, goes_on: bool = False) -> None:
+        """The PLC is looked at from now on, and knows nothing of the parts before, unless it `goes_on` with the last."""
         self._looked_ns = now_ns
-        self._since_ns.clear()
+        if not goes_on:
+            self._since_ns.clear()
 
     def looked(self, began_ns: int) -> None:
         """A look at the PLC has been stepped: what it showed low had not risen when it began."""
@@ -32,6 +38,11 @@ class PartAges:
         """When an edge that was seen at `seen_ns` was not there yet; `pushes`: the PLC reports changes by itself."""
         still_ns = seen_ns - self._looked_ns
         return seen_ns if pushes and still_ns < _PUSHED_NS else self._looked_ns
+
+    def patience_ns(self, timeout_s: float) -> int:
+        """How long a part may wait, after its edge, for what the PLC has no value for at the moment: its picture is made afterwards."""
+        deadline_ns = min(self.deadlines_ns.values(), default=0)
+        return min(round(timeout_s * 1e9), deadline_ns // 4 or round(timeout_s * 1e9))
 
     def too_old(self, unseen_ns: int) -> str:
         """Why a part that may have been announced so long before it was seen is not judged (its picture may show another); else empty."""

@@ -32,6 +32,10 @@ class TagPort(Protocol):
     """For a port that pushes, once connected: a snapshot shows every tag as it was at that change, and none has to be read again."""
 
     @property
+    def missing(self) -> Mapping[str, str]:
+        """Which names the last `read` or snapshot left out, and why: the PLC answers, but has no value for them just now."""
+
+    @property
     def note(self) -> str:
         """For `lineside check`, once connected: what else is to be known of this PLC; empty where nothing is."""
 
@@ -42,7 +46,8 @@ class TagPort(Protocol):
         `changed` may be called from any thread when `poll` has something new; only a port that pushes does so.
 
         Raises:
-            PlcLost: nobody answers in `timeout_ms`, or the PLC refuses the connection (the reason says which, e.g. rack or slot).
+            PlcLost: nobody answers in `timeout_ms`, or the PLC refuses the connection (the reason says which, e.g. rack or slot), or it
+                says "not now" to an output for so long.
             TagError: a tag is not there, of another type, or not writable; the message begins with the tag's key.
             ConfigError: a certificate, key or password that cannot be used or is refused.
         """
@@ -51,7 +56,11 @@ class TagPort(Protocol):
         """Disconnect; never raises, may be called at any time and twice. Leaves no thread and no socket."""
 
     def read(self, names: Sequence[str]) -> dict[str, Value]:
-        """These tags now, in one round trip where the protocol can. A tag is read no earlier than those named before it. Raises PlcLost."""
+        """These tags now, in one round trip where the protocol can. A tag is read no earlier than those named before it. What the PLC has
+        no value for just now (it is busy, the value is bad) is left out, and stands in `missing`: ask again.
+
+        Raises PlcLost: no whole answer within `timeout_ms` for all of it, in however many pieces or requests.
+        """
 
     def poll(self, names: Sequence[str]) -> Sequence[dict[str, Value]]:
         """What these tags were since the last call, oldest first: snapshots of all of them, each one change on from the one before.
@@ -63,7 +72,8 @@ class TagPort(Protocol):
         """All of them, in as few round trips as the protocol can. No value reaches the PLC before one that stands earlier in the mapping;
         what shares a request with others arrives together with them.
 
-        Returns when the PLC has confirmed. Raises PlcLost.
+        Returns when the PLC has confirmed; one that says "not now" is asked again, on the same connection. Raises PlcLost: it has not
+        confirmed all within `timeout_ms`.
         """
 
     def trips(self, names: Sequence[str]) -> int:

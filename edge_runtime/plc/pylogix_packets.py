@@ -8,10 +8,11 @@ import contextlib
 import re
 import socket
 import struct
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from edge_runtime.plc.deadline import Deadline
 
 _HEAD = 24
 _CONNECTED = b"\x70\x00"
@@ -43,7 +44,8 @@ class _Read:
 
 
 class Controller:
-    """One connection to one controller. Each packet comes whole within the timeout, and answers the last question."""
+    """One connection to one controller. What each call asks, in however many packets, is answered within one time, and each packet answers
+    the last question."""
 
     def __init__(self, host: str, port: int, slot: int, timeout_s: float) -> None:
         """Touches no network. Raises ImportError without pylogix."""
@@ -56,10 +58,13 @@ class Controller:
         conn.msg_socket.close()  # of a feature that is not used here; nothing else would close it
         self._send, conn.send = conn.send, self._exchange
         conn.receive_data = self._receive
+        self._deadline = Deadline(timeout_s)
         self._number: int | None = None
         self._heard: list[tuple[bytes, Any]] = []
         self._ahead: list[tuple[bytes, Any]] = []
         self._reads: dict[tuple[str, ...], _Read] = {}
+        self.late = False
+        """The time was over before an answer was there."""
         self.why = ""
         """What was wrong with the last packet, where that is known."""
 
@@ -75,14 +80,16 @@ class Controller:
 
     def open(self) -> tuple[bool, object]:
         """Connect, and open a class 3 connection; else what is wrong: an OSError, or pylogix' words. Raises OSError, struct.error."""
+        self._deadline = Deadline(2 * self._timeout_s)  # an old controller refuses a large connection before it takes a small one
         opened, why = self._plc.conn.connect()
         if opened:
             self._plc.conn.Socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return opened, why
 
-    def read(self, addresses: Sequence[str]) -> Sequence[Answer]:
-        """An answer a tag; the very sequence of the last time where the controller said the same as then, byte for byte, as it does to most
-        polls. Fewer answers where `connected` is False then. Raises MISREAD."""
+    def read(self, addresses: Sequence[str], within_s: float | None = None) -> Sequence[Answer]:
+        """An answer a tag, all within the timeout or `within_s`; the very sequence of the last time where the controller said the same as
+        then, byte for byte, as it does to most polls. Fewer answers where `connected` is False then. Raises MISREAD."""
+        self._deadline = Deadline(self._timeout_s if within_s is None else within_s)
         key = tuple(addresses)
         known = self._reads.get(key)
         self._ahead = []
@@ -98,8 +105,9 @@ class Controller:
             self._reads[key] = _Read([(request, answer[_CIP_AT:]) for request, (_, answer) in self._heard], answers)
         return answers
 
-    def write(self, pairs: Sequence[tuple[str, Any]]) -> Sequence[Answer]:
+    def write(self, pairs: Sequence[tuple[str, Any]], deadline: Deadline) -> Sequence[Answer]:
         """An answer a tag, in one packet where `fits` says so. Raises MISREAD."""
+        self._deadline = deadline
         self._ahead = []
         answers: Sequence[Answer] = self._plc.Write(list(pairs))
         return answers
@@ -117,6 +125,7 @@ class Controller:
 
     def close(self) -> None:
         """Say goodbye, which the controller may not hear any more."""
+        self._deadline = Deadline(self._timeout_s)
         with contextlib.suppress(OSError, struct.error, TypeError):
             self._plc.Close()
         self.drop()
@@ -145,17 +154,14 @@ class Controller:
         return answer
 
     def _receive(self) -> bytes | None:
-        """In place of pylogix' own `receive_data`: one packet, whole within the timeout, or None."""
-        until = time.monotonic() + self._timeout_s
+        """In place of pylogix' own `receive_data`: one packet, whole within the deadline, or None."""
         sock, data = self._plc.conn.Socket, b""
         try:
             while len(data) < _HEAD or len(data) < _HEAD + int.from_bytes(data[2:4], "little"):
-                sock.settimeout(max(until - time.monotonic(), 1e-3))
-                piece = sock.recv(4096)
-                if not piece:
-                    return None
-                data += piece
-            sock.settimeout(self._timeout_s)
+                data += self._deadline.receive(sock)
+        except TimeoutError:
+            self.late = True
+            return None
         except OSError:
             return None
         if len(data) != _HEAD + int.from_bytes(data[2:4], "little"):

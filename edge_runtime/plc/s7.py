@@ -1,31 +1,30 @@
 """Tags of a Siemens S7 PLC: bits, words and texts of data blocks, flags, inputs and outputs, over PUT/GET."""
 
-import logging
+import contextlib
 import re
 import socket
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
 from edge_runtime.errors import ConfigError, MissingExtra
+from edge_runtime.plc import iso_frames
 from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
+from edge_runtime.plc.deadline import Deadline
 from edge_runtime.plc.port import Manual, PlcLost
 from edge_runtime.plc.settings import PlcConfig
+from edge_runtime.plc.snap7_messages import ErrorCode, Messages, Misread
 from edge_runtime.plc.tags import Tag
 from edge_runtime.values import Host, Port
 
 _ADDRESS = re.compile(r"(?:DB(\d{1,5})\.DB([XBWD])|([MIEQA])([BWD]?))(\d{1,5})(?:\.(\d))?", re.ASCII | re.IGNORECASE)
+_MOST_PDU_BYTES = 480
 _MAX_ITEMS = 20
 _ITEM_READ_BYTES, _READ_HEADER_BYTES = 12, 14
 _WRITE_HEADER_BYTES = 28
 _GAP = 32
-_MOST = 4096
-"""Bytes at once; an answer has 487 at most."""
-_FRAME = b"\x02\xf0\x80"
-"""Between an ISO frame's length (RFC 1006) and the S7 message: it carries data (ISO 8073), and all of them."""
 _NUMBER = slice(4, 6)
 """Where in an S7 message its number stands, which the answer repeats."""
 _PUT_GET = "allow PUT/GET communication in the CPU's properties (Protection & Security)"
@@ -37,6 +36,8 @@ _ITEM_ANSWERS = {
     0x07: "data type inconsistent",
     0x0A: "there is no such block",
 }
+_NO_RESOURCES = 0x83
+"""Class of errors that end by themselves."""
 _ANSWERS = {
     0x8104: f"the CPU does not offer this service; {_PUT_GET}",
     0x8404: "error in its protection level or no such block",
@@ -119,7 +120,7 @@ class _Read:
 
     message: bytes
     received: bytes = b""
-    cells: Sequence[Sequence[int]] = ()
+    cells: Sequence[Sequence[int] | Refused] = ()
 
 
 class S7Port(AreaPort):
@@ -135,18 +136,13 @@ class S7Port(AreaPort):
     def __init__(self, settings: S7TriggerConfig, tags: Sequence[Tag]) -> None:
         """Raises ConfigError for a tag's address, MissingExtra without python-snap7."""
         try:
-            from snap7.connection import ISOTCPConnection
-            from snap7.s7protocol import S7Protocol
+            self._messages = Messages()
         except ImportError as e:
             raise MissingExtra("the s7 trigger", "plc") from e
-        super().__init__(tags)
-        logging.getLogger("snap7").setLevel(logging.CRITICAL)  # PlcLost says it once, and with the reason
+        super().__init__(tags, settings.timeout_ms / 1e3)
         self.where = f"PLC {settings.host}:{settings.port} rack {settings.rack} slot {settings.slot}"
         self._settings = settings
-        # snap7's own Client connects with a timeout of 5 s that cannot be changed: these are the parts that it is made of.
-        self._new_connection = ISOTCPConnection
-        self._connection: ISOTCPConnection | None = None
-        self._protocol = S7Protocol()
+        self._socket: socket.socket | None = None
         self._pdu_bytes = 240
         self._number = 0
         self._asked: dict[tuple[Span, ...], _Read] = {}
@@ -155,25 +151,26 @@ class S7Port(AreaPort):
         return parse(tag)
 
     def _open(self) -> None:
-        from snap7.error import S7Error, S7TimeoutError
-
-        s = self._settings
-        connection = self._new_connection(s.host, s.port, remote_tsap=0x0100 | s.rack << 5 | s.slot)
+        s, within = self._settings, f"{self._settings.timeout_ms:g} ms"
         try:
-            connection.connect(s.timeout_ms / 1e3)
-        except S7Error as e:
-            cause = e.__context__
-            if isinstance(e, S7TimeoutError):
-                why = f"takes the connection, but does not answer as an S7 PLC in {s.timeout_ms:g} ms"
-            elif isinstance(cause, OSError) and not isinstance(cause, ConnectionResetError | BrokenPipeError):
-                why = f"does not answer in {s.timeout_ms:g} ms" if isinstance(cause, TimeoutError) else cause.strerror or str(cause)
-                why = f"cannot be connected to: {why}; it may be off, or at another address"
-            else:
-                why = f"refuses rack {s.rack} slot {s.slot}; expected slot 1 for S7-1200 and S7-1500, 2 for S7-300: see trigger.slot"
-            raise PlcLost(why) from e
-        self._connection = connection
+            self._socket = sock = socket.create_connection((s.host, s.port), self._timeout_s)
+        except OSError as e:
+            why = f"does not answer in {within}" if isinstance(e, TimeoutError) else e.strerror or str(e)
+            raise PlcLost(f"cannot be connected to: {why}; it may be off, or at another address") from e
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            pdu_bytes = min(self._guarded(self._negotiated), 480)
+            iso_frames.connect(sock, 0x0100 | s.rack << 5 | s.slot, Deadline(self._timeout_s))
+        except TimeoutError as e:
+            raise self._lost(f"takes the connection, but does not answer as an S7 PLC in {within}") from e
+        except iso_frames.NoFrame as e:
+            raise self._lost("takes the connection, and answers with something that is not S7") from e
+        except (OSError, iso_frames.ConnectionRefusedByPlc) as e:
+            raise self._lost(
+                f"refuses rack {s.rack} slot {s.slot}; expected slot 1 for S7-1200 and S7-1500, 2 for S7-300: see trigger.slot"
+            ) from e
+        self._deadline = Deadline(self._timeout_s)
+        try:
+            pdu_bytes = min(self._guarded(self._negotiated), _MOST_PDU_BYTES)
         except Refused as e:
             raise self._lost(f"refuses to communicate: {e}") from e
         if pdu_bytes != self._pdu_bytes:
@@ -182,16 +179,17 @@ class S7Port(AreaPort):
 
     def _negotiated(self) -> int:
         """Bytes of the longest message that the PLC takes and gives."""
-        parameters = self._parsed(self._ask(self._protocol.build_setup_communication_request(1, 1, 480)))["parameters"]
-        if not parameters or "pdu_length" not in parameters:
+        with _said():
+            agreed = self._messages.agreed(self._ask(self._messages.setup(_MOST_PDU_BYTES)))
+        if agreed is None:
             raise PlcLost("answered something else when it was asked how long a message may be")
-        return int(parameters["pdu_length"])
+        return agreed
 
     def close(self) -> None:
         """As in TagPort."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            sock.close()
 
     def _fits(self, spans: Sequence[Span]) -> bool:
         answer = _READ_HEADER_BYTES + sum(4 + s.count + s.count % 2 for s in spans)
@@ -201,42 +199,40 @@ class S7Port(AreaPort):
     def _fits_write(self, span: Span) -> bool:
         return _WRITE_HEADER_BYTES + span.count <= self._pdu_bytes
 
-    def _read_cells(self, spans: Sequence[Span]) -> Sequence[Sequence[int]]:
+    def _read_cells(self, spans: Sequence[Span]) -> Sequence[Sequence[int] | Refused]:
         key = tuple(spans)
         if key not in self._asked:
-            items: list[tuple[int, int, int, int]] = [(*_area(s.area), s.start, s.count) for s in spans]
-            self._asked[key] = _Read(self._protocol.build_multi_read_request(items))
+            self._asked[key] = _Read(self._messages.reading([(*_area(s.area), s.start, s.count) for s in spans]))
         asked = self._asked[key]
         answer = self._ask(asked.message)
         received = answer[: _NUMBER.start] + answer[_NUMBER.stop :]
         if received != asked.received:
-            asked.cells = self._cells(spans, self._parsed(answer).get("raw_data", b""))
+            with _said():
+                asked.cells = self._cells(spans, self._messages.data(answer))
             asked.received = received
         return asked.cells
 
-    def _cells(self, spans: Sequence[Span], data: bytes) -> Sequence[Sequence[int]]:
-        cells: list[Sequence[int]] = []
+    def _cells(self, spans: Sequence[Span], data: bytes) -> Sequence[Sequence[int] | Refused]:
+        cells: list[Sequence[int] | Refused] = []
         at = 0
         for span in spans:
+            length = int.from_bytes(data[at + 2 : at + 4], "big") // (8 if data[at + 1] in (3, 4, 5) else 1)
             if data[at] != 0xFF:
-                code = data[at]
-                raise Refused(f"{_ITEM_ANSWERS.get(code, 'error')} (S7 item code 0x{code:02X})", no_such_place=code in (0x05, 0x0A))
-            got = data[at + 4 : at + 4 + span.count]
-            length = int.from_bytes(data[at + 2 : at + 4], "big")
-            if len(got) != span.count or length // (8 if data[at + 1] in (3, 4, 5) else 1) != span.count:
-                raise PlcLost(f"answered with {len(got)} bytes, expected {span.count}")
-            cells.append(got)
-            at += 4 + span.count + span.count % 2
+                cells.append(_item_refused(data[at]))
+            else:
+                got = data[at + 4 : at + 4 + span.count]
+                if len(got) != span.count or length != span.count:
+                    raise PlcLost(f"answered with {len(got)} bytes, expected {span.count}")
+                cells.append(got)
+            at += 4 + length + length % 2
         return cells
 
     def _write_cells(self, span: Span, cells: Sequence[int]) -> None:
-        from snap7.datatypes import S7Area, S7WordLen
-
-        area, block = _area(span.area)
-        message = self._protocol.build_write_request(S7Area(area), block, span.start, S7WordLen.BYTE, bytes(cells))
-        code = self._parsed(self._ask(message)).get("raw_data", b"\0")[0]
+        answer = self._ask(self._messages.writing(*_area(span.area), span.start, bytes(cells)))
+        with _said():
+            code = (self._messages.data(answer) or b"\0")[0]
         if code != 0xFF:
-            raise Refused(f"{_ITEM_ANSWERS.get(code, 'error')} (S7 item code 0x{code:02X})", no_such_place=code in (0x05, 0x0A))
+            raise _item_refused(code)
 
     def _hint(self, tag: Tag, refused: Refused) -> str:
         if not refused.no_such_place:
@@ -246,48 +242,37 @@ class S7Port(AreaPort):
         )
 
     def _ask(self, message: bytes) -> bytes:
-        """The S7 message that answers this one, which comes whole within `timeout_ms`. Raises PlcLost."""
-        if self._connection is None or self._connection.socket is None:
+        """The S7 message that answers this one, which comes whole within the deadline. Raises PlcLost."""
+        if self._socket is None:
             raise PlcLost("not connected")
         self._number = self._number % 65_535 + 1
         number = self._number.to_bytes(2, "big")
-        frame = _FRAME + message[: _NUMBER.start] + number + message[_NUMBER.stop :]
         try:
-            answer = self._exchange(self._connection.socket, b"\x03\x00" + (4 + len(frame)).to_bytes(2, "big") + frame)
+            answer = iso_frames.exchange(self._socket, message[: _NUMBER.start] + number + message[_NUMBER.stop :], self._deadline)
         except TimeoutError as e:
             raise PlcLost(f"did not answer in {self._settings.timeout_ms:g} ms") from e
         except OSError as e:
             raise PlcLost("the connection was lost: closed by the PLC") from e
+        except iso_frames.NoFrame as e:
+            raise PlcLost("answered with something that is not S7") from e
         if answer[_NUMBER] != number:
             raise PlcLost("answered another request")
         return answer
 
-    def _exchange(self, sock: socket.socket, frame: bytes) -> bytes:
-        # snap7's own receive_data waits for each piece anew, and writes a protocol of it that nobody reads.
-        until = time.monotonic() + self._settings.timeout_ms / 1e3
-        sock.sendall(frame)
-        data = sock.recv(_MOST)
-        while data[:1] in (b"", b"\x03") and (len(data) < 4 or len(data) < int.from_bytes(data[2:4], "big")):
-            sock.settimeout(max(until - time.monotonic(), 1e-3))
-            more = sock.recv(_MOST)
-            sock.settimeout(self._settings.timeout_ms / 1e3)
-            if not more:
-                raise ConnectionResetError("closed by the PLC")
-            data += more
-        if data[0] != 3 or data[4:7] != _FRAME or len(data) != int.from_bytes(data[2:4], "big"):
-            raise PlcLost("answered with something that is not S7")
-        return data[7:]
 
-    def _parsed(self, answer: bytes) -> dict[str, Any]:
-        """Raises Refused, PlcLost."""
-        from snap7.error import S7ProtocolError
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    """Raises Refused or PlcLost for an answer that is a refusal or no S7."""
+    try:
+        yield
+    except Misread as e:
+        raise PlcLost(f"answered with something that is not S7: {e}") from e
+    except ErrorCode as e:
+        raise Refused(f"{_ANSWERS.get(e.code, e)} (S7 error 0x{e.code:04X})", not_now=e.code >> 8 == _NO_RESOURCES) from e
 
-        try:
-            return self._protocol.parse_response(answer)
-        except S7ProtocolError as e:
-            if e.error_code is None:
-                raise PlcLost(f"answered with something that is not S7: {e}") from e
-            raise Refused(f"{_ANSWERS.get(e.error_code, e)} (S7 error 0x{e.error_code:04X})") from e
+
+def _item_refused(code: int) -> Refused:
+    return Refused(f"{_ITEM_ANSWERS.get(code, 'error')} (S7 item code 0x{code:02X})", no_such_place=code in (0x05, 0x0A))
 
 
 def _area(name: str) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """Parts that are announced and not decided yet, in a file beside the journal: what a kill takes, the next start answers.
 
 A line is written before the PLC sees its acknowledge. It goes to the system's page cache, as the journal's rows do: a killed process loses
-none, a power cut may lose the last.
+none, a power cut may lose the last. The file has its size from the start and is written over, half by half, so that a disk which fills up
+later takes no line from it: numbers that were given are known at the next start.
 
 Why: deploy/decisions/0044.
 """
@@ -20,7 +21,8 @@ import msgspec
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Trigger
 
-_MOST_BYTES = 1 << 20
+_BYTES = 1 << 17
+"""The size of both halves, each for some six hundred parts."""
 _decoder = msgspec.json.Decoder(Trigger)
 _encoder = msgspec.json.Encoder()
 
@@ -35,27 +37,34 @@ class Announced:
         """A sentence for health."""
         self._decided, self._tell = last_seq, noted
         self._lock = threading.Lock()
-        self._open: deque[tuple[int, bytes]] = deque()
-        self._noted = self._bytes = 0
+        self._open: deque[tuple[int, bytes]] = deque(maxlen=1000)
+        self._noted = self._at = 0
+        self._half = _BYTES // 2
         self._file = -1
 
     def __enter__(self) -> Self:
-        """Open the file. Raises SinkError where it cannot be written."""
+        """Open the file and take its room. Raises SinkError where it cannot be written."""
         try:
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            taken = os.fstat(self._file).st_size
+            if taken < _BYTES:  # zeros that are written, for what is only reserved may still want room when it is
+                os.pwrite(self._file, bytes(_BYTES - taken), taken)
         except OSError as e:
-            raise SinkError(f"{self.path}: cannot be written: {e.strerror}; give [journal] a path that the station may write to") from e
+            self._close()
+            raise self._unwritable(e) from e
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        os.close(self._file)
-        self._file = -1
+        with contextlib.suppress(SinkError):
+            if self._decided() >= self._noted:
+                self.forget()
+        self._close()
 
     def left(self) -> list[Trigger]:
         """What stood here when the last run ended, by seq; the journal knows which of them were decided. A torn line is none."""
         found: dict[int, Trigger] = {}
         with contextlib.suppress(OSError):
-            for line in self.path.read_bytes().splitlines():
+            for line in self.path.read_bytes().replace(b"\0", b"\n").splitlines():
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                     trigger = _decoder.decode(line)
                     found[trigger.seq] = trigger
@@ -64,9 +73,11 @@ class Announced:
     def forget(self) -> None:
         """All of them have their decisions. Raises SinkError."""
         try:
-            os.truncate(self.path, 0)
+            os.pwrite(self._file, bytes(_BYTES), 0)
+            os.truncate(self._file, _BYTES)
         except OSError as e:
-            raise SinkError(f"{self.path}: cannot be written: {e.strerror}") from e
+            raise self._unwritable(e) from e
+        self._at, self._half = 0, _BYTES // 2
 
     def note(self, trigger: Trigger) -> None:
         """Write one part down, once."""
@@ -81,20 +92,29 @@ class Announced:
                 self._open.popleft()
             self._open.append((trigger.seq, line))
             try:
-                if self._bytes > _MOST_BYTES:
-                    self._begin_anew()
-                else:
-                    self._bytes += os.write(self._file, line)
+                if self._at + len(line) > self._half:
+                    self._turn(len(line))
+                self._write(line)
                 self.problem = None
             except OSError as e:
                 self.problem = f"{self.path}: {e.strerror}: a part that a kill takes would have no decision"
 
-    def _begin_anew(self) -> None:
-        """With those that are open alone."""
-        lines = b"".join(line for _, line in self._open)
-        part = self.path.with_name(self.path.name + ".part")  # not `replacing`: nobody waits for the disk here
-        part.write_bytes(lines)
-        part.replace(self.path)
-        os.close(self._file)
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self._bytes = len(lines)
+    def _turn(self, room: int) -> None:
+        """Go on in the other half, with those that are open: the newest, where not all have room. What this half holds stays until then."""
+        self._at, self._half = (_BYTES // 2, _BYTES) if self._half != _BYTES else (0, _BYTES // 2)
+        os.pwrite(self._file, bytes(_BYTES // 2), self._at)
+        open_ = [line for _, line in self._open][:-1]
+        while open_ and sum(map(len, open_)) > _BYTES // 4 - room:
+            del open_[: len(open_) // 2 + 1]
+        self._write(b"".join(open_))
+
+    def _write(self, data: bytes) -> None:
+        self._at += os.pwrite(self._file, data, self._at)
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _unwritable(self, e: OSError) -> SinkError:
+        return SinkError(f"{self.path}: cannot be written: {e.strerror}; give [journal] a path that the station may write to")

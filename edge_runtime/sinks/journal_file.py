@@ -176,6 +176,14 @@ def last_seq(path: Path) -> int:
         return int(connection.execute("SELECT coalesce(max(seq), 0) FROM decisions").fetchone()[0])
 
 
+def seqs_between(path: Path, first: int, last: int) -> tuple[int, set[int]]:
+    """The seq before the journal's first decision, and those of its decisions that lie in this range. Raises SinkError."""
+    with reading(path) as connection:
+        begins = connection.execute("SELECT coalesce(min(seq), 1) FROM decisions").fetchone()[0]
+        found = connection.execute("SELECT seq FROM decisions WHERE seq BETWEEN ? AND ?", (first, last))
+        return int(begins) - 1, {int(seq) for (seq,) in found}
+
+
 def read_decisions(path: Path, after_seq: int = 0, limit: int = 1000) -> list[Decision]:
     """Up to `limit` decisions with a larger seq, oldest first; empty when there is no journal yet. Raises SinkError.
 

@@ -118,8 +118,9 @@ class ReplayServer:
                     self._problem = f"replay: {lost}" if lost else None
                 except SinkError as e:
                     self._problem = f"replay: {e}"
-            found = {d.seq: d for d in recent if d.seq > request.after_seq}
-            found.update((d.seq, d) for d in page)
+            # What was told counts: a row that nobody was told of yet may still be amended.
+            found = {d.seq: d for d in page if d.seq <= last_seq}
+            found.update((d.seq, d) for d in recent if d.seq > request.after_seq)
         chosen = [found[seq] for seq in sorted(found)]
         return wire.ReplayReply(
             run=self._run, first_seq=self._first_seq, request=request.request, uptime_s=time.monotonic() - self._started,

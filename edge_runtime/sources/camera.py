@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from edge_runtime.config.files import CameraSourceConfig
+from edge_runtime.config.files import LiveSourceConfig
 from edge_runtime.errors import FrameError, SourceError
 from edge_runtime.protocols import Source
 from edge_runtime.records import Frame, Image
@@ -47,7 +47,7 @@ class LiveCamera(Source):
     open_timeout_ms: float
     read_timeout_ms: float
 
-    def __init__(self, settings: CameraSourceConfig, name: str, connect: Callable[[], Feed]) -> None:
+    def __init__(self, settings: LiveSourceConfig, name: str, connect: Callable[[], Feed]) -> None:
         """`name`: for messages; `connect` opens the camera, or raises SourceError."""
         self._settings, self._name, self._connect = settings, name, connect
         self._fresh = threading.Condition()

@@ -91,7 +91,7 @@ class Arrivals:
         self._steps_ns: deque[int] = deque(maxlen=_STEPS)
 
     def of(self, asked_ns: int, now_ns: int) -> int:
-        """Of a picture that was asked for at `asked_ns` and is here at `now_ns`; never later than it came."""
+        """When a picture was exposed that was asked for at `asked_ns` and is here at `now_ns`; never later than it came."""
         if now_ns - asked_ns > _NO_WAIT_NS:
             if self._last_ns is not None and not self._lain:
                 self._steps_ns.append(now_ns - self._last_ns)

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 _ERROR, _WARNING = 16, 24
 _LOST = "RTP: missed"
 _BESIDE = "unable to decode APP fields"
-"""Of what cameras write beside the picture."""
+"""About what cameras write beside the picture."""
 _INTRA = 1
-"""Of FFmpeg's picture types: coded without any other."""
+"""The one of FFmpeg's picture types that is coded without any other."""
 _SOS, _EOI = b"\xff\xda", b"\xff\xd9"
 
 

@@ -4,7 +4,7 @@ import socket
 import time
 from urllib.parse import urlsplit
 
-from edge_runtime.config.files import CameraSourceConfig
+from edge_runtime.config.files import LiveSourceConfig
 from edge_runtime.errors import FrameError, SourceError
 from edge_runtime.records import Image
 from edge_runtime.sources.camera import Feed
@@ -21,7 +21,7 @@ _RTSP = {"rtsp_transport": "tcp", "reorder_queue_size": "2"}
 class StreamFeed(Feed):
     """One opened stream, of which nothing waits in a buffer any more."""
 
-    def __init__(self, settings: CameraSourceConfig, name: str) -> None:
+    def __init__(self, settings: LiveSourceConfig, name: str) -> None:
         """Connect. Raises SourceError, MissingExtra."""
         self._name, self._mono = name, settings.mono
         url, open_s, self._read_s = str(settings.device), settings.open_timeout_ms / 1e3, settings.read_timeout_ms / 1e3

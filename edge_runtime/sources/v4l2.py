@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.config.files import CameraSourceConfig
+from edge_runtime.config.files import LiveSourceConfig
 from edge_runtime.errors import SourceError
 from edge_runtime.records import Image
 from edge_runtime.sources.camera import Feed
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 class V4l2Feed(Feed):
     """One opened device."""
 
-    def __init__(self, settings: CameraSourceConfig, name: str) -> None:
+    def __init__(self, settings: LiveSourceConfig, name: str) -> None:
         """Open the device and write its settings. Raises SourceError."""
         self._name, self._mono = name, settings.mono
         self._read_timeout_ms = settings.read_timeout_ms
@@ -53,7 +53,7 @@ class V4l2Feed(Feed):
             return None
         return np.asarray(image, dtype=np.uint8) if got else None
 
-    def _configure(self, s: CameraSourceConfig) -> None:
+    def _configure(self, s: LiveSourceConfig) -> None:
         capture = self._capture
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # not every driver can; the reader drains what is left
         if s.width is not None:

@@ -29,6 +29,7 @@ from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.preview import Display, PreviewSink
 from edge_runtime.sources import check_depth
 from edge_runtime.station import in_effect
+from edge_runtime.station.background import give_way, giving_way
 from edge_runtime.station.drift import DriftWatch
 from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.in_effect import FROM_FILE, Change, Chosen, InEffect, Judges, Kind, OnTrial, Said
@@ -47,6 +48,8 @@ _MOST_S = 600.0
 _CLOSE_S = 2.0
 _TRIES = 3
 _GRACE_S = 1.0
+_PATIENCE_S = 0.5
+_LOOK_S = 0.002
 
 
 class Event(Protocol):
@@ -171,7 +174,8 @@ class Deployments:
 
     def _one(self, what: Callable[[], str]) -> str:
         try:
-            return what()
+            with giving_way():
+                return what()
         finally:
             self._under_way = ""
 
@@ -282,7 +286,7 @@ class Deployments:
         """Compiled, proved by its golden samples beside what judges, and able to judge what this camera shows in time."""
         parts = self._parts
         check_depth(parts.sources[entry.camera], bundle.manifest.input.bits)
-        one = open_recipe(self._config, entry, bundle, parts.opened)
+        one = open_recipe(self._config, entry, bundle, parts.opened, self._until_idle)
         frame = self._running.products[entry.key].jobs[entry.camera].model.last_frame
         if frame is not None and frame.source != "blank":
             try:
@@ -291,13 +295,25 @@ class Deployments:
                 raise BundleError(f"bundle {bundle.manifest.name}: it cannot judge what this camera shows: {e}") from e
         if one.predictor not in {o.predictor for o in parts.opened}:
             blank, wanted_ms = one.predictor.blank(), entry.recipe.deadline_ms
-            taken_ms = min(_timed_ms(lambda: one.predictor.predict(blank)) for _ in range(_TRIES))
+            taken_ms = min(self._timed_ms(lambda: one.predictor.predict(blank)) for _ in range(_TRIES))
             if taken_ms >= wanted_ms:
                 m = bundle.manifest
                 raise BundleError(
                     f"bundle {m.name}: expected an answer within the recipe's {wanted_ms:g} ms, it takes {taken_ms:.3g} ms here"
                 )
         return one
+
+    def _until_idle(self) -> None:
+        """Two inferences at once take longer than one after the other: begin none while a part is being judged, within reason."""
+        until = time.monotonic() + _PATIENCE_S
+        while any(thread.pending for thread in self._parts.threads) and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+
+    def _timed_ms(self, do: Callable[[], object]) -> float:
+        self._until_idle()
+        began = time.perf_counter()
+        do()
+        return (time.perf_counter() - began) * 1e3
 
     def _product(self, one: OpenRecipe) -> Product:
         """The product that is judged now, with one camera's job replaced."""
@@ -381,8 +397,20 @@ class Deployments:
         """Proved, with one inference thread: it must not take the cores from what judges."""
         recipe = msgspec.structs.replace(entry.recipe, bundle=bundle.directory, threshold=None)
         limits = limits_of(bundle.manifest, recipe)
-        predictor = OpenvinoPredictor(bundle, self._config.device, 1, recipe.region).__enter__()
-        predictor.run_golden(self._config.golden_tolerance_scale)
+        predictor = OpenvinoPredictor(bundle, self._config.device, 1, recipe.region)
+
+        def prove(_: None) -> None:
+            give_way()  # for good: its inference threads inherit that
+            predictor.__enter__()
+            predictor.run_golden(self._config.golden_tolerance_scale, self._until_idle)
+
+        proving: Helper[None, None] = Helper(prove, "shadow")
+        try:
+            proving.call(None).result(_MOST_S)
+        except TimeoutError:
+            raise DeviceError(f"bundle {bundle.id[:12]}: its model does not answer") from None
+        finally:
+            proving.leave()
         return Shadow(self._names[entry.camera], recipe.name, predictor, limits, trial.every, self._kept)
 
     def _look_on(self, key: tuple[str, str], shadow: Shadow, every: int) -> None:
@@ -531,9 +559,3 @@ def _releases(opened: Sequence[OpenRecipe]) -> dict[JobKey, ReleaseState]:
 def _short(bundle: ModelBundle) -> str:
     m = bundle.manifest
     return f"bundle {m.name} {m.version} ({bundle.id[:12]})"
-
-
-def _timed_ms(do: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    do()
-    return (time.perf_counter() - began) * 1e3

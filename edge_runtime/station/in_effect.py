@@ -82,7 +82,7 @@ class OnTrial(_Record, frozen=True, kw_only=True):
 
 
 class Chosen(_Record, frozen=True, kw_only=True):
-    """Of one recipe of one camera."""
+    """What holds for one recipe of one camera."""
 
     camera: str
     recipe: str

@@ -12,15 +12,16 @@ from edge_runtime.capture.capture import Capture
 from edge_runtime.config.files import StationConfig, load_station, plugins_in, sinks_in
 from edge_runtime.errors import EXIT_OK, LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
+from edge_runtime.model.manifest import most_px_of
 from edge_runtime.model.regions import find_regions
 from edge_runtime.plugins import blaming
 from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
 from edge_runtime.records import Cause
 from edge_runtime.security.access import Access
-from edge_runtime.sinks import open_sink
+from edge_runtime.sinks import journal_file, open_sink
 from edge_runtime.sinks.announced import Announced
 from edge_runtime.sinks.archive import Archive
-from edge_runtime.sinks.journal import Journal, read_decisions
+from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.preview import PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import check_depth, open_source
@@ -33,7 +34,7 @@ from edge_runtime.station.judge import fault
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import ModelThread, model_thread, together_is_faster
 from edge_runtime.station.observers import Observers
-from edge_runtime.station.process import StoppedEarly, allow_descriptors, logging_aside, stopping_on_signals, undisturbed
+from edge_runtime.station.process import Stop, StoppedEarly, allow_descriptors, logging_aside, stopping_on_signals, undisturbed
 from edge_runtime.station.products import Product
 from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
 from edge_runtime.station.verbs import Operating
@@ -44,26 +45,29 @@ from edge_runtime.triggers import open_trigger
 log = logging.getLogger(__name__)
 
 _ALIVE_WITHIN_S = 5.0
+_LAST_PARTS = 16
 _CLOSE_TIMEOUT_S = 3.0
 _OBSERVERS_TIMEOUT_S = 2.0
+_SETTLED_WITHIN_S = 10.0
 _MODEL_TIMEOUT_S = 0.05
 
 
-def run_station(path: Path) -> int:
+def run_station(path: Path, stopping: Stop | None = None) -> int:
     """Run the station of a file until SIGTERM, SIGINT, SIGHUP, or the end of a finite trigger or source.
+
+    `stopping`: of whoever listens for signals already.
 
     Returns 0, or 70 after an exception that is a bug (its traceback is in the log, the parts in flight were told FAULT).
     Raises LinesideError for what a user can act on, with its exit code: before READY for anything that cannot be opened, or a bundle that
     computes something else here (GoldenMismatch); afterwards for a trigger line that is lost for good.
     """
     try:
-        with stopping_on_signals() as stop, logging_aside(), contextlib.ExitStack() as stack:
+        signals = stopping_on_signals() if stopping is None else contextlib.nullcontext(stopping)
+        with signals as stop, logging_aside(), contextlib.ExitStack() as stack:
             config = load_station(path)
             allow_descriptors()
             station, monitor = open_station(config, stack, stop.look)
-            stop.station = station
-            if stop.asked:
-                station.stop()
+            stop.begin(station.stop)
             stack.enter_context(undisturbed())
             station.begin()
             monitor.ready()
@@ -100,10 +104,12 @@ def open_station(
     access = Access(config.security.keys, config.security.plain, config.security.everywhere)
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
     announced = stack.enter_context(Announced(config.journal.path, journal.last_seq, journal.announced))
-    _answer_what_a_kill_left(config.name, announced, journal, products, names)
+    left = _answer_what_a_kill_left(config.name, announced, journal, products, names)
     publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path, access))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
     line = open_trigger(config.trigger, first_seq=journal.last_seq() + 1, access=access)
+    if isinstance(line, ActuatorLine):
+        line.left(left)
     monitor = HealthMonitor(
         station=config.name, recipes=own.recipes, bundle_ids=own.bundle_ids, device=opened[0].predictor.device_used, cameras=tuple(names),
         send=publisher.send_health,
@@ -145,6 +151,8 @@ def open_station(
             stack.callback(_close_source, source, capture)
             for depth in {o.predictor.preprocessor.spec.bits for o in opened if names[o.entry.camera] == name}:
                 check_depth(source, depth)
+            if (most_px := most_px_of([o.predictor.preprocessor.spec for o in opened if names[o.entry.camera] == name])) is not None:
+                source.expect(most_px)
         cameras.append(Viewpoint(name, capture))
         sources.append(source)
     viewpoints = Viewpoints(cameras)
@@ -176,17 +184,25 @@ def open_station(
 
 def _answer_what_a_kill_left(
     station: str, announced: Announced, journal: Journal, products: Mapping[str, Product], cameras: Sequence[str]
-) -> None:
-    """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again."""
-    left = announced.left()
+) -> Mapping[str, tuple[int, bool]]:
+    """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again.
+
+    Returns the names of the last parts, each with its number and whether it was decided. Raises SinkError where the disk does not take
+    that: their numbers would be given again.
+    """
+    left, decided = announced.left(), set[int]()
     if left:
-        there = {d.seq for d in read_decisions(journal.path, left[0].seq - 1, left[-1].seq - left[0].seq + 1)}
-        for trigger in (t for t in left if t.seq not in there):
-            judgement = fault("The station ended while this part was in flight: it was killed, or lost its power.", Cause.ENDED)
+        first, there = journal_file.seqs_between(journal.path, left[0].seq, left[-1].seq)
+        for trigger in (t for t in left if t.seq not in there and t.seq > first):
+            judgement = fault("The station ended before this part's decision was written: it was killed, or lost its power.", Cause.ENDED)
             views = unseen(cameras, products.get(trigger.recipe), judgement, trigger.recipe)
             journal.put(decision_of(station, trigger, judgement, views, time.monotonic_ns()))
             log.warning("part %d%s: FAULT: %s", trigger.seq, f" ({trigger.part_id})" if trigger.part_id else "", judgement.reason)
+        decided = {t.seq for t in left if t.seq in there or t.seq <= first}
+        if not journal.settled(_SETTLED_WITHIN_S):
+            raise SinkError(journal.problem or f"journal {journal.path}: what a kill left could not be written")
     announced.forget()
+    return {t.part_id: (t.seq, t.seq in decided) for t in left[-_LAST_PARTS:]}
 
 
 def _model_threads(opened: list[OpenRecipe], cameras: int, stack: contextlib.ExitStack) -> tuple[list[ModelThread], str]:

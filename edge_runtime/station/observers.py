@@ -13,6 +13,7 @@ from edge_runtime.errors import HandoffFull, SinkError
 from edge_runtime.handoff import Lane
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Delivery, Outcome, Picture
+from edge_runtime.station.background import give_way
 from edge_runtime.station.health import HealthMonitor
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ class _ObserverThread:
                 self._failed_to(name, item, "dropped: those before it were not done yet")
 
     def _run(self) -> None:
+        self._begin()
         while not (self.closing and not len(self._lane)):
             item = self._lane.get(_ROUND_S)
             self._busy_since = time.monotonic()
@@ -146,6 +148,9 @@ class _ObserverThread:
             self._failed_to(name, item, f"{type(e).__name__}: {e}")
         else:
             self._monitor.trouble(name, None)
+
+    def _begin(self) -> None:
+        """The thread's first act."""
 
     def _idle(self) -> None:
         """Nothing came for a while."""
@@ -184,6 +189,9 @@ class ShadowThread(_ObserverThread):
         else:
             self._in_hand = True
             self._lane.note(item)
+
+    def _begin(self) -> None:
+        give_way()
 
     def _tell(self, name: str, sink: Sink, item: _Item) -> None:
         super()._tell(name, sink, item)

@@ -10,12 +10,11 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import cast
 
-from edge_runtime.station.loop import Station
+from edge_runtime.errors import EXIT_OK
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +23,8 @@ _SWITCH_INTERVAL_S = 0.0005
 _LOG_TIMEOUT_S = 1.0
 _LOG_LINES = 1000
 _DESCRIPTORS = 65_536
+_START_S = 2.0
+"""How long the start goes on that was told to stop."""
 
 
 class _DroppingHandler(logging.handlers.QueueHandler):
@@ -101,40 +102,65 @@ class StoppedEarly(Exception):
     """The station was asked to stop before it had begun: no part was announced yet."""
 
 
-@dataclass(slots=True)
-class _Stop:
-    asked: bool = False
-    station: Station | None = None
+class Stop:
+    """The wish that the station ends, from a signal to the loop."""
+
+    def __init__(self) -> None:
+        self._asked, self._begun = threading.Event(), threading.Event()
+        self._tell: Callable[[], None] | None = None
+
+    def ask(self) -> None:
+        """Take no further trigger and end; while the pieces are still being opened, as soon as they are. Never waits."""
+        self._asked.set()
+        if self._tell is not None:
+            self._tell()
+
+    def begin(self, tell: Callable[[], None]) -> None:
+        """All pieces are open: from now on `tell` is how to stop."""
+        self._tell = tell
+        self._begun.set()
+        if self._asked.is_set():
+            tell()
+
+    def end_a_start(self) -> None:
+        """For the thread that was told to stop: a start that does not come to its end soon is ended with the process.
+
+        No part was taken yet. What it waits for (a model that is compiled, a camera, a PLC) may take minutes, and cannot be interrupted;
+        all that it has written survives kill -9 just as well.
+        """
+        if not self._begun.wait(_START_S):
+            with contextlib.suppress(OSError):
+                os.write(2, b"stopped while it was starting; no part was taken\n")
+            os._exit(EXIT_OK)
 
     def look(self) -> None:
         """Between two steps of a start, which take seconds: raises StoppedEarly where a stop was asked for."""
-        if self.asked:
+        if self._asked.is_set():
             log.info("stopped before it had begun")
             raise StoppedEarly
 
 
 @contextlib.contextmanager
-def stopping_on_signals() -> Iterator[_Stop]:
+def stopping_on_signals() -> Iterator[Stop]:
     """SIGTERM, SIGINT and SIGHUP (its terminal is gone) ask the station to stop, also while it still opens its pieces.
 
     They are kept from the main thread and waited for in one of their own: CPython's `SimpleQueue.get(timeout)`, in which the loop waits for
     its next part, waits for ever when a signal interrupts the end of its time (3.11). Enter this before any other thread is started.
     """
-    stop = _Stop()
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may set handlers; whoever runs a station elsewhere stops it himself
         return
 
     def ask(number: int, _: FrameType | None = None) -> None:
-        stop.asked = True
-        if stop.station is not None:
-            stop.station.stop()
+        stop.ask()
 
     def listen() -> None:
         while not ended.is_set():
             number = signal.sigwait(asking)
             if not ended.is_set():
                 ask(number)
+                stop.end_a_start()
 
     asking = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
@@ -142,13 +168,14 @@ def stopping_on_signals() -> Iterator[_Stop]:
     ended = threading.Event()
     listener = threading.Thread(target=listen, name="signals", daemon=True)
     # A thread that a library has started already may be chosen to take a signal: then the handler is run, by the main thread, in its turn.
-    before = {number: signal.signal(number, ask) for number in asking}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, asking)
+    before = {number: signal.signal(number, ask) for number in asking}
     listener.start()
     try:
         yield stop
     finally:
         ended.set()
+        stop.begin(lambda: None)  # it came to its end: nobody waits for the start any more
         signal.pthread_kill(cast("int", listener.ident), signal.SIGTERM)
         listener.join()
         for number, handler in before.items():

@@ -66,8 +66,8 @@ def load_recipes(config: StationConfig) -> list[Entry]:
 
 
 def open_recipes(config: StationConfig, stack: contextlib.ExitStack, look: Callable[[], None] = lambda: None) -> list[OpenRecipe]:
-    """Verify, compile, warm up and prove all of them; `stack` closes those that are in the list by then.
-    `look` is called between two steps, and may raise.
+    """Verify, compile, warm up and prove all of them; `stack` closes those that are in the list by then. `look` is called between two
+    steps, and may raise.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, each beginning with the key of the recipe.
     """
@@ -77,8 +77,8 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack, look: Calla
     keys = load_keys(config.trusted_keys)
     for entry in load_recipes(config):
         path = entry.recipe.bundle
+        look()
         with named(entry.where):
-            look()
             bundle, signer = bundles[path] = bundles.get(path) or open_bundle(config, path, keys)
             look()
             one = open_recipe(config, entry, bundle, opened)
@@ -87,8 +87,12 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack, look: Calla
     return opened
 
 
-def open_recipe(config: StationConfig, entry: Entry, bundle: ModelBundle, opened: Iterable[OpenRecipe] = ()) -> OpenRecipe:
+def open_recipe(
+    config: StationConfig, entry: Entry, bundle: ModelBundle, opened: Iterable[OpenRecipe], before_each: Callable[[], None] = lambda: None
+) -> OpenRecipe:
     """Compile, warm up and prove one bundle for a recipe; a model that `opened` has already is shared.
+
+    `before_each`: called before each of the golden samples.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError.
     """
@@ -98,8 +102,11 @@ def open_recipe(config: StationConfig, entry: Entry, bundle: ModelBundle, opened
     what = (entry.camera, bundle.id, recipe.region)
     predictor = next((o.predictor for o in opened if (o.entry.camera, o.predictor.bundle.id, o.entry.recipe.region) == what), None)
     if predictor is None:
-        predictor = OpenvinoPredictor(bundle, config.device, config.threads, recipe.region).__enter__()
-        predictor.run_golden(config.golden_tolerance_scale)
+        with contextlib.ExitStack() as unless_proved:
+            predictor = unless_proved.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
+            predictor.run_golden(config.golden_tolerance_scale, before_each)
+            check_area(recipe, predictor)
+            unless_proved.pop_all()
     check_area(recipe, predictor)
     return OpenRecipe(entry, predictor)
 

@@ -1,12 +1,9 @@
-"""What announces parts: a file a kind; `open_trigger` picks by the station file's `kind`."""
+"""What announces parts: a file a kind; `open_trigger` picks by the station file's `kind`, and imports no other."""
 
 from edge_runtime.config import files as c
-from edge_runtime.plc.line import PlcLine
 from edge_runtime.plugins import made
 from edge_runtime.protocols import TriggerLine
 from edge_runtime.security.access import Access
-from edge_runtime.triggers.timer import TimerLine
-from edge_runtime.triggers.zeromq import ZeromqLine
 
 
 def open_trigger(settings: c.AnyTrigger, first_seq: int, access: Access | None = None) -> TriggerLine:
@@ -16,14 +13,20 @@ def open_trigger(settings: c.AnyTrigger, first_seq: int, access: Access | None =
     """
     match settings:
         case c.TimerTriggerConfig():
+            from edge_runtime.triggers.timer import TimerLine
+
             return TimerLine(settings, first_seq)
         case c.ZeromqTriggerConfig():
+            from edge_runtime.triggers.zeromq import ZeromqLine
+
             return ZeromqLine(settings, first_seq, access)
         case c.PluginSettings():
             line: TriggerLine = made(settings, first_seq)
             return line
         case _:
+            from edge_runtime.plc.line import PlcLine
+
             return PlcLine(settings, first_seq)
 
 
-__all__ = ["PlcLine", "TriggerLine", "open_trigger"]
+__all__ = ["TriggerLine", "open_trigger"]

@@ -1,7 +1,7 @@
 """Whether what an export has built is fit for release: which good and bad parts it is judged on, and what becomes of one that is not."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -78,7 +78,9 @@ def is_refused(found: Acceptance | None) -> bool:
     return found is not None and found.state == "failed" and not found.forced
 
 
-def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mapping[str, Metrics], apart: int) -> NotAccepted:
+def refusal(
+    found: Acceptance, told: Told | None, precision: str, metrics: Mapping[str, Metrics], apart: int, odd: Sequence[str] = ()
+) -> NotAccepted:
     """What is said of a model that is refused, all of it of the one that would have shipped.
 
     Args:
@@ -87,6 +89,7 @@ def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mappi
         precision: of the model.
         metrics: by precision.
         apart: good images that were held for bad and not learnt.
+        odd: names of those that look unlike the others, the oddest first.
     """
     limits = Criteria(found.max_missed, found.max_rejected)
     kinds = [] if told is None else [line.plain.strip() for line in dataclasses.replace(told, doubtful=None).lines(limits)[1:]]
@@ -99,8 +102,16 @@ def refusal(found: Acceptance, told: Told | None, precision: str, metrics: Mappi
             f"put the threshold between good and bad images (lineside-train calibrate RUN --gap --bad FOLDER; at {between.value:.4g} it"
             f" would miss {percent(between.missed)} and reject {percent(between.rejected)} of these), "
         )
-    odd = f"learn the {apart} images that were held for bad, if they are good (--keep-odd), " if apart and found.rejected else ""
-    ways = f"{gap}{odd}try another method or size (lineside-train compare), ask for less (--accept), or build it all the same with --force"
+    first = ""
+    if apart and found.rejected:
+        first = f"learn the {apart} images that were held for bad, if they are good (--keep-odd), "
+    elif odd and found.rejected > found.max_rejected * found.n_good:
+        some = f"{len(odd)} good images that look unlike the others ({odd[0]} first)"
+        some = some if len(odd) > 1 else f"good image that looks unlike the others ({odd[0]})"
+        first = f"look at the {some}, and teach without those that are bad (--leave-out RUN/odd.txt), "
+    ways = (
+        f"{first}{gap}try another method or size (lineside-train compare), ask for less (--accept), or build it all the same with --force"
+    )
     labels = "" if told is None or told.doubtful is None else f". And {told.doubtful}"
     return NotAccepted(f"{found_of}. {ways[0].upper()}{ways[1:]}: it then says for ever that it was not released{labels}")
 

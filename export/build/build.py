@@ -168,7 +168,7 @@ class _Export:
         )  # fmt: skip
         if acceptance is not None and is_refused(acceptance):
             refused(self.pack, report)
-            raise refusal(acceptance, told, final.precision, metrics, self.run.info.apart)
+            raise refusal(acceptance, told, final.precision, metrics, self.run.info.apart, self.run.info.odd)
         move_into_place(self.pack, out)
         if options.zipped:
             package.write_zip(out, package.zip_path(out))

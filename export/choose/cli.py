@@ -15,7 +15,7 @@ from rich.table import Table
 
 from edge_runtime.errors import ConfigError
 from training.commands.cli import Recommended
-from training.commands.console import bars, input_options, need_extra, say
+from training.commands.console import bars, input_options, load_extra, need_extra, say
 from training.commands.options import (
     DEFAULT_BACKBONE,
     AllowDuplicates,
@@ -75,6 +75,7 @@ def compare(
     need_extra()
     named = None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
     reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
+    load_extra()
     found = _compared(
         data, reading, out, methods=named, budget_ms=budget_ms, backbone=backbone, weights=weights, bad=bad, seed=seed, minutes=minutes,
         allow_duplicates=allow_duplicates,

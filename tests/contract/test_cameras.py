@@ -314,7 +314,7 @@ def test_the_examples_of_the_cameras_page_are_valid() -> None:
     page = (Path(__file__).parents[2] / "deploy/cameras.md").read_text()
     blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     kinds = [msgspec.convert(tomllib.loads(b)["source"], c.Source, dec_hook=lambda kind, value: kind(value)) for b in blocks]
-    assert [type(k) for k in kinds] == [c.PylonSourceConfig, c.AravisSourceConfig, c.GenicamSourceConfig, c.CameraSourceConfig]
+    assert [type(k) for k in kinds] == [c.PylonSourceConfig, c.AravisSourceConfig, c.GenicamSourceConfig, c.LiveSourceConfig]
 
 
 def test_a_pixel_format_that_does_not_exist_is_answered_with_those_that_do(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def source(request: pytest.FixtureRequest) -> Source:
     make: dict[str, Callable[[], c.Source]] = {
         "folder": lambda: c.FolderSourceConfig(path=request.getfixturevalue("folder")),
         "video": lambda: c.VideoSourceConfig(path=request.getfixturevalue("video")),
-        "camera": lambda: c.CameraSourceConfig(device=request.getfixturevalue("camera").url, open_timeout_ms=2000, read_timeout_ms=300),
+        "camera": lambda: c.LiveSourceConfig(device=request.getfixturevalue("camera").url, open_timeout_ms=2000, read_timeout_ms=300),
         "synthetic": lambda: c.SyntheticSourceConfig(width=SIZE[1], height=SIZE[0]),
         "pylon": lambda: c.PylonSourceConfig(
             serial=request.getfixturevalue("pylon_camera"), trigger="software", pixel_format="Mono8", roi=roi, exposure_us=1000

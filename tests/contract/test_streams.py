@@ -49,7 +49,7 @@ def frames_of(source: Source, seconds: float) -> list[Frame]:
 def test_half_a_picture_is_never_given_and_the_next_whole_one_is(cut: Callable[[bytes], bytes], camera: MjpegCamera) -> None:
     """Law 3: what is missing would be shown as the picture before had it, which is another part's."""
     camera.size = (240, 320)
-    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=60_000)) as source:
+    with open_source(c.LiveSourceConfig(device=camera.url, read_timeout_ms=60_000)) as source:
         source.grab(5)
         camera.cut = lambda jpeg: cut(jpeg) if camera.sent % 2 else jpeg
         frames = frames_of(source, 1.0)
@@ -68,7 +68,7 @@ def test_half_a_picture_is_never_given_and_the_next_whole_one_is(cut: Callable[[
 
 
 def test_a_stream_without_any_whole_picture_is_opened_anew_and_says_why(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=200)) as source:
+    with open_source(c.LiveSourceConfig(device=camera.url, read_timeout_ms=200)) as source:
         source.grab(1)
         camera.cut = lambda jpeg: jpeg[: len(jpeg) // 2]
         until(lambda: "no whole picture" in (source.problem or ""))
@@ -86,7 +86,7 @@ def test_packets_that_never_came_cost_pictures_and_no_verdict(codec: str, share:
     camera = RtspCamera(free_port, codec, period_ms=20)
     proxy = LossyProxy(free_port, share)
     try:
-        settings = c.CameraSourceConfig(device=f"rtsp://127.0.0.1:{proxy.port}/cam", read_timeout_ms=60_000)
+        settings = c.LiveSourceConfig(device=f"rtsp://127.0.0.1:{proxy.port}/cam", read_timeout_ms=60_000)
         with open_source(settings) as source:
             source.grab(5)
             proxy.losing = True
@@ -104,7 +104,7 @@ def test_packets_that_never_came_cost_pictures_and_no_verdict(codec: str, share:
 
 def test_a_camera_that_changes_its_resolution_is_not_judged_until_it_is_set_back(camera: MjpegCamera) -> None:
     """What a model was taught on is not what it would see: pictures were once scaled to the first one's size in silence."""
-    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
+    with open_source(c.LiveSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
         source.grab(1)
         camera.size = (96, 128)
         until(lambda: "expected 64x48 as its first picture was, it now delivers 128x96" in (source.problem or ""))
@@ -120,7 +120,7 @@ def test_a_camera_that_changes_its_resolution_is_not_judged_until_it_is_set_back
 def test_an_h264_stream_that_changes_its_resolution_is_not_judged(free_port: int) -> None:
     camera = RtspCamera(free_port, change_at=100)
     try:
-        with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=2000)) as source:
+        with open_source(c.LiveSourceConfig(device=camera.url, read_timeout_ms=2000)) as source:
             frames: list[Frame] = []
             until(lambda: frames.extend(frames_of(source, 0.1)) or "it now delivers 160x240" in (source.problem or ""))
             frames += frames_of(source, 0.5)
@@ -138,7 +138,7 @@ def test_a_picture_is_as_old_as_it_is_where_only_the_next_one_shows_its_end(free
     """Law 3: FFmpeg hands out a picture of an RTSP stream when the next one begins to come, here 400 ms later."""
     camera = RtspCamera(free_port, period_ms=400)
     try:
-        with open_source(c.CameraSourceConfig(device=camera.url)) as source:
+        with open_source(c.LiveSourceConfig(device=camera.url)) as source:
             frames = [source.grab(2) for _ in range(4)]
         younger_ms = [(f.captured_ns - camera.taken_ns[RtspCamera.number_of(f.image)]) / 1e6 for f in frames]
         assert max(younger_ms) < 250
@@ -148,7 +148,7 @@ def test_a_picture_is_as_old_as_it_is_where_only_the_next_one_shows_its_end(free
 
 def test_pictures_that_come_all_at_once_are_as_old_as_the_wait_before_them(camera: MjpegCamera) -> None:
     """Law 3: they lay in a buffer, of the network or of a process that stood still."""
-    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=60_000)) as source:
+    with open_source(c.LiveSourceConfig(device=camera.url, read_timeout_ms=60_000)) as source:
         frames_of(source, 0.6)  # it comes to know the camera's pace
         camera.hangs = True
         time.sleep(0.1)
@@ -168,7 +168,7 @@ def test_pictures_that_come_all_at_once_are_as_old_as_the_wait_before_them(camer
 def test_an_rtsp_camera_survives_its_servers_death(free_port: int) -> None:
     camera = RtspCamera(free_port)
     try:
-        settings = c.CameraSourceConfig(device=camera.url, width=320, height=240, read_timeout_ms=500)
+        settings = c.LiveSourceConfig(device=camera.url, width=320, height=240, read_timeout_ms=500)
         with open_source(settings) as source:
             before = source.grab(2)
             camera.kill()
@@ -183,7 +183,7 @@ def test_an_rtsp_camera_survives_its_servers_death(free_port: int) -> None:
         camera.kill()
 
 
-@pytest.mark.parametrize("settings", [c.CameraSourceConfig(device="rtsp://127.0.0.1:1/x"), c.VideoSourceConfig(path=Path(__file__))])
+@pytest.mark.parametrize("settings", [c.LiveSourceConfig(device="rtsp://127.0.0.1:1/x"), c.VideoSourceConfig(path=Path(__file__))])
 def test_a_missing_pyav_is_named_with_its_command(settings: c.Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(MissingExtra, match=r"needs packages that are not installed.*pip install 'lineside\[stream\]'"):
@@ -191,7 +191,7 @@ def test_a_missing_pyav_is_named_with_its_command(settings: c.Source, monkeypatc
 
 
 def test_a_streams_decoder_writes_nothing_to_the_terminal(camera: MjpegCamera, capfd: pytest.CaptureFixture[str]) -> None:
-    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=200)) as source:
+    with open_source(c.LiveSourceConfig(device=camera.url, read_timeout_ms=200)) as source:
         source.grab(1)
         camera.cut = lambda jpeg: jpeg[: len(jpeg) * 2 // 3]
         until(lambda: source.tallies["incomplete_frames"] > 3)
@@ -199,7 +199,7 @@ def test_a_streams_decoder_writes_nothing_to_the_terminal(camera: MjpegCamera, c
 
 
 def test_mono_gives_one_channel_and_the_latency_makes_frames_older(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSourceConfig(device=camera.url, mono=True, latency_ms=150)) as source:
+    with open_source(c.LiveSourceConfig(device=camera.url, mono=True, latency_ms=150)) as source:
         frame = source.grab(1)
         assert frame.image.shape == SIZE
         assert time.monotonic_ns() - frame.captured_ns >= 150e6
@@ -207,7 +207,7 @@ def test_mono_gives_one_channel_and_the_latency_makes_frames_older(camera: Mjpeg
 
 @pytest.mark.alone
 def test_nothing_old_waits_in_a_cameras_buffer(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSourceConfig(device=camera.url)) as source:
+    with open_source(c.LiveSourceConfig(device=camera.url)) as source:
         source.grab(1)
         time.sleep(0.5)  # up to 25 frames pass
         first, second = source.grab(1), source.grab(1)
@@ -219,7 +219,7 @@ def test_nothing_old_waits_in_a_cameras_buffer(camera: MjpegCamera) -> None:
 def test_what_was_buffered_while_the_stream_was_opened_is_thrown_away() -> None:
     camera = MjpegCamera(backlog=30)
     try:
-        with open_source(c.CameraSourceConfig(device=camera.url)) as source:
+        with open_source(c.LiveSourceConfig(device=camera.url)) as source:
             assert source.grab(1).image.mean() > 15, "the black frames were taken before the camera was opened"
     finally:
         camera.kill()
@@ -227,7 +227,7 @@ def test_what_was_buffered_while_the_stream_was_opened_is_thrown_away() -> None:
 
 @pytest.mark.alone
 def test_a_camera_that_hangs_raises_in_time_and_recovers(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
+    with open_source(c.LiveSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
         source.grab(1)
         camera.hangs = True
         time.sleep(0.1)
@@ -244,7 +244,7 @@ def test_a_camera_that_hangs_raises_in_time_and_recovers(camera: MjpegCamera) ->
 
 
 def test_a_camera_that_dies_and_comes_back_delivers_without_a_restart(camera: MjpegCamera) -> None:
-    with open_source(c.CameraSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
+    with open_source(c.LiveSourceConfig(device=camera.url, read_timeout_ms=300)) as source:
         before = source.grab(1)
         camera.kill()
         until(lambda: "does not answer" in (source.problem or ""))
@@ -267,7 +267,7 @@ def test_a_camera_that_is_not_there_says_why_and_hides_the_password(free_port: i
         ("/dev/video-none", "plugged in"),
         (63, "/dev/video63"),
     ):
-        with pytest.raises(SourceError, match=why) as caught, open_source(c.CameraSourceConfig(device=device, open_timeout_ms=1000)):
+        with pytest.raises(SourceError, match=why) as caught, open_source(c.LiveSourceConfig(device=device, open_timeout_ms=1000)):
             pass
         assert "secret" not in str(caught.value)
 
@@ -275,16 +275,16 @@ def test_a_camera_that_is_not_there_says_why_and_hides_the_password(free_port: i
 def test_a_camera_of_another_size_is_refused(camera: MjpegCamera) -> None:
     with (
         pytest.raises(SourceError, match=r"expected 640x48.*delivers 64x48"),
-        open_source(c.CameraSourceConfig(device=camera.url, width=640)),
+        open_source(c.LiveSourceConfig(device=camera.url, width=640)),
     ):
         pass
 
 
 def test_settings_that_a_stream_cannot_have_are_refused() -> None:
     for settings in (
-        c.CameraSourceConfig(device="rtsp://127.0.0.1/x", fps=10),
-        c.CameraSourceConfig(device="front camera"),
-        c.CameraSourceConfig(device="gopher://x"),
+        c.LiveSourceConfig(device="rtsp://127.0.0.1/x", fps=10),
+        c.LiveSourceConfig(device="front camera"),
+        c.LiveSourceConfig(device="gopher://x"),
     ):
         with pytest.raises(ConfigError, match="source"):
             open_source(settings)

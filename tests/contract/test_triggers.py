@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import zmq
@@ -19,6 +20,8 @@ from edge_runtime.records import Trigger
 from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.testing import FIRST_SEQ, TriggerContract
 from edge_runtime.triggers import TriggerLine, open_trigger
+from edge_runtime.triggers.zeromq import ZeromqLine
+from tests.support.waiting import until
 
 
 @contextmanager
@@ -153,10 +156,12 @@ def test_parts_that_were_announced_while_nobody_listened_are_refused(free_port: 
     with sender(free_port) as push:
         push.send(b'{"part_id": "A"}')
         with open_trigger(c.ZeromqTriggerConfig(endpoint=f"tcp://127.0.0.1:{free_port}"), 1) as line:
-            time.sleep(0.5)  # the sender reconnects, as the station opens its cameras
+            assert isinstance(line, ZeromqLine) and line._socket is not None
+            has_come = partial(line._socket.poll, 0, zmq.POLLIN)
+            until(has_come)  # the sender reconnects, as the station opens its cameras
             line.begin()
             push.send(b'{"part_id": "B"}')
-            time.sleep(0.1)  # it has come before anybody waits for it, and yet after the station was ready
+            until(has_come)  # before anybody waits for it, and yet after the station was ready
             early, fresh = _next(line), _next(line)
             assert (early.part_id, "before the station was ready" in early.refused) == ("A", True)
             assert (fresh.part_id, fresh.refused) == ("B", "")

@@ -95,4 +95,4 @@ def test_a_station_without_a_control_socket_is_told_to_have_one(station_dir: Pat
     )
     done = lineside("rollback", station_dir / "station.toml", "--why", "x")
     assert done.returncode == ConfigError.exit_code
-    assert "expected a [control]" in done.stderr
+    assert "this station has no control socket" in done.stderr

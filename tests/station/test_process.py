@@ -200,7 +200,7 @@ def test_no_signal_stops_the_wait_for_the_next_part(tmp_path: Path) -> None:
     code = (
         "import time\nfrom edge_runtime.handoff import Lane\nfrom edge_runtime.station.process import stopping_on_signals\n"
         "class Station:\n    asked = 0\n    def stop(self):\n        Station.asked += 1\n"
-        "lane, until = Lane(1), time.monotonic() + 2\nwith stopping_on_signals() as stop:\n    stop.station = Station()\n"
+        "lane, until = Lane(1), time.monotonic() + 2\nwith stopping_on_signals() as stop:\n    stop.begin(Station().stop)\n"
         "    print('begun', flush=True)\n    while time.monotonic() < until:\n        lane.get(0.001)\n"
         "print(Station.asked, flush=True)\n"
     )

@@ -295,7 +295,7 @@ def _say_seen(rejected: int, n: int, rate: float) -> str:
         return f"{seen})"
     if binom.sf(rejected - 1, n, rate) >= CHANCE:
         return f"{seen}: so few images may show that where {percent(rate)} is true)"
-    return f"{seen}: more than {percent(rate)} makes likely, so be ready for as many)"
+    return f"{seen}: more than {percent(rate)} makes likely: look at them, or be ready for as many)"
 
 
 def _picker(rule: Rule) -> Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], float]:

@@ -12,7 +12,7 @@ import typer
 from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError
 from training.commands import measure
-from training.commands.console import bars, input_options, need_extra, say
+from training.commands.console import bars, input_options, load_extra, need_extra, say
 from training.commands.options import (
     DEFAULT_BACKBONE,
     RATE,
@@ -133,7 +133,7 @@ def fit(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
 ) -> None:
     """Fit a detector on good images and calibrate its threshold on held-out ones."""
-    need_extra()
+    load_extra()
     from training.calibrate.rules import Rule
     from training.data.dataset import load_dataset, read_names, refuse_alike, refuse_none_left
     from training.fitting.options import FitOptions, learns
@@ -199,6 +199,8 @@ def fit(
             say(f"note: {note}")
         names = () if leave_out is None else read_names(leave_out, dataset)
         dataset = dataset.leave_out(names)
+        if names:
+            say(f"left out, as {leave_out} says: {len(names)} good images; {len(dataset.train)} are learnt from")
         refuse_none_left(dataset)
         refuse_alike(dataset)
         choice = decide(

@@ -120,9 +120,14 @@ def input_options(
 
 
 def need_extra() -> None:
-    """Load the teaching packages, which takes long on a busy machine, and say so. Raises MissingExtra where they are not installed."""
+    """Raises MissingExtra where the teaching packages are not installed."""
     if any(importlib.util.find_spec(name) is None for name in NEEDED):
         raise MissingExtra("lineside-train", "train")
+
+
+def load_extra() -> None:
+    """Load the teaching packages, which takes most of a minute on a busy machine, and say so. Raises MissingExtra."""
+    need_extra()
     if all(name in sys.modules for name in NEEDED):
         return
     with bars() as progress:

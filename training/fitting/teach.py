@@ -114,7 +114,7 @@ def teach(dataset: Dataset, options: FitOptions, out: Path, *, force: bool = Fal
     outcome = taught.outcome
     info = RunInfo(
         schema=SCHEMA,
-        name=out.resolve().name,
+        name=out.resolve().name.removesuffix(".run") or "run",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         method=options.method,
         preset=options.preset,

@@ -103,7 +103,7 @@ class Spread(Protocol):
 
 def describe(pose: Spread) -> str:
     """Shift and light, for people."""
-    away = "" if pose.shift is None else f"half of them lie more than {100 * pose.shift:.1f} % of the picture from where the others do; "
+    away = "" if pose.shift is None else f"half of the parts lie {100 * pose.shift:.1f} % of the picture or more off their usual place; "
     return f"{away}their brightness varies by {100 * pose.light:.0f} %"
 
 

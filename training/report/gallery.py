@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edge_runtime.model.manifest import DisplayScale, InputSpec, Threshold
 from edge_runtime.model.regions import find_regions, worst_place
 from edge_runtime.overlay.picture import as_bgr, heat_table, paint_heat, paint_regions, scale_share
+from edge_runtime.records import ScoreMap
 from edge_runtime.sinks.preview import encode_small
 from training.data.dataset import Dataset
 from training.data.facts import frame_of
@@ -26,6 +27,7 @@ _SIDE_PX = 320
 _UNIT = 0.55
 """Size of the boxes' lines and labels: the operator's full screen is 1."""
 _QUALITY = 82
+_WARM = 0.1
 _MASK = (236, 190, 0)  # BGR
 _INK = (20, 20, 24)
 
@@ -103,8 +105,8 @@ def develop(
 ) -> Developed:  # fmt: skip
     """A part as it is, and with the heat map and boxes at `line`. Raises DataError.
 
-    `score`: None is what `predict` says. `own_scale`: the heat reaches from the middle of the part's own map to its highest place, without
-    boxes: where it is least like the others shows, however little that is.
+    `score`: None is what `predict` says. `own_scale`: the heat is on the highest tenth of the part's own map, without boxes:
+    where it is least like the others shows, however little that is.
     """
     moved = line / threshold.value
     map_threshold = threshold.map_value * moved
@@ -119,10 +121,7 @@ def develop(
     h, w = plain.shape[:2]
     to_picture = (w / width, h / height)
     painted = plain.copy()
-    low, high = display.low, display.high * moved
-    if own_scale:
-        low, high = float(np.median(found.score_map)), float(found.score_map.max())
-    share = scale_share(found.score_map, low, high)
+    share = _own_share(found.score_map) if own_scale else scale_share(found.score_map, display.low, display.high * moved)
     paint_heat(painted, share, np.diag(to_picture) @ found.grid_to_frame)
     if not own_scale:
         paint_regions(painted, regions, to_picture, map_threshold, _UNIT)
@@ -143,6 +142,12 @@ def odd_samples(dataset: Dataset, names: Sequence[str], most: int = WORST) -> li
     root = dataset.path.parent if dataset.path.is_file() else dataset.path
     paths = [root / name for name in names]
     return [Sample(path, "good", True, None, "train") for path in paths if path.is_file()][:most]
+
+
+def _own_share(score_map: ScoreMap) -> ScoreMap:
+    """(h, w) in 0..1 as of scale_share: the highest _WARM of this map's cells are warm, and the highest is the hottest."""
+    low, high = float(np.quantile(score_map, 1 - _WARM)), float(score_map.max())
+    return np.where(score_map > low, 0.5 + 0.5 * (score_map - low) / max(high - low, 1e-12), 0).astype(np.float32)
 
 
 def heat_css() -> str:

@@ -8,12 +8,12 @@
 import json
 import re
 import socket
-import time
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from edge_runtime.errors import ConfigError, TagError
+from edge_runtime.plc.deadline import Deadline
 from edge_runtime.plc.port import Manual, PlcLost
 from edge_runtime.plc.settings import PlcConfig, TagType
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
@@ -52,6 +52,7 @@ class JsonlinePort:
         self._address = (settings.host, settings.port)
         self._timeout_s = settings.timeout_ms / 1e3
         self._socket: socket.socket | None = None
+        self.missing: Mapping[str, str] = {}
         self._tags = {tag.name: tag for tag in tags}
         seen: dict[str, Tag] = {}
         for tag in tags:
@@ -97,15 +98,12 @@ class JsonlinePort:
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._socket is None:
             raise PlcLost("not connected")
-        until = time.monotonic() + self._timeout_s
+        deadline = Deadline(self._timeout_s)
         try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            deadline.send(self._socket, json.dumps(request).encode() + b"\n")
             line = b""
             while not line.endswith(b"\n"):
-                self._socket.settimeout(max(until - time.monotonic(), 1e-3))
-                if not (piece := self._socket.recv(65_536)):
-                    raise ConnectionResetError("closed by the PLC")
-                line += piece
+                line += deadline.receive(self._socket)
             answer: dict[str, Any] = json.loads(line)
             return answer
         except (OSError, ValueError) as e:

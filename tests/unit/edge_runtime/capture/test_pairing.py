@@ -223,3 +223,74 @@ def test_pictures_and_triggers_do_not_pile_up() -> None:
             pairing.forget(t)
         pairing.settle(now + 6 * MS)
     assert len(pairing._pictures) < 60 and len(pairing._answered) <= 16 and len(pairing._waiting) < 3
+
+
+def picture(seq: int, exposed_ms: int) -> Frame:
+    return Frame(seq, exposed_ms * MS, "wire", IMAGE)
+
+
+def test_a_picture_that_came_too_late_explains_no_other_that_never_came() -> None:
+    pairing = Pairing((20 * MS, 5 * MS))
+    assert pairing.problem is None
+    pairing.trigger(gone := Trigger(1, 100 * MS, ""))
+    pairing.forget(gone)
+    pairing.frame(picture(1, 99), 190 * MS)
+    pairing.trigger(Trigger(2, 200 * MS, ""))
+    pairing.frame(picture(3, 199), 201 * MS)
+    (answer,) = pairing.settle(205 * MS)
+    assert "counted 1 pictures more" in str(answer.picture)
+
+
+def test_what_is_missing_before_a_later_picture_is_the_later_part_s() -> None:
+    """Both are settled at once, as after a station that stood still."""
+    pairing = Pairing((20 * MS, 5 * MS))
+    for seq, count in ((1, 1), (2, 3)):
+        pairing.trigger(Trigger(seq, 100 * seq * MS, ""))
+        pairing.frame(picture(count, 100 * seq - 1), (100 * seq + 1) * MS)
+    first, second = pairing.settle(206 * MS)
+    assert isinstance(first.picture, Frame)
+    assert "counted 1 pictures more" in str(second.picture)
+
+
+def test_pictures_without_a_trigger_and_what_is_missing_between_them_are_added_up() -> None:
+    pairing = Pairing((20 * MS, 5 * MS))
+    for count, exposed in ((1, 10), (3, 20), (5, 30)):
+        pairing.frame(picture(count, exposed), (exposed + 1) * MS)
+    assert pairing.settle(300 * MS) == []
+    assert pairing.strays == 3
+    assert pairing.problem == "3 pictures came without a trigger of the PLC: does the wire bounce, or is the window too short?"
+    pairing.trigger(Trigger(1, 400 * MS, ""))
+    pairing.frame(picture(6, 399), 401 * MS)
+    (answer,) = pairing.settle(405 * MS)
+    assert "counted 2 pictures more" in str(answer.picture)
+
+
+def test_each_second_picture_of_a_part_is_counted() -> None:
+    pairing = Pairing((20 * MS, 5 * MS))
+    pairing.trigger(Trigger(1, 100 * MS, ""))
+    pairing.frame(picture(1, 90), 102 * MS)
+    pairing.settle(105 * MS)
+    for strays, exposed in ((1, 95), (2, 99)):
+        pairing.frame(picture(strays + 1, exposed), 140 * MS)
+        assert pairing.strays == strays
+
+
+def test_a_picture_is_kept_as_long_as_a_trigger_s_window_is_open() -> None:
+    pairing = Pairing((20 * MS, 400 * MS))
+    pairing.trigger(Trigger(1, 100 * MS, ""))
+    pairing.frame(picture(1, 99), 101 * MS)
+    assert pairing.settle(450 * MS) == []
+    (answer,) = pairing.settle(500 * MS)
+    assert isinstance(answer.picture, Frame)
+
+
+def test_an_operator_is_told_in_whole_sentences_why_a_part_has_no_picture() -> None:
+    pairing = Pairing((20 * MS, 5 * MS))
+    pairing.trigger(Trigger(1, 100 * MS, ""))
+    pairing.frame(picture(1, 199), 201 * MS)
+    (missed,) = pairing.settle(202 * MS)
+    assert str(missed.picture) == "No picture for this trigger, but a later one came: the camera missed the wire's edge."
+    for seq in (2, 3):
+        pairing.trigger(Trigger(seq, (200 + seq) * MS, ""))
+    either, _ = pairing.settle(210 * MS)
+    assert str(either.picture) == "The picture may belong to either of two triggers: they came too close together."

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +21,7 @@ import zmq
 
 from edge_runtime.cli import app
 from edge_runtime.commands.check import Finding, _ranges, _unknown_delay, check_station, one_opencv, room
-from edge_runtime.config.sources import AravisSourceConfig, CameraSourceConfig, FolderSourceConfig, Source
+from edge_runtime.config.sources import AravisSourceConfig, FolderSourceConfig, LiveSourceConfig, Source
 from edge_runtime.console import run_app
 from edge_runtime.credentials import Role
 from edge_runtime.errors import ConfigError, SinkError
@@ -274,6 +275,17 @@ def test_a_tampered_journal_fails_until_somebody_has_acknowledged_it(station_dir
     assert any(f.what == "journal's chain" and f.warns for f in check_station(file))
 
 
+def test_a_clock_far_from_the_journals_last_row_is_a_warning(
+    station_dir: Path, endpoints: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal(settings(station_dir / "journal.sqlite"), "cell-3") as journal:
+        journal.put(a_decision(1))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 500 * 86_400)
+    found = next(f for f in check_station(write(station_dir, endpoints)) if f.what == "journal's chain")
+    assert found.ok and found.warns and "500 days ahead of the journal's last row" in found.sentence
+
+
 def test_a_journal_from_before_the_chain_passes(station_dir: Path, endpoints: tuple[str, str]) -> None:
     shutil.copy(SCHEMA_1 / "journal.sqlite", station_dir)
     assert failed(write(station_dir, endpoints)) == {}
@@ -325,8 +337,8 @@ def test_every_camera_and_each_of_its_recipes_is_checked(station_dir: Path, endp
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (CameraSourceConfig(device=0), True),
-        (CameraSourceConfig(device=0, latency_ms=8.0), False),
+        (LiveSourceConfig(device=0), True),
+        (LiveSourceConfig(device=0, latency_ms=8.0), False),
         (AravisSourceConfig(), True),
         (AravisSourceConfig(trigger="software"), False),
         (FolderSourceConfig(path=Path("parts")), False),

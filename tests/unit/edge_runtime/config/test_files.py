@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.config.files import CameraSourceConfig, FolderSourceConfig, TagConfig, load_recipe, load_station
+from edge_runtime.config.files import FolderSourceConfig, LiveSourceConfig, TagConfig, load_recipe, load_station
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.modbus import ModbusTriggerConfig
 
@@ -45,7 +45,7 @@ def test_each_kind_brings_its_own_table(tmp_path: Path) -> None:
         '[trigger.inputs]\ntrigger = "coil:0"\npart_id = { address = "holding:4", order = "CDAB" }\n[trigger.outputs]\nreject = "coil:9"\n'
     )
     config = load_station(station(tmp_path, text))
-    assert isinstance(config.source, CameraSourceConfig)
+    assert isinstance(config.source, LiveSourceConfig)
     assert isinstance(config.trigger, ModbusTriggerConfig)
     assert config.trigger.port == 1502
     assert config.trigger.inputs.part_id == TagConfig(address="holding:4", order="CDAB")
@@ -118,7 +118,7 @@ def test_several_cameras_each_have_their_source_and_recipes(tmp_path: Path) -> N
     assert (top.name, top.recipe, top.recipes) == ("top", tmp_path / "t.toml", {"7": tmp_path / "t7.toml"})
     assert isinstance(top.source, FolderSourceConfig)
     assert top.source.path == tmp_path / "top"
-    assert isinstance(side.source, CameraSourceConfig)
+    assert isinstance(side.source, LiveSourceConfig)
     only = load_station(station(tmp_path, STATION + FOLDER + TIMER)).cameras
     assert [(c.name, c.recipe) for c in only] == [("", tmp_path / "r.toml")]
 

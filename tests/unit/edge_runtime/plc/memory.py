@@ -38,6 +38,8 @@ class Memory:
         """When each of them came."""
         self.reads: list[list[str]] = []
         self.off = False
+        self.missing: dict[str, str] = {}
+        """Names that it has no value for, and why."""
         self.goes_off_at = ""
         """Reading this tag is the first thing that it does not answer any more."""
         self.hangs_s = self.slow_numbers_s = 0.0
@@ -63,14 +65,14 @@ class Memory:
         self.off = self.off or self.goes_off_at in names
         self._answer()
         self.reads.append(list(names))
-        return {n: self.tags[n] for n in names}
+        return {n: self.tags[n] for n in names if n not in self.missing}
 
     def poll(self, names: Sequence[str]) -> Sequence[dict[str, Value]]:
         if not self.pushes:
             return [self.read(names)]
         self._answer()
         snapshots, self.pushed = self.pushed, []
-        return snapshots
+        return [{n: snapshot[n] for n in names if n in snapshot} for snapshot in snapshots]
 
     def write(self, values: Mapping[str, Value]) -> None:
         self._answer()
@@ -94,7 +96,7 @@ class Memory:
     def push(self, *changes: dict[str, Value]) -> None:
         for change in changes:
             self.tags |= change
-            self.pushed.append(dict(self.tags))
+            self.pushed.append({n: v for n, v in self.tags.items() if n not in self.missing})
         self._changed()
 
 

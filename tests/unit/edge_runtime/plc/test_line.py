@@ -14,7 +14,7 @@ from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
 from edge_runtime.protocols import StationLink
-from edge_runtime.records import Cause, Stamps, Verdict
+from edge_runtime.records import Cause, Stamps, Trigger, Verdict
 from tests.unit.edge_runtime.plc.memory import Memory, announce, decision, running, settings, until
 
 
@@ -99,6 +99,92 @@ def test_results_follow_each_other_with_result_valid_low_between_them_however_fa
         assert [w["result_valid"] for w in plc.writes if "result_valid" in w] == [False, True]
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("pushes", [True, False])
+def test_a_part_whose_number_the_plc_has_no_value_for_at_first_is_announced_with_it(pushes: bool, ordered: bool) -> None:
+    """Whether it is read with the trigger or after it."""
+    plc = Memory(pushes=pushes, ordered=ordered, trips=1 if ordered else 2)
+    with running(plc) as line:
+        plc.missing = {"part_id": "busy"}
+        plc.push({"part_id": 18, "trigger": True})
+        time.sleep(0.1)
+        assert (line.parts, line.lost, plc.tags["trigger_acknowledge"]) == ([], None, False)  # type: ignore[attr-defined]
+        plc.missing = {}
+        plc.push({"part_id": 19})
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        assert (line.parts[0].part_id, line.parts[0].refused) == ("19", "")  # type: ignore[attr-defined]
+        assert line.tallies["reconnects"] == 0
+
+
+@pytest.mark.parametrize(("name", "part_id", "refused"), [("part_id", "", ""), ("recipe", "18", "The PLC had no value for")])
+def test_a_part_gets_its_decision_whatever_the_plc_does_not_tell_of_it(
+    name: str, part_id: str, refused: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Law 1: without its name it is judged, without its recipe it cannot be."""
+    plc = Memory()
+    with running(plc, timeout_ms=300) as line:
+        announce(plc, line, 17)
+        line.put(decision(1), ())
+        plc.missing = {name: "busy"}
+        plc.tags |= {"acknowledge": True, "part_id": 18, "trigger": True}
+        until(lambda: len(line.parts) == 2)  # type: ignore[attr-defined]
+        trigger = line.parts[1]  # type: ignore[attr-defined]
+        assert trigger.part_id == part_id, "not the last part's"
+        assert trigger.refused.startswith(refused) and bool(trigger.refused) is bool(refused)
+        assert "trigger.inputs." + name in (trigger.refused or caplog.text)
+        plc.tags["acknowledge"] = False
+        line.put(decision(2, Verdict.REJECT if not refused else Verdict.FAULT, part_id), ())
+        until(lambda: plc.tags["result_valid"])
+        assert (plc.tags["reject"], plc.tags["fault"]) == (not refused, bool(refused))
+        until(lambda: f"no value for trigger.inputs.{name} (busy)" in (line.problem or ""))
+        plc.missing = {}
+        until(lambda: line.problem is None)
+        assert (line.lost, line.tallies["reconnects"]) == (None, 0)
+
+
+def test_an_edge_that_falls_before_the_plc_has_told_the_part_s_number_is_a_part() -> None:
+    plc = Memory()
+    with running(plc) as line:
+        plc.missing = {"part_id": "busy"}
+        plc.tags["trigger"] = True
+        time.sleep(0.05)
+        plc.tags["trigger"] = False
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        until(lambda: not plc.tags["trigger_acknowledge"])
+        assert len(line.parts) == 1  # type: ignore[attr-defined]
+        plc.missing = {}
+
+
+def test_a_moment_without_the_trigger_costs_nothing_and_a_long_one_the_connection() -> None:
+    plc = Memory()
+    with running(plc, timeout_ms=300) as line:
+        trigger = announce(plc, line)
+        plc.missing = {"trigger": "BadNoCommunication"}
+        time.sleep(0.1)
+        plc.missing = {}
+        line.put(decision(trigger.seq), ())
+        assert line.tallies["reconnects"] == 0
+        plc.missing = {"trigger": "BadNoCommunication"}
+        until(lambda: line.lost)
+        assert "has no value for trigger.inputs.trigger (BadNoCommunication); reconnecting" in str(line.lost)
+        plc.missing = {}
+        until(lambda: line.lost is None)
+
+
+def test_an_edge_behind_a_moment_without_the_trigger_is_as_old_as_that() -> None:
+    """It may have risen any time since."""
+    plc = Memory(pushes=True, ordered=True)
+    with running(plc) as line:
+        line.attach(link(deadlines_ns={"r": 400_000_000}))
+        plc.missing = {"trigger": "BadNoCommunication"}
+        plc.push({"part_id": 18})
+        time.sleep(0.3)
+        plc.missing = {}
+        plc.push({"trigger": True})
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        assert "had not looked at the PLC for" in line.parts[0].refused  # type: ignore[attr-defined]
+
+
 def test_an_edge_that_was_seen_is_a_part_also_when_the_plc_is_lost_before_its_name_is_read() -> None:
     """Law 1."""
     plc = Memory(trips=2)
@@ -126,21 +212,106 @@ def test_a_plc_that_goes_away_is_told_of_at_once_and_its_parts_get_no_result_whe
             line.put(decision(trigger.seq), ())
         assert time.monotonic() - began < 0.1
         assert "reconnecting" in (line.unreachable(trigger) or "")
-        plc.tags |= {"trigger": True, "part_id": 18}  # raised while nobody looked
         plc.off = False
         until(lambda: line.problem is None)
         assert "lost since the part was announced" in (line.unreachable(trigger) or ""), "so that its verdict is a FAULT"
         with pytest.raises(SinkError, match="lost since the part was announced"):
             line.put(decision(trigger.seq), ())
-        time.sleep(0.05)
-        assert len(line.parts) == 1, "a stale trigger fired"  # type: ignore[attr-defined]
-        assert plc.tags["result_valid"] is False
-        assert plc.tags["ready"] is False
-        plc.tags["trigger"] = False
         until(lambda: plc.tags["ready"])
+        assert plc.tags["result_valid"] is False
         after = announce(plc, line, 19)
         assert after.part_id == "19"
         assert line.unreachable(after) is None
+
+
+def broken(plc: Memory, line: PlcLine, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """The connection is lost, and comes back."""
+    before = line.tallies["reconnects"]
+    plc.off = True
+    until(lambda: line.lost)
+    meanwhile()
+    plc.off = False
+    until(lambda: line.tallies["reconnects"] > before and line.lost is None)
+
+
+@pytest.mark.parametrize("deadline_s", [0.02, 5.0])
+def test_a_trigger_that_rose_while_the_plc_was_lost_is_one_part(deadline_s: float) -> None:
+    """Law 1. It is as old as the last look that showed it low: refused where that is too long ago."""
+    plc = Memory()
+    with running(plc) as line:
+        line.attach(link(deadlines_ns={"r": round(deadline_s * 1e9)}))
+        broken(plc, line, lambda: plc.tags.update(trigger=True, part_id=18))
+        until(lambda: plc.tags["trigger_acknowledge"])
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        (trigger,) = line.parts  # type: ignore[attr-defined]
+        assert trigger.part_id == "18"
+        assert ("not looked at the PLC for" in trigger.refused) is (deadline_s < 1)
+        line.put(decision(1, Verdict.FAULT, "18", Cause.REFUSED), ())
+        assert (plc.tags["fault"], plc.tags["result_part_id"]) == (True, "18")
+        plc.tags |= {"trigger": False, "acknowledge": True}
+        until(lambda: not plc.tags["result_valid"])
+        assert len(line.parts) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("decided", ["before", "meanwhile", "after"])
+def test_a_part_over_which_the_trigger_stays_high_through_a_break_is_told_once(decided: str) -> None:
+    """Law 1: its name says that it is the same. PLC and station would wait for each other for ever."""
+    plc = Memory()
+    with running(plc) as line:
+        plc.tags |= {"trigger": True, "part_id": 17}
+        until(lambda: plc.tags["trigger_acknowledge"])
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        (trigger,) = line.parts  # type: ignore[attr-defined]
+
+        def decide() -> None:
+            line.put(decision(1, Verdict.REJECT), ())
+
+        def decide_in_vain() -> None:
+            with pytest.raises(SinkError):
+                decide()
+
+        if decided == "before":
+            decide()
+        broken(plc, line, decide_in_vain if decided == "meanwhile" else lambda: None)
+        if decided == "after":
+            assert line.unreachable(trigger) is None
+            decide()
+        until(lambda: plc.tags["result_valid"])
+        assert (plc.tags["reject"], plc.tags["result_part_id"], plc.tags["result_count"]) == (True, "17", 1)
+        plc.tags |= {"trigger": False, "acknowledge": True}
+        until(lambda: not plc.tags["result_valid"])
+        plc.tags["acknowledge"] = False
+        until(lambda: plc.tags["ready"])
+        assert len(line.parts) == 1  # type: ignore[attr-defined]
+
+
+def test_another_part_under_the_trigger_after_a_break_is_another_part() -> None:
+    plc = Memory()
+    with running(plc) as line:
+        plc.tags |= {"trigger": True, "part_id": 17}
+        until(lambda: plc.tags["trigger_acknowledge"])
+        broken(plc, line, lambda: plc.tags.update(part_id=18))
+        until(lambda: len(line.parts) == 2)  # type: ignore[attr-defined]
+        assert [t.part_id for t in line.parts] == ["17", "18"]  # type: ignore[attr-defined]
+        assert line.unreachable(line.parts[0]), "so that its verdict is a FAULT"  # type: ignore[attr-defined]
+
+
+def test_a_trigger_that_is_high_at_the_start_is_a_part_that_is_refused() -> None:
+    """Law 1: it was raised while no station was there, and waits."""
+    plc = Memory()
+    plc.tags |= {"trigger": True, "part_id": 18}
+    line = PlcLine(settings(), 1, plc)
+    noted: list[int] = []
+    parts: list[Trigger] = []
+    with line:
+        time.sleep(0.1)
+        assert plc.tags["trigger_acknowledge"] is False, "nobody takes it yet"
+        line.attach(dataclasses.replace(link(), announced=lambda t: noted.append(t.seq)))
+        until(lambda: (trigger := line.wait(0.01)) is not None and parts.append(trigger) is None)
+        assert parts[0].part_id == "18"
+        assert parts[0].refused.startswith("The PLC's trigger was high when the station connected")
+        assert noted == [1]
+        assert line.wait(0.1) is None
 
 
 @pytest.mark.alone

@@ -10,14 +10,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from edge_runtime.config.files import PlcInputs, TagType
-from edge_runtime.errors import ConfigError, TagError
+from edge_runtime.config.files import PlcInputs, PlcOutputs, TagConfig, TagType
+from edge_runtime.errors import ConfigError, TagError, TriggerError
+from edge_runtime.plc.defaults import default_trigger
+from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.modbus import ModbusPort, ModbusTriggerConfig, parse
 from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Tag
 from tests.support.ports import free_port
+from tests.support.raw_modbus import RawModbus
 
 SERVER = r"""
 #include <modbus.h>
@@ -268,7 +273,9 @@ def test_an_answer_that_repeats_is_the_same_and_a_stale_one_that_looks_like_it_i
         (lambda n: n + b"\0\0\0\3\1\1", "did not answer in 500 ms"),  # half of it, and no more
         (lambda n: n + b"\0\0\0\3\1\x6f\1", "not Modbus"),
         (lambda n: n + b"\0\0\0\5\1\3\2\0\1", "answered function 3, asked was 1"),
-        (lambda n: n + b"\0\0\0\3\1\x81\6", "busy"),
+        (lambda n: n + b"\0\0\0\3\x09\x81\6", "as unit 9: if that is the PLC, set trigger.unit = 9"),
+        (lambda n: coils(b"\xff\xff", 1) * 20, "17 answers to requests that it was not asked"),
+        (lambda n: coils(b"\0\0", 1), "did not answer in 500 ms"),  # a number that was never asked
     ],
 )
 def test_what_is_no_answer_loses_the_plc_and_is_never_taken_for_the_last_one(then: Callable[[bytes], bytes], said: str) -> None:
@@ -284,3 +291,117 @@ def test_what_is_no_answer_loses_the_plc_and_is_never_taken_for_the_last_one(the
             port.read(["x"])
         with pytest.raises(PlcLost, match="not connected"):
             port.read(["x"])
+
+
+# --- devices that lack something ---------------------------------------------------------------------------------
+
+
+def line_of(device: RawModbus, **more: object) -> ModbusTriggerConfig:
+    """All signals, as the example programs have them; the text is longer than some devices let be read."""
+    settings = default_trigger("modbus", port=device.port)
+    return msgspec.structs.replace(settings, timeout_ms=500.0, **more)  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def port_to(device: RawModbus, **more: object) -> Iterator[ModbusPort]:
+    settings = line_of(device, **more)
+    port = ModbusPort(settings, [t for tags in tags_of(settings) for t in tags])
+    port.connect(lambda: None)
+    yield port
+    port.close()
+
+
+RESULT = {
+    "result_part_id": "70001", "result_count": 7, "severity": 1.5, "fault_code": 0, "accept": True, "reject": False, "fault": False,
+    "trigger_acknowledge": True, "busy": False, "ready": True, "overrun": False, "heartbeat": True, "result_valid": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("too_much", [2, 3])
+@pytest.mark.parametrize("most", [2, 4, 10])
+def test_a_device_that_allows_few_cells_a_request_is_asked_for_fewer(most: int, too_much: int) -> None:
+    with RawModbus(most_read=most, most_write=most, too_much=too_much) as device, port_to(device) as port:
+        device.registers[0:3] = [1, 4465, 3]
+        device.coils[0:4] = [1, 0, 0, 1]
+        names = ["trigger", "acknowledge", "reset_fault", "enable", "part_id", "recipe"]
+        assert port.read(names) == {"trigger": 1, "acknowledge": 0, "reset_fault": 0, "enable": 1, "part_id": 70_001, "recipe": 3}
+        port.write(RESULT)
+        assert port.read(list(RESULT)) == RESULT | {"result_part_id": 70_001}
+        assert device.connections == 1
+        before = device.requests
+        port.read(names)
+        assert device.requests - before == port.trips(names), "it is not asked for too much again"
+
+
+def test_a_device_that_writes_one_at_a_time_gets_numbers_before_valid() -> None:
+    """No function 15 and 16: many small remote I/O stations."""
+    with RawModbus(functions="single") as device, port_to(device) as port:
+        device.writes.clear()
+        port.write(RESULT)
+        order = [(area, at) for area, at, _ in device.writes]
+        assert order[-1] == ("coil", 24), "result_valid"
+        assert {("holding", n) for n in (16, 17, 18, 19, 20)} | {("coil", n) for n in range(16, 25)} == set(order)
+        assert max(i for i, (area, _) in enumerate(order) if area == "holding") < min(i for i, (a, _) in enumerate(order) if a == "coil")
+        assert (device.registers[16:21], device.coils[16:25]) == ([1, 4465, 7, 150, 0], [1, 0, 0, 1, 0, 1, 0, 1, 1])
+        device.writes.clear()
+        port.write({"result_valid": False, "accept": False})
+        assert device.writes == [("coil", 24, [0]), ("coil", 16, [0])]
+        assert "one coil at a time" in port.note and "one holding at a time" in port.note
+
+
+def test_output_bits_that_lie_the_other_way_round_are_written_one_by_one_in_their_order() -> None:
+    """What one request would write together must not be written by address where it takes several."""
+    outputs = PlcOutputs(result_valid="coil:16", accept="coil:17", reject="coil:18")
+    with RawModbus(functions="single") as device, port_to(device, outputs=outputs) as port:
+        device.writes.clear()
+        port.write({"accept": True, "reject": False, "result_valid": True})
+        assert [at for _, at, _ in device.writes] == [17, 18, 16]
+
+
+def test_a_device_that_answers_as_another_unit_is_told_with_the_setting() -> None:
+    with (
+        RawModbus(unit=255) as device,
+        pytest.raises(TriggerError, match=r"it answers as unit 255: if that is the PLC, set trigger.unit = 255"),
+        PlcLine(line_of(device), 1),
+    ):
+        pass
+    with RawModbus(unit=255) as device, port_to(device, unit=255) as port:
+        assert port.read(["trigger"]) == {"trigger": False}
+
+
+def test_one_tag_that_is_too_long_for_the_device_is_told_with_what_to_do() -> None:
+    inputs = PlcInputs(trigger="coil:0", part_id=TagConfig(address="holding:0", type="text", length=20))
+    with (
+        RawModbus(most_read=8) as device,
+        pytest.raises(TagError, match=r"^trigger.inputs.part_id: .*may take fewer than 10 registers in a request: give the tag a length"),
+        port_to(device, inputs=inputs, outputs=PlcOutputs(accept="coil:16", result_valid="coil:24")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("function", [1, 3])
+def test_a_device_that_is_busy_leaves_out_what_it_has_no_value_for_and_keeps_the_connection(function: int) -> None:
+    with RawModbus() as device, port_to(device) as port:
+        port.read(["trigger", "part_id"])
+        device.busy[function] = 3
+        left, there = ("trigger", "part_id") if function == 1 else ("part_id", "trigger")
+        for _ in range(3):
+            assert set(port.read(["trigger", "part_id"])) == {there}
+            assert port.missing == {left: "busy (Modbus exception 6)"}
+        assert port.read(["trigger", "part_id"]) == {"trigger": False, "part_id": 0}
+        assert (port.missing, device.connections) == ({}, 1)
+
+
+def test_a_device_that_is_busy_when_a_result_is_written_or_a_connection_is_made_is_asked_again() -> None:
+    with RawModbus() as device:
+        device.busy = {1: 3, 3: 3, 15: 3, 16: 3}
+        with port_to(device) as port:
+            device.busy = {15: 3, 16: 3}
+            port.write(RESULT)
+            assert port.read(list(RESULT)) == RESULT | {"result_part_id": 70_001}
+            assert device.connections == 1
+            device.busy = {15: 10_000}
+            began = time.monotonic()
+            with pytest.raises(PlcLost, match="busy"):
+                port.write({"result_valid": False})
+            assert time.monotonic() - began < 2

@@ -13,7 +13,7 @@ from edge_runtime.errors import ConfigError, MissingExtra, TagError
 from edge_runtime.plc.opcua import OpcuaPort
 from edge_runtime.plc.opcua_session import Session
 from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
-from edge_runtime.plc.opcua_values import from_node, to_node, type_of
+from edge_runtime.plc.opcua_values import NoValue, from_node, to_node, type_of
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.plc.tags import Tag
 
@@ -103,12 +103,12 @@ def test_a_value_is_written_in_the_nodes_own_type_and_held_in_its_range(kind: An
     assert (written.StatusCode, written.SourceTimestamp, written.ServerTimestamp) == (None, None, None)
 
 
-def test_a_node_that_holds_nothing_reads_as_zero_and_a_bad_one_is_a_lost_plc() -> None:
+def test_a_node_that_holds_nothing_reads_as_zero_and_a_bad_one_has_no_value() -> None:
     assert from_node(tag("i=1", "text"), data(None)) == ""
     assert from_node(tag("i=1"), data(None)) is False
     assert from_node(tag("i=1", "uint16"), data(3.6)) == 4
     assert from_node(tag("i=1", "uint16", scale=10.0), data(36)) == 3.6
-    with pytest.raises(PlcLost, match=r"trigger\.inputs\.trigger.*BadNoCommunication"):
+    with pytest.raises(NoValue, match="BadNoCommunication"):
         from_node(tag("i=1"), data(None, status=ua.StatusCodes.BadNoCommunication))
 
 
@@ -199,6 +199,26 @@ class TestOrder:
         self.notify(session, ("trigger", True, 1), status=0x480)
         assert session.failure is not None and "dropped changes of trigger.inputs.trigger" in session.failure
 
-    def test_a_value_that_the_plc_calls_bad_is_a_failure(self, session: Session) -> None:
+    def test_a_value_that_the_plc_calls_bad_is_left_out_until_it_is_good_again(self, session: Session) -> None:
         self.notify(session, ("part_id", 1, 1), status=ua.StatusCodes.BadSensorFailure)
-        assert session.failure is not None and "BadSensorFailure" in session.failure
+        self.notify(session, ("trigger", True, 2))
+        names = ["trigger", "enable", "part_id"]
+        assert session.snapshots(names) == [{"trigger": False, "enable": False}, {"trigger": True, "enable": False}]
+        assert session.missing == {"part_id": "BadSensorFailure"}
+        self.notify(session, ("part_id", 2, 3))
+        assert session.snapshots(names) == [{"trigger": True, "enable": False, "part_id": 2}]
+        assert (session.missing, session.failure) == ({}, None)
+
+    @pytest.mark.parametrize("value", [[1, 2], b"1", "1", True])
+    def test_a_node_that_has_become_of_another_type_is_left_out(self, session: Session, value: Any) -> None:
+        self.notify(session, ("part_id", value, 1))
+        assert session.snapshots(["part_id"]) == [{}]
+        assert session.missing == {"part_id": f"is {type(value).__name__}, expected uint32"}
+
+    @pytest.mark.parametrize("item", [ua.MonitoredItemNotification(ClientHandle=99, Value=data(1)), None])
+    def test_a_report_that_is_none_is_a_failure(self, session: Session, item: Any) -> None:
+        """asyncua would log it, and the change that it brought would be lost."""
+        result = ua.PublishResult()
+        result.NotificationMessage.NotificationData = [ua.DataChangeNotification(MonitoredItems=[item])]
+        session._published(result)
+        assert session.failure is not None and "not OPC UA" in session.failure

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from edge_runtime.config.files import PlcInputs
+from edge_runtime.plc.deadline import Deadline
 from edge_runtime.plc.ethernetip import EthernetipTriggerConfig
 from edge_runtime.plc.pylogix_packets import _CIP_AT, SMALL, Controller
 from edge_runtime.plc.tags import Tag
@@ -69,7 +70,7 @@ def test_types_and_writes_are_told(controller: Controller, server: EthernetipSer
     pairs = [("Parts[3]", 9), ("Vision.In.2", True), ("Name", "B")]
     assert controller.fits([(a, a == "Name") for a, _ in pairs])
     before = server.requests
-    assert [a.Status for a in controller.write(pairs)] == ["Success"] * 3
+    assert [a.Status for a in controller.write(pairs, Deadline(5.0))] == ["Success"] * 3
     assert server.requests == before + 1, "what fits is one packet"
     assert server.get(["part", "flag", "name"]) == {"part": 9, "flag": True, "name": "B"}
 
@@ -84,7 +85,7 @@ def test_as_many_writes_as_fit_are_one_packet_and_not_all_of_many_are(free_port:
         fitting = max(n for n in range(1, 31) if controller.fits([(t.address, False) for t in tags[:n]]))
         assert 5 < fitting < 30
         before = server.requests
-        controller.write([(t.address, i) for i, t in enumerate(tags[:fitting], 1)])
+        controller.write([(t.address, i) for i, t in enumerate(tags[:fitting], 1)], Deadline(5.0))
         assert server.requests == before + 1
         assert list(server.get([t.name for t in tags[:fitting]]).values()) == list(range(1, fitting + 1))
         controller.close()

@@ -11,6 +11,7 @@ from edge_runtime.errors import SinkError
 from edge_runtime.records import Trigger
 from edge_runtime.sinks import announced as module
 from edge_runtime.sinks.announced import Announced
+from tests.unit.edge_runtime.sinks.test_journal import in_small_disk
 
 
 def part(seq: int) -> Trigger:
@@ -47,28 +48,64 @@ with Announced(Path({str(tmp_path / "j.sqlite")!r}), lambda: 0) as announced:
 def test_a_torn_line_hides_no_other(tmp_path: Path) -> None:
     with Announced(tmp_path / "j.sqlite", lambda: 0) as announced:
         announced.note(part(1))
-        with announced.path.open("ab") as file:
+        with announced.path.open("r+b") as file:
+            file.seek(announced._at)
             file.write(b'{"seq": 2, "fired_n')
         assert announced.left() == [part(1)]
 
 
 def test_the_file_keeps_those_that_are_open_and_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_BYTES", 2000)
+    monkeypatch.setattr(module, "_BYTES", 2000)
     decided = 0
     with Announced(tmp_path / "j.sqlite", lambda: decided) as announced:
         for seq in range(1, 1001):
             announced.note(part(seq))
             decided = seq - 3
-            assert announced.path.stat().st_size < 3000
+            assert announced.path.stat().st_size == 2000
         assert [t.seq for t in announced.left()][-3:] == [998, 999, 1000]
         assert announced.problem is None
 
 
-def test_a_full_disk_is_said_and_costs_no_decision(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_later_takes_no_line_from_it(tmp_path: Path) -> None:
+    """More than both halves hold, and none of them decided: the newest numbers are what the next start must know."""
+    body = """
+from edge_runtime.records import Trigger
+from edge_runtime.sinks.announced import Announced
+with Announced(disk / "j.sqlite", lambda: 0) as announced:
+    try:
+        with (disk / "ballast").open("wb", buffering=0) as f:
+            while f.write(bytes(4096)): pass
+    except OSError: pass
+    for seq in range(1, 3001):
+        announced.note(Trigger(seq, 1000 + seq, f"A/{seq}"))
+        assert announced.problem is None, announced.problem
+    print([t.seq for t in announced.left()][-300:] == list(range(2701, 3001)))
+"""
+    assert in_small_disk(body, tmp_path).strip() == "True"
+
+
+def test_a_disk_that_is_full_at_start_is_refused(tmp_path: Path) -> None:
     (tmp_path / "j.sqlite.announced").symlink_to("/dev/full")
+    with pytest.raises(SinkError, match="No space left"), Announced(tmp_path / "j.sqlite", lambda: 0):
+        pass
+
+
+def test_a_line_that_cannot_be_written_is_said_and_costs_no_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Announced(tmp_path / "j.sqlite", lambda: 0) as announced:
-        announced.note(part(1))
+        with monkeypatch.context() as patch, Path("/dev/full").open("wb") as full:
+            patch.setattr(announced, "_file", full.fileno())
+            announced.note(part(1))
         assert "No space left" in str(announced.problem)
+        announced.note(part(2))
+        assert announced.problem is None
+
+
+def test_a_station_that_has_decided_all_leaves_none(tmp_path: Path) -> None:
+    decided = 0
+    with Announced(tmp_path / "j.sqlite", lambda: decided) as announced:
+        announced.note(part(1))
+        decided = 1
+    assert Announced(tmp_path / "j.sqlite", lambda: 0).left() == []
 
 
 def test_a_place_that_cannot_be_written_is_refused_at_start(tmp_path: Path) -> None:

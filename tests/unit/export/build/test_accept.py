@@ -34,6 +34,16 @@ def test_the_gap_is_advised_where_there_is_one(first_bad: float, said: bool) -> 
     assert ("--gap" in refused) == said and "ry another method or size" in refused
 
 
+def test_good_parts_that_are_rejected_lead_to_those_that_look_unlike_the_others() -> None:
+    metrics = {"fp32": Metrics(n_good=32, n_bad=12, threshold=28.5)}
+    bad, odd = np.arange(60.0, 72.0), ("OK/7.png", "OK/3.png")
+    rejects = judge_acceptance(Criteria(0.05, 0.02), np.arange(32.0), bad, 28.5, "real")
+    said = str(refusal(rejects, None, "fp32", metrics, 0, odd))
+    assert "Look at the 2 good images that look unlike the others (OK/7.png first), and teach without those that are bad" in said
+    misses = judge_acceptance(Criteria(0.05, 0.02), np.arange(32.0), bad, 80.0, "real")
+    assert "unlike the others" not in str(refusal(misses, None, "fp32", metrics, 0, odd)), "they do not make it miss"
+
+
 def test_labels_are_questioned_after_the_advice() -> None:
     metrics = {"fp32": Metrics(n_good=32, n_bad=10, threshold=30.5)}
     found = judge_acceptance(Criteria(max_missed=0.05), np.arange(32.0), np.arange(10.0), 30.5, "real")

@@ -517,3 +517,21 @@ def test_two_images_that_score_alike_carry_no_threshold_and_a_single_one_does() 
 def test_the_order_statistic_is_found_in_whatever_order_the_scores_come(seed: int) -> None:
     mixed = np.random.default_rng(seed).permutation(np.arange(1.0, 41.0))
     assert apply_rule(conformal(0.25), scores(mixed))[0].value == 31.0
+
+
+@pytest.mark.parametrize(
+    ("n", "above", "said"),
+    [
+        (140, 0, "none of which it would reject"),
+        (140, 1, "of which it would reject 1 (0.71 %)"),
+        (140, 3, "of which it would reject 3 (2.1 %: so few images may show that where 1 % is true)"),
+        (666, 15, "of which it would reject 15 (2.3 %: more than 1 % makes likely: look at them, or be ready for as many)"),
+    ],
+)
+def test_what_its_own_images_show_stands_beside_the_rate_that_was_aimed_at(
+    n: int, above: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stated 1 %, seen 2.1 or 2.3 %: whether that contradicts the promise is told, and not left to the reader."""
+    monkeypatch.setattr("training.calibrate.rules.tail_quantile", lambda scores, *_: float(np.sort(scores)[-1 - above]))
+    threshold, _ = apply_rule(Rule(kind="false_reject_rate", target=0.01), scores(np.arange(1, n + 1)))
+    assert threshold.rule.endswith(f"from {n} good images, {said}")

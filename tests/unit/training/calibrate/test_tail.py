@@ -185,3 +185,10 @@ def test_what_more_than_a_third_of_the_images_looks_like_is_not_odd() -> None:
 def test_of_many_scores_a_tenth_may_lie_above_the_gap() -> None:
     scores = np.concatenate([np.linspace(1, 2, 370), np.linspace(3, 3.2, 30)])
     assert tail._gap(scores).tolist() == [False] * 370 + [True] * 30
+
+
+def test_the_end_of_the_good_scores_moves_with_their_scale_and_with_those_set_apart() -> None:
+    scores = np.random.default_rng(0).lognormal(3, 0.2, 100)
+    end = tail_quantile(scores, 0.01)
+    assert tail_quantile(scores / 1000, 0.01) == pytest.approx(end / 1000)
+    assert tail_quantile(scores, 0.01, 0) == end < tail_quantile(scores, 0.01, 1)
