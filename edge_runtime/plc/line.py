@@ -13,6 +13,7 @@ from typing import Self
 
 from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.handoff import Reply, take
+from edge_runtime.plc.comeback import Comeback
 from edge_runtime.plc.deadline import ASK_AGAIN_S
 from edge_runtime.plc.handshake import Announced, Handshake, Inputs
 from edge_runtime.plc.kinds import open_port
@@ -20,12 +21,12 @@ from edge_runtime.plc.known import Known
 from edge_runtime.plc.part_age import PartAges
 from edge_runtime.plc.port import PlcLost, TagPort, bits_first
 from edge_runtime.plc.recipe_change import Prepared, RecipeChange
-from edge_runtime.plc.results import Pulsed, results_of
+from edge_runtime.plc.results import Pulsed, Result, results_of
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Value
 from edge_runtime.protocols import ActuatorLine, StationLink
-from edge_runtime.records import Decision, Delivery, Outcome, Picture, Trigger, Verdict
+from edge_runtime.records import Cause, Decision, Delivery, Outcome, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.1, 5.0)
@@ -36,6 +37,7 @@ _STEP_S = 0.01
 _WAITED_WITHIN_S = 1.0
 """Nobody has asked for a trigger for so long: the station does not work."""
 _CLOSE_TIMEOUT_S = 2.0
+_UNKNOWN = "The PLC's trigger was high when the station connected: when the part was announced is not known, and it may have gone."
 _HELD_S = 1.0
 """A connection that did not hold for so long is no reason to try the next one at once."""
 
@@ -57,6 +59,8 @@ class _Rise:
     """When it was not there yet."""
     until_ns: int
     """For so long the rest is waited for."""
+    refused: str = ""
+    """Why the part cannot be judged, if that is known already."""
 
 
 class PlcLine(ActuatorLine):
@@ -84,6 +88,11 @@ class PlcLine(ActuatorLine):
         self._poll_s = settings.poll_ms / 1e3
         self._known = Known(settings, inputs)
         self._rise: _Rise | None = None
+        self._comeback = Comeback()
+        self._owed: tuple[int, Result] | None = None
+        """What the PLC has waited for since a kill: told when the station works, which writes it down."""
+        self._untold: list[Decision] = []
+        """Made while the PLC was lost."""
         self._written: dict[str, Value] = {}
         self._inbox: queue.SimpleQueue[_Told | Prepared | Reply[None] | None] = queue.SimpleQueue()
         self._triggers: queue.SimpleQueue[Trigger] = queue.SimpleQueue()
@@ -122,6 +131,10 @@ class PlcLine(ActuatorLine):
         self._recipes.prepare, self._ages.deadlines_ns, self._alive = station.prepare, station.deadlines_ns, station.alive
         self._announced, self._delivered = station.announced, station.delivered
 
+    def left(self, parts: Mapping[str, tuple[int, bool]]) -> None:
+        """As in ActuatorLine: one that the PLC shows by its name, and waits for, is told FAULT (cause 8). Why: deploy/decisions/0044."""
+        self._comeback.left = parts
+
     def __enter__(self) -> Self:
         """Connect, see every tag, clear the outputs. Raises TriggerError, TagError or ConfigError: a wrong one is found here."""
         self._stop.clear()
@@ -149,7 +162,7 @@ class PlcLine(ActuatorLine):
         self._recipes.close()
 
     def wait(self, timeout_s: float) -> Trigger | None:
-        """The next part. What stands high when the station starts, or the PLC comes back, announces none."""
+        """The next part. What stands high when the station starts, or the PLC comes back, is one, unless it is the last one still."""
         self._waited_at = time.monotonic()
         if self._bug is not None:
             raise self._bug
@@ -178,9 +191,10 @@ class PlcLine(ActuatorLine):
         Raises SinkError: the PLC gets no result for this part.
         """
         part = _named(decision)
-        if self.lost is not None:  # do not wait for the thread that tries to reconnect
-            raise SinkError(f"{self.lost}; {part}, was not written")
         told = _Told(decision)
+        if self.lost is not None:  # do not wait for the thread that tries to reconnect
+            self._inbox.put(told)
+            raise SinkError(f"{self.lost}; {part}, was not written")
         self._inbox.put(told)
         try:
             told.written.result(self._timeout_s)
@@ -257,21 +271,25 @@ class PlcLine(ActuatorLine):
         rises = bool(snapshot.get("trigger")) and not known.values["trigger"]
         known.take(snapshot, asked, self._port.missing, now_ns / 1e9)
         if rises:
+            if self._rise is not None:
+                self._announce_risen()
             self._rise = _Rise(now_ns, self._ages.not_before(now_ns, self._port.pushes), now_ns + self._ages.patience_ns(self._timeout_s))
             if "part_id" in self._late:
                 known.values["part_id"] = ""  # what stands there is the last part's
         if self._rise is not None or ("recipe" in self._late and now_ns / 1e9 >= self._recipe_due):
             self._recipe_due = now_ns / 1e9 + _RECIPE_S
             self._unless_lost(self._read_late)
-        if self._rise is not None and not (known.values["trigger"] and self._lacks_something(self._rise)):
+        if self._rise is not None and not self._lacks_something(self._rise):
             self._announce_risen()
             self._unless_lost(self._write)
         self._step(now_ns)
         self._unless_lost(self._write)
 
     def _lacks_something(self, rise: _Rise) -> bool:
-        """Whether something that belongs to the part just announced is not known yet, which the PLC may tell at the next look."""
-        late = self.lost is not None or time.monotonic_ns() >= rise.until_ns
+        """Whether something that belongs to the part is not known yet, which the PLC may tell at the next look; or nobody takes parts yet."""
+        if not self._waited_at:
+            return True
+        late = not self._known.values["trigger"] or self.lost is not None or time.monotonic_ns() >= rise.until_ns
         return not late and bool(self._known.absent("part_id", "recipe"))
 
     def _unless_lost(self, talk: Callable[[], None]) -> None:
@@ -291,6 +309,9 @@ class PlcLine(ActuatorLine):
 
     def _step(self, now_ns: int, rise: _Rise | None = None) -> None:
         inputs = self._inputs() if rise is None else replace(self._inputs(), trigger=True)
+        if self._owed is not None and self._waited_at:
+            self._handshake.owe(*self._owed, now_ns)
+            self._owed = None
         step = self._handshake.step(inputs, now_ns, self._works)
         self._recipes.ask(step.recipe)
         if self._waited_at:
@@ -302,7 +323,7 @@ class PlcLine(ActuatorLine):
         self._step_due = min(now_ns / 1e9 + _STEP_S, self._pulse_due)
 
     def _announce(self, part: Announced, rise: _Rise, now_ns: int, encoder: int) -> None:
-        refused = part.refused or self._ages.too_old(now_ns - rise.since_ns)
+        refused = rise.refused or part.refused or self._ages.too_old(now_ns - rise.since_ns)
         if not refused and (lacking := self._known.absent("recipe")):
             refused = f"The PLC had no value for {lacking[0]}: by which recipe the part is to be judged is not known."
         if lacking := self._known.absent("part_id"):
@@ -311,11 +332,13 @@ class PlcLine(ActuatorLine):
         self._ages.announced(self._seq, rise.since_ns)
         trigger = Trigger(self._seq, rise.seen_ns, part.part_id, part.recipe, refused, rise.since_ns)
         self._announced(trigger)
+        self._comeback.last = part.part_id
         self._triggers.put(trigger)
         self._seq += 1
 
     def _tell(self, told: _Told) -> None:
         if self.lost is not None:
+            self._untold.append(told.decision)
             return told.written.fail(PlcLost("was lost"))
         d, now_ns = told.decision, time.monotonic_ns()
         since_ns = self._ages.decided(d)
@@ -346,7 +369,7 @@ class PlcLine(ActuatorLine):
         elif changed.get("result_valid"):
             numbers = {n: v for n, v in changed.items() if not isinstance(v, bool)}
             if numbers and not self._port.pushes:
-                # Numbers and bits are two trips: what becomes too late during the first is not shown as a verdict by the second.
+                # Two trips, also where one would do: what becomes too late during the first is no verdict in the second (decision 0018).
                 self._port.write(numbers)
                 self._written |= numbers
                 changed = {n: v for n, v in changed.items() if n not in numbers}
@@ -378,9 +401,7 @@ class PlcLine(ActuatorLine):
             self._share_out()
             connected_ns = time.monotonic_ns()
             self._look_first()
-            asked = self._handshake.resume(self._inputs())
-            self._receives_from = self._seq  # before `lost` says that all is well
-            self._ages.connected(connected_ns)
+            asked = self._resume(connected_ns)
             self._written = {}
             self._write()
         except (TriggerError, ConfigError) as e:
@@ -393,6 +414,32 @@ class PlcLine(ActuatorLine):
             _log.warning("%s: connected again", self._port.where)
         self.lost, self._connected_at = None, time.monotonic()
         self._poll_due = self._recipe_due = 0.0
+
+    def _resume(self, now_ns: int) -> str | None:
+        """Go on with the part over which the trigger is still high, where its name says so; else what is high is another part, of which
+        nobody knows more than when the trigger was last seen low. The recipe that the PLC asks for, if it is to be prepared."""
+        inputs = Inputs.of(self._known.values) if self._rise is None else self._inputs()
+        pulsed = isinstance(self._results, Pulsed)
+        same = not pulsed and self._comeback.goes_on(inputs, seen=self._handshake.seen)
+        if not pulsed and (seq := self._comeback.waits_since_a_kill(inputs, self._left_busy)) is not None:
+            self._owed = seq, Result(inputs.part_id, Verdict.FAULT, 0.0, int(Cause.ENDED))
+        asked = self._handshake.resume(inputs, same=same)
+        if same:
+            for decision in self._untold:
+                self._handshake.result(decision.seq, self._ages.result(decision, self._ages.decided(decision)).at(now_ns))
+        else:
+            self._receives_from = self._seq  # before `lost` says that all is well
+            if inputs.trigger and not pulsed:
+                since_ns = self._ages.looked_ns
+                until_ns = now_ns + self._ages.patience_ns(self._timeout_s)
+                self._rise = _Rise(now_ns, since_ns or now_ns, until_ns, "" if since_ns else _UNKNOWN)
+        self._untold.clear()
+        self._comeback.left = {}
+        self._ages.connected(now_ns, goes_on=same)
+        return asked
+
+    def _left_busy(self) -> bool:
+        return "busy" in self._outputs and bool(self._port.read(["busy"]).get("busy"))
 
     def _look_first(self) -> None:
         """All inputs; those that there is no handshake without are waited for."""
@@ -423,7 +470,7 @@ class PlcLine(ActuatorLine):
         if self.lost is None and time.monotonic() - self._connected_at >= _HELD_S:
             self._retry_pause = _BACKOFF_S[0]
         self.lost = message
-        if self._rise is not None:
+        if self._rise is not None and time.monotonic_ns() >= self._rise.until_ns:
             self._announce_risen()
         self._retry_at = time.monotonic() + self._retry_pause
         self._retry_pause = min(self._retry_pause * 2, _BACKOFF_S[1])

@@ -237,6 +237,12 @@ class Session:
 
     def _published(self, result: Any) -> None:
         self._heard = time.monotonic()
+        try:
+            self._take_all(result)
+        except _MISREAD as e:  # asyncua would log it, and the change would be lost
+            self._fail(f"reported something that is not OPC UA: {e}")
+
+    def _take_all(self, result: Any) -> None:
         for notification in result.NotificationMessage.NotificationData or []:
             if isinstance(notification, ua.DataChangeNotification):
                 self._take(notification.MonitoredItems)

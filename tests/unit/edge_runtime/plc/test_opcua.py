@@ -208,3 +208,17 @@ class TestOrder:
         self.notify(session, ("part_id", 2, 3))
         assert session.snapshots(names) == [{"trigger": True, "enable": False, "part_id": 2}]
         assert (session.missing, session.failure) == ({}, None)
+
+    @pytest.mark.parametrize("value", [[1, 2], b"1", "1", True])
+    def test_a_node_that_has_become_of_another_type_is_left_out(self, session: Session, value: Any) -> None:
+        self.notify(session, ("part_id", value, 1))
+        assert session.snapshots(["part_id"]) == [{}]
+        assert session.missing == {"part_id": f"is {type(value).__name__}, expected uint32"}
+
+    @pytest.mark.parametrize("item", [ua.MonitoredItemNotification(ClientHandle=99, Value=data(1)), None])
+    def test_a_report_that_is_none_is_a_failure(self, session: Session, item: Any) -> None:
+        """asyncua would log it, and the change that it brought would be lost."""
+        result = ua.PublishResult()
+        result.NotificationMessage.NotificationData = [ua.DataChangeNotification(MonitoredItems=[item])]
+        session._published(result)
+        assert session.failure is not None and "not OPC UA" in session.failure
