@@ -112,6 +112,9 @@ class Source(_Connected):
         """The next frame. Raises SourceError when none came within `timeout_s` or the source is lost (a later call may succeed),
         SourceExhausted when none will ever come, LostFrame for a picture that must not be judged."""
 
+    def expect(self, most_px: int) -> None:
+        """Told once, after `__enter__`: frames of more pixels are never judged, so a source that decodes files need not begin with them."""
+
     @_default
     def on_demand(self) -> bool:
         """How it is driven. True (folder, software trigger): each `grab` makes one new frame, so it is called once a trigger. False (free

@@ -43,7 +43,7 @@ class Outputs:
         elif changed.get("result_valid"):
             numbers = {n: v for n, v in changed.items() if not isinstance(v, bool)}
             if numbers and not self._port.pushes:
-                # Numbers and bits are two trips: what becomes too late during the first is not shown as a verdict by the second.
+                # Two trips, also where one would do: what becomes too late during the first is no verdict in the second (decision 0018).
                 self._port.write(numbers)
                 self._written |= numbers
                 changed = {n: v for n, v in changed.items() if n not in numbers}

@@ -12,6 +12,7 @@ from edge_runtime.capture.capture import Capture
 from edge_runtime.config.files import StationConfig, load_station, plugins_in, sinks_in
 from edge_runtime.errors import EXIT_OK, LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
+from edge_runtime.model.manifest import most_px_of
 from edge_runtime.model.regions import find_regions
 from edge_runtime.plugins import blaming
 from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
@@ -150,6 +151,8 @@ def open_station(
             stack.callback(_close_source, source, capture)
             for depth in {o.predictor.preprocessor.spec.bits for o in opened if names[o.entry.camera] == name}:
                 check_depth(source, depth)
+            if (most_px := most_px_of([o.predictor.preprocessor.spec for o in opened if names[o.entry.camera] == name])) is not None:
+                source.expect(most_px)
         cameras.append(Viewpoint(name, capture))
         sources.append(source)
     viewpoints = Viewpoints(cameras)
