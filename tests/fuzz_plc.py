@@ -181,6 +181,8 @@ def opcua(data: bytes) -> None:
 
     from edge_runtime.plc.opcua_values import NoValue, from_node
 
+    if data[1:2] > b"\x7f" and int.from_bytes(data[2:6], "little") > len(data):
+        raise PlcLost("more values than bytes, for which asyncua takes half a minute: the session is lost meanwhile")
     try:
         value = struct_from_binary(ua.DataValue, Buffer(data))
     except Exception as e:  # asyncua's own reading, whose errors the session takes as a lost PLC

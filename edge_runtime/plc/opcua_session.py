@@ -104,6 +104,7 @@ class Session:
 
     def snapshots(self, names: Sequence[str]) -> list[dict[str, Value]]:
         """What has changed since the last call, oldest first, of the subscribed `names`; without those that have no value."""
+        self._look_at_clock()  # from here as well: an answer that asyncua takes long to read holds the loop
         out = []
         while self._changes:
             snapshot = self._changes.popleft()
@@ -289,8 +290,11 @@ class Session:
     async def _watch(self) -> None:
         while self.failure is None:
             await asyncio.sleep(self._silence_s / 8)
-            if time.monotonic() - self._heard > self._silence_s:
-                self._fail("stopped reporting")
+            self._look_at_clock()
+
+    def _look_at_clock(self) -> None:
+        if time.monotonic() - self._heard > self._silence_s:
+            self._fail("stopped reporting")
 
     async def _on_lost(self, e: Exception) -> None:
         self._fail(_reason(e))

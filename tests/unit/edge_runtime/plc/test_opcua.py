@@ -2,6 +2,8 @@
 
 import datetime
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,15 @@ class TestOrder:
         self.notify(session, ("part_id", 2, 3))
         assert session.snapshots(names) == [{"trigger": True, "enable": False, "part_id": 2}]
         assert (session.missing, session.failure) == ({}, None)
+
+    def test_a_server_whose_answer_is_read_without_end_has_stopped_reporting(self, session: Session) -> None:
+        """Six bytes may say that 33 million values follow: the library reads for half a minute, and sees nothing else."""
+        held = threading.Event()
+        session._loop.call_soon_threadsafe(held.wait, 5)
+        session._heard, session._silence_s = time.monotonic() - 1.0, 0.5
+        assert session.snapshots(["trigger"]) == []
+        held.set()
+        assert session.failure == "stopped reporting"
 
     def test_stamps_with_a_zone_and_without_one_and_none_at_all_are_put_in_order(self, session: Session) -> None:
         items = [
