@@ -286,7 +286,7 @@ class PlcLine(ActuatorLine):
         self._unless_lost(self._write)
 
     def _lacks_something(self, rise: _Rise) -> bool:
-        """Whether something that belongs to the part is not known yet, which the PLC may tell at the next look; or nobody takes parts yet."""
+        """Whether something of the part is not known yet, which the PLC may tell at the next look; or nobody takes parts yet."""
         if not self._waited_at:
             return True
         late = not self._known.values["trigger"] or self.lost is not None or time.monotonic_ns() >= rise.until_ns
