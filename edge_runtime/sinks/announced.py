@@ -23,6 +23,8 @@ from edge_runtime.records import Trigger
 
 _BYTES = 1 << 17
 """The size of both halves, each for some six hundred parts."""
+KEPT = 16
+"""So many parts stay at an end at which all are decided: the PLC may still wait for one of them."""
 _decoder = msgspec.json.Decoder(Trigger)
 _encoder = msgspec.json.Encoder()
 
@@ -38,6 +40,7 @@ class Announced:
         self._decided, self._tell = last_seq, noted
         self._lock = threading.Lock()
         self._open: deque[tuple[int, bytes]] = deque(maxlen=1000)
+        self._last: deque[bytes] = deque(maxlen=KEPT)
         self._noted = self._at = 0
         self._half = _BYTES // 2
         self._file = -1
@@ -56,8 +59,9 @@ class Announced:
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         with contextlib.suppress(SinkError):
-            if self._decided() >= self._noted:
+            if self._decided() >= self._noted and self._last:
                 self.forget()
+                self._write(b"".join(self._last))
         self._close()
 
     def left(self) -> list[Trigger]:
@@ -91,6 +95,7 @@ class Announced:
             while self._open and self._open[0][0] <= decided:
                 self._open.popleft()
             self._open.append((trigger.seq, line))
+            self._last.append(line)
             try:
                 if self._at + len(line) > self._half:
                     self._turn(len(line))

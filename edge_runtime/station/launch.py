@@ -19,7 +19,7 @@ from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
 from edge_runtime.records import Cause
 from edge_runtime.security.access import Access
 from edge_runtime.sinks import journal_file, open_sink
-from edge_runtime.sinks.announced import Announced
+from edge_runtime.sinks.announced import KEPT, Announced
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.preview import PreviewSink
@@ -45,7 +45,6 @@ from edge_runtime.triggers import open_trigger
 log = logging.getLogger(__name__)
 
 _ALIVE_WITHIN_S = 5.0
-_LAST_PARTS = 16
 _CLOSE_TIMEOUT_S = 3.0
 _OBSERVERS_TIMEOUT_S = 2.0
 _SETTLED_WITHIN_S = 10.0
@@ -202,7 +201,7 @@ def _answer_what_a_kill_left(
         if not journal.settled(_SETTLED_WITHIN_S):
             raise SinkError(journal.problem or f"journal {journal.path}: what a kill left could not be written")
     announced.forget()
-    return {t.part_id: (t.seq, t.seq in decided) for t in left[-_LAST_PARTS:]}
+    return {t.part_id: (t.seq, t.seq in decided) for t in left[-KEPT:]}
 
 
 def _model_threads(opened: list[OpenRecipe], cameras: int, stack: contextlib.ExitStack) -> tuple[list[ModelThread], str]:
