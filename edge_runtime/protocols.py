@@ -195,5 +195,9 @@ class ActuatorLine(TriggerLine, Sink):
     def unreachable(self, trigger: Trigger) -> str | None:
         """Why the result of this part will not reach it, also if others do again; None when it should."""
 
+    def left(self, parts: Mapping[str, tuple[int, bool]]) -> None:
+        """Called before `__enter__`: what the last run of the station had announced last, by name, each with its seq and whether it was
+        decided then. All have their decisions in the journal by now; one that still waits for its result may be told FAULT."""
+
 
 __all__ = ["ActuatorLine", "Predictor", "Sink", "Source", "StationLink", "TriggerLine"]

@@ -1,4 +1,4 @@
-"""What the short cuts past pymodbus' and pylogix' own ways save of a poll: `python -m tests.bench_polls` (deploy/decisions/0038).
+"""What the short cuts past the protocol libraries' own ways save of a poll: `python -m tests.bench_polls` (deploy/decisions/0038).
 
 Paired: one poll of all inputs by each way, in turns of random order, over one connection each to one simulated PLC in a process of its own.
 """
@@ -16,10 +16,12 @@ import numpy as np
 import typer
 
 from edge_runtime.console import run_app
+from edge_runtime.plc.areas import Span
 from edge_runtime.plc.defaults import default_trigger
 from edge_runtime.plc.ethernetip import EthernetipPort
 from edge_runtime.plc.modbus import ModbusPort
 from edge_runtime.plc.port import bits_first
+from edge_runtime.plc.s7 import S7Port
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.sim.plc import server_of
 from tests.support.ports import free_port
@@ -101,9 +103,43 @@ class PlainEthernetip(EthernetipPort):
         return {n: self._value(n, a) for n, a in zip(names, answers, strict=True)}
 
 
+class DecodingS7(S7Port):
+    """Decodes each answer, also one that it has had before."""
+
+    def _read_cells(self, spans: Sequence[Span]) -> Any:
+        for asked in self._asked.values():
+            asked.received = b""
+        return super()._read_cells(spans)
+
+
+class ClientS7(S7Port):
+    """python-snap7's own client."""
+
+    client: Any = None
+
+    def _open(self) -> None:
+        from snap7.client import Client
+
+        self.client = Client()
+        s = self._settings
+        self.client.connect(s.host, s.rack, s.slot, s.port)
+
+    def close(self) -> None:
+        if self.client is not None:
+            self.client.disconnect()
+
+    def _read_cells(self, spans: Sequence[Span]) -> Any:
+        (span,) = spans
+        return [bytes(self.client.db_read(int(span.area[2:]), span.start, span.count))]
+
+    def _write_cells(self, span: Any, cells: Sequence[int]) -> None:
+        self.client.db_write(int(span.area[2:]), span.start, bytearray(cells))
+
+
 WAYS: dict[str, dict[str, Any]] = {
     "modbus": {"ours": ModbusPort, "decoding each": DecodingModbus, "pymodbus' client": ClientModbus},
     "ethernetip": {"ours": EthernetipPort, "decoding each": DecodingEthernetip, "pylogix' Read": PlainEthernetip},
+    "s7": {"ours": S7Port, "decoding each": DecodingS7, "python-snap7's client": ClientS7},
 }
 
 
@@ -116,10 +152,13 @@ def _serve(kind: str, port: int, up: Any) -> None:
 
 
 @app.command()
-def main(polls: Annotated[int, typer.Option(min=100, help="By each way.")] = 3000) -> None:
-    """Two tables' rows, as Markdown: round trip and the thread's own CPU time, in microseconds."""
+def main(
+    polls: Annotated[int, typer.Option(min=100, help="By each way.")] = 3000,
+    only: Annotated[str | None, typer.Option(help="One protocol.")] = None,
+) -> None:
+    """The tables' rows, as Markdown: round trip and the thread's own CPU time, in microseconds."""
     print("| PLC | way | round trip p50 µs | p99 | CPU p50 µs | ours saves, paired | of its CPU |\n|---|---|---|---|---|---|---|")
-    for kind, ways in WAYS.items():
+    for kind, ways in ((k, w) for k, w in WAYS.items() if only in (None, k)):
         number, up = free_port(), multiprocessing.get_context("spawn").Event()
         plc = multiprocessing.get_context("spawn").Process(target=_serve, args=(kind, number, up), daemon=True)
         plc.start()

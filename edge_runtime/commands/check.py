@@ -41,6 +41,7 @@ from edge_runtime.security.access import beyond_loopback
 from edge_runtime.security.keys import Keyring
 from edge_runtime.sinks import journal_file, open_sink
 from edge_runtime.sinks.journal_chain import beside
+from edge_runtime.sinks.journal_clock import journal_clock
 from edge_runtime.sinks.journal_verify import TAIL, has_chain
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import check_depth, open_source
@@ -369,7 +370,9 @@ def _chain(path: Path) -> Finding:
     if found.findings:
         said = f"{len(found.findings)} findings: {found.findings[0]}; see `lineside journal verify`"
         return Finding("journal's chain", not found.unacknowledged, said, warns=not found.unacknowledged)
-    return Finding("journal's chain", True, f"its last {found.rows} rows are as they were written, signed up to row {found.signed_n}")
+    clock = journal_clock(found.last_at_s, int(time.time())).problem
+    said = f"its last {found.rows} rows are as they were written, signed up to row {found.signed_n}"
+    return Finding("journal's chain", True, f"{said}; {clock}" if clock else said, warns=bool(clock))
 
 
 def _installed(name: str) -> bool:

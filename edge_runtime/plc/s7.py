@@ -1,11 +1,11 @@
 """Tags of a Siemens S7 PLC: bits, words and texts of data blocks, flags, inputs and outputs, over PUT/GET."""
 
-import logging
+import contextlib
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -15,10 +15,12 @@ from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
 from edge_runtime.plc.deadline import Deadline
 from edge_runtime.plc.port import Manual, PlcLost
 from edge_runtime.plc.settings import PlcConfig
+from edge_runtime.plc.snap7_messages import ErrorCode, Messages, Misread
 from edge_runtime.plc.tags import Tag
 from edge_runtime.values import Host, Port
 
 _ADDRESS = re.compile(r"(?:DB(\d{1,5})\.DB([XBWD])|([MIEQA])([BWD]?))(\d{1,5})(?:\.(\d))?", re.ASCII | re.IGNORECASE)
+_MOST_PDU_BYTES = 480
 _MAX_ITEMS = 20
 _ITEM_READ_BYTES, _READ_HEADER_BYTES = 12, 14
 _WRITE_HEADER_BYTES = 28
@@ -134,16 +136,13 @@ class S7Port(AreaPort):
     def __init__(self, settings: S7TriggerConfig, tags: Sequence[Tag]) -> None:
         """Raises ConfigError for a tag's address, MissingExtra without python-snap7."""
         try:
-            from snap7.s7protocol import S7Protocol
+            self._messages = Messages()
         except ImportError as e:
             raise MissingExtra("the s7 trigger", "plc") from e
         super().__init__(tags, settings.timeout_ms / 1e3)
-        logging.getLogger("snap7").setLevel(logging.CRITICAL)  # PlcLost says it once, and with the reason
         self.where = f"PLC {settings.host}:{settings.port} rack {settings.rack} slot {settings.slot}"
         self._settings = settings
-        # snap7's own connection waits for each piece anew: what its messages say is left to it.
         self._socket: socket.socket | None = None
-        self._protocol = S7Protocol()
         self._pdu_bytes = 240
         self._number = 0
         self._asked: dict[tuple[Span, ...], _Read] = {}
@@ -171,7 +170,7 @@ class S7Port(AreaPort):
             ) from e
         self._deadline = Deadline(self._timeout_s)
         try:
-            pdu_bytes = min(self._guarded(self._negotiated), 480)
+            pdu_bytes = min(self._guarded(self._negotiated), _MOST_PDU_BYTES)
         except Refused as e:
             raise self._lost(f"refuses to communicate: {e}") from e
         if pdu_bytes != self._pdu_bytes:
@@ -180,10 +179,11 @@ class S7Port(AreaPort):
 
     def _negotiated(self) -> int:
         """Bytes of the longest message that the PLC takes and gives."""
-        parameters = self._parsed(self._ask(self._protocol.build_setup_communication_request(1, 1, 480)))["parameters"]
-        if not parameters or "pdu_length" not in parameters:
+        with _said():
+            agreed = self._messages.agreed(self._ask(self._messages.setup(_MOST_PDU_BYTES)))
+        if agreed is None:
             raise PlcLost("answered something else when it was asked how long a message may be")
-        return int(parameters["pdu_length"])
+        return agreed
 
     def close(self) -> None:
         """As in TagPort."""
@@ -202,13 +202,13 @@ class S7Port(AreaPort):
     def _read_cells(self, spans: Sequence[Span]) -> Sequence[Sequence[int] | Refused]:
         key = tuple(spans)
         if key not in self._asked:
-            items: list[tuple[int, int, int, int]] = [(*_area(s.area), s.start, s.count) for s in spans]
-            self._asked[key] = _Read(self._protocol.build_multi_read_request(items))
+            self._asked[key] = _Read(self._messages.reading([(*_area(s.area), s.start, s.count) for s in spans]))
         asked = self._asked[key]
         answer = self._ask(asked.message)
         received = answer[: _NUMBER.start] + answer[_NUMBER.stop :]
         if received != asked.received:
-            asked.cells = self._cells(spans, self._parsed(answer).get("raw_data", b""))
+            with _said():
+                asked.cells = self._cells(spans, self._messages.data(answer))
             asked.received = received
         return asked.cells
 
@@ -228,11 +228,9 @@ class S7Port(AreaPort):
         return cells
 
     def _write_cells(self, span: Span, cells: Sequence[int]) -> None:
-        from snap7.datatypes import S7Area, S7WordLen
-
-        area, block = _area(span.area)
-        message = self._protocol.build_write_request(S7Area(area), block, span.start, S7WordLen.BYTE, bytes(cells))
-        code = self._parsed(self._ask(message)).get("raw_data", b"\0")[0]
+        answer = self._ask(self._messages.writing(*_area(span.area), span.start, bytes(cells)))
+        with _said():
+            code = (self._messages.data(answer) or b"\0")[0]
         if code != 0xFF:
             raise _item_refused(code)
 
@@ -261,17 +259,16 @@ class S7Port(AreaPort):
             raise PlcLost("answered another request")
         return answer
 
-    def _parsed(self, answer: bytes) -> dict[str, Any]:
-        """Raises Refused, PlcLost."""
-        from snap7.error import S7ProtocolError
 
-        try:
-            return self._protocol.parse_response(answer)
-        except S7ProtocolError as e:
-            if e.error_code is None:
-                raise PlcLost(f"answered with something that is not S7: {e}") from e
-            code = e.error_code
-            raise Refused(f"{_ANSWERS.get(code, e)} (S7 error 0x{code:04X})", not_now=code >> 8 == _NO_RESOURCES) from e
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    """Raises Refused or PlcLost for an answer that is a refusal or no S7."""
+    try:
+        yield
+    except Misread as e:
+        raise PlcLost(f"answered with something that is not S7: {e}") from e
+    except ErrorCode as e:
+        raise Refused(f"{_ANSWERS.get(e.code, e)} (S7 error 0x{e.code:04X})", not_now=e.code >> 8 == _NO_RESOURCES) from e
 
 
 def _item_refused(code: int) -> Refused:
