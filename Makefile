@@ -64,6 +64,7 @@ bench: $(READY)
 
 soak: $(READY)
 	@$(BIN)/python -m tests.soak soak $(SOAK)
+	@$(BIN)/python -m tests.soak memory
 
 chaos: $(READY)
 	@bash deploy/testbench.sh

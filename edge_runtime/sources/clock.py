@@ -90,6 +90,11 @@ class Arrivals:
         self._last_ns: int | None = None
         self._steps_ns: deque[int] = deque(maxlen=_STEPS)
 
+    @property
+    def lay(self) -> bool:
+        """Whether the last one lay there."""
+        return self._lain > 0
+
     def of(self, asked_ns: int, now_ns: int) -> int:
         """When a picture was exposed that was asked for at `asked_ns` and is here at `now_ns`; never later than it came."""
         if now_ns - asked_ns > _NO_WAIT_NS:

@@ -52,7 +52,13 @@ class Decoder:
     """How many pictures the container says it has; 0 where it does not."""
 
     def __init__(
-        self, url: str, options: Mapping[str, str] | None = None, timeouts_s: tuple[float, float] | None = None, *, what: str
+        self,
+        url: str,
+        options: Mapping[str, str] | None = None,
+        timeouts_s: tuple[float, float] | None = None,
+        *,
+        what: str,
+        live: bool = False,
     ) -> None:
         """Open a file or an address.
 
@@ -61,6 +67,7 @@ class Decoder:
             options: of FFmpeg's demuxers.
             timeouts_s: how long opening and each read may take.
             what: needs it, for MissingExtra.
+            live: a picture that lay in a buffer need not be decoded where the next one does not build on it.
 
         Raises:
             MissingExtra: PyAV is not installed.
@@ -85,6 +92,7 @@ class Decoder:
         self._codec = codec
         self._reformatter = self._av.video.reformatter.VideoReformatter()
         self._is_jpeg = codec.name == "mjpeg"
+        self._skips = live and self._is_jpeg
         self._is_parsed = "rtsp" in container.format.name and not self._is_jpeg
         """FFmpeg then knows a picture's end by the next one's begin: when it hands one out, the next has begun to arrive."""
         self.stated = stream.frames or round(max(container.duration or 0, 0) / 1e6 * float(stream.average_rate or 0))
@@ -110,7 +118,8 @@ class Decoder:
             except StopIteration:
                 self._ended = True
             else:
-                self._decode(packet, arrived_ns)
+                if not (self._skips and self._arrivals.lay):  # a machine that falls behind would never catch up
+                    self._decode(packet, arrived_ns)
         return self._ready.popleft()
 
     def _next(self) -> tuple["Packet[VideoStream]", int]:

@@ -30,7 +30,7 @@ class StreamFeed(Feed):
         _reach(url, name, open_s)
         options = _PROBING | (_RTSP if urlsplit(url).scheme in ("rtsp", "rtsps") else {})
         try:
-            self._decoder = Decoder(url, options, (open_s, self._read_s), what=what)
+            self._decoder = Decoder(url, options, (open_s, self._read_s), what=what, live=True)
         except SourceError as e:
             raise SourceError(f"camera {name}: could not be opened: is there a stream at this address? ({e})") from e
         try:

@@ -23,7 +23,7 @@ _SWITCH_INTERVAL_S = 0.0005
 _LOG_TIMEOUT_S = 1.0
 _LOG_LINES = 1000
 _DESCRIPTORS = 65_536
-_START_S = 2.0
+_START_S = 1.5
 """How long the start goes on that was told to stop."""
 
 

@@ -1,6 +1,7 @@
 """Network cameras: what arrives whole is given, what does not never is, and a camera that dies comes back without a restart."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,20 +147,18 @@ def test_a_picture_is_as_old_as_it_is_where_only_the_next_one_shows_its_end(free
         camera.kill()
 
 
-def test_pictures_that_come_all_at_once_are_as_old_as_the_wait_before_them(camera: MjpegCamera) -> None:
-    """Law 3: they lay in a buffer, of the network or of a process that stood still."""
+def test_of_pictures_that_come_all_at_once_none_is_given_that_lay_in_a_buffer(camera: MjpegCamera) -> None:
+    """Law 3: in the network's, or because this process stood still; a machine that falls behind catches up."""
     with open_source(c.LiveSourceConfig(device=camera.url, read_timeout_ms=60_000)) as source:
-        frames_of(source, 0.6)  # it comes to know the camera's pace
+        frames = [source.grab(1)]
         camera.hangs = True
         time.sleep(0.1)
-        frames_of(source, 0.5)
-        camera.burst = 12
-        released_ns = time.monotonic_ns()
+        frames += frames_of(source, 0.3)
+        camera.burst = 50
         camera.hangs = False
-        frames: list[Frame] = []
-        until(lambda: frames.extend(frames_of(source, 0.1)) or (frames and frames[-1].captured_ns > released_ns + 100_000_000))
-    before = [f.seq for f in frames if f.captured_ns < released_ns]
-    assert before and before[-1] - frames[0].seq <= 11
+        until(lambda: frames.extend(frames_of(source, 0.1)) or frames[-1].seq > frames[0].seq + 5)
+    steps = [(b.seq - a.seq, (round(b.image.mean()) - round(a.image.mean())) % 200) for a, b in itertools.pairwise(frames)]
+    assert any(level >= 40 and seq <= 10 for seq, level in steps), "fifty were sent, and not decoded"
 
 
 # --- what stayed -------------------------------------------------------------------------------------------------
