@@ -366,7 +366,8 @@ def test_the_verb_writes_the_page_or_says_why_not(
             run_app(app, ["report", *(str(a) for a in args)])
         return int(e.value.code or 0), capsys.readouterr().err
 
-    assert here(tiny_bundle, data, "--out", tmp_path / "r.html", "--threshold", "12.5") == (0, f"wrote {tmp_path / 'r.html'}\n")
+    code, said = here(tiny_bundle, data, "--out", tmp_path / "r.html", "--threshold", "12.5")
+    assert (code, said.splitlines()[-1]) == (0, f"wrote {tmp_path / 'r.html'}")  # on a busy machine, lines of its progress come before
     code, message = here(tiny_bundle, data, "--out", tmp_path / "r.pdf")
     assert code == 78 and ".html" in message
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
