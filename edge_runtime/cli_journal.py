@@ -1,6 +1,7 @@
 """`lineside journal`: its verbs -> calls -> exit codes, nothing else."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
 
 app = typer.Typer(help="A station's decisions, and the proof that they are whole.", no_args_is_help=True, rich_markup_mode=None)
 
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 AJournal = Annotated[
     Path, typer.Argument(metavar="STATION.toml|JOURNAL", help="The station's file, or the journal itself.", show_default=False)
 ]
@@ -18,12 +20,17 @@ PublicKeys = Annotated[
 ]
 
 
+Since = Annotated[datetime | None, typer.Option("--from", formats=_TIMES, help="Not before, in this machine's time.", show_default=False)]
+Until = Annotated[datetime | None, typer.Option("--to", formats=_TIMES, help="Before this.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
 @app.command("verify")
 def journal_verify(
     journal: AJournal,
     public_key: PublicKeys = None,
     head: Annotated[str | None, typer.Option(metavar="N:HASH", help="A head that was noted elsewhere, as stations log it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find what was changed, removed, inserted or moved since the station wrote it.
 
@@ -77,3 +84,73 @@ def journal_acknowledge(
     for finding in findings:
         typer.echo(finding)
     typer.echo(f"acknowledged by {who}: {len(findings)} findings")
+
+
+@app.command("export")
+def journal_export(
+    journal: AJournal,
+    out: Annotated[Path, typer.Argument(help="A .csv, .jsonl or .parquet file, or - for standard output.", show_default=False)],
+    since: Since = None,
+    until: Until = None,
+    kind: Annotated[str | None, typer.Option("--format", help="csv, jsonl or parquet. Default: by the file's name.")] = None,
+) -> None:
+    """Write decisions to a file, each with what the PLC was told of it.
+
+    Exit code 1 when rows could not be read; they are named. Parquet needs the extra `parquet`.
+    """
+    from edge_runtime.commands.journal import journal_of
+    from edge_runtime.commands.journal_export import Format, export
+    from edge_runtime.errors import ConfigError
+    from edge_runtime.sinks.journal_read import Reader
+
+    if kind is not None and kind not in list(Format):
+        raise ConfigError(f"--format: expected csv, jsonl or parquet, found {kind}")
+    reader = Reader(journal_of(journal).path, since, until)
+    count = export(reader, out, Format(kind) if kind is not None else None)
+    for lost in reader.lost:
+        typer.secho(f"✗ {lost}", fg="red", err=True)
+    typer.echo(f"{count} decisions", err=True)
+    raise typer.Exit(EXIT_FINDINGS if reader.lost else EXIT_OK)
+
+
+@app.command("stats")
+def journal_stats(journal: AJournal, since: Since = None, until: Until = None, as_json: AsJson = False) -> None:
+    """Count: yield, rejects by hour and reason, faults by cause, times.
+
+    Exit code 1 when rows could not be read; they are named.
+    """
+    import msgspec
+
+    from edge_runtime.commands.journal import journal_of
+    from edge_runtime.commands.journal_stats import lines_of, stats_of
+    from edge_runtime.errors import printable
+    from edge_runtime.sinks.journal_read import Reader
+
+    reader = Reader(journal_of(journal).path, since, until)
+    found = stats_of(reader)
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        for line in lines_of(found):
+            typer.echo(printable(line))
+    for lost in reader.lost:
+        typer.secho(f"✗ {lost}", fg="red", err=True)
+    raise typer.Exit(EXIT_FINDINGS if reader.lost else EXIT_OK)
+
+
+@app.command("backup")
+def journal_backup(
+    journal: AJournal,
+    out: Annotated[Path, typer.Argument(help="The new file; its public key and last head are laid beside it.", show_default=False)],
+) -> None:
+    """Copy a journal, also while its station writes, and verify the copy.
+
+    Exit code 1 when the copy, and so the journal, is not what the station wrote; the copy is kept.
+    """
+    from edge_runtime.commands.journal import backup, journal_of
+
+    found = backup(journal_of(journal).path, out)
+    for finding in found.findings:
+        typer.secho(f"✗ {finding}", fg="red")
+    typer.echo(f"{found.decisions} decisions in {out}, signed up to row {found.signed_n} of {found.last_n}")
+    raise typer.Exit(EXIT_FINDINGS if found.findings else EXIT_OK)

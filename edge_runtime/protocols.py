@@ -112,6 +112,9 @@ class Source(_Connected):
         """The next frame. Raises SourceError when none came within `timeout_s` or the source is lost (a later call may succeed),
         SourceExhausted when none will ever come, LostFrame for a picture that must not be judged."""
 
+    def expect(self, most_px: int) -> None:
+        """Told once, after `__enter__`: frames of more pixels are never judged, so a source that decodes files need not begin with them."""
+
     @_default
     def on_demand(self) -> bool:
         """How it is driven. True (folder, software trigger): each `grab` makes one new frame, so it is called once a trigger. False (free
@@ -191,6 +194,10 @@ class ActuatorLine(TriggerLine, Sink):
     @abc.abstractmethod
     def unreachable(self, trigger: Trigger) -> str | None:
         """Why the result of this part will not reach it, also if others do again; None when it should."""
+
+    def left(self, parts: Mapping[str, tuple[int, bool]]) -> None:
+        """Called before `__enter__`: what the last run of the station had announced last, by name, each with its seq and whether it was
+        decided then. All have their decisions in the journal by now; one that still waits for its result may be told FAULT."""
 
 
 __all__ = ["ActuatorLine", "Predictor", "Sink", "Source", "StationLink", "TriggerLine"]

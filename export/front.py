@@ -128,6 +128,8 @@ def make_release(
         say(f"   {len(finding.items)} × {finding.what}, the first: {finding.items[0]}{more}")
     names = () if request.leave_out is None else read_names(request.leave_out, dataset)
     dataset = dataset.leave_out(names)
+    if names:
+        say(f"   left out, as {request.leave_out} says: {len(names)} good images; {len(dataset.train)} are learnt from")
     refuse_none_left(dataset)
     refuse_alike(dataset)
     outlier_source(fit_options, sum(s.split == "train" for s in dataset.bad))

@@ -26,16 +26,19 @@ import typer
 from edge_runtime import wire
 from edge_runtime.config.files import load_recipe, load_station
 from edge_runtime.console import run_app
-from edge_runtime.errors import FrameError, LinesideError, WireError
+from edge_runtime.errors import FrameError, LinesideError, TagError, WireError
 from edge_runtime.images.masks import marks, values_of
 from edge_runtime.images.read import read_image
 from edge_runtime.model.bundle import ModelBundle, read_manifest
 from edge_runtime.model.manifest import InputSpec, Manifest
 from edge_runtime.model.preprocess import Preprocessor
 from edge_runtime.model.signature import load_keys
+from edge_runtime.plc.opcua_values import NoValue
+from edge_runtime.plc.port import PlcLost
 from edge_runtime.records import Health, State, Trigger
 from edge_runtime.security.door import Over, Quota, Talk
 from edge_runtime.sinks.announced import Announced
+from tests import fuzz_plc
 from tests.conftest import bad_image, good_image, write_bundle
 from tests.support.decisions import decision_with
 from training.data.dataset import load_dataset
@@ -219,6 +222,10 @@ def targets() -> dict[str, Target]:
         "release key": Target(lambda data: load_keys([written("key.pem", data)]), [key]),
         "announced": Target(_announced, [b"".join(msgspec.json.encode(Trigger(n, n, f"A-{n}")) + b"\n" for n in range(1, 4))]),
         "preprocess": Target(_preprocessed, [bytes((64, 64, 0, 0)) + bytes(range(256)), bytes((16, 70, 3, 1)) + bytes(range(256))]),
+        "modbus": Target(fuzz_plc.modbus, [fuzz_plc.said("modbus")], (PlcLost,)),
+        "s7": Target(fuzz_plc.s7, [fuzz_plc.said("s7")], (PlcLost,)),
+        "ethernetip": Target(fuzz_plc.ethernetip, [fuzz_plc.said("ethernetip")], (PlcLost, TagError)),
+        "opcua": Target(fuzz_plc.opcua, fuzz_plc.opcua_seeds(), (PlcLost, NoValue)),
         "png": Target(_picture(".png"), [_encoded(".png", bad_image()), _encoded(".png", color)]),
         "jpeg": Target(_picture(".jpg"), [_encoded(".jpg", bad_image()), _encoded(".jpg", color)]),
         "tiff": Target(_picture(".tiff"), [_encoded(".tiff", bad_image()), _encoded(".tiff", color.astype(np.uint16) * 256)]),

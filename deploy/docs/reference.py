@@ -8,6 +8,7 @@ import itertools
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def _one(shape: shapes.Type) -> str:
     if isinstance(shape, shapes.StructType):
         return "table"
     if isinstance(shape, shapes.EnumType):
-        return ", ".join(f'`"{v}"`' for v in shape.cls)
+        return ", ".join(f'`"{v}"`' for v in (m.value for m in shape.cls))
     if isinstance(shape, shapes.LiteralType):
         return ", ".join(f'`"{v}"`' for v in shape.values)
     if isinstance(shape, shapes.DictType):
@@ -344,7 +345,7 @@ def _option(name: str, kind: Any, info: OptionInfo) -> str:
     elif issubclass(of, enum.Enum):
         word = "|".join(m.value for m in of)
     else:
-        word = {Path: "PATH", str: "TEXT", int: "NUMBER", float: "NUMBER"}[of]
+        word = {Path: "PATH", datetime: "TIME", str: "TEXT", int: "NUMBER", float: "NUMBER"}[of]
     return f"{declared} {word}{' …' if several else ''}"
 
 

@@ -27,6 +27,7 @@ from edge_runtime.config.foreign import OWN
 from edge_runtime.config.sources import SyntheticSourceConfig
 from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
+from edge_runtime.model.manifest import most_px_of
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.released import check_release, release_of
 from edge_runtime.model.signature import TrustedKey, load_keys
@@ -40,6 +41,7 @@ from edge_runtime.security.access import beyond_loopback
 from edge_runtime.security.keys import Keyring
 from edge_runtime.sinks import journal_file, open_sink
 from edge_runtime.sinks.journal_chain import beside
+from edge_runtime.sinks.journal_clock import journal_clock
 from edge_runtime.sinks.journal_verify import TAIL, has_chain
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import check_depth, open_source
@@ -273,6 +275,8 @@ def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor]) -> str:
         with blaming(camera.source, SourceError), source:
             for predictor in predictors:
                 check_depth(source, predictor.preprocessor.spec.bits)
+            if (most_px := most_px_of([predictor.preprocessor.spec for predictor in predictors])) is not None:
+                source.expect(most_px)
             try:
                 return source.grab(grab_s)
             except SourceError:
@@ -366,7 +370,9 @@ def _chain(path: Path) -> Finding:
     if found.findings:
         said = f"{len(found.findings)} findings: {found.findings[0]}; see `lineside journal verify`"
         return Finding("journal's chain", not found.unacknowledged, said, warns=not found.unacknowledged)
-    return Finding("journal's chain", True, f"its last {found.rows} rows are as they were written, signed up to row {found.signed_n}")
+    clock = journal_clock(found.last_at_s, int(time.time())).problem
+    said = f"its last {found.rows} rows are as they were written, signed up to row {found.signed_n}"
+    return Finding("journal's chain", True, f"{said}; {clock}" if clock else said, warns=bool(clock))
 
 
 def _installed(name: str) -> bool:

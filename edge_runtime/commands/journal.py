@@ -1,13 +1,19 @@
 """What a person asks of a journal: whether it is whole, by which key it is signed, and that what was found has been seen."""
 
+import contextlib
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from edge_runtime.config.files import JournalConfig, load_station
 from edge_runtime.errors import ConfigError, SinkError
+from edge_runtime.files import put_file
 from edge_runtime.security.signing import PublicKey, open_key, read_public
 from edge_runtime.sinks.journal import Journal
-from edge_runtime.sinks.journal_chain import beside, outside_head
+from edge_runtime.sinks.journal_chain import OutsideHead, beside, outside_head
+from edge_runtime.sinks.journal_file import reading
 from edge_runtime.sinks.journal_verify import Verified, head_of, verify
 
 
@@ -56,3 +62,32 @@ def acknowledge(settings: JournalConfig, who: str, why: str) -> list[str]:
         findings = verified(settings.path).unacknowledged
         journal.acknowledge(who, why, findings)
     return findings
+
+
+def backup(journal: Path, out: Path) -> Verified:
+    """Copy a journal, also while its station writes, and verify the copy; its public key and last head lie beside it.
+
+    Raises ConfigError where `out` is there already, SinkError for a copy that could not be made: nothing stays of it.
+    """
+    if out.exists():
+        raise ConfigError(f"{out}: expected the name of a new file, found one; a backup replaces none")
+    keys = keys_of(journal)
+    part = out.with_name(f".{out.name}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with reading(journal) as connection, contextlib.closing(sqlite3.connect(part)) as copy:
+            connection.backup(copy, pages=1000, sleep=0.01)
+            copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, which also lies well on a disk that cannot be written
+            if (sound := copy.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise SinkError(f"journal {journal}: its copy is damaged: {sound}")
+            head = copy.execute("SELECT n, hash, signature FROM heads WHERE purpose = 'head' ORDER BY n DESC LIMIT 1").fetchone()
+        found = verify(part, keys)
+        part.replace(out)
+        put_file(beside(out, "key.pub"), b"".join(key.pem for key in keys[:1]))
+        if head is not None:
+            put_file(beside(out, "head"), msgspec.json.encode(OutsideHead(head[0], head[1].hex(), head[2].hex())) + b"\n")
+    except (OSError, sqlite3.Error) as e:
+        raise SinkError(f"{out}: the journal could not be copied there: {e}") from e
+    finally:
+        part.unlink(missing_ok=True)
+    return found

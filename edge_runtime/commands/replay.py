@@ -16,6 +16,7 @@ from edge_runtime.config.files import Recipe
 from edge_runtime.errors import DataError, SourceError, SourceExhausted
 from edge_runtime.images.names import SUFFIXES, is_image, is_of_system, says_good
 from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.manifest import most_px_of
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.protocols import Sink, Source, TriggerLine
 from edge_runtime.records import Decision, Frame, Picture, Trigger, Verdict
@@ -117,7 +118,7 @@ def replay(
 
     with OpenvinoPredictor(bundle, device, roi=recipe.region) as predictor, contextlib.ExitStack() as stack:
         predictor.run_golden()
-        line = stack.enter_context(_StoredLine(paths, folder, decided))
+        line = stack.enter_context(_StoredLine(paths, folder, decided, most_px_of([bundle.manifest.input])))
         capture = Capture(line, DEADLINE_MS / 1e3)
         stack.callback(capture.close)
         monitor = HealthMonitor(station="replay", recipes=(recipe.name,), bundle_ids=(bundle.id,), device=predictor.device_used)
@@ -214,8 +215,8 @@ class _StoredLine(TriggerLine, Source, Sink):
 
     live = False
 
-    def __init__(self, paths: Sequence[Path], folder: Path, decided: Callable[[int, Decision], None]) -> None:
-        self._paths, self._folder, self._decided = paths, folder, decided
+    def __init__(self, paths: Sequence[Path], folder: Path, decided: Callable[[int, Decision], None], most_px: int | None) -> None:
+        self._paths, self._folder, self._decided, self._most_px = paths, folder, decided, most_px
         self._turn = threading.Semaphore(1)
         self._announced = 0
         self._taken = 0
@@ -240,7 +241,7 @@ class _StoredLine(TriggerLine, Source, Sink):
             raise SourceExhausted("no more images")
         path = self._paths[self._taken]
         self._taken += 1
-        return read_frame(path, self._taken)
+        return read_frame(path, self._taken, self._most_px)
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...] = ()) -> None:
         self._decided(decision.seq - 1, decision)

@@ -13,8 +13,12 @@ from edge_runtime.images.damage import damage
 from edge_runtime.images.decoder_output import decoder_messages, silenced
 from edge_runtime.images.masks import BLACK, Colour, marks, values_of
 from edge_runtime.images.names import LOSSY, suffix_of
+from edge_runtime.images.size import HEAD, size_of
 from edge_runtime.records import Image
 
+_PIXEL_BYTES = 16
+"""Four channels of 32 bits."""
+_BESIDE_BYTES = 1 << 26
 Pixels = npt.NDArray[np.integer[Any] | np.floating[Any]]
 
 
@@ -23,12 +27,14 @@ def is_colourless(image: Image) -> bool:
     return bool(np.array_equal(image[:, :, 0], image[:, :, 1]) and np.array_equal(image[:, :, 1], image[:, :, 2]))
 
 
-def read_image(path: Path) -> Image:
+def read_image(path: Path, most_px: int | None = None) -> Image:
     """An image file as a camera would have given it: (H, W) gray or (H, W, 3) BGR, uint8 or uint16; alpha is dropped.
+
+    `most_px`: a picture of more is not decoded.
 
     Raises DataError for a file that is empty, unreadable, damaged, too large, or of another pixel type.
     """
-    image = decode(path)
+    image = decode(path, most_px)
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{path}: expected 8 or 16 bits a pixel, found {image.dtype}")
     if image.ndim == 3:
@@ -39,9 +45,14 @@ def read_image(path: Path) -> Image:
     return cast(Image, np.ascontiguousarray(image))
 
 
-def decode(path: Path) -> Pixels:
-    """What OpenCV makes of a file, as it is stored: (H, W) or (H, W, channels), alpha as the fourth. Raises DataError."""
+def decode(path: Path, most_px: int | None = None) -> Pixels:
+    """What OpenCV makes of a file, as it is stored: (H, W) or (H, W, channels), alpha as the fourth.
+
+    `most_px`: a picture of more is not decoded. Raises DataError.
+    """
     try:
+        if most_px is not None:
+            _bound(path, most_px)
         raw = np.fromfile(path, dtype=np.uint8)
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror}") from e
@@ -68,6 +79,17 @@ def decode(path: Path) -> Pixels:
     if missing is not None:
         raise DataError(f"{path}: is damaged: {missing}")
     return cast(Pixels, image)
+
+
+def _bound(path: Path, most_px: int) -> None:
+    """Raises DataError for a file that has more pixels than that, or more bytes than so many pixels can have; OSError."""
+    most_bytes = most_px * _PIXEL_BYTES + _BESIDE_BYTES
+    if (size := path.stat().st_size) > most_bytes:
+        raise DataError(f"{path}: has {size} bytes, expected at most {most_bytes} of a picture of {most_px} pixels; not read")
+    with path.open("rb") as file:
+        wh = size_of(file.read(HEAD))
+    if wh is not None and wh[0] * wh[1] > most_px:
+        raise DataError(f"{path}: has {wh[0]}x{wh[1]} pixels, expected at most {most_px} as the bundle was taught on; not decoded")
 
 
 def _said_of(raw: npt.NDArray[np.uint8]) -> str:

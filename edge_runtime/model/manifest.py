@@ -1,5 +1,6 @@
 """What a bundle says of itself: the tables of manifest.json, checked when they are read."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,6 +12,8 @@ SHORT_SHA256 = 16
 
 MOST_PX = 1 << 28
 """Pixels of a frame, and of all pictures that one becomes: beyond any camera, and less than a PC's memory."""
+_ROOM = 4
+"""Times the pixels of a frame: a picture of another size is still decoded, so that its size is told beside the one that is wanted."""
 MOST_VIEWS = 1024
 """Pictures that a frame becomes."""
 FAR = 10.0
@@ -72,6 +75,13 @@ class InputSpec(_Record, frozen=True, kw_only=True):
             raise ValueError(f"a frame becomes at most {MOST_PX:,} pixels for the model, found {pixels:,}")
         if self.frame_wh is not None and (pixels := self.frame_wh[0] * self.frame_wh[1]) > MOST_PX:
             raise ValueError(f"a frame has at most {MOST_PX:,} pixels, found {pixels:,}")
+
+
+def most_px_of(inputs: Iterable[InputSpec]) -> int | None:
+    """Pixels beyond which no picture need be decoded for any of these; None where one of them takes frames of any size."""
+    sizes = [spec.frame_wh for spec in inputs]
+    pixels = [wh[0] * wh[1] for wh in sizes if wh is not None]
+    return _ROOM * max(pixels) if pixels and len(pixels) == len(sizes) else None
 
 
 class OutputSpec(_Record, frozen=True, kw_only=True):

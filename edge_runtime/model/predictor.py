@@ -19,7 +19,7 @@ import openvino as ov
 from edge_runtime.errors import BundleError, DataError, DeviceError, FrameError, GoldenMismatch
 from edge_runtime.images.read import read_image, read_mask
 from edge_runtime.model.bundle import ModelBundle
-from edge_runtime.model.manifest import Manifest
+from edge_runtime.model.manifest import Manifest, most_px_of
 from edge_runtime.model.preprocess import Preprocessor
 from edge_runtime.protocols import Predictor
 from edge_runtime.records import Frame, Image, Prediction
@@ -147,7 +147,7 @@ class OpenvinoPredictor(Predictor):
         results = []
         for golden in manifest.golden:
             try:
-                image = read_image(self.bundle.directory / golden.image)
+                image = read_image(self.bundle.directory / golden.image, most_px_of([manifest.input]))
                 before_each()
                 found = self._run(image, self._golden_preprocessor)
             except (DataError, FrameError) as e:

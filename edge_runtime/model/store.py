@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edge_runtime.errors import BundleError, DeviceError
-from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.bundle import ModelBundle, id_of
 from edge_runtime.model.signature import TrustedKey, released_by
 
 _BEGUN, _GONE = ".begun-", ".gone-"
@@ -38,10 +38,15 @@ class BundleStore:
     def take_in(self, path: Path) -> tuple[ModelBundle, str | None]:
         """Copy the bundle at `path` (its signature is looked at before anything of it is read) and verify the copy.
 
-        Returns it with the name of the key that signed it. The disk has all of it when this returns. Raises BundleError, and DeviceError
-        where there is no room.
+        One that is here already, whole, is not copied again. Returns it with the name of the key that signed it; the disk has all of it by
+        then. Raises BundleError, and DeviceError where there is no room.
         """
         _readable(path)
+        if (known := id_of(path)) and self.path_of(known).is_dir():
+            with contextlib.suppress(BundleError):  # else it is copied anew: damaged, or signed since
+                found = self.open(known)
+                os.utime(self.path_of(known))
+                return found
         signer: str | None = None
 
         def admit(manifest: bytes, signature: bytes | None) -> None:

@@ -22,7 +22,7 @@ from edge_runtime.plc.port import Manual, PlcLost
 from edge_runtime.plc.pylogix_packets import MISREAD, SMALL, Answer, Controller
 from edge_runtime.plc.settings import PlcConfig, PlcTag, TagConfig
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal
-from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, to_plc, whole
+from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, is_of_type, to_plc, whole
 from edge_runtime.values import Host, Port
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,39}"
@@ -120,8 +120,8 @@ class EthernetipPort:
         answers = self._ask(lambda plc: plc.read([self._tags[n].address for n in names]), len(names))
         known = self._values.get(key)
         if known is None or known[0] is not answers:
-            there = {n: a for n, a in zip(names, answers, strict=True) if a.Status == "Success" and a.Value is not None}
-            missing = {n: str(a.Status) for n, a in zip(names, answers, strict=True) if n not in there}
+            missing = {n: why for n, a in zip(names, answers, strict=True) if (why := self._says_nothing(n, a))}
+            there = {n: a for n, a in zip(names, answers, strict=True) if n not in missing}
             known = answers, {name: self._value(name, answer) for name, answer in there.items()}, missing
             self._values[key] = known
         self.missing = known[2]
@@ -259,6 +259,14 @@ class EthernetipPort:
         plc, self._plc = self._plc, None
         if plc is not None:
             plc.drop()
+
+    def _says_nothing(self, name: str, answer: Answer) -> str:
+        """Why there is no value in it; empty where there is."""
+        if answer.Status != "Success":
+            return str(answer.Status)
+        tag, raw = self._tags[name], answer.Value
+        fits = is_of_type(tag, raw) or (tag.type == "bool" and raw in (0, 1))
+        return "" if fits else f"is {type(raw).__name__}, expected {tag.type}"
 
     def _value(self, name: str, answer: Answer) -> Value:
         tag, raw = self._tags[name], answer.Value

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_runtime.plc.results import Result, Results
+from edge_runtime.plc.results import Pulsed, Result, Results
 from edge_runtime.plc.signals import StationFault
 from edge_runtime.plc.tags import Value
 from edge_runtime.plc.transitions import RECIPE, TRIGGER, Do, Machine, RecipeEvent, RecipeState, TriggerEvent, TriggerState
@@ -76,6 +76,12 @@ class Step:
     """The station shall prepare this one, and say `prepared`."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    part_id: str
+    since_ns: int
+
+
 class Handshake:
     """Walks the tables. Not thread-safe: one thread steps it."""
 
@@ -86,6 +92,9 @@ class Handshake:
         self._has_reset = has_reset
         self._trigger = Machine(TRIGGER, TriggerState.HELD)  # until the first look shows it low
         self._reset_high = True
+        self._pulsed = isinstance(results, Pulsed)
+        self._resumed = False
+        self._owed: _Owed | None = None
         self._in_flight: dict[int, bool] = {}
         self._recipe = ""
         self._recipes = Machine(RECIPE, RecipeState.KNOWN)
@@ -119,19 +128,46 @@ class Handshake:
     @property
     def _may_judge(self) -> bool:
         busy = sum(self._in_flight.values()) >= self._results.parts_at_once
-        return self._alive and self._enabled and not busy and not self._results.full and self._prepared and self._latched is None
+        free = not busy and not self._results.full and self._owed is None
+        return self._alive and self._enabled and free and self._prepared and self._latched is None
 
     @property
     def _prepared(self) -> bool:
         return self._recipes.state is RecipeState.KNOWN
 
-    def resume(self, inputs: Inputs) -> str | None:
-        """After connecting: what is high now is no edge, what was in flight has no receiver any more. The recipe to prepare, if any."""
+    def resume(self, inputs: Inputs, *, same: bool = False) -> str | None:
+        """After connecting; the recipe to prepare, if any.
+
+        `same`: trigger is high over the part that was announced last, which goes on as if nothing had been. Else what was in flight has no
+        receiver any more, and a trigger that is high is a part of its own, which the next step announces.
+        """
         self._reset_high, self._enabled = True, inputs.enable
-        self._trigger.on(TriggerEvent.BACK_HIGH if inputs.trigger else TriggerEvent.BACK_LOW)
-        self._in_flight.clear()
-        self._results.clear()
+        high = inputs.trigger and inputs.enable
+        if inputs.trigger and not inputs.enable:
+            self._trigger.on(TriggerEvent.DISABLED)
+        elif not high:
+            self._trigger.on(TriggerEvent.BACK_LOW)
+        elif self._pulsed:
+            self._trigger.on(TriggerEvent.BACK_PASSING)
+        else:
+            self._trigger.on(TriggerEvent.BACK_SAME if same else TriggerEvent.BACK_HIGH)
+        if not same:
+            self._in_flight.clear()
+            self._owed = None
+            self._results.clear(passing=high and self._pulsed and self._resumed)
+        self._resumed = True
         return self._asked(inputs.recipe, RecipeEvent.BACK)
+
+    @property
+    def seen(self) -> bool:
+        """The trigger that is high was announced, and is acknowledged."""
+        return self._trigger.state is TriggerState.SEEN
+
+    def owe(self, seq: int, result: Result, now_ns: int) -> None:
+        """Show the result of a part that the PLC has waited for since before this process began; ready is low until it is acknowledged. It
+        is taken back when the PLC turns to another part, or does not take it in time."""
+        self._owed = _Owed(result.part_id, now_ns)
+        self._results.add(seq, result, refused=False)
 
     def announce(self, seq: int, part: Announced, fired_ns: int, encoder: int) -> None:
         """The part that the last step announced is `seq`."""
@@ -164,6 +200,7 @@ class Handshake:
         self._reset_high = inputs.reset_fault
         asked = self._asked(inputs.recipe)
         self._results.step(inputs.acknowledge, inputs.encoder, now_ns)
+        self._look_at_owed(inputs, now_ns)
         if self._results.fault is not None:
             self._latched = self._latched or self._results.fault
         elif not self._has_reset and self._latched is not StationFault.UNKNOWN_RECIPE:
@@ -211,6 +248,15 @@ class Handshake:
         self._results.next_trigger()
         return Announced(inputs.part_id, self._recipe, refused)
 
+    def _look_at_owed(self, inputs: Inputs, now_ns: int) -> None:
+        if self._owed is None:
+            return
+        turned_away = inputs.part_id not in ("", self._owed.part_id) or (inputs.trigger and self._trigger.state is TriggerState.LOW)
+        if turned_away or self._results.fault is not None:
+            self._results.clear()
+        if self._results.idle or (not self._results.acknowledged and now_ns - self._owed.since_ns >= _STANDS_NS):
+            self._owed = None
+
     def _why_not(self) -> str:
         if self._latched is not None:
             return f"Triggered while the station had a fault ({int(self._latched)}) that the PLC has not reset."
@@ -218,7 +264,7 @@ class Handshake:
             return f"Triggered while recipe {self._recipe or '(the own one)'} was being prepared."
         if self._results.full:
             return "Triggered while as many results as the station keeps were waiting for their acknowledge."
-        if not self._alive:
+        if not self._alive or self._owed is not None:
             return "Triggered while the station was not ready."
         return "Overrun: triggered while the part before it was being judged."
 

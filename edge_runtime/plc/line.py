@@ -13,19 +13,21 @@ from typing import Self
 
 from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.handoff import Reply, take
+from edge_runtime.plc.comeback import Comeback
 from edge_runtime.plc.deadline import ASK_AGAIN_S
 from edge_runtime.plc.handshake import Announced, Handshake, Inputs
 from edge_runtime.plc.kinds import open_port
 from edge_runtime.plc.known import Known
+from edge_runtime.plc.outputs import Outputs
 from edge_runtime.plc.part_age import PartAges
 from edge_runtime.plc.port import PlcLost, TagPort, bits_first
 from edge_runtime.plc.recipe_change import Prepared, RecipeChange
-from edge_runtime.plc.results import Pulsed, results_of
+from edge_runtime.plc.results import Pulsed, Result, results_of
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Value
 from edge_runtime.protocols import ActuatorLine, StationLink
-from edge_runtime.records import Decision, Delivery, Outcome, Picture, Trigger, Verdict
+from edge_runtime.records import Cause, Decision, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.1, 5.0)
@@ -36,6 +38,7 @@ _STEP_S = 0.01
 _WAITED_WITHIN_S = 1.0
 """Nobody has asked for a trigger for so long: the station does not work."""
 _CLOSE_TIMEOUT_S = 2.0
+_UNKNOWN = "The PLC's trigger was high when the station connected: when the part was announced is not known, and it may have gone."
 _HELD_S = 1.0
 """A connection that did not hold for so long is no reason to try the next one at once."""
 
@@ -57,6 +60,8 @@ class _Rise:
     """When it was not there yet."""
     until_ns: int
     """For so long the rest is waited for."""
+    refused: str = ""
+    """Why the part cannot be judged, if that is known already."""
 
 
 class PlcLine(ActuatorLine):
@@ -76,31 +81,31 @@ class PlcLine(ActuatorLine):
         self._polled: list[str] = []
         self._late: list[str] = []
         """Read when the trigger rises."""
-        self._outputs = [t.name for t in outputs]
+        self._has_busy = any(t.name == "busy" for t in outputs)
         self._results = results_of(settings, inputs)
         self._handshake = Handshake(self._results, heartbeat_ms=settings.heartbeat_ms, has_reset=settings.inputs.reset_fault is not None)
+        self._out = Outputs(self._port, [t.name for t in outputs], self._handshake, self._results)
         self.answer_timeout_ms = settings.timeout_ms
         self._timeout_s = settings.timeout_ms / 1e3
         self._poll_s = settings.poll_ms / 1e3
         self._known = Known(settings, inputs)
         self._rise: _Rise | None = None
-        self._written: dict[str, Value] = {}
+        self._comeback = Comeback()
+        self._owed: tuple[int, Result] | None = None
+        """What the PLC has waited for since a kill: told when the station works, which writes it down."""
+        self._untold: list[Decision] = []
+        """Made while the PLC was lost."""
         self._inbox: queue.SimpleQueue[_Told | Prepared | Reply[None] | None] = queue.SimpleQueue()
         self._triggers: queue.SimpleQueue[Trigger] = queue.SimpleQueue()
         self._alive: Callable[[], bool] = lambda: True
         self._announced: Callable[[Trigger], None] = lambda trigger: None
-        self._delivered: Callable[[Delivery], None] = lambda delivery: None
         self._recipes = RecipeChange(self._inbox.put)
         self._ages = PartAges()
         self._recipe_due = self._poll_due = self._step_due = self._retry_at = 0.0
         self._pulse_due = math.inf
-        self._moves = True
-        """The last step changed what the PLC reads: the next may change more, whatever the PLC does."""
         self._retry_pause = _BACKOFF_S[0]
         self._connected_at = 0.0
         self._waited_at = 0.0
-        self._expired = False
-        """A verdict became too late in the last write."""
         self._receives_from = first_seq
         """The PLC knows nothing of the parts before this one: their results are not written."""
         self._ending = False
@@ -120,7 +125,11 @@ class PlcLine(ActuatorLine):
         """A recipe that the PLC asks for is prepared in a thread of its own; what comes after its deadline is told as a FAULT; while the
         station's threads do not come round, the heartbeat stands still and ready is low."""
         self._recipes.prepare, self._ages.deadlines_ns, self._alive = station.prepare, station.deadlines_ns, station.alive
-        self._announced, self._delivered = station.announced, station.delivered
+        self._announced, self._out.delivered = station.announced, station.delivered
+
+    def left(self, parts: Mapping[str, tuple[int, bool]]) -> None:
+        """As in ActuatorLine: one that the PLC shows by its name, and waits for, is told FAULT (cause 8). Why: deploy/decisions/0044."""
+        self._comeback.left = parts
 
     def __enter__(self) -> Self:
         """Connect, see every tag, clear the outputs. Raises TriggerError, TagError or ConfigError: a wrong one is found here."""
@@ -149,7 +158,7 @@ class PlcLine(ActuatorLine):
         self._recipes.close()
 
     def wait(self, timeout_s: float) -> Trigger | None:
-        """The next part. What stands high when the station starts, or the PLC comes back, announces none."""
+        """The next part. What stands high when the station starts, or the PLC comes back, is one, unless it is the last one still."""
         self._waited_at = time.monotonic()
         if self._bug is not None:
             raise self._bug
@@ -178,9 +187,10 @@ class PlcLine(ActuatorLine):
         Raises SinkError: the PLC gets no result for this part.
         """
         part = _named(decision)
-        if self.lost is not None:  # do not wait for the thread that tries to reconnect
-            raise SinkError(f"{self.lost}; {part}, was not written")
         told = _Told(decision)
+        if self.lost is not None:  # do not wait for the thread that tries to reconnect
+            self._inbox.put(told)
+            raise SinkError(f"{self.lost}; {part}, was not written")
         self._inbox.put(told)
         try:
             told.written.result(self._timeout_s)
@@ -218,11 +228,11 @@ class PlcLine(ActuatorLine):
             self._ending = True
             if self.lost is None:
                 self._step(time.monotonic_ns())
-                self._write()
+                self._out.write()
             message.give(None)
         elif isinstance(message, Prepared):
             self._handshake.prepared(message.recipe, message.problem is None)
-            self._unless_lost(self._write)
+            self._unless_lost(self._out.write)
         elif self.lost is not None:
             if time.monotonic() >= self._retry_at and not self._stop.is_set():
                 self._connect()
@@ -252,26 +262,30 @@ class PlcLine(ActuatorLine):
         An edge that was seen is a part, also where the PLC is lost before it has told the part's name, or has none to tell.
         """
         now_ns, known = time.monotonic_ns(), self._known
-        if not (self._moves or self._rise) and now_ns / 1e9 < self._step_due and known.brings_nothing(snapshot, asked):
+        if not (self._out.moves or self._rise) and now_ns / 1e9 < self._step_due and known.brings_nothing(snapshot, asked):
             return
         rises = bool(snapshot.get("trigger")) and not known.values["trigger"]
         known.take(snapshot, asked, self._port.missing, now_ns / 1e9)
         if rises:
+            if self._rise is not None:
+                self._announce_risen()
             self._rise = _Rise(now_ns, self._ages.not_before(now_ns, self._port.pushes), now_ns + self._ages.patience_ns(self._timeout_s))
             if "part_id" in self._late:
                 known.values["part_id"] = ""  # what stands there is the last part's
         if self._rise is not None or ("recipe" in self._late and now_ns / 1e9 >= self._recipe_due):
             self._recipe_due = now_ns / 1e9 + _RECIPE_S
             self._unless_lost(self._read_late)
-        if self._rise is not None and not (known.values["trigger"] and self._lacks_something(self._rise)):
+        if self._rise is not None and not self._lacks_something(self._rise):
             self._announce_risen()
-            self._unless_lost(self._write)
+            self._unless_lost(self._out.write)
         self._step(now_ns)
-        self._unless_lost(self._write)
+        self._unless_lost(self._out.write)
 
     def _lacks_something(self, rise: _Rise) -> bool:
-        """Whether something that belongs to the part just announced is not known yet, which the PLC may tell at the next look."""
-        late = self.lost is not None or time.monotonic_ns() >= rise.until_ns
+        """Something that belongs to the part is not known yet, which the PLC may tell at the next look; or nobody takes parts yet."""
+        if not self._waited_at:
+            return True
+        late = not self._known.values["trigger"] or self.lost is not None or time.monotonic_ns() >= rise.until_ns
         return not late and bool(self._known.absent("part_id", "recipe"))
 
     def _unless_lost(self, talk: Callable[[], None]) -> None:
@@ -291,6 +305,9 @@ class PlcLine(ActuatorLine):
 
     def _step(self, now_ns: int, rise: _Rise | None = None) -> None:
         inputs = self._inputs() if rise is None else replace(self._inputs(), trigger=True)
+        if self._owed is not None and self._waited_at:
+            self._handshake.owe(*self._owed, now_ns)
+            self._owed = None
         step = self._handshake.step(inputs, now_ns, self._works)
         self._recipes.ask(step.recipe)
         if self._waited_at:
@@ -302,7 +319,7 @@ class PlcLine(ActuatorLine):
         self._step_due = min(now_ns / 1e9 + _STEP_S, self._pulse_due)
 
     def _announce(self, part: Announced, rise: _Rise, now_ns: int, encoder: int) -> None:
-        refused = part.refused or self._ages.too_old(now_ns - rise.since_ns)
+        refused = rise.refused or part.refused or self._ages.too_old(now_ns - rise.since_ns)
         if not refused and (lacking := self._known.absent("recipe")):
             refused = f"The PLC had no value for {lacking[0]}: by which recipe the part is to be judged is not known."
         if lacking := self._known.absent("part_id"):
@@ -311,66 +328,30 @@ class PlcLine(ActuatorLine):
         self._ages.announced(self._seq, rise.since_ns)
         trigger = Trigger(self._seq, rise.seen_ns, part.part_id, part.recipe, refused, rise.since_ns)
         self._announced(trigger)
+        self._comeback.last = part.part_id
         self._triggers.put(trigger)
         self._seq += 1
 
     def _tell(self, told: _Told) -> None:
         if self.lost is not None:
+            self._untold.append(told.decision)
             return told.written.fail(PlcLost("was lost"))
         d, now_ns = told.decision, time.monotonic_ns()
         since_ns = self._ages.decided(d)
         result = self._ages.result(d, since_ns).at(now_ns)
         if not self._handshake.result(d.seq, result):
             return told.written.fail(PlcLost("was lost since the part was announced"))
-        self._expired = False
+        self._out.expired = False
         try:
             self._step(now_ns)
-            self._write()
+            self._out.write()
         except PlcLost as e:
             told.written.fail(e)
             raise
-        if self._expired or result.verdict is not d.verdict:
+        if self._out.expired or result.verdict is not d.verdict:
             age_ms = (now_ns - since_ns) / 1e6
             return told.written.fail(SinkError(f"{self._port.where}: {_named(d)}, was {age_ms:.0f} ms old: the PLC was told FAULT"))
         return told.written.give(None)
-
-    def _write(self, new: Mapping[str, Value] | None = None) -> None:
-        """What has changed. `result_valid` rises last and falls first, so that it is never high over half a result."""
-        new = new or self._handshake.outputs()
-        changed = {n: new[n] for n in self._outputs if n not in self._written or new[n] != self._written[n]}
-        self._moves = bool(changed)
-        if not changed:
-            return None
-        if changed.get("result_valid") is False:
-            changed = {"result_valid": False, **changed}
-        elif changed.get("result_valid"):
-            numbers = {n: v for n, v in changed.items() if not isinstance(v, bool)}
-            if numbers and not self._port.pushes:
-                # Two trips, also where one would do: what becomes too late during the first is no verdict in the second (decision 0018).
-                self._port.write(numbers)
-                self._written |= numbers
-                changed = {n: v for n, v in changed.items() if n not in numbers}
-            if self._handshake.expire(time.monotonic_ns()):
-                self._expired = True
-                _log.warning("%s: a verdict was too late for its part before the PLC could read it: it was told FAULT", self._port.where)
-                return self._write()
-        self._port.write(changed)
-        self._written |= changed
-        return self._report()
-
-    def _report(self, why: str = "") -> None:
-        """Have written down what became of results, now that the PLC has them, or `why` it has not."""
-        news, self._results.news = self._results.news, []
-        for seq, outcome in news:
-            detail = why or ("the PLC was lost meanwhile, or had no room for it" if outcome is Outcome.FAILED else "")
-            if outcome is Outcome.TOLD:
-                outcome, detail = (Outcome.FAILED, why) if why else (outcome, self._shown_verdict())
-            self._delivered(Delivery(seq, "plc", outcome, time.monotonic_ns(), detail))
-
-    def _shown_verdict(self) -> str:
-        shown = self._results.outputs
-        verdict = next((v for v in (Verdict.ACCEPT, Verdict.REJECT) if shown[v.value.lower()] and not shown["fault"]), Verdict.FAULT)
-        return f"{verdict}, code {shown['fault_code']}" if verdict is Verdict.FAULT else verdict.value
 
     def _connect(self) -> None:
         try:
@@ -378,11 +359,9 @@ class PlcLine(ActuatorLine):
             self._share_out()
             connected_ns = time.monotonic_ns()
             self._look_first()
-            asked = self._handshake.resume(self._inputs())
-            self._receives_from = self._seq  # before `lost` says that all is well
-            self._ages.connected(connected_ns)
-            self._written = {}
-            self._write()
+            asked = self._resume(connected_ns)
+            self._out.forget()
+            self._out.write()
         except (TriggerError, ConfigError) as e:
             if self._thread is None:
                 raise
@@ -393,6 +372,32 @@ class PlcLine(ActuatorLine):
             _log.warning("%s: connected again", self._port.where)
         self.lost, self._connected_at = None, time.monotonic()
         self._poll_due = self._recipe_due = 0.0
+
+    def _resume(self, now_ns: int) -> str | None:
+        """Go on with the part over which the trigger is still high, where its name says so; else what is high is another part, of which
+        nobody knows more than when the trigger was last seen low. The recipe that the PLC asks for, if it is to be prepared."""
+        inputs = Inputs.of(self._known.values) if self._rise is None else self._inputs()
+        pulsed = isinstance(self._results, Pulsed)
+        same = not pulsed and self._comeback.goes_on(inputs, seen=self._handshake.seen)
+        if not pulsed and (seq := self._comeback.waits_since_a_kill(inputs, self._left_busy)) is not None:
+            self._owed = seq, Result(inputs.part_id, Verdict.FAULT, 0.0, int(Cause.ENDED))
+        asked = self._handshake.resume(inputs, same=same)
+        if same:
+            for decision in self._untold:
+                self._handshake.result(decision.seq, self._ages.result(decision, self._ages.decided(decision)).at(now_ns))
+        else:
+            self._receives_from = self._seq  # before `lost` says that all is well
+            if inputs.trigger and not pulsed:
+                since_ns = self._ages.looked_ns
+                until_ns = now_ns + self._ages.patience_ns(self._timeout_s)
+                self._rise = _Rise(now_ns, since_ns or now_ns, until_ns, "" if since_ns else _UNKNOWN)
+        self._untold.clear()
+        self._comeback.left = {}
+        self._ages.connected(now_ns, goes_on=same)
+        return asked
+
+    def _left_busy(self) -> bool:
+        return self._has_busy and bool(self._port.read(["busy"]).get("busy"))
 
     def _look_first(self) -> None:
         """All inputs; those that there is no handshake without are waited for."""
@@ -416,14 +421,14 @@ class PlcLine(ActuatorLine):
 
     def _lose(self, why: PlcLost) -> None:
         self._port.close()
-        self._report(f"{why}: what was written may not have arrived")
+        self._out.report(f"{why}: what was written may not have arrived")
         message = f"{self._port.where}: {why}; reconnecting"
         if self.lost != message:  # also when it fails for another reason than before
             _log.warning("%s", message)
         if self.lost is None and time.monotonic() - self._connected_at >= _HELD_S:
             self._retry_pause = _BACKOFF_S[0]
         self.lost = message
-        if self._rise is not None:
+        if self._rise is not None and time.monotonic_ns() >= self._rise.until_ns:
             self._announce_risen()
         self._retry_at = time.monotonic() + self._retry_pause
         self._retry_pause = min(self._retry_pause * 2, _BACKOFF_S[1])
@@ -435,7 +440,7 @@ class PlcLine(ActuatorLine):
                 self._handshake.resume(Inputs(enable=False))
                 self._handshake.step(Inputs(enable=False), time.monotonic_ns(), alive=False)
                 last = self._handshake.outputs()
-                self._write({n: False if isinstance(v, bool) else v for n, v in last.items()} | {"fault_code": 0})
+                self._out.write({n: False if isinstance(v, bool) else v for n, v in last.items()} | {"fault_code": 0})
             except PlcLost:
                 pass  # it ends anyway
 

@@ -6,7 +6,7 @@ from typing import Any
 from asyncua import ua
 
 from edge_runtime.errors import TagError
-from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, to_plc, whole
+from edge_runtime.plc.tags import FLOAT_MAX, RANGES, Tag, Value, from_plc, is_of_type, to_plc, whole
 
 _WHOLE = {
     "SByte": (-(2**7), 2**7 - 1), "Byte": (0, 2**8 - 1), "Int16": RANGES["int16"], "UInt16": RANGES["uint16"], "Int32": RANGES["int32"],
@@ -49,12 +49,15 @@ class NoValue(Exception):
 
 
 def from_node(tag: Tag, data: Any) -> Value:
-    """The signal's value of a DataValue; a node that nobody has written holds nothing. Raises NoValue where the PLC says it is bad."""
+    """The signal's value of a DataValue; a node that nobody has written holds nothing. Raises NoValue where the PLC says it is bad, or it
+    is of another type than when the connection was made."""
     if data.StatusCode is not None and data.StatusCode.is_bad():
         raise NoValue(data.StatusCode.name)
     raw = data.Value.Value if data.Value is not None else None
     if raw is None:
         return "" if tag.type == "text" else from_plc(tag, 0)
+    if not is_of_type(tag, raw):
+        raise NoValue(f"is {type(raw).__name__}, expected {tag.type}")
     if isinstance(raw, float) and tag.type in RANGES:
         raw = round(raw) if math.isfinite(raw) else 0
     return from_plc(tag, raw)

@@ -19,10 +19,16 @@ class PartAges:
         self._since_ns: dict[int, int] = {}
         """By seq, of parts that are not decided."""
 
-    def connected(self, now_ns: int) -> None:
-        """The PLC is looked at from now on, and knows nothing of the parts before."""
+    @property
+    def looked_ns(self) -> int:
+        """When the last look began; 0: there was none."""
+        return self._looked_ns
+
+    def connected(self, now_ns: int, *, goes_on: bool = False) -> None:
+        """The PLC is looked at from now on, and knows nothing of the parts before, unless it `goes_on` with the last."""
         self._looked_ns = now_ns
-        self._since_ns.clear()
+        if not goes_on:
+            self._since_ns.clear()
 
     def looked(self, began_ns: int) -> None:
         """A look at the PLC has been stepped: what it showed low had not risen when it began."""

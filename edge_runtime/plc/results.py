@@ -46,6 +46,8 @@ class Results(Protocol):
     """While it stands."""
     parts_at_once: int
     """Parts that may be in the station; with so many it is not ready."""
+    acknowledged: bool
+    """The PLC says when it has taken a result."""
     news: list[tuple[int, Outcome]]
     """What became of which part's result since whoever steps it has taken this list away; TOLD once `outputs` are written."""
 
@@ -71,8 +73,12 @@ class Results(Protocol):
     def forgive(self) -> None:
         """The PLC has reset the fault."""
 
-    def clear(self) -> None:
-        """Forget what waits; `result_valid` falls."""
+    @property
+    def idle(self) -> bool:
+        """Nothing is shown, and nothing waits."""
+
+    def clear(self, *, passing: bool = False) -> None:
+        """Forget what waits; `result_valid` falls. `passing`: a part that nobody knows of is on its way."""
 
 
 class Presented:
@@ -84,7 +90,7 @@ class Presented:
         """`acknowledged`: the PLC acknowledges, and each result waits for it, up to `limit` of them."""
         self.outputs = _NOTHING
         self.fault: StationFault | None = None
-        self._acknowledged, self._timeout_ns, self._limit = acknowledged, round(timeout_ms * 1e6), limit
+        self.acknowledged, self._timeout_ns, self._limit = acknowledged, round(timeout_ms * 1e6), limit
         self.news: list[tuple[int, Outcome]] = []
         self._waiting: deque[tuple[int, int, Result]] = deque()
         """(seq, count, result)"""
@@ -99,7 +105,7 @@ class Presented:
     @property
     def full(self) -> bool:
         """True with as many results waiting, the one that is shown among them, as the station keeps."""
-        return len(self._waiting) + (self._machine.state is ResultState.VALID and self._acknowledged) >= self._limit
+        return len(self._waiting) + (self._machine.state is ResultState.VALID and self.acknowledged) >= self._limit
 
     def expect(self, seq: int, part_id: str, fired_ns: int, encoder: int) -> None:
         """Results come in the order of the triggers anyway."""
@@ -114,7 +120,7 @@ class Presented:
 
     def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
         """At most one move, so that the PLC sees every state."""
-        self._move(self._with_acknowledge(acknowledge, now_ns) if self._acknowledged else self._without(now_ns), now_ns)
+        self._move(self._with_acknowledge(acknowledge, now_ns) if self.acknowledged else self._without(now_ns), now_ns)
 
     def _with_acknowledge(self, acknowledge: bool, now_ns: int) -> ResultEvent:
         shows = self._machine.state is ResultState.VALID
@@ -171,14 +177,19 @@ class Presented:
 
     def next_trigger(self) -> None:
         """Without acknowledge, the part's edge says that the result before was read."""
-        if not self._acknowledged:
+        if not self.acknowledged:
             self._move(ResultEvent.FOLLOWED)
 
     def forgive(self) -> None:
         """The result stays, and the PLC has as long again to acknowledge it: a reset takes no verdict away."""
         self._move(ResultEvent.RESET)
 
-    def clear(self) -> None:
+    @property
+    def idle(self) -> bool:
+        """None is shown, and none waits."""
+        return not self._waiting and not self.outputs["result_valid"]
+
+    def clear(self, *, passing: bool = False) -> None:
         """Nothing is shown again after that: what was, is in the journal."""
         self._move(ResultEvent.BACK)
 
@@ -199,6 +210,7 @@ class Pulsed:
         self.outputs = _NOTHING
         self.fault: StationFault | None = None
         self.parts_at_once = limit
+        self.acknowledged = False
         self._width_ns = round(width_ms * 1e6)
         self._delay_ns = None if delay_ms is None else round(delay_ms * 1e6)
         self._counts, self._modulus = encoder_counts or 0, modulus
@@ -273,9 +285,14 @@ class Pulsed:
         """The late part is gone."""
         self.fault = None
 
-    def clear(self) -> None:
+    @property
+    def idle(self) -> bool:
+        """Nobody is on the way."""
+        return not self._way and not self.outputs["result_valid"]
+
+    def clear(self, *, passing: bool = False) -> None:
         """The connection was lost: where the parts are by now, nobody can tell; that there were some, the PLC must hear."""
-        self.fault = StationFault.PASSED_UNTOLD if self._way else None
+        self.fault = StationFault.PASSED_UNTOLD if self._way or passing else None
         self._count = (self._count + len(self._way)) % 65_536
         self.news += [(seq, Outcome.FAILED) for seq, part in self._way.items() if part.result is not None]
         self._way.clear()

@@ -76,6 +76,12 @@ def whole(tag: Tag, number: float, low_high: tuple[int, int]) -> int:
     return min(max(round(number), low), high)
 
 
+def is_of_type(tag: Tag, raw: object) -> bool:
+    """What a library made of the PLC's answer can be this tag's."""
+    wanted: tuple[type, ...] = {"bool": (bool,), "text": (str,)}.get(tag.type, (int, float))
+    return isinstance(raw, wanted) and (bool in wanted or not isinstance(raw, bool))
+
+
 def from_plc(tag: Tag, raw: Value) -> Value:
     """The other way: what the PLC holds as the signal's value. Whole numbers stay whole where the scale is 1."""
     if tag.type == "text":

@@ -14,13 +14,14 @@ class Do(enum.Enum):
 
     ANNOUNCE = "the part is announced; busy, trigger_acknowledge rise"
     REFUSE = "the part is announced as refused: its FAULT comes in its turn; overrun, trigger_acknowledge rise"
+    SEE = "trigger_acknowledge rises"
     UNSEE = "trigger_acknowledge falls"
     SHOW = "result and numbers are written; then result_valid rises"
     FALL = "result_valid, accept, reject, fault fall"
     ACCUSE = "fault rises, fault_code 101"
     FORGIVE = "fault falls; the PLC has as long again"
     DROP = "what waits is dropped: it is in the journal"
-    FORGET = "parts on their way are forgotten; if there are any, fault rises, fault_code 104"
+    FORGET = "parts on their way are forgotten; if there were any, or trigger is high again, fault rises, fault_code 104"
     ASK = "the station is asked to prepare it; ready falls"
     ASK_ANEW = "fault falls; the station is asked to prepare it"
     READY = "ready rises"
@@ -46,7 +47,10 @@ class TriggerEvent(enum.Enum):
     """The PLC itself has switched triggers off."""
     BACK_LOW = "connected with trigger low"
     BACK_HIGH = "connected with trigger high"
-    """Whether that was an edge, nobody can tell."""
+    """When that was an edge, nobody can tell: the look after it announces the part."""
+    BACK_SAME = "connected with trigger high over the part that was announced before"
+    BACK_PASSING = "connected with trigger high where pulses eject"
+    """Where the part is by now, nobody can tell."""
 
 
 class ResultState(enum.Enum):
@@ -157,13 +161,15 @@ def _trigger() -> Table[TriggerState, TriggerEvent]:
         [
             Row(s.LOW, (e.HIGH,), s.SEEN, Do.ANNOUNCE),
             Row(s.LOW, (e.NOT_READY,), s.SEEN, Do.REFUSE),
-            Row(s.LOW, (e.DISABLED, e.BACK_HIGH), s.HELD),
-            Row(s.LOW, (e.LOW, e.BACK_LOW), s.LOW),
-            Row(s.SEEN, (e.LOW, e.BACK_LOW), s.LOW, Do.UNSEE),
-            Row(s.SEEN, (e.BACK_HIGH,), s.HELD, Do.UNSEE),
-            Row(s.SEEN, (e.HIGH, e.NOT_READY, e.DISABLED), s.SEEN),
-            Row(s.HELD, (e.LOW, e.BACK_LOW), s.LOW),
-            Row(s.HELD, (e.HIGH, e.NOT_READY, e.DISABLED, e.BACK_HIGH), s.HELD),
+            Row(s.LOW, (e.DISABLED, e.BACK_PASSING), s.HELD),
+            Row(s.LOW, (e.LOW, e.BACK_LOW, e.BACK_HIGH), s.LOW),
+            Row(s.LOW, (e.BACK_SAME,), s.SEEN, Do.SEE),
+            Row(s.SEEN, (e.LOW, e.BACK_LOW, e.BACK_HIGH), s.LOW, Do.UNSEE),
+            Row(s.SEEN, (e.BACK_PASSING,), s.HELD, Do.UNSEE),
+            Row(s.SEEN, (e.HIGH, e.NOT_READY, e.DISABLED, e.BACK_SAME), s.SEEN),
+            Row(s.HELD, (e.LOW, e.BACK_LOW, e.BACK_HIGH), s.LOW),
+            Row(s.HELD, (e.BACK_SAME,), s.SEEN, Do.SEE),
+            Row(s.HELD, (e.HIGH, e.NOT_READY, e.DISABLED, e.BACK_PASSING), s.HELD),
         ],
     )  # fmt: skip
 

@@ -53,8 +53,9 @@ class Watch:
         taken = valid and acknowledge and self._acknowledged
         self._lasts("result_valid stays high though the result was acknowledged", taken and self.alive, _LASTING_S, now)
         self._unchanged(told, valid, acknowledge)
-        if not valid and told.get("result_count") == 0:
-            self._count = 0  # a station that has just started counts anew
+        # A station that has just started counts anew; a memory that is empty because this PLC has just started says nothing of it.
+        if not valid and told.get("result_count") == 0 and (self._count is not None or any(v is True for v in told.values())):
+            self._count = 0
 
     def result(self, told: Mapping[str, Value], part: str) -> None:
         """A result has come, of `part` ("part 7")."""

@@ -27,7 +27,7 @@ _MOST_FINDINGS = 1000
 EMPTY = "the chain is empty: all of its rows were removed"
 _ANY = 1 << 62
 TAIL = 1000
-"""Rows of the chain that a start and `lineside check` look at: some hundred parts, in some ten milliseconds."""
+"""Rows of the chain that a start and `lineside check` look at: some hundred parts, in about 50 ms."""
 
 
 @dataclass(slots=True)
@@ -44,6 +44,8 @@ class Verified:
     last_n: int = 0
     """The chain's last row."""
     last_hash: bytes = GENESIS
+    last_at_s: int | None = None
+    """Its time."""
     signed_n: int = 0
     """The last row that a signature covers."""
     notes: list[str] = field(default_factory=list)
@@ -248,6 +250,7 @@ class _Run:
             what = f"decision {seq} (row {n})" if of_decision else f"row {n} ({kind}{'' if seq is None else f' {seq}'})"
             self._say(f"{what} was changed, or does not belong there")
         self._hash = hash_ if whole else None
+        self.found.last_at_s = at_s if isinstance(at_s, int) else None
 
     def _fits(self, n: int, kind: str, seq: Any, at_s: Any, body: Any, hash_: Any, values: tuple[Any, ...]) -> bool:
         contents = [values]

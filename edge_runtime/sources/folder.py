@@ -26,11 +26,14 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
-def read_frame(path: Path, seq: int) -> Frame:
-    """An image file as a frame captured now. Raises SourceError with its path, also for one that decodes and is torn inside."""
+def read_frame(path: Path, seq: int, most_px: int | None = None) -> Frame:
+    """An image file as a frame captured now; of more than `most_px` pixels it is not decoded.
+
+    Raises SourceError with its path, also for one that decodes and is torn inside.
+    """
     began = time.monotonic_ns()
     try:
-        image = read_image(path)
+        image = read_image(path, most_px)
         if suffix_of(path) in TORN_SUFFIXES and (torn := torn_inside(path.read_bytes())) is not None:
             raise SourceError(f"{path}: {torn}")
     except DataError as e:
@@ -50,6 +53,10 @@ class Folder(Source):
         self._settings = settings
         self._files: list[Path] = []
         self._taken = 0
+        self._most_px: int | None = None
+
+    def expect(self, most_px: int) -> None:
+        self._most_px = most_px
 
     def __enter__(self) -> Self:
         self._files = list_images(self._settings.path)
@@ -70,4 +77,4 @@ class Folder(Source):
             raise SourceExhausted(f"{self._settings.path}: no more images, all {len(self._files)} were delivered")
         path = self._files[self._taken % len(self._files)]
         self._taken += 1
-        return read_frame(path, self._taken)
+        return read_frame(path, self._taken, self._most_px)

@@ -36,7 +36,7 @@ def giving_way() -> Iterator[None]:
     try:
         yield
     finally:
-        for thread in {me} | (_threads() - before):
+        for thread in (me, *(_threads() - before)):
             with contextlib.suppress(OSError):  # it has ended
                 if os.getpriority(os.PRIO_PROCESS, thread) == lowered:
                     os.setpriority(os.PRIO_PROCESS, thread, usual)

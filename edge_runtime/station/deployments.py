@@ -174,8 +174,7 @@ class Deployments:
 
     def _one(self, what: Callable[[], str]) -> str:
         try:
-            with giving_way():
-                return what()
+            return what()
         finally:
             self._under_way = ""
 
@@ -183,7 +182,7 @@ class Deployments:
 
     def _deploy(self, path: Path, wish: Wish) -> str:
         i = self._place(wish)
-        bundle, _ = self._store.take_in(path)
+        bundle, _ = self._take_in(path)
         now = self._now(i)
         if now == Judges(bundle=bundle.id):
             return f"{_short(bundle)} judges already; nothing was changed"
@@ -223,7 +222,7 @@ class Deployments:
             was, found = getattr(entry.recipe, key), getattr(recipe, key)
             if was != found:
                 raise ConfigError(f"{entry.file}: {key}: expected {was} as when the station started, found {found}; this takes a restart")
-        bundle, _ = self._store.take_in(recipe.bundle)
+        bundle, _ = self._take_in(recipe.bundle)
         judges = Judges(bundle=bundle.id, threshold=recipe.threshold)
         if recipe == msgspec.structs.replace(entry.recipe, bundle=recipe.bundle, threshold=recipe.threshold) and judges == self._now(i):
             return f"{entry.file} says what judges already; nothing was changed"
@@ -238,7 +237,7 @@ class Deployments:
         if not path.exists():
             raise BundleError(f"bundle {bundle.directory}: was replaced on the disk since the station opened it; deploy it, or restart")
         recipe = msgspec.structs.replace((entry or old.entry).recipe, bundle=path, threshold=judges.threshold)
-        with named(old.entry.where):
+        with named(old.entry.where), giving_way():  # no longer than this: no part waits for it yet
             one = self._open(replace(old.entry, recipe=recipe, origin=change.origin, overruled=False), bundle)
         product = self._product(one)
         if one.predictor is not old.predictor:
@@ -272,12 +271,16 @@ class Deployments:
         back = f"; before: bundle {before.bundle[:12]}, threshold {threshold_of(old):.6g}" if way_back else "; there is no way back"
         return f"{self._called(i)}: {_short(bundle)}, threshold {threshold_of(one):.6g}, judges from now on{back}"
 
+    def _take_in(self, path: Path) -> tuple[ModelBundle, str | None]:
+        with giving_way():
+            return self._store.take_in(path)
+
     def _kept_copy(self, bundle: ModelBundle) -> bool:
         """So that there is a way back whatever becomes of the place where it came from. Raises DeviceError where there is no room."""
         if self._store.path_of(bundle.id).exists():
             return True
         try:
-            return self._store.take_in(bundle.directory)[0].id == bundle.id
+            return self._take_in(bundle.directory)[0].id == bundle.id
         except BundleError as e:
             log.warning("what judges could not be kept: %s", e)
             return False
@@ -354,7 +357,7 @@ class Deployments:
     def _begin_shadow(self, path: Path, wish: Wish, every: int) -> str:
         i = self._place(wish)
         key = self._key(i)
-        bundle, _ = self._store.take_in(path)
+        bundle, _ = self._take_in(path)
         if bundle.id == self._now(i).bundle:
             raise ConfigError(f"{self._called(i)}: expected another bundle than the one that judges, found {_short(bundle)}")
         change = in_effect.change("deploy", wish.who, wish.why)

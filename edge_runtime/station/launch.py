@@ -12,6 +12,7 @@ from edge_runtime.capture.capture import Capture
 from edge_runtime.config.files import StationConfig, load_station, plugins_in, sinks_in
 from edge_runtime.errors import EXIT_OK, LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
+from edge_runtime.model.manifest import most_px_of
 from edge_runtime.model.regions import find_regions
 from edge_runtime.plugins import blaming
 from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
@@ -41,6 +42,7 @@ from edge_runtime.triggers import open_trigger
 log = logging.getLogger(__name__)
 
 _ALIVE_WITHIN_S = 5.0
+_LAST_PARTS = 16
 _CLOSE_TIMEOUT_S = 3.0
 _OBSERVERS_TIMEOUT_S = 2.0
 _SETTLED_WITHIN_S = 10.0
@@ -99,10 +101,12 @@ def open_station(
     access = Access(config.security.keys, config.security.plain, config.security.everywhere)
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
     announced = stack.enter_context(Announced(config.journal.path, journal.last_seq, journal.announced))
-    _answer_what_a_kill_left(config.name, announced, journal, products, names)
+    left = _answer_what_a_kill_left(config.name, announced, journal, products, names)
     publisher = stack.enter_context(Publisher(config.publisher, config.name, config.journal.path, access))
     slowest_s = max(product.deadline_ms for product in products.values()) / 1e3
     line = open_trigger(config.trigger, first_seq=journal.last_seq() + 1, access=access)
+    if isinstance(line, ActuatorLine):
+        line.left(left)
     monitor = HealthMonitor(
         station=config.name, recipes=own.recipes, bundle_ids=own.bundle_ids, device=opened[0].predictor.device_used, cameras=tuple(names),
         send=publisher.send_health,
@@ -144,6 +148,8 @@ def open_station(
             stack.callback(_close_source, source, capture)
             for depth in {o.predictor.preprocessor.spec.bits for o in opened if names[o.entry.camera] == name}:
                 check_depth(source, depth)
+            if (most_px := most_px_of([o.predictor.preprocessor.spec for o in opened if names[o.entry.camera] == name])) is not None:
+                source.expect(most_px)
         cameras.append(Viewpoint(name, capture))
         sources.append(source)
     viewpoints = Viewpoints(cameras)
@@ -188,12 +194,13 @@ def _asked(
 
 def _answer_what_a_kill_left(
     station: str, announced: Announced, journal: Journal, products: Mapping[str, Product], cameras: Sequence[str]
-) -> None:
+) -> Mapping[str, tuple[int, bool]]:
     """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again.
 
-    Raises SinkError where the disk does not take that: their numbers would be given again.
+    Returns the names of the last parts, each with its number and whether it was decided. Raises SinkError where the disk does not take
+    that: their numbers would be given again.
     """
-    left = announced.left()
+    left, decided = announced.left(), set[int]()
     if left:
         first, there = journal_file.seqs_between(journal.path, left[0].seq, left[-1].seq)
         for trigger in (t for t in left if t.seq not in there and t.seq > first):
@@ -201,9 +208,11 @@ def _answer_what_a_kill_left(
             views = unseen(cameras, products.get(trigger.recipe), judgement, trigger.recipe)
             journal.put(decision_of(station, trigger, judgement, views, time.monotonic_ns()))
             log.warning("part %d%s: FAULT: %s", trigger.seq, f" ({trigger.part_id})" if trigger.part_id else "", judgement.reason)
+        decided = {t.seq for t in left if t.seq in there or t.seq <= first}
         if not journal.settled(_SETTLED_WITHIN_S):
             raise SinkError(journal.problem or f"journal {journal.path}: what a kill left could not be written")
     announced.forget()
+    return {t.part_id: (t.seq, t.seq in decided) for t in left[-_LAST_PARTS:]}
 
 
 def _model_threads(opened: list[OpenRecipe], cameras: int, stack: contextlib.ExitStack) -> tuple[list[ModelThread], str]:

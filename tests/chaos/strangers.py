@@ -8,6 +8,7 @@ import random
 import socket
 import sys
 import time
+from pathlib import Path
 
 import zmq
 
@@ -50,6 +51,23 @@ def questions(random_: random.Random, port: int) -> None:
                 s.send(random_.choice((b"\x83\xa6schema\x02\xa7request\x01\xa9after_seq\x00", random_.randbytes(60))))
 
 
+def listener(random_: random.Random, port: int) -> None:
+    """Without a key, or with one that nobody let in: what comes all the same is written down."""
+    with zmq.Context() as context, context.socket(random_.choice((zmq.SUB, zmq.DEALER))) as s:
+        s.setsockopt(zmq.LINGER, 0)
+        if random_.random() < 0.5:
+            s.curve_publickey, s.curve_secretkey = zmq.curve_keypair()
+            s.curve_serverkey = _SERVER[0]
+        if s.socket_type == zmq.SUB:
+            s.subscribe(b"")
+        s.connect(f"tcp://127.0.0.1:{port}")
+        if s.socket_type == zmq.DEALER:
+            s.send(b"\x83\xa6schema\x02\xa7request\x01\xa9after_seq\x00")
+        if s.poll(1500):
+            with Path(sys.argv[2]).open("a") as f:
+                f.write(f"{port} {s.socket_type} {s.recv_multipart()!r:.200}\n")
+
+
 def held(random_: random.Random, port: int) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(random_.randint(10, 150)):
@@ -57,12 +75,14 @@ def held(random_: random.Random, port: int) -> None:
         time.sleep(random_.uniform(0.1, 1.0))
 
 
-KINDS = (noise, endless, subscriptions, questions, held)
+KINDS = (noise, endless, subscriptions, questions, held, listener)
+_SERVER: list[bytes] = []
 
 
 def main() -> None:
     random_ = random.Random(int(sys.argv[1]))
-    ports = [int(port) for port in sys.argv[2:]]
+    _SERVER.append(sys.argv[3].encode())
+    ports = [int(port) for port in sys.argv[4:]]
     while True:
         with contextlib.suppress(OSError, zmq.ZMQError):
             random_.choice(KINDS)(random_, random_.choice(ports))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from edge_runtime.client import DecisionClient, Gap
+from edge_runtime.credentials import read_key_file
 
 
 def handed(path: Path) -> list[dict[str, object]]:
@@ -15,12 +16,12 @@ def handed(path: Path) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    endpoint, replay, path = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    endpoint, replay, path, key = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
     before = handed(path)
     file = os.open(path, os.O_WRONLY | os.O_CREAT)
     os.lseek(file, os.ftruncate(file, sum(len(json.dumps(item)) + 1 for item in before)) or 0, os.SEEK_END)
     last = max((int(str(item.get("seq", item.get("last_seq")))) for item in before), default=0)
-    with DecisionClient(endpoint, replay, after_seq=last) as decisions:
+    with DecisionClient(endpoint, replay, after_seq=last, key=read_key_file(key)) as decisions:
         for item in decisions:
             if isinstance(item, Gap):
                 line: dict[str, object] = {"first_seq": item.first_seq, "last_seq": item.last_seq, "reason": item.reason}

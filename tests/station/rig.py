@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_runtime.capture.capture import Capture
 from edge_runtime.protocols import Predictor, Sink, Source, TriggerLine
-from edge_runtime.records import Decision, Frame, Picture, Prediction, Trigger, Verdict
+from edge_runtime.records import Decision, Delivery, Frame, Picture, Prediction, Trigger, Verdict
 from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.judge import Limits
 from edge_runtime.station.loop import Station
@@ -135,6 +135,8 @@ class Rig:
     station: Station
     monitor: HealthMonitor
     heard: Heard
+    deliveries: list[Delivery]
+    """What would be noted in the journal."""
 
 
 @contextmanager
@@ -158,7 +160,8 @@ def several(
     monitor = HealthMonitor(
         station="s", recipes=("r",) * len(views), bundle_ids=("b",) * len(views), device="CPU", cameras=tuple(views),
     )  # fmt: skip
-    observers = Observers(watching or {}, monitor)
+    deliveries: list[Delivery] = []
+    observers = Observers(watching or {}, monitor, delivered=deliveries.append)
     threads = [model_thread() for _ in views]
     slowest_ms = max(recipe.deadline_ms for _, recipes in views.values() for recipe in recipes.values())
     cameras = [Viewpoint(name, Capture(source, slowest_ms / 1e3)) for name, (source, _) in views.items()]
@@ -173,10 +176,10 @@ def several(
             deadline_ms = min(deadline_ms, recipe.deadline_ms)
         products[key] = Product(key, tuple(jobs), deadline_ms)
     viewpoints = Viewpoints(cameras)
-    station = Station("s", line, viewpoints, products, [*tellers, heard], observers, monitor, **more)  # type: ignore[arg-type]
+    station = Station("s", line, viewpoints, products, [*tellers, heard], observers, monitor, **({"delivered": deliveries.append} | more))  # type: ignore[arg-type]
     monitor.watch([station, *cameras])
     try:
-        yield Rig(station, monitor, heard)
+        yield Rig(station, monitor, heard, deliveries)
     finally:
         observers.close(1)
         viewpoints.close()

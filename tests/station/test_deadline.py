@@ -118,6 +118,8 @@ def test_no_observer_delays_a_decision(model: OpenvinoPredictor) -> None:
         dropped = r.monitor.counts()["dropped_archives"]
         release.set()
     assert dropped == 30 - len(slow.decisions) >= 20
+    assert [(d.to, d.outcome) for d in r.deliveries] == [("archives", "failed")] * dropped, "and noted, each by its number"
+    assert {d.seq for d in r.deliveries}.isdisjoint(d.seq for d in slow.decisions)
 
 
 def test_the_model_is_kept_warm_while_no_part_comes_and_never_while_one_waits(model: OpenvinoPredictor) -> None:

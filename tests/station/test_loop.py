@@ -194,6 +194,8 @@ def test_a_receiver_that_fails_is_a_problem_in_health_and_the_others_are_told(mo
         assert r.station.run() == 0
         assert r.heard.verdicts == [A, A, A]
         assert "the PLC does not answer" in r.monitor.snapshot().problems
+    why = "the PLC does not answer"
+    assert [(d.seq, d.to, d.outcome, d.detail) for d in r.deliveries] == [(seq, "failing", "failed", why) for seq in (1, 2, 3)]
 
 
 def test_stopping_decides_what_was_announced_and_takes_no_more(model: OpenvinoPredictor) -> None:

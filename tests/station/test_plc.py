@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ from edge_runtime.config import files as c
 from edge_runtime.plc.defaults import default_trigger
 from edge_runtime.plc.kinds import KINDS
 from edge_runtime.records import Cause, Decision, Verdict
+from edge_runtime.security.signing import read_public
 from edge_runtime.sim.plc import SimulatedPlc
 from edge_runtime.sinks.journal_file import read_decisions
+from edge_runtime.sinks.journal_verify import verify
 from edge_runtime.station.launch import open_station
 from tests.support.ports import free_port
 from tests.support.waiting import until
@@ -101,6 +104,21 @@ def test_a_plc_without_power_costs_its_own_parts_and_nothing_else(station_dir: P
             assert d.verdict is F or d.seq in range(9, 16), "told nobody: only the part that was in the station at the break"
 
 
+def test_a_plc_that_was_replaced_by_another_accuses_the_station_of_no_number(station_dir: Path) -> None:
+    """Its memory is empty, and the station counts on."""
+    settings = trigger_of("modbus")
+    with contextlib.ExitStack() as stack:
+        first = SimulatedPlc(settings, parts_per_minute=1200, count=3).__enter__()
+        journal = stack.enter_context(station(station_dir, settings))
+        assert first.wait_finished(60)
+        until(lambda: len(journal()) == 3)
+        first.__exit__(None, None, None)
+        with SimulatedPlc(settings, parts_per_minute=1200, count=3, first_part=11) as second:
+            assert second.wait_finished(60)
+            assert [r.count for r in second.results.values()] == [4, 5, 6]
+            assert second.violations == first.violations == []
+
+
 def test_the_plc_chooses_the_recipe_of_each_part(station_dir: Path) -> None:
     """Recipe 7 accepts what the own one rejects; of recipe 9 there is none."""
     settings = trigger_of("modbus")
@@ -116,6 +134,39 @@ def test_the_plc_chooses_the_recipe_of_each_part(station_dir: Path) -> None:
     assert [r.verdict for r in plc.results.values()] == [A, A, R, A, A, A, F, A]
     assert plc.results[7].fault_code == 102
     assert plc.violations == []
+
+
+def deliveries(journal: Path) -> dict[int, list[tuple[str, str]]]:
+    """By decision: what became of it at the PLC, in order, with the verdict that was told."""
+    found: dict[int, list[tuple[str, str]]] = {}
+    with contextlib.closing(sqlite3.connect(journal)) as connection:
+        for seq, body in connection.execute("SELECT seq, body FROM chain WHERE kind = 'delivery' ORDER BY n"):
+            said = json.loads(body)
+            assert said["to"] == "plc" and said["at_ns"] > 0 and said["wall_time"]
+            found.setdefault(seq, []).append((said["outcome"], said["detail"]))
+    return found
+
+
+def test_what_the_plc_was_told_and_that_it_acknowledged_is_in_the_journals_chain(station_dir: Path) -> None:
+    settings = trigger_of("modbus", acknowledge_timeout_ms=300.0)
+    with SimulatedPlc(settings, parts_per_minute=600, count=6) as plc, station(station_dir, settings) as journal:
+        assert plc.wait_finished(60)
+        until(lambda: len(journal()) == 6)
+    path = station_dir / "journal.sqlite"
+    told = deliveries(path)
+    assert told == {seq: [("told", v), ("acknowledged", "")] for seq, v in enumerate([A, A, R, A, A, R], 1)}
+    assert verify(path, [read_public(station_dir / "journal.sqlite.key.pub")]).findings == []
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        kinds = connection.execute("SELECT kind FROM chain WHERE seq = 3 ORDER BY n").fetchall()
+    assert [kind for (kind,) in kinds] == ["announced", "decision", "delivery", "delivery"]
+
+
+def test_a_result_that_was_not_acknowledged_and_one_that_waited_behind_it_are_in_the_journals_chain(station_dir: Path) -> None:
+    settings = trigger_of("modbus", acknowledge_timeout_ms=150.0)
+    with SimulatedPlc(settings, parts_per_minute=600, count=6, acknowledges="never") as plc, station(station_dir, settings):
+        until(lambda: plc.server.get(["fault_code"])["fault_code"] == 101)
+    first = deliveries(station_dir / "journal.sqlite")[1]
+    assert first == [("told", A), ("unacknowledged", "")], "once, however long it stands"
 
 
 @pytest.mark.alone

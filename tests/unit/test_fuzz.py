@@ -1,10 +1,12 @@
 """What reads from outside takes what it is given, or refuses it with an error of Lineside's own (tests/fuzz.py, `make fuzz`)."""
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from edge_runtime.plc.opcua_values import NoValue
 from tests import fuzz
 
 CASES = 150
@@ -20,6 +22,7 @@ def _tidy() -> Iterator[None]:
 
 NAMES = [
     "wire", "request", "reply", "door", "station", "recipe", "manifest", "bundle", "release key", "announced", "preprocess",
+    "modbus", "s7", "ethernetip", "opcua",
     "png", "jpeg", "tiff", "bmp", "webp", "coco", "labelme", "voc", "yolo", "table",
 ]  # fmt: skip
 
@@ -32,7 +35,8 @@ def test_every_target_is_tried() -> None:
 def test_what_nobody_meant_is_read_or_refused(name: str) -> None:
     target = fuzz.targets()[name]
     for seed in target.seeds:
-        target.parse(seed)  # what it is meant for is read
+        with contextlib.suppress(NoValue):  # what a node may hold, and no tag of ours
+            target.parse(seed)  # what it is meant for is read
     one = fuzz.cases(target, seed=1)
     broken = {said: data for data in (one() for _ in range(CASES)) if (said := fuzz.breaks(target, data)) is not None}
     assert broken == {}

@@ -199,6 +199,8 @@ def fit(
             say(f"note: {note}")
         names = () if leave_out is None else read_names(leave_out, dataset)
         dataset = dataset.leave_out(names)
+        if names:
+            say(f"left out, as {leave_out} says: {len(names)} good images; {len(dataset.train)} are learnt from")
         refuse_none_left(dataset)
         refuse_alike(dataset)
         choice = decide(

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -272,6 +273,17 @@ def test_a_tampered_journal_fails_until_somebody_has_acknowledged_it(station_dir
         journal.acknowledge("M. Huber", "ticket 77", ["decision 7 (row 9) was changed, or does not belong there"])
     assert failed(file) == {}
     assert any(f.what == "journal's chain" and f.warns for f in check_station(file))
+
+
+def test_a_clock_far_from_the_journals_last_row_is_a_warning(
+    station_dir: Path, endpoints: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal(settings(station_dir / "journal.sqlite"), "cell-3") as journal:
+        journal.put(a_decision(1))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 500 * 86_400)
+    found = next(f for f in check_station(write(station_dir, endpoints)) if f.what == "journal's chain")
+    assert found.ok and found.warns and "500 days ahead of the journal's last row" in found.sentence
 
 
 def test_a_journal_from_before_the_chain_passes(station_dir: Path, endpoints: tuple[str, str]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.plc.handshake import Announced, Handshake, Inputs
-from edge_runtime.plc.results import Presented, Result
+from edge_runtime.plc.results import Presented, Pulsed, Result
 from edge_runtime.plc.signals import OUTPUTS, StationFault
 from edge_runtime.records import Cause, Verdict
 from tests.unit.edge_runtime.plc.stepped import ACCEPT, FAULT, MS, REJECT, Plc
@@ -188,21 +188,83 @@ def test_with_enable_low_the_station_is_not_ready_and_a_trigger_means_nothing() 
     assert len(plc.announced) == 1
 
 
-def test_what_is_high_when_the_connection_comes_back_is_no_edge_and_old_results_are_gone() -> None:
+def test_a_trigger_that_is_high_when_the_connection_comes_back_is_a_part_and_old_results_are_gone() -> None:
     plc = Plc()
     plc.look(trigger=True)
     plc.look(trigger=False)
     plc.inputs = replace(plc.inputs, trigger=True, reset_fault=True)
     plc.handshake.resume(plc.inputs)
     plc.look()
-    assert len(plc.announced) == 1
-    assert plc.decide(ACCEPT) is False, "announced before the break: no result of it is written as new"
+    assert len(plc.announced) == 2, "never silence"
+    assert plc.decide(ACCEPT, 1) is False, "announced before the break: no result of it is written as new"
     plc.look()
-    assert plc.high() == set(), "its next rise would be no edge"
+    assert plc.high() == {"busy", "trigger_acknowledge"}
+    plc.decide(FAULT, 2)
+    plc.look()
     plc.look(trigger=False)
-    assert plc.high() == {"ready"}
+    assert plc.high() == {"ready", "fault", "result_valid"}
+
+
+def test_a_part_over_which_the_trigger_is_still_high_goes_on_when_the_connection_comes_back() -> None:
+    plc = Plc()
     plc.look(trigger=True)
-    assert len(plc.announced) == 2
+    plc.handshake.resume(plc.inputs, same=True)
+    plc.look()
+    assert (len(plc.announced), plc.high()) == (1, {"busy", "trigger_acknowledge"})
+    plc.decide(ACCEPT)
+    plc.look()
+    plc.handshake.resume(plc.inputs, same=True)
+    assert plc.high() == {"trigger_acknowledge", "accept", "result_valid"}, "it was not acknowledged yet"
+    plc.look(acknowledge=True)
+    plc.look(acknowledge=False, trigger=False)
+    assert (len(plc.announced), plc.high()) == (1, {"ready"})
+
+
+def test_a_part_that_is_passing_when_the_connection_comes_back_is_told_where_pulses_eject() -> None:
+    plc = Plc(Pulsed(width_ms=50, delay_ms=100, encoder_counts=None, modulus=65_536, limit=8))
+    plc.inputs = replace(plc.inputs, trigger=True)
+    plc.handshake.resume(plc.inputs)
+    plc.look()
+    assert (plc.announced, plc.handshake.outputs()["fault_code"]) == ([], StationFault.PASSED_UNTOLD)
+
+
+OWED = Result("17", Verdict.FAULT, 0.0, int(Cause.ENDED))
+
+
+def test_a_result_that_is_owed_since_before_the_start_is_shown_while_ready_is_low() -> None:
+    plc = Plc(inputs=Inputs(part_id="17"))
+    plc.handshake.owe(3, OWED, plc.now)
+    out = plc.look()
+    assert (out["result_part_id"], out["fault_code"], plc.high()) == ("17", Cause.ENDED, {"fault", "result_valid"})
+    assert plc.look(acknowledge=True)["result_valid"] is False
+    plc.look(acknowledge=False)
+    assert plc.high() == {"ready"}
+
+
+@pytest.mark.parametrize("turns", [{"part_id": "18"}, {"trigger": True}, {}], ids=["another part", "a trigger", "too late"])
+def test_a_result_that_is_owed_is_taken_back_when_the_plc_turns_to_another_part_or_does_not_take_it(turns: dict[str, object]) -> None:
+    """It could be taken for the next one's; and a PLC that has given the part up must not be stopped by code 101."""
+    plc = Plc(inputs=Inputs(part_id="17"))
+    plc.handshake.owe(3, OWED, plc.now)
+    plc.look()
+    assert plc.high() == {"fault", "result_valid"}
+    plc.look(0 if turns else 1100, **turns)
+    plc.look()
+    assert not plc.handshake.outputs()["result_valid"]
+    assert (plc.handshake.problem, plc.handshake.outputs()["fault_code"]) == (None, 0)
+    assert len(plc.announced) == ("trigger" in turns)
+    assert plc.high() >= ({"busy"} if "trigger" in turns else {"ready"})
+
+
+def test_a_result_that_is_owed_where_nobody_acknowledges_stands_until_the_next_trigger() -> None:
+    plc = Plc(Presented(acknowledged=False, timeout_ms=1000, limit=8), inputs=Inputs(part_id="17"))
+    plc.handshake.owe(3, OWED, plc.now)
+    plc.look()
+    assert plc.high() == {"fault", "result_valid"}
+    plc.look(1100)
+    assert plc.high() == {"fault", "result_valid", "ready"}
+    plc.look(trigger=True, part_id="18")
+    assert plc.high() == {"busy", "trigger_acknowledge"}
 
 
 def test_ready_does_not_rise_before_the_trigger_was_seen_low() -> None:

@@ -14,7 +14,7 @@ from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
 from edge_runtime.protocols import StationLink
-from edge_runtime.records import Cause, Stamps, Verdict
+from edge_runtime.records import Cause, Stamps, Trigger, Verdict
 from tests.unit.edge_runtime.plc.memory import Memory, announce, decision, running, settings, until
 
 
@@ -212,21 +212,106 @@ def test_a_plc_that_goes_away_is_told_of_at_once_and_its_parts_get_no_result_whe
             line.put(decision(trigger.seq), ())
         assert time.monotonic() - began < 0.1
         assert "reconnecting" in (line.unreachable(trigger) or "")
-        plc.tags |= {"trigger": True, "part_id": 18}  # raised while nobody looked
         plc.off = False
         until(lambda: line.problem is None)
         assert "lost since the part was announced" in (line.unreachable(trigger) or ""), "so that its verdict is a FAULT"
         with pytest.raises(SinkError, match="lost since the part was announced"):
             line.put(decision(trigger.seq), ())
-        time.sleep(0.05)
-        assert len(line.parts) == 1, "a stale trigger fired"  # type: ignore[attr-defined]
-        assert plc.tags["result_valid"] is False
-        assert plc.tags["ready"] is False
-        plc.tags["trigger"] = False
         until(lambda: plc.tags["ready"])
+        assert plc.tags["result_valid"] is False
         after = announce(plc, line, 19)
         assert after.part_id == "19"
         assert line.unreachable(after) is None
+
+
+def broken(plc: Memory, line: PlcLine, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """The connection is lost, and comes back."""
+    before = line.tallies["reconnects"]
+    plc.off = True
+    until(lambda: line.lost)
+    meanwhile()
+    plc.off = False
+    until(lambda: line.tallies["reconnects"] > before and line.lost is None)
+
+
+@pytest.mark.parametrize("deadline_s", [0.02, 5.0])
+def test_a_trigger_that_rose_while_the_plc_was_lost_is_one_part(deadline_s: float) -> None:
+    """Law 1. It is as old as the last look that showed it low: refused where that is too long ago."""
+    plc = Memory()
+    with running(plc) as line:
+        line.attach(link(deadlines_ns={"r": round(deadline_s * 1e9)}))
+        broken(plc, line, lambda: plc.tags.update(trigger=True, part_id=18))
+        until(lambda: plc.tags["trigger_acknowledge"])
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        (trigger,) = line.parts  # type: ignore[attr-defined]
+        assert trigger.part_id == "18"
+        assert ("not looked at the PLC for" in trigger.refused) is (deadline_s < 1)
+        line.put(decision(1, Verdict.FAULT, "18", Cause.REFUSED), ())
+        assert (plc.tags["fault"], plc.tags["result_part_id"]) == (True, "18")
+        plc.tags |= {"trigger": False, "acknowledge": True}
+        until(lambda: not plc.tags["result_valid"])
+        assert len(line.parts) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("decided", ["before", "meanwhile", "after"])
+def test_a_part_over_which_the_trigger_stays_high_through_a_break_is_told_once(decided: str) -> None:
+    """Law 1: its name says that it is the same. PLC and station would wait for each other for ever."""
+    plc = Memory()
+    with running(plc) as line:
+        plc.tags |= {"trigger": True, "part_id": 17}
+        until(lambda: plc.tags["trigger_acknowledge"])
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        (trigger,) = line.parts  # type: ignore[attr-defined]
+
+        def decide() -> None:
+            line.put(decision(1, Verdict.REJECT), ())
+
+        def decide_in_vain() -> None:
+            with pytest.raises(SinkError):
+                decide()
+
+        if decided == "before":
+            decide()
+        broken(plc, line, decide_in_vain if decided == "meanwhile" else lambda: None)
+        if decided == "after":
+            assert line.unreachable(trigger) is None
+            decide()
+        until(lambda: plc.tags["result_valid"])
+        assert (plc.tags["reject"], plc.tags["result_part_id"], plc.tags["result_count"]) == (True, "17", 1)
+        plc.tags |= {"trigger": False, "acknowledge": True}
+        until(lambda: not plc.tags["result_valid"])
+        plc.tags["acknowledge"] = False
+        until(lambda: plc.tags["ready"])
+        assert len(line.parts) == 1  # type: ignore[attr-defined]
+
+
+def test_another_part_under_the_trigger_after_a_break_is_another_part() -> None:
+    plc = Memory()
+    with running(plc) as line:
+        plc.tags |= {"trigger": True, "part_id": 17}
+        until(lambda: plc.tags["trigger_acknowledge"])
+        broken(plc, line, lambda: plc.tags.update(part_id=18))
+        until(lambda: len(line.parts) == 2)  # type: ignore[attr-defined]
+        assert [t.part_id for t in line.parts] == ["17", "18"]  # type: ignore[attr-defined]
+        assert line.unreachable(line.parts[0]), "so that its verdict is a FAULT"  # type: ignore[attr-defined]
+
+
+def test_a_trigger_that_is_high_at_the_start_is_a_part_that_is_refused() -> None:
+    """Law 1: it was raised while no station was there, and waits."""
+    plc = Memory()
+    plc.tags |= {"trigger": True, "part_id": 18}
+    line = PlcLine(settings(), 1, plc)
+    noted: list[int] = []
+    parts: list[Trigger] = []
+    with line:
+        time.sleep(0.1)
+        assert plc.tags["trigger_acknowledge"] is False, "nobody takes it yet"
+        line.attach(dataclasses.replace(link(), announced=lambda t: noted.append(t.seq)))
+        until(lambda: (trigger := line.wait(0.01)) is not None and parts.append(trigger) is None)
+        assert parts[0].part_id == "18"
+        assert parts[0].refused.startswith("The PLC's trigger was high when the station connected")
+        assert noted == [1]
+        assert line.wait(0.1) is None
 
 
 @pytest.mark.alone

@@ -208,3 +208,30 @@ class TestOrder:
         self.notify(session, ("part_id", 2, 3))
         assert session.snapshots(names) == [{"trigger": True, "enable": False, "part_id": 2}]
         assert (session.missing, session.failure) == ({}, None)
+
+    def test_stamps_with_a_zone_and_without_one_and_none_at_all_are_put_in_order(self, session: Session) -> None:
+        items = [
+            ua.MonitoredItemNotification(
+                ClientHandle=session._inputs.index(name), Value=ua.DataValue(ua.Variant(value), SourceTimestamp=stamp)
+            )
+            for name, value, stamp in (
+                ("trigger", True, self.T0.replace(tzinfo=datetime.UTC) + datetime.timedelta(milliseconds=2)),
+                ("part_id", 2, self.T0 + datetime.timedelta(milliseconds=1)), ("enable", True, None),
+            )
+        ]  # fmt: skip
+        session._take(items)
+        assert self.polled(session) == [(False, True, 1), (False, True, 2), (True, True, 2)]
+
+    @pytest.mark.parametrize("value", [[1, 2], b"1", "1", True])
+    def test_a_node_that_has_become_of_another_type_is_left_out(self, session: Session, value: Any) -> None:
+        self.notify(session, ("part_id", value, 1))
+        assert session.snapshots(["part_id"]) == [{}]
+        assert session.missing == {"part_id": f"is {type(value).__name__}, expected uint32"}
+
+    @pytest.mark.parametrize("item", [ua.MonitoredItemNotification(ClientHandle=99, Value=data(1)), None])
+    def test_a_report_that_is_none_is_a_failure(self, session: Session, item: Any) -> None:
+        """asyncua would log it, and the change that it brought would be lost."""
+        result = ua.PublishResult()
+        result.NotificationMessage.NotificationData = [ua.DataChangeNotification(MonitoredItems=[item])]
+        session._published(result)
+        assert session.failure is not None and "not OPC UA" in session.failure

@@ -76,7 +76,7 @@ def walk(results: Results, chance: random.Random) -> None:
             plc.handshake.prepared((plc.recipes or [""])[-1], what == "prepared")
         elif what == "back":
             plc.inputs = replace(plc.inputs, trigger=chance.random() < 0.5, recipe=chance.choice((plc.inputs.recipe, "2")))
-            asked = plc.handshake.resume(plc.inputs)
+            asked = plc.handshake.resume(plc.inputs, same=plc.inputs.trigger and chance.random() < 0.5)
             plc.recipes += [] if asked is None else [asked]
         elif what == "decide" and waiting:
             plc.decide(chance.choice((ACCEPT, ACCEPT, REJECT, FAULT)), waiting.pop(0))
