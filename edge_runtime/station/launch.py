@@ -25,11 +25,9 @@ from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.preview import PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import check_depth, open_source
-from edge_runtime.station.control import ControlServer
 from edge_runtime.station.decide import decision_of, unseen
 from edge_runtime.station.deployments import Deployments, Parts
-from edge_runtime.station.engineering import Engineering
-from edge_runtime.station.health import Connected, HealthMonitor, ServiceManager
+from edge_runtime.station.health import Connected, HasProblem, HealthMonitor, ServiceManager
 from edge_runtime.station.judge import fault
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import ModelThread, model_thread, together_is_faster
@@ -37,7 +35,6 @@ from edge_runtime.station.observers import Observers
 from edge_runtime.station.process import Stop, StoppedEarly, allow_descriptors, logging_aside, stopping_on_signals, undisturbed
 from edge_runtime.station.products import Product
 from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
-from edge_runtime.station.verbs import Operating
 from edge_runtime.station.views import Viewpoint, Viewpoints
 from edge_runtime.station.wander import SightWatches
 from edge_runtime.triggers import open_trigger
@@ -168,8 +165,7 @@ def open_station(
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
     connections["sockets"] = access
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
-    verbs = [*Operating(monitor, config.journal.path).verbs(), *Engineering(deployments).verbs()]
-    asked = [stack.enter_context(ControlServer(config.control, access, verbs))] if config.control is not None else []
+    asked = _asked(config, stack, access, monitor, deployments)
     monitor.watch(
         [*asked, station, line, journal, announced, publisher, observers, *watching.values()], connections, sights,
         {"parts": station, "observers": observers, "journal": journal}, lambda: deployments.shadows,
@@ -179,6 +175,20 @@ def open_station(
         log.info("station %s: recipe %s%s, threshold %s, deadline %g ms",
             config.name, f"{key}: " if key else "", ", ".join(dict.fromkeys(product.recipes)), limits, product.deadline_ms)  # fmt: skip
     return station, monitor
+
+
+def _asked(
+    config: StationConfig, stack: contextlib.ExitStack, access: Access, monitor: HealthMonitor, deployments: Deployments
+) -> list[HasProblem]:
+    """The control socket; only a station that has one loads what answers there."""
+    if config.control is None:
+        return []
+    from edge_runtime.station.control import ControlServer
+    from edge_runtime.station.engineering import Engineering
+    from edge_runtime.station.verbs import Operating
+
+    verbs = [*Operating(monitor, config.journal.path).verbs(), *Engineering(deployments).verbs()]
+    return [stack.enter_context(ControlServer(config.control, access, verbs))]
 
 
 def _answer_what_a_kill_left(
