@@ -81,6 +81,10 @@ fuzz: $(READY)
 deb: $(READY)
 	@bash deploy/deb.sh --python $(BIN)/python $(DEB)
 
+.PHONY: sbom
+sbom: $(READY)
+	@$(BIN)/python deploy/sbom.py $(SBOM)
+
 .PHONY: constraints oldest newest coverage
 
 # deploy/decisions/0042: each file needs its own Python

@@ -25,7 +25,7 @@ from rich.table import Table
 from edge_runtime.console import run_app
 from edge_runtime.model.bundle import ModelBundle
 from export import demo
-from tests import bench_journal
+from tests import bench_journal, bench_keys
 
 ARMS = (("padim", "fast"), ("padim", "fine"), ("patchcore", "fast"), ("mvg", "fast"))
 INT8_CPU = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
@@ -50,7 +50,8 @@ def bench(
     rows = [measure_method(out, name, path, *arm, rounds) for name, path in sets.items() for arm in arms]
     station = measure_station(out, next(out.glob("*-bundle")), out / "elpv" / "line")
     journal = bench_journal.measure(out)
-    result = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "methods": rows, "station": station, "journal": journal}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    result = {"machine": machine, "methods": rows, "station": station, "journal": journal, "keys": bench_keys.measure()}
     (out / "bench.json").write_text(json.dumps(result, indent=2) + "\n")
     show(rows, station)
     print(json.dumps(result))

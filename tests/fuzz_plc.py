@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from edge_runtime.plc import areas
 from edge_runtime.plc.deadline import Deadline
 from edge_runtime.plc.ethernetip import EthernetipPort, EthernetipTriggerConfig
 from edge_runtime.plc.modbus import ModbusPort, ModbusTriggerConfig
@@ -58,6 +59,14 @@ class Wire:
 
 def _of(port: TagPort) -> None:
     """All reads that the pieces are enough for. Raises PlcLost."""
+    areas._log.disabled = True  # that it asks in another way from now on
+    try:
+        _read(port)
+    finally:
+        areas._log.disabled = False
+
+
+def _read(port: TagPort) -> None:
     for _ in range(3):
         found = port.read(_NAMES)
         assert found.keys() | port.missing.keys() == set(_NAMES), "neither told nor missing"

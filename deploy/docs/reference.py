@@ -160,7 +160,7 @@ def _one(shape: shapes.Type) -> str:
     if isinstance(shape, shapes.StructType):
         return "table"
     if isinstance(shape, shapes.EnumType):
-        return ", ".join(f'`"{v}"`' for v in shape.cls)
+        return ", ".join(f'`"{v}"`' for v in (m.value for m in shape.cls))
     if isinstance(shape, shapes.LiteralType):
         return ", ".join(f'`"{v}"`' for v in shape.values)
     if isinstance(shape, shapes.DictType):

@@ -58,7 +58,7 @@ class JournalConfig(Settings, frozen=True, kw_only=True):
     keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 400.0
     """Older rows are deleted, by the journal's own time: neither a wrong clock nor a step of it makes a row old."""
     keep_mb: Positive | None = None
-    """The oldest rows of a larger file are deleted; a part takes about 1.5 kB. Without it, age alone counts."""
+    """The oldest rows of a larger file are deleted; a part takes about 1 kB. Without it, age alone counts."""
     required: bool = False
     """Accept no part whose row is not in the journal in time: it is a FAULT, also on a full disk. Without it such a part is told all the
     same, and its row is written later."""

@@ -111,7 +111,7 @@ def _value(wanted: types.Type, tables: _Tables, foreign: bool) -> dict[str, Any]
         choices = [_value(t, tables, foreign) for t in wanted.types if not isinstance(t, types.NoneType)]
         return choices[0] if len(choices) == 1 else {"anyOf": choices}
     if isinstance(wanted, types.EnumType):
-        return {"enum": [str(member) for member in wanted.cls]}
+        return {"enum": [member.value for member in wanted.cls]}
     if isinstance(wanted, types.LiteralType):
         return {"enum": list(wanted.values)}
     if isinstance(wanted, types.DictType):

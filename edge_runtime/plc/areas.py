@@ -286,6 +286,8 @@ class AreaPort(ABC):
 
     def _asks_otherwise(self, plan: "_Read", refused: Refused) -> bool:
         """Some PLCs refuse a request for what lies between their tags, or for more than a few cells at once."""
+        if len(plan.members) == 1:
+            return False
         if refused.no_such_place and self._gap:
             self._gap, what = 0, "reads nothing between the tags from now on"
         elif refused.too_much and len(plan.spans) == 1 and self._shrunk(plan.spans[0], writing=False):

@@ -18,6 +18,7 @@ from edge_runtime.plc.deadline import ASK_AGAIN_S
 from edge_runtime.plc.handshake import Announced, Handshake, Inputs
 from edge_runtime.plc.kinds import open_port
 from edge_runtime.plc.known import Known
+from edge_runtime.plc.outputs import Outputs
 from edge_runtime.plc.part_age import PartAges
 from edge_runtime.plc.port import PlcLost, TagPort, bits_first
 from edge_runtime.plc.recipe_change import Prepared, RecipeChange
@@ -26,7 +27,7 @@ from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Value
 from edge_runtime.protocols import ActuatorLine, StationLink
-from edge_runtime.records import Cause, Decision, Delivery, Outcome, Picture, Trigger, Verdict
+from edge_runtime.records import Cause, Decision, Picture, Trigger, Verdict
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.1, 5.0)
@@ -80,9 +81,10 @@ class PlcLine(ActuatorLine):
         self._polled: list[str] = []
         self._late: list[str] = []
         """Read when the trigger rises."""
-        self._outputs = [t.name for t in outputs]
+        self._has_busy = any(t.name == "busy" for t in outputs)
         self._results = results_of(settings, inputs)
         self._handshake = Handshake(self._results, heartbeat_ms=settings.heartbeat_ms, has_reset=settings.inputs.reset_fault is not None)
+        self._out = Outputs(self._port, [t.name for t in outputs], self._handshake, self._results)
         self.answer_timeout_ms = settings.timeout_ms
         self._timeout_s = settings.timeout_ms / 1e3
         self._poll_s = settings.poll_ms / 1e3
@@ -93,23 +95,17 @@ class PlcLine(ActuatorLine):
         """What the PLC has waited for since a kill: told when the station works, which writes it down."""
         self._untold: list[Decision] = []
         """Made while the PLC was lost."""
-        self._written: dict[str, Value] = {}
         self._inbox: queue.SimpleQueue[_Told | Prepared | Reply[None] | None] = queue.SimpleQueue()
         self._triggers: queue.SimpleQueue[Trigger] = queue.SimpleQueue()
         self._alive: Callable[[], bool] = lambda: True
         self._announced: Callable[[Trigger], None] = lambda trigger: None
-        self._delivered: Callable[[Delivery], None] = lambda delivery: None
         self._recipes = RecipeChange(self._inbox.put)
         self._ages = PartAges()
         self._recipe_due = self._poll_due = self._step_due = self._retry_at = 0.0
         self._pulse_due = math.inf
-        self._moves = True
-        """The last step changed what the PLC reads: the next may change more, whatever the PLC does."""
         self._retry_pause = _BACKOFF_S[0]
         self._connected_at = 0.0
         self._waited_at = 0.0
-        self._expired = False
-        """A verdict became too late in the last write."""
         self._receives_from = first_seq
         """The PLC knows nothing of the parts before this one: their results are not written."""
         self._ending = False
@@ -129,7 +125,7 @@ class PlcLine(ActuatorLine):
         """A recipe that the PLC asks for is prepared in a thread of its own; what comes after its deadline is told as a FAULT; while the
         station's threads do not come round, the heartbeat stands still and ready is low."""
         self._recipes.prepare, self._ages.deadlines_ns, self._alive = station.prepare, station.deadlines_ns, station.alive
-        self._announced, self._delivered = station.announced, station.delivered
+        self._announced, self._out.delivered = station.announced, station.delivered
 
     def left(self, parts: Mapping[str, tuple[int, bool]]) -> None:
         """As in ActuatorLine: one that the PLC shows by its name, and waits for, is told FAULT (cause 8). Why: deploy/decisions/0044."""
@@ -232,11 +228,11 @@ class PlcLine(ActuatorLine):
             self._ending = True
             if self.lost is None:
                 self._step(time.monotonic_ns())
-                self._write()
+                self._out.write()
             message.give(None)
         elif isinstance(message, Prepared):
             self._handshake.prepared(message.recipe, message.problem is None)
-            self._unless_lost(self._write)
+            self._unless_lost(self._out.write)
         elif self.lost is not None:
             if time.monotonic() >= self._retry_at and not self._stop.is_set():
                 self._connect()
@@ -266,7 +262,7 @@ class PlcLine(ActuatorLine):
         An edge that was seen is a part, also where the PLC is lost before it has told the part's name, or has none to tell.
         """
         now_ns, known = time.monotonic_ns(), self._known
-        if not (self._moves or self._rise) and now_ns / 1e9 < self._step_due and known.brings_nothing(snapshot, asked):
+        if not (self._out.moves or self._rise) and now_ns / 1e9 < self._step_due and known.brings_nothing(snapshot, asked):
             return
         rises = bool(snapshot.get("trigger")) and not known.values["trigger"]
         known.take(snapshot, asked, self._port.missing, now_ns / 1e9)
@@ -281,12 +277,12 @@ class PlcLine(ActuatorLine):
             self._unless_lost(self._read_late)
         if self._rise is not None and not self._lacks_something(self._rise):
             self._announce_risen()
-            self._unless_lost(self._write)
+            self._unless_lost(self._out.write)
         self._step(now_ns)
-        self._unless_lost(self._write)
+        self._unless_lost(self._out.write)
 
     def _lacks_something(self, rise: _Rise) -> bool:
-        """Whether something that belongs to the part is not known yet, which the PLC may tell at the next look; or nobody takes parts yet."""
+        """Something that belongs to the part is not known yet, which the PLC may tell at the next look; or nobody takes parts yet."""
         if not self._waited_at:
             return True
         late = not self._known.values["trigger"] or self.lost is not None or time.monotonic_ns() >= rise.until_ns
@@ -345,55 +341,17 @@ class PlcLine(ActuatorLine):
         result = self._ages.result(d, since_ns).at(now_ns)
         if not self._handshake.result(d.seq, result):
             return told.written.fail(PlcLost("was lost since the part was announced"))
-        self._expired = False
+        self._out.expired = False
         try:
             self._step(now_ns)
-            self._write()
+            self._out.write()
         except PlcLost as e:
             told.written.fail(e)
             raise
-        if self._expired or result.verdict is not d.verdict:
+        if self._out.expired or result.verdict is not d.verdict:
             age_ms = (now_ns - since_ns) / 1e6
             return told.written.fail(SinkError(f"{self._port.where}: {_named(d)}, was {age_ms:.0f} ms old: the PLC was told FAULT"))
         return told.written.give(None)
-
-    def _write(self, new: Mapping[str, Value] | None = None) -> None:
-        """What has changed. `result_valid` rises last and falls first, so that it is never high over half a result."""
-        new = new or self._handshake.outputs()
-        changed = {n: new[n] for n in self._outputs if n not in self._written or new[n] != self._written[n]}
-        self._moves = bool(changed)
-        if not changed:
-            return None
-        if changed.get("result_valid") is False:
-            changed = {"result_valid": False, **changed}
-        elif changed.get("result_valid"):
-            numbers = {n: v for n, v in changed.items() if not isinstance(v, bool)}
-            if numbers and not self._port.pushes:
-                # Two trips, also where one would do: what becomes too late during the first is no verdict in the second (decision 0018).
-                self._port.write(numbers)
-                self._written |= numbers
-                changed = {n: v for n, v in changed.items() if n not in numbers}
-            if self._handshake.expire(time.monotonic_ns()):
-                self._expired = True
-                _log.warning("%s: a verdict was too late for its part before the PLC could read it: it was told FAULT", self._port.where)
-                return self._write()
-        self._port.write(changed)
-        self._written |= changed
-        return self._report()
-
-    def _report(self, why: str = "") -> None:
-        """Have written down what became of results, now that the PLC has them, or `why` it has not."""
-        news, self._results.news = self._results.news, []
-        for seq, outcome in news:
-            detail = why or ("the PLC was lost meanwhile, or had no room for it" if outcome is Outcome.FAILED else "")
-            if outcome is Outcome.TOLD:
-                outcome, detail = (Outcome.FAILED, why) if why else (outcome, self._shown_verdict())
-            self._delivered(Delivery(seq, "plc", outcome, time.monotonic_ns(), detail))
-
-    def _shown_verdict(self) -> str:
-        shown = self._results.outputs
-        verdict = next((v for v in (Verdict.ACCEPT, Verdict.REJECT) if shown[v.value.lower()] and not shown["fault"]), Verdict.FAULT)
-        return f"{verdict}, code {shown['fault_code']}" if verdict is Verdict.FAULT else verdict.value
 
     def _connect(self) -> None:
         try:
@@ -402,8 +360,8 @@ class PlcLine(ActuatorLine):
             connected_ns = time.monotonic_ns()
             self._look_first()
             asked = self._resume(connected_ns)
-            self._written = {}
-            self._write()
+            self._out.forget()
+            self._out.write()
         except (TriggerError, ConfigError) as e:
             if self._thread is None:
                 raise
@@ -439,7 +397,7 @@ class PlcLine(ActuatorLine):
         return asked
 
     def _left_busy(self) -> bool:
-        return "busy" in self._outputs and bool(self._port.read(["busy"]).get("busy"))
+        return self._has_busy and bool(self._port.read(["busy"]).get("busy"))
 
     def _look_first(self) -> None:
         """All inputs; those that there is no handshake without are waited for."""
@@ -463,7 +421,7 @@ class PlcLine(ActuatorLine):
 
     def _lose(self, why: PlcLost) -> None:
         self._port.close()
-        self._report(f"{why}: what was written may not have arrived")
+        self._out.report(f"{why}: what was written may not have arrived")
         message = f"{self._port.where}: {why}; reconnecting"
         if self.lost != message:  # also when it fails for another reason than before
             _log.warning("%s", message)
@@ -482,7 +440,7 @@ class PlcLine(ActuatorLine):
                 self._handshake.resume(Inputs(enable=False))
                 self._handshake.step(Inputs(enable=False), time.monotonic_ns(), alive=False)
                 last = self._handshake.outputs()
-                self._write({n: False if isinstance(v, bool) else v for n, v in last.items()} | {"fault_code": 0})
+                self._out.write({n: False if isinstance(v, bool) else v for n, v in last.items()} | {"fault_code": 0})
             except PlcLost:
                 pass  # it ends anyway
 

@@ -32,7 +32,7 @@ _MISREAD = (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.
 """What asyncua makes of an answer that is none."""
 _OVERFLOW = 0x480
 """Info bits of a data value's status: the item's queue was full and a change was dropped."""
-_LONG_AGO = datetime.datetime.min  # noqa: DTZ901  # without a zone, as asyncua's stamps are
+_LONG_AGO = datetime.datetime.min  # noqa: DTZ901
 _SESSION_S = 10.0
 """How long the PLC keeps a session of a station that died; small PLCs have few."""
 _QUEUE = 1000
@@ -262,7 +262,7 @@ class Session:
             if data.StatusCode is not None and data.StatusCode.value & _OVERFLOW == _OVERFLOW and self._tags[name].type == "bool":
                 self._fail(f"dropped changes of {self._tags[name].key}: they came faster than it could tell them")
                 return
-            seen.append((data.SourceTimestamp or data.ServerTimestamp or _LONG_AGO, name, value))
+            seen.append((_stamp(data), name, value))
         seen.sort(key=lambda s: s[0])
         change: dict[str, Value | None] = {}
         since = _LONG_AGO
@@ -320,6 +320,12 @@ class Session:
     def _serve(self) -> None:
         with self._runner:
             self._runner.run(self._stopped.wait())
+
+
+def _stamp(data: Any) -> datetime.datetime:
+    """When the value came to be; without a zone, as asyncua gives some with it and some without."""
+    stamp: datetime.datetime = data.SourceTimestamp or data.ServerTimestamp or _LONG_AGO
+    return stamp.replace(tzinfo=None)
 
 
 def _limit(answer: Any) -> int:

@@ -8,6 +8,7 @@ tool shows them. Beside `decisions` stands `chain`, a row for each of them and f
 """
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -236,7 +237,11 @@ def select_of(connection: sqlite3.Connection) -> str:
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """The file, for reading. Raises SinkError for whatever the block raises of a damaged file."""
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=0.5)) as connection:
+        real = path.resolve()
+        # SQLite would make files beside it. Where it cannot, nobody else can, either.
+        alone = not os.access(real.parent, os.W_OK) and not real.with_name(real.name + "-wal").exists()
+        address = f"{real.as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=0.5)) as connection:
             yield connection
     except UNREADABLE as e:
         raise SinkError(f"journal {path}: cannot be read: {e}") from e

@@ -223,7 +223,7 @@ def test_a_line_can_be_given_the_way_to_change_recipes(station_dir: Path, monkey
     (station_dir / "gadget.toml").write_text(strict)
     station = write_station(station_dir, 'kind = "timer"', port=free_port(), loop=False)
     station.write_text(station.read_text() + '[recipes]\n7 = "gadget.toml"\n')
-    monkeypatch.setattr(launch, "open_trigger", lambda settings, first_seq: Changing())
+    monkeypatch.setattr(launch, "open_trigger", lambda settings, first_seq, access: Changing())
     assert launch.run_station(station) == 0
     decisions = read_decisions(station_dir / "journal.sqlite")
     assert [(d.verdict, d.recipe, d.threshold) for d in decisions] == [(A, "tiny", 20.0), (R, "gadget", 0.5), (F, "8", 0.0)]

@@ -209,6 +209,19 @@ class TestOrder:
         assert session.snapshots(names) == [{"trigger": True, "enable": False, "part_id": 2}]
         assert (session.missing, session.failure) == ({}, None)
 
+    def test_stamps_with_a_zone_and_without_one_and_none_at_all_are_put_in_order(self, session: Session) -> None:
+        items = [
+            ua.MonitoredItemNotification(
+                ClientHandle=session._inputs.index(name), Value=ua.DataValue(ua.Variant(value), SourceTimestamp=stamp)
+            )
+            for name, value, stamp in (
+                ("trigger", True, self.T0.replace(tzinfo=datetime.UTC) + datetime.timedelta(milliseconds=2)),
+                ("part_id", 2, self.T0 + datetime.timedelta(milliseconds=1)), ("enable", True, None),
+            )
+        ]  # fmt: skip
+        session._take(items)
+        assert self.polled(session) == [(False, True, 1), (False, True, 2), (True, True, 2)]
+
     @pytest.mark.parametrize("value", [[1, 2], b"1", "1", True])
     def test_a_node_that_has_become_of_another_type_is_left_out(self, session: Session, value: Any) -> None:
         self.notify(session, ("part_id", value, 1))

@@ -5,7 +5,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -147,8 +147,8 @@ def test_an_answer_to_another_request_is_not_taken() -> None:
 
 
 @contextmanager
-def reading(delay_s: float, *pieces: bytes) -> Iterator[S7Port]:
-    """A port that reads M0.0, connected to a PLC whose answer to its next request comes in these pieces."""
+def reading(delay_s: float, *pieces: bytes, after: Sequence[bytes] = ()) -> Iterator[S7Port]:
+    """A port that reads M0.0, connected to a PLC whose answer to its next request comes in these pieces; `after`: to those after it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = S7Port(settings(listener.getsockname()[1]), [tag("M0.0")])
 
@@ -164,6 +164,9 @@ def reading(delay_s: float, *pieces: bytes) -> Iterator[S7Port]:
                     for piece in pieces:
                         client.sendall(piece)
                         time.sleep(delay_s)
+                    for answer in after:
+                        client.recv(1000)
+                        client.sendall(answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -205,3 +208,32 @@ def test_an_answer_that_trickles_is_lost_when_the_time_is_over() -> None:
 def test_what_only_begins_as_the_last_answer_did_is_not_taken_for_it(answer: bytes, says: str) -> None:
     with reading(0.0, answer) as port, pytest.raises(PlcLost, match=says):
         port.read(["x"])
+
+
+def _item(number: int, code: int) -> bytes:
+    """The answer that refuses the one item asked for."""
+    return _framed(
+        struct.pack(">7sH", bytes.fromhex("02f08032030000"), number) + bytes.fromhex("000200040000 0401") + bytes([code, 0, 0, 0])
+    )
+
+
+def _busy(number: int) -> bytes:
+    """No resources available."""
+    return _framed(struct.pack(">7sH", bytes.fromhex("02f08032030000"), number) + bytes.fromhex("000000008301"))
+
+
+@pytest.mark.parametrize(("refusal", "said"), [(_item(3, 0x01), "hardware fault"), (_item(3, 0x0A), "no such block"), (_busy(3), "0x8301")])
+def test_what_the_plc_has_no_value_for_now_is_left_out_and_asked_for_again_on_the_same_connection(refusal: bytes, said: str) -> None:
+    with reading(0.0, refusal, after=[_bit(4, True)]) as port:
+        assert port.read(["x"]) == {}
+        assert said in port.missing["x"]
+        assert port.read(["x"]) == {"x": True}
+        assert port.missing == {}
+
+
+def test_a_plc_without_resources_is_asked_again_while_it_is_connected_to() -> None:
+    with answering(CONFIRM, SETUP, _busy(2), _busy(3), _bit(4, True), _bit(5, True)) as number:
+        port = S7Port(settings(number), [tag("M0.0")])
+        port.connect(lambda: None)
+        assert port.read(["x"]) == {"x": True}
+        port.close()

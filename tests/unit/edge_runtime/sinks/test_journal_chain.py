@@ -15,16 +15,19 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from edge_runtime.commands.journal_stats import Stats, stats_of
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Cause, Delivery, Outcome, Trigger, Verdict
 from edge_runtime.security.signing import PublicKey, open_key, read_public
 from edge_runtime.sinks import journal_chain
 from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.sinks.journal_chain import outside_head
+from edge_runtime.sinks.journal_read import Reader
 from edge_runtime.sinks.journal_verify import Verified, head_of, verify
 from tests.support.decisions import SCHEMA_1
 from tests.support.waiting import until
 from tests.unit.edge_runtime.sinks.journals import a_decision, settings
+from tests.unit.edge_runtime.sinks.test_journal import in_small_disk
 
 
 def key_of(path: Path) -> PublicKey:
@@ -269,6 +272,7 @@ import os, signal, sys
 from pathlib import Path
 from edge_runtime.records import Trigger
 from tests.unit.edge_runtime.sinks.journals import a_decision, settings
+from tests.unit.edge_runtime.sinks.test_journal import in_small_disk
 from edge_runtime.sinks.journal import Journal
 with Journal(settings(Path(sys.argv[1])), "s") as journal:
     for seq in range(journal.last_seq() + 1, journal.last_seq() + 151):
@@ -304,6 +308,20 @@ def test_it_can_be_verified_while_the_station_writes(tmp_path: Path) -> None:
         finally:
             stop.set()
             writer.join()
+
+
+def test_a_journal_on_a_disk_that_cannot_be_written_is_verified(tmp_path: Path) -> None:
+    """An auditor's copy, of a station that had stopped."""
+    body = """
+import subprocess, test_journal_chain as t
+from edge_runtime.sinks.journal import Journal
+with Journal(t.settings(disk / "j.sqlite"), "s") as journal:
+    for seq in range(1, 6):
+        journal.put(t.a_decision(seq))
+subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+print(t.checked(disk / "j.sqlite").findings, t.checked(disk / "j.sqlite").decisions)
+"""
+    assert in_small_disk(body, tmp_path).strip() == "[] 5"
 
 
 # --- any single bit --------------------------------------------------------------------------------------------------
@@ -352,7 +370,11 @@ def test_any_single_bit_of_what_stands_in_a_row_is_missed(journal: Path) -> None
     assert changed > 30
 
 
-_ANY_READER: list[Callable[[Path], object]] = [read_decisions, checked]
+def figures(path: Path) -> Stats:
+    return stats_of(Reader(path))
+
+
+_ANY_READER: list[Callable[[Path], object]] = [read_decisions, checked, figures]
 
 
 @pytest.mark.parametrize("reader", _ANY_READER)

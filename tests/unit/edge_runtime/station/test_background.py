@@ -1,5 +1,6 @@
 """Work that gives way to the loop, and what becomes of the threads that it started."""
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -24,8 +25,11 @@ with giving_way():
 
 
 def priorities() -> dict[int, int]:
-    threads = [int(path.name) for path in Path("/proc/self/task").iterdir()]
-    return {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+    found = {}
+    for thread in (int(path.name) for path in Path("/proc/self/task").iterdir()):
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            found[thread] = os.getpriority(os.PRIO_PROCESS, thread)
+    return found
 
 
 def in_a_thread(do: object) -> None:
