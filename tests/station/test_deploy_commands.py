@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.errors import BundleError, ConfigError
+from edge_runtime.control import ControlClient
+from edge_runtime.errors import BundleError, ConfigError, Refused
 from edge_runtime.model.bundle import read_manifest
 from edge_runtime.sinks.journal import read_decisions
 from tests.support.ports import free_ports
@@ -60,23 +61,25 @@ def test_the_commands_change_what_judges_and_everybody_says_since_when_by_whom_a
     monkeypatch.chdir(station_dir)  # for the socket's path, which must be short
     a, other = read_manifest(tiny_bundle)[1], make_bundle(name="other", threshold=150.0)
     b = read_manifest(other)[1]
-    with running(station_dir) as station:
+    with running(station_dir) as station, ControlClient("ipc://control.sock") as control:
         done = lineside("deploy", other, station, "--as", "anna", "--why", "the new lamp")
         assert (done.returncode, "bundle other 1" in done.stdout) == (0, True), done.stderr
         until(lambda: last(station_dir) == (b, 150.0))
         status = lineside("status", station).stdout
         assert "by anna (" in status and "the new lamp" in status
-        assert lineside("tune", station, "--threshold", 120, "--why", "too lax").returncode == 0
+        control.ask("tune", {"threshold": 120.0}, why="too lax", timeout_s=BUSY_S)
         until(lambda: last(station_dir) == (b, 120.0))
         refused = lineside("tune", station, "--threshold", 1e6, "--why", "too lax")
         assert refused.returncode == ConfigError.exit_code
         assert "threshold of at most" in refused.stderr and "Traceback" not in refused.stderr
-        assert lineside("deploy", station_dir, station, "--why", "x").returncode == BundleError.exit_code
-        assert lineside("rollback", station, "--why", "better before").returncode == 0
+        with pytest.raises(Refused, match="this is no bundle") as refusal:
+            control.ask("deploy", {"bundle": str(station_dir)}, why="x", timeout_s=BUSY_S)
+        assert refusal.value.exit_code == BundleError.exit_code
+        control.ask("rollback", why="better before", timeout_s=BUSY_S)
         until(lambda: last(station_dir) == (b, 150.0))
         assert "looks on from now on" in lineside("deploy", tiny_bundle, station, "--shadow", 1, "--why", "to compare").stdout
         until(lambda: "shadow: " in lineside("status", station).stdout)
-        assert lineside("promote", station, "--why", "it was right").returncode == 0
+        control.ask("promote", why="it was right", timeout_s=BUSY_S)
         until(lambda: last(station_dir) == (a, 20.0))
     checked = lineside("check", station).stdout
     assert "promoted" in checked and "it was right" in checked

@@ -1,6 +1,7 @@
 """Models change without a stop: what is deployed to a running station, what survives, and what is refused."""
 
 import contextlib
+import itertools
 import json
 import shutil
 import threading
@@ -24,6 +25,7 @@ from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.station import launch
 from edge_runtime.station.deployments import Deployments, Wish
 from edge_runtime.station.products import Product
+from tests.station.rig import BUSY_MS
 from tests.support.ports import free_ports
 from tests.support.waiting import BUSY_S, until
 
@@ -381,3 +383,17 @@ def test_a_full_disk_changes_nothing_and_is_said(
         ballast.unlink()
         r.deployments.rollback(BY)
         r.judged_by(b)
+
+
+@pytest.mark.alone
+def test_the_longest_gap_between_decisions_over_switches_is_one_deadline(
+    station_dir: Path, tiny_bundle: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(station_dir, monkeypatch, period_ms=100) as r:
+        until(lambda: len(r.decided()) > 3)
+        for path in (other, tiny_bundle, other, tiny_bundle):
+            r.deployments.deploy(path, BY)
+        before = len(r.decided())
+        until(lambda: len(r.decided()) > before + 3)
+    times = [d.stamps.decided_ns for d in r.decided()]
+    assert max(after - before for before, after in itertools.pairwise(times)) / 1e6 <= 500 + BUSY_MS
