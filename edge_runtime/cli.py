@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_runtime import cli_journal
+from edge_runtime import cli_change, cli_journal, cli_keys
+from edge_runtime.cli_options import AsJson, KeyFile, ServerKey, StationFile, credentials_of
 from edge_runtime.console import leave, run_app
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
 
@@ -20,27 +21,15 @@ app = typer.Typer(
 )
 sim = typer.Typer(help="Stand-ins for a line that is not there.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(sim, name="sim")
-keys = typer.Typer(help="Who may come in at a station's sockets.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(keys, name="keys")
+for verb in cli_change.VERBS:
+    app.command()(verb)
+app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_journal.app, name="journal")
 
-StationFile = Annotated[Path, typer.Argument(metavar="STATION.toml", help="The station's file.", show_default=False)]
 MaybeStationFile = Annotated[
     Path | None, typer.Argument(metavar="STATION.toml", help="Take the addresses from this file.", show_default=False)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-KeyFile = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Your key file, where the station demands one.")]
-ServerKey = Annotated[
-    str | None,
-    typer.Option("--server-key", metavar="KEY", help="The station's public key, or a file with it. Default: your key file's."),
-]
-Why = Annotated[str, typer.Option(help="For the journal, in a few words.", show_default=False)]
-Person = Annotated[str, typer.Option("--as", metavar="NAME", help="Who says so, where several share a key.")]
 Device = Annotated[list[str] | None, typer.Option("--device", help="CPU, GPU or NPU; repeat it for an order of preference. Default: CPU.")]
-RecipeKey = Annotated[
-    str, typer.Option("--recipe", metavar="KEY", help="Its key in [recipes]. Default: the station's own recipe.", show_default=False)
-]
-CameraName = Annotated[str, typer.Option("--camera", metavar="NAME", help="Which of several cameras.", show_default=False)]
 
 
 def main() -> None:
@@ -124,7 +113,7 @@ def tail(
     replay = replay or (None if endpoint else publisher.replay)
     console = Console(highlight=False)
     try:
-        with DecisionClient(endpoint or publisher.endpoint, replay, key=_credentials(key, server_key)) as decisions:
+        with DecisionClient(endpoint or publisher.endpoint, replay, key=credentials_of(key, server_key)) as decisions:
             for item in decisions:
                 if as_json:
                     print(json_of(item), flush=True)
@@ -151,7 +140,7 @@ def status(
     from edge_runtime.records import State
 
     where = endpoint or (load_station(station).publisher if station else PublisherConfig()).endpoint
-    health = health_of(where, key=_credentials(key, server_key))
+    health = health_of(where, key=credentials_of(key, server_key))
     if as_json:
         import msgspec
 
@@ -163,91 +152,6 @@ def status(
         for line in lines_of(health):
             console.print(line, soft_wrap=True)
     raise typer.Exit(EXIT_OK if health.state is State.READY else EXIT_FINDINGS)
-
-
-@app.command()
-def deploy(
-    bundle: Annotated[Path, typer.Argument(help="The bundle, a directory or a .zip that the station's user may read.", show_default=False)],
-    station: StationFile,
-    why: Why,
-    recipe: RecipeKey = "",
-    camera: CameraName = "",
-    shadow: Annotated[int, typer.Option(min=0, metavar="N", help="It only looks on, at every N-th part, and is promoted later.")] = 0,
-    person: Person = "",
-    key: KeyFile = None,
-    server_key: ServerKey = None,
-) -> None:
-    """Have a running station judge by another bundle.
-
-    It is copied, verified and proved beside the model that judges, and takes its place between two parts; what fails changes nothing.
-    """
-    _change(
-        station,
-        "deploy",
-        {"bundle": str(bundle.absolute()), "recipe": recipe, "camera": camera, "shadow": shadow},
-        why,
-        person,
-        key,
-        server_key,
-    )
-
-
-@app.command()
-def promote(
-    station: StationFile,
-    why: Why,
-    recipe: RecipeKey = "",
-    camera: CameraName = "",
-    person: Person = "",
-    key: KeyFile = None,
-    server_key: ServerKey = None,
-) -> None:
-    """Have a running station judge by the bundle that looked on (`lineside deploy --shadow`)."""
-    _change(station, "promote", {"recipe": recipe, "camera": camera}, why, person, key, server_key)
-
-
-@app.command()
-def rollback(
-    station: StationFile,
-    why: Why,
-    recipe: RecipeKey = "",
-    camera: CameraName = "",
-    shadow: Annotated[bool, typer.Option("--shadow", help="Only have the shadow look on no longer.")] = False,
-    person: Person = "",
-    key: KeyFile = None,
-    server_key: ServerKey = None,
-) -> None:
-    """Have a running station judge by the bundle and threshold of before."""
-    _change(station, "rollback", {"recipe": recipe, "camera": camera, "shadow": shadow}, why, person, key, server_key)
-
-
-@app.command()
-def tune(
-    station: StationFile,
-    threshold: Annotated[float, typer.Option(help="On the raw score; within what the bundle allows.", show_default=False)],
-    why: Why,
-    recipe: RecipeKey = "",
-    camera: CameraName = "",
-    person: Person = "",
-    key: KeyFile = None,
-    server_key: ServerKey = None,
-) -> None:
-    """Have a running station judge by another threshold."""
-    _change(station, "tune", {"threshold": threshold, "recipe": recipe, "camera": camera}, why, person, key, server_key)
-
-
-@app.command()
-def reload(
-    station: StationFile,
-    why: Why,
-    recipe: RecipeKey = "",
-    camera: CameraName = "",
-    person: Person = "",
-    key: KeyFile = None,
-    server_key: ServerKey = None,
-) -> None:
-    """Have a running station judge by its recipe file as it is now."""
-    _change(station, "reload", {"recipe": recipe, "camera": camera}, why, person, key, server_key)
 
 
 @app.command()
@@ -265,7 +169,7 @@ def metrics(station: StationFile, key: KeyFile = None, server_key: ServerKey = N
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    serve(config, stop, _credentials(key, server_key))
+    serve(config, stop, credentials_of(key, server_key))
 
 
 @app.command()
@@ -357,9 +261,9 @@ def overlay(
     endpoint = endpoint or (config.publisher if config else PublisherConfig()).endpoint
     preview = preview or ((config.preview if config else None) or PreviewConfig()).endpoint
     if snapshot is not None:
-        window.snapshot(endpoint, preview, snapshot, key=_credentials(key, server_key))
+        window.snapshot(endpoint, preview, snapshot, key=credentials_of(key, server_key))
     else:
-        window.show(endpoint, preview, fullscreen=fullscreen, key=_credentials(key, server_key))
+        window.show(endpoint, preview, fullscreen=fullscreen, key=credentials_of(key, server_key))
 
 
 @app.command()
@@ -407,120 +311,6 @@ def plc(
             return
         with m.Screen(monitor) as screen:
             m.watch(monitor, screen.add, seconds, trace)
-
-
-class Wrong(enum.StrEnum):
-    """How a verdict was wrong."""
-
-    FALSE_REJECT = "false-reject"
-    MISSED_DEFECT = "missed-defect"
-
-
-@app.command()
-def label(
-    station: StationFile,
-    seq: Annotated[int, typer.Argument(min=1, help="The decision's number.", show_default=False)],
-    wrong: Annotated[Wrong, typer.Argument(help="A good part was rejected, or a bad one accepted.", show_default=False)],
-    why: Why = "",
-    person: Person = "",
-    key: KeyFile = None,
-    server_key: ServerKey = None,
-) -> None:
-    """Say that a verdict was wrong.
-
-    The station writes it down with who, when and why; the verdict stays as it is. Exit code 77 when it refuses.
-    """
-    _ask(station, "label", {"seq": seq, "kind": wrong.replace("-", "_")}, why, person, key, server_key)
-    typer.echo(f"decision {seq}: noted as {wrong.replace('-', ' ')}")
-
-
-@app.command()
-def acknowledge(
-    station: StationFile,
-    problem: Annotated[
-        str | None, typer.Argument(help="The sentence, as `lineside status` shows it. Default: all present ones.", show_default=False)
-    ] = None,
-    why: Why = "",
-    person: Person = "",
-    key: KeyFile = None,
-    server_key: ServerKey = None,
-) -> None:
-    """Take note of a station's alarms.
-
-    It goes on; health says who has taken note. Exit code 77 when it refuses.
-    """
-    present = [problem] if problem else _ask(station, "status", {}, "", "", key, server_key)["problems"]
-    for each in present:
-        _ask(station, "acknowledge", {"problem": each}, why, person, key, server_key)
-        typer.echo(f"noted: {each}")
-
-
-@keys.command("make")
-def keys_make(station: StationFile) -> None:
-    """Make the station's own key.
-
-    In the folder that its [security] names. As the station's user, or as root: then the folder's owner owns it.
-    """
-    from edge_runtime.commands.keys import ring_of
-
-    public = ring_of(station).make_server()
-    typer.echo(f"the station's public key: {public}\nnow let clients in: lineside keys add {station} NAME --role observe")
-
-
-@keys.command("add")
-def keys_add(
-    station: StationFile,
-    name: Annotated[str, typer.Argument(help="Who holds it.", show_default=False)],
-    role: Annotated[list[str], typer.Option(help="observe, trigger, operate, engineer or deploy; repeat it for more.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where its secret is written to. Default: NAME.key.")] = None,
-    public: Annotated[str | None, typer.Option(metavar="KEY", help="Let in a key that its holder has made; no secret is written.")] = None,
-) -> None:
-    """Let a key in.
-
-    Makes it, and writes its secret to a file for whoever is to have it: nobody else may read that. A station that runs lets it in at once.
-    """
-    from edge_runtime.commands.keys import add_key
-
-    file, key = add_key(station, name, role, out or Path(f"{name}.key"), public)
-    typer.echo(f"{key.fingerprint}  {key.name}  {', '.join(sorted(key.roles))}")
-    if file is not None:
-        typer.echo(f"its secret: {file}; hand it over, and keep no copy")
-
-
-@keys.command("list")
-def keys_list(station: StationFile, as_json: AsJson = False) -> None:
-    """List who may come in.
-
-    Fingerprint, roles, name; then what was revoked. Exit code 1 when a file there is no key.
-    """
-    from edge_runtime.commands.keys import listed
-
-    rows, wrong, public = listed(station)
-    if as_json:
-        print(json.dumps({"station": public, "keys": rows, "wrong": wrong}))
-    else:
-        typer.echo(f"the station's public key: {public}")
-        for row in rows:
-            gone = f"  revoked {row['revoked']}" if row["revoked"] else ""
-            typer.echo(f"{row['fingerprint']}  {', '.join(row['roles']):<20}  {row['name']}{gone}")
-        for sentence in wrong:
-            typer.secho(f"✗ {sentence}", fg="red", err=True)
-    raise typer.Exit(EXIT_FINDINGS if wrong else EXIT_OK)
-
-
-@keys.command("revoke")
-def keys_revoke(
-    station: StationFile,
-    which: Annotated[str, typer.Argument(metavar="NAME", help="Its name or fingerprint.", show_default=False)],
-) -> None:
-    """Let a key in no more.
-
-    A station that runs cuts its holder off within seconds.
-    """
-    from edge_runtime.commands.keys import ring_of
-
-    key = ring_of(station).revoke(which)
-    typer.echo(f"{key.fingerprint}  {key.name}: revoked")
 
 
 @sim.command("plc")
@@ -622,36 +412,6 @@ def _result_line(result: Any) -> str:
         f", severity {result.severity:.2f}" if result.severity is not None else f", code {result.fault_code}" if result.fault_code else ""
     )
     return f"part {result.part}: {result.verdict}{more}, {result.latency_ms:.1f} ms"
-
-
-def _credentials(key: Path | None, server_key: str | None) -> Any:
-    from edge_runtime.credentials import read_key_file
-    from edge_runtime.errors import ConfigError
-
-    if key is None and server_key is not None:
-        raise ConfigError("--server-key: expected --key as well, for the station asks who you are")
-    return read_key_file(key, server_key) if key is not None else None
-
-
-def _ask(
-    station: Path, verb: str, arguments: dict[str, Any], why: str, person: str, key: Path | None, server_key: str | None
-) -> dict[str, Any]:
-    from edge_runtime.commands.keys import control_of
-    from edge_runtime.control import ControlClient
-
-    with ControlClient(control_of(station), _credentials(key, server_key)) as control:
-        return control.ask(verb, arguments, why=why, person=person)
-
-
-def _change(station: Path, verb: str, arguments: dict[str, Any], why: str, person: str, key: Path | None, server_key: str | None) -> None:
-    """Ask for what may take as long as a large model on a slow disk, and say what was done."""
-    from edge_runtime.commands.keys import control_of
-    from edge_runtime.control import ControlClient
-
-    with ControlClient(control_of(station), _credentials(key, server_key)) as control:
-        control.ask("status")  # a station that does not answer is said to be away at once
-        given = {name: value for name, value in arguments.items() if value}
-        typer.echo(control.ask(verb, given, why=why, person=person, timeout_s=600.0)["done"])
 
 
 if __name__ == "__main__":

@@ -144,12 +144,12 @@ def test_the_kinds_of_installed_packages_are_in_it(tmp_path: Path, monkeypatch: 
     for text in (OF_PACKAGES, STATION, STATION.replace('kind = "folder"\npath = "parts"', 'kind = "mirror"')):
         file.write_text(text)
         files.load_station(file)
-        assert list(Draft202012Validator(schema).iter_errors(tomllib.loads(text))) == []
+        assert list(Draft202012Validator(schema).iter_errors(msgspec.to_builtins(tomllib.loads(text)))) == []
     for wrong in (("level = 2", 'level = "two"'), ('kind = "log"', 'kind = "lug"'), ('path = "x"', 'pfad = "x"'), ("level", "levels")):
         file.write_text(text := OF_PACKAGES.replace(*wrong))
         with pytest.raises(ConfigError):
             files.load_station(file)
-        assert list(Draft202012Validator(schema).iter_errors(tomllib.loads(text))) != [], wrong
+        assert list(Draft202012Validator(schema).iter_errors(msgspec.to_builtins(tomllib.loads(text)))) != [], wrong
 
 
 def test_a_package_that_is_broken_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
