@@ -117,7 +117,7 @@ def said_by(recipe: Recipe) -> Said:
 
 def change(kind: Kind, who: str, why: str) -> Change:
     """Now. Raises ConfigError for an empty name or reason, or one that is no single line."""
-    for name, value in (("person", who), ("why", why)):
+    for name, value in (("as", who), ("why", why)):
         if not value.strip() or not value.isprintable() or len(value) > 500:
             raise ConfigError(
                 f"--{name}: expected a few words in one line, found {value[:60]!r}: it stands in the journal for whoever asks later"
