@@ -126,7 +126,7 @@ def test_the_deadline_holds_while_one_camera_hangs_and_a_defect_in_the_other_is_
     """Law 1 and 2: the hanging one costs its own view only."""
     sources = {name: Parts(bad=() if name == hangs else [3], hang_at=2 if name == hangs else 0) for name in ("top", "side")}
     views = {name: at(source, m, 300) for (name, source), m in zip(sources.items(), (model, other_model), strict=True)}
-    with several(Line([0, 350, 370, 1800]), views) as r:
+    with several(Line([0, 350, 500, 1800]), views) as r:
         threading.Timer(1.4, sources[hangs].release.set).start()
         assert r.station.run() == 0
         assert r.heard.seqs == [1, 2, 3, 4]
