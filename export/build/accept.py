@@ -99,12 +99,13 @@ def refusal(
     gap = ""
     if between is not None:
         gap = (
-            f"put the threshold between good and bad images (lineside-train calibrate RUN --gap --bad FOLDER; at {between.value:.4g} it"
-            f" would miss {percent(between.missed)} and reject {percent(between.rejected)} of these), "
+            "put the threshold between the good and bad images of the test split (lineside-train calibrate RUN --gap --from-test, and build"
+            f" again; at {between.value:.4g} it would miss {percent(between.missed)} and reject {percent(between.rejected)} of these, which"
+            " flatters from then on), "
         )
     first = ""
     if apart and found.rejected:
-        first = f"learn the {apart} images that were held for bad, if they are good (--keep-odd), "
+        first = f"look at the {apart} images that were held for bad: learn them if they are good (--keep-odd), "
     elif odd and found.rejected > found.max_rejected * found.n_good:
         some = f"{len(odd)} good images that look unlike the others ({odd[0]} first)"
         some = some if len(odd) > 1 else f"good image that looks unlike the others ({odd[0]})"

@@ -1,5 +1,7 @@
 """Station and recipe files: what is wrong in them is said with the key's path, what was expected and what was found."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -219,3 +221,9 @@ def test_an_infinite_threshold_can_never_accept_everything(tmp_path: Path) -> No
         file.write_text(f'name = "p"\nbundle = "b"\nthreshold = {number}\n')
         with pytest.raises(ConfigError):
             load_recipe(file)
+
+
+@pytest.mark.parametrize("example", ["station.toml", "line.toml", "cameras.toml"])
+def test_an_example_holds_each_table_once_also_those_that_are_commented_out(example: str) -> None:
+    text = (Path(__file__).parents[4] / "deploy" / "examples" / example).read_text()
+    tomllib.loads(re.sub(r"^# (\[|\w+ = )", r"\1", text, flags=re.MULTILINE))
