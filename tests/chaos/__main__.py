@@ -144,7 +144,7 @@ class Night:
         file.write_text(
             f'name = "night"\nrecipe = "recipe.toml"\n[source]\nkind = "folder"\npath = "pictures"\nloop = true\n'
             f'[publisher]\nendpoint = "tcp://127.0.0.1:{publisher}"\nreplay = "tcp://127.0.0.1:{replay}"\n'
-            f'[preview]\nendpoint = "tcp://127.0.0.1:{preview}"\n[journal]\npath = "disk/journal.sqlite"\n'
+            f'[preview]\nendpoint = "tcp://127.0.0.1:{preview}"\n[journal]\npath = "disk/journal.sqlite"\nrequired = true\n'
             f'[archive]\npath = "archive"\nquota_mb = 5\n[security]\nkeys = "keys"\neverywhere = true\n'
             f'[control]\nendpoint = "ipc://{home / "control.sock"}"\n'
             f'[trigger]\nkind = "modbus"\nhost = "127.0.0.1"\nport = {port}\n{plc.MAP}'
@@ -190,7 +190,7 @@ class Night:
 
     def terminate(self) -> None:
         began = time.monotonic()
-        if self.station.send(signal.SIGTERM):
+        if self.station.send(signal.SIGTERM, -signal.SIGTERM):  # which it is where it had hardly begun
             if not self._until_gone(STOP_WITHIN_S + DEADLINE_MS / 1e3):
                 self.wrong.append("SIGTERM: the station did not end in time")
             self.figures["sigterm_to_end_s"].append(time.monotonic() - began)
@@ -280,13 +280,16 @@ class Night:
     def parts(self) -> int:
         return sum(e["event"] == "raised" for e in self.events())
 
+    def _taken(self) -> int:
+        return sum(e["event"] == "taken" for e in self.events())
+
     def _ready_again(self) -> None:
-        """Until the PLC has raised one more part, which it does for a station that is ready."""
-        before, until = self.parts(), time.monotonic() + READY_WITHIN_S
-        while self.parts() == before:
+        """Until the station has taken one more part."""
+        before, until = self._taken(), time.monotonic() + READY_WITHIN_S
+        while self._taken() == before:
             self.look()
             if time.monotonic() > until:
-                self.wrong.append(f"no part was announced for {READY_WITHIN_S:g} s: the station is not ready")
+                self.wrong.append(f"no part was taken for {READY_WITHIN_S:g} s: the station is not ready")
                 return
             time.sleep(0.02)
 

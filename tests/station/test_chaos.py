@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.records import Decision, Verdict
+from edge_runtime.records import Cause, Decision, Verdict
 from tests.chaos.histories import broken_laws
 from tests.support.decisions import decision_with
 
@@ -114,6 +114,17 @@ def test_a_fault_that_the_plc_was_told_in_place_of_a_late_verdict_breaks_no_law(
     histories = sound()
     histories[0][2]["verdicts"] = ["FAULT"]
     assert broken(histories) == []
+
+
+def test_a_reject_may_lose_its_row_to_a_kill_and_an_accept_may_not() -> None:
+    """On a disk that is full: the reject is told as it is, an accept waits for its row."""
+    for n, laws in (
+        (0, ["part 1: the PLC read ACCEPT, the journal says FAULT", "subscriber: 1 was ACCEPT of part 1, the journal has another"]),
+        (1, []),
+    ):
+        histories = sound()
+        histories[1][n] = replace(histories[1][n], verdict=Verdict.FAULT, cause=Cause.ENDED)
+        assert broken(histories) == laws
 
 
 @pytest.mark.slow
