@@ -101,13 +101,12 @@ def open_recipe(
     limits_of(bundle.manifest, recipe)
     what = (entry.camera, bundle.id, recipe.region)
     predictor = next((o.predictor for o in opened if (o.entry.camera, o.predictor.bundle.id, o.entry.recipe.region) == what), None)
-    if predictor is None:
-        with contextlib.ExitStack() as unless_proved:
-            predictor = unless_proved.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
+    with contextlib.ExitStack() as unless_taken:
+        if predictor is None:
+            predictor = unless_taken.enter_context(OpenvinoPredictor(bundle, config.device, config.threads, recipe.region))
             predictor.run_golden(config.golden_tolerance_scale, before_each)
-            check_area(recipe, predictor)
-            unless_proved.pop_all()
-    check_area(recipe, predictor)
+        check_area(recipe, predictor)
+        unless_taken.pop_all()
     return OpenRecipe(entry, predictor)
 
 
