@@ -9,37 +9,35 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
-from edge_runtime.config.files import ArchiveConfig, StationConfig, load_recipe
+from edge_runtime.config.files import StationConfig, load_recipe
 from edge_runtime.errors import BundleError, ConfigError, DeviceError, FrameError, LinesideError, SinkError
 from edge_runtime.handoff import Helper
 from edge_runtime.model.bundle import ModelBundle
-from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.released import JobKey, by_job
 from edge_runtime.model.signature import load_keys
 from edge_runtime.model.store import BundleStore
 from edge_runtime.protocols import Source
 from edge_runtime.records import ReleaseState, ShadowState
-from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.preview import Display, PreviewSink
 from edge_runtime.sources import check_depth
 from edge_runtime.station import in_effect
-from edge_runtime.station.background import give_way, giving_way
+from edge_runtime.station.background import giving_way
 from edge_runtime.station.drift import DriftWatch
 from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.in_effect import FROM_FILE, Change, Chosen, InEffect, Judges, Kind, OnTrial, Said
 from edge_runtime.station.judge import limits_of
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import Model, ModelThread
-from edge_runtime.station.observers import Observers, ShadowThread
+from edge_runtime.station.observers import Observers
 from edge_runtime.station.products import Product, by_product
 from edge_runtime.station.recipes import Entry, OpenRecipe, job_of, log_opened, named, open_recipe
-from edge_runtime.station.shadow import Disagreements, Shadow
+from edge_runtime.station.shadow import Shadow
+from edge_runtime.station.shadows import Event, Shadows
 from edge_runtime.station.wander import SightWatch, SightWatches, watch_of
 
 log = logging.getLogger(__name__)
@@ -50,12 +48,6 @@ _TRIES = 3
 _GRACE_S = 1.0
 _PATIENCE_S = 0.5
 _LOOK_S = 0.002
-
-
-class Event(Protocol):
-    """Where it is written down what was done to a station, for whoever asks later."""
-
-    def __call__(self, kind: str, **said: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +76,6 @@ class Parts:
     sights: SightWatches
     preview: PreviewSink | None
     event: Event
-    shadowings: dict[tuple[str, str], tuple[Shadow, ShadowThread]] = field(default_factory=dict)
 
 
 class Deployments:
@@ -99,8 +90,7 @@ class Deployments:
         self._asking = threading.Lock()
         self._under_way = ""
         self._helper: Helper[Callable[[], str], str] = Helper(lambda do: do(), "models")
-        self._archive: Archive | None = None
-        self._disagreements: Disagreements | None = None
+        self._shadows = Shadows(config, parts.observers, parts.monitor, parts.event)
         self._closing = threading.Event()
 
     def begin(self, station: Station) -> None:
@@ -116,15 +106,12 @@ class Deployments:
         """Whatever is under way is left behind: what is in effect is what stands on the disk."""
         self._closing.set()
         self._helper.close(_CLOSE_S)
-        for _, shadowing in self._parts.shadowings.values():
-            self._parts.observers.leave(shadowing, _CLOSE_S)
-        if self._archive is not None:
-            self._archive.__exit__(None, None, None)
+        self._shadows.close()
 
     @property
     def shadows(self) -> tuple[ShadowState, ...]:
         """How the models that look on would have judged."""
-        return tuple(shadow.state for shadow, _ in tuple(self._parts.shadowings.values()))
+        return self._shadows.states
 
     # --- what may be asked; each returns one sentence and raises LinesideError with one where nothing was changed ---------------------
 
@@ -266,7 +253,7 @@ class Deployments:
             old_threshold=threshold_of(old), new_threshold=threshold_of(one),
         )  # fmt: skip
         log_opened(one, None)
-        self._judged_otherwise(key, bundle.id, wish)
+        self._shadows.another_judges(key, bundle.id, wish.who, wish.why)
         self._helper.call(lambda: self._let_go(old))
         back = f"; before: bundle {before.bundle[:12]}, threshold {threshold_of(old):.6g}" if way_back else "; there is no way back"
         return f"{self._called(i)}: {_short(bundle)}, threshold {threshold_of(one):.6g}, judges from now on{back}"
@@ -366,9 +353,9 @@ class Deployments:
         was = self._chosen.get(key) or Chosen(camera=key[0], recipe=key[1], now=self._now(i), file=self._said(self._parts.opened[i].entry))
         chosen = {**self._chosen, key: msgspec.structs.replace(was, shadow=trial)}
         in_effect.write(self._config.store, chosen)
-        self._leave(key, wish)
+        self._shadows.end(key, wish.who, wish.why)
         self._chosen = chosen
-        self._look_on(key, shadow, every)
+        self._shadows.begin(key, shadow, every)
         self._parts.event(
             "shadow", who=wish.who, why=wish.why, camera=key[0], recipe=key[1], old=self._now(i).bundle, new=bundle.id, every=every
         )
@@ -381,7 +368,7 @@ class Deployments:
         chosen = {**self._chosen, key: msgspec.structs.replace(self._chosen[key], shadow=None)}
         in_effect.write(self._config.store, chosen)
         self._chosen = chosen
-        return f"{self._called(i)}: bundle {trial.bundle[:12]} looks on no longer{self._leave(key, wish)}"
+        return f"{self._called(i)}: bundle {trial.bundle[:12]} looks on no longer{self._shadows.end(key, wish.who, wish.why)}"
 
     def _resume_shadows(self) -> str:
         """After a restart; what was counted before is in the log and in the journal."""
@@ -391,73 +378,13 @@ class Deployments:
                 continue
             try:
                 bundle, _ = self._store.open(chosen.shadow.bundle)
-                self._look_on(self._key(i), self._shadow(one.entry, bundle, chosen.shadow), chosen.shadow.every)
+                self._shadows.begin(self._key(i), self._shadow(one.entry, bundle, chosen.shadow), chosen.shadow.every)
             except LinesideError as e:
                 self._parts.monitor.trouble("shadow", f"shadow: {e}")
         return ""
 
     def _shadow(self, entry: Entry, bundle: ModelBundle, trial: OnTrial) -> Shadow:
-        """Proved, with one inference thread: it must not take the cores from what judges."""
-        recipe = msgspec.structs.replace(entry.recipe, bundle=bundle.directory, threshold=None)
-        limits = limits_of(bundle.manifest, recipe)
-        predictor = OpenvinoPredictor(bundle, self._config.device, 1, recipe.region)
-
-        def prove(_: None) -> None:
-            give_way()  # for good: its inference threads inherit that
-            predictor.__enter__()
-            predictor.run_golden(self._config.golden_tolerance_scale, self._until_idle)
-
-        proving: Helper[None, None] = Helper(prove, "shadow")
-        try:
-            proving.call(None).result(_MOST_S)
-        except TimeoutError:
-            raise DeviceError(f"bundle {bundle.id[:12]}: its model does not answer") from None
-        finally:
-            proving.leave()
-        return Shadow(self._names[entry.camera], recipe.name, predictor, limits, trial.every, self._kept)
-
-    def _look_on(self, key: tuple[str, str], shadow: Shadow, every: int) -> None:
-        name = " ".join(word for word in ("shadow", *key) if word)
-        self._parts.shadowings = {**self._parts.shadowings, key: (shadow, self._parts.observers.add_shadow(name, shadow, every))}
-
-    def _judged_otherwise(self, key: tuple[str, str], bundle_id: str, wish: Wish) -> None:
-        """Another model judges: a shadow that is this one has ended, any other is compared anew."""
-        if key not in self._parts.shadowings:
-            return
-        shadow, _ = self._parts.shadowings[key]
-        if shadow.predictor.bundle.id == bundle_id:
-            self._leave(key, wish)
-        else:
-            self._tell_shadow(key, shadow, wish)
-            shadow.begin_anew()
-
-    def _leave(self, key: tuple[str, str], wish: Wish) -> str:
-        """The shadow's last word, for whoever asked."""
-        if key not in self._parts.shadowings:
-            return ""
-        shadow, shadowing = self._parts.shadowings[key]
-        self._parts.shadowings = {k: v for k, v in self._parts.shadowings.items() if k != key}
-        self._parts.observers.leave(shadowing, _CLOSE_S)
-        self._parts.monitor.trouble(shadowing.name, None)
-        self._tell_shadow(key, shadow, wish)
-        return f": {shadow.state.sentence}"
-
-    def _tell_shadow(self, key: tuple[str, str], shadow: Shadow, wish: Wish) -> None:
-        s = shadow.state
-        self._parts.event(
-            "shadow verdict", who=wish.who, why=wish.why, camera=key[0], recipe=key[1], bundle=s.bundle_id, every=s.every, judged=s.judged,
-            accepts=s.accepts, rejects=s.rejects, skipped=s.skipped,
-        )  # fmt: skip
-
-    def _kept(self) -> Disagreements:
-        """Opened at the first disagreement."""
-        if self._disagreements is None:
-            archive = self._config.archive
-            beside = archive.path.with_name(f"{archive.path.name}-shadow") if archive is not None else self._config.store / "shadow"
-            opened = Archive(ArchiveConfig(path=beside, quota_mb=self._config.models.shadow_mb))
-            opened.__enter__()
-            self._archive, self._disagreements = opened, Disagreements(opened)
-        return self._disagreements
+        return self._shadows.proved(entry, bundle, trial, self._until_idle, _MOST_S)
 
     # --- what is known ----------------------------------------------------------------------------------------------------------------
 
@@ -536,7 +463,6 @@ class Deployments:
         while not self._closing.wait(_GRACE_S / 10) and time.monotonic() < until:
             if not several and not any(thread.pending for thread in self._parts.threads):
                 break
-        del old
         self._follow()
         self._prune()
         return ""
