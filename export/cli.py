@@ -223,7 +223,7 @@ def show_report(report: "BuildReport", console: Console) -> None:
     from export.build.accept import is_refused, unlike
 
     if is_refused(report.acceptance):
-        console.print(f"[bold]{report.out}[/bold]  refused, not written  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
+        console.print(f"[bold]{report.out}[/bold]  refused, not written; tried for {report.seconds:.0f} s")
     else:
         console.print(f"[bold]{report.out}[/bold]  {report.bundle_id[:12]}…  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
     of = "an image here" if report.views == 1 else f"a tile here ({report.views} an image; `lineside bench` times them all)"

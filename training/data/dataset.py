@@ -75,7 +75,8 @@ class Dataset:
         another one than the data's own.
         """
         if self.test:
-            return (*self.test, *(s for s in self.bad if s.split == "bad"))
+            known = {s.path.resolve() for s in self.test}  # whoever names the bad folder of the data itself by --bad adds none
+            return (*self.test, *(s for s in self.bad if s.split == "bad" and s.path.resolve() not in known))
         return (*self.train, *self.bad)
 
     def name_of(self, sample: Sample) -> str:

@@ -45,6 +45,12 @@ def test_mvtec_layout_is_understood(mvtec: Path) -> None:
     assert data.scored == data.test
 
 
+def test_bad_images_of_the_test_split_that_are_given_once_more_count_once(mvtec: Path) -> None:
+    data = load_dataset(mvtec, bad=mvtec / "test" / "scratch")
+    assert len(data.bad) == 2, "to set a threshold by"
+    assert data.scored == data.test
+
+
 def test_a_plain_folder_with_bad_images_and_masks_is_understood(tmp_path: Path) -> None:
     for i in range(3):
         write(tmp_path / "good" / f"{i}.jpg", gray(i))
