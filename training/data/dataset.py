@@ -27,7 +27,7 @@ from training.data.formats import find
 from training.data.layout import Sample, find_bad, say_orphans
 from training.data.left_out import say_left_out, say_pages
 from training.data.masks import beyond, say_sizes, settle, size_of_truth
-from training.data.promise import say_alike, say_flat, say_lacking
+from training.data.promise import say_alike, say_file_kinds, say_flat, say_lacking
 from training.data.taught import taught_on
 
 TilesFor = Callable[[tuple[int, int] | None], TileSpec | None]
@@ -172,7 +172,7 @@ def load_dataset(
     doubles, said = _check_copies(found.train, samples, facts, learns, allow_duplicates, progress)
     notes += said
     if learns:
-        notes += [note for note in (say_flat(facts[: len(found.train)]), *say_lacking(test, given)) if note]
+        notes += [n for n in (say_flat(facts[: len(found.train)]), say_file_kinds(samples), *say_lacking(test, given)) if n]
     single = [i for i in range(len(found.train)) if i not in doubles] if learns else []
     train, copies = tuple(own[i] for i in single), tuple(own[i] for i in sorted(doubles))
     hashes = tuple(facts[i].sha256 for i in single)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edge_runtime.images.names import LOSSY
 from training.data.duplicates import say_different
 from training.data.facts import Facts
 from training.data.layout import Sample
@@ -13,6 +14,10 @@ LEAST_DIFFERENT = 8
 UNMEASURED = "can't be measured on it"
 FLAT = 2.0
 """Standard deviation, of 255, of a picture reduced to 32x32 that shows next to nothing; of the parts measured here the flattest had 6."""
+
+_LEAST_FILES = 5
+_OTHERS, _FEW = 0.8, 0.1
+"""Shares of lossy files: so much more of the one side than of the other; and so few that they do not matter."""
 
 
 def say_alike(n_images: int, n_copies: int) -> str | None:
@@ -37,6 +42,24 @@ def say_flat(facts: Sequence[Facts]) -> str | None:
         f"{flat} of {len(facts)} good images show next to nothing, they are (nearly) all {word}: is the lens covered, the lamp off or too"
         " bright? What is promised by them holds for such pictures alone"
     )
+
+
+def say_file_kinds(samples: Sequence[Sample]) -> str | None:
+    """A note where files' own kind tells good from bad, or good ones are of both kinds: JPEG leaves marks that a detector sees."""
+    good, bad = ([s.path.suffix.lower() in LOSSY for s in samples if s.is_good == side] for side in (True, False))
+    share = [sum(of) / len(of) for of in (good, bad) if len(of) >= _LEAST_FILES]
+    if len(share) == 2 and abs(share[0] - share[1]) > _OTHERS:
+        kinds = [f"{sum(of)} of {len(of)} {word}" for of, word in ((good, "good"), (bad, "bad"))]
+        return (
+            f"{' and '.join(kinds)} images are JPEG or the like: the files may be told apart by that, and not the parts, so that no figure"
+            " here says what becomes of bad parts; save both as the station's camera gives them"
+        )
+    if share and _FEW < share[0] < 1 - _FEW and len(good) >= _LEAST_FILES:
+        return (
+            f"{sum(good)} of {len(good)} good images are JPEG or the like, the others are not: parts look softer in one kind than in the"
+            " other; teach on files of the kind that the station gets, best .png alone"
+        )
+    return None
 
 
 def say_lacking(test: Sequence[Sample], bad: Sequence[Sample]) -> list[str]:

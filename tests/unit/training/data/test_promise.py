@@ -91,3 +91,26 @@ def test_a_test_split_without_one_of_both_is_remarked(tmp_path: Path) -> None:
     assert "no bad image" in _said(tmp_path)
     _images(tmp_path / "test/hole", 3, 60, 40.0, 70)
     assert not any(UNMEASURED in n for n in load_dataset(tmp_path).notes) and "no bad image" not in _said(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        ([".png"] * 10, [".jpg"] * 6, "0 of 10 good and 6 of 6 bad images are JPEG"),
+        ([".jpg"] * 6 + [".png"] * 6, [".jpg"] * 3 + [".png"] * 3, "6 of 12 good images are JPEG or the like, the others are not"),
+        ([".jpg"] * 10, [".jpg"] * 6, None),
+        ([".png"] * 20 + [".jpg"], [".png"] * 6, None),
+        ([".png"] * 10, [".jpg"] * 2, None),
+    ],
+)
+def test_files_whose_kind_alone_tells_good_from_bad_are_said(tmp_path: Path, good: list[str], bad: list[str], said: str | None) -> None:
+    for word, suffixes in (("good", good), ("bad", bad)):
+        _images(tmp_path / word, len(suffixes), 90, 30, seed=1000 * len(word))
+        for i, suffix in enumerate(suffixes):
+            file = tmp_path / word / f"{i}.png"
+            if suffix == ".jpg":
+                cv2.imwrite(str(file.with_suffix(suffix)), cv2.imread(str(file)))
+                file.unlink()
+    notes = load_dataset(tmp_path).notes
+    assert [(said or "-") in note for note in notes if "JPEG" in note] == ([True] if said else [])
+    assert (said is not None) == ("files of different kinds" in _said(tmp_path))
