@@ -15,6 +15,7 @@ import zmq
 from zmq.utils import z85
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.files import read_whole
 
 __all__ = ["Admission", "Credentials", "Role", "read_key_file"]
 
@@ -137,7 +138,7 @@ def read_secret(path: Path, kind: str) -> dict[str, Any]:
                 f"{path}: expected a secret that its owner alone may read (mode 0600), found mode {stat.S_IMODE(mode):04o}: whoever could "
                 "read it may have it. Make a new key and revoke this one; or, if nobody else has been here: chmod 600"
             )
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(read_whole(path).decode())
     except OSError as e:
         raise ConfigError(f"{path}: expected a key file, could not read it: {e.strerror}") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
@@ -166,7 +167,7 @@ def _station_of(server: Path | str) -> str:
         return str(server)
     path = Path(server)
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8")).get("public", "")
+        found = tomllib.loads(read_whole(path).decode()).get("public", "")
     except OSError as e:
         raise ConfigError(f"{path}: expected a station's public key, could not read it: {e.strerror}") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):

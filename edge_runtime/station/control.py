@@ -21,7 +21,7 @@ import zmq
 from edge_runtime import wire
 from edge_runtime.config.files import ControlConfig
 from edge_runtime.credentials import Role
-from edge_runtime.errors import EXIT_BUG, EXIT_USAGE, ConfigError, LinesideError, Refused, SchemaError, WireError
+from edge_runtime.errors import EXIT_BUG, EXIT_BUSY, EXIT_USAGE, ConfigError, LinesideError, Refused, SchemaError, WireError
 from edge_runtime.handoff import Helper, Reply
 from edge_runtime.security.access import Access, beyond_loopback
 from edge_runtime.security.door import PEER
@@ -162,7 +162,8 @@ class ControlServer:
             return self._send(sock, sender, self._done(job))
         assert self._slow is not None
         if len(self._pending) > _MOST_WAITING:
-            return self._send(sock, sender, wire.ControlReply(request=asked.request, refused="too many wait already: ask again", code=75))
+            busy = wire.ControlReply(request=asked.request, refused="too many wait already: ask again", code=EXIT_BUSY)
+            return self._send(sock, sender, busy)
         self._pending.append((job, self._slow.call(job)))
         return None
 

@@ -24,7 +24,7 @@ from edge_runtime.cli import app
 from edge_runtime.config.files import ControlConfig
 from edge_runtime.control import ControlClient
 from edge_runtime.credentials import Credentials, Role
-from edge_runtime.errors import ConfigError, Refused, WireError
+from edge_runtime.errors import EXIT_BUSY, ConfigError, Refused, WireError
 from edge_runtime.records import Verdict
 from edge_runtime.security.access import Access
 from edge_runtime.sinks.journal import Journal, JournalConfig, read_decisions
@@ -241,7 +241,7 @@ def test_while_one_thing_takes_long_the_others_are_answered_and_too_many_are_ref
                 try:
                     client.ask("long", timeout_s=0.3)
                 except Refused as e:
-                    return "too many wait" in str(e)
+                    return "too many wait" in str(e) and e.exit_code == EXIT_BUSY
                 except WireError:
                     return False
                 return False
