@@ -69,8 +69,9 @@ class Admission:
         self._sock, self._endpoint, self._key = sock, endpoint, key
         self._failed = 0
         self._refused = ""
+        self._ended = 0
         self._monitor = sock.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_DISCONNECTED
             | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         )  # fmt: skip
 
@@ -88,6 +89,12 @@ class Admission:
         return self._refused
 
     @property
+    def ended(self) -> int:
+        """How many connections that stood have ended."""
+        _ = self.refused
+        return self._ended
+
+    @property
     def doubt(self) -> str:
         """As `refused`, and a sentence where handshakes end without a word, for whoever waits in vain."""
         if not self.refused and self._failed >= self._TRIES and self._key is not None:
@@ -101,6 +108,8 @@ class Admission:
         name = self._key.name if self._key else ""
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._failed, self._refused = 0, ""
+        elif event == zmq.EVENT_DISCONNECTED:
+            self._ended += 1
         elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
             self._failed += 1
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == 500:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 MOST_TEXT_BYTES = 16 << 20
-"""Of what people write: settings, keys, recipes, tables."""
+"""Bytes of anything that people write: settings, keys, recipes, tables."""
 _KINDS = {
     stat.S_IFREG: "a file",
     stat.S_IFDIR: "a folder",

@@ -9,6 +9,7 @@ manifest.sig as well (edge_runtime.model.signature).
 import errno
 import hashlib
 import lzma
+import os
 import shutil
 import tempfile
 import weakref
@@ -32,6 +33,7 @@ MOST_BYTES = {MANIFEST: 64 << 20, SEAL: 1 << 10, SIGNATURE: 1 << 10}
 """What is read of a bundle before anything is known of it; the manifest lists up to some million training images."""
 _HEAD = (MANIFEST, SEAL, SIGNATURE)
 _NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, UnicodeDecodeError, EOFError, NotImplementedError, RuntimeError)
+_AT_ONCE_BYTES = 4 << 20
 _PACKED, _PACKED_LESS_BYTES = 100, 64 << 20
 """Weights and pictures hardly pack: whatever packs a hundredfold, and is large, was made to fill a disk."""
 Admit = Callable[[bytes, bytes | None], object]
@@ -181,7 +183,7 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
         raise BundleError(f"bundle {directory}: the manifest lists no hash for {unlisted[0]}: it cannot be trusted; build it again")
     for name, expected in sorted(manifest.files.items()):
         if not _is_inside(name):
-            raise BundleError(f"bundle {directory}: the manifest names {name!r}, which is no file inside of the bundle; refused")
+            raise _outside(directory, name)
         path = directory / name
         if not path.is_file():
             raise BundleError(f"bundle {directory}: {name} is missing; copy the bundle again")
@@ -222,11 +224,32 @@ def _copy(path: Path, directory: Path, admit: Admit | None) -> None:
                 (directory / name).write_bytes(raw)
         manifest, _ = _admitted(directory, admit)
         _check_listed(path, _others(path), manifest)
-        shutil.copytree(path, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_HEAD))
-    except shutil.Error as e:  # one entry a file: (from, to, why)
-        raise _no_room(path, directory.parent, e.args[0][0][2]) from e
+        for name in sorted(manifest.files):
+            _copy_file(path, name, directory)
     except OSError as e:
         raise _no_room(path, directory.parent, e) from e
+
+
+def _copy_file(path: Path, name: str, directory: Path) -> None:
+    """No more of it than it says that it has: a file that grows as fast as it is read would have no end. Raises BundleError, OSError."""
+    if not _is_inside(name):
+        raise _outside(path, name)
+    try:
+        file = opened(path / name)
+    except FileNotFoundError:
+        raise BundleError(f"bundle {path}: {name} is missing; copy the bundle again") from None
+    except OSError as e:
+        raise BundleError(f"bundle {path}: {name} cannot be read: {e.strerror}") from e
+    (directory / name).parent.mkdir(parents=True, exist_ok=True)
+    with file, (directory / name).open("wb") as copy:
+        left = os.fstat(file.fileno()).st_size
+        while left > 0 and (some := file.read(min(left, _AT_ONCE_BYTES))):
+            copy.write(some)
+            left -= len(some)
+
+
+def _outside(path: Path, name: str) -> BundleError:
+    return BundleError(f"bundle {path}: the manifest names {name!r}, which is no file inside of the bundle; refused")
 
 
 def _no_room(path: Path, folder: Path, why: object) -> DeviceError:

@@ -152,8 +152,11 @@ class ControlServer:
         except SchemaError:
             with_number = wire.encode_refusal()
             return self._send_raw(sock, sender, with_number)
-        except WireError:
-            return None  # an answer would mean nothing to it
+        except WireError as e:
+            number = wire.request_of(parts[-1]) if len(parts) == 1 else None
+            if number is None:
+                return None  # an answer would mean nothing to it
+            return self._send(sock, sender, wire.ControlReply(request=number, refused=str(e), code=EXIT_USAGE))
         try:
             job = self._job(asked, self._caller(asked, frames[-1]), sender)
         except LinesideError as e:

@@ -80,6 +80,17 @@ def test_a_pipe_inside_of_a_bundle_is_refused_at_once(name: str, private: bool, 
         ModelBundle.open(copy, private)
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "model.bin"])
+@pytest.mark.parametrize("private", [False, True])
+def test_a_link_to_what_has_no_end_is_not_copied(name: str, private: bool, tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, copy)
+    (copy / name).unlink()
+    (copy / name).symlink_to("/dev/zero")
+    with pytest.raises(LinesideError, match=name):
+        ModelBundle.open(copy, private)
+
+
 def test_pipes_beside_a_station_s_own_files_are_refused_at_once(tmp_path: Path) -> None:
     ring = Keyring(tmp_path / "keys")
     ring.make_server()
