@@ -84,6 +84,9 @@ class ModelBundle:
             else:
                 _unzip(path, folder, admit)
             return cls._verified(folder, admit)
+        except BundleError as e:  # whoever gave it knows it by its own name
+            shutil.rmtree(folder, ignore_errors=True)
+            raise type(e)(str(e).replace(str(folder), str(path))) from e
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

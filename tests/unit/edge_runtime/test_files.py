@@ -11,11 +11,12 @@ import pytest
 from edge_runtime.commands.journal import journal_of
 from edge_runtime.config.files import load_recipe, load_station
 from edge_runtime.credentials import read_key_file
-from edge_runtime.errors import LinesideError
+from edge_runtime.errors import BundleError, LinesideError
 from edge_runtime.files import opened, read_whole, what_is
 from edge_runtime.images.read import read_image
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.signature import load_keys
+from edge_runtime.model.store import BundleStore
 from edge_runtime.security.keys import Keyring
 from edge_runtime.security.signing import read_public
 from edge_runtime.sinks.journal_file import expect_journal
@@ -89,6 +90,18 @@ def test_a_link_to_what_has_no_end_is_not_copied(name: str, private: bool, tiny_
     (copy / name).symlink_to("/dev/zero")
     with pytest.raises(LinesideError, match=name):
         ModelBundle.open(copy, private)
+
+
+def test_a_store_refuses_what_is_no_bundle_by_its_own_name_and_does_not_measure_it(tmp_path: Path, tiny_bundle: Path) -> None:
+    store = BundleStore(tmp_path / "store", 3, [])
+    (tmp_path / "loop").symlink_to("loop")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_bundle, damaged)
+    (damaged / "model.bin").write_bytes(b"")
+    for path in (Path("/"), Path("/proc"), tmp_path / "loop", damaged):
+        with pytest.raises(BundleError, match=f"bundle {path}[: ]"):
+            store.take_in(path)
+    assert list((tmp_path / "store").iterdir()) == []
 
 
 def test_pipes_beside_a_station_s_own_files_are_refused_at_once(tmp_path: Path) -> None:
