@@ -226,7 +226,7 @@ class Preprocessor:
         if spec.bayer is not None:
             x, y, w, h = box
             mosaic = self._cut(image, (slice(y + y % 2, y + h), slice(x + x % 2, x + w)))  # begins with the pattern's first colour
-            if halvings(mosaic, spec.width, spec.height):
+            if halvings(mosaic, spec.width, spec.height, 0):
                 return mosaic_by_halves(mosaic, spec.bayer, spec.width, spec.height)
         return by_halves(self._pixels(image, box), spec.width, spec.height)
 

@@ -1,5 +1,7 @@
 """Halving, then by area: near the mean over the area, no square's pixels lost, a mosaic's colours each the mean of their own."""
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import pytest
@@ -7,9 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.images.read import Pixels
+from edge_runtime.model import shrink
 from edge_runtime.model.shrink import by_area, by_halves, halvings, mosaic_by_halves
 
 PATTERNS = ["RGGB", "BGGR", "GRBG", "GBRG"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def all_are_large() -> Iterator[None]:
+    """So that small pictures show what happens to large ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shrink, "LARGE_PX", 0)
+        yield
 
 
 def noise(*shape: int, bits: int = 8) -> Pixels:
@@ -83,3 +94,10 @@ def test_a_hair_line_keeps_its_weight() -> None:
         image = np.zeros((1000, 1000), np.uint8)
         image[:, x] = 255
         assert abs(int(by_halves(image, 90, 90)[45].sum()) - 255 * 90 / 1000) <= 4
+
+
+def test_small_pictures_are_the_exact_mean_over_the_area(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shrink, "LARGE_PX", 1 << 19)
+    small, large = noise(700, 700), noise(800, 700)
+    assert (by_halves(small, 100, 90) == by_area(small, 100, 90)).all()
+    assert (halvings(small, 100, 90), halvings(large, 100, 90), halvings(large, 351, 90)) == (0, 1, 0)
