@@ -18,7 +18,7 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import BundleError, CalibrationError, ExportError, MissingExtra
 from edge_runtime.model.manifest import Metrics
 from edge_runtime.model.signature import load_keys, open_released
-from edge_runtime.station.wander import brittle, narrow, reach
+from edge_runtime.station.reach import brittle, narrow, reach
 from export.child import golden_in_child
 from export.release import load_private, make_keys, sign
 from training.commands.console import bars, say
@@ -193,7 +193,7 @@ def verify(
             f"bundle {bundle}: {len(wrong)} of {len(results)} golden samples differ on this machine; do not run it here, build it again"
         )
     if manifest.envelope is not None:
-        console.print(f"envelope   ok  the line may wander: {reach(manifest.envelope)}")
+        console.print(f"envelope   ok  verdicts hold with {reach(manifest.envelope)}")
     console.print(f"bundle     ok  id {opened.id}")
 
 
@@ -252,7 +252,7 @@ def show_report(report: "BuildReport", console: Console) -> None:
             Text(f"  {acceptance.sentence}{'; built all the same (--force), and it says so' if acceptance.forced else ''}", style)
         )
     if report.envelope is not None:
-        console.print(f"  the line may wander: {reach(report.envelope)}")
+        console.print(f"  verdicts hold with {reach(report.envelope)}")
         worst = brittle(report.envelope)
         for sentence in worst:
             console.print(Text(f"  {sentence}", "bold red"))
