@@ -238,7 +238,9 @@ def show_report(report: "BuildReport", console: Console) -> None:
             f"; of {report.n_compared} verdicts, on {report.compared}, {lost} turn wrong from FP32 to INT8{near} and {gained} turn right"
         )
     console.print(f"  parity: torch and FP32 differ by {report.score_difference:.0e} at most{flips}")
-    console.print(f"  threshold {report.threshold.value:.4g}: {report.threshold.rule}")
+    console.print(
+        f"  threshold {report.threshold.value:.4g} of the {report.precision.upper()} model{_before(report)}: {report.threshold.rule}"
+    )
     if report.told is not None:
         from training.judging.acceptance import default_criteria
 
@@ -260,6 +262,14 @@ def show_report(report: "BuildReport", console: Console) -> None:
             console.print(Text(f"  {sentence}", "bold yellow"))
     for note in report.notes:
         console.print(f"  note: {note}")
+
+
+def _before(report: "BuildReport") -> str:
+    """What the threshold was before, where scores differ enough that a reader would wonder which is which."""
+    taught = next((report.metrics[name].threshold for name in ("torch", "fp32") if name in report.metrics), None)
+    if report.precision == "fp32" or taught is None or f"{taught:.4g}" == f"{report.threshold.value:.4g}":
+        return ""
+    return f" ({taught:.4g} before it was quantized)"
 
 
 def _print_json(outcome: "Outcome") -> None:
