@@ -40,7 +40,7 @@ def reach(envelope: Envelope) -> str:
     if light := rows.get("light"):
         parts.append(f"light {_between(light, e.light_low, e.light_high, '{:.0f} %', 100)} of what was taught")
     if gamma := rows.get("gamma"):
-        parts.append(f"gamma {_between(gamma, e.gamma_low, e.gamma_high, '{:.2g}', 1)}")
+        parts.append(f"gamma {_between(gamma, e.gamma_low, e.gamma_high, '{:.2f}', 1)}")
     if e.blur_low is not None:
         parts.append(f"sharpness down to {100 * e.blur_low:.0f} % of what was taught")
     elif blur := rows.get("blur"):

@@ -163,7 +163,7 @@ class _Export:
         report = BuildReport(
             out, bundle_id, size, metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
             len(judged.compared.samples), self.gate.judged_on, envelope, time.monotonic() - began,
-            (*self.notes, *self._notes(metrics, envelope)),
+            tuple(dict.fromkeys((*self.notes, *self._notes(metrics, envelope)))),
             told, acceptance, trials,
         )  # fmt: skip
         if acceptance is not None and is_refused(acceptance):

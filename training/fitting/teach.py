@@ -200,7 +200,8 @@ class _Teaching:
         unlike: dict[str, float] = {}
         if not options.keep_odd:
             self.progress("looking for odd images", 0, 1)
-            found = screen(features, shapes, prepare, options.seed, self.progress)
+            shared = options.preset == "shared"
+            found = screen(features, shapes, prepare, options.seed, self.progress, anyhow=shared)
             names = [dataset.name_of(s) for s in dataset.train]
             apart = tuple(names[i] for i in np.flatnonzero(found.apart))
             odd, alike = (tuple(names[i] for i in np.argsort(-found.scores) if which[i]) for which in (found.named, found.alike))

@@ -37,10 +37,10 @@ def test_a_bundle_of_before_tells_the_amounts_that_were_tried() -> None:
 
 def test_the_reach_tells_gamma_on_either_side() -> None:
     for held, limits, said in (
-        ((True, True), (None, None), "from at most 0.7 up to at least 1.4"),
-        ((False, True), (0.83, None), "from 0.83 up to at least 1.4"),
-        ((True, False), (None, 1.26), "from at most 0.7 up to 1.3"),
-        ((False, False), (None, None), "from more than 0.7 up to less than 1.4"),
+        ((True, True), (None, None), "from at most 0.70 up to at least 1.40"),
+        ((False, True), (0.83, None), "from 0.83 up to at least 1.40"),
+        ((True, False), (None, 1.26), "from at most 0.70 up to 1.26"),
+        ((False, False), (None, None), "from more than 0.70 up to less than 1.40"),
     ):
         rows = (row("gamma", 0.7, held[0]), row("gamma", 1.4, held[1]))
         envelope = msgspec.structs.replace(ENVELOPE, rows=rows, gamma_low=limits[0], gamma_high=limits[1])
