@@ -61,6 +61,25 @@ def reach(envelope: Envelope) -> str:
     return ", ".join(parts)
 
 
+def watched(envelope: Envelope) -> str:
+    """Which of it the station watches while it runs, for people, without a full stop."""
+    e = envelope
+    axes = {axis.way for axis in e.placement.axes} if e.placement is not None else set[str]()
+    sides = [word for way, word in (("x", "sideways"), ("y", "up and down")) if way in axes]
+    parts = ["brightness"] if (e.light_low, e.light_high) != (None, None) else []
+    parts += ["sharpness"] if e.blur_low is not None else []
+    parts += ["noise as far as sharpness tells it"] if e.noise_limit else []
+    parts += [f"where parts lie ({' and '.join(sides)})"] if sides else []
+    parts += ["how they are turned"] if "turn" in axes else []
+    blind = [
+        word
+        for word, limit, seen in (("where parts lie", e.shift_limit, bool(sides)), ("how they are turned", e.turn_limit, "turn" in axes))
+        if limit is not None and not seen
+    ]
+    said = f"watched: {', '.join(parts)}" if parts else "nothing of it need be watched"
+    return said + (f"; not watched, as the pictures do not tell it: {' and '.join(blind)}" if blind else "")
+
+
 def brittle(envelope: Envelope) -> list[str]:
     """What spoils at least half of the verdicts at the very least that was tried, a sentence a way of straying, without a full stop."""
     clean = next((r for r in envelope.rows if r.what == "clean"), None)

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from edge_runtime.model.manifest import Envelope, Wander
-from edge_runtime.station.reach import brittle, narrow, reach
+from edge_runtime.model.manifest import Axis, Envelope, Placement, Wander
+from edge_runtime.station.reach import brittle, narrow, reach, watched
 
 
 def row(what: str, amount: float, holds: bool) -> Wander:
@@ -27,6 +27,16 @@ def test_the_reach_is_one_sentence() -> None:
     )
     free = msgspec.structs.replace(ENVELOPE, light_low=None, light_high=None, rows=(row("light", 0.7, True), row("light", 1.3, True)))
     assert reach(free).startswith("light from at most 70 % up to at least 130 % of what was taught")
+
+
+def test_what_the_station_watches_of_it_and_what_it_cannot_is_said() -> None:
+    axes = tuple(Axis(way=way, usual=0.0, spread=0.001, gain=1.0) for way in ("x", "y"))  # type: ignore[arg-type]
+    some = msgspec.structs.replace(ENVELOPE, noise_limit=3.0, placement=Placement(reference="reference.png", axes=axes))
+    assert watched(some) == (
+        "watched: brightness, sharpness, noise as far as sharpness tells it, where parts lie (sideways and up and down); not watched, as"
+        " the pictures do not tell it: how they are turned"
+    )
+    assert watched(msgspec.structs.replace(ENVELOPE, rows=())).endswith("not tell it: where parts lie and how they are turned")
 
 
 def test_a_bundle_of_before_tells_the_amounts_that_were_tried() -> None:
