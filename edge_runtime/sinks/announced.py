@@ -19,6 +19,7 @@ from typing import Self
 import msgspec
 
 from edge_runtime.errors import SinkError
+from edge_runtime.files import read_whole
 from edge_runtime.records import Trigger
 
 _BYTES = 1 << 17
@@ -48,7 +49,7 @@ class Announced:
     def __enter__(self) -> Self:
         """Open the file and take its room. Raises SinkError where it cannot be written."""
         try:
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
             taken = os.fstat(self._file).st_size
             if taken < _BYTES:  # zeros that are written, for what is only reserved may still want room when it is
                 os.pwrite(self._file, bytes(_BYTES - taken), taken)
@@ -68,7 +69,7 @@ class Announced:
         """What stood here when the last run ended, by seq; the journal knows which of them were decided. A torn line is none."""
         found: dict[int, Trigger] = {}
         with contextlib.suppress(OSError):
-            for line in self.path.read_bytes().replace(b"\0", b"\n").splitlines():
+            for line in read_whole(self.path).replace(b"\0", b"\n").splitlines():
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                     trigger = _decoder.decode(line)
                     found[trigger.seq] = trigger
