@@ -38,6 +38,8 @@ leaves, a tenth (edge_runtime.station.loop)."""
 _LEAST_S = 0.001
 _BATCH = 500
 _CHECKPOINT_ROWS = 500
+"""A power cut may lose what was written since; of a durable journal nothing, and whoever waits for its syncs is held up less often."""
+_DURABLE_CHECKPOINT_ROWS = 2000
 _HELD_BYTES = 32_000_000
 _PRUNE_EVERY_S = 3600.0
 _LINGER_S = 0.25
@@ -66,9 +68,12 @@ class Journal(Sink):
     def __init__(self, settings: JournalConfig, station: str, deadlines_ns: Mapping[str, int] | None = None) -> None:
         """`deadlines_ns`: by a decision's recipe, from its trigger to the moment at which all must be told."""
         self.path: Path = settings.path
+        # Made once: pathlib interns each part of a name, and a table of interned strings that is remade again and again grows the process.
+        self._wal_path = self.path.with_name(self.path.name + "-wal")
         self._timeout_s = settings.commit_timeout_ms / 1e3
         self._limits = Limits(settings.keep_days * 86_400, settings.keep_mb * 1e6 if settings.keep_mb is not None else float("inf"))
         self._durable = settings.durable
+        self._checkpoint_rows = _DURABLE_CHECKPOINT_ROWS if settings.durable else _CHECKPOINT_ROWS
         self._writer = uuid.uuid4().hex
         self._station = station
         self._deadlines_ns = deadlines_ns or {}
@@ -167,10 +172,12 @@ class Journal(Sink):
         """Commit one decision; `pictures` are not kept."""
         self.commit(decision)
 
-    def commit(self, decision: Decision) -> bool:
-        """As `put`; whether its row is in the journal. Raises SinkError for a closed one."""
+    def begin(self, decision: Decision) -> Entry:
+        """Have its row written, and do not wait: rows that are begun while the disk syncs others share its next sync.
+
+        Raises SinkError for a closed one.
+        """
         entry = Entry("decision", decision.seq, row=row_of(decision))
-        patience_s = self._patience_s(decision)
         with self._changed:
             if self._closing or self._thread is None:
                 raise SinkError(f"journal {self.path}: is closed; decision {decision.seq} was not written")
@@ -179,9 +186,18 @@ class Journal(Sink):
             self._waiting.append(entry)
             self._decisions += 1
             self._taken += 1
-            ticket = self._taken
+            entry.ticket = self._taken
             self._changed.notify_all()
-            if self._failure is None and not self._changed.wait_for(lambda: self._done >= ticket or self._failure is not None, patience_s):
+        return entry
+
+    def commit(self, decision: Decision, begun: Entry | None = None) -> bool:
+        """As `put`; whether its row is in the journal. `begun`: what `begin` gave for it. Raises SinkError for a closed one."""
+        entry = self.begin(decision) if begun is None else begun
+        patience_s = self._patience_s(decision)
+        with self._changed:
+            if self._failure is None and not self._changed.wait_for(
+                lambda: self._done >= entry.ticket or self._failure is not None, patience_s
+            ):
                 self._late_until, self._waited_s = time.monotonic() + LATE_SHOWN_S, patience_s
             return entry.written
 
@@ -268,7 +284,7 @@ class Journal(Sink):
                 elif not chain.is_signed and not batch and time.monotonic() - busy_at > _SIGN_AFTER_S:
                     chain.sign()
                     chain.insert(connection, [], self._writer)
-                if unmoved >= _CHECKPOINT_ROWS:
+                if unmoved >= self._checkpoint_rows:
                     unmoved = 0
                     self._checkpoint(connection, chain)
                     if chain.too_large(connection, self._limits):
@@ -377,10 +393,6 @@ class Journal(Sink):
             _log.error("journal %s: %s", self.path, self._gone)
             self._close()
         return self._open()
-
-    @property
-    def _wal_path(self) -> Path:
-        return self.path.with_name(self.path.name + "-wal")
 
     def _open(self, at_start: bool = False) -> tuple[sqlite3.Connection, Chain]:
         self._lock.take()

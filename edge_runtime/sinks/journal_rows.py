@@ -49,6 +49,8 @@ class Entry:
     body: str = ""
     row: Row = ()
     written: bool = False
+    ticket: int = 0
+    """A decision's place among all that were put."""
 
 
 def row_of(d: Decision) -> Row:

@@ -157,6 +157,7 @@ def open_station(
         config.name, line, viewpoints, products, tellers, observers, monitor,
         queue=config.queue, keep_warm_ms=config.keep_warm_ms, announced=announced.note,
         delivered=journal.delivered, required=journal if config.journal.required else None,
+        ahead=journal if config.journal.durable else None,
     )  # fmt: skip
     deployments = Deployments(config, Parts(opened, threads, sources, monitor, observers, sights, preview, journal.event))
     stack.callback(deployments.close)

@@ -16,6 +16,7 @@ from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.records import Cause, Decision
 from edge_runtime.security.signing import read_public
 from edge_runtime.sinks.journal import Journal, read_decisions
+from edge_runtime.sinks.journal_rows import Entry
 from edge_runtime.sinks.journal_verify import verify
 from tests.station.rig import A, F, Line, Parts, R, every, rig
 
@@ -27,26 +28,32 @@ class Held(Journal):
         super().__init__(settings, "s", {"r": 1_000_000_000})
         self._parts = parts
 
-    def commit(self, decision: Decision) -> bool:
-        if decision.seq not in self._parts:
-            return super().commit(decision)
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            try:
-                return super().commit(decision)
-            finally:
-                other.execute("ROLLBACK")
+    def begin(self, decision: Decision) -> Entry:
+        if decision.seq in self._parts:
+            self._other = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            self._other.execute("BEGIN IMMEDIATE")
+        return super().begin(decision)
+
+    def commit(self, decision: Decision, begun: Entry | None = None) -> bool:
+        try:
+            return super().commit(decision, begun)
+        finally:
+            if decision.seq in self._parts:
+                self._other.close()
 
 
-@pytest.mark.parametrize("required", [True, False])
-def test_a_part_whose_row_is_not_there_in_time_is_no_accept(tmp_path: Path, model: OpenvinoPredictor, required: bool) -> None:
+@pytest.mark.parametrize(("required", "ahead"), [(True, False), (False, False), (True, True)])
+def test_a_part_whose_row_is_not_there_in_time_is_no_accept(tmp_path: Path, model: OpenvinoPredictor, required: bool, ahead: bool) -> None:
     """Law 2. Without `required` it is told all the same, as it always was."""
     path = tmp_path / "j.sqlite"
     settings = JournalConfig(path=path, commit_timeout_ms=100.0, required=required)
     with (
         Held(settings, (2, 4)) as journal,
-        rig(Line(every(700, 5)), Parts(bad=[4]), model, tellers=[journal], required=journal if required else None) as r,
-    ):
+        rig(
+            Line(every(700, 5)), Parts(bad=[4]), model, tellers=[journal],
+            required=journal if required else None, ahead=journal if ahead else None,
+        ) as r,
+    ):  # fmt: skip
         assert r.station.run() == 0
         journal.settled(10)
     told = r.heard.decisions
