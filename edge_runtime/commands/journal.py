@@ -8,13 +8,19 @@ from pathlib import Path
 import msgspec
 
 from edge_runtime.config.files import JournalConfig, load_station
+from edge_runtime.control import ControlClient
+from edge_runtime.credentials import Credentials
 from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.files import put_file
 from edge_runtime.security.signing import PublicKey, open_key, read_public
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.journal_chain import OutsideHead, beside, outside_head
 from edge_runtime.sinks.journal_file import reading
+from edge_runtime.sinks.journal_lock import is_held
 from edge_runtime.sinks.journal_verify import Verified, head_of, verify
+
+_AT_ONCE = 10_000
+"""Characters of findings in one request to a station."""
 
 
 def journal_of(path: Path) -> JournalConfig:
@@ -56,12 +62,40 @@ def verified(journal: Path, given: Sequence[Path] = (), head: str | None = None,
     return found
 
 
-def acknowledge(settings: JournalConfig, who: str, why: str) -> list[str]:
-    """Write into the chain that somebody has seen what is wrong with the journal; what that is. Raises SinkError while a station runs."""
+def acknowledge(path: Path, who: str, why: str, key: Credentials | None = None) -> list[str]:
+    """Write into the chain that somebody has seen what is wrong with the journal; what that is.
+
+    `path`: the station's file, or the journal. While the station runs it is asked to, over its control socket, with `key`.
+    Raises SinkError, ConfigError; Refused and WireError of a station that runs.
+    """
+    settings = journal_of(path)
+    if is_held(settings.path):
+        control = load_station(path).control if path.suffix == ".toml" else None
+        if control is None:
+            raise ConfigError(
+                f"{settings.path}: its station runs: name the station's file, with [control] in it; or stop the station first"
+            )
+        try:
+            findings = verified(settings.path).unacknowledged
+        except (SinkError, ConfigError):  # who may not read the journal acknowledges what the station shows
+            findings = []
+        return _acknowledge_over(control.endpoint, key, who, why, findings)
     with Journal(settings, "") as journal:
         findings = verified(settings.path).unacknowledged
         journal.acknowledge(who, why, findings)
     return findings
+
+
+def _acknowledge_over(endpoint: str, key: Credentials | None, who: str, why: str, findings: list[str]) -> list[str]:
+    done: list[str] = []
+    with ControlClient(endpoint, key) as control:
+        while True:
+            some: list[str] = []
+            while findings and sum(map(len, some)) < _AT_ONCE:
+                some.append(findings.pop(0))
+            done += control.ask("acknowledge_journal", {"findings": some}, why=why, person=who)["findings"]
+            if not findings:
+                return done
 
 
 def backup(journal: Path, out: Path) -> Verified:

@@ -163,6 +163,15 @@ def checkpoint(connection: sqlite3.Connection) -> int:
     return int((pages - moved) * page_bytes)
 
 
+def sync(connection: sqlite3.Connection) -> None:
+    """Have the disk take what is committed."""
+    connection.execute("PRAGMA synchronous = FULL")
+    try:
+        connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1")
+    finally:
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+
 def _refuse_folder(path: Path) -> None:
     if path.is_dir():
         raise SinkError(f"journal {path}: expected a file, or none yet, found a folder; give [journal] another path")

@@ -11,6 +11,7 @@ from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Outcome
 from edge_runtime.sinks.journal_file import read_page, reading
 from edge_runtime.sinks.journal_rows import UNREADABLE
+from edge_runtime.sinks.notes import labels_of
 
 _PAGE = 1000
 _AHEAD = 2000
@@ -19,13 +20,18 @@ _AHEAD = 2000
 
 @dataclass(slots=True)
 class Told:
-    """What the PLC was told of a part; empty where there is no PLC, or nothing was."""
+    """What the PLC was told of a part, and what people said of it afterwards; empty where there is no PLC, or nothing was."""
 
     plc_told: str = ""
     """The verdict that it was shown; why it was not."""
     plc_told_at: str = ""
     """ISO 8601, UTC."""
     plc_acknowledged_at: str = ""
+    label: str = ""
+    """How somebody said that the verdict was wrong: false_reject, missed_defect."""
+    label_by: str = ""
+    label_at: str = ""
+    label_why: str = ""
 
 
 @dataclass(slots=True)
@@ -42,7 +48,7 @@ class Reader:
         if not self.path.exists():
             raise SinkError(f"journal {self.path}: expected a journal, found no such file")
         since, until = _text(self.since), _text(self.until)
-        told = _Deliveries(self.path)
+        told, labels = _Deliveries(self.path), labels_of(self.path)
         with closing(told.rows):
             after = 0
             while True:
@@ -50,6 +56,8 @@ class Reader:
                 self.lost += [lost] if lost else []
                 for decision in page:
                     of_it = told.of(decision.seq)
+                    if (label := labels.get(decision.seq)) is not None:
+                        of_it.label, of_it.label_by, of_it.label_at, of_it.label_why = label.kind, label.by, label.wall_time, label.why
                     if (not since or decision.wall_time >= since) and (not until or decision.wall_time < until):
                         yield decision, of_it
                 if not page:

@@ -166,7 +166,7 @@ def open_station(
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
     connections["sockets"] = access
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
-    asked = _asked(config, stack, access, monitor, deployments)
+    asked = _asked(config, stack, access, monitor, journal, deployments)
     monitor.watch(
         [*asked, station, line, journal, announced, publisher, observers, *watching.values()], connections, sights,
         {"parts": station, "observers": observers, "journal": journal}, lambda: deployments.shadows,
@@ -179,7 +179,7 @@ def open_station(
 
 
 def _asked(
-    config: StationConfig, stack: contextlib.ExitStack, access: Access, monitor: HealthMonitor, deployments: Deployments
+    config: StationConfig, stack: contextlib.ExitStack, access: Access, monitor: HealthMonitor, journal: Journal, deployments: Deployments
 ) -> list[HasProblem]:
     """The control socket; only a station that has one loads what answers there."""
     if config.control is None:
@@ -188,7 +188,7 @@ def _asked(
     from edge_runtime.station.engineering import Engineering
     from edge_runtime.station.verbs import Operating
 
-    verbs = [*Operating(monitor, config.journal.path).verbs(), *Engineering(deployments).verbs()]
+    verbs = [*Operating(monitor, journal).verbs(), *Engineering(deployments).verbs()]
     return [stack.enter_context(ControlServer(config.control, access, verbs))]
 
 

@@ -3,7 +3,7 @@
 Where the journal syncs the disk at each commit, that takes longer than many a part's inspection. Such a station tells in a thread of its
 own, in the parts' order: while one part waits for its row, the next is inspected, and the rows that came meanwhile share the next sync.
 
-Why: deploy/decisions/0001, 0054.
+Why: deploy/decisions/0001 and deploy/decisions/0054.
 """
 
 import logging

@@ -92,4 +92,4 @@ def test_what_cannot_be_verified_is_said_in_a_sentence(
 def test_a_running_stations_journal_is_not_acknowledged_behind_its_back(journal: Path) -> None:
     with Journal(settings(journal), "cell-3"):
         said = lineside("acknowledge", journal, "--who", "M. Huber", "--why", "x")
-    assert said.exit_code != 0 and "another station writing it" in str(said.exception)
+    assert said.exit_code != 0 and "its station runs: name the station's file" in str(said.exception)
