@@ -1,6 +1,7 @@
 """What a person asks of a journal: whether it is whole, by which key it is signed, and that what was found has been seen."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,17 +110,22 @@ def backup(journal: Path, out: Path) -> Verified:
     part = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # of one that was killed
         with reading(journal) as connection, contextlib.closing(sqlite3.connect(part)) as copy:
+            connection.execute("BEGIN")  # of one moment: a copy of what changes meanwhile would begin anew at each part
+            connection.execute("SELECT max(n) FROM heads").fetchone()
             connection.backup(copy, pages=1000, sleep=0.01)
             copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, which also lies well on a disk that cannot be written
             if (sound := copy.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise SinkError(f"journal {journal}: its copy is damaged: {sound}")
             head = copy.execute("SELECT n, hash, signature FROM heads WHERE purpose = 'head' ORDER BY n DESC LIMIT 1").fetchone()
         found = verify(part, keys)
-        part.replace(out)
         put_file(beside(out, "key.pub"), b"".join(key.pem for key in keys[:1]))
         if head is not None:
             put_file(beside(out, "head"), msgspec.json.encode(OutsideHead(head[0], head[1].hex(), head[2].hex())) + b"\n")
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(out)  # last: what has this name is whole, with all that belongs to it
     except (OSError, sqlite3.Error) as e:
         raise SinkError(f"{out}: the journal could not be copied there: {e}") from e
     finally:

@@ -119,9 +119,16 @@ class Chain:
         Raises SinkError where another than `writer` has opened the journal since: two would give the same numbers to different parts.
         """
         with _transaction(connection, writer):
-            n, end = self._link(connection, entries)
-            if self._pending is not None:
-                connection.execute(_SIGN, self._pending)
+            n, end = self._add(connection, entries)
+        self._went_on(n, end)
+
+    def _add(self, connection: sqlite3.Connection, entries: Iterable[Entry]) -> tuple[int, bytes]:
+        n, end = self._link(connection, entries)
+        if self._pending is not None:
+            connection.execute(_SIGN, self._pending)
+        return n, end
+
+    def _went_on(self, n: int, end: bytes) -> None:
         self.n, self._hash = n, end
         if self._pending is not None:
             self._last_head, self._signed_n, self._pending = self._pending, self._pending[0], None
@@ -163,15 +170,16 @@ class Chain:
         gone = [seq for _, kind, seq, _, _ in old if kind == "decision"]
         why = "size" if over else "age"
         anchor = self._key.sign(signed_text(Purpose.ANCHOR, n, hash_))
+        said = [about("pruned", why=why, rows_to=n, decisions=len(gone), last_decision=max(gone, default=0))]
+        if self.damage and any(kind == "damaged" for _, kind, *_ in old):
+            said.append(about("damaged", findings=self.damage))  # until somebody acknowledges it
         with _transaction(connection, writer):
             connection.execute("DELETE FROM decisions WHERE seq IN (SELECT seq FROM chain WHERE kind = 'decision' AND n <= ?)", (n,))
             connection.execute("DELETE FROM chain WHERE n <= ?", (n,))
             connection.execute("DELETE FROM heads WHERE n <= ?", (n,))
             connection.execute(_SIGN, (n, Purpose.ANCHOR.value, hash_, anchor))
-        said = [about("pruned", why=why, rows_to=n, decisions=len(gone), last_decision=max(gone, default=0))]
-        if self.damage and any(kind == "damaged" for _, kind, *_ in old):
-            said.append(about("damaged", findings=self.damage))  # until somebody acknowledges it
-        self.insert(connection, said, writer)
+            last, end = self._add(connection, said)
+        self._went_on(last, end)
         return len(old) + len(gone), len(old) == limits.at_once
 
     def too_large(self, connection: sqlite3.Connection, limits: Limits) -> bool:

@@ -166,6 +166,11 @@ class _Run:
                 f"rows {self.found.signed_n + 1} to {self._n} carry no signature: signatures were removed, or the rows were put there"
             )
         self._inserted(decisions_from)
+        for _, body in _said(self._connection, "lost"):
+            first, last = body.get("first"), body.get("last")
+            self.found.notes.append(
+                f"decisions {first} to {last} were told while the disk took nothing, and never written: the station says so"
+            )
         if self._more:
             self.found.findings.append(f"and {self._more} more")
 

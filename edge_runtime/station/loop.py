@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from edge_runtime.errors import EXIT_BUG, EXIT_OK, ConfigError, DeviceError, LinesideError
 from edge_runtime.handoff import Lane, Reply
 from edge_runtime.protocols import ActuatorLine, Sink, TriggerLine
-from edge_runtime.records import Cause, Delivery, Trigger, Verdict
+from edge_runtime.records import Cause, Decision, Delivery, Trigger, Verdict
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.station.decide import camera_and_model_ns, decision_of, judgement_of, pictures_of, unseen
 from edge_runtime.station.health import HealthMonitor
@@ -85,6 +85,7 @@ class Station:
         delivered: Callable[[Delivery], None] = lambda delivery: None,
         required: Journal | None = None,
         ahead: Journal | None = None,
+        unwritten: Callable[[Decision], None] = lambda decision: None,
     ) -> None:
         """All pieces are open already and are closed by whoever opened them.
 
@@ -102,10 +103,11 @@ class Station:
             delivered: writes down whom a decision could not be told; never waits.
             required: the one of `tellers` without whose row no part is accepted.
             ahead: the one of `tellers` whose rows are synced to the disk: parts are inspected while it does that.
+            unwritten: writes down what is told of a part before its row is there; never waits.
         """
         self._name, self._line, self._cameras, self._products = name, line, cameras, dict(products)
         self._monitor = monitor
-        self._telling = Telling(tellers, observers, monitor, delivered, required, ahead)
+        self._telling = Telling(tellers, observers, monitor, delivered, required, ahead, unwritten)
         self._actuator = line if isinstance(line, ActuatorLine) else None
         self._current = self._products[""]
         self._slowest_s = max(p.deadline_ms for p in self._products.values()) / 1e3

@@ -51,10 +51,11 @@ class Telling:
         delivered: Callable[[Delivery], None] = lambda delivery: None,
         required: Journal | None = None,
         ahead: Journal | None = None,
+        unwritten: Callable[[Decision], None] = lambda decision: None,
     ) -> None:
         """As in `Station`."""
         self._tellers, self._observers, self._monitor = tuple(tellers), observers, monitor
-        self._delivered, self._required, self._ahead = delivered, required, ahead
+        self._delivered, self._required, self._ahead, self._unwritten = delivered, required, ahead, unwritten
         self._lane: Lane[Told] = Lane(_AHEAD)
         self._room = threading.Semaphore(_AHEAD)
         self._closing = False
@@ -132,10 +133,12 @@ class Telling:
 
     def _with_its_row(self, journal: Journal, decision: Decision, begun: Entry | None) -> Decision:
         """What may be told: the decision, or of an ACCEPT whose row is not there in time the FAULT that takes its place."""
-        if journal.commit(decision, begun) or journal is not self._required or decision.verdict is not Verdict.ACCEPT:
+        if journal.commit(decision, begun):
             return decision
-        decision = _without_row(decision)
-        journal.amend(decision)
+        if journal is self._required and decision.verdict is Verdict.ACCEPT:
+            decision = _without_row(decision)
+            journal.amend(decision)
+        self._unwritten(decision)
         return decision
 
     def _untold(self, teller: Sink, decision: Decision, why: str, shown: bool = True) -> Decision:
