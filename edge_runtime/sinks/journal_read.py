@@ -1,11 +1,12 @@
 """Decisions of a journal for people and programs: those of some time, each with what the PLC was told of it."""
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Outcome
@@ -64,6 +65,25 @@ class Reader:
                     self.lost += [told.lost] if told.lost else []
                     return
                 after = page[-1].seq
+
+
+def last_said(journal: Path, kinds: Sequence[str], about: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
+    """Of the chain's rows of these kinds the last whose body says `about`: (kind, body). None where there is none. Raises SinkError."""
+    if not journal.exists():
+        return None
+    rare = "kind NOT IN ('decision', 'announced', 'delivery')"  # word by word, as the partial index asks for it
+    with reading(journal) as connection:
+        rows = connection.execute(
+            f"SELECT kind, body FROM chain WHERE {rare} AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY n DESC", tuple(kinds)
+        )
+        for kind, body in rows:
+            try:
+                said = json.loads(body)
+            except (ValueError, RecursionError):
+                continue  # `verify` names it
+            if isinstance(said, dict) and all(said.get(name) == value for name, value in about.items()):
+                return kind, said
+    return None
 
 
 class _Deliveries:
