@@ -54,6 +54,10 @@ def verified(journal: Path, given: Sequence[Path] = (), head: str | None = None,
         outside, unreadable = None, str(e)
     found = verify(journal, keys, outside, tail)
     found.findings += [unreadable] if unreadable else []
+    if outside is None and not unreadable and head is None:
+        found.notes.append(
+            f"no {beside(journal, 'head').name} lies beside it: rows that were cut off its end are not missed without --head"
+        )
     if head is not None:
         try:
             noted = head_of(head)

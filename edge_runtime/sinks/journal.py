@@ -454,7 +454,7 @@ class Journal(Sink):
         try:
             had_key = beside(self.path, "key").exists()
             self._key = self._key or open_key(beside(self.path, "key"))
-            chain = go_on(self.path, connection, self._key, self._writer, looks=at_start, had_key=had_key)
+            chain = go_on(self.path, connection, self._key, self._writer, looks=at_start, had_key=had_key, station=self._station)
         except (sqlite3.Error, ValueError, TypeError) as e:
             self._close()
             raise SinkError(f"journal {self.path}: expected a journal that can be read and written, found: {e}; make room") from e

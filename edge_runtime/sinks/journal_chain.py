@@ -101,17 +101,25 @@ class Chain:
         """Rows that no signature covers yet, nor one that waits to be written."""
         return self.n - (self._pending[0] if self._pending is not None else self._signed_n)
 
-    def begin(self, connection: sqlite3.Connection, writer: str, found: list[str]) -> None:
+    def begin(self, connection: sqlite3.Connection, writer: str, found: list[str], station: str = "") -> None:
         """Say in the chain that it begins, where it does, and that a station starts; `found`: what is newly found wrong with it."""
         entries = []
         if self.is_new:
             before = connection.execute("SELECT coalesce(max(seq), 0) FROM decisions").fetchone()[0]
             entries.append(about("begun", journal=uuid.uuid4().hex, decisions_before=before))
-        entries.append(about("started", wall_time=wall_time(), version=__version__, public_key=self._key.public.raw.hex()))
         if found:
             entries.append(about("damaged", findings=found))
             self.damage += found
-        self.insert(connection, entries, writer)
+        # Signed in the same step: who has no key cannot make it look as if a station had started, and written what he has added.
+        said = {"wall_time": wall_time(), "version": __version__, "public_key": self._key.public.raw.hex(), "station": station}
+        entries.append(about("started", **said, signed=True))
+        self._pending = None
+        with _transaction(connection, writer):
+            n, end = self._add(connection, entries)
+            head = self._head_of(n, end)
+            connection.execute(_SIGN, head)
+        self._pending = head
+        self._went_on(n, end)
 
     def insert(self, connection: sqlite3.Connection, entries: Iterable[Entry], writer: str = "") -> None:
         """Write rows in one transaction: all of them are committed when this returns, none when it raises sqlite3.Error or ValueError.
@@ -135,8 +143,10 @@ class Chain:
 
     def sign(self) -> None:
         """Sign the last row; the signature is written with the rows that come next, or by `insert` of none."""
-        head = (self.n, Purpose.HEAD.value, self._hash, self._key.sign(signed_text(Purpose.HEAD, self.n, self._hash)))
-        self._pending = head
+        self._pending = self._head_of(self.n, self._hash)
+
+    def _head_of(self, n: int, hash_: bytes) -> tuple[int, str, bytes, bytes]:
+        return n, Purpose.HEAD.value, hash_, self._key.sign(signed_text(Purpose.HEAD, n, hash_))
 
     @property
     def outside(self) -> bytes | None:

@@ -21,6 +21,12 @@ APPLICATION_ID = 0x4C534A31  # "LSJ1": tells a journal from any other SQLite fil
 SCHEMA = 2
 """2: with a chain."""
 
+COMPUTED = {
+    "grab_ms": "(nullif(grabbed_ns, 0) - fired_ns) / 1e6",
+    "predict_ms": "(nullif(predicted_ns, 0) - nullif(grabbed_ns, 0)) / 1e6",
+    "total_ms": "(nullif(told_ns, 0) - fired_ns) / 1e6",
+}
+"""Columns that SQLite computes, for people; no hash covers them, and their names and formulas are checked instead."""
 _ADDED = [f"{name} {kind} NOT NULL DEFAULT {default}" for name, (kind, default) in LATER.items()]
 _CHAIN = """
 CREATE TABLE chain (
@@ -64,9 +70,7 @@ CREATE TABLE decisions (
     decided_ns INTEGER NOT NULL,
     told_ns INTEGER NOT NULL,
     {", ".join(_ADDED)},
-    grab_ms REAL AS ((nullif(grabbed_ns, 0) - fired_ns) / 1e6) VIRTUAL,
-    predict_ms REAL AS ((nullif(predicted_ns, 0) - nullif(grabbed_ns, 0)) / 1e6) VIRTUAL,
-    total_ms REAL AS ((nullif(told_ns, 0) - fired_ns) / 1e6) VIRTUAL
+    {", ".join(f"{name} REAL AS ({how}) VIRTUAL" for name, how in COMPUTED.items())}
 ) STRICT;
 CREATE TABLE upkeep (id INTEGER PRIMARY KEY CHECK (id = 1), checkpoints INTEGER NOT NULL) STRICT;
 INSERT INTO upkeep VALUES (1, 0);

@@ -208,7 +208,9 @@ def _answer_what_a_kill_left(
         if 0 < last < left[0].seq - 1:
             journal.event("lost", first=last + 1, last=left[0].seq - 1)
             log.error(
-                "parts %d to %d were told and never written: the disk took no row, and then the station ended", last + 1, left[0].seq - 1
+                "parts %d to %d are not in the journal: the disk took no row, or an older journal was put there",
+                last + 1,
+                left[0].seq - 1,
             )
         for seq in sorted(there & told.keys()):
             _as_it_was_told(journal, told[seq])
