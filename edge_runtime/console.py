@@ -39,6 +39,7 @@ _PAIRS = frozenset({"--image-size", "--tiles", "--tile-size"})
 """Options of two whole numbers: 256,256 is no decimal comma there."""
 _SHORT = re.compile(r"\d+ requested and \d+ written")
 """All that NumPy says of a file that did not take all of an array."""
+_UNUSABLE_NAMES = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 _LEAVE_S = 1.0
 """How long what registered itself for the interpreter's end may take, where threads are left."""
 _END_S = 10.0
@@ -124,6 +125,9 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
             library = str(e).partition(":")[0]
             _say(f"error: OpenCV needs {library}, which this machine lacks. Run: sudo apt-get install libgl1 libglib2.0-0")
             sys.exit(DeviceError.exit_code)
+        if isinstance(e, OSError) and e.errno in _UNUSABLE_NAMES:
+            _say(f"error: {e.filename}: cannot be looked at: {e.strerror}")
+            sys.exit(ConfigError.exit_code)
         if want := lacking(e):
             _say(f"error: this machine has no more {want} for it: {str(e).strip() or type(e).__name__}")
             sys.exit(EXIT_EXHAUSTED)

@@ -24,6 +24,7 @@ from zmq.utils import z85
 
 from edge_runtime.credentials import Role, is_key, read_secret
 from edge_runtime.errors import ConfigError
+from edge_runtime.files import opened
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MOST_KEYS = 1000
@@ -180,8 +181,8 @@ def _read(file: Path, named: bool = True) -> Key:
     try:
         if file.stat().st_mode & stat.S_IWOTH:
             raise ConfigError(f"{file}: expected a file that not everybody may write to: chmod o-w")
-        with file.open("rb") as opened:
-            text = opened.read(_MOST_BYTES).decode()
+        with opened(file) as held:
+            text = held.read(_MOST_BYTES).decode()
         found = tomllib.loads(text)
     except OSError as e:
         raise ConfigError(f"{file}: expected a public key, could not read it: {e.strerror}") from e

@@ -20,6 +20,7 @@ from typing import Self
 import msgspec
 
 from edge_runtime.errors import SinkError
+from edge_runtime.files import read_whole
 from edge_runtime.records import Trigger
 
 _BYTES = 1 << 17
@@ -51,7 +52,7 @@ class Announced:
     def __enter__(self) -> Self:
         """Open the file and take its room. Raises SinkError where it cannot be written."""
         try:
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
             taken = os.fstat(self._file).st_size
             if taken < _BYTES:  # zeros that are written, for what is only reserved may still want room when it is
                 os.pwrite(self._file, bytes(_BYTES - taken), taken)
@@ -71,7 +72,7 @@ class Announced:
         """What stood here when the last run ended, by seq; the journal knows which of them were decided. A torn line is none."""
         found: dict[int, Trigger] = {}
         with contextlib.suppress(OSError):
-            for line in _LINES.findall(self.path.read_bytes()):
+            for line in _LINES.findall(read_whole(self.path)):
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                     trigger = _decoder.decode(line)
                     found[trigger.seq] = trigger

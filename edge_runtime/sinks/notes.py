@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from edge_runtime.errors import SinkError
+from edge_runtime.files import read_whole
 
 _MOST_BYTES = 64 << 20
 Kind = Literal["false_reject", "missed_defect", "acknowledged"]
@@ -71,7 +72,7 @@ class Notes:
     def read(self) -> list[Note]:
         """All of them, oldest first; a torn line is none. Raises SinkError."""
         try:
-            lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+            lines = read_whole(self.path, 2 * _MOST_BYTES).splitlines() if self.path.exists() else []
         except OSError as e:
             raise SinkError(f"{self.path}: could not be read: {e.strerror}") from e
         notes = []
