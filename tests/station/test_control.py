@@ -282,23 +282,16 @@ def test_while_one_thing_takes_long_the_others_are_answered_and_too_many_are_ref
 
     results: list[dict[str, Any]] = []
     verbs = [*VERBS, Verb("long", Role.OBSERVE, Nothing, long, slow=True)]
-    with ControlServer(ControlConfig(endpoint=endpoint), Access(), verbs):
+    with ControlServer(ControlConfig(endpoint=endpoint), Access(), verbs) as server:
         threads = [threading.Thread(target=ask) for _ in range(5)]
         for thread in threads:
             thread.start()
         assert begun.wait(60)
+        until(lambda: len(server._pending) == len(threads))
         with asking(endpoint) as client:
-
-            def full() -> bool:
-                try:
-                    client.ask("long", timeout_s=0.3)
-                except Refused as e:
-                    return "too many wait" in str(e) and e.exit_code == EXIT_BUSY
-                except WireError:
-                    return False
-                return False
-
-            until(full)
+            with pytest.raises(Refused, match="too many wait") as busy:
+                client.ask("long")
+            assert busy.value.exit_code == EXIT_BUSY
             assert client.ask("as_observe", {"number": 3})["number"] == 3
         go_on.set()
         for thread in threads:
