@@ -32,13 +32,16 @@ _LIKE = {
 
 EXIT_INTERRUPTED = 130
 """As a shell reports a process that SIGINT ended."""
-_KEPT = "what was finished is kept, what was not is taken away"
+_KEPT = "; what was finished is kept, what was not is taken away"
+_SHOWS = frozenset({"bench", "check", "metrics", "overlay", "plc", "sim", "status", "tail", "verify"})
+"""Verbs that show and make nothing: there is nothing to keep."""
 _DECIMAL_COMMA = re.compile(r"(?:[A-Za-z_.]+=(?:[^=]*,)?(?:[A-Za-z_.]+=)?)?(?P<number>[+-]?\d+,\d+)(?:%|,[A-Za-z_.]+=.*)?")
 _COMMA = re.compile(r"\d+,\d+")
 _PAIRS = frozenset({"--image-size", "--tiles", "--tile-size"})
 """Options of two whole numbers: 256,256 is no decimal comma there."""
 _SHORT = re.compile(r"\d+ requested and \d+ written")
 """All that NumPy says of a file that did not take all of an array."""
+_UNUSABLE_NAMES = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 _LEAVE_S = 1.0
 """How long what registered itself for the interpreter's end may take, where threads are left."""
 _END_S = 10.0
@@ -80,6 +83,11 @@ def leave(code: str | int | None) -> NoReturn:
     os._exit(EXIT_FINDINGS if isinstance(code, str) else code or 0)
 
 
+def _kept(arguments: Sequence[str]) -> str:
+    """What becomes of the verb's work, where it makes anything."""
+    return "" if next((a for a in arguments if not a.startswith("-")), "") in _SHOWS else _KEPT
+
+
 def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None) -> NoReturn:
     """Run a command line and end the process.
 
@@ -108,15 +116,15 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
         _say(f"error: {e}")
         sys.exit(EXIT_EXHAUSTED if _for_want(e) else e.exit_code)
     except KeyboardInterrupt:
-        _say(f"interrupted; {_KEPT}")
+        _say(f"interrupted{_kept(arguments)}")
         sys.exit(EXIT_INTERRUPTED)
     except SystemExit as e:
         if e.code == EXIT_INTERRUPTED:  # typer makes this of Ctrl-C, without a word
-            _say(f"interrupted; {_KEPT}")
+            _say(f"interrupted{_kept(arguments)}")
         raise
     except _Terminated as e:
         terminated = e.number
-        _say(f"ended by {signal.Signals(terminated).name}; {_KEPT}")
+        _say(f"ended by {signal.Signals(terminated).name}{_kept(arguments)}")
     except Exception as e:
         if debug:
             raise
@@ -124,6 +132,9 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
             library = str(e).partition(":")[0]
             _say(f"error: OpenCV needs {library}, which this machine lacks. Run: sudo apt-get install libgl1 libglib2.0-0")
             sys.exit(DeviceError.exit_code)
+        if isinstance(e, OSError) and e.errno in _UNUSABLE_NAMES:
+            _say(f"error: {e.filename}: cannot be looked at: {e.strerror}")
+            sys.exit(ConfigError.exit_code)
         if want := lacking(e):
             _say(f"error: this machine has no more {want} for it: {str(e).strip() or type(e).__name__}")
             sys.exit(EXIT_EXHAUSTED)

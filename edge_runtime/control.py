@@ -19,6 +19,8 @@ from edge_runtime.errors import ConfigError, Refused, WireError
 
 __all__ = ["ControlClient"]
 
+_DOUBT = "it may have done it all the same: `lineside status` and `check` tell"
+
 
 class ControlClient:
     """A context manager; for one thread."""
@@ -66,12 +68,17 @@ class ControlClient:
     ) -> dict[str, Any]:
         """What the station answers. Asked once: a question whose answer does not come may have been done all the same.
 
-        Raises Refused where the station does not let this client in, or refuses; WireError where nobody answers in time.
+        Raises Refused where the station does not let this client in, or refuses; WireError where nobody answers in time, or it
+        ends meanwhile; ConfigError for words longer than a station reads.
         """
         number = next(self._numbers)
-        question = wire.ControlRequest(request=number, verb=verb, arguments=arguments or {}, why=why, person=person)
+        question = wire.encode_control(wire.ControlRequest(request=number, verb=verb, arguments=arguments or {}, why=why, person=person))
+        try:
+            wire.decode_control(question)
+        except WireError as e:
+            raise ConfigError(f"{verb}: expected what a station reads, found what it refuses: {e.__cause__}") from e
         until = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        sent = False
+        sent, since = False, 0
         while (left := until - time.monotonic()) > 0:
             if self._admission.refused:
                 raise Refused(self._admission.refused)
@@ -79,7 +86,8 @@ class ControlClient:
             if not sent:
                 if self._dealer.poll(wait_ms, zmq.POLLOUT):
                     try:
-                        self._dealer.send(wire.encode_control(question), flags=zmq.NOBLOCK)
+                        since = self._admission.ended
+                        self._dealer.send(question, flags=zmq.NOBLOCK)
                         sent = True
                     except zmq.Again:
                         continue
@@ -90,7 +98,9 @@ class ControlClient:
                 if reply.refused:
                     raise Refused(reply.refused, reply.code or Refused.exit_code)
                 return reply.result
+            elif self._admission.ended > since:  # it does not come back to whoever asked over that connection
+                raise WireError(f"{self._endpoint}: the station ended the connection before it answered: {_DOUBT}")
         if doubt := self._admission.doubt:
             raise Refused(doubt)
-        missing = "it was asked, and may have done it all the same" if sent else "nobody answers there"
+        missing = f"it was asked, and {_DOUBT}" if sent else "nobody answers there"
         raise WireError(f"{self._endpoint}: expected an answer of the station's control socket, found none: {missing}")

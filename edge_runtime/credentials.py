@@ -7,6 +7,7 @@ import enum
 import stat
 import struct
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import zmq
 from zmq.utils import z85
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.files import read_whole
 
 __all__ = ["Admission", "Credentials", "Role", "read_key_file"]
 
@@ -37,6 +39,20 @@ class Role(enum.StrEnum):
     """Thresholds and recipes, and what `operate` may."""
     DEPLOY = "deploy"
     """Bundles: another one, or the one before."""
+
+
+_IMPLIES = {
+    Role.OBSERVE: {Role.OBSERVE},
+    Role.TRIGGER: {Role.TRIGGER},
+    Role.OPERATE: {Role.OPERATE, Role.OBSERVE},
+    Role.ENGINEER: {Role.ENGINEER, Role.OPERATE, Role.OBSERVE},
+    Role.DEPLOY: {Role.DEPLOY, Role.OBSERVE},
+}
+
+
+def may(roles: Iterable[Role]) -> frozenset[Role]:
+    """All that the holder of these roles may do: an engineer operates, whoever does anything but announce parts observes."""
+    return frozenset(implied for role in roles for implied in _IMPLIES[role])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +84,9 @@ class Admission:
         self._sock, self._endpoint, self._key = sock, endpoint, key
         self._failed = 0
         self._refused = ""
+        self._ended = 0
         self._monitor = sock.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_DISCONNECTED
             | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         )  # fmt: skip
 
@@ -87,6 +104,12 @@ class Admission:
         return self._refused
 
     @property
+    def ended(self) -> int:
+        """How many connections that stood have ended."""
+        _ = self.refused
+        return self._ended
+
+    @property
     def doubt(self) -> str:
         """As `refused`, and a sentence where handshakes end without a word, for whoever waits in vain."""
         if not self.refused and self._failed >= self._TRIES and self._key is not None:
@@ -100,6 +123,8 @@ class Admission:
         name = self._key.name if self._key else ""
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._failed, self._refused = 0, ""
+        elif event == zmq.EVENT_DISCONNECTED:
+            self._ended += 1
         elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
             self._failed += 1
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == 500:
@@ -137,7 +162,7 @@ def read_secret(path: Path, kind: str) -> dict[str, Any]:
                 f"{path}: expected a secret that its owner alone may read (mode 0600), found mode {stat.S_IMODE(mode):04o}: whoever could "
                 "read it may have it. Make a new key and revoke this one; or, if nobody else has been here: chmod 600"
             )
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(read_whole(path).decode())
     except OSError as e:
         raise ConfigError(f"{path}: expected a key file, could not read it: {e.strerror}") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
@@ -166,7 +191,7 @@ def _station_of(server: Path | str) -> str:
         return str(server)
     path = Path(server)
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8")).get("public", "")
+        found = tomllib.loads(read_whole(path).decode()).get("public", "")
     except OSError as e:
         raise ConfigError(f"{path}: expected a station's public key, could not read it: {e.strerror}") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):

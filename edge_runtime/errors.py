@@ -37,6 +37,7 @@ import sys
 
 __all__ = [
     "EXIT_BUG",
+    "EXIT_BUSY",
     "EXIT_EXHAUSTED",
     "EXIT_FINDINGS",
     "EXIT_OK",
@@ -77,6 +78,8 @@ EXIT_BUG = 70
 """Exit code: a bug in Lineside."""
 EXIT_EXHAUSTED = 71
 """Exit code: the machine is out of memory, file descriptors, threads or room on its disk."""
+EXIT_BUSY = 75
+"""Exit code: a station still does what others asked of it; ask again."""
 
 
 class LinesideError(Exception):

@@ -1,14 +1,62 @@
-"""Replacing a whole file: who reads it finds the old or the new one, whole, also after a power cut."""
+"""Replacing a whole file: who reads it finds the old or the new one, whole, also after a power cut. Reading one that is a file indeed."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
+
+MOST_TEXT_BYTES = 16 << 20
+"""Bytes of anything that people write: settings, keys, recipes, tables."""
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def what_is(path: Path) -> str:
+    """What stands there, for a sentence: "a file", "a folder", "nothing", or why that cannot be known."""
+    try:
+        return _KINDS.get(stat.S_IFMT(path.stat().st_mode), "something else")
+    except FileNotFoundError:
+        return "nothing"
+    except OSError as e:
+        return f"what cannot be looked at ({e.strerror})"
+
+
+def opened(path: Path) -> BufferedReader:
+    """A file, for reading. Raises OSError, also for what is none: a named pipe would keep whoever opens it waiting for ever."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(file).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, f"expected a file, found {_KINDS.get(stat.S_IFMT(mode), 'something else')}", str(path))
+        return os.fdopen(file, "rb")
+    except BaseException:
+        os.close(file)
+        raise
+
+
+def read_whole(path: Path, most_bytes: int = MOST_TEXT_BYTES) -> bytes:
+    """All of a file. Raises OSError, also for what is none, and for one of more bytes, of which no more are read."""
+    with opened(path) as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {most_bytes:,} bytes", str(path))
+    return data
 
 
 def sweep(out: Path) -> None:

@@ -186,6 +186,10 @@ class _Schema(msgspec.Struct):
     schema: int
 
 
+class _Numbered(msgspec.Struct):
+    request: int
+
+
 def encode_decision(decision: Decision, run: str = "", first_seq: int = 1) -> list[bytes]:
     """The three parts of a decision's message."""
     return [DECISION, decision.station.encode(), _encoder.encode(DecisionMessage(run=run, first_seq=first_seq, decision=decision))]
@@ -294,6 +298,18 @@ def decode_reply(payload: bytes) -> ReplayReply:
 def decode_control(payload: bytes) -> ControlRequest:
     """The request in a message to the control socket. Raises WireError."""
     return _payload(payload, ControlRequest)
+
+
+def request_of(payload: bytes) -> int | None:
+    """The number of a request that cannot be understood otherwise, for the answer that says so; None where it has none.
+
+    >>> request_of(b"no request") is None
+    True
+    """
+    try:
+        return msgspec.msgpack.decode(payload, type=_Numbered).request
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def decode_control_reply(payload: bytes) -> ControlReply:

@@ -12,11 +12,11 @@ from edge_runtime.config.files import JournalConfig, load_station
 from edge_runtime.control import ControlClient
 from edge_runtime.credentials import Credentials
 from edge_runtime.errors import ConfigError, SinkError
-from edge_runtime.files import put_file
+from edge_runtime.files import put_file, what_is
 from edge_runtime.security.signing import PublicKey, open_key, read_public
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.journal_chain import OutsideHead, beside, outside_head
-from edge_runtime.sinks.journal_file import reading
+from edge_runtime.sinks.journal_file import expect_journal, reading
 from edge_runtime.sinks.journal_lock import is_held
 from edge_runtime.sinks.journal_verify import Verified, head_of, verify
 
@@ -28,8 +28,8 @@ def journal_of(path: Path) -> JournalConfig:
     """The journal of a station file, or the one at this path. Raises ConfigError for a file that is not there."""
     if path.suffix == ".toml":
         return load_station(path).journal
-    if not path.is_file():
-        raise ConfigError(f"{path}: expected a station file (.toml) or a journal, found no such file")
+    if (found := what_is(path)) != "a file":
+        raise ConfigError(f"{path}: expected a station file (.toml) or a journal, found {found}")
     return JournalConfig(path=path)
 
 
@@ -110,6 +110,7 @@ def backup(journal: Path, out: Path) -> Verified:
     """
     if out.exists():
         raise ConfigError(f"{out}: expected the name of a new file, found one; a backup replaces none")
+    expect_journal(journal)
     keys = keys_of(journal)
     part = out.with_name(f".{out.name}.part")
     try:

@@ -44,6 +44,8 @@ def export(reader: Reader, out: Path, kind: Format | None = None) -> int:
         return _parquet(reader, out)
     write = _csv if kind is Format.CSV else _json_lines
     if str(out) == "-":
+        if sys.stdout is None:
+            raise SinkError("-: expected standard output to write to, found it closed")
         return write(reader, sys.stdout)
     with _new(out) as file:
         return write(reader, file)

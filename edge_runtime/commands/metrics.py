@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -134,6 +135,8 @@ class StationMetrics(Collector):
         if (sight := health.sight) is not None:
             yield self._gauge("lineside_brightness_ratio", "Of recent pictures, to those that were taught.", {(): sight.brightness})
             yield self._gauge("lineside_sharpness_ratio", "Of recent pictures, to those that were taught.", {(): sight.sharpness})
+            off: _Values = {(way,): value for way, value in sight.off.items()}
+            yield self._gauge("lineside_parts_off", "Where recent parts lie: x, y in shares of the side, turn in degrees.", off, "way")
 
     def _gauge(self, name: str, said: str, values: _Values, *labels: str) -> Metric:
         return self._filled(GaugeMetricFamily(name, said, labels=("station", *labels)), values)
@@ -160,6 +163,7 @@ def serve(config: StationConfig, stop: threading.Event, key: Credentials | None 
         server, thread = start_http_server(port, host, metrics.registry)
     except OSError as e:
         raise ConfigError(f"metrics.port: expected a free port of this machine, found {host}:{port}: {e.strerror or e}") from e
+    server.set_app(_forgiving(server.get_app()))
     try:
         with DecisionClient(config.publisher.endpoint, config.publisher.replay, key=key) as client:
             while not stop.is_set():
@@ -172,6 +176,21 @@ def serve(config: StationConfig, stop: threading.Event, key: Credentials | None 
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _forgiving(app: Any) -> Any:
+    """A WSGI application that answers at /metrics alone, and whoever asks for what it cannot understand with the plainest format."""
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["PATH_INFO"] not in ("/", "/metrics"):
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"the figures are at /metrics\n"]
+        try:
+            return app(environ, start_response)
+        except (TypeError, ValueError):  # by a header; nothing was answered yet
+            return app({**environ, "HTTP_ACCEPT": "", "HTTP_ACCEPT_ENCODING": "", "QUERY_STRING": ""}, start_response)
+
+    return answer
 
 
 def _disks(config: StationConfig) -> dict[str, Path]:

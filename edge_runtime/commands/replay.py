@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import msgspec
 from edge_runtime.capture.capture import Capture
 from edge_runtime.config.files import Recipe
 from edge_runtime.errors import DataError, SourceError, SourceExhausted
+from edge_runtime.files import read_whole
 from edge_runtime.images.names import SUFFIXES, is_image, is_of_system, says_good
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import most_px_of
@@ -177,7 +179,7 @@ class _Kept(msgspec.Struct):
 
 def _from_archive(record: Path) -> Verdict:
     try:
-        kept = msgspec.json.decode(record.read_bytes(), type=_Kept)
+        kept = msgspec.json.decode(read_whole(record), type=_Kept)
     except (OSError, msgspec.MsgspecError, RecursionError) as e:
         raise DataError(f"{record}: expected a decision of the archive, found something else: {e}") from e
     return next((view.verdict for view in kept.decision.views if view.camera == kept.camera), kept.decision.verdict)
@@ -185,8 +187,8 @@ def _from_archive(record: Path) -> Verdict:
 
 def _from_table(folder: Path, known: frozenset[Path], table: Path) -> dict[Path, Verdict]:
     try:
-        with table.open(newline="", encoding="utf-8-sig") as f:
-            rows = [(n, row) for n, row in enumerate(csv.reader(f), 1) if any(cell.strip() for cell in row)]
+        text = io.StringIO(read_whole(table).decode("utf-8-sig"), newline="")
+        rows = [(n, row) for n, row in enumerate(csv.reader(text), 1) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise DataError(f"{table}: expected a CSV of path,verdict: {e}") from e
     found: dict[Path, Verdict] = {}

@@ -39,6 +39,7 @@ from edge_runtime.config.tables import (
 )
 from edge_runtime.config.triggers import PlcTrigger, TimerTriggerConfig, Trigger, ZeromqTriggerConfig
 from edge_runtime.errors import ConfigError
+from edge_runtime.files import read_whole
 from edge_runtime.plc.settings import ByteOrder, PlcConfig, PlcInputs, PlcOutputs, PlcTag, PulseConfig, TagConfig, TagType
 from edge_runtime.plugins import Plugin, PluginSettings
 from edge_runtime.security.access import beyond_loopback, refusal
@@ -161,7 +162,7 @@ def load_recipe(path: Path) -> Recipe:
 
 def _load(path: Path, kind: type[_T]) -> _T:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_whole(path).decode("utf-8-sig")
         raw = tomllib.loads(text)
     except OSError as e:
         raise ConfigError(f"{path}: expected a {_noun(kind)} file, could not read it: {e.strerror}") from e

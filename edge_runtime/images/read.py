@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import DataError
+from edge_runtime.files import opened
 from edge_runtime.images.damage import damage
 from edge_runtime.images.decoder_output import decoder_messages, silenced
 from edge_runtime.images.masks import BLACK, Colour, marks, values_of
@@ -53,7 +54,8 @@ def decode(path: Path, most_px: int | None = None) -> Pixels:
     try:
         if most_px is not None:
             _bound(path, most_px)
-        raw = np.fromfile(path, dtype=np.uint8)
+        with opened(path) as file:
+            raw = np.fromfile(file, dtype=np.uint8)
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror}") from e
     if raw.size == 0:
@@ -86,7 +88,7 @@ def _bound(path: Path, most_px: int) -> None:
     most_bytes = most_px * _PIXEL_BYTES + _BESIDE_BYTES
     if (size := path.stat().st_size) > most_bytes:
         raise DataError(f"{path}: has {size} bytes, expected at most {most_bytes} of a picture of {most_px} pixels; not read")
-    with path.open("rb") as file:
+    with opened(path) as file:
         wh = size_of(file.read(HEAD))
     if wh is not None and wh[0] * wh[1] > most_px:
         raise DataError(f"{path}: has {wh[0]}x{wh[1]} pixels, expected at most {most_px} as the bundle was taught on; not decoded")

@@ -1,14 +1,15 @@
 """Bundles: an immutable directory (or one zip file) with a model, its manifest and golden samples; read and verified here.
 
-Layout: manifest.json, manifest.sha256, model.xml, model.bin, golden/*.png, optionally ignore_mask.png. The manifest lists the sha256 of
-every other file; the bundle's id is the sha256 of the manifest's bytes, so that one id names one exact model with one exact calibration.
-manifest.sha256 (`sha256sum -c` reads it) holds that id, so that damage to the manifest itself is seen too. A bundle that was released has
-manifest.sig as well (edge_runtime.model.signature).
+Layout: manifest.json, manifest.sha256, model.xml, model.bin, golden/*.png, optionally ignore_mask.png and reference.png. The manifest lists
+the sha256 of every other file; the bundle's id is the sha256 of the manifest's bytes, so that one id names one exact model with one exact
+calibration. manifest.sha256 (`sha256sum -c` reads it) holds that id, so that damage to the manifest itself is seen too. A bundle that was
+released has manifest.sig as well (edge_runtime.model.signature).
 """
 
 import errno
 import hashlib
 import lzma
+import os
 import shutil
 import tempfile
 import weakref
@@ -21,7 +22,8 @@ from typing import Any
 import msgspec
 
 from edge_runtime.errors import BundleError, DeviceError
-from edge_runtime.model.manifest import SCHEMA, Manifest
+from edge_runtime.files import opened
+from edge_runtime.model.manifest import READABLE, SCHEMA, Manifest
 
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
@@ -31,6 +33,9 @@ MOST_BYTES = {MANIFEST: 64 << 20, SEAL: 1 << 10, SIGNATURE: 1 << 10}
 """What is read of a bundle before anything is known of it; the manifest lists up to some million training images."""
 _HEAD = (MANIFEST, SEAL, SIGNATURE)
 _NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, UnicodeDecodeError, EOFError, NotImplementedError, RuntimeError)
+_AT_ONCE_BYTES = 4 << 20
+_PACKED, _PACKED_LESS_BYTES = 100, 64 << 20
+"""Weights and pictures hardly pack: whatever packs a hundredfold, and is large, was made to fill a disk."""
 Admit = Callable[[bytes, bytes | None], object]
 
 
@@ -79,6 +84,9 @@ class ModelBundle:
             else:
                 _unzip(path, folder, admit)
             return cls._verified(folder, admit)
+        except BundleError as e:  # whoever gave it knows it by its own name
+            shutil.rmtree(folder, ignore_errors=True)
+            raise type(e)(str(e).replace(str(folder), str(path))) from e
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -110,7 +118,7 @@ def id_of(path: Path) -> str:
         if path.is_dir():
             raw = _read_head(path, MANIFEST)
         else:
-            with zipfile.ZipFile(path) as archive, archive.open(MANIFEST) as file:
+            with opened(path) as packed, zipfile.ZipFile(packed) as archive, archive.open(MANIFEST) as file:
                 raw = file.read(MOST_BYTES[MANIFEST])
     except (BundleError, OSError, KeyError, *_NO_ZIP):
         return ""
@@ -126,8 +134,9 @@ def _admitted(directory: Path, admit: Admit | None) -> tuple[Manifest, str]:
         schema = msgspec.json.decode(raw, type=dict[str, Any]).get("schema")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         schema = SCHEMA  # whatever is wrong with it, the seal tells
-    if schema != SCHEMA:  # its seal may be another one, too
-        raise BundleError(f"{path}: expected schema {SCHEMA}, found {schema!r}: built by another version of Lineside; build it again")
+    if schema not in READABLE:  # its seal may be another one, too
+        wanted = " or ".join(map(str, READABLE))
+        raise BundleError(f"{path}: expected schema {wanted}, found {schema!r}: built by another version of Lineside; build it again")
     bundle_id = _check_seal(directory, raw)
     if admit is not None:
         admit(raw, _read_head(directory, SIGNATURE))
@@ -135,6 +144,8 @@ def _admitted(directory: Path, admit: Admit | None) -> tuple[Manifest, str]:
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         raise BundleError(f"{path}: is not a valid manifest: {e}") from e
+    if manifest.schema == 1:
+        manifest = msgspec.structs.replace(manifest, input=msgspec.structs.replace(manifest.input, shrink="area"))
     return manifest, bundle_id
 
 
@@ -142,7 +153,7 @@ def _read_head(directory: Path, name: str) -> bytes | None:
     """A small file that stands for the others; None where it is missing. Raises BundleError."""
     path = directory / name
     try:
-        with path.open("rb") as f:
+        with opened(path) as f:
             raw = f.read(MOST_BYTES[name] + 1)
     except FileNotFoundError:
         return None
@@ -165,7 +176,7 @@ def _check_seal(directory: Path, manifest: bytes) -> str:
 
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, as hex."""
-    with path.open("rb") as f:
+    with opened(path) as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -173,12 +184,14 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
     needed = {"model.xml", "model.bin", *(g.image for g in manifest.golden)}
     if manifest.input.ignore_mask:
         needed.add(manifest.input.ignore_mask)
+    if manifest.envelope is not None and manifest.envelope.placement is not None:
+        needed.add(manifest.envelope.placement.reference)
     unlisted = sorted(needed - set(manifest.files))
     if unlisted:
         raise BundleError(f"bundle {directory}: the manifest lists no hash for {unlisted[0]}: it cannot be trusted; build it again")
     for name, expected in sorted(manifest.files.items()):
         if not _is_inside(name):
-            raise BundleError(f"bundle {directory}: the manifest names {name!r}, which is no file inside of the bundle; refused")
+            raise _outside(directory, name)
         path = directory / name
         if not path.is_file():
             raise BundleError(f"bundle {directory}: {name} is missing; copy the bundle again")
@@ -195,7 +208,7 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
 
 def _others(directory: Path) -> Iterable[str]:
     """Names of all files but those that stand for them."""
-    names = (p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
+    names = (p.relative_to(directory).as_posix() for p in directory.rglob("*") if not p.is_dir())
     return (name for name in names if name not in _HEAD)
 
 
@@ -219,11 +232,32 @@ def _copy(path: Path, directory: Path, admit: Admit | None) -> None:
                 (directory / name).write_bytes(raw)
         manifest, _ = _admitted(directory, admit)
         _check_listed(path, _others(path), manifest)
-        shutil.copytree(path, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_HEAD))
-    except shutil.Error as e:  # one entry a file: (from, to, why)
-        raise _no_room(path, directory.parent, e.args[0][0][2]) from e
+        for name in sorted(manifest.files):
+            _copy_file(path, name, directory)
     except OSError as e:
         raise _no_room(path, directory.parent, e) from e
+
+
+def _copy_file(path: Path, name: str, directory: Path) -> None:
+    """No more of it than it says that it has: a file that grows as fast as it is read would have no end. Raises BundleError, OSError."""
+    if not _is_inside(name):
+        raise _outside(path, name)
+    try:
+        file = opened(path / name)
+    except FileNotFoundError:
+        raise BundleError(f"bundle {path}: {name} is missing; copy the bundle again") from None
+    except OSError as e:
+        raise BundleError(f"bundle {path}: {name} cannot be read: {e.strerror}") from e
+    (directory / name).parent.mkdir(parents=True, exist_ok=True)
+    with file, (directory / name).open("wb") as copy:
+        left = os.fstat(file.fileno()).st_size
+        while left > 0 and (some := file.read(min(left, _AT_ONCE_BYTES))):
+            copy.write(some)
+            left -= len(some)
+
+
+def _outside(path: Path, name: str) -> BundleError:
+    return BundleError(f"bundle {path}: the manifest names {name!r}, which is no file inside of the bundle; refused")
 
 
 def _no_room(path: Path, folder: Path, why: object) -> DeviceError:
@@ -234,7 +268,7 @@ def _no_room(path: Path, folder: Path, why: object) -> DeviceError:
 def _unzip(path: Path, directory: Path, admit: Admit | None) -> None:
     """The manifest, its seal and its signature; then, of a manifest that was admitted, what it lists."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as packed, zipfile.ZipFile(packed) as archive:
             entries = archive.infolist()
             names = [e.filename for e in entries if not e.filename.endswith("/")]  # is_dir() cannot take an empty name
             bad = next((n for n in names if not _is_inside(n)), None)
@@ -251,6 +285,10 @@ def _unzip(path: Path, directory: Path, admit: Admit | None) -> None:
             manifest, _ = _admitted(directory, admit)
             listed = [e for e in entries if e.filename in manifest.files]
             _check_listed(path, (n for n in names if n not in _HEAD), manifest)
+            for entry in listed:
+                if entry.file_size > _PACKED_LESS_BYTES and entry.file_size > _PACKED * entry.compress_size:
+                    sizes = f"{entry.file_size / 1e6:,.0f} MB, of which {entry.compress_size / 1e6:,.1f} MB are in the zip file"
+                    raise BundleError(f"bundle {path}: {entry.filename} takes {sizes}: no model packs so well; not unpacked")
             wanted, free = sum(e.file_size for e in listed), shutil.disk_usage(directory).free
             if wanted > free:
                 raise _no_room(path, directory.parent, f"it takes {wanted / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free")

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, SCHEMA)
+"""Bundles of schema 1 do not say how they shrink: by area."""
 SHORT_SHA256 = 16
 """Hex digits that are enough to know a training image again."""
 
@@ -58,6 +60,8 @@ class InputSpec(_Record, frozen=True, kw_only=True):
     """Frames are a raw mosaic of 1 channel, whose first two rows begin with these colours; the model sees them in colour."""
     tiles: TileSpec | None = None
     """None: the whole region is one picture."""
+    shrink: Literal["area", "halves"] = "halves"
+    """How a picture that is too large becomes smaller (edge_runtime.model.shrink); `area` where nothing was said of it yet."""
     brightness: Annotated[float, Meta(gt=0, lt=256)] | None = None
     """Mean gray level that every picture is brought to by one factor before the model sees it (all tiles of a frame by the same); None:
     pictures are judged as bright as they come."""
@@ -184,6 +188,26 @@ class Wander(_Record, frozen=True, kw_only=True):
     """What breaks it: good parts that are rejected, bad ones that are missed."""
 
 
+class Axis(_Record, frozen=True, kw_only=True):
+    """One way in which parts lie off, and how well it is seen (training.judging.placed): only where good parts have proved that it is."""
+
+    way: Literal["x", "y", "turn"]
+    usual: float
+    """Median of good parts, in shares of the side, or degrees: the mean picture need not lie in the middle."""
+    spread: Annotated[float, Meta(ge=0)]
+    """Standard deviation from good part to good part."""
+    gain: Annotated[float, Meta(gt=0)]
+    """What is measured of parts that were really moved by 1."""
+
+
+class Placement(_Record, frozen=True, kw_only=True):
+    """By what the device sees that parts lie elsewhere than those taught (edge_runtime.model.placement)."""
+
+    reference: Annotated[str, Meta(min_length=1)]
+    """File in the bundle: the mean of good parts, a small gray PNG."""
+    axes: Annotated[tuple[Axis, ...], Meta(min_length=1)]
+
+
 class Envelope(_Record, frozen=True, kw_only=True):
     """How far the line may stray from what was taught before the verdicts' promise breaks (training.judging.envelope)."""
 
@@ -210,6 +234,20 @@ class Envelope(_Record, frozen=True, kw_only=True):
     """What breaks there."""
     light_high_breaks: Literal["", "rejects", "misses", "both"] = ""
     blur_breaks: Literal["", "rejects", "misses", "both"] = ""
+    gamma_low: float | None = None
+    """Exponent below which the promise breaks; None: it held as far as was tried."""
+    gamma_high: float | None = None
+    shift_limit: float | None = None
+    """Share of the side, the worst way, from which on the promise breaks."""
+    shift_breaks: Literal["", "rejects", "misses", "both"] = ""
+    turn_limit: float | None = None
+    """Degrees, the worse way."""
+    turn_breaks: Literal["", "rejects", "misses", "both"] = ""
+    noise_limit: float | None = None
+    """Standard deviation in gray levels of 255 of the frame's pixels."""
+    noise_breaks: Literal["", "rejects", "misses", "both"] = ""
+    placement: Placement | None = None
+    """None: the pictures do not tell where parts lie, or it does not matter."""
     max_rejected: float = 0.0
     """Share of good parts from which on the promise counts as broken."""
     held_out: bool = True

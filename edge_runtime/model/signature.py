@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_runtime.errors import BundleError, ConfigError
+from edge_runtime.files import read_whole
 from edge_runtime.model.bundle import SIGNATURE, ModelBundle
 
 
@@ -67,7 +68,7 @@ def open_released(path: Path, keys: Sequence[TrustedKey], private: bool | None =
 def _load(i: int, file: Path) -> Ed25519PublicKey:
     where = f"trusted_keys[{i}]: expected an Ed25519 public key (PEM)"
     try:
-        data = file.read_bytes()
+        data = read_whole(file)
     except OSError as e:
         raise ConfigError(f"{where}, could not read {file}: {e.strerror}") from e
     if b"PRIVATE KEY" in data:

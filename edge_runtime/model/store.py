@@ -55,7 +55,8 @@ class BundleStore:
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._check_room(path)
+            if known:  # else it is none, and refused before anything is copied
+                self._check_room(path)
             begun = Path(tempfile.mkdtemp(prefix=_BEGUN, dir=self.folder))
         except OSError as e:
             raise DeviceError(f"{self.folder}: expected a folder to keep bundles in ([models] path), found: {e.strerror}") from e
@@ -113,7 +114,10 @@ class BundleStore:
 
     def _check_room(self, path: Path) -> None:
         """The journal lies on the same disk as a rule, and must not lose a row for a model. Raises DeviceError."""
-        wanted = sum(p.stat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size
+        try:
+            wanted = sum(p.lstat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size
+        except OSError as e:
+            raise BundleError(f"bundle {path}: cannot be looked at: {e.strerror} ({e.filename})") from e
         disk = os.statvfs(self.folder)
         reserve = int(min(_RESERVE_BYTES, _RESERVE_SHARE * disk.f_blocks * disk.f_frsize))
         free = disk.f_bavail * disk.f_frsize

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edge_runtime.errors import ConfigError, TriggerError
+from edge_runtime.files import read_whole
 from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 
 _T = TypeVar("_T")
@@ -104,7 +105,7 @@ def application_uri(certificate: x509.Certificate) -> str | None:
 def _read(key: str, path: Path, parse: Callable[[bytes], _T]) -> _T:
     what = "password" if key == "password_file" else "PEM or DER file"
     try:
-        return parse(path.read_bytes())
+        return parse(read_whole(path))
     except OSError as e:
         raise ConfigError(f"trigger.{key}: expected a {what}, could not read {path}: {e.strerror}") from e
     except TypeError as e:  # what cryptography raises for a key that needs a password

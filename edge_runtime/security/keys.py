@@ -24,22 +24,11 @@ from zmq.utils import z85
 
 from edge_runtime.credentials import Role, is_key, read_secret
 from edge_runtime.errors import ConfigError
+from edge_runtime.files import opened
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_IMPLIES = {
-    Role.OBSERVE: {Role.OBSERVE},
-    Role.TRIGGER: {Role.TRIGGER},
-    Role.OPERATE: {Role.OPERATE, Role.OBSERVE},
-    Role.ENGINEER: {Role.ENGINEER, Role.OPERATE, Role.OBSERVE},
-    Role.DEPLOY: {Role.DEPLOY, Role.OBSERVE},
-}
 MOST_KEYS = 1000
 _MOST_BYTES = 4096
-
-
-def may(roles: Iterable[Role]) -> frozenset[Role]:
-    """All that the holder of these roles may do: an engineer operates, whoever does anything but announce parts observes."""
-    return frozenset(implied for role in roles for implied in _IMPLIES[role])
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +181,8 @@ def _read(file: Path, named: bool = True) -> Key:
     try:
         if file.stat().st_mode & stat.S_IWOTH:
             raise ConfigError(f"{file}: expected a file that not everybody may write to: chmod o-w")
-        with file.open("rb") as opened:
-            text = opened.read(_MOST_BYTES).decode()
+        with opened(file) as held:
+            text = held.read(_MOST_BYTES).decode()
         found = tomllib.loads(text)
     except OSError as e:
         raise ConfigError(f"{file}: expected a public key, could not read it: {e.strerror}") from e

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from edge_runtime.errors import ConfigError, SinkError
+from edge_runtime.files import opened, read_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,7 @@ def open_key(path: Path) -> SigningKey:
     with contextlib.suppress(FileExistsError):
         _make(path)
     try:
-        held = path.open("rb")
-        with held:
+        with opened(path) as held:
             if (mode := os.fstat(held.fileno()).st_mode & 0o077) != 0:
                 raise SinkError(f"{path}: expected a key that its owner alone may read, found mode {mode | 0o600:o}; chmod 600 {path}")
             key = serialization.load_pem_private_key(held.read(), password=None)
@@ -85,7 +85,7 @@ def open_key(path: Path) -> SigningKey:
 def read_public(path: Path) -> PublicKey:
     """A public key's PEM file. Raises ConfigError."""
     try:
-        key = serialization.load_pem_public_key(path.read_bytes())
+        key = serialization.load_pem_public_key(read_whole(path))
     except OSError as e:
         raise ConfigError(f"{path}: expected an Ed25519 public key (PEM), could not read it: {e.strerror}") from e
     except (ValueError, UnsupportedAlgorithm) as e:

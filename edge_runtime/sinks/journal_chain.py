@@ -17,6 +17,7 @@ import msgspec
 
 from edge_runtime import __version__
 from edge_runtime.errors import SinkError
+from edge_runtime.files import read_whole
 from edge_runtime.security.chain import GENESIS, Purpose, Value, hash_of, signed_text
 from edge_runtime.security.signing import SigningKey
 from edge_runtime.sinks.journal_clock import JournalClock, journal_clock
@@ -280,7 +281,7 @@ def outside_head(journal: Path) -> OutsideHead | None:
     """The head in the file beside the journal; None where there is none. Raises SinkError for a file that is none."""
     path = beside(journal, "head")
     try:
-        return msgspec.json.decode(path.read_bytes(), type=OutsideHead)
+        return msgspec.json.decode(read_whole(path), type=OutsideHead)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:

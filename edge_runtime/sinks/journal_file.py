@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_runtime.errors import SinkError
+from edge_runtime.files import what_is
 from edge_runtime.records import Decision
 from edge_runtime.sinks.journal_rows import COLUMNS, LATER, UNREADABLE, decision_of
 
@@ -165,6 +166,17 @@ def checkpoint(connection: sqlite3.Connection) -> int:
     # The first write after a checkpoint syncs the WAL's new header: let it be this one, not a part's.
     connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1")
     return int((pages - moved) * page_bytes)
+
+
+def expect_journal(path: Path) -> None:
+    """Raises SinkError for what is no journal, or none yet."""
+    if (found := what_is(path)) != "a file":
+        raise SinkError(f"journal {path}: expected a journal, found {found}")
+    if path.stat().st_size == 0:
+        raise SinkError(f"journal {path}: expected a journal, found an empty file")
+    with reading(path) as connection:
+        if not columns_of(connection):
+            raise SinkError(f"journal {path}: expected a Lineside journal, found another SQLite database")
 
 
 def sync(connection: sqlite3.Connection) -> None:

@@ -1,6 +1,7 @@
 """One writer a journal: a lock beside the file, whichever name it is opened by."""
 
 import fcntl
+import os
 from pathlib import Path
 from typing import IO
 
@@ -34,7 +35,7 @@ class WriterLock:
         path = real.with_name(real.name + ".lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
+            self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC, 0o644), "ab")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             raise SinkError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Outcome
-from edge_runtime.sinks.journal_file import read_page, reading
+from edge_runtime.sinks.journal_file import expect_journal, read_page, reading
 from edge_runtime.sinks.journal_rows import UNREADABLE
 from edge_runtime.sinks.notes import labels_of
 
@@ -46,8 +46,7 @@ class Reader:
     lost: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[Decision, Told]]:
-        if not self.path.exists():
-            raise SinkError(f"journal {self.path}: expected a journal, found no such file")
+        expect_journal(self.path)
         since, until = _text(self.since), _text(self.until)
         told, labels = _Deliveries(self.path), labels_of(self.path)
         with closing(told.rows):

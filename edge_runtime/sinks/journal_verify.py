@@ -13,11 +13,10 @@ from typing import Any
 
 import msgspec
 
-from edge_runtime.errors import SinkError
 from edge_runtime.security.chain import GENESIS, Purpose, hash_of, signed_text
 from edge_runtime.security.signing import PublicKey
 from edge_runtime.sinks.journal_chain import OutsideHead
-from edge_runtime.sinks.journal_file import COMPUTED, columns_of, reading
+from edge_runtime.sinks.journal_file import COMPUTED, columns_of, expect_journal, reading
 from edge_runtime.sinks.journal_rows import COLUMNS, LATER, UNREADABLE
 
 _PAGE = 500
@@ -65,12 +64,9 @@ def verify(path: Path, keys: Sequence[PublicKey], outside: OutsideHead | None = 
 
     `tail`: only the last so many rows of the chain. Raises SinkError for a file that is no journal, or cannot be read at all.
     """
-    if not path.exists():
-        raise SinkError(f"journal {path}: expected a journal, found no such file")
+    expect_journal(path)
     with reading(path) as connection:
         connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
-        if not columns_of(connection):
-            raise SinkError(f"journal {path}: expected a Lineside journal, found another SQLite database")
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'").fetchone():
             missing = "it has no chain: a version of Lineside from before the chain wrote it, or the chain was removed"
             return Verified([missing], notes=["nothing can be said of any decision in it"])

@@ -11,8 +11,10 @@ from typing import Literal
 import msgspec
 
 from edge_runtime.errors import SinkError
+from edge_runtime.files import read_whole
 from edge_runtime.sinks.journal_file import reading
 
+_MOST_BYTES = 128 << 20
 LABEL = "label"
 """The kind of a row that says how a verdict was wrong."""
 ALARM = "alarm"
@@ -73,7 +75,7 @@ def _in_chain(journal: Path) -> list[Note]:
 
 def _of_before(path: Path) -> list[Note]:
     try:
-        lines = path.read_bytes().splitlines() if path.exists() else []
+        lines = read_whole(path, _MOST_BYTES).splitlines() if path.exists() else []
     except OSError as e:
         raise SinkError(f"{path}: could not be read: {e.strerror}") from e
     return [note for line in lines if (note := _decoded(line)) is not None]

@@ -20,13 +20,12 @@ import zmq
 
 from edge_runtime import wire
 from edge_runtime.config.files import ControlConfig
-from edge_runtime.credentials import Role
-from edge_runtime.errors import EXIT_BUG, EXIT_USAGE, ConfigError, LinesideError, Refused, SchemaError, WireError
+from edge_runtime.credentials import Role, may
+from edge_runtime.errors import EXIT_BUG, EXIT_BUSY, EXIT_USAGE, ConfigError, LinesideError, Refused, SchemaError, WireError
 from edge_runtime.handoff import Helper, Reply
 from edge_runtime.security.access import Access, beyond_loopback
-from edge_runtime.security.door import PEER
+from edge_runtime.security.door.talk import PEER
 from edge_runtime.security.doorkeeper import Door, Quota
-from edge_runtime.security.keys import may
 from edge_runtime.sockets import bind
 
 log = logging.getLogger(__name__)
@@ -152,8 +151,11 @@ class ControlServer:
         except SchemaError:
             with_number = wire.encode_refusal()
             return self._send_raw(sock, sender, with_number)
-        except WireError:
-            return None  # an answer would mean nothing to it
+        except WireError as e:
+            number = wire.request_of(parts[-1]) if len(parts) == 1 else None
+            if number is None:
+                return None  # an answer would mean nothing to it
+            return self._send(sock, sender, wire.ControlReply(request=number, refused=str(e), code=EXIT_USAGE))
         try:
             job = self._job(asked, self._caller(asked, frames[-1]), sender)
         except LinesideError as e:
@@ -162,7 +164,8 @@ class ControlServer:
             return self._send(sock, sender, self._done(job))
         assert self._slow is not None
         if len(self._pending) > _MOST_WAITING:
-            return self._send(sock, sender, wire.ControlReply(request=asked.request, refused="too many wait already: ask again", code=75))
+            busy = wire.ControlReply(request=asked.request, refused="too many wait already: ask again", code=EXIT_BUSY)
+            return self._send(sock, sender, busy)
         self._pending.append((job, self._slow.call(job)))
         return None
 

@@ -14,7 +14,7 @@ import msgspec
 
 from edge_runtime.config.files import Recipe
 from edge_runtime.errors import ConfigError, SinkError
-from edge_runtime.files import put_file
+from edge_runtime.files import put_file, read_whole
 from edge_runtime.model.bundle import id_of
 
 FILE = "in_effect.json"
@@ -129,7 +129,7 @@ def read(store: Path) -> InEffect:
     """What was chosen. Raises ConfigError for a file that cannot be understood."""
     path = store / FILE
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_File)
+        found = msgspec.json.decode(read_whole(path), type=_File)
     except FileNotFoundError:
         return {}
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:

@@ -24,9 +24,10 @@ _SHOW_PROBLEM_S = 60.0
 _BEGIN_S = 1.0
 """Nobody announces parts so fast that their messages could not be read in it."""
 _MAX_MESSAGE_BYTES = 65_536
-_SENDERS = Quota(message_bytes=1 << 20, parts=16, rate=250, burst=100)
+_SENDERS = Quota(message_bytes=1 << 20, parts=16, rate=250, burst=1100)
 """Who announces more parts than any line makes is cut, not delayed: a trigger that waited would be answered by the picture of another part.
-Longer messages than are understood pass, to be counted as parts that could not be judged."""
+At once may come what a sender has kept while the station was away: 1000 messages, unless it says otherwise (ZMQ_SNDHWM). Longer ones than
+are understood pass, to be counted as parts that could not be judged."""
 
 
 _Name = Annotated[str, msgspec.Meta(max_length=200)]

@@ -25,7 +25,7 @@ from edge_runtime.cli import app
 from edge_runtime.config.files import ControlConfig
 from edge_runtime.control import ControlClient
 from edge_runtime.credentials import Credentials, Role
-from edge_runtime.errors import ConfigError, Refused, WireError
+from edge_runtime.errors import EXIT_BUSY, ConfigError, Refused, WireError
 from edge_runtime.records import Verdict
 from edge_runtime.security.access import Access
 from edge_runtime.security.signing import read_public
@@ -55,6 +55,24 @@ def breaks(_: Nothing, caller: Caller) -> None:
 
 
 VERBS = [Verb(f"as_{role}", role, Count, echo) for role in Role if role is not Role.TRIGGER]
+
+
+STATION = """
+import sys, time
+from edge_runtime.config.files import ControlConfig
+from edge_runtime.credentials import Role
+from edge_runtime.security.access import Access
+from edge_runtime.station.control import ControlServer, Verb
+from edge_runtime.station.verbs import Nothing
+
+def long(asked, caller):
+    print("begun", flush=True)
+    time.sleep(600)
+
+with ControlServer(ControlConfig(endpoint=sys.argv[1]), Access(), [Verb("long", Role.OBSERVE, Nothing, long, slow=True)]):
+    print("listens", flush=True)
+    time.sleep(600)
+"""
 
 
 @contextmanager
@@ -220,6 +238,36 @@ def test_one_of_another_version_is_told_so(free_port: int) -> None:
         assert msgspec.msgpack.decode(old.recv()) == {"schema": wire.SCHEMA}, "by which any version says that it is another"
 
 
+def test_a_request_that_cannot_be_read_is_answered_where_it_has_a_number_and_never_sent_by_ours(free_port: int) -> None:
+    endpoint = f"tcp://127.0.0.1:{free_port}"
+    with ControlServer(ControlConfig(endpoint=endpoint), Access(), VERBS):
+        with zmq.Context() as context, context.socket(zmq.DEALER) as foreign:
+            foreign.linger = 0
+            foreign.connect(endpoint)
+            asked = wire.ControlRequest(request=7, verb="as_observe", why="x" * 10_000)
+            foreign.send(wire.encode_control(asked))
+            assert foreign.poll(20_000)
+            reply = wire.decode_control_reply(foreign.recv())
+            assert (reply.request, "why" in reply.refused) == (7, True)
+        with asking(endpoint) as client, pytest.raises(ConfigError, match="length <= 1000"):
+            client.ask("as_observe", {"number": 1}, why="x" * 10_000)
+
+
+def test_whoever_waits_for_a_station_that_ends_is_told_so_at_once(free_port: int) -> None:
+    endpoint = f"tcp://127.0.0.1:{free_port}"
+    with subprocess.Popen([sys.executable, "-c", STATION, endpoint], stdout=subprocess.PIPE) as station, asking(endpoint) as client:
+        out = station.stdout
+        assert out is not None
+        out.readline()
+        ending = threading.Thread(target=lambda: (out.readline(), station.kill()))
+        ending.start()
+        began = time.monotonic()
+        with pytest.raises(WireError, match="ended the connection before it answered: it may have done it all the same"):
+            client.ask("long", timeout_s=600)
+        assert time.monotonic() - began < 60
+        ending.join()
+
+
 def test_while_one_thing_takes_long_the_others_are_answered_and_too_many_are_refused(free_port: int) -> None:
     endpoint = f"tcp://127.0.0.1:{free_port}"
     go_on, begun = threading.Event(), threading.Event()
@@ -245,7 +293,7 @@ def test_while_one_thing_takes_long_the_others_are_answered_and_too_many_are_ref
                 try:
                     client.ask("long", timeout_s=0.3)
                 except Refused as e:
-                    return "too many wait" in str(e)
+                    return "too many wait" in str(e) and e.exit_code == EXIT_BUSY
                 except WireError:
                     return False
                 return False

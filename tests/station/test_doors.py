@@ -254,6 +254,22 @@ def test_whoever_announces_more_parts_than_any_line_is_cut_and_the_line_s_own_go
         assert "connections were cut" in line.problem
 
 
+def test_what_a_sender_kept_while_the_station_was_away_comes_in_whole(free_port: int) -> None:
+    """As many as ZeroMQ keeps; each is a part that has gone by, and is refused by name instead of lost."""
+    endpoint = f"tcp://127.0.0.1:{free_port}"
+    with zmq.Context() as context, context.socket(zmq.PUSH) as push:
+        push.linger = 0
+        push.connect(endpoint)
+        for i in range(1000):
+            push.send(b'{"part_id": "%d", "sent": "2026-01-01T00:00:00Z"}' % i, zmq.NOBLOCK)
+        with ZeromqLine(ZeromqTriggerConfig(endpoint=endpoint), 1) as line:
+            line.begin()
+            got = [line.wait(20) for _ in range(1000)]
+            assert [t.part_id for t in got if t is not None] == [str(i) for i in range(1000)]
+            assert all(t is not None and t.refused for t in got)
+            assert line.problem is None
+
+
 def pid_of(line: ZeromqLine) -> int:
     assert line._door is not None
     return line._door._keeper._process.pid

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -105,6 +106,17 @@ def test_prometheus_reads_decisions_by_verdict_and_cause_and_how_long_they_took(
     assert seen["lineside_stage_seconds_bucket", "0.02", "predict"] == 0
     assert seen["lineside_stage_seconds_bucket", "0.03", "predict"] == 2
     assert seen["lineside_severity_bucket", "1.0"] == 1
+
+
+@pytest.mark.parametrize("header", ["application/openmetrics-text;version=xx", "application/openmetrics-text;version=", "*/*;q=z", "\xff"])
+def test_whoever_asks_oddly_is_answered_all_the_same(config: StationConfig, header: str) -> None:
+    with served(config) as publisher:
+        told(config, publisher)
+        request = urllib.request.Request(address(config), headers={"Accept": header, "Accept-Encoding": header})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert b"lineside_up" in answer.read()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(address(config).replace("/metrics", "/../etc/passwd"), timeout=20)
 
 
 def test_prometheus_reads_what_the_station_says_of_itself(config: StationConfig) -> None:

@@ -115,7 +115,17 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(copy: Path) -> None:
 
 def test_a_manifest_of_a_future_schema_is_refused_as_that(copy: Path) -> None:
     edit(copy, lambda m: m.update(schema=99, novelty=1))
-    assert "expected schema 1, found 99" in refused(copy)
+    assert "expected schema 1 or 2, found 99" in refused(copy)
+
+
+def test_a_bundle_of_schema_1_shrinks_by_area_as_it_did(copy: Path) -> None:
+    def of_before(manifest: dict[str, Any]) -> None:
+        manifest.update(schema=1)
+        del manifest["input"]["shrink"]
+
+    assert b.ModelBundle.open(copy).manifest.input.shrink == "halves"
+    edit(copy, of_before)
+    assert b.ModelBundle.open(copy).manifest.input.shrink == "area"
 
 
 def test_an_unknown_key_in_the_manifest_is_refused(copy: Path) -> None:
@@ -265,13 +275,23 @@ def test_a_zip_that_would_fill_the_disk_is_refused_before_it_is_unpacked(
             if one != name:
                 archive.write(tiny_bundle / one, one)
         archive.writestr(name, bytes(200 << 20))
-    if name == "golden/000.png":  # as large as a golden sample may be, where there is room
-        monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 100 << 20))  # type: ignore[attr-defined]
-        with pytest.raises(DeviceError, match=r"it takes 210 MB, 105 MB are free"):
-            b.ModelBundle.open(file)
-    else:
-        assert ("big.bin is not listed" if name == "big.bin" else "expected at most 67,108,864 bytes") in refused(file)
+    why = {
+        "big.bin": "big.bin is not listed",
+        "golden/000.png": "golden/000.png takes 210 MB, of which 0.2 MB are in the zip file",
+        b.MANIFEST: "expected at most 67,108,864 bytes",
+    }
+    assert why[name] in refused(file)
     assert written == []
+
+
+def test_a_zip_for_which_there_is_no_room_is_refused_before_it_is_unpacked(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = zip_of(tiny_bundle, tmp_path / "b.zip")
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", lambda *_: pytest.fail("unpacked"))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 100))  # type: ignore[attr-defined]
+    with pytest.raises(DeviceError, match=r"it takes .* MB, 0 MB are free"):
+        b.ModelBundle.open(file)
 
 
 def test_a_zip_that_holds_a_file_twice_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
