@@ -105,9 +105,20 @@ def _manifest(data: bytes) -> Manifest:
     return read_manifest(folder)[0]
 
 
-def _announced(data: bytes) -> list[Trigger]:
+def _told() -> bytes:
+    """The file of announced parts, with one that was told without a row."""
+    journal = scratch() / "told"
+    with Announced(journal, lambda: 0) as announced:
+        announced.note(Trigger(1, 1, "A-1"))
+        announced.unwritten(decision_with(seq=1))
+    return announced.path.read_bytes().rstrip(b"\0")
+
+
+def _announced(data: bytes) -> list[object]:
     written("journal.sqlite.announced", data)
-    return Announced(scratch() / "journal.sqlite", lambda: 0).left()
+    announced = Announced(scratch() / "journal.sqlite", lambda: 0)
+    told = announced.told()
+    return [*announced.left(), *(told[seq].decision("s", Trigger(seq, 1, "A")) for seq in told)]
 
 
 def _preprocessed(data: bytes) -> None:
@@ -221,7 +232,7 @@ def targets() -> dict[str, Target]:
         "manifest": Target(_manifest, [(bundle() / "manifest.json").read_bytes()]),
         "bundle": Target(lambda data: ModelBundle.open(written("bundle.zip", data)), [_zipped()]),
         "release key": Target(lambda data: load_keys([written("key.pem", data)]), [key]),
-        "announced": Target(_announced, [b"".join(msgspec.json.encode(Trigger(n, n, f"A-{n}")) + b"\n" for n in range(1, 4))]),
+        "announced": Target(_announced, [b"".join(msgspec.json.encode(Trigger(n, n, f"A-{n}")) + b"\n" for n in range(1, 4)), _told()]),
         "preprocess": Target(_preprocessed, [bytes((64, 64, 0, 0)) + bytes(range(256)), bytes((16, 70, 3, 1)) + bytes(range(256))]),
         "modbus": Target(fuzz_plc.modbus, [fuzz_plc.said("modbus")], (PlcLost,)),
         "s7": Target(fuzz_plc.s7, [fuzz_plc.said("s7")], (PlcLost,)),

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
+import msgspec
+
 from edge_runtime.plc import areas
 from edge_runtime.plc.deadline import Deadline
 from edge_runtime.plc.ethernetip import EthernetipPort, EthernetipTriggerConfig
@@ -106,15 +108,20 @@ def _said(port: Any, settings: Any, tags: Sequence[Tag]) -> bytes:
     return b"".join(said)
 
 
+def _patient(settings: Any) -> Any:
+    """What a port is meant to read is recorded once, and on a busy machine a server takes its time."""
+    return msgspec.structs.replace(settings, timeout_ms=20_000.0)
+
+
 @cache
 def _modbus() -> tuple[Callable[[], ModbusPort], bytes]:
     tags = _tags("coil:3", "holding:0", "holding:2", "holding:8", "holding:10")
     settings = ModbusTriggerConfig(port=free_port(), inputs=_INPUTS)
 
-    def new() -> ModbusPort:
+    def new(settings: ModbusTriggerConfig = settings) -> ModbusPort:
         return ModbusPort(settings, tags)
 
-    return new, _said(new(), settings, tags)
+    return new, _said(new(_patient(settings)), settings, tags)
 
 
 def modbus(data: bytes) -> None:
@@ -129,12 +136,12 @@ def _s7() -> tuple[Callable[[], S7Port], bytes]:
     tags = _tags("DB1.DBX0.3", "DB1.DBD2", "DB1.DBB6", "DB1.DBW14", "MD4")
     settings = S7TriggerConfig(host="127.0.0.1", port=free_port(), inputs=_INPUTS)
 
-    def new() -> S7Port:
+    def new(settings: S7TriggerConfig = settings) -> S7Port:
         port = S7Port(settings, tags)
         port._pdu_bytes = 480  # as the server allows
         return port
 
-    return new, _said(new(), settings, tags)
+    return new, _said(new(_patient(settings)), settings, tags)
 
 
 def s7(data: bytes) -> None:
@@ -149,7 +156,7 @@ def _ethernetip() -> tuple[EthernetipTriggerConfig, list[Tag], bytes]:
     tags = _tags("Trig", "Part[3]", "Name", "Count", "Speed")
     settings = EthernetipTriggerConfig(host="127.0.0.1", port=free_port(), inputs=_INPUTS)
     with _recorded(Deadline) as said, server_of(settings, tags) as server:
-        port = EthernetipPort(settings, tags)
+        port = EthernetipPort(_patient(settings), tags)
         server.set(_HELD)
         port.connect(lambda: None)
         for held in (_HELD, dict.fromkeys(_HELD, 0) | {"recipe": ""}, _HELD):

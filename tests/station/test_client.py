@@ -72,7 +72,7 @@ class Told:
             self.publisher._told_seq = seq
 
 
-def numbers(client: DecisionClient, count: int, timeout_s: float = 10.0) -> list[int | Gap]:
+def numbers(client: DecisionClient, count: int, timeout_s: float = 60.0) -> list[int | Gap]:
     """The next `count` items: decisions as their seq."""
     got: list[int | Gap] = []
     until = time.monotonic() + timeout_s

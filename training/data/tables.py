@@ -66,7 +66,7 @@ def is_labels(path: Path) -> bool:
         rows = _rows(path, (columns.path,))
     except DataError:
         return True  # to be refused when it is read, rather than passed over
-    return any(_inside(path.parent, row[columns.path]).is_file() for _, row in rows if row[columns.path])
+    return any(_is_file(_inside(path.parent, row[columns.path])) for _, row in rows if row[columns.path])
 
 
 def names_images(path: Path, images: list[Path]) -> bool:
@@ -163,9 +163,9 @@ def read_csv(path: Path) -> Found:
             problems.append(f"{where}: {name} stands in line {first_seen[file]} already; keep one of the two")
         elif against := contradiction(is_good, {c: row.get(f"{c} (ignored)", "") for c in columns.verdicts}):
             problems.append(f"{where}: {name}: {column} says {label} {against}; correct one of the two")
-        elif not image.is_file():
+        elif not _is_file(image):
             problems.append(f"{where}: expected an image at {image}, found nothing")
-        elif mask is not None and not mask.is_file():
+        elif mask is not None and not _is_file(mask):
             problems.append(f"{where}: expected a mask at {mask}, found nothing")
         elif splits and split not in SPLITS:
             problems.append(f"{where}: {name}: expected train, test or bad as its split, found {split!r}")
@@ -256,6 +256,14 @@ def _visa_kinds(path: Path) -> dict[str, str]:
     rows = _rows(path, ("image", "label"))
     kinds = {Path(r["image"].replace("\\", "/")).name: r["label"] for _, r in rows if "/anomaly/" in f"/{r['image']}".lower()}
     return {n: BAD if says_good(k) is False or not k else " + ".join(p.strip() for p in k.split(",")) for n, k in kinds.items()}
+
+
+def _is_file(path: Path) -> bool:
+    """False as well for a name that no file can have: one that is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _inside(base: Path, name: str) -> Path:

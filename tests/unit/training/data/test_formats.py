@@ -213,6 +213,7 @@ def test_a_table_with_semicolons_and_no_split_holds_every_fifth_good_image_back(
         ("images/1.png,good,masks/5.png,train", "line 3: labelled good, but its mask .* marks a defect"),
         ("images/1.png", "line 3: images/1.png has no label"),
         ('"images/1.png,good', "line 3: expected a row of a CSV"),
+        (f"{'a' * 300}.png,good,,train", "expected an image at"),
     ],
 )
 def test_a_wrong_row_is_named_by_its_line(table: Path, row: str, message: str) -> None:
