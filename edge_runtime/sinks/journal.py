@@ -19,7 +19,7 @@ from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Delivery, Picture, Trigger, Verdict
 from edge_runtime.security.signing import SigningKey, open_key
 from edge_runtime.sinks import journal_file
-from edge_runtime.sinks.journal_chain import SIGN_EVERY, Chain, Limits, beside
+from edge_runtime.sinks.journal_chain import Chain, Limits, beside
 from edge_runtime.sinks.journal_clock import journal_clock
 from edge_runtime.sinks.journal_file import read_decisions
 from edge_runtime.sinks.journal_lock import WriterLock
@@ -317,11 +317,8 @@ class Journal(Sink):
             try:
                 if self._asked:
                     self._sync(connection)
-                if chain.unsigned >= SIGN_EVERY:
-                    chain.sign()
-                elif not chain.is_signed and not batch and time.monotonic() - busy_at > _SIGN_AFTER_S:
-                    chain.sign()
-                    chain.insert(connection, [], self._writer)
+                if not chain.is_signed and not batch and time.monotonic() - busy_at > _SIGN_AFTER_S:
+                    chain.insert(connection, [], self._writer, sign=True)
                 if unmoved >= self._checkpoint_rows:
                     unmoved = 0
                     self._checkpoint(connection, chain)
@@ -364,9 +361,7 @@ class Journal(Sink):
         if connection is None or chain is None or self._failure is not None:
             return
         try:
-            chain.insert(connection, [about("stopped", wall_time=wall_time())], self._writer)
-            chain.sign()
-            chain.insert(connection, [], self._writer)
+            chain.end(connection, self._writer)
             self._checkpoint(connection, chain)
         except (sqlite3.Error, OSError, SinkError) as e:
             _log.error("journal %s: its last rows carry no signature: %s", self.path, e)

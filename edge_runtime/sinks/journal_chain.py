@@ -55,6 +55,10 @@ class Limits:
     """Rows of the chain, for a part may be waiting."""
 
 
+_Head = tuple[int, str, bytes, bytes]
+"""Row, purpose, hash, signature."""
+
+
 class Chain:
     """Belongs to the writer's thread, and to one open file."""
 
@@ -67,8 +71,7 @@ class Chain:
         self._hash: bytes = GENESIS if last is None else last[2]
         self.clock: JournalClock = journal_clock(_last_time(connection) if last is None else last[1], wall_s)
         self._signed_n: int = signed
-        self._pending: tuple[int, str, bytes, bytes] | None = None
-        self._last_head: tuple[int, str, bytes, bytes] | None = None
+        self._last_head: _Head | None = None
         self.damage: list[str] = []
         """What was found wrong with it and nobody has acknowledged, in sentences."""
         self.is_new = last is None and not signed and not least_n
@@ -97,11 +100,6 @@ class Chain:
         """Whether the file's last row is."""
         return self._signed_n == self.n
 
-    @property
-    def unsigned(self) -> int:
-        """Rows that no signature covers yet, nor one that waits to be written."""
-        return self.n - (self._pending[0] if self._pending is not None else self._signed_n)
-
     def begin(self, connection: sqlite3.Connection, writer: str, found: list[str], station: str = "") -> None:
         """Say in the chain that it begins, where it does, and that a station starts; `found`: what is newly found wrong with it."""
         entries = []
@@ -114,40 +112,35 @@ class Chain:
         # Signed in the same step: who has no key cannot make it look as if a station had started, and written what he has added.
         said = {"wall_time": wall_time(), "version": __version__, "public_key": self._key.public.raw.hex(), "station": station}
         entries.append(about("started", **said, signed=True))
-        self._pending = None
-        with _transaction(connection, writer):
-            n, end = self._add(connection, entries)
-            head = self._head_of(n, end)
-            connection.execute(_SIGN, head)
-        self._pending = head
-        self._went_on(n, end)
+        self.insert(connection, entries, writer, sign=True)
 
-    def insert(self, connection: sqlite3.Connection, entries: Iterable[Entry], writer: str = "") -> None:
+    def end(self, connection: sqlite3.Connection, writer: str) -> None:
+        """Say that the station stops, signed in the same step: rows that somebody puts in their place afterwards lack that signature."""
+        self.insert(connection, [about("stopped", wall_time=wall_time(), signed=True)], writer, sign=True)
+
+    def insert(self, connection: sqlite3.Connection, entries: Iterable[Entry], writer: str = "", sign: bool = False) -> None:
         """Write rows in one transaction: all of them are committed when this returns, none when it raises sqlite3.Error or ValueError.
+
+        `sign`: the last row, and thereby all. They are signed in any case once SIGN_EVERY of them are not.
 
         Raises SinkError where another than `writer` has opened the journal since: two would give the same numbers to different parts.
         """
         with _transaction(connection, writer):
-            n, end = self._add(connection, entries)
-        self._went_on(n, end)
+            added = self._add(connection, entries, sign)
+        self._went_on(*added)
 
-    def _add(self, connection: sqlite3.Connection, entries: Iterable[Entry]) -> tuple[int, bytes]:
+    def _add(self, connection: sqlite3.Connection, entries: Iterable[Entry], sign: bool = False) -> tuple[int, bytes, _Head | None]:
         n, end = self._link(connection, entries)
-        if self._pending is not None:
-            connection.execute(_SIGN, self._pending)
-        return n, end
+        if not sign and n - self._signed_n < SIGN_EVERY:
+            return n, end, None
+        head = n, Purpose.HEAD.value, end, self._key.sign(signed_text(Purpose.HEAD, n, end))
+        connection.execute(_SIGN, head)
+        return n, end, head
 
-    def _went_on(self, n: int, end: bytes) -> None:
+    def _went_on(self, n: int, end: bytes, head: _Head | None) -> None:
         self.n, self._hash = n, end
-        if self._pending is not None:
-            self._last_head, self._signed_n, self._pending = self._pending, self._pending[0], None
-
-    def sign(self) -> None:
-        """Sign the last row; the signature is written with the rows that come next, or by `insert` of none."""
-        self._pending = self._head_of(self.n, self._hash)
-
-    def _head_of(self, n: int, hash_: bytes) -> tuple[int, str, bytes, bytes]:
-        return n, Purpose.HEAD.value, hash_, self._key.sign(signed_text(Purpose.HEAD, n, hash_))
+        if head is not None:
+            self._last_head, self._signed_n = head, n
 
     @property
     def outside(self) -> bytes | None:
@@ -189,8 +182,8 @@ class Chain:
             connection.execute("DELETE FROM chain WHERE n <= ?", (n,))
             connection.execute("DELETE FROM heads WHERE n <= ?", (n,))
             connection.execute(_SIGN, (n, Purpose.ANCHOR.value, hash_, anchor))
-            last, end = self._add(connection, said)
-        self._went_on(last, end)
+            added = self._add(connection, said)
+        self._went_on(*added)
         return len(old) + len(gone), len(old) == limits.at_once
 
     def too_large(self, connection: sqlite3.Connection, limits: Limits) -> bool:

@@ -15,13 +15,13 @@ import msgspec
 
 from edge_runtime.security.chain import GENESIS, Purpose, hash_of, signed_text
 from edge_runtime.security.signing import PublicKey
-from edge_runtime.sinks.journal_chain import OutsideHead
+from edge_runtime.sinks.journal_chain import SIGN_EVERY, OutsideHead
 from edge_runtime.sinks.journal_file import COMPUTED, columns_of, expect_journal, reading
 from edge_runtime.sinks.journal_rows import COLUMNS, LATER, UNREADABLE
 
 _PAGE = 500
-_MOST_UNSIGNED = 2000
-"""Rows in a row without a signature: a station signs far more often."""
+_MOST_UNSIGNED = 2 * SIGN_EVERY
+"""Rows in a row without a signature: a station leaves fewer, also when it is killed."""
 _MOST_FINDINGS = 1000
 _OBJECTS = {("table", "decisions"), ("table", "chain"), ("table", "heads"), ("table", "upkeep"), ("index", "chain_rare")}
 EMPTY = "the chain is empty: all of its rows were removed"
@@ -190,6 +190,13 @@ class _Run:
             self._say(
                 f"rows {self.found.signed_n + 1} to {self._n} carry no signature: signatures were removed, or the rows were put there"
             )
+        elif not self._connection.execute("SELECT 1 FROM heads").fetchone():
+            self._say("no row carries a signature: all of them were removed, or the rows were written anew")
+        elif self._n > self.found.signed_n:
+            self.found.notes.append(
+                f"rows {self.found.signed_n + 1} to {self._n} carry no signature yet: the station runs, or was killed, and who could write "
+                "the file since could have changed them"
+            )
         self._inserted(decisions_from)
         if self._left_unsigned:
             left = f"{', '.join(self._left_unsigned[:5])}{' and others' if len(self._left_unsigned) > 5 else ''}"
@@ -311,6 +318,8 @@ class _Run:
                 f"row {n} says that another verdict than decision {seq} was told, {n - self._decided_at[seq]} rows after it: too late"
             )
         self._after_stop = kind == "stopped"
+        if self._after_stop and isinstance(body, str) and '"signed":true' in body and n not in self._headed:
+            self._say(f"row {n} says that the station stopped, and no signature by it covers that: rows up to it were written anew")
         if kind not in ("begun", "damaged"):
             self._before_start = n
 

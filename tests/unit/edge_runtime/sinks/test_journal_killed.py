@@ -42,9 +42,7 @@ def opened(path):
 def write(path):
     connection, chain = opened(path)
     for first in range(1, 101, 10):
-        chain.insert(connection, entries(first, first + 9), "w")
-        chain.sign()
-    chain.insert(connection, [], "w")
+        chain.insert(connection, entries(first, first + 9), "w", sign=True)
     journal_file.checkpoint(connection)
     put_file(beside(path, "head"), chain.outside)
     connection.close()
@@ -52,15 +50,12 @@ def write(path):
 
 def upkeep(path):
     connection, chain = opened(path)
-    chain.insert(connection, entries(101, 103), "w")
-    chain.sign()
-    chain.insert(connection, [], "w")
+    chain.insert(connection, entries(101, 103), "w", sign=True)
     journal_file.checkpoint(connection)
     put_file(beside(path, "head"), chain.outside)
     for at_once in (120, 60):
         chain.prune(connection, Limits(-100, at_once=at_once), "w")
-    chain.sign()
-    chain.insert(connection, entries(104, 104), "w")
+    chain.insert(connection, entries(104, 104), "w", sign=True)
     journal_file.checkpoint(connection)
     put_file(beside(path, "head"), chain.outside)
     connection.close()
@@ -103,9 +98,7 @@ while was:
     was = killed(path, step)
     connection, chain = opened(path)
     wrong += [f"{step}: {problem}" for problem in chain.problems]
-    chain.insert(connection, entries(1000, 1000), "w")
-    chain.sign()
-    chain.insert(connection, [], "w")
+    chain.insert(connection, entries(1000, 1000), "w", sign=True)
     first = connection.execute("SELECT min(n) FROM chain").fetchone()[0]
     said = connection.execute("SELECT max(json_extract(body, '$.rows_to')) FROM chain WHERE kind = 'pruned'").fetchone()[0]
     if (said or 0) != first - 1:

@@ -11,7 +11,7 @@ import pytest
 
 from edge_runtime.commands.journal import verified
 from edge_runtime.records import Delivery, Outcome, Verdict
-from edge_runtime.security.chain import hash_of
+from edge_runtime.security.chain import GENESIS, hash_of
 from edge_runtime.sinks import journal_verify
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.journal_rows import COLUMNS
@@ -117,6 +117,56 @@ def test_a_verdict_that_is_amended_long_after_is_found_and_rows_that_a_kill_left
     found = verified(journal)
     assert [f for f in found.findings if "another verdict than decision 7 was told" in f and "too late" in f]
     assert "were not signed yet when the station was killed or lost its power" in str(found.notes)
+
+
+def written_anew(path: Path, from_n: int) -> None:
+    """Each REJECT from this row on an ACCEPT, with hashes that fit; no signature over any of it is left, nor the head beside it."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "UPDATE decisions SET verdict = 'ACCEPT', reason = '' WHERE seq IN (SELECT seq FROM chain WHERE kind = 'decision' AND n >= ?)",
+            (from_n,),
+        )
+        end = next((h for (h,) in connection.execute("SELECT hash FROM chain WHERE n = ?", (from_n - 1,))), GENESIS)
+        for n, kind, seq, at_s, body in connection.execute(
+            "SELECT n, kind, seq, at_s, body FROM chain WHERE n >= ? ORDER BY n", (from_n,)
+        ).fetchall():
+            values = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM decisions WHERE seq = ?", (seq,)).fetchone()
+            end = hash_of(end, n, kind, seq, at_s, body, values if kind == "decision" else ())
+            connection.execute("UPDATE chain SET hash = ? WHERE n = ?", (end, n))
+        connection.execute("DELETE FROM heads WHERE n >= ?", (from_n,))
+        connection.commit()
+    path.with_name("j.sqlite.head").unlink()
+
+
+@pytest.mark.parametrize("from_n", [1, 3, 103])
+def test_rows_that_were_written_anew_without_a_key_are_found_however_few_they_are(journal: Path, from_n: int) -> None:
+    written_anew(journal, from_n)
+    assert "no signature by it covers that" in str(verified(journal).findings)
+    with Journal(settings(journal), "s") as station:
+        assert "no signature by it covers that" in str(station.problem)
+    assert "no signature by it covers that" in str(verified(journal).findings), "nor does the next start's signature cover it"
+
+
+def test_a_journal_without_any_signature_is_found(journal: Path) -> None:
+    with closing(sqlite3.connect(journal)) as connection:
+        connection.execute("DELETE FROM chain WHERE kind IN ('begun', 'started', 'stopped')")
+        connection.execute("UPDATE chain SET n = n - 2")
+        connection.commit()
+    written_anew(journal, 1)
+    assert "no row carries a signature" in str(verified(journal).findings)
+    with Journal(settings(journal), "s") as station:
+        assert "no row carries a signature" in str(station.problem)
+
+
+def test_never_are_more_rows_unsigned_than_it_takes_to_sign_them(journal: Path) -> None:
+    """However many come at once, and at a kill."""
+    with Journal(settings(journal), "s") as station:
+        for seq in range(61, 400):
+            station.put(a_decision(seq))
+            if seq % 40 == 0:
+                found = verified(journal)
+                assert found.last_n - found.signed_n < 100
+                assert found.findings == []
 
 
 def test_a_decision_that_stands_there_twice_is_found(journal: Path) -> None:
