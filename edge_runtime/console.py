@@ -32,7 +32,9 @@ _LIKE = {
 
 EXIT_INTERRUPTED = 130
 """As a shell reports a process that SIGINT ended."""
-_KEPT = "what was finished is kept, what was not is taken away"
+_KEPT = "; what was finished is kept, what was not is taken away"
+_SHOWS = frozenset({"bench", "check", "metrics", "overlay", "plc", "sim", "status", "tail", "verify"})
+"""Verbs that show and make nothing: there is nothing to keep."""
 _DECIMAL_COMMA = re.compile(r"(?:[A-Za-z_.]+=(?:[^=]*,)?(?:[A-Za-z_.]+=)?)?(?P<number>[+-]?\d+,\d+)(?:%|,[A-Za-z_.]+=.*)?")
 _COMMA = re.compile(r"\d+,\d+")
 _PAIRS = frozenset({"--image-size", "--tiles", "--tile-size"})
@@ -81,6 +83,11 @@ def leave(code: str | int | None) -> NoReturn:
     os._exit(EXIT_FINDINGS if isinstance(code, str) else code or 0)
 
 
+def _kept(arguments: Sequence[str]) -> str:
+    """What becomes of the verb's work, where it makes anything."""
+    return "" if next((a for a in arguments if not a.startswith("-")), "") in _SHOWS else _KEPT
+
+
 def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None) -> NoReturn:
     """Run a command line and end the process.
 
@@ -109,15 +116,15 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
         _say(f"error: {e}")
         sys.exit(EXIT_EXHAUSTED if _for_want(e) else e.exit_code)
     except KeyboardInterrupt:
-        _say(f"interrupted; {_KEPT}")
+        _say(f"interrupted{_kept(arguments)}")
         sys.exit(EXIT_INTERRUPTED)
     except SystemExit as e:
         if e.code == EXIT_INTERRUPTED:  # typer makes this of Ctrl-C, without a word
-            _say(f"interrupted; {_KEPT}")
+            _say(f"interrupted{_kept(arguments)}")
         raise
     except _Terminated as e:
         terminated = e.number
-        _say(f"ended by {signal.Signals(terminated).name}; {_KEPT}")
+        _say(f"ended by {signal.Signals(terminated).name}{_kept(arguments)}")
     except Exception as e:
         if debug:
             raise

@@ -370,6 +370,9 @@ class SightState:
     """1: as sharp as taught, at the scale of the model's input."""
     parts: int
     """How many parts the medians are of."""
+    off: dict[str, float] = field(default_factory=dict)
+    """Where parts lie, of the ways in which the pictures tell it: "x" to the right and "y" downwards, in shares of the picture's width and
+    height, "turn" in degrees counterclockwise; 0 as taught."""
 
 
 @dataclass(frozen=True, slots=True)

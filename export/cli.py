@@ -18,7 +18,7 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import BundleError, CalibrationError, ExportError, MissingExtra
 from edge_runtime.model.manifest import Metrics
 from edge_runtime.model.signature import load_keys, open_released
-from edge_runtime.station.wander import brittle, narrow, reach
+from edge_runtime.station.reach import brittle, narrow, reach
 from export.child import golden_in_child
 from export.release import load_private, make_keys, sign
 from training.commands.console import bars, say
@@ -193,7 +193,7 @@ def verify(
             f"bundle {bundle}: {len(wrong)} of {len(results)} golden samples differ on this machine; do not run it here, build it again"
         )
     if manifest.envelope is not None:
-        console.print(f"envelope   ok  the line may wander: {reach(manifest.envelope)}")
+        console.print(f"envelope   ok  verdicts hold with {reach(manifest.envelope)}")
     console.print(f"bundle     ok  id {opened.id}")
 
 
@@ -238,7 +238,9 @@ def show_report(report: "BuildReport", console: Console) -> None:
             f"; of {report.n_compared} verdicts, on {report.compared}, {lost} turn wrong from FP32 to INT8{near} and {gained} turn right"
         )
     console.print(f"  parity: torch and FP32 differ by {report.score_difference:.0e} at most{flips}")
-    console.print(f"  threshold {report.threshold.value:.4g}: {report.threshold.rule}")
+    console.print(
+        f"  threshold {report.threshold.value:.4g} of the {report.precision.upper()} model{_before(report)}: {report.threshold.rule}"
+    )
     if report.told is not None:
         from training.judging.acceptance import default_criteria
 
@@ -252,7 +254,7 @@ def show_report(report: "BuildReport", console: Console) -> None:
             Text(f"  {acceptance.sentence}{'; built all the same (--force), and it says so' if acceptance.forced else ''}", style)
         )
     if report.envelope is not None:
-        console.print(f"  the line may wander: {reach(report.envelope)}")
+        console.print(f"  verdicts hold with {reach(report.envelope)}")
         worst = brittle(report.envelope)
         for sentence in worst:
             console.print(Text(f"  {sentence}", "bold red"))
@@ -260,6 +262,14 @@ def show_report(report: "BuildReport", console: Console) -> None:
             console.print(Text(f"  {sentence}", "bold yellow"))
     for note in report.notes:
         console.print(f"  note: {note}")
+
+
+def _before(report: "BuildReport") -> str:
+    """What the threshold was before, where scores differ enough that a reader would wonder which is which."""
+    taught = next((report.metrics[name].threshold for name in ("torch", "fp32") if name in report.metrics), None)
+    if report.precision == "fp32" or taught is None or f"{taught:.4g}" == f"{report.threshold.value:.4g}":
+        return ""
+    return f" ({taught:.4g} before it was quantized)"
 
 
 def _print_json(outcome: "Outcome") -> None:

@@ -156,7 +156,7 @@ def make_release(
     indented = lambda text: say(f"   {text}")  # noqa: E731
     run = teach(dataset, fit_options, request.run, force=request.force, progress=progress, say=indented, backbone_fn=backbone_fn,
                 left_out=names)  # fmt: skip
-    say(f"   threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
+    say(f"   threshold {run.info.threshold.value:.4g}, until the model that ships gets its own below: {run.info.threshold.rule}")
 
     _step(say, 4)
     options = BuildOptions(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,6 +120,8 @@ class RunInfo(_Record, frozen=True, kw_only=True):
     """Good images that look unlike the others, learnt or not, the oddest first (fitting.odd)."""
     alike: tuple[str, ...] = ()
     """Those of them, or of the `apart` ones, that look like each other: a second variant of the product?"""
+    margins: dict[str, float] = msgspec.field(default_factory=dict)
+    """How unlike the others each of the `odd` and `apart` ones is, as a multiple of the most unlike of the others."""
 
 
 Trunk = Backbone | Network
@@ -215,6 +217,28 @@ def check_free(out: Path, force: bool) -> None:
         raise ConfigError(f"out: {out} exists and is no run ({INFO} is missing), so --force does not replace it; choose another place")
 
 
+def odd_text(odd: Sequence[str], apart: Sequence[str], alike: Sequence[str], margins: Mapping[str, float]) -> str:
+    """The file of odd ones: a name a line, the oddest first, with what is known of each behind a #.
+
+    Those that were set `apart` for safety alone stand behind a # themselves: `fit --leave-out` would do wrong to leave them out unseen.
+    """
+    known = {name: f"  # {margin:.2f}x" for name, margin in margins.items()}
+    head = [
+        "# Good images that look unlike the others, the oddest first; 1x is the most unlike of those that are not named.",
+        "# fit --leave-out leaves out each line that does not begin with a #: take away the names of parts that are good.",
+    ]
+    if alike:
+        head.append(f"# {len(alike)} look like each other ({', '.join(alike)}): if that is a good variant, take them out.")
+    lines = [name + known.get(name, "") + (", not learnt" if name in apart and name in known else "") for name in odd]
+    like = sorted((name for name in apart if name not in odd), key=lambda name: -margins.get(name, 0.0))
+    if like:
+        lines.append(
+            "# Not learnt either, for safety, since they are the ones most like these; probably good. Take the # away from bad ones."
+        )
+        lines += [f"# {name}{known.get(name, '')}" for name in like]
+    return "".join(f"{line}\n" for line in (*head, *lines))
+
+
 def save_run(
     out: Path,
     info: RunInfo,
@@ -250,17 +274,8 @@ def save_run(
             (part / HELD_OUT).write_bytes(_pretty(held_out))
             (part / INFO).write_bytes(_pretty(info))
             if info.odd:
-                head_line = (
-                    "# Good images that look unlike the others, the oddest first. Leave here what fit --leave-out is to leave out.\n"
-                )
-                if info.alike:
-                    head_line += (
-                        f"# {len(info.alike)} look like each other ({', '.join(info.alike)}): if that is a good variant, take them out.\n"
-                    )
-                like = [name for name in info.left_out[len(info.left_out) - info.apart :] if name not in info.odd]
-                like_line = "# Not learnt either, since they are most like these:\n" if like else ""
-                lines = (head_line, *(f"{name}\n" for name in info.odd), like_line, *(f"{name}\n" for name in like))
-                (part / ODD).write_text("".join(lines), encoding="utf-8")
+                apart = info.left_out[len(info.left_out) - info.apart :]
+                (part / ODD).write_text(odd_text(info.odd, apart, info.alike, info.margins), encoding="utf-8")
             if checkpoint is not None:
                 shutil.copyfile(checkpoint, part / CHECKPOINT)
             move_into_place(part, out)

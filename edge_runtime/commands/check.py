@@ -48,8 +48,8 @@ from edge_runtime.sources import check_depth, open_source
 from edge_runtime.station.control import groups_known
 from edge_runtime.station.in_effect import FROM_FILE
 from edge_runtime.station.judge import limits_of
+from edge_runtime.station.reach import narrow, reach, watched
 from edge_runtime.station.recipes import Entry, check_area, load_recipes, open_bundle
-from edge_runtime.station.wander import narrow, reach
 from edge_runtime.triggers import open_trigger
 
 _TIMED = 5
@@ -222,8 +222,8 @@ def _recipe(
         yield _try(f"{prefix}limits", lambda: _limits(predictor, recipe))
     if (envelope := m.envelope) is not None:
         close = "; ".join(narrow(envelope))
-        remedy = f". Hardly at all: {close}; keep them steady, or teach it with pictures that show how they vary" if close else ""
-        yield Finding(f"{prefix}envelope", True, f"the line may wander: {reach(envelope)}{remedy}", warns=bool(close))
+        remedy = f". Narrow: {close}; keep that steady, or teach it with pictures that show how it varies" if close else ""
+        yield Finding(f"{prefix}envelope", True, f"verdicts hold with {reach(envelope)}; {watched(envelope)}{remedy}", warns=bool(close))
     return predictor
 
 

@@ -135,6 +135,8 @@ class StationMetrics(Collector):
         if (sight := health.sight) is not None:
             yield self._gauge("lineside_brightness_ratio", "Of recent pictures, to those that were taught.", {(): sight.brightness})
             yield self._gauge("lineside_sharpness_ratio", "Of recent pictures, to those that were taught.", {(): sight.sharpness})
+            off: _Values = {(way,): value for way, value in sight.off.items()}
+            yield self._gauge("lineside_parts_off", "Where recent parts lie: x, y in shares of the side, turn in degrees.", off, "way")
 
     def _gauge(self, name: str, said: str, values: _Values, *labels: str) -> Metric:
         return self._filled(GaugeMetricFamily(name, said, labels=("station", *labels)), values)

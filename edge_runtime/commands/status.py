@@ -55,8 +55,19 @@ def lines_of(health: Health) -> list[Text]:
         lines.append(Text(f"good parts score {drift.median:.3g} in the median, {drift.usual_median:.3g} when the detector was taught"))
     lines += [Text(f"{shadow.camera} shadow: {shadow.sentence}".strip()) for shadow in health.shadows]
     if (sight := health.sight) is not None:
-        lines.append(Text(f"pictures are {sight.brightness:.2f} as bright and {sight.sharpness:.2f} as sharp as taught"))
+        lines.append(Text(f"pictures are {sight.brightness:.2f} as bright and {sight.sharpness:.2f} as sharp as taught{_place(sight.off)}"))
     return lines
+
+
+def _place(off: dict[str, float]) -> str:
+    """Where parts lie, of the ways that are watched."""
+    words = {"x": ("right", "left"), "y": ("down", "up"), "turn": ("counterclockwise", "clockwise")}
+    said = [
+        f"{abs(value):.1f}° {words[way][value < 0]}" if way == "turn" else f"{100 * abs(value):.1f} % {words[way][value < 0]}"
+        for way, value in off.items()
+        if way in words
+    ]
+    return f"; parts lie off by {', '.join(said)}" if said else ""
 
 
 def _named(numbers: dict[str, int]) -> str:

@@ -1,9 +1,9 @@
 """Bundles: an immutable directory (or one zip file) with a model, its manifest and golden samples; read and verified here.
 
-Layout: manifest.json, manifest.sha256, model.xml, model.bin, golden/*.png, optionally ignore_mask.png. The manifest lists the sha256 of
-every other file; the bundle's id is the sha256 of the manifest's bytes, so that one id names one exact model with one exact calibration.
-manifest.sha256 (`sha256sum -c` reads it) holds that id, so that damage to the manifest itself is seen too. A bundle that was released has
-manifest.sig as well (edge_runtime.model.signature).
+Layout: manifest.json, manifest.sha256, model.xml, model.bin, golden/*.png, optionally ignore_mask.png and reference.png. The manifest lists
+the sha256 of every other file; the bundle's id is the sha256 of the manifest's bytes, so that one id names one exact model with one exact
+calibration. manifest.sha256 (`sha256sum -c` reads it) holds that id, so that damage to the manifest itself is seen too. A bundle that was
+released has manifest.sig as well (edge_runtime.model.signature).
 """
 
 import errno
@@ -184,6 +184,8 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
     needed = {"model.xml", "model.bin", *(g.image for g in manifest.golden)}
     if manifest.input.ignore_mask:
         needed.add(manifest.input.ignore_mask)
+    if manifest.envelope is not None and manifest.envelope.placement is not None:
+        needed.add(manifest.envelope.placement.reference)
     unlisted = sorted(needed - set(manifest.files))
     if unlisted:
         raise BundleError(f"bundle {directory}: the manifest lists no hash for {unlisted[0]}: it cannot be trusted; build it again")

@@ -188,6 +188,26 @@ class Wander(_Record, frozen=True, kw_only=True):
     """What breaks it: good parts that are rejected, bad ones that are missed."""
 
 
+class Axis(_Record, frozen=True, kw_only=True):
+    """One way in which parts lie off, and how well it is seen (training.judging.placed): only where good parts have proved that it is."""
+
+    way: Literal["x", "y", "turn"]
+    usual: float
+    """Median of good parts, in shares of the side, or degrees: the mean picture need not lie in the middle."""
+    spread: Annotated[float, Meta(ge=0)]
+    """Standard deviation from good part to good part."""
+    gain: Annotated[float, Meta(gt=0)]
+    """What is measured of parts that were really moved by 1."""
+
+
+class Placement(_Record, frozen=True, kw_only=True):
+    """By what the device sees that parts lie elsewhere than those taught (edge_runtime.model.placement)."""
+
+    reference: Annotated[str, Meta(min_length=1)]
+    """File in the bundle: the mean of good parts, a small gray PNG."""
+    axes: Annotated[tuple[Axis, ...], Meta(min_length=1)]
+
+
 class Envelope(_Record, frozen=True, kw_only=True):
     """How far the line may stray from what was taught before the verdicts' promise breaks (training.judging.envelope)."""
 
@@ -214,6 +234,20 @@ class Envelope(_Record, frozen=True, kw_only=True):
     """What breaks there."""
     light_high_breaks: Literal["", "rejects", "misses", "both"] = ""
     blur_breaks: Literal["", "rejects", "misses", "both"] = ""
+    gamma_low: float | None = None
+    """Exponent below which the promise breaks; None: it held as far as was tried."""
+    gamma_high: float | None = None
+    shift_limit: float | None = None
+    """Share of the side, the worst way, from which on the promise breaks."""
+    shift_breaks: Literal["", "rejects", "misses", "both"] = ""
+    turn_limit: float | None = None
+    """Degrees, the worse way."""
+    turn_breaks: Literal["", "rejects", "misses", "both"] = ""
+    noise_limit: float | None = None
+    """Standard deviation in gray levels of 255 of the frame's pixels."""
+    noise_breaks: Literal["", "rejects", "misses", "both"] = ""
+    placement: Placement | None = None
+    """None: the pictures do not tell where parts lie, or it does not matter."""
     max_rejected: float = 0.0
     """Share of good parts from which on the promise counts as broken."""
     held_out: bool = True

@@ -54,6 +54,16 @@ class SightMeter:
         brightness = self._brightness(inside, seen)
         return Sight(brightness, self._sharpness(inside, seen, region) / max(brightness, 1.0))
 
+    def with_noise(self, sight: Sight, sigma: float, shape: tuple[int, ...]) -> float:
+        """The sharpness of such a picture with independent noise of `sigma` gray levels of 255 in each pixel; `shape`: the frame's.
+
+        The Laplacian's weights (1, 1, 1, 1, -4) make of the noise of a pixel 20 times its variance, and a pixel of the reduced patch is the
+        mean of several.
+        """
+        across = [a for a, _ in (self._steps(per) for per in self._frame_px(self._roi or (0, 0, shape[1], shape[0])))]
+        mean = max(sight.brightness, 1.0)
+        return math.sqrt((sight.sharpness * mean) ** 2 + 20 * sigma**2 / (across[0] * across[1])) / mean
+
     def _brightness(self, inside: Image, seen: npt.NDArray[np.bool_] | None) -> float:
         # An odd step meets all colours of a mosaic in turn.
         step = math.isqrt(max(0, inside.shape[0] * inside.shape[1] - 1) // _POINTS) | 1 if inside.size > _POINTS else 1

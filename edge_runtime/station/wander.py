@@ -1,67 +1,43 @@
-"""Which way a line strays from what was taught: its pictures grow dark, bright or blurred. Watches, and never touches a verdict.
+"""Which way a line strays from what was taught: dark, bright, blurred or noisy pictures, parts that lie elsewhere.
 
+It watches, and never touches a verdict.
 The limits come with the bundle (bundle.Envelope), measured where it was built: from there on good parts are rejected or bad ones missed.
 A warning begins 70 % of the way there, so that a lamp is changed before it costs parts. What is compared is the median of the last parts,
 whatever their verdicts: in the dark all of them may be rejects.
 
-Why: deploy/decisions/0028.
+Why: deploy/decisions/0028, and 0052 for where parts lie.
 """
 
 import logging
-import math
 import statistics
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from edge_runtime.images.read import read_mask
-from edge_runtime.model.manifest import Envelope, Wander
+from edge_runtime.images.read import read_image, read_mask
+from edge_runtime.model.manifest import Envelope
+from edge_runtime.model.placement import PlacementMeter, Shrinker
 from edge_runtime.model.predictor import OpenvinoPredictor
-from edge_runtime.model.sight import SightMeter
+from edge_runtime.model.sight import Sight, SightMeter
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Image, Picture, SightState
+from edge_runtime.station.placed import PlaceWatch
+from edge_runtime.station.straying import LEAST, WINDOW, broken, level_of, surely
 
 log = logging.getLogger(__name__)
 
-WINDOW = 50
-"""Parts whose median counts."""
-LEAST = 15
-"""Parts before anything is said."""
-_WARN, _CALM = 0.7, 0.6
-"""Shares of the way to the limit: where a warning begins, and where it ends."""
-_NEARER = 0.9
-"""A limit that was passed counts as passed until so much of the way is left again."""
-_SURE = 4.0
-"""A median must differ from what was taught by so many of its standard errors: parts differ among themselves."""
+PLACE_EVERY = 4
+"""Of so many parts, one is looked at for where it lies: that takes a millisecond and more, and fixtures wear slowly."""
+_CLEAR = 3.0
+"""Of a limit of noise, away from what was taught, in standard deviations between good parts: else they might be called noisy."""
 
-_HALF = 0.5
-_LITTLE = 0.05
-"""No lamp and no lens is kept as steady as this."""
-_UNSTEADY: dict[str, tuple[float, str]] = {
-    "shift": (0.01, "parts that lie less than {:g} % of the picture elsewhere spoil verdicts (to learn them: --augment shift=PIXELS)"),
-    "turn": (1.0, "parts that are turned by less than {:g}° spoil verdicts (to learn them: --augment rotate=DEGREES; 180 for all ways)"),
-    "noise": (2.0, "noise of less than {:g} gray levels of 255 (standard deviation), as of a camera's gain, spoils verdicts"),
-    "jpeg": (90.0, "JPEG of quality {:g} spoils verdicts: teach and run with the same kind of files, better with .png"),
-}
-"""What no fixture, camera or codec is kept within, where the promise breaks at it. Not gamma: it stands still once it is set, and
-the least that is tried is far."""
-_LEAST = {
-    "light": ("light {:g} times what was taught", 1.0),
-    "gamma": ("gamma {:g}", 1.0),
-    "blur": ("blur {:g} px", 0.0),
-    "shift": ("shift {:g} %", 0.0),
-    "turn": ("turn {:g}°", 0.0),
-    "noise": ("noise of {:g} gray levels of 255 (standard deviation)", 0.0),
-    "jpeg": ("JPEG quality {:g}", 100.0),
-}
-"""Ways of straying in words, and the amount of a picture that does not stray."""
-
-Way = Literal["dark", "bright", "blurred"]
+Way = Literal["dark", "bright", "blurred", "noisy"]
 _CAUSES: dict[Way, str] = {
     "dark": "Look at the lamp, the lens and the exposure time.",
     "bright": "Look at the lamp, the exposure time and light from outside.",
     "blurred": "Look at the lens, its focus, and whether it is dirty.",
+    "noisy": "Look at the camera's gain and exposure time, and whether the lens was focused anew.",
 }
 
 
@@ -71,6 +47,8 @@ class _Limit:
     at: float
     """Relative to what was taught."""
     breaks: str
+    amount: float = 0.0
+    """Of noise, in gray levels of 255."""
 
     def way_gone(self, ratio: float) -> float:
         """0 as taught, 1 at the limit."""
@@ -83,8 +61,9 @@ class SightWatch:
     Not for two threads at once, but may be asked from another.
     """
 
-    def __init__(self, envelope: Envelope, meter: SightMeter) -> None:
-        self._envelope, self._meter = envelope, meter
+    def __init__(self, envelope: Envelope, meter: SightMeter, place: PlaceWatch | None = None) -> None:
+        """`place`: told of every so many-th part, too."""
+        self._envelope, self._meter, self._place = envelope, meter, place
         self._brightness: deque[float] = deque(maxlen=WINDOW)
         self._sharpness: deque[float] = deque(maxlen=WINDOW)
         e = envelope
@@ -92,7 +71,9 @@ class SightWatch:
         self._light = [_Limit("dark", e.light_low, e.light_low_breaks)] if e.light_low is not None and e.light_low < 1 else []
         self._light += [_Limit("bright", e.light_high, e.light_high_breaks)] if e.light_high is not None and e.light_high > 1 else []
         self._blur = [_Limit("blurred", e.blur_low, e.blur_breaks)] if e.blur_low is not None and e.blur_low < 1 else []
-        self._levels: dict[Way, int] = {limit.way: 0 for limit in (*self._light, *self._blur)}
+        self._noise: list[_Limit] | None = None  # follows from the first frame's size
+        self._levels: dict[str, int] = {}
+        self._seen = 0
         self._problem: str | None = None
         self._state: SightState | None = None
 
@@ -111,42 +92,52 @@ class SightWatch:
         sight = self._meter(image)
         self._brightness.append(sight.brightness / self._envelope.brightness)
         self._sharpness.append(sight.sharpness / self._envelope.sharpness)
+        if self._place is not None and self._seen % PLACE_EVERY == 0:
+            self._place.add(image)
+        self._seen += 1
+        if self._noise is None:
+            self._noise = self._of_noise(image)
         brightness, sharpness = statistics.median(self._brightness), statistics.median(self._sharpness)
         n = len(self._brightness)
-        self._state = SightState(round(brightness, 4), round(sharpness, 4), n)
+        off = {} if self._place is None else {way: round(value, 5) for way, value in self._place.off.items()}
+        self._state = SightState(round(brightness, 4), round(sharpness, 4), n, off)
         if n < LEAST:
             return
-        sentences, levels = [], dict(self._levels)
+        said, levels = list[str](), dict[str, int]()
         for limits, ratio, spread in (
             (self._light, brightness, self._envelope.brightness_spread),
-            (self._blur, sharpness, self._envelope.sharpness_spread),
+            ([*self._blur, *self._noise], sharpness, self._envelope.sharpness_spread),
         ):
-            noise = _SURE * math.sqrt(math.pi / 2 / n) * spread  # a median's standard error, of normal values
+            noise = surely(spread, n)
             for limit in limits:
-                level = levels[limit.way] = self._level(limit, ratio, noise)
+                level = levels[limit.way] = level_of(self._levels.get(limit.way, 0), limit.way_gone(ratio), abs(ratio - 1) > noise)
                 if level:
-                    sentences.append(_sentence(limit, ratio, level))
-        self._problem = " ".join(sentences) or None
-        if levels != self._levels:
-            self._levels = levels
-            log.warning("%s", self._problem or "the pictures are again as bright and as sharp as they were taught")
+                    said.append(_sentence(limit, ratio, level))
+        if self._place is not None:
+            for way, level, sentence in self._place.judge(self._levels):
+                levels[way] = level
+                said += [sentence] if level else []
+        self._problem = " ".join(said) or None
+        if any(levels[way] != self._levels.get(way, 0) for way in levels):
+            log.warning("%s", self._problem or "the pictures are again as they were taught")
+        self._levels = levels
 
-    def _level(self, limit: _Limit, ratio: float, noise: float) -> int:
-        """0 as taught, 1 on the way to the limit, 2 beyond it."""
-        before, gone = self._levels[limit.way], limit.way_gone(ratio)
-        if gone >= (_NEARER if before == 2 else 1):
-            return 2 if before == 2 or abs(ratio - 1) > noise else 0
-        if gone >= (_CALM if before else _WARN):
-            return 1 if before or abs(ratio - 1) > noise else 0
-        return 0
+    def _of_noise(self, image: Image) -> list[_Limit]:
+        """The sharpness that the noise at its limit comes to, unless good parts differ by nearly as much among themselves."""
+        e = self._envelope
+        if e.noise_limit is None or not e.noise_limit > 0:
+            return []
+        at = self._meter.with_noise(Sight(e.brightness, e.sharpness), e.noise_limit, image.shape) / e.sharpness
+        return [_Limit("noisy", at, e.noise_breaks, e.noise_limit)] if at - 1 > _CLEAR * e.sharpness_spread else []
 
 
 def _sentence(limit: _Limit, ratio: float, level: int) -> str:
-    what = {"rejects": "good parts are rejected", "misses": "bad parts are missed"}.get(
-        limit.breaks, "good parts are rejected and bad ones missed"
-    )
+    what = broken(limit.breaks)
     if limit.way == "blurred":
         found, border = f"The picture is blurred: its sharpness is {ratio:.2f} of what was taught", f"from {limit.at:.2f} on {what}."
+    elif limit.way == "noisy":
+        found = f"The picture is noisier than taught, or sharper: {ratio:.2f} times as much fine detail"
+        border = f"from {limit.at:.2f} on, as of noise of {limit.amount:.1f} gray levels, {what}."
     else:
         word = "darker" if limit.way == "dark" else "brighter"
         found = f"The picture is {100 * abs(1 - ratio):.0f} % {word} than taught"
@@ -162,7 +153,12 @@ def watch_of(predictor: OpenvinoPredictor) -> SightWatch | None:
         return None
     # With a region of the recipe's own there is no mask: Preprocessor refuses the two together.
     mask = read_mask(bundle.directory / spec.ignore_mask) if spec.ignore_mask else None
-    return SightWatch(envelope, SightMeter(spec, predictor.preprocessor.roi, mask))
+    place = None
+    if envelope.placement is not None and predictor.preprocessor.roi == spec.roi:  # elsewhere in the frame the mean picture means nothing
+        shrink = Shrinker(spec, mask)
+        reference = read_image(bundle.directory / envelope.placement.reference)
+        place = PlaceWatch(envelope, shrink, PlacementMeter(reference, shrink.ignored))
+    return SightWatch(envelope, SightMeter(spec, predictor.preprocessor.roi, mask), place)
 
 
 class SightWatches(Sink):
@@ -212,90 +208,3 @@ class SightWatches(Sink):
         """The medians of the first camera whose pictures stray, else of the first one."""
         watches = sorted(self._current.values(), key=lambda w: w.problem is None)
         return watches[0].state if watches else None
-
-
-def reach(envelope: Envelope) -> str:
-    """How far the line may wander, for people, without a full stop: "light 0.91 to 1.3 or more of what was taught, … shift 1 %"."""
-    rows: dict[str, list[Wander]] = {}
-    for row in envelope.rows:
-        rows.setdefault(row.what, []).append(row)
-    parts = []
-    if light := [r.amount for r in rows.get("light", [])]:
-        low = f"{min(light):g} or less" if envelope.light_low is None else f"{envelope.light_low:.2f}"
-        high = f"{max(light):g} or more" if envelope.light_high is None else f"{envelope.light_high:.2f}"
-        parts.append(f"light {low} to {high} of what was taught")
-    if gamma := rows.get("gamma"):
-        parts.append(_gamma(gamma))
-    if envelope.blur_low is not None:
-        parts.append(f"sharpness down to {envelope.blur_low:.2f} of what was taught")
-    for what, word in (
-        ("blur", "blur {:g} px"),
-        ("shift", "shift {:g} %"),
-        ("turn", "turn {:g}°"),
-        ("noise", "noise {:g}"),
-        ("jpeg", "JPEG quality {:g}"),
-    ):
-        if what in rows and not (what == "blur" and envelope.blur_low is not None):
-            parts.append(_farthest(rows[what], word) + (" (standard deviation, gray levels of 255)" if what == "noise" else ""))
-    return ", ".join(parts)
-
-
-def brittle(envelope: Envelope) -> list[str]:
-    """What spoils at least half of the verdicts at the very least that was tried, a sentence a way of straying, without a full stop."""
-    clean = next((r for r in envelope.rows if r.what == "clean"), None)
-    found = []
-    for what, (word, origin) in _LEAST.items():
-        rows = sorted((r for r in envelope.rows if r.what == what), key=lambda r: abs(r.amount - origin))
-        sides = [[r for r in rows if r.amount < origin], [r for r in rows if r.amount > origin]]
-        for row in (side[0] for side in sides if side):
-            said = [f"{100 * row.rejected:.0f} % of the good parts are rejected"] if row.rejected >= _HALF else []
-            if row.missed is not None and row.missed >= _HALF and (clean is None or (clean.missed or 0.0) < _HALF):
-                said.append(f"{100 * row.missed:.0f} % of the bad parts are missed")
-            if said and not row.holds:
-                amount = row.amount * (100 if what == "shift" else 1)
-                found.append(f"{word.format(amount)}, the least that was tried: {' and '.join(said)}")
-    return found
-
-
-def narrow(envelope: Envelope, known: Sequence[str] = ()) -> list[str]:
-    """What a station can hardly be kept within, a sentence a way of straying, without a full stop.
-
-    `known`: sentences of `brittle` that were said already; a way of straying that they name by its amounts is not named again.
-    """
-    found = []
-    low, high = envelope.light_low, envelope.light_high
-    if low is not None and low > 1 - _LITTLE:
-        found.append(f"a lamp that is {100 * (1 - min(low, 1)):.0f} % dimmer spoils verdicts")
-    if high is not None and high < 1 + _LITTLE:
-        found.append(f"light that is {100 * (max(high, 1) - 1):.0f} % brighter spoils verdicts")
-    if envelope.blur_low is not None and envelope.blur_low > 1 - _LITTLE:
-        found.append("so does a lens that is hardly out of focus" if found else "a lens that is hardly out of focus spoils verdicts")
-    for what, (least, words) in _UNSTEADY.items():
-        said = _LEAST[what][0].partition(" ")[0]
-        if any(r.what == what and r.amount == least and not r.holds for r in envelope.rows) and not any(k.startswith(said) for k in known):
-            found.append(words.format(least * (100 if what == "shift" else 1)))
-    return found
-
-
-def _gamma(rows: list[Wander]) -> str:
-    """The exponents on either side of 1 up to which the promise held at every step."""
-    ends = []
-    for side, more, before in (
-        (sorted((r for r in rows if r.amount < 1), key=lambda r: -r.amount), "less", "above"),
-        (sorted((r for r in rows if r.amount > 1), key=lambda r: r.amount), "more", "below"),
-    ):
-        held = next((i for i, r in enumerate(side) if not r.holds), len(side))
-        if side:
-            ends.append(f"{before} {side[0].amount:g}" if not held else f"{side[held - 1].amount:g}" + f" or {more}" * (held == len(side)))
-    return "gamma " + " to ".join(ends)
-
-
-def _farthest(rows: list[Wander], word: str) -> str:
-    """The amount up to which the promise held at every step."""
-    finer = rows[0].what == "jpeg"  # a lower quality strays further
-    rows = sorted(rows, key=lambda r: -r.amount if finer else r.amount)
-    held = next((i for i, r in enumerate(rows) if not r.holds), len(rows))
-    said = word.format(rows[max(held - 1, 0)].amount * (100 if rows[0].what == "shift" else 1))
-    if held == 0:
-        return said.replace(" ", " above " if finer else " below ", 1)
-    return said + (" or less" if finer else " or more") if held == len(rows) else said

@@ -92,7 +92,11 @@ def refusal(
         odd: names of those that look unlike the others, the oddest first.
     """
     limits = Criteria(found.max_missed, found.max_rejected)
-    kinds = [] if told is None else [line.plain.strip() for line in dataclasses.replace(told, doubtful=None).lines(limits)[1:]]
+    kinds = (
+        []
+        if told is None
+        else [line.plain.strip() for line in dataclasses.replace(told, doubtful=None, names=((), ()), unset=None).lines(limits)[1:]]
+    )
     other = unlike(metrics, precision)
     found_of = ". ".join([f"the {precision.upper()} model: {found.sentence}", *kinds, *([other] if other else [])])
     between = None if told is None else told.gap(limits)

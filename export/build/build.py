@@ -38,7 +38,7 @@ from training.fitting.heads import torch_backbone_fn
 from training.fitting.recalibrate import open_data, painted_scores
 from training.judging.envelope import BUDGET_S
 from training.judging.evaluate import measure
-from training.judging.telling import Told, tell
+from training.judging.telling import Told, say_unset, tell
 from training.methods.table import METHODS
 from training.runs import Detector, Run
 
@@ -163,7 +163,7 @@ class _Export:
         report = BuildReport(
             out, bundle_id, size, metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
             len(judged.compared.samples), self.gate.judged_on, envelope, time.monotonic() - began,
-            (*self.notes, *self._notes(metrics, envelope)),
+            tuple(dict.fromkeys((*self.notes, *self._notes(metrics, envelope)))),
             told, acceptance, trials,
         )  # fmt: skip
         if acceptance is not None and is_refused(acceptance):
@@ -200,7 +200,8 @@ class _Export:
     def _tell(self, built: Built) -> Told | None:
         scored = built.judged.scored
         what = f"{built.precision.upper()}, {'test split' if self.dataset.test else 'held-out good and the bad images'}"
-        return tell(scored.samples, scored.scores.score, built.threshold.value, built.threshold.false_reject_rate, what=what)
+        told = tell(scored.samples, scored.scores.score, built.threshold.value, built.threshold.false_reject_rate, what=what)
+        return None if told is None else dataclasses.replace(told, unset=say_unset(self.run.info.rule, scored.samples))
 
     def _against_torch(self, detector: Detector, images: Path, judged: Judged) -> tuple[float, Metrics | None]:
         """Largest relative difference of the FP32 graph's scores, and torch's figures where it ran on all images. Raises ParityError."""

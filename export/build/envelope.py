@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # they bring torch, which the child is spared
     from training.calibrate.rules import Scores
 
 COMMAND = (sys.executable, "-m", "export.build.envelope")
+REFERENCE = "reference.png"
+"""In the gate's folder, and then in the bundle."""
 _TIMEOUT_S = 600.0
 """Many times what its budget allows for: only a child that hangs takes so long."""
 
@@ -93,7 +95,7 @@ def measure(told: Path, answer: Path) -> None:
     try:
         found = measure_envelope(
             judge_of(Path(job.ir)), job.input, mask, good, [Path(b) for b in job.bad], job.threshold, placed=job.placed, seed=job.seed,
-            budget_s=job.budget_s,
+            budget_s=job.budget_s, reference=answer.with_name(REFERENCE),
         )  # fmt: skip
     except DataError as e:
         found = str(e)

@@ -44,6 +44,8 @@ def pack(
         write_model_info(folder / "model.xml", built.threshold)
     if run.ignore is not None:
         package.write_png(folder / (info.input.ignore_mask or IGNORE), run.ignore)
+    if envelope is not None and envelope.placement is not None:
+        shutil.copyfile(gate.work / envelope.placement.reference, folder / envelope.placement.reference)
     now = datetime.datetime.now(datetime.UTC)
     manifest = Manifest(
         schema=SCHEMA,

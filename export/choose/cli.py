@@ -165,6 +165,21 @@ def _show(found: "Comparison", out: Path) -> None:
     if found.busy is not None:
         console.print(f"note: {found.busy}", soft_wrap=True)
     console.print(f"[bold]take {found.best}[/]: {found.why}. {found.seconds:.0f} s; {out / 'compare.json'}", soft_wrap=True)
+    if (more := after_the_default(found)) is not None:
+        console.print(more, soft_wrap=True)
+
+
+def after_the_default(found: "Comparison") -> str | None:
+    """What is left to do where nothing better was found than what `fit` and `release` take unasked, which may have been refused."""
+    if found.best != found.default:
+        return None
+    width, height = (3 * side // 2 // 32 * 32 for side in found.input_hw[::-1])
+    return (
+        "fit and release take this by themselves, so where it was refused the method is not to blame. Next: look at the parts that it gets"
+        " wrong (report; a defect that nobody sees in the photograph takes other light), give it more pixels"
+        f" (--image-size {width}x{height}, or --tiles for small defects), photograph more good parts as"
+        " they vary, or give it bad ones to put the threshold by (--bad FOLDER, 3 or more)"
+    )
 
 
 def _figure(value: float | None) -> str:

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import cv2
 import msgspec
+import numpy as np
 import pytest
 
 from edge_runtime.commands.check import check_station
 from edge_runtime.commands.status import lines_of
 from edge_runtime.config.files import PublisherConfig, load_station
-from edge_runtime.model.bundle import read_manifest, write_manifest
-from edge_runtime.model.manifest import Envelope, Wander
+from edge_runtime.model.bundle import file_sha256, read_manifest, write_manifest
+from edge_runtime.model.manifest import Axis, Envelope, Placement, Wander
+from edge_runtime.model.placement import Shrinker
 from edge_runtime.records import Health, State
 from edge_runtime.station.launch import open_station
 from tests.conftest import good_image
 from tests.support.waiting import until
+from training.judging.placed import mean_of
 
 SHIFTED = Wander(what="shift", amount=0.02, image_auroc=None, rejected=0.0, missed=None, holds=True)
 ENVELOPE = Envelope(
@@ -86,4 +89,36 @@ def test_a_bundle_without_an_envelope_is_not_looked_at(folder: Path, tiny_bundle
 
 def test_check_says_how_far_the_line_may_wander(folder: Path, tiny_bundle: Path, endpoints: PublisherConfig) -> None:
     found = {f.what: f for f in check_station(write(folder, tiny_bundle, endpoints, 1.0))}
-    assert found["envelope"].ok and found["envelope"].sentence == "the line may wander: shift 2 % or more"
+    assert (
+        found["envelope"].ok
+        and found["envelope"].sentence == "verdicts hold with shift up to at least 2 % of the picture; watched: brightness"
+    )
+
+
+def test_a_station_tells_by_its_bundles_mean_picture_that_parts_lie_elsewhere(
+    folder: Path, tiny_bundle: Path, endpoints: PublisherConfig
+) -> None:
+    """Law 4: one part in four is compared, by the thread that is told after everybody."""
+    axis = Axis(way="x", usual=0.0, spread=0.001, gain=1.0)
+    envelope = msgspec.structs.replace(
+        ENVELOPE, light_low=None, shift_limit=0.02, shift_breaks="rejects", placement=Placement(reference="reference.png", axes=(axis,))
+    )
+    file = write(folder, tiny_bundle, endpoints, 1.0, envelope=None)
+    own, (h, w) = folder / "bundle", good_image(seed=0).shape[:2]
+    plate = np.full((h, w), 60, np.uint8)
+    plate[h // 4 : h // 2, w // 4 : w // 2] = 160
+    shrink = Shrinker(read_manifest(own)[0].input)
+    cv2.imwrite(str(own / "reference.png"), mean_of([shrink(plate)]))
+    m = read_manifest(own)[0]
+    write_manifest(
+        own, msgspec.structs.replace(m, envelope=envelope, files=m.files | {"reference.png": file_sha256(own / "reference.png")})
+    )
+    for i in range(4):
+        image = np.roll(plate, 3, axis=1) + np.random.default_rng(i).integers(0, 9, plate.shape).astype(np.uint8)
+        cv2.imwrite(str(folder / "parts" / f"{i}.png"), image)
+    health = run_until(file, lambda h: any("Parts lie" in p for p in h.problems))
+    assert any(
+        "of the picture's width further right than those taught; from 2.0 % on good parts are rejected." in p for p in health.problems
+    )
+    assert health.sight is not None and health.sight.off["x"] == pytest.approx(3 / w, abs=0.006)
+    assert "parts lie off by 4." in "\n".join(line.plain for line in lines_of(health))

@@ -374,7 +374,8 @@ def refuse_alike(dataset: Dataset) -> None:
 
 
 def read_names(path: Path, dataset: Dataset) -> tuple[str, ...]:
-    """Names of good images of `dataset`, a line each, as a run's odd.txt has them; empty lines and those that begin with # do not count.
+    """Names of good images of `dataset`, a line each, as a run's odd.txt has them; empty lines, those that begin with #, and what stands
+    behind a # with blanks around it do not count.
 
     Raises DataError for a file that cannot be read, or a name that is none of these images'.
     """
@@ -385,6 +386,8 @@ def read_names(path: Path, dataset: Dataset) -> tuple[str, ...]:
     wanted = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
     known = {dataset.name_of(s) for s in (*dataset.train, *dataset.copies)}
     by_name = {Path(name).name: name for name in known}
+    # A file's name may have a # in it, too.
+    wanted = tuple(name if name in known or Path(name).name in by_name else re.split(r"\s+#\s", name)[0] for name in wanted)
     unknown = [name for name in wanted if name not in known and Path(name).name not in by_name]
     if unknown:
         raise DataError(

@@ -1,8 +1,9 @@
 """Odd ones among the good images, before a head is fitted: bad parts that were filed among good ones must not be learnt.
 
 Looked for with a Gaussian a position, whatever the method: it knows best what is unusual at its place, its scores have a regular tail,
-and it can leave images out in a second. Where the odd ones are more than good parts explain (tail.find_odd), the head is fitted without
-them, and once more without those that are odd to such a head: what was learnt as good looks good.
+and it can leave images out in a second. Where the method judges all places alike, since parts lie anyhow, it is one Gaussian for all. Where
+the odd ones are more than good parts explain (tail.find_odd), the head is fitted without them, and once more without those that are odd to
+such a head: what was learnt as good looks good.
 
 Why: deploy/decisions/0021.
 """
@@ -54,20 +55,23 @@ class Screen:
         return self.scores / max(float(rest.max(initial=0.0)), 1e-12)
 
 
-def screen(features: Features, level_shapes: Sequence[LevelShape], prepare: Preprocessor, seed: int, progress: Progress = silent) -> Screen:
-    """Look through the features of good images."""
+def screen(
+    features: Features, level_shapes: Sequence[LevelShape], prepare: Preprocessor, seed: int, progress: Progress = silent, *,
+    anyhow: bool = False,
+) -> Screen:  # fmt: skip
+    """Look through the features of good images. `anyhow`: parts lie anyhow, so all places share one Gaussian."""
     n = features.n_images
     kept = np.ones(n, dtype=bool)
     if n < 2 * LEAST:
         return Screen(np.zeros(n), ~kept, ~kept, ~kept)
-    scores = _scores(features, level_shapes, prepare, kept, seed)
+    scores = _scores(features, level_shapes, prepare, kept, seed, anyhow)
     progress("looking for odd images", 1, 1 + ROUNDS)
     odd = find_odd(scores)
     if odd.many:
         share = min(MOST, WIDER * float(odd.named.mean()))
         for i in range(ROUNDS):
             kept = scores <= np.quantile(scores, 1 - share)
-            scores = _scores(features, level_shapes, prepare, kept, seed)
+            scores = _scores(features, level_shapes, prepare, kept, seed, anyhow)
             progress("looking for odd images", 2 + i, 1 + ROUNDS)
         odd = find_odd(scores)
     progress("looking for odd images", 1 + ROUNDS, 1 + ROUNDS)
@@ -129,10 +133,10 @@ def _moments(level: npt.NDArray[np.float32], rows: npt.NDArray[np.intp]) -> tupl
 
 
 def _scores(
-    features: Features, level_shapes: Sequence[LevelShape], prepare: Preprocessor, kept: npt.NDArray[np.bool_], seed: int
+    features: Features, level_shapes: Sequence[LevelShape], prepare: Preprocessor, kept: npt.NDArray[np.bool_], seed: int, anyhow: bool
 ) -> npt.NDArray[np.float64]:
     """(N,) of all images, by heads fitted on `kept` ones: of these by heads without them."""
-    params = asdict(PRESETS["fast"][1])
+    params = asdict(PRESETS["shared" if anyhow else "fast"][1])
     inside, outside = np.flatnonzero(kept), np.flatnonzero(~kept)
     learnt = features.only(inside)
     head = fit_head("padim", params, level_shapes, learnt, prepare, seed)

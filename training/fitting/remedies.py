@@ -63,7 +63,7 @@ def with_brightness(dataset: Dataset, progress: Progress = silent) -> tuple[Data
             )
     return dataclasses.replace(dataset, spec=msgspec.structs.replace(dataset.spec, brightness=round(target, 3))), (
         f"every picture is brought to the same brightness (mean {target:.0f} of 255), so that an ageing lamp changes little (how little,"
-        " the build measures). Where parts are bad because all of them is too dark or too bright: --brightness keep"
+        " the build measures). If a part can be bad by being too dark or too bright as a whole: --brightness keep"
     )
 
 

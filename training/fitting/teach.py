@@ -3,8 +3,8 @@
 import dataclasses
 import hashlib
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ class _Taught:
     odd: tuple[str, ...] = ()
     odd_margins: tuple[float, ...] = ()
     alike: tuple[str, ...] = ()
+    margins: Mapping[str, float] = field(default_factory=dict)
 
 
 def teach(dataset: Dataset, options: FitOptions, out: Path, *, force: bool = False, progress: Progress = silent,
@@ -137,6 +138,7 @@ def teach(dataset: Dataset, options: FitOptions, out: Path, *, force: bool = Fal
         apart=len(taught.apart),
         odd=taught.odd,
         alike=taught.alike,
+        margins=dict(taught.margins),
     )
     if taught.odd:
         say_odd(taught, len(whole.train), out, say)
@@ -195,13 +197,16 @@ class _Teaching:
         odd: tuple[str, ...] = ()
         margins: tuple[float, ...] = ()
         alike: tuple[str, ...] = ()
+        unlike: dict[str, float] = {}
         if not options.keep_odd:
             self.progress("looking for odd images", 0, 1)
-            found = screen(features, shapes, prepare, options.seed, self.progress)
+            shared = options.preset == "shared"
+            found = screen(features, shapes, prepare, options.seed, self.progress, anyhow=shared)
             names = [dataset.name_of(s) for s in dataset.train]
             apart = tuple(names[i] for i in np.flatnonzero(found.apart))
             odd, alike = (tuple(names[i] for i in np.argsort(-found.scores) if which[i]) for which in (found.named, found.alike))
             margins = tuple(round(float(m), 3) for m in np.sort(found.margins[found.named])[::-1])
+            unlike = {names[i]: round(float(found.margins[i]), 3) for i in np.flatnonzero(found.named | found.apart)}
         if apart:
             dataset, features = dataset.leave_out(apart), features.only(np.flatnonzero(~found.apart))
             if self.source is not None:  # nor may what is painted be painted into them
@@ -226,7 +231,7 @@ class _Teaching:
             options.method, self.params, shapes, features, prepare, options.seed, learning=learning, progress=self.progress
         )
         self.progress(f"fitting {options.method}", 1, 1)
-        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, augment, apart, odd, margins, alike)
+        return _Taught(backbone, fitted, fitted.images, fitted.outcome, bad, dataset, augment, apart, odd, margins, alike, unlike)
 
     def _learnt(self, network: Network) -> _Taught:
         """A network that learns on images, and a head that is fitted on held-out ones."""

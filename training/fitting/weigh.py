@@ -86,13 +86,10 @@ class Weighed:
     def sentence(self) -> str:
         """For the user."""
         gain = (
-            f"of good parts that are shifted, blurred or dimmed so, {percent(self.taught.astray)} look odder than all but"
-            f" {percent(1 - PLACED)} of the others (not learnt: {percent(self.plain.astray)})"
+            f"shifted, blurred or dimmed good parts beyond what {percent(PLACED)} of the others score: {percent(self.taught.astray)}"
+            f" (not learnt: {percent(self.plain.astray)})"
         )
-        price = (
-            f"a painted defect looks odder than a good part in {percent(self.taught.auroc)} of all pairs (not learnt:"
-            f" {percent(self.plain.auroc)})"
-        )
+        price = f"painted defects told from good parts at an AUROC of {self.taught.auroc:.3f} (not learnt: {self.plain.auroc:.3f})"
         best = max(self.taught.auroc, self.plain.auroc)
         doubt = (
             ""
@@ -103,7 +100,7 @@ class Weighed:
             )
         )
         if self.kept:
-            return f"what learning variations does, measured on good images that were kept apart for it: {gain}; {price}{doubt}"
+            return f"learning these variations pays, measured on good images that were kept apart for it: {gain}; {price}{doubt}"
         why = "that costs too much here" if gains(self.taught, self.plain) else "nothing is gained by it here"
         return (
             f"variations are not learnt from after all, since {why}: {price}; {gain}. Keep parts, lens and lamp as they are, or learn"

@@ -35,15 +35,18 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 from edge_runtime.errors import DataError
-from edge_runtime.model.manifest import Envelope, InputSpec, Threshold, Wander
+from edge_runtime.model.manifest import Envelope, InputSpec, Placement, Threshold, Wander
+from edge_runtime.model.placement import Shrinker, Small
 from edge_runtime.model.sight import Sight, SightMeter
 from training.data.facts import load_frame
 from training.judging.distort import CONDITIONS, Directions, Stage
+from training.judging.placed import mean_of, watched_axes
 
 Array = npt.NDArray[np.float64]
 Judge = Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]]
@@ -132,6 +135,7 @@ def measure_envelope(
     placed: bool = True,
     seed: int = 0,
     budget_s: float = BUDGET_S,
+    reference: Path | None = None,
 ) -> Envelope | None:
     """Measure all of CONDITIONS on a sample of the images; None with fewer than LEAST_GOOD good ones, or with tiles too many for the time.
 
@@ -144,6 +148,7 @@ def measure_envelope(
         placed: its score is that of its map's highest cells; False: of the whole picture, of which a seam is little.
         seed: of the sample, of the directions and of what is painted.
         budget_s: after so many seconds of CPU time no further image is begun; with enough time the result does not depend on it.
+        reference: the file to write the mean picture of good parts to, where it tells where they lie; None: nobody asks for that.
 
     Raises:
         DataError: an image that cannot be read.
@@ -160,10 +165,20 @@ def measure_envelope(
     goods = [_Shot(g.path, g.held_out, None, n) for n, g in enumerate(chosen)]
     shots = _interleaved(goods, defects)
     needed = LEAST_GOOD * len(shots) / len(goods)
-    seen = _look_at_all(judge, _chunks(spec, ignored, shots, seed, placed), len(shots), needed, budget_s)
+    shrink = Shrinker(spec, ignored) if reference is not None and Shrinker.suits(spec) else None
+    seen = _look_at_all(judge, _chunks(spec, ignored, shots, seed, placed, shrink), len(shots), needed, budget_s)
     if sum(s.shot.painted is None for s in seen) < LEAST_GOOD:
         return None
-    return _summed_up(seen, threshold, "real" if real else "painted")
+    found = _summed_up(seen, threshold, "real" if real else "painted")
+    if shrink is None or reference is None:
+        return found
+    small = [s.small for s in seen if s.small is not None]
+    axes = watched_axes(small, shrink.ignored, found.shift_limit, found.turn_limit)
+    if not axes:
+        return found
+    _, png = cv2.imencode(".png", mean_of(small))
+    reference.write_bytes(png.tobytes())
+    return msgspec.structs.replace(found, placement=Placement(reference=reference.name, axes=axes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +207,8 @@ class _Chunk:
     """The frame's own, as the device will measure it."""
     total: int
     """Conditions in all, those of further ways included."""
+    small: Small | None
+    """Of a good image, where it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +220,7 @@ class _Seen:
     """As many, of the reduced frames."""
     own: Sight
     """The frame's own."""
+    small: Small | None
 
 
 def _interleaved(good: Sequence[_Shot], bad: Sequence[_Shot]) -> list[_Shot]:
@@ -233,18 +251,18 @@ def _look_at_all(judge: Judge, chunks: Iterator[_Chunk], count: int, needed: flo
         clean = maps[0] if chunk.first == 0 else clean
         for i, pixels in enumerate(chunk.invented):
             if pixels is not None:
-                judged[i] *= _unseen(maps[i], clean, pixels)
+                judged[i] *= unseen(maps[i], clean, pixels)
         # A frame's score is the largest of its tiles'.
         scores[chunk.first : chunk.first + n] = judged.max(axis=1)
         sights += chunk.sights
         if len(sights) == chunk.total:
             if not np.isfinite(scores).all():
                 raise DataError(f"{shot.path}: the detector gives no finite score for it under every condition; its weights are broken")
-            found.append(_Seen(shot, _as_held_out(scores, shot.held_out), sights, chunk.own))
+            found.append(_Seen(shot, _as_held_out(scores, shot.held_out), sights, chunk.own, chunk.small))
     return found
 
 
-def _unseen(moved: Array, clean: Array, invented: npt.NDArray[np.bool_]) -> Array:
+def unseen(moved: Array, clean: Array, invented: npt.NDArray[np.bool_]) -> Array:
     """(views, gh, gw) maps of a moved and of the unmoved picture, (views, H, W) pixels of the former that are made up -> (views,) by how
     much the score changes where the unmoved picture's cells stand in for those that may have seen such pixels."""
     wide, high = (2 * min(_REACH_PX, int(_REACH * side)) + 1 for side in invented.shape[:0:-1])
@@ -257,7 +275,9 @@ def _unseen(moved: Array, clean: Array, invented: npt.NDArray[np.bool_]) -> Arra
     return np.where(top[1] > 0, top[0] / np.maximum(top[1], 1e-12), 1.0)
 
 
-def _chunks(spec: InputSpec, ignored: npt.NDArray[np.uint8] | None, shots: Sequence[_Shot], seed: int, placed: bool) -> Iterator[_Chunk]:
+def _chunks(
+    spec: InputSpec, ignored: npt.NDArray[np.uint8] | None, shots: Sequence[_Shot], seed: int, placed: bool, shrink: Shrinker | None
+) -> Iterator[_Chunk]:
     stage, meter = Stage(spec, ignored), SightMeter(spec, ignored=ignored)
     for shot in shots:
         frame = load_frame(shot.path, spec)
@@ -275,7 +295,8 @@ def _chunks(spec: InputSpec, ignored: npt.NDArray[np.uint8] | None, shots: Seque
             frames = [stage.distort(image, plan, *move) for move in some]
             pictures = np.concatenate([plan.prepare.split(f) for f in frames])
             invented = [stage.invented(plan, *move) if placed else None for move in some]
-            yield _Chunk(shot, first, pictures, invented, [plan.meter(f) for f in frames], meter(frame), len(moves))
+            small = shrink(frame) if good and shrink is not None else None
+            yield _Chunk(shot, first, pictures, invented, [plan.meter(f) for f in frames], meter(frame), len(moves), small)
 
 
 def _one_ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
@@ -324,13 +345,22 @@ def _summed_up(seen: Sequence[_Seen], threshold: Threshold, basis: Literal["real
     low, low_breaks = _limit(promise, good, bad, bright, [0, *(light[a] for a in sorted(light, reverse=True) if a < 1)])
     high, high_breaks = _limit(promise, good, bad, bright, [0, *(light[a] for a in sorted(light) if a > 1)])
     blur, blur_breaks = _limit(promise, good, bad, sharp, [0, *(i for i, c in enumerate(CONDITIONS) if c.what == "blur")])
+    gamma = {c.amount: i for i, c in enumerate(CONDITIONS) if c.what == "gamma"}
+    exponents = np.array([c.amount if c.what == "gamma" else 1.0 for c in CONDITIONS])
+    gamma_low, _ = _limit(promise, good, bad, exponents, [0, *(gamma[a] for a in sorted(gamma, reverse=True) if a < 1)])
+    gamma_high, _ = _limit(promise, good, bad, exponents, [0, *(gamma[a] for a in sorted(gamma) if a > 1)])
+    noise, noise_breaks = _limit_of(promise, good, bad, "noise")
+    shift, shift_breaks = _limit_of(promise, good, bad, "shift")
+    turn, turn_breaks = _limit_of(promise, good, bad, "turn")
     brightness, brightness_spread = _middle([s.own.brightness for s in goods])
     sharpness, sharpness_spread = _middle([s.own.sharpness for s in goods])
     return Envelope(
         rows=tuple(rows), basis=basis if len(bad) else "none", n_good=len(good), n_bad=len(bad), brightness=brightness,
         sharpness=sharpness, brightness_spread=brightness_spread, sharpness_spread=sharpness_spread, light_low=low, light_high=high,
         blur_low=blur, light_low_breaks=low_breaks, light_high_breaks=high_breaks, blur_breaks=blur_breaks,
-        max_rejected=promise.max_rejected, held_out=all(s.shot.held_out is None for s in goods),
+        gamma_low=gamma_low, gamma_high=gamma_high, shift_limit=shift, shift_breaks=shift_breaks, turn_limit=turn, turn_breaks=turn_breaks,
+        noise_limit=noise, noise_breaks=noise_breaks, max_rejected=promise.max_rejected,
+        held_out=all(s.shot.held_out is None for s in goods),
     )  # fmt: skip
 
 
@@ -344,15 +374,27 @@ def _share(values: npt.NDArray[np.bool_]) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _limit(promise: Promise, good: Array, bad: Array, ratios: Array, path: Sequence[int]) -> tuple[float | None, Breaks]:
-    """The brightness or sharpness, relative to the clean pictures', at which the promise first breaks along `path` (columns of the
-    scores, the clean one first), and what breaks it; None where it holds to the end."""
+def _limit_of(promise: Promise, good: Array, bad: Array, what: str) -> tuple[float | None, Breaks]:
+    """The amount from which on the promise breaks, the worst way, and what breaks it."""
+    rows = [i for i, c in enumerate(CONDITIONS) if c.what == what]
+    others = [[len(CONDITIONS) + k for k, (of, _) in enumerate(_OTHER_WAYS) if of == i] for i in rows]
+    ways = [rows, *(list(way) for way in zip(*others, strict=True))]
+    amounts = np.array([0.0, *(CONDITIONS[i].amount for i in rows)])
+    path = range(len(amounts))
+    limits = [_limit(promise, good[:, [0, *way]], bad[:, [0, *rows]], amounts, path, len(ways)) for way in ways]
+    broken = [(at, breaks) for at, breaks in limits if at is not None]
+    return min(broken, key=lambda found: found[0], default=(None, ""))
+
+
+def _limit(promise: Promise, good: Array, bad: Array, ratios: Array, path: Sequence[int], ways: int = 1) -> tuple[float | None, Breaks]:
+    """What of `ratios` (such as the brightness, relative to the clean pictures') at which the promise first breaks along `path` (columns of
+    the scores, the clean one first), and what breaks it; None where it holds to the end. `ways`: as of `Promise.breaks`."""
     for a, b in pairwise(path):
         for t in np.linspace(0, 1, _STEPS + 1)[1:]:
             between = [scores[:, a] + t * (scores[:, b] - scores[:, a]) for scores in (good, bad)]
-            if breaks := promise.breaks(between[0], between[1], good[:, 0], bad[:, 0]):
+            if breaks := promise.breaks(between[0], between[1], good[:, 0], bad[:, 0], ways):
                 before = t - 1 / _STEPS  # up to there it held
-                return round(float(ratios[a] + before * (ratios[b] - ratios[a])), 3), breaks
+                return round(float(ratios[a] + before * (ratios[b] - ratios[a])), 4), breaks
     return None, ""
 
 

@@ -57,8 +57,12 @@ def envelope_sentences(envelope: Envelope) -> list[str]:
     if e.blur_low is not None:
         broken = _BREAKS[e.blur_breaks or "both"].format(most)
         found.append(f"The picture's sharpness may fall to {e.blur_low:.2f} of what was taught; from there on {broken}.")
+    for limit, verb in ((e.gamma_low, "fall"), (e.gamma_high, "rise")):
+        if limit is not None:
+            found.append(f"Gamma may {verb} to {limit:.2f}; from there on more of the verdicts go wrong than was promised.")
+    limits = {"shift": e.shift_limit, "turn": e.turn_limit, "noise": e.noise_limit}
     for what, word in (
-        ("gamma", "A gamma"),
+        *((("gamma", "A gamma"),) if (e.gamma_low, e.gamma_high) == (None, None) else ()),
         ("blur", "A blur"),
         ("shift", "A shift"),
         ("turn", "A turn"),
@@ -67,7 +71,9 @@ def envelope_sentences(envelope: Envelope) -> list[str]:
     ):
         first = next((r for r in _further(e.rows, what) if not r.holds), None)
         if first is not None and not (what == "blur" and e.blur_low is not None):
-            found.append(f"{word} of {_said(what, first.amount)} breaks the promise: {_BREAKS[first.breaks or 'both'].format(most)}.")
+            least = limits.get(what)
+            said, broken = _said(what, first.amount if least is None else least), _BREAKS[first.breaks or "both"].format(most)
+            found.append(f"{word} of {said} breaks the promise: {broken}.")
     return found
 
 
@@ -78,8 +84,8 @@ def _further(rows: Sequence[Wander], what: str) -> list[Wander]:
 
 def _said(what: str, amount: float) -> str:
     return {
-        "shift": f"{100 * amount:g} %", "turn": f"{amount:g}°", "jpeg": f"quality {amount:g}",
-        "noise": f"{amount:g} gray levels of 255 (standard deviation)", "blur": f"{amount:g} px",
+        "shift": f"{100 * amount:.2g} %", "turn": f"{amount:.2g}°", "jpeg": f"quality {amount:g}",
+        "noise": f"{amount:.2g} gray levels of 255 (standard deviation)", "blur": f"{amount:g} px",
     }.get(what, f"{amount:g}")  # fmt: skip
 
 

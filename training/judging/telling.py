@@ -1,7 +1,10 @@
 """What a threshold does to parts whose truth is known, in a sentence that a line engineer reads first."""
 
+import dataclasses
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +12,12 @@ from rich.text import Text
 from sklearn.metrics import roc_auc_score
 
 from training.calibrate.bounds import percent
+from training.calibrate.gap import LEAST_BAD
+from training.calibrate.rules import Rule
 from training.calibrate.suspects import say_suspects, suspects
 from training.core.base import Progress, silent
 from training.data.dataset import Dataset
-from training.data.layout import Sample
+from training.data.layout import Sample, first_of
 from training.data.taught import unlearnt
 from training.fitting.recalibrate import score_samples
 from training.judging.acceptance import Criteria, default_criteria
@@ -63,6 +68,10 @@ class Told:
     """(kind, AUROC) of those that score much like good images, the worst first."""
     doubtful: str | None = None
     """A sentence where single labels look wrong."""
+    names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """Good images that are rejected, the highest score first, and bad ones that are missed, the lowest first."""
+    unset: str | None = None
+    """A sentence where the bad images did not set the threshold and could."""
     best: Better | None = None
     """The threshold that goes wrong least on these images, whatever the stated rate; None where not both kinds are there."""
 
@@ -104,8 +113,16 @@ class Told:
             told.append(
                 Text(f"  a threshold of {b.value:.4g} would miss {percent(b.missed)} and reject {percent(b.rejected)} of these images")
             )
+        for what, names in (("rejected", self.names[0]), ("missed", self.names[1])):
+            if names:
+                rest = len(names) - len(first_of(names))
+                told.append(
+                    Text(f"  {what}: {', '.join(first_of(names))}" + (f" and {rest} more, all on the report's page" if rest else ""))
+                )
         if self.doubtful is not None:
             told.append(Text(f"  {self.doubtful}", style="red"))
+        if self.unset is not None:
+            told.append(Text(f"  {self.unset}"))
         return told
 
 
@@ -133,6 +150,12 @@ def tell(
     if better is not None and better.missed >= missed.sum() / (~good).sum():
         better = None
     inverted = say_inverted(score[good], score[~good])
+    called = [f"{s.path.parent.name}/{s.path.name}" for s in samples]
+    wrong = good & (score > threshold)
+    named = (
+        tuple(called[i] for i in np.argsort(-score, kind="stable") if wrong[i]),
+        tuple(called[i] for i in np.argsort(score, kind="stable") if missed[i]),
+    )
     blind = []
     for kind, _, n in kinds:
         if n >= LEAST_OF_A_KIND and n_good >= LEAST_GOOD:
@@ -142,7 +165,7 @@ def tell(
     return Told(
         what, threshold, rejected, n_good, int(missed.sum()), int((~good).sum()), kinds, of_all, better, inverted,
         tuple(sorted(blind, key=lambda row: row[1])), say_suspects(samples, suspects(score, good, names.tolist())),
-        _best(score[good], score[~good]),
+        named, None, _best(score[good], score[~good]),
     )  # fmt: skip
 
 
@@ -182,7 +205,28 @@ def tell_run(run: Run, dataset: Dataset, progress: Progress = silent) -> Told | 
     score = score_samples(run.detector(), few, run.preprocessor(), progress).score
     what = "test split" if dataset.test else "the bad images"
     all_ = len(samples) if len(few) < len(samples) else None
-    return tell(few, score, run.info.threshold.value, run.info.threshold.false_reject_rate, what=what, of_all=all_)
+    told = tell(few, score, run.info.threshold.value, run.info.threshold.false_reject_rate, what=what, of_all=all_)
+    return None if told is None else dataclasses.replace(told, unset=say_unset(run.info.rule, samples))
+
+
+def say_unset(rule: Rule, samples: Sequence[Sample]) -> str | None:
+    """That known bad images have set no threshold, and what makes them; None where they have, or none is there."""
+    bad = [s for s in samples if not s.is_good]
+    if rule.bad is not None or rule.from_test_split or not bad:
+        return None
+    folders = {s.path.parent for s in bad}
+    where = f"--bad {shlex.quote(_from_here(folders.pop()))}" if len(folders) == 1 else "lineside-train calibrate RUN --gap --from-test"
+    few = f"; that takes {LEAST_BAD} of them or more" if len(bad) < LEAST_BAD else ""
+    return (
+        f"the {len(bad)} bad images tell how good this is and did not set the threshold; to put it between them and the good ones: {where}"
+        f"{few}"
+    )
+
+
+def _from_here(path: Path) -> str:
+    """As short as it can be typed."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def stratified(samples: Sequence[Sample], cap: int, seed: int) -> list[Sample]:

@@ -19,7 +19,7 @@ from edge_runtime.commands.bench import run_bench
 from edge_runtime.errors import ConfigError
 from edge_runtime.files import put_file
 from edge_runtime.model.manifest import Metrics
-from edge_runtime.station.wander import brittle
+from edge_runtime.station.reach import brittle
 from training.calibrate.bounds import percent
 from training.core.base import Progress, silent
 from training.core.places import check_file

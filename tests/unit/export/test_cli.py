@@ -51,7 +51,7 @@ def test_an_envelope_is_told(bundle: Path, capsys: pytest.CaptureFixture[str]) -
     envelope = Envelope(rows=(shifted,), basis="none", n_good=20, n_bad=0, brightness=77.0, sharpness=0.5, light_low=0.9)
     write_manifest(bundle, msgspec.structs.replace(read_manifest(bundle)[0], envelope=envelope))
     assert _verify(bundle) == 0
-    assert "envelope   ok  the line may wander: shift below 2 %" in capsys.readouterr().out
+    assert "envelope   ok  verdicts hold with shift less than 2 %" in capsys.readouterr().out
 
 
 @pytest.mark.slow

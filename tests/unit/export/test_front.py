@@ -86,7 +86,7 @@ def test_page_terminal_and_refusal_speak_of_the_one_model_that_would_ship_and_ho
     assert f"{report.told.missed} of 6; 95 % interval" in page and report.told.missed == report.acceptance.missed
     output = io.StringIO()
     show_report(report, Console(file=output, width=1000))
-    assert "refused, not written" in output.getvalue() and "the line may wander: light" in output.getvalue()
+    assert "refused, not written" in output.getvalue() and "verdicts hold with light" in output.getvalue()
 
 
 @pytest.mark.parametrize(

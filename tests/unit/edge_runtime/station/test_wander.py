@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_runtime.model.manifest import Envelope, InputSpec, Wander
+from edge_runtime.model.manifest import Axis, Envelope, InputSpec, Placement, Wander
+from edge_runtime.model.placement import PlacementMeter, Shrinker
 from edge_runtime.model.sight import SightMeter
 from edge_runtime.records import Decision, Frame, Picture, Prediction
-from edge_runtime.station.wander import LEAST, WINDOW, SightWatch, SightWatches, brittle, narrow, reach
+from edge_runtime.station.placed import PlaceWatch
+from edge_runtime.station.straying import LEAST, WINDOW
+from edge_runtime.station.wander import PLACE_EVERY, SightWatch, SightWatches
 from tests.support.decisions import decision_with
 
 SPEC = InputSpec(height=64, width=64, channels=1)
@@ -127,50 +130,64 @@ def test_only_the_product_that_is_judged_now_is_told_of_and_only_judged_parts_co
     assert watches.problem is None and watches.state is None
 
 
-def test_the_reach_is_one_sentence() -> None:
-    assert reach(ENVELOPE) == (
-        "light 0.91 to 1.20 of what was taught, sharpness down to 0.60 of what was taught, shift 1 %, turn below 1°, noise 2 or more"
-        " (standard deviation, gray levels of 255), JPEG quality 40 or less"
+def plate(dx: int = 0, turn: float = 0.0, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """A plate with a hole off its middle, so that it has a place and a way up."""
+    image = np.full((160, 200), 50, np.uint8)
+    cv2.rectangle(image, (50, 40), (150, 120), 170, -1)
+    cv2.circle(image, (80, 65), 12, 60, -1)
+    matrix = cv2.getRotationMatrix2D((99.5, 79.5), turn, 1.0)
+    matrix[0, 2] += dx
+    image = np.asarray(cv2.warpAffine(image, matrix, (200, 160), borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    return image + np.random.default_rng(seed).integers(0, 9, image.shape, dtype=np.uint8)
+
+
+PLATES = InputSpec(height=64, width=80, channels=1, frame_wh=(200, 160))
+
+
+def watch_of_plates(noise_limit: float | None = None) -> SightWatch:
+    meter, shrink = SightMeter(PLATES), Shrinker(PLATES)
+    sight = meter(plate())
+    gains = {"x": 1.0, "y": 1.0, "turn": 0.85}
+    axes = tuple(Axis(way=way, usual=0.0, spread=0.001, gain=gain) for way, gain in gains.items())  # type: ignore[arg-type]
+    envelope = msgspec.structs.replace(
+        ENVELOPE, brightness=sight.brightness, sharpness=sight.sharpness, shift_limit=0.02, shift_breaks="rejects", turn_limit=1.2,
+        turn_breaks="both", placement=Placement(reference="reference.png", axes=axes), noise_limit=noise_limit, noise_breaks="rejects",
+    )  # fmt: skip
+    return SightWatch(envelope, meter, PlaceWatch(envelope, shrink, PlacementMeter(shrink(plate()))))
+
+
+def feed_plates(watch: SightWatch, dx: int = 0, turn: float = 0.0, noise: float = 0.0, count: int = PLACE_EVERY * LEAST) -> None:
+    for seed in range(count):
+        grain = np.random.default_rng(seed).normal(0, noise, (160, 200)) if noise else 0.0
+        watch.add(np.clip(plate(dx, turn, seed) + grain, 0, 255).astype(np.uint8))
+
+
+def test_parts_that_lie_elsewhere_are_told_with_their_limit_and_those_in_their_place_are_not() -> None:
+    watch = watch_of_plates()
+    feed_plates(watch)
+    assert watch.problem is None and watch.state is not None and watch.state.off["x"] == pytest.approx(0, abs=0.001)
+    feed_plates(watch, dx=6, count=PLACE_EVERY * (LEAST + 1))
+    assert watch.problem is not None and watch.problem.startswith(
+        "Parts lie 3.0 % of the picture's width further right than those taught; from 2.0 % on good parts are rejected."
     )
-    free = msgspec.structs.replace(ENVELOPE, light_low=None, light_high=None, rows=(row("light", 0.7, True), row("light", 1.3, True)))
-    assert reach(free).startswith("light 0.7 or less to 1.3 or more of what was taught")
+    feed_plates(watch, dx=-3, count=PLACE_EVERY * WINDOW // 2 + PLACE_EVERY)
+    assert watch.problem is not None and "1.5 % of the picture's width further left" in watch.problem
+    assert "still within the limit" in watch.problem and watch.state.off["y"] == pytest.approx(0, abs=0.001)
+    feed_plates(watch, count=PLACE_EVERY * WINDOW // 2 + PLACE_EVERY)
+    assert watch.problem is None
 
 
-def test_the_reach_tells_gamma_on_either_side() -> None:
-    for held, said in (
-        ((True, True), "0.7 or less to 1.4 or more"),
-        ((False, True), "above 0.7 to 1.4 or more"),
-        ((True, False), "0.7 or less to below 1.4"),
-    ):
-        rows = (row("gamma", 0.7, held[0]), row("gamma", 1.4, held[1]))
-        assert reach(msgspec.structs.replace(ENVELOPE, rows=rows)).startswith(f"gamma {said}, sharpness")
+def test_parts_that_are_turned_are_told_so() -> None:
+    watch = watch_of_plates()
+    feed_plates(watch, turn=2.0)
+    assert watch.problem is not None and "turned by 2.0° counterclockwise" in watch.problem
+    assert "from 1.2° on good parts are rejected and bad ones missed." in watch.problem and "width" not in watch.problem
 
 
-def test_what_no_station_can_be_kept_within_is_named() -> None:
-    steady = tuple(r for r in ENVELOPE.rows if r.what != "turn")
-    assert narrow(msgspec.structs.replace(ENVELOPE, rows=steady)) == []
-    tight = msgspec.structs.replace(ENVELOPE, rows=steady, light_low=0.99, light_high=1.0, blur_low=0.99)
-    assert narrow(tight) == [
-        "a lamp that is 1 % dimmer spoils verdicts",
-        "light that is 0 % brighter spoils verdicts",
-        "so does a lens that is hardly out of focus",
-    ]
-
-
-def test_a_fixture_camera_or_codec_that_cannot_be_kept_so_steady_is_named_once() -> None:
-    least = (("shift", 0.01), ("turn", 1.0), ("noise", 2.0), ("jpeg", 90.0))
-    tight = msgspec.structs.replace(ENVELOPE, rows=tuple(row(what, amount, False) for what, amount in least))
-    said = narrow(tight)
-    assert [
-        any(part in s for s in said) for part in ("less than 1 % of the picture", "less than 1°", "less than 2 gray", "quality 90")
-    ] == [True] * 4
-    assert "rotate=DEGREES" in said[1] and "shift" not in said[1]
-    assert narrow(tight, known=brittle(tight)) == []
-    assert narrow(msgspec.structs.replace(ENVELOPE, rows=tuple(row(what, 2 * amount, False) for what, amount in least))) == []
-
-
-def test_what_spoils_most_verdicts_at_the_least_that_was_tried_is_said() -> None:
-    said = brittle(ENVELOPE)
-    assert said == [f"{what}, the least that was tried: 100 % of the good parts are rejected" for what in (
-        "light 0.7 times what was taught", "blur 1 px", "turn 1°"
-    )]  # fmt: skip
+def test_noise_is_told_as_noise_from_its_limit_on() -> None:
+    watch = watch_of_plates(noise_limit=4.0)
+    feed_plates(watch)
+    assert watch.problem is None
+    feed_plates(watch, noise=5.0, count=WINDOW)
+    assert watch.problem is not None and "noisier than taught, or sharper" in watch.problem and "still within" not in watch.problem
+    assert "as of noise of 4.0 gray levels, good parts are rejected" in watch.problem

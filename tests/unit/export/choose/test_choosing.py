@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from export.choose.choosing import Judged, resampled, take
+from export.choose.cli import after_the_default
+from export.choose.compare import Comparison
 
 MS = {"a": 5.0, "b": 8.0, "c": 3.0}
 
@@ -70,3 +72,17 @@ def test_what_the_images_to_choose_by_flatter_is_not_taken_by_them() -> None:
 def test_where_nothing_fits_the_fastest_is_recommended_all_the_same() -> None:
     taken = take({"a": judged(0, 4.0), "c": judged(2, 2.0)}, MS, "a", 1.0)
     assert taken.name == "c" and not taken.fits and taken.why == "nothing fits 1 ms here; fastest is c, 3.0 ms"
+
+
+def test_where_the_default_is_taken_again_the_next_step_is_another() -> None:
+    """Whoever was refused with it and sent here must not be sent back."""
+
+    def compared(best: str) -> Comparison:
+        return Comparison(
+            data="parts", backbone="lite0", input_hw=(256, 320), n_learnt=80, n_held_back=20, n_bad_learnt=0, chosen_by="painted defects",
+            budget_ms=None, default="padim/fast", best=best, why="", fits=True, busy=None, rows=[], failed={}, seconds=60.0,
+        )  # fmt: skip
+
+    said = after_the_default(compared("padim/fast"))
+    assert said is not None and "--image-size 480x384" in said and "--bad FOLDER" in said
+    assert after_the_default(compared("patchcore/fast")) is None

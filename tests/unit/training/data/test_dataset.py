@@ -8,8 +8,9 @@ import pytest
 
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.model.manifest import TileSpec
-from training.data.dataset import inputs, load_dataset, parse_image_size
+from training.data.dataset import inputs, load_dataset, parse_image_size, read_names
 from training.data.facts import load_frame
+from training.runs import odd_text
 
 
 def gray(seed: int = 0, size: tuple[int, int] = (40, 48), dtype: type = np.uint8, top: int = 200) -> np.ndarray:
@@ -234,3 +235,19 @@ def test_with_tiles_the_size_is_that_of_one_of_them(tmp_path: Path) -> None:
 
 def test_the_format_and_the_counts_are_said_first(mvtec: Path) -> None:
     assert load_dataset(mvtec).notes[0] == "the data is MVTec AD: 4 good images to learn from, 1 good and 2 bad ones to test with"
+
+
+def test_the_odd_ones_are_left_out_as_their_file_says_and_their_neighbours_are_not(tmp_path: Path) -> None:
+    """Neighbours were set apart for safety, and most of them are good."""
+    for i in range(4):
+        write(tmp_path / "good" / f"part #{i}.png", gray(i))
+    data, names = load_dataset(tmp_path / "good"), [f"part #{i}.png" for i in range(4)]
+    file = tmp_path / "odd.txt"
+    file.write_text(odd_text(names[1:3][::-1], names[1:4], (), {names[1]: 1.2, names[2]: 3.456, names[3]: 0.97}))
+    lines = file.read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == ["part #2.png  # 3.46x, not learnt", "part #1.png  # 1.20x, not learnt"]
+    assert lines[-1] == "# part #3.png  # 0.97x"
+    assert read_names(file, data) == ("part #2.png", "part #1.png")
+    file.write_text("part #0.png\nnone.png  # 1.10x\n")
+    with pytest.raises(DataError, match=r"names none\.png, which is none of the 4 good images"):
+        read_names(file, data)

@@ -29,6 +29,10 @@ def part(seed: int, bad: bool = False) -> npt.NDArray[np.uint8]:
     return image
 
 
+CLEAN_GRAIN = float(cv2.Laplacian(part(0).astype(np.float64), cv2.CV_64F).std())
+"""Of a part as it is."""
+
+
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Good], list[Path]]:
     """30 good ones of mean 100, 12 bad ones with a bright spot."""
@@ -264,4 +268,17 @@ def test_the_report_draws_every_way_and_says_where_it_breaks(parts: tuple[list[G
     drawn = envelope_chart(found)
     assert drawn.count("<polyline") == 14 and drawn.count('class="broken"') == sum(not r.holds for r in found.rows)
     said = envelope_sentences(found)
+    assert found.gamma_low is not None and 0.7 < found.gamma_low < 1 and f"Gamma may fall to {found.gamma_low:.2f};" in " ".join(said)
     assert f"Light may fall to {found.light_low:.2f} of what was taught; from there on more than 3 % of good parts are rejected." in said
+
+
+def test_limits_lie_between_the_amounts_that_were_tried_and_the_page_says_them(parts: tuple[list[Good], list[Path]]) -> None:
+    """A detector that minds grain: what it minds from 3 gray levels on is not said to begin at 5."""
+
+    def grain(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        level = pictures[:, :, :, 0].astype(np.float64)
+        return np.array([float(cv2.Laplacian(p, cv2.CV_64F).std()) for p in level]) / CLEAN_GRAIN / 1.05 + (spot(pictures) > 20)
+
+    found = measured(grain, parts)
+    assert found.noise_limit is not None and 2 < found.noise_limit < 5 and found.noise_breaks == "rejects"
+    assert any(s.startswith(f"Noise of {found.noise_limit:.2g} gray levels of 255") for s in envelope_sentences(found))

@@ -7,9 +7,10 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from training.calibrate.rules import Rule
 from training.data.layout import Sample
 from training.judging.acceptance import Criteria
-from training.judging.telling import CAP, stratified, tell
+from training.judging.telling import CAP, say_unset, stratified, tell
 
 LIMITS = Criteria(0.05, 0.02)
 
@@ -36,7 +37,9 @@ def test_a_threshold_that_misses_most_bad_parts_says_so_in_red_and_what_another_
     assert lines[0].plain == "test split: rejects 2 of 120 good (1.7 %), misses 23 of 31 bad (74 %)"
     assert lines[1].plain == "  missed most: dent 6 of 6, scratch 17 of 24", "the worst kind first, none that is found"
     assert lines[2].plain.startswith("  no threshold tells dent (AUROC 0.52) from good parts: if they are small"), "not the scratches"
-    assert len(lines) == 3, "2 % of these are 2 images: no threshold within the rate misses fewer"
+    assert lines[3].plain == "  rejected: /good119, /good118", "the worst first"
+    assert lines[4].plain.startswith("  missed: /dent0, /dent1, ") and " more, all on the report's page" in lines[4].plain
+    assert len(lines) == 5, "2 % of these are 2 images: no threshold within the rate misses fewer"
     assert "\x1b[1;31mmisses 23 of 31 bad (74 %)" in drawn(lines, terminal=True)
     assert "\x1b[1;31mrejects" not in drawn(lines, terminal=True)
     assert "\x1b" not in drawn(lines, terminal=False), "plain text into a pipe"
@@ -47,7 +50,7 @@ def test_a_better_threshold_within_the_rate_is_named() -> None:
     score = np.concatenate([np.arange(100), np.arange(110, 120)]).astype(float)
     told = tell(parts, score, 115.0, 0.01)
     assert told is not None and told.better is not None
-    assert told.lines(LIMITS)[-1].plain == "  a threshold of 98.5 would miss 0 % and reject 1 % of these images"
+    assert told.lines(LIMITS)[1].plain == "  a threshold of 98.5 would miss 0 % and reject 1 % of these images"
     fine = tell(parts, score, 105.0, 0.01)
     assert fine is not None and fine.better is None
     assert [line.plain for line in fine.lines(LIMITS)] == ["test split: rejects 0 of 100 good (0 %), misses 0 of 10 bad (0 %)"]
@@ -77,3 +80,16 @@ def test_labels_that_their_scores_speak_against_are_named() -> None:
     assert told is not None and told.doubtful is not None
     assert told.lines(LIMITS)[-1].plain == f"  {told.doubtful}"
     assert "called good, and score as bad ones do: /good3;" in told.doubtful and told.doubtful.endswith(": /scratch5")
+
+
+def test_bad_images_that_set_no_threshold_say_what_makes_them() -> None:
+    rule, parts = Rule(kind="false_reject_rate", target=0.01), samples(good=20)
+    beside = [Sample(Path(f"parts/NG/{i}.png"), "bad", False, None, "test") for i in range(4)]
+    said = say_unset(rule, [*parts, *beside])
+    assert said is not None and said.startswith("the 4 bad images tell how good this is and did not set the threshold;")
+    assert said.endswith("--bad parts/NG")
+    few = say_unset(rule, [*parts, *beside[:2]])
+    assert few is not None and few.endswith("; that takes 3 of them or more")
+    kinds = [*beside, Sample(Path("parts/scratch/1.png"), "scratch", False, None, "test")]
+    assert (said := say_unset(rule, kinds)) is not None and said.endswith("calibrate RUN --gap --from-test"), "no folder holds them all"
+    assert say_unset(Rule(kind="gap", bad="parts/NG"), [*parts, *beside]) is None and say_unset(rule, parts) is None

@@ -1,0 +1,87 @@
+"""What a line engineer reads of an envelope: how far, what is narrow, and what spoils most verdicts at once."""
+
+import msgspec
+
+from edge_runtime.model.manifest import Axis, Envelope, Placement, Wander
+from edge_runtime.station.reach import brittle, narrow, reach, watched
+
+
+def row(what: str, amount: float, holds: bool) -> Wander:
+    return Wander(what=what, amount=amount, image_auroc=1.0, rejected=0.0 if holds else 1.0, missed=0.0, holds=holds)  # type: ignore[arg-type]
+
+
+ENVELOPE = Envelope(
+    rows=(
+        row("clean", 0, True), row("light", 0.7, False), row("light", 1.3, True), row("blur", 1, False), row("shift", 0.01, True),
+        row("shift", 0.02, False), row("turn", 1, False), row("noise", 2, True), row("jpeg", 90, True), row("jpeg", 40, True),
+    ),
+    basis="real", n_good=60, n_bad=40, brightness=100.0, sharpness=0.5, light_low=0.91, light_low_breaks="rejects", light_high=1.2,
+    light_high_breaks="misses", blur_low=0.6, blur_breaks="both", shift_limit=0.014, turn_limit=0.42,
+)  # fmt: skip
+
+
+def test_the_reach_is_one_sentence() -> None:
+    assert reach(ENVELOPE) == (
+        "light from 91 % up to 120 % of what was taught, sharpness down to 60 % of what was taught, shift up to 1.4 % of the picture,"
+        " turn up to 0.42°, noise up to at least 2 gray levels, JPEG down to at least quality 40"
+    )
+    free = msgspec.structs.replace(ENVELOPE, light_low=None, light_high=None, rows=(row("light", 0.7, True), row("light", 1.3, True)))
+    assert reach(free).startswith("light from at most 70 % up to at least 130 % of what was taught")
+
+
+def test_what_the_station_watches_of_it_and_what_it_cannot_is_said() -> None:
+    axes = tuple(Axis(way=way, usual=0.0, spread=0.001, gain=1.0) for way in ("x", "y"))  # type: ignore[arg-type]
+    some = msgspec.structs.replace(ENVELOPE, noise_limit=3.0, placement=Placement(reference="reference.png", axes=axes))
+    assert watched(some) == (
+        "watched: brightness, sharpness, noise as far as sharpness tells it, where parts lie (sideways and up and down); not watched, as"
+        " the pictures do not tell it: how they are turned"
+    )
+    assert watched(msgspec.structs.replace(ENVELOPE, rows=())).endswith("not tell it: where parts lie and how they are turned")
+
+
+def test_a_bundle_of_before_tells_the_amounts_that_were_tried() -> None:
+    before = msgspec.structs.replace(ENVELOPE, shift_limit=None, turn_limit=None, rows=(*ENVELOPE.rows, row("jpeg", 95, False)))
+    assert "shift up to 1 % of the picture, turn less than 1°" in reach(before)
+    assert reach(before).endswith("no JPEG (quality 95 spoils verdicts)")
+
+
+def test_the_reach_tells_gamma_on_either_side() -> None:
+    for held, limits, said in (
+        ((True, True), (None, None), "from at most 0.70 up to at least 1.40"),
+        ((False, True), (0.83, None), "from 0.83 up to at least 1.40"),
+        ((True, False), (None, 1.26), "from at most 0.70 up to 1.26"),
+        ((False, False), (None, None), "from more than 0.70 up to less than 1.40"),
+    ):
+        rows = (row("gamma", 0.7, held[0]), row("gamma", 1.4, held[1]))
+        envelope = msgspec.structs.replace(ENVELOPE, rows=rows, gamma_low=limits[0], gamma_high=limits[1])
+        assert reach(envelope).startswith(f"gamma {said}, sharpness")
+
+
+def test_what_no_station_can_be_kept_within_is_named() -> None:
+    steady = tuple(r for r in ENVELOPE.rows if r.what != "turn")
+    assert narrow(msgspec.structs.replace(ENVELOPE, rows=steady)) == []
+    tight = msgspec.structs.replace(ENVELOPE, rows=steady, light_low=0.99, light_high=1.0, blur_low=0.99)
+    assert narrow(tight) == [
+        "a lamp that is 1 % dimmer spoils verdicts",
+        "light that is 0 % brighter spoils verdicts",
+        "a lens that is hardly out of focus spoils verdicts",
+    ]
+
+
+def test_a_fixture_camera_or_codec_that_cannot_be_kept_so_steady_is_named_once() -> None:
+    least = (("shift", 0.01), ("turn", 1.0), ("noise", 2.0), ("jpeg", 90.0))
+    tight = msgspec.structs.replace(ENVELOPE, rows=tuple(row(what, amount, False) for what, amount in least))
+    said = narrow(tight)
+    assert [
+        any(part in s for s in said) for part in ("lie 1.4 % of the picture elsewhere", "turned by 0.42°", "noise of 2 gray", "quality 90")
+    ] == [True] * 4
+    assert "rotate=DEGREES" in said[1] and "shift" not in said[1]
+    assert narrow(tight, known=brittle(tight)) == []
+    assert narrow(msgspec.structs.replace(ENVELOPE, rows=tuple(row(what, 2 * amount, False) for what, amount in least))) == []
+
+
+def test_what_spoils_most_verdicts_at_the_least_that_was_tried_is_said() -> None:
+    said = brittle(ENVELOPE)
+    assert said == [f"with {what}, the least that was tried, 100 % of the good parts are rejected" for what in (
+        "light at 70 % of what was taught", "a blur of 1 px of the model's input", "a turn of 1°"
+    )]  # fmt: skip
