@@ -1,18 +1,19 @@
-"""Binding a ZeroMQ socket, with a door before it, so that a user is told in one sentence why it failed."""
+"""Binding a ZeroMQ socket behind a door, so that a user is told in one sentence why it failed; and serving one in a thread of its own."""
 
 import contextlib
 import dataclasses
 import errno
 import os
 import socket
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import zmq
 
 from edge_runtime.credentials import Role
-from edge_runtime.errors import SinkError
+from edge_runtime.errors import LinesideError, SinkError
 from edge_runtime.security.access import Access
 from edge_runtime.security.doorkeeper import Door, Quota, open_door
 
@@ -67,6 +68,64 @@ def bind(
     except zmq.ZMQError as e:
         raise SinkError(f"{key}: expected to bind {endpoint}, could not: {_HINTS.get(e.errno or 0, str(e))}") from e
     return door
+
+
+class Served:
+    """A bound socket, its door, and the thread that alone touches it: what the station's servers have in common."""
+
+    def __init__(
+        self, name: str, kind: int, endpoint: str, key: str, quota: Quota, serve: "Callable[[zmq.Socket[bytes]], None]", *,
+        options: Mapping[int, int], access: Access | None = None, roles: Iterable[Role] = (Role.OBSERVE,),
+        context: "zmq.Context[zmq.Socket[bytes]] | None" = None,
+    ) -> None:  # fmt: skip
+        """`name`: the thread's, and what health calls it. `kind`, `options`: the socket's. `serve`: runs in the thread until `stopping`.
+        `context`: another's, which ends it; None for one of its own. The rest as for `bind`."""
+        self.name, self.endpoint = name, endpoint
+        self.stopping = threading.Event()
+        self.door: Door | None = None
+        self._kind, self._options, self._serve = kind, options, serve
+        self._bound = (key, quota, access, frozenset(roles))
+        self._given = context
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Bind, and start the thread. Raises SinkError naming the endpoint, ConfigError where keys are missing."""
+        self._context = self._given or zmq.Context()
+        sock = self._context.socket(self._kind)
+        for option, value in self._options.items():
+            sock.setsockopt(option, value)
+        try:
+            self.door = bind(sock, self.endpoint, *self._bound)
+        except LinesideError:
+            sock.close()
+            self.close()
+            raise
+        self.stopping.clear()
+        self._thread = threading.Thread(target=self._run, args=(sock,), name=self.name, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, then the socket and its door; may be called twice."""
+        self.stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._context is not None and self._given is None:
+            self._context.term()
+        if self.door is not None:
+            self.door.close()
+        self._thread = self._context = self.door = None
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for health while nobody is served, or peers are cut off."""
+        if self._thread is not None and not self._thread.is_alive() and not self.stopping.is_set():
+            return f"{self.name} {self.endpoint}: its thread ended unexpectedly; restart the station"
+        return self.door.problem if self.door is not None else None
+
+    def _run(self, sock: "zmq.Socket[bytes]") -> None:
+        with sock:
+            self._serve(sock)
 
 
 def _is_port(text: str) -> bool:

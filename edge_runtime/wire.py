@@ -58,6 +58,7 @@ __all__ = [
     "flat_affine",
     "map_of",
     "pack_map",
+    "request_of",
 ]
 
 SCHEMA = 2

@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 from edge_runtime.console import run_app
-from edge_runtime.plc.areas import Span
+from edge_runtime.plc.cells import Span
 from edge_runtime.plc.defaults import default_trigger
 from edge_runtime.plc.ethernetip import EthernetipPort
 from edge_runtime.plc.modbus import ModbusPort

@@ -1,4 +1,5 @@
-"""What a station's start costs in two checkouts, in turn in one run: CPU and wall time until READY, and the same of `lineside --help`.
+"""What a station's start costs in two checkouts, in turn in one run: CPU and wall time until READY, CPU time of `lineside --help`, and with
+`--seconds` what the stations add to a decision, by their own health.
 
     python -m tests.bench_start --bundle BUNDLE --images FOLDER --other ../lineside-of-before
 
@@ -32,7 +33,7 @@ path = "{images}"
 loop = true
 [trigger]
 kind = "timer"
-period_ms = 1000
+period_ms = 40
 [publisher]
 endpoint = "tcp://127.0.0.1:{ports[0]}"
 replay = "tcp://127.0.0.1:{ports[1]}"
@@ -41,8 +42,8 @@ _DOOR_S = 0.5
 """By then the door's process has started as well."""
 
 
-def start(checkout: Path, home: Path) -> dict[str, float]:
-    """One station, until it says READY."""
+def start(checkout: Path, home: Path, seconds: float) -> dict[str, float]:
+    """One station, until it says READY, and for some seconds more."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address := str(home / "notify"))
         manager.settimeout(60)
@@ -56,9 +57,19 @@ def start(checkout: Path, home: Path) -> dict[str, float]:
             time.sleep(_DOOR_S)
             children = {pid for task in Path(f"/proc/{process.pid}/task").iterdir() for pid in (task / "children").read_text().split()}
             door = sum(cpu_of(int(pid)) for pid in children)
+            overhead = status_after(seconds, checkout, home) if seconds else {}
             process.send_signal(signal.SIGTERM)
     (home / "notify").unlink()
-    return {"wall": wall, "cpu": cpu + door, "door_cpu": door}
+    return {"wall": wall, "cpu": cpu + door, "door_cpu": door, **overhead}
+
+
+def status_after(seconds: float, checkout: Path, home: Path) -> dict[str, float]:
+    """Trigger to the last receiver told, less grab and predict, in ms."""
+    time.sleep(seconds)
+    command = [sys.executable, "-c", RUN, "status", "--json", str(home / "station.toml")]
+    said = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(checkout)}, cwd=home, stdout=subprocess.PIPE, check=True).stdout
+    median_ms, p99_ms = json.loads(said)["stages_ms"]["overhead"]
+    return {"overhead_ms": median_ms, "overhead_p99_ms": p99_ms}
 
 
 def cpu_of(pid: int) -> float:
@@ -80,6 +91,7 @@ def bench(
     images: Annotated[Path, typer.Option(help="A folder of its pictures.")],
     other: Annotated[Path, typer.Option(help="The checkout to compare with.")],
     pairs: Annotated[int, typer.Option(min=2, help="Starts of each.")] = 10,
+    seconds: Annotated[float, typer.Option(min=0, help="How long each works, 25 parts a second.")] = 0.0,
 ) -> None:
     """Medians, and this checkout's share of the other, pair by pair."""
     here = Path(__file__).parents[1]
@@ -94,13 +106,14 @@ def bench(
             (home / "station.toml").write_text(STATION.format(images=images.resolve(), ports=free_ports(2)))
         for i in range(pairs + 1):
             for name, checkout in (("here", here), ("other", other.resolve()))[:: 1 if i % 2 else -1]:
-                figures = start(checkout, Path(folder, name)) | helped(checkout)
+                figures = start(checkout, Path(folder, name), seconds) | helped(checkout)
                 if i:  # the first of each compiles and makes its files
                     found[name].append(figures)
     result: dict[str, Any] = {name: {key: round(median(f[key] for f in all_), 4) for key in all_[0]} for name, all_ in found.items()}
     result["share"] = {
         key: round(median(a[key] / b[key] for a, b in zip(found["here"], found["other"], strict=True)), 3)
-        for key in ("wall", "cpu", "help_cpu")
+        for key in found["here"][0]
+        if key != "door_cpu"
     }
     print(json.dumps({"pairs": pairs, **result}, indent=2))
 

@@ -8,33 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from edge_runtime.errors import ConfigError, TagError
+from edge_runtime.errors import TagError
+from edge_runtime.plc.cells import Place, Span, batches, decode, encode, joined, listed, refuse_overlaps
 from edge_runtime.plc.deadline import ASK_AGAIN_S, Deadline
 from edge_runtime.plc.port import PlcLost
-from edge_runtime.plc.tags import Tag, Value, from_bytes, to_bytes
+from edge_runtime.plc.tags import Tag, Value
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """`count` cells of an area from `start` on."""
-
-    area: str
-    start: int
-    count: int
-
-    @property
-    def end(self) -> int:
-        return self.start + self.count
-
-
-@dataclass(frozen=True, slots=True)
-class Place(Span):
-    """Where a tag lies: its cells, or one bit of one cell."""
-
-    bit: int | None = None
 
 
 class Refused(Exception):
@@ -47,63 +28,6 @@ class Refused(Exception):
         request; the same may be answered a moment later."""
         super().__init__(said)
         self.no_such_place, self.too_much, self.no_such_request, self.not_now = no_such_place, too_much, no_such_request, not_now
-
-
-def decode(tag: Tag, place: Place, cells: Sequence[int], width: int) -> Value:
-    """The tag's value in its cells, of `width` bytes each."""
-    if place.bit is not None:
-        return bool(cells[0] >> place.bit & 1)
-    return from_bytes(tag, b"".join(cell.to_bytes(width, "big") for cell in cells))
-
-
-def encode(tag: Tag, place: Place, value: Value, before: Sequence[int], width: int) -> list[int]:
-    """The tag's cells with that value in them; `before` is what they held, for the bits beside the tag's."""
-    if place.bit is not None:
-        return [before[0] & ~(1 << place.bit) | bool(value) << place.bit]
-    data = to_bytes(tag, value)
-    return [int.from_bytes(data[i : i + width], "big") for i in range(0, len(data), width)]
-
-
-def batches(items: Sequence[_T], fits: Callable[[Sequence[_T]], bool]) -> list[Sequence[_T]]:
-    """Consecutive items in groups, each as long as `fits` allows: what is together is one request, and the order of the rest is kept."""
-    groups: list[Sequence[_T]] = []
-    at = 0
-    while at < len(items):
-        end = next(end for end in range(len(items), at, -1) if end == at + 1 or fits(items[at:end]))
-        groups.append(items[at:end])
-        at = end
-    return groups
-
-
-def joined(spans: Sequence[Span], gap: int) -> list[Span]:
-    """Sorted and without overlaps; what is at most `gap` cells apart in one area is one span."""
-    result: list[Span] = []
-    for span in sorted(spans, key=lambda s: (s.area, s.start)):
-        last = result[-1] if result else None
-        if last is not None and last.area == span.area and span.start <= last.end + gap:
-            result[-1] = Span(last.area, last.start, max(last.end, span.end) - last.start)
-        else:
-            result.append(Span(span.area, span.start, span.count))
-    return result
-
-
-def refuse_overlaps(tags: Sequence[Tag], places: Mapping[str, Place], cell: str) -> None:
-    """Raises ConfigError where an output shares its place with another tag; two outputs may be bits of one `cell` ("register")."""
-    for i, tag in enumerate(tags):
-        for other in tags[:i]:
-            a, b = places[tag.name], places[other.name]
-            if a.area != b.area or a.start >= b.end or b.start >= a.end or not (tag.writable or other.writable):
-                continue
-            if None not in (a.bit, b.bit) and a.bit != b.bit:
-                if tag.writable and other.writable:
-                    continue
-                raise ConfigError(
-                    f"{tag.key}: {tag.address} is in the same {cell} as {other.key} ({other.address}); the station writes a whole {cell} "
-                    f"for an output bit, so expected no input in it: move one of the two to another {cell}"
-                )
-            raise ConfigError(
-                f"{tag.key}: {tag.address} shares its place with {other.key} ({other.address}); expected a place of its own for each output"
-            )
 
 
 @dataclass(slots=True)
@@ -294,7 +218,7 @@ class AreaPort(ABC):
             what = "reads less at once from now on"
         else:
             return False
-        _log.warning("%s: refused to read %s: %s; %s", self.where, _listed(plan.spans), refused, what)
+        _log.warning("%s: refused to read %s: %s; %s", self.where, listed(plan.spans), refused, what)
         self._forget_plans()
         return True
 
@@ -320,7 +244,7 @@ class AreaPort(ABC):
                 if self._writes_otherwise(span, names, e):
                     continue
                 if not deadline.allows_another:
-                    raise self._lost(f"refused to write {_listed([span])}: {e}") from e
+                    raise self._lost(f"refused to write {listed([span])}: {e}") from e
                 time.sleep(ASK_AGAIN_S)  # it could be written when the connection was made
                 continue
             for name in names:
@@ -348,7 +272,7 @@ class AreaPort(ABC):
             what = "writes less at once from now on"
         else:
             return False
-        _log.warning("%s: refused to write %s: %s; %s", self.where, _listed([span]), refused, what)
+        _log.warning("%s: refused to write %s: %s; %s", self.where, listed([span]), refused, what)
         self._forget_plans()
         return True
 
@@ -407,7 +331,3 @@ class AreaPort(ABC):
     def _lost(self, why: str) -> PlcLost:
         self.close()
         return PlcLost(why)
-
-
-def _listed(spans: Sequence[Span]) -> str:
-    return ", ".join(f"{s.area}:{s.start}" + (f"..{s.end - 1}" if s.count > 1 else "") for s in spans)

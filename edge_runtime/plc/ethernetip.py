@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar
 from msgspec import Meta
 
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
-from edge_runtime.plc.areas import batches
+from edge_runtime.plc.cells import batches
 from edge_runtime.plc.deadline import ASK_AGAIN_S, Deadline
 from edge_runtime.plc.port import Manual, PlcLost
 from edge_runtime.plc.pylogix_packets import MISREAD, SMALL, Answer, Controller

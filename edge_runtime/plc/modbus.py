@@ -9,7 +9,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from edge_runtime.errors import ConfigError, MissingExtra
-from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
+from edge_runtime.plc.areas import AreaPort, Refused
+from edge_runtime.plc.cells import Place, Span
 from edge_runtime.plc.port import Manual, PlcLost
 from edge_runtime.plc.pymodbus_frames import BITS, Answer, Frames, NoModbus, first_frame
 from edge_runtime.plc.settings import PlcConfig

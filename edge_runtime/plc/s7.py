@@ -11,7 +11,8 @@ from msgspec import Meta
 
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc import iso_frames
-from edge_runtime.plc.areas import AreaPort, Place, Refused, Span
+from edge_runtime.plc.areas import AreaPort, Refused
+from edge_runtime.plc.cells import Place, Span
 from edge_runtime.plc.deadline import Deadline
 from edge_runtime.plc.port import Manual, PlcLost
 from edge_runtime.plc.settings import PlcConfig

@@ -12,7 +12,6 @@ Why: deploy/decisions/0045.
 import enum
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -23,23 +22,6 @@ GENESIS = bytes(32)
 """The hash before the first row."""
 
 _encode = msgspec.msgpack.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A row of the chain."""
-
-    n: int
-    """Its place, 1 upwards without gaps."""
-    kind: str
-    seq: int | None
-    """The decision that it is about; None for a row about the journal itself."""
-    at_s: int
-    """The journal's own time (edge_runtime.sinks.journal_clock), in seconds since 1970."""
-    body: str
-    """JSON; empty for a decision, whose values stand in a row of their own."""
-    hash: bytes
-    """32 bytes."""
 
 
 def hash_of(previous: bytes, n: int, kind: str, seq: int | None, at_s: int, body: str, values: Iterable[Value] = ()) -> bytes:

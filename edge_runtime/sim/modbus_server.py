@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge_runtime.errors import MissingExtra
-from edge_runtime.plc.areas import Place, decode, encode
+from edge_runtime.plc.cells import Place, decode, encode
 from edge_runtime.plc.modbus import ModbusTriggerConfig, parse
 from edge_runtime.plc.tags import Tag, Value
 from edge_runtime.sim.loop_server import LoopServer

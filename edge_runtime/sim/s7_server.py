@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from edge_runtime.errors import MissingExtra, TriggerError
-from edge_runtime.plc.areas import decode, encode
+from edge_runtime.plc.cells import decode, encode
 from edge_runtime.plc.s7 import S7TriggerConfig, parse
 from edge_runtime.plc.tags import Tag, Value
 

@@ -1,6 +1,5 @@
 """The preview: a small picture of the latest part for the operator's window, made only while somebody looks."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import zmq
 
 from edge_runtime import wire
 from edge_runtime.config.files import PreviewConfig
-from edge_runtime.errors import LinesideError
 from edge_runtime.handoff import Mailbox
 from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.model.released import worst
@@ -22,8 +20,7 @@ from edge_runtime.model.shrink import by_halves
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Image, Picture, ReleaseState, View
 from edge_runtime.security.access import Access
-from edge_runtime.security.doorkeeper import Door
-from edge_runtime.sockets import SUBSCRIBERS, bind
+from edge_runtime.sockets import SUBSCRIBERS, Served
 
 _JPEG_QUALITY = 85
 _POLL_S = 0.1
@@ -68,55 +65,31 @@ class PreviewSink(Sink):
     ) -> None:
         """`displays`: by the bundle's id. `counts`: verdicts so far, shown in the window. `releases`: by recipe and bundle's id. `access`:
         who may look."""
-        self._access = access
         self._settings = settings
         self._station = station
         self._displays = dict(displays)
         self._counts = counts
         self._releases = dict(releases or {})
         self._mailbox: Mailbox[_Part] = Mailbox()
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
         self._failure: str | None = None
-        self._door: Door | None = None
+        # XPUB: as PUB, but it tells when somebody subscribes. An operator wants the latest part, not a backlog.
+        self._served = Served(
+            "preview", zmq.XPUB, settings.endpoint, "[preview] endpoint", SUBSCRIBERS, self._run, access=access,
+            options={zmq.SNDHWM: 2, zmq.SNDBUF: 256 * 1024, zmq.LINGER: 0},
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         """Bind. Raises SinkError naming the endpoint, ConfigError where keys are missing."""
-        self._context = zmq.Context()
-        sock = self._context.socket(zmq.XPUB)  # as PUB, but it tells when somebody subscribes
-        sock.setsockopt(zmq.SNDHWM, 2)  # an operator wants the latest part, not a backlog
-        sock.setsockopt(zmq.SNDBUF, 256 * 1024)
-        sock.setsockopt(zmq.LINGER, 0)
-        try:
-            self._door = bind(sock, self._settings.endpoint, "[preview] endpoint", SUBSCRIBERS, self._access)
-        except LinesideError:
-            sock.close()
-            self._context.term()
-            raise
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._run, args=(sock,), name="preview", daemon=True)
-        self._thread.start()
+        self._served.open()
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._context is not None:
-            self._context.term()
-            self._context = None
-        if self._door is not None:
-            self._door.close()
-            self._door = None
+        self._served.close()
 
     @property
     def problem(self) -> str | None:
         """A sentence for health while parts cannot be shown; None when they can."""
-        if self._thread is not None and not self._thread.is_alive():
-            return f"preview {self._settings.endpoint}: its thread ended unexpectedly; restart the station"
-        return self._failure or (self._door.problem if self._door is not None else None)
+        return self._served.problem or self._failure
 
     def know(self, displays: Mapping[str, Display], releases: Mapping[tuple[str, str], ReleaseState]) -> None:
         """Other models may judge from now on: what takes the place of the `displays` and `releases` of the beginning."""
@@ -131,25 +104,24 @@ class PreviewSink(Sink):
         latest: _Part | None = None
         shown = False
         next_at = 0.0
-        with sock:
-            while not self._stopping.is_set():
-                part = self._mailbox.get(_POLL_S)
-                if part is not None:
-                    latest, shown = part, False
-                if self._take_subscriptions(sock, topics):
-                    shown = False
-                if latest is None or shown or not any(wire.PREVIEW.startswith(topic) for topic in topics):
-                    continue
-                if self._stopping.wait(max(next_at - time.monotonic(), 0.0)):
-                    break
-                latest = self._mailbox.get(0.0) or latest
-                next_at = time.monotonic() + 1.0 / self._settings.max_fps
-                shown = True
-                try:
-                    sock.send_multipart(wire.encode_preview(self._preview(*latest)), flags=zmq.NOBLOCK)
-                    self._failure = None
-                except (cv2.error, zmq.ZMQError) as e:
-                    self._failure = f"preview {self._settings.endpoint}: decision {latest[0].seq} could not be shown: {e}"
+        while not self._served.stopping.is_set():
+            part = self._mailbox.get(_POLL_S)
+            if part is not None:
+                latest, shown = part, False
+            if self._take_subscriptions(sock, topics):
+                shown = False
+            if latest is None or shown or not any(wire.PREVIEW.startswith(topic) for topic in topics):
+                continue
+            if self._served.stopping.wait(max(next_at - time.monotonic(), 0.0)):
+                break
+            latest = self._mailbox.get(0.0) or latest
+            next_at = time.monotonic() + 1.0 / self._settings.max_fps
+            shown = True
+            try:
+                sock.send_multipart(wire.encode_preview(self._preview(*latest)), flags=zmq.NOBLOCK)
+                self._failure = None
+            except (cv2.error, zmq.ZMQError) as e:
+                self._failure = f"preview {self._settings.endpoint}: decision {latest[0].seq} could not be shown: {e}"
 
     @staticmethod
     def _take_subscriptions(sock: "zmq.Socket[bytes]", topics: set[bytes]) -> bool:

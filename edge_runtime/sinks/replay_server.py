@@ -8,12 +8,12 @@ from pathlib import Path
 import zmq
 
 from edge_runtime import wire
-from edge_runtime.errors import LinesideError, SchemaError, SinkError, WireError
+from edge_runtime.errors import SchemaError, SinkError, WireError
 from edge_runtime.records import Decision
 from edge_runtime.security.access import Access
-from edge_runtime.security.doorkeeper import Door, Quota
+from edge_runtime.security.doorkeeper import Quota
 from edge_runtime.sinks import journal_file
-from edge_runtime.sockets import bind
+from edge_runtime.sockets import Served
 
 REMEMBERED = 10_000
 """Decisions kept in memory, for a journal that is late or on a full disk (as many as the journal itself holds back)."""
@@ -32,9 +32,7 @@ class ReplayServer:
         self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, run: str, first_seq: int, journal: Path | None,
         access: Access | None = None,
     ) -> None:  # fmt: skip
-        self._context = context
         self._access = access
-        self._endpoint = endpoint
         self._run = run
         self._first_seq = first_seq
         self._journal = journal
@@ -43,39 +41,24 @@ class ReplayServer:
         self._recent: deque[Decision] = deque(maxlen=REMEMBERED)
         self._last_seq = first_seq - 1
         self._problem: str | None = None
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._door: Door | None = None
+        # Replies to one that asks and never reads are dropped, for that one alone.
+        self._served = Served(
+            "replay", zmq.ROUTER, endpoint, "[publisher] replay", _LISTENERS, self._serve, access=access, context=context,
+            options={zmq.LINGER: 0, zmq.SNDHWM: 20, zmq.RCVHWM: 100},
+        )  # fmt: skip
 
     def start(self) -> None:
         """Bind and serve. Raises SinkError naming the endpoint, ConfigError where keys are missing."""
-        sock = self._context.socket(zmq.ROUTER)
-        sock.setsockopt(zmq.LINGER, 0)
-        sock.setsockopt(zmq.SNDHWM, 20)  # replies to one that asks and never reads are dropped, for that one alone
-        sock.setsockopt(zmq.RCVHWM, 100)
-        try:
-            self._door = bind(sock, self._endpoint, "[publisher] replay", _LISTENERS, self._access)
-        except LinesideError:
-            sock.close()
-            raise
-        self._thread = threading.Thread(target=self._serve, args=(sock,), name="replay", daemon=True)
-        self._thread.start()
+        self._served.open()
 
     def stop(self) -> None:
         """End the thread and close the socket."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-        if self._door is not None:
-            self._door.close()
-            self._door = None
+        self._served.close()
 
     @property
     def problem(self) -> str | None:
         """A sentence for health while the journal cannot be read or its thread has ended; None when all is well."""
-        if self._thread is not None and not self._thread.is_alive() and not self._stopping.is_set():
-            return f"replay {self._endpoint}: its thread ended unexpectedly; restart the station"
-        return self._problem or (self._door.problem if self._door is not None else None)
+        return self._problem or self._served.problem
 
     def remember(self, decision: Decision) -> None:
         """Keep a decision at hand for listeners; called in the loop, before it is published."""
@@ -84,24 +67,23 @@ class ReplayServer:
             self._last_seq = decision.seq
 
     def _serve(self, sock: "zmq.Socket[bytes]") -> None:
-        with sock:
-            while not self._stopping.is_set():
-                if not sock.poll(_POLL_MS):
-                    continue
-                frames = sock.recv_multipart(copy=False)
-                if self._access is not None and self._door is not None and not self._access.admits(frames[-1], self._door):
-                    continue
-                sender, *parts = [frame.bytes for frame in frames]
-                try:
-                    reply = wire.encode_replay(self._answer(wire.decode_request(parts[-1] if len(parts) == 1 else b"")))
-                except SchemaError:
-                    reply = wire.encode_refusal()
-                except WireError:
-                    continue  # not a listener of ours; an answer would mean nothing to it
-                try:
-                    sock.send_multipart([sender, reply], flags=zmq.NOBLOCK)
-                except zmq.Again:
-                    continue  # it asks again when it wants it
+        while not self._served.stopping.is_set():
+            if not sock.poll(_POLL_MS):
+                continue
+            frames = sock.recv_multipart(copy=False)
+            if self._access is not None and self._served.door is not None and not self._access.admits(frames[-1], self._served.door):
+                continue
+            sender, *parts = [frame.bytes for frame in frames]
+            try:
+                reply = wire.encode_replay(self._answer(wire.decode_request(parts[-1] if len(parts) == 1 else b"")))
+            except SchemaError:
+                reply = wire.encode_refusal()
+            except WireError:
+                continue  # not a listener of ours; an answer would mean nothing to it
+            try:
+                sock.send_multipart([sender, reply], flags=zmq.NOBLOCK)
+            except zmq.Again:
+                continue  # it asks again when it wants it
 
     def _answer(self, request: wire.ReplayRequest) -> wire.ReplayReply:
         page: list[Decision] = []

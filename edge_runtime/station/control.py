@@ -9,7 +9,6 @@ import grp
 import logging
 import os
 import pwd
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,8 +24,8 @@ from edge_runtime.errors import EXIT_BUG, EXIT_BUSY, EXIT_USAGE, ConfigError, Li
 from edge_runtime.handoff import Helper, Reply
 from edge_runtime.security.access import Access, beyond_loopback
 from edge_runtime.security.door.talk import PEER
-from edge_runtime.security.doorkeeper import Door, Quota
-from edge_runtime.sockets import bind
+from edge_runtime.security.doorkeeper import Quota
+from edge_runtime.sockets import Served
 
 log = logging.getLogger(__name__)
 
@@ -86,63 +85,44 @@ class ControlServer:
         self._settings, self._access = settings, access
         self._verbs = {verb.name: verb for verb in verbs}
         self._groups = {group: may(roles) for group, roles in settings.groups.items()}
-        self._stopping = threading.Event()
         self._pending: list[tuple[_Job, Reply[wire.ControlReply]]] = []
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._thread: threading.Thread | None = None
         self._slow: Helper[_Job, wire.ControlReply] | None = None
-        self._door: Door | None = None
+        self._served = Served(
+            "control", zmq.ROUTER, settings.endpoint, "[control] endpoint", _ASKING, self._serve, access=access,
+            roles=_ALL - {Role.TRIGGER}, options={zmq.LINGER: 250, zmq.SNDHWM: 20, zmq.RCVHWM: 100},
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         """Bind. Raises SinkError naming the endpoint, ConfigError where keys are missing."""
-        self._context = zmq.Context()
-        sock = self._context.socket(zmq.ROUTER)
-        sock.setsockopt(zmq.LINGER, 250)
-        sock.setsockopt(zmq.SNDHWM, 20)
-        sock.setsockopt(zmq.RCVHWM, 100)
+        self._slow = Helper(self._done, "control work")
         try:
-            self._door = bind(sock, self._settings.endpoint, "[control] endpoint", _ASKING, self._access, _ALL - {Role.TRIGGER})
-            if self._door is None or (beyond_loopback(self._settings.endpoint) and not self._door.quota.curve):
+            self._served.open()
+            door = self._served.door
+            if door is None or (beyond_loopback(self._settings.endpoint) and not door.quota.curve):
                 raise ConfigError(f"[control] endpoint: {self._settings.endpoint}: expected keys, for nobody would know who asks")
         except LinesideError:
-            sock.close()
-            self._context.term()
-            if self._door is not None:
-                self._door.close()
+            self.__exit__(None, None, None)
             raise
-        self._slow = Helper(self._done, "control work")
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._serve, args=(sock,), name="control", daemon=True)
-        self._thread.start()
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._served.close()
         if self._slow is not None:
             self._slow.close(_CLOSE_S)
-        if self._context is not None:
-            self._context.term()
-        if self._door is not None:
-            self._door.close()
-        self._thread = self._slow = self._context = self._door = None
+        self._slow = None
 
     @property
     def problem(self) -> str | None:
         """A sentence for health while nobody is answered."""
-        if self._thread is not None and not self._thread.is_alive() and not self._stopping.is_set():
-            return f"control {self._settings.endpoint}: its thread ended unexpectedly; restart the station"
-        return self._door.problem if self._door is not None else None
+        return self._served.problem
 
     def _serve(self, sock: "zmq.Socket[bytes]") -> None:
-        with sock:
-            while not self._stopping.is_set():
-                if sock.poll(_POLL_MS):
-                    self._take(sock, sock.recv_multipart(copy=False))
-                for job, reply in [p for p in self._pending if p[1].done]:
-                    self._pending.remove((job, reply))
-                    self._send(sock, job.sender, reply.result(0))
+        while not self._served.stopping.is_set():
+            if sock.poll(_POLL_MS):
+                self._take(sock, sock.recv_multipart(copy=False))
+            for job, reply in [p for p in self._pending if p[1].done]:
+                self._pending.remove((job, reply))
+                self._send(sock, job.sender, reply.result(0))
 
     def _take(self, sock: "zmq.Socket[bytes]", frames: list[zmq.Frame]) -> None:
         sender, *parts = [frame.bytes for frame in frames]
@@ -175,9 +155,10 @@ class ControlServer:
         return Caller(name, roles, asked.why, asked.person)
 
     def _who(self, frame: zmq.Frame) -> tuple[str, frozenset[Role]]:
-        assert self._door is not None
-        if self._door.quota.curve:
-            if not self._access.admits(frame, self._door) or (key := self._access.holder(frame)) is None:
+        door = self._served.door
+        assert door is not None
+        if door.quota.curve:
+            if not self._access.admits(frame, door) or (key := self._access.holder(frame)) is None:
                 raise Refused("this key was revoked")
             return key.name, may(key.roles)
         if self._settings.endpoint.startswith("ipc://"):

@@ -20,7 +20,8 @@ import pytest
 import zmq
 
 from edge_runtime.cli import app
-from edge_runtime.commands.check import Finding, _ranges, _unknown_delay, check_station, one_opencv, room
+from edge_runtime.commands.check import Finding, _unknown_delay, check_station
+from edge_runtime.commands.machine import _ranges, one_opencv, room
 from edge_runtime.config.sources import AravisSourceConfig, FolderSourceConfig, LiveSourceConfig, Source
 from edge_runtime.console import run_app
 from edge_runtime.credentials import Role
