@@ -58,7 +58,7 @@ sys.exit(run_station(Path(sys.argv[1])))
 """
 OLD, NEW = "old", "new"
 STEPS = {
-    "shutil.copytree after": OLD,
+    "edge_runtime.model.bundle.ModelBundle.copied after": OLD,
     "edge_runtime.model.store.BundleStore._put after": OLD,
     "edge_runtime.station.loop.Station.warm after": OLD,
     "edge_runtime.files._sync before": NEW,  # the file has its name, and nobody was told
