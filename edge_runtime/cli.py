@@ -3,6 +3,7 @@
 import enum
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from edge_runtime import cli_change, cli_journal, cli_keys
 from edge_runtime.cli_options import AsJson, KeyFile, ServerKey, StationFile, credentials_of
 from edge_runtime.console import leave, run_app
+from edge_runtime.entry import loading
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
 
 app = typer.Typer(
@@ -34,6 +36,9 @@ Device = Annotated[list[str] | None, typer.Option("--device", help="CPU, GPU or 
 
 def main() -> None:
     """The console script."""
+    # `import openvino` would load its model converter, too: a twentieth of a station's start, and no verb here converts a model. OpenVINO
+    # goes on without.
+    sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
     try:
         run_app(app)
     except SystemExit as e:
@@ -65,7 +70,8 @@ def run(station: StationFile) -> None:
     from edge_runtime.station.process import stopping_on_signals
 
     with stopping_on_signals() as stop:
-        from edge_runtime.station.launch import run_station
+        with loading():
+            from edge_runtime.station.launch import run_station
 
         code = run_station(station, stop)
     raise typer.Exit(code)
@@ -284,8 +290,6 @@ def plc(
 
     Only reads, so it may run beside the station; --set writes, and only while the station does not run.
     """
-    import sys
-
     from edge_runtime.commands import plc as m
     from edge_runtime.commands.plc_map import as_csv as csv_of
     from edge_runtime.commands.plc_map import as_markdown

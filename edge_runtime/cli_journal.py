@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edge_runtime.cli_options import KeyFile, ServerKey, credentials_of
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
 
 app = typer.Typer(help="A station's decisions, and the proof that they are whole.", no_args_is_help=True, rich_markup_mode=None)
@@ -73,14 +74,17 @@ def journal_acknowledge(
     journal: AJournal,
     who: Annotated[str, typer.Option(help="Your name.", show_default=False)],
     why: Annotated[str, typer.Option(help="What has happened, for whoever reads it in two years.", show_default=False)],
+    key: KeyFile = None,
+    server_key: ServerKey = None,
 ) -> None:
     """Write into the chain that you have seen what is wrong with a journal, or that the machine's clock is right after all.
 
-    Its station then works without that problem; `journal verify` goes on saying it, with your name. While the station does not run.
+    Its station then works without that problem; `journal verify` goes on saying it, with your name. A station that runs is asked to,
+    over its control socket (role engineer; exit code 77 when it refuses): name its file then.
     """
-    from edge_runtime.commands.journal import acknowledge, journal_of
+    from edge_runtime.commands.journal import acknowledge
 
-    findings = acknowledge(journal_of(journal), who, why)
+    findings = acknowledge(journal, who, why, credentials_of(key, server_key))
     for finding in findings:
         typer.echo(finding)
     typer.echo(f"acknowledged by {who}: {len(findings)} findings")

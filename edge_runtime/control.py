@@ -76,7 +76,7 @@ class ControlClient:
         try:
             wire.decode_control(question)
         except WireError as e:
-            raise ConfigError(f"expected what a station reads, found what it refuses: {e}") from e
+            raise ConfigError(f"{verb}: expected what a station reads, found what it refuses: {e.__cause__}") from e
         until = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         sent, since = False, 0
         while (left := until - time.monotonic()) > 0:

@@ -7,6 +7,7 @@ import enum
 import stat
 import struct
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,20 @@ class Role(enum.StrEnum):
     """Thresholds and recipes, and what `operate` may."""
     DEPLOY = "deploy"
     """Bundles: another one, or the one before."""
+
+
+_IMPLIES = {
+    Role.OBSERVE: {Role.OBSERVE},
+    Role.TRIGGER: {Role.TRIGGER},
+    Role.OPERATE: {Role.OPERATE, Role.OBSERVE},
+    Role.ENGINEER: {Role.ENGINEER, Role.OPERATE, Role.OBSERVE},
+    Role.DEPLOY: {Role.DEPLOY, Role.OBSERVE},
+}
+
+
+def may(roles: Iterable[Role]) -> frozenset[Role]:
+    """All that the holder of these roles may do: an engineer operates, whoever does anything but announce parts observes."""
+    return frozenset(implied for role in roles for implied in _IMPLIES[role])
 
 
 @dataclass(frozen=True, slots=True)

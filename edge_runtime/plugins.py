@@ -8,15 +8,17 @@ import contextlib
 import inspect
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
 from msgspec import inspect as types
 
 from edge_runtime.errors import ConfigError, LinesideError
 from edge_runtime.protocols import Sink, Source, TriggerLine
+
+if TYPE_CHECKING:
+    from importlib import metadata  # a station without plug-ins does not load it
 
 _BASES: Mapping[str, type[Source | TriggerLine | Sink]] = {"sources": Source, "triggers": TriggerLine, "sinks": Sink}
 
@@ -31,7 +33,7 @@ class Plugin:
     """What a file calls it."""
     distribution: str
     """Name and version of the installed package, as pip has them."""
-    entry: metadata.EntryPoint
+    entry: "metadata.EntryPoint"
 
     def __str__(self) -> str:
         """As a user is told of it: `source "mirror" of lineside-mirror 0.1.0 (lineside_mirror:Mirror)`."""
@@ -49,6 +51,8 @@ class Plugin:
 
 def offered(group: str) -> list[Plugin]:
     """What is installed, by kind. Reads the packages' lists, imports nothing."""
+    from importlib import metadata
+
     found = metadata.entry_points(group=f"lineside.{group}")
     return sorted((Plugin(group, e.name, _distribution(e), e) for e in found), key=lambda p: (p.kind, p.distribution))
 
@@ -168,7 +172,7 @@ def _not_for_a_file(kind: types.Type, where: str, seen: set[type]) -> Iterator[s
             yield from _not_for_a_file(kind.type, where, seen)
 
 
-def _distribution(entry: metadata.EntryPoint) -> str:
+def _distribution(entry: "metadata.EntryPoint") -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "a package without a name"
 
 

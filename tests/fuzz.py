@@ -36,7 +36,8 @@ from edge_runtime.model.signature import load_keys
 from edge_runtime.plc.opcua_values import NoValue
 from edge_runtime.plc.port import PlcLost
 from edge_runtime.records import Health, State, Trigger
-from edge_runtime.security.door import Over, Quota, Talk
+from edge_runtime.security.door.quota import Quota
+from edge_runtime.security.door.talk import Over, Talk
 from edge_runtime.sinks.announced import Announced
 from tests import fuzz_plc
 from tests.conftest import bad_image, good_image, write_bundle

@@ -41,7 +41,9 @@ from training.methods.table import make_head, make_network
 from training.pictures.augment import Augment
 from training.pictures.material import OutlierSource
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, SCHEMA)
+"""Runs of schema 1 do not say how pictures shrink: by area."""
 _T = TypeVar("_T")
 ODD = "odd.txt"
 """Names of the odd ones, a line each, as `fit --leave-out` reads them."""
@@ -299,9 +301,13 @@ def load_run(path: Path) -> Run:
         bring_back(path)
     info = _read(path / INFO, path)
     schema = info.get("schema") if isinstance(info, dict) else None
-    if schema != SCHEMA:
-        raise DataError(f"{path / INFO}: expected schema {SCHEMA}, found {schema!r}: written by another version of Lineside; fit again")
+    if schema not in READABLE:
+        wanted = " or ".join(map(str, READABLE))
+        raise DataError(f"{path / INFO}: expected schema {wanted}, found {schema!r}: written by another version of Lineside; fit again")
     decoded = _convert(info, RunInfo, path / INFO)
+    if decoded.schema == 1:
+        replace = msgspec.structs.replace
+        decoded = replace(decoded, schema=SCHEMA, input=replace(decoded.input, shrink="area"))
     held_out = _convert(_read(path / HELD_OUT, path), HeldOut, path / HELD_OUT)
     for name in (BACKBONE, HEAD):
         if not (path / name).is_file():

@@ -1,6 +1,7 @@
 """What a person asks of a journal: whether it is whole, by which key it is signed, and that what was found has been seen."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +9,19 @@ from pathlib import Path
 import msgspec
 
 from edge_runtime.config.files import JournalConfig, load_station
+from edge_runtime.control import ControlClient
+from edge_runtime.credentials import Credentials
 from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.files import put_file, what_is
 from edge_runtime.security.signing import PublicKey, open_key, read_public
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.journal_chain import OutsideHead, beside, outside_head
 from edge_runtime.sinks.journal_file import expect_journal, reading
+from edge_runtime.sinks.journal_lock import is_held
 from edge_runtime.sinks.journal_verify import Verified, head_of, verify
+
+_AT_ONCE = 10_000
+"""Characters of findings in one request to a station."""
 
 
 def journal_of(path: Path) -> JournalConfig:
@@ -47,6 +54,10 @@ def verified(journal: Path, given: Sequence[Path] = (), head: str | None = None,
         outside, unreadable = None, str(e)
     found = verify(journal, keys, outside, tail)
     found.findings += [unreadable] if unreadable else []
+    if outside is None and not unreadable and head is None:
+        found.notes.append(
+            f"no {beside(journal, 'head').name} lies beside it: rows that were cut off its end are not missed without --head"
+        )
     if head is not None:
         try:
             noted = head_of(head)
@@ -56,12 +67,40 @@ def verified(journal: Path, given: Sequence[Path] = (), head: str | None = None,
     return found
 
 
-def acknowledge(settings: JournalConfig, who: str, why: str) -> list[str]:
-    """Write into the chain that somebody has seen what is wrong with the journal; what that is. Raises SinkError while a station runs."""
+def acknowledge(path: Path, who: str, why: str, key: Credentials | None = None) -> list[str]:
+    """Write into the chain that somebody has seen what is wrong with the journal; what that is.
+
+    `path`: the station's file, or the journal. While the station runs it is asked to, over its control socket, with `key`.
+    Raises SinkError, ConfigError; Refused and WireError of a station that runs.
+    """
+    settings = journal_of(path)
+    if is_held(settings.path):
+        control = load_station(path).control if path.suffix == ".toml" else None
+        if control is None:
+            raise ConfigError(
+                f"{settings.path}: its station runs: name the station's file, with [control] in it; or stop the station first"
+            )
+        try:
+            findings = verified(settings.path).unacknowledged
+        except (SinkError, ConfigError):  # who may not read the journal acknowledges what the station shows
+            findings = []
+        return _acknowledge_over(control.endpoint, key, who, why, findings)
     with Journal(settings, "") as journal:
         findings = verified(settings.path).unacknowledged
         journal.acknowledge(who, why, findings)
     return findings
+
+
+def _acknowledge_over(endpoint: str, key: Credentials | None, who: str, why: str, findings: list[str]) -> list[str]:
+    done: list[str] = []
+    with ControlClient(endpoint, key) as control:
+        while True:
+            some: list[str] = []
+            while findings and sum(map(len, some)) < _AT_ONCE:
+                some.append(findings.pop(0))
+            done += control.ask("acknowledge_journal", {"findings": some}, why=why, person=who)["findings"]
+            if not findings:
+                return done
 
 
 def backup(journal: Path, out: Path) -> Verified:
@@ -76,17 +115,22 @@ def backup(journal: Path, out: Path) -> Verified:
     part = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # of one that was killed
         with reading(journal) as connection, contextlib.closing(sqlite3.connect(part)) as copy:
+            connection.execute("BEGIN")  # of one moment: a copy of what changes meanwhile would begin anew at each part
+            connection.execute("SELECT max(n) FROM heads").fetchone()
             connection.backup(copy, pages=1000, sleep=0.01)
             copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, which also lies well on a disk that cannot be written
             if (sound := copy.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise SinkError(f"journal {journal}: its copy is damaged: {sound}")
             head = copy.execute("SELECT n, hash, signature FROM heads WHERE purpose = 'head' ORDER BY n DESC LIMIT 1").fetchone()
         found = verify(part, keys)
-        part.replace(out)
         put_file(beside(out, "key.pub"), b"".join(key.pem for key in keys[:1]))
         if head is not None:
             put_file(beside(out, "head"), msgspec.json.encode(OutsideHead(head[0], head[1].hex(), head[2].hex())) + b"\n")
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(out)  # last: what has this name is whole, with all that belongs to it
     except (OSError, sqlite3.Error) as e:
         raise SinkError(f"{out}: the journal could not be copied there: {e}") from e
     finally:

@@ -21,7 +21,7 @@ _COLUMNS: dict[str, type] = {
     "seq": int, "wall_time": str, "station": str, "part_id": str, "verdict": str, "cause": str, "reason": str, "score": float,
     "threshold": float, "severity": float, "recipe": str, "bundle_id": str, "regions": str, "frame_width": int, "frame_height": int,
     "source": str, "grab_ms": float, "predict_ms": float, "total_ms": float, "plc_told": str, "plc_told_at": str,
-    "plc_acknowledged_at": str,
+    "plc_acknowledged_at": str, "label": str, "label_by": str, "label_at": str, "label_why": str,
 }  # fmt: skip
 _AT_ONCE = 5000
 

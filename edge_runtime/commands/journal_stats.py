@@ -33,6 +33,8 @@ class Stats:
     faults_by_cause: Counter[str] = field(default_factory=Counter)
     not_acknowledged: int = 0
     """Parts whose result the PLC was told and has not acknowledged, of a line that acknowledges."""
+    labelled: Counter[str] = field(default_factory=Counter)
+    """Verdicts that somebody said were wrong: false_reject, missed_defect."""
     percentiles_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     """Those of parts that were judged: the trigger to the picture, to the model's answer, to the telling."""
 
@@ -49,6 +51,8 @@ def stats_of(reader: Reader) -> Stats:
         found.verdicts[decision.verdict.value] += 1
         hour = found.by_hour.setdefault(_hour(decision.wall_time), dict.fromkeys(Verdict, 0))
         hour[decision.verdict] += 1
+        if of_it.label:
+            found.labelled[of_it.label] += 1
         told += bool(of_it.plc_told_at)
         acknowledged += bool(of_it.plc_acknowledged_at)
         if decision.verdict is Verdict.REJECT:
@@ -76,6 +80,8 @@ def lines_of(stats: Stats) -> list[str]:
     lines = [f"{stats.parts} parts from {stats.first} to {stats.last}: {counts}{share}"]
     if stats.not_acknowledged:
         lines.append(f"{stats.not_acknowledged} results that the PLC was told and did not acknowledge")
+    for label, count in stats.labelled.items():
+        lines.append(f"{count} verdicts that somebody said were wrong: {label.replace('_', ' ')}")
     for stage, of_it in stats.percentiles_ms.items():
         lines.append(f"{stage:<11} " + ", ".join(f"{name} {value:.1f}" for name, value in of_it.items()))
     for title, counted in (("rejects by reason", stats.rejects_by_reason), ("faults by cause", stats.faults_by_cause)):

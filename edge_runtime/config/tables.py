@@ -43,7 +43,8 @@ class JournalConfig(Settings, frozen=True, kw_only=True):
     """How long a decision waits for its row to be committed before it is told all the same and the journal is reported as late; at most
     until its deadline."""
     durable: bool = False
-    """Wait for the disk itself at each commit, so that a power cut loses no decision that was told; costs one disk sync a part."""
+    """Wait for the disk itself at each commit, so that a power cut loses no decision that was told; costs one
+    disk sync a part, which parts that come meanwhile share."""
 
 
 class ArchiveConfig(Settings, frozen=True, kw_only=True):

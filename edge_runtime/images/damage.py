@@ -1,5 +1,6 @@
 """Files that are damaged and still decode: pictures that a copy or an upload broke off or tore, found where the format allows it."""
 
+import random
 import struct
 from collections.abc import Iterator
 
@@ -7,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-_JUNK = bytes(np.random.default_rng(0).integers(0, 255, 2048, dtype=np.uint8))
+_JUNK = bytes(random.Random(0).choices(range(255), k=2048))
 """Holds no 0xFF, so no marker: more entropy-coded data, if somebody still waits for some."""
 _ZEROS = bytes(64)
 _NEAR = 3

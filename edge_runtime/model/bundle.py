@@ -23,7 +23,7 @@ import msgspec
 
 from edge_runtime.errors import BundleError, DeviceError
 from edge_runtime.files import opened
-from edge_runtime.model.manifest import SCHEMA, Manifest
+from edge_runtime.model.manifest import READABLE, SCHEMA, Manifest
 
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
@@ -134,8 +134,9 @@ def _admitted(directory: Path, admit: Admit | None) -> tuple[Manifest, str]:
         schema = msgspec.json.decode(raw, type=dict[str, Any]).get("schema")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         schema = SCHEMA  # whatever is wrong with it, the seal tells
-    if schema != SCHEMA:  # its seal may be another one, too
-        raise BundleError(f"{path}: expected schema {SCHEMA}, found {schema!r}: built by another version of Lineside; build it again")
+    if schema not in READABLE:  # its seal may be another one, too
+        wanted = " or ".join(map(str, READABLE))
+        raise BundleError(f"{path}: expected schema {wanted}, found {schema!r}: built by another version of Lineside; build it again")
     bundle_id = _check_seal(directory, raw)
     if admit is not None:
         admit(raw, _read_head(directory, SIGNATURE))
@@ -143,6 +144,8 @@ def _admitted(directory: Path, admit: Admit | None) -> tuple[Manifest, str]:
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         raise BundleError(f"{path}: is not a valid manifest: {e}") from e
+    if manifest.schema == 1:
+        manifest = msgspec.structs.replace(manifest, input=msgspec.structs.replace(manifest.input, shrink="area"))
     return manifest, bundle_id
 
 

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, SCHEMA)
+"""Bundles of schema 1 do not say how they shrink: by area."""
 SHORT_SHA256 = 16
 """Hex digits that are enough to know a training image again."""
 
@@ -58,6 +60,8 @@ class InputSpec(_Record, frozen=True, kw_only=True):
     """Frames are a raw mosaic of 1 channel, whose first two rows begin with these colours; the model sees them in colour."""
     tiles: TileSpec | None = None
     """None: the whole region is one picture."""
+    shrink: Literal["area", "halves"] = "halves"
+    """How a picture that is too large becomes smaller (edge_runtime.model.shrink); `area` where nothing was said of it yet."""
     brightness: Annotated[float, Meta(gt=0, lt=256)] | None = None
     """Mean gray level that every picture is brought to by one factor before the model sees it (all tiles of a frame by the same); None:
     pictures are judged as bright as they come."""

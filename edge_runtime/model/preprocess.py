@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edge_runtime.errors import ConfigError, FrameError
 from edge_runtime.images.read import Pixels, is_colourless
 from edge_runtime.model.manifest import InputSpec
+from edge_runtime.model.shrink import by_area, by_halves, halvings, mosaic_by_halves
 from edge_runtime.model.tiles import Box, Tiling
 from edge_runtime.records import Affine, Image, ScoreMap
 
@@ -34,6 +35,8 @@ _DEMOSAIC = {
     "GBRG": cv2.COLOR_BayerGBRG2BGR,
 }
 
+_LOOKED_AT_ROWS = 32
+"""Rows of a frame that tell whether it is gray: all of them would take longer than the model."""
 _MARGIN = 2
 """Pixels of a mosaic around a region that its colours are made of; even, so that the pattern begins with the same colour."""
 
@@ -82,7 +85,7 @@ class Preprocessor:
             x, y, w, h = self.roi
             if w < 1 or h < 1 or x + w > self._frame_wh[0] or y + h > self._frame_wh[1]:
                 raise ConfigError(f"roi: expected a region inside {self._frame_wh[0]}x{self._frame_wh[1]}, found x={x} y={y} {w}x{h}")
-        self._ignored: npt.NDArray[np.bool_] | None = None  # of the whole frame
+        self._judged: npt.NDArray[np.uint8] | None = None  # of the whole frame: 0 where it is ignored
         self._ignore: npt.NDArray[np.bool_] | None = None  # of the region
         if ignore_mask is not None:
             if self._tiling is not None:
@@ -94,8 +97,8 @@ class Preprocessor:
             if wanted is None or ignore_mask.shape != (wanted[1], wanted[0]):
                 found = f"{ignore_mask.shape[1]}x{ignore_mask.shape[0]}"
                 raise ConfigError(f"ignore mask: expected {_size(wanted)} as all images have, found {found}")
-            self._ignored = ignore_mask > 0
-            self._ignore = cast(npt.NDArray[np.bool_], self._crop(self._ignored))
+            self._judged = (ignore_mask == 0).astype(np.uint8)
+            self._ignore = cast(npt.NDArray[np.bool_], self._crop(ignore_mask > 0))
         self._seen = None if self._ignore is None else self.valid_cells((spec.height, spec.width)).astype(np.uint8)
 
     @property
@@ -120,7 +123,6 @@ class Preprocessor:
         if self._tiling is not None:
             raise ValueError(f"a frame of this product becomes {self.views} pictures, one a tile: use split")
         self.check(image)
-        image = self._gray(image)
         return cast(npt.NDArray[np.uint8], self._level(self._picture(image, self._region(image))[None])[0])
 
     def split(self, image: Image) -> npt.NDArray[np.uint8]:
@@ -128,7 +130,6 @@ class Preprocessor:
         if self._tiling is None:
             return self(image)[None]
         self.check(image)
-        image = self._gray(image)
         out = np.empty((self.views, self.spec.height, self.spec.width, 3), dtype=np.uint8)
         for picture, box in zip(out, self._tiling.boxes(self._region(image)), strict=True):
             picture[:] = self._picture(image, box)
@@ -159,9 +160,6 @@ class Preprocessor:
         means = [cv2.mean(picture, seen)[:3] for picture in pictures]
         return float(np.mean(means))
 
-    def _gray(self, image: Image) -> Image:
-        return image[:, :, 0] if image.ndim == 3 and self.spec.channels == 1 else image
-
     def merge(self, scores: npt.NDArray[np.float32], maps: npt.NDArray[np.float32]) -> tuple[float, ScoreMap]:
         """(views,) raw scores and (views, gh, gw) raw maps of one frame's pictures -> the frame's score, and its map of `map_hw`.
 
@@ -176,7 +174,9 @@ class Preprocessor:
         return grid_hw if self._tiling is None else self._tiling.merged_hw(grid_hw)
 
     def _picture(self, image: Image, box: Box) -> npt.NDArray[np.uint8]:
-        out = _resize(self._pixels(image, box), self.spec.width, self.spec.height)
+        out = self._shrunk(image, box)
+        if out.ndim == 3 and image.ndim == 3 and self.spec.channels == 1:
+            out = out[:, :, 0]
         if out.dtype == np.uint16:
             # Scale by the product's stated depth, never by the picture's own maximum: that would hide a dark part.
             out = cv2.convertScaleAbs(np.minimum(out, (1 << self.spec.bits) - 1), alpha=255.0 / ((1 << self.spec.bits) - 1))
@@ -218,27 +218,44 @@ class Preprocessor:
         x, y, w, h = self._region(image)
         return image[y : y + h, x : x + w]
 
+    def _shrunk(self, image: Image, box: Box) -> Pixels:
+        """What the frame shows in a box, at full depth, as large as the model wants it."""
+        spec = self.spec
+        if spec.shrink == "area":
+            return by_area(self._pixels(image, box), spec.width, spec.height)
+        if spec.bayer is not None:
+            x, y, w, h = box
+            mosaic = self._cut(image, (slice(y + y % 2, y + h), slice(x + x % 2, x + w)))  # begins with the pattern's first colour
+            if halvings(mosaic, spec.width, spec.height, 0):
+                return mosaic_by_halves(mosaic, spec.bayer, spec.width, spec.height)
+        return by_halves(self._pixels(image, box), spec.width, spec.height)
+
     def _pixels(self, image: Image, box: Box) -> Pixels:
-        """What the frame shows in a box, at full depth: a view of the frame where nothing has to be changed."""
+        """What the frame shows in a box, at full depth and in colour: a view of the frame where nothing has to be changed."""
         x, y, w, h = box
         margin = _MARGIN if self.spec.bayer else 0
         left, top = (max(0, start - margin) // 2 * 2 if margin else start for start in (x, y))
-        cut = (slice(top, y + h + margin), slice(left, x + w + margin))
-        out: Pixels = image[cut]
-        if self._ignored is not None:
-            # Before the colours are made, or ignored pixels would still tint their neighbours.
-            out = out.copy()
-            out[self._ignored[cut]] = IGNORED_FILL << (self.spec.bits - 8)
+        out = self._cut(image, (slice(top, y + h + margin), slice(left, x + w + margin)))
         if self.spec.bayer is not None:
             out = np.asarray(cv2.cvtColor(out, _DEMOSAIC[self.spec.bayer]))[y - top : y - top + h, x - left : x - left + w]
         return out
+
+    def _cut(self, image: Image, rows_columns: tuple[slice, slice]) -> Pixels:
+        """A view of the frame; where places are ignored, a copy that shows nothing there."""
+        out: Pixels = image[rows_columns]
+        if self._judged is None:
+            return out
+        # Before colours are made and pixels averaged, or ignored ones would still tint their neighbours.
+        shown = np.full_like(out, IGNORED_FILL << (self.spec.bits - 8))
+        return cast(Pixels, cv2.copyTo(out, self._judged[rows_columns], shown))
 
     def check(self, image: Image) -> None:
         """Raise FrameError for a frame of another size, type or channel count than `spec` states."""
         spec = self.spec
         channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
         # Some programs save gray pictures with three equal channels.
-        saved_so = (spec.channels, channels) == (1, 3) and spec.bayer is None and is_colourless(image)
+        gray_as_colour = (spec.channels, channels) == (1, 3) and spec.bayer is None
+        saved_so = gray_as_colour and is_colourless(image[:: -(-image.shape[0] // _LOOKED_AT_ROWS)])
         if channels != spec.channels and not saved_so:
             taught = _kind(spec.channels) if spec.bayer is None else f"raw Bayer {spec.bayer} (1 channel)"
             hint = "set mono = true in [source] if the camera is gray" if spec.bayer is None else "set the camera to its raw Bayer format"
@@ -258,14 +275,6 @@ class Preprocessor:
             raise FrameError(f"frame: expected a Bayer mosaic of at least 3x3 pixels, found {_size(found)}: no colour can be made of it")
         if self.roi is not None and (self.roi[0] + self.roi[2] > found[0] or self.roi[1] + self.roi[3] > found[1]):
             raise FrameError(f"frame: the region of interest {list(self.roi)} does not fit into a frame of {_size(found)}")
-
-
-def _resize(image: Pixels, width: int, height: int) -> Pixels:
-    """Area averaging when shrinking (no aliasing), linear when enlarging: one rule for the whole house (opencv#25620)."""
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = image.shape[0] * image.shape[1] > height * width
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
 
 
 def _size(wh: tuple[int, int] | None) -> str:

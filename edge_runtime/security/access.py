@@ -11,15 +11,17 @@ import time
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 from zmq.utils import z85
 
-from edge_runtime.credentials import Role
+from edge_runtime.credentials import Role, may
 from edge_runtime.errors import ConfigError
 from edge_runtime.security.doorkeeper import Door, address_of
-from edge_runtime.security.keys import Key, Keyring, may
+
+if TYPE_CHECKING:
+    from edge_runtime.security.keys import Key, Keyring
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Access:
 
     def __init__(self, keys: Path | None = None, plain: bool = False, everywhere: bool = False) -> None:
         """As `[security]` says. Raises ConfigError where there is a folder without the station's key."""
-        self._ring = Keyring(keys) if keys is not None else None
+        self._ring = _ring_of(keys) if keys is not None else None
         self._plain, self._everywhere = plain, everywhere
         self._pair = self._ring.server() if self._ring is not None else None
         self._lock = threading.Lock()
@@ -102,7 +104,7 @@ class Access:
                 asked.bind(_ZAP)
                 threading.Thread(target=self._answer, args=(asked, id(context)), name="keys", daemon=True).start()
 
-    def holder(self, frame: zmq.Frame) -> Key | None:
+    def holder(self, frame: zmq.Frame) -> "Key | None":
         """Whose key a message came with, as the folder says now; None for one that was revoked since its connection was made."""
         return self._known.get(str(frame.get("User-Id")))
 
@@ -177,3 +179,9 @@ def refusal(endpoint: str, name: str) -> str:
         'keys = "keys" into the station file, run `lineside keys make STATION.toml`, and for each who may come in '
         "`lineside keys add STATION.toml NAME --role observe`. If the network itself keeps strangers out, write plain = true there instead"
     )
+
+
+def _ring_of(folder: Path) -> "Keyring":
+    from edge_runtime.security.keys import Keyring  # only a station with keys loads it
+
+    return Keyring(folder)

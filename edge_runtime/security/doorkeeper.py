@@ -1,4 +1,4 @@
-"""Keeps the door's process (door.py) for this one: binds the listening sockets, hands them over, starts the process again should it end.
+"""Keeps the door's process (door/) for this one: binds the listening sockets, hands them over, starts the process again should it end.
 
 Why: deploy/decisions/0040.
 """
@@ -23,13 +23,16 @@ import threading
 import time
 from pathlib import Path
 
-from edge_runtime.security import door
-from edge_runtime.security.door import Quota
+from edge_runtime.security.door.clock import CLOCK
+from edge_runtime.security.door.quota import Quota
 
 __all__ = ["Door", "Quota", "address_of", "open_door"]
 
 log = logging.getLogger(__name__)
 
+_RUN = Path(__file__).parent / "door" / "__main__.py"
+_ROOT = Path(__file__).parents[2]
+"""Where `edge_runtime` lies."""
 _BACKLOG = 128
 _SIOCGIFADDR = 0x8915
 _SHOWN_S = 60.0
@@ -122,7 +125,7 @@ class _Keeper:
         self._count = 0
         self._ended = threading.Event()
         self._stood_still = False
-        self._clock = mmap.mmap(-1, door.CLOCK.size)
+        self._clock = mmap.mmap(-1, CLOCK.size)
         self._control, self._process = self._start()
         self._thread = threading.Thread(target=self._listen, name="doors", daemon=True)
         self._thread.start()
@@ -148,7 +151,7 @@ class _Keeper:
             self._order({"do": "reset", "door": door_.number})
 
     def waited_s(self) -> float:
-        _, back_ns, away_ns = door.CLOCK.unpack_from(self._clock, 0)
+        _, back_ns, away_ns = CLOCK.unpack_from(self._clock, 0)
         since_s = (time.monotonic_ns() - back_ns) / 1e9
         return away_ns / 1e9 if back_ns and since_s < _AFTER_AWAY_S else 0.0
 
@@ -189,12 +192,12 @@ class _Keeper:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         memory = os.memfd_create("lineside-door", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(memory, door.CLOCK.size)
-            clock = mmap.mmap(memory, door.CLOCK.size)
-            door.CLOCK.pack_into(clock, 0, time.monotonic_ns(), 0, 0)
+            os.ftruncate(memory, CLOCK.size)
+            clock = mmap.mmap(memory, CLOCK.size)
+            CLOCK.pack_into(clock, 0, time.monotonic_ns(), 0, 0)
             with theirs:
                 # -S: no site-packages, so that it starts in a moment and holds little.
-                command = [sys.executable, "-I", "-S", str(Path(door.__file__)), str(theirs.fileno()), str(memory)]
+                command = [sys.executable, "-I", "-S", str(_RUN), str(_ROOT), str(theirs.fileno()), str(memory)]
                 process = subprocess.Popen(command, pass_fds=[theirs.fileno(), memory], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         except BaseException:
             ours.close()
@@ -246,7 +249,7 @@ class _Keeper:
         while True:
             try:
                 if not select.select([control], [], [], _LOOK_S)[0]:
-                    beat_ns, _, _ = door.CLOCK.unpack_from(self._clock, 0)
+                    beat_ns, _, _ = CLOCK.unpack_from(self._clock, 0)
                     late = late + 1 if time.monotonic_ns() - beat_ns > _STANDS_STILL_S * 1e9 else 0
                     if late == 2 and not self._ended.is_set():
                         self._stood_still = True

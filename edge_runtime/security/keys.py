@@ -27,20 +27,8 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.files import opened
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_IMPLIES = {
-    Role.OBSERVE: {Role.OBSERVE},
-    Role.TRIGGER: {Role.TRIGGER},
-    Role.OPERATE: {Role.OPERATE, Role.OBSERVE},
-    Role.ENGINEER: {Role.ENGINEER, Role.OPERATE, Role.OBSERVE},
-    Role.DEPLOY: {Role.DEPLOY, Role.OBSERVE},
-}
 MOST_KEYS = 1000
 _MOST_BYTES = 4096
-
-
-def may(roles: Iterable[Role]) -> frozenset[Role]:
-    """All that the holder of these roles may do: an engineer operates, whoever does anything but announce parts observes."""
-    return frozenset(implied for role in roles for implied in _IMPLIES[role])
 
 
 @dataclass(frozen=True, slots=True)

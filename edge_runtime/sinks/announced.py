@@ -2,13 +2,15 @@
 
 A line is written before the PLC sees its acknowledge. It goes to the system's page cache, as the journal's rows do: a killed process loses
 none, a power cut may lose the last. The file has its size from the start and is written over, half by half, so that a disk which fills up
-later takes no line from it: numbers that were given are known at the next start.
+later takes no line from it: numbers that were given are known at the next start. A verdict that is told before the disk has taken its row
+is written down here as well, before anybody is told: the row that the next start writes for it says the same.
 
-Why: deploy/decisions/0044.
+Why: deploy/decisions/0044 and deploy/decisions/0055.
 """
 
 import contextlib
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -19,14 +21,47 @@ from typing import Self
 import msgspec
 
 from edge_runtime.errors import SinkError
-from edge_runtime.files import read_whole
-from edge_runtime.records import Trigger
+from edge_runtime.files import opened
+from edge_runtime.records import Cause, Decision, Stamps, Trigger, Verdict, View
 
-_BYTES = 1 << 17
-"""The size of both halves, each for some six hundred parts."""
+_BYTES = 1 << 18
+"""The size of both halves, each for some twelve hundred parts, or three hundred that are told without a row."""
 KEPT = 16
 """So many parts stay at an end at which all are decided: the PLC may still wait for one of them."""
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a decision whose row was not there when it was told."""
+
+    seq: int
+    verdict: Verdict
+    cause: Cause
+    wall_time: str
+    score: float | None
+    threshold: float
+    severity: float | None
+    bundle_id: str
+    recipe: str
+
+    def decision(self, station: str, trigger: Trigger) -> Decision:
+        """As the row that the next start writes."""
+        reason = (
+            f"Told {self.verdict.value} before the disk had its row; the station ended before it was written, "
+            "so no more is known of it than this."
+        )
+        shared = self.verdict, reason, self.score, self.threshold, self.severity, (), (0, 0), self.bundle_id, self.recipe
+        stamps = Stamps(trigger.fired_ns, 0, 0, 0, 0, 0)
+        return Decision(station, self.seq, trigger.part_id, *shared, stamps, self.wall_time, (View("", *shared),), self.cause)
+
+
+class _Line(msgspec.Struct, frozen=True):
+    told: Told
+
+
+_LINES = re.compile(rb"[^\0\n]+")
+"""Most of the file is zeros, over which this goes at once: a hundred thousand empty lines take a station's start a tenth of a second."""
 _decoder = msgspec.json.Decoder(Trigger)
+_told_decoder = msgspec.json.Decoder(_Line)
 _encoder = msgspec.json.Encoder()
 
 
@@ -69,11 +104,26 @@ class Announced:
         """What stood here when the last run ended, by seq; the journal knows which of them were decided. A torn line is none."""
         found: dict[int, Trigger] = {}
         with contextlib.suppress(OSError):
-            for line in read_whole(self.path).replace(b"\0", b"\n").splitlines():
+            for line in self._lines():
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                     trigger = _decoder.decode(line)
                     found[trigger.seq] = trigger
         return [found[seq] for seq in sorted(found)]
+
+    def told(self) -> dict[int, Told]:
+        """Likewise, what was told before its row was there, by seq: the last word of each."""
+        found: dict[int, Told] = {}
+        with contextlib.suppress(OSError):
+            for line in self._lines():
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                    told = _told_decoder.decode(line).told
+                    found[told.seq] = told
+        return found
+
+    def _lines(self) -> list[bytes]:
+        """Raises OSError. What lies beyond both halves was never written here."""
+        with opened(self.path) as file:
+            return _LINES.findall(file.read(_BYTES))
 
     def forget(self) -> None:
         """All of them have their decisions. Raises SinkError."""
@@ -92,18 +142,32 @@ class Announced:
             self._noted = trigger.seq
             self._tell(trigger)
             line = _encoder.encode(trigger) + b"\n"
-            decided = self._decided()
-            while self._open and self._open[0][0] <= decided:
-                self._open.popleft()
-            self._open.append((trigger.seq, line))
             self._last.append(line)
-            try:
-                if self._at + len(line) > self._half:
-                    self._turn(len(line))
-                self._write(line)
-                self.problem = None
-            except OSError as e:
-                self.problem = f"{self.path}: {e.strerror}: a part that a kill takes would have no decision"
+            self._add(trigger.seq, line)
+
+    def unwritten(self, decision: Decision) -> None:
+        """Write down what is about to be told of a part although its row is not there yet."""
+        d = decision
+        told = Told(
+            seq=d.seq, verdict=d.verdict, cause=d.cause, wall_time=d.wall_time, score=d.score, threshold=d.threshold, severity=d.severity,
+            bundle_id=d.bundle_id, recipe=d.recipe,
+        )  # fmt: skip
+        with self._lock:
+            if self._file >= 0:
+                self._add(d.seq, _encoder.encode(_Line(told)) + b"\n")
+
+    def _add(self, seq: int, line: bytes) -> None:
+        decided = self._decided()
+        while self._open and self._open[0][0] <= decided:
+            self._open.popleft()
+        self._open.append((seq, line))
+        try:
+            if self._at + len(line) > self._half:
+                self._turn(len(line))
+            self._write(line)
+            self.problem = None
+        except OSError as e:
+            self.problem = f"{self.path}: {e.strerror}: a part that a kill takes would have no decision"
 
     def _turn(self, room: int) -> None:
         """Go on in the other half, with those that are open: the newest, where not all have room. What this half holds stays until then."""

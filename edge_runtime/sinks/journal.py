@@ -32,12 +32,16 @@ RETRY_S = 1.0
 LATE_SHOWN_S = 10.0
 """How long a late commit stays in `problem`: health goes out once a second and must not miss it."""
 CLOSE_S = 5.0
+_NOTED_S = 3.0
+"""How long whoever asks waits for the disk: less than an answer of the control socket is waited for."""
 _TELL_S = 0.005
 """What is left of the deadline for the PLC's write, once the disk has been waited for; of short deadlines half of what the loop itself
 leaves, a tenth (edge_runtime.station.loop)."""
 _LEAST_S = 0.001
 _BATCH = 500
 _CHECKPOINT_ROWS = 500
+"""A power cut may lose what was written since; of a durable journal nothing, and whoever waits for its syncs is held up less often."""
+_DURABLE_CHECKPOINT_ROWS = 2000
 _HELD_BYTES = 32_000_000
 _PRUNE_EVERY_S = 3600.0
 _LINGER_S = 0.25
@@ -66,9 +70,12 @@ class Journal(Sink):
     def __init__(self, settings: JournalConfig, station: str, deadlines_ns: Mapping[str, int] | None = None) -> None:
         """`deadlines_ns`: by a decision's recipe, from its trigger to the moment at which all must be told."""
         self.path: Path = settings.path
+        # Made once: pathlib interns each part of a name, and a table of interned strings that is remade again and again grows the process.
+        self._wal_path = self.path.with_name(self.path.name + "-wal")
         self._timeout_s = settings.commit_timeout_ms / 1e3
         self._limits = Limits(settings.keep_days * 86_400, settings.keep_mb * 1e6 if settings.keep_mb is not None else float("inf"))
         self._durable = settings.durable
+        self._checkpoint_rows = _DURABLE_CHECKPOINT_ROWS if settings.durable else _CHECKPOINT_ROWS
         self._writer = uuid.uuid4().hex
         self._station = station
         self._deadlines_ns = deadlines_ns or {}
@@ -78,6 +85,8 @@ class Journal(Sink):
         # All below is guarded by this one condition; put() and the writer wait on it for each other.
         self._changed = threading.Condition()
         self._waiting: deque[Entry] = deque()
+        self._asked: list[Entry] = []
+        """What somebody waits for until the disk has it, though no part does."""
         self._decisions = self._in_hand = 0
         """Decisions that wait, and those that are being written."""
         self._taken = 0
@@ -167,10 +176,12 @@ class Journal(Sink):
         """Commit one decision; `pictures` are not kept."""
         self.commit(decision)
 
-    def commit(self, decision: Decision) -> bool:
-        """As `put`; whether its row is in the journal. Raises SinkError for a closed one."""
+    def begin(self, decision: Decision) -> Entry:
+        """Have its row written, and do not wait: rows that are begun while the disk syncs others share its next sync.
+
+        Raises SinkError for a closed one.
+        """
         entry = Entry("decision", decision.seq, row=row_of(decision))
-        patience_s = self._patience_s(decision)
         with self._changed:
             if self._closing or self._thread is None:
                 raise SinkError(f"journal {self.path}: is closed; decision {decision.seq} was not written")
@@ -179,9 +190,18 @@ class Journal(Sink):
             self._waiting.append(entry)
             self._decisions += 1
             self._taken += 1
-            ticket = self._taken
+            entry.ticket = self._taken
             self._changed.notify_all()
-            if self._failure is None and not self._changed.wait_for(lambda: self._done >= ticket or self._failure is not None, patience_s):
+        return entry
+
+    def commit(self, decision: Decision, begun: Entry | None = None) -> bool:
+        """As `put`; whether its row is in the journal. `begun`: what `begin` gave for it. Raises SinkError for a closed one."""
+        entry = self.begin(decision) if begun is None else begun
+        patience_s = self._patience_s(decision)
+        with self._changed:
+            if self._failure is None and not self._changed.wait_for(
+                lambda: self._done >= entry.ticket or self._failure is not None, patience_s
+            ):
                 self._late_until, self._waited_s = time.monotonic() + LATE_SHOWN_S, patience_s
             return entry.written
 
@@ -210,10 +230,42 @@ class Journal(Sink):
         with self._changed:
             self._note(about(kind, **said, wall_time=wall_time()))
 
-    def acknowledge(self, who: str, why: str, findings: list[str]) -> None:
-        """Note that somebody has seen what was found wrong with the journal, and that the machine's clock is right."""
+    def write_down(self, kind: str, seq: int | None = None, /, **said: object) -> None:
+        """Note what somebody says, of the decision `seq` where it is about one; the disk has it when this returns. No part waits for that.
+
+        Raises SinkError where the disk does not take it.
+        """
+        entry = about(kind, seq, **said, wall_time=wall_time())
+        entry.synced = False
         with self._changed:
-            self._note(about("cleared", who=who, why=why, findings=findings, wall_time=wall_time()))
+            if self._closing or self._thread is None:
+                raise SinkError(f"journal {self.path}: is closed; nothing was noted")
+            self._waiting.append(entry)
+            self._asked.append(entry)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: entry.synced or self._failure is not None, _NOTED_S)
+            self._asked.remove(entry)
+            if entry.synced:
+                return
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+                why = self._failure or f"the disk took longer than {_NOTED_S:g} s"
+                raise SinkError(f"journal {self.path}: {why}; nothing was noted")
+        raise SinkError(f"journal {self.path}: the disk does not say that it has it; look whether it was noted before you ask again")
+
+    @property
+    def damage(self) -> list[str]:
+        """What a start has found wrong with the journal and nobody has acknowledged."""
+        with self._changed:
+            return [] if self._chain is None else list(self._chain.damage)
+
+    def acknowledge(self, who: str, why: str, findings: list[str]) -> None:
+        """Note that somebody has seen what was found wrong with the journal, and that the machine's clock is right.
+
+        Raises as `write_down`.
+        """
+        self.write_down("cleared", who=who, why=why, findings=findings)
+        with self._changed:
             if self._chain is not None:
                 self._chain.clock = journal_clock(None, int(time.time()))
                 self._chain.damage = [finding for finding in self._chain.damage if finding not in findings]
@@ -263,12 +315,14 @@ class Journal(Sink):
             if connection is None or chain is None:
                 continue
             try:
+                if self._asked:
+                    self._sync(connection)
                 if chain.unsigned >= SIGN_EVERY:
                     chain.sign()
                 elif not chain.is_signed and not batch and time.monotonic() - busy_at > _SIGN_AFTER_S:
                     chain.sign()
                     chain.insert(connection, [], self._writer)
-                if unmoved >= _CHECKPOINT_ROWS:
+                if unmoved >= self._checkpoint_rows:
                     unmoved = 0
                     self._checkpoint(connection, chain)
                     if chain.too_large(connection, self._limits):
@@ -285,6 +339,17 @@ class Journal(Sink):
                 unmoved, prune_at = 0, time.monotonic() + 60.0
         self._finish()
         self._close()
+
+    def _sync(self, connection: sqlite3.Connection) -> None:
+        with self._changed:
+            written = [entry for entry in self._asked if entry.written and not entry.synced]
+        if written:
+            if not self._durable:
+                journal_file.sync(connection)
+            with self._changed:
+                for entry in written:
+                    entry.synced = True
+                self._changed.notify_all()
 
     def _checkpoint(self, connection: sqlite3.Connection, chain: Chain) -> None:
         held = journal_file.checkpoint(connection)
@@ -316,7 +381,7 @@ class Journal(Sink):
                 self._changed.wait_for(lambda: self._closing, RETRY_S)
             else:
                 patience_s = min(max(until - time.monotonic(), 0.0), _LINGER_S)
-                self._changed.wait_for(lambda: self._decisions > 0 or self._closing, patience_s)
+                self._changed.wait_for(lambda: self._decisions > 0 or self._asked or self._closing, patience_s)
             batch = list(itertools.islice(self._waiting, _BATCH))
             for _ in batch:
                 self._waiting.popleft()
@@ -378,10 +443,6 @@ class Journal(Sink):
             self._close()
         return self._open()
 
-    @property
-    def _wal_path(self) -> Path:
-        return self.path.with_name(self.path.name + "-wal")
-
     def _open(self, at_start: bool = False) -> tuple[sqlite3.Connection, Chain]:
         self._lock.take()
         try:
@@ -393,7 +454,7 @@ class Journal(Sink):
         try:
             had_key = beside(self.path, "key").exists()
             self._key = self._key or open_key(beside(self.path, "key"))
-            chain = go_on(self.path, connection, self._key, self._writer, looks=at_start, had_key=had_key)
+            chain = go_on(self.path, connection, self._key, self._writer, looks=at_start, had_key=had_key, station=self._station)
         except (sqlite3.Error, ValueError, TypeError) as e:
             self._close()
             raise SinkError(f"journal {self.path}: expected a journal that can be read and written, found: {e}; make room") from e

@@ -102,17 +102,25 @@ class Chain:
         """Rows that no signature covers yet, nor one that waits to be written."""
         return self.n - (self._pending[0] if self._pending is not None else self._signed_n)
 
-    def begin(self, connection: sqlite3.Connection, writer: str, found: list[str]) -> None:
+    def begin(self, connection: sqlite3.Connection, writer: str, found: list[str], station: str = "") -> None:
         """Say in the chain that it begins, where it does, and that a station starts; `found`: what is newly found wrong with it."""
         entries = []
         if self.is_new:
             before = connection.execute("SELECT coalesce(max(seq), 0) FROM decisions").fetchone()[0]
             entries.append(about("begun", journal=uuid.uuid4().hex, decisions_before=before))
-        entries.append(about("started", wall_time=wall_time(), version=__version__, public_key=self._key.public.raw.hex()))
         if found:
             entries.append(about("damaged", findings=found))
             self.damage += found
-        self.insert(connection, entries, writer)
+        # Signed in the same step: who has no key cannot make it look as if a station had started, and written what he has added.
+        said = {"wall_time": wall_time(), "version": __version__, "public_key": self._key.public.raw.hex(), "station": station}
+        entries.append(about("started", **said, signed=True))
+        self._pending = None
+        with _transaction(connection, writer):
+            n, end = self._add(connection, entries)
+            head = self._head_of(n, end)
+            connection.execute(_SIGN, head)
+        self._pending = head
+        self._went_on(n, end)
 
     def insert(self, connection: sqlite3.Connection, entries: Iterable[Entry], writer: str = "") -> None:
         """Write rows in one transaction: all of them are committed when this returns, none when it raises sqlite3.Error or ValueError.
@@ -120,17 +128,26 @@ class Chain:
         Raises SinkError where another than `writer` has opened the journal since: two would give the same numbers to different parts.
         """
         with _transaction(connection, writer):
-            n, end = self._link(connection, entries)
-            if self._pending is not None:
-                connection.execute(_SIGN, self._pending)
+            n, end = self._add(connection, entries)
+        self._went_on(n, end)
+
+    def _add(self, connection: sqlite3.Connection, entries: Iterable[Entry]) -> tuple[int, bytes]:
+        n, end = self._link(connection, entries)
+        if self._pending is not None:
+            connection.execute(_SIGN, self._pending)
+        return n, end
+
+    def _went_on(self, n: int, end: bytes) -> None:
         self.n, self._hash = n, end
         if self._pending is not None:
             self._last_head, self._signed_n, self._pending = self._pending, self._pending[0], None
 
     def sign(self) -> None:
         """Sign the last row; the signature is written with the rows that come next, or by `insert` of none."""
-        head = (self.n, Purpose.HEAD.value, self._hash, self._key.sign(signed_text(Purpose.HEAD, self.n, self._hash)))
-        self._pending = head
+        self._pending = self._head_of(self.n, self._hash)
+
+    def _head_of(self, n: int, hash_: bytes) -> tuple[int, str, bytes, bytes]:
+        return n, Purpose.HEAD.value, hash_, self._key.sign(signed_text(Purpose.HEAD, n, hash_))
 
     @property
     def outside(self) -> bytes | None:
@@ -164,15 +181,16 @@ class Chain:
         gone = [seq for _, kind, seq, _, _ in old if kind == "decision"]
         why = "size" if over else "age"
         anchor = self._key.sign(signed_text(Purpose.ANCHOR, n, hash_))
+        said = [about("pruned", why=why, rows_to=n, decisions=len(gone), last_decision=max(gone, default=0))]
+        if self.damage and any(kind == "damaged" for _, kind, *_ in old):
+            said.append(about("damaged", findings=self.damage))  # until somebody acknowledges it
         with _transaction(connection, writer):
             connection.execute("DELETE FROM decisions WHERE seq IN (SELECT seq FROM chain WHERE kind = 'decision' AND n <= ?)", (n,))
             connection.execute("DELETE FROM chain WHERE n <= ?", (n,))
             connection.execute("DELETE FROM heads WHERE n <= ?", (n,))
             connection.execute(_SIGN, (n, Purpose.ANCHOR.value, hash_, anchor))
-        said = [about("pruned", why=why, rows_to=n, decisions=len(gone), last_decision=max(gone, default=0))]
-        if self.damage and any(kind == "damaged" for _, kind, *_ in old):
-            said.append(about("damaged", findings=self.damage))  # until somebody acknowledges it
-        self.insert(connection, said, writer)
+            last, end = self._add(connection, said)
+        self._went_on(last, end)
         return len(old) + len(gone), len(old) == limits.at_once
 
     def too_large(self, connection: sqlite3.Connection, limits: Limits) -> bool:

@@ -22,6 +22,12 @@ APPLICATION_ID = 0x4C534A31  # "LSJ1": tells a journal from any other SQLite fil
 SCHEMA = 2
 """2: with a chain."""
 
+COMPUTED = {
+    "grab_ms": "(nullif(grabbed_ns, 0) - fired_ns) / 1e6",
+    "predict_ms": "(nullif(predicted_ns, 0) - nullif(grabbed_ns, 0)) / 1e6",
+    "total_ms": "(nullif(told_ns, 0) - fired_ns) / 1e6",
+}
+"""Columns that SQLite computes, for people; no hash covers them, and their names and formulas are checked instead."""
 _ADDED = [f"{name} {kind} NOT NULL DEFAULT {default}" for name, (kind, default) in LATER.items()]
 _CHAIN = """
 CREATE TABLE chain (
@@ -65,9 +71,7 @@ CREATE TABLE decisions (
     decided_ns INTEGER NOT NULL,
     told_ns INTEGER NOT NULL,
     {", ".join(_ADDED)},
-    grab_ms REAL AS ((nullif(grabbed_ns, 0) - fired_ns) / 1e6) VIRTUAL,
-    predict_ms REAL AS ((nullif(predicted_ns, 0) - nullif(grabbed_ns, 0)) / 1e6) VIRTUAL,
-    total_ms REAL AS ((nullif(told_ns, 0) - fired_ns) / 1e6) VIRTUAL
+    {", ".join(f"{name} REAL AS ({how}) VIRTUAL" for name, how in COMPUTED.items())}
 ) STRICT;
 CREATE TABLE upkeep (id INTEGER PRIMARY KEY CHECK (id = 1), checkpoints INTEGER NOT NULL) STRICT;
 INSERT INTO upkeep VALUES (1, 0);
@@ -173,6 +177,15 @@ def expect_journal(path: Path) -> None:
     with reading(path) as connection:
         if not columns_of(connection):
             raise SinkError(f"journal {path}: expected a Lineside journal, found another SQLite database")
+
+
+def sync(connection: sqlite3.Connection) -> None:
+    """Have the disk take what is committed."""
+    connection.execute("PRAGMA synchronous = FULL")
+    try:
+        connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1")
+    finally:
+        connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _refuse_folder(path: Path) -> None:

@@ -8,6 +8,19 @@ from typing import IO
 from edge_runtime.errors import SinkError
 
 
+def is_held(journal: Path) -> bool:
+    """Whether a station writes it now."""
+    real = journal.resolve()
+    try:
+        with real.with_name(real.name + ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 class WriterLock:
     """Held until `release`, or the end of the process."""
 

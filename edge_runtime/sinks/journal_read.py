@@ -1,16 +1,18 @@
 """Decisions of a journal for people and programs: those of some time, each with what the PLC was told of it."""
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from edge_runtime.errors import SinkError
 from edge_runtime.records import Decision, Outcome
 from edge_runtime.sinks.journal_file import expect_journal, read_page, reading
 from edge_runtime.sinks.journal_rows import UNREADABLE
+from edge_runtime.sinks.notes import labels_of
 
 _PAGE = 1000
 _AHEAD = 2000
@@ -19,13 +21,18 @@ _AHEAD = 2000
 
 @dataclass(slots=True)
 class Told:
-    """What the PLC was told of a part; empty where there is no PLC, or nothing was."""
+    """What the PLC was told of a part, and what people said of it afterwards; empty where there is no PLC, or nothing was."""
 
     plc_told: str = ""
     """The verdict that it was shown; why it was not."""
     plc_told_at: str = ""
     """ISO 8601, UTC."""
     plc_acknowledged_at: str = ""
+    label: str = ""
+    """How somebody said that the verdict was wrong: false_reject, missed_defect."""
+    label_by: str = ""
+    label_at: str = ""
+    label_why: str = ""
 
 
 @dataclass(slots=True)
@@ -41,7 +48,7 @@ class Reader:
     def __iter__(self) -> Iterator[tuple[Decision, Told]]:
         expect_journal(self.path)
         since, until = _text(self.since), _text(self.until)
-        told = _Deliveries(self.path)
+        told, labels = _Deliveries(self.path), labels_of(self.path)
         with closing(told.rows):
             after = 0
             while True:
@@ -49,12 +56,33 @@ class Reader:
                 self.lost += [lost] if lost else []
                 for decision in page:
                     of_it = told.of(decision.seq)
+                    if (label := labels.get(decision.seq)) is not None:
+                        of_it.label, of_it.label_by, of_it.label_at, of_it.label_why = label.kind, label.by, label.wall_time, label.why
                     if (not since or decision.wall_time >= since) and (not until or decision.wall_time < until):
                         yield decision, of_it
                 if not page:
                     self.lost += [told.lost] if told.lost else []
                     return
                 after = page[-1].seq
+
+
+def last_said(journal: Path, kinds: Sequence[str], about: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
+    """Of the chain's rows of these kinds the last whose body says `about`: (kind, body). None where there is none. Raises SinkError."""
+    if not journal.exists():
+        return None
+    rare = "kind NOT IN ('decision', 'announced', 'delivery')"  # word by word, as the partial index asks for it
+    with reading(journal) as connection:
+        rows = connection.execute(
+            f"SELECT kind, body FROM chain WHERE {rare} AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY n DESC", tuple(kinds)
+        )
+        for kind, body in rows:
+            try:
+                said = json.loads(body)
+            except (ValueError, RecursionError):
+                continue  # `verify` names it
+            if isinstance(said, dict) and all(said.get(name) == value for name, value in about.items()):
+                return kind, said
+    return None
 
 
 class _Deliveries:

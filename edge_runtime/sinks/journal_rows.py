@@ -49,6 +49,10 @@ class Entry:
     body: str = ""
     row: Row = ()
     written: bool = False
+    synced: bool | None = None
+    """Whether the disk has it by now; None where nobody waits for that."""
+    ticket: int = 0
+    """A decision's place among all that were put."""
 
 
 def row_of(d: Decision) -> Row:
@@ -87,9 +91,9 @@ def delivered(delivery: Delivery) -> Entry:
     return Entry("delivery", delivery.seq, _json(said).decode())
 
 
-def about(kind: str, **said: Any) -> Entry:
-    """A row about the journal itself."""
-    return Entry(kind, None, _json(said).decode())
+def about(kind: str, seq: int | None = None, /, **said: Any) -> Entry:
+    """A row about the journal itself, or what somebody says of it or of the decision `seq`."""
+    return Entry(kind, seq, _json(said).decode())
 
 
 def wall_time() -> str:

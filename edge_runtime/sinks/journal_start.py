@@ -10,12 +10,14 @@ from pathlib import Path
 from edge_runtime.errors import SinkError
 from edge_runtime.security.signing import SigningKey
 from edge_runtime.sinks.journal_chain import Chain, OutsideHead, outside_head
-from edge_runtime.sinks.journal_verify import EMPTY, TAIL, acknowledged, damage, verify
+from edge_runtime.sinks.journal_verify import EMPTY, TAIL, acknowledged, damage, said, verify
 
 
-def go_on(path: Path, connection: sqlite3.Connection, key: SigningKey, writer: str, *, looks: bool, had_key: bool) -> Chain:
+def go_on(
+    path: Path, connection: sqlite3.Connection, key: SigningKey, writer: str, *, looks: bool, had_key: bool, station: str = ""
+) -> Chain:  # fmt: skip
     """The chain of a file that was just opened, with a row that says so. `looks`: hold its last rows against it first;
-    `had_key`: a station has written here before.
+    `had_key`: a station has written here before. `station`: whose journal it should be.
 
     Raises what SQLite raises where the disk takes nothing.
     """
@@ -33,10 +35,28 @@ def go_on(path: Path, connection: sqlite3.Connection, key: SigningKey, writer: s
             found += verify(path, [key.public], outside, TAIL).findings
         except SinkError as e:
             found.append(str(e))
+    if looks and outside is None and not found and _has_stopped(connection):
+        found.append("the head beside the journal (.head) is missing: rows that were cut off its end would not be missed")
+    if looks and station and (other := _written_by(connection)) not in ("", station):
+        found.append(
+            f"station {other!r} wrote it, and this one is {station!r}: it is another station's journal, or this one has a new name"
+        )
     chain.damage = damage(connection)
     known = {*chain.damage, *acknowledged(connection)}
-    chain.begin(connection, writer, [finding for finding in found if finding not in known][:_MOST])
+    chain.begin(connection, writer, [finding for finding in found if finding not in known][:_MOST], station)
     return chain
+
+
+def _has_stopped(connection: sqlite3.Connection) -> bool:
+    """Whether a station has ended in good order, and so left a head beside the journal."""
+    rare = "kind NOT IN ('decision', 'announced', 'delivery')"  # word by word, as the partial index asks for it
+    return connection.execute(f"SELECT 1 FROM chain WHERE kind = 'stopped' AND {rare} LIMIT 1").fetchone() is not None
+
+
+def _written_by(connection: sqlite3.Connection) -> str:
+    """The station that started last; empty where nothing says so."""
+    names = [str(body.get("station", "")) for _, body in said(connection, "started")]
+    return next((name for name in reversed(names) if name), "")
 
 
 _MOST = 50

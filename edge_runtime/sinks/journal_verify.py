@@ -16,15 +16,18 @@ import msgspec
 from edge_runtime.security.chain import GENESIS, Purpose, hash_of, signed_text
 from edge_runtime.security.signing import PublicKey
 from edge_runtime.sinks.journal_chain import OutsideHead
-from edge_runtime.sinks.journal_file import columns_of, expect_journal, reading
+from edge_runtime.sinks.journal_file import COMPUTED, columns_of, expect_journal, reading
 from edge_runtime.sinks.journal_rows import COLUMNS, LATER, UNREADABLE
 
 _PAGE = 500
 _MOST_UNSIGNED = 2000
 """Rows in a row without a signature: a station signs far more often."""
 _MOST_FINDINGS = 1000
+_OBJECTS = {("table", "decisions"), ("table", "chain"), ("table", "heads"), ("table", "upkeep"), ("index", "chain_rare")}
 EMPTY = "the chain is empty: all of its rows were removed"
 _ANY = 1 << 62
+_AMENDED_WITHIN = 5000
+"""Rows: what is told instead of a decision follows it at once."""
 TAIL = 1000
 """Rows of the chain that a start and `lineside check` look at: some hundred parts, in about 50 ms."""
 
@@ -68,12 +71,29 @@ def verify(path: Path, keys: Sequence[PublicKey], outside: OutsideHead | None = 
             missing = "it has no chain: a version of Lineside from before the chain wrote it, or the chain was removed"
             return Verified([missing], notes=["nothing can be said of any decision in it"])
         run = _Run(connection, keys)
+        run.found.findings += foreign(connection)
         run.go(tail)
         if outside is not None:
             run.compare(outside)
         run.found.acknowledged = acknowledged(connection)
         run.found.findings += [f for f in damage(connection) if f not in run.found.findings]  # at a start; nothing may be left of it
         return run.found
+
+
+def foreign(connection: sqlite3.Connection) -> list[str]:
+    """What stands in the file that no station makes: it could show other values to whoever reads it, or change what is written."""
+    found = []
+    schema = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'").fetchall()
+    for kind, name, sql in schema:
+        if (kind, name) not in _OBJECTS:
+            found.append(f"the file holds a {kind} {name} that no station makes")
+        elif kind == "table" and "STRICT" not in str(sql).upper().rpartition(")")[2]:
+            found.append(f"the table {name} is not as a station makes it: it holds values of any type")
+    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_xinfo('decisions')")}
+    found += [f"the table decisions has a column {name} that no station makes" for name in sorted(columns - {*COLUMNS, *COMPUTED})]
+    text = " ".join(next((str(sql) for _, name, sql in schema if name == "decisions"), "").split())
+    changed = [name for name, how in COMPUTED.items() if name in columns and f"{name} REAL AS ({how}) VIRTUAL" not in text]
+    return found + [f"the column {name} of the table decisions is not computed as a station computes it" for name in changed]
 
 
 def has_chain(path: Path) -> bool:
@@ -84,27 +104,28 @@ def has_chain(path: Path) -> bool:
 
 def acknowledged(connection: sqlite3.Connection) -> dict[str, str]:
     """By finding: who acknowledged it, and why."""
-    cleared = [body for _, body in _said(connection, "cleared")]
+    cleared = [body for _, body in said(connection, "cleared")]
     return {str(f): f"{body.get('who')}: {body.get('why')}" for body in cleared for f in _listed(body.get("findings"))}
 
 
 def damage(connection: sqlite3.Connection) -> list[str]:
     """What a start has found and nobody acknowledged."""
     cleared = acknowledged(connection)
-    found = [str(f) for _, body in _said(connection, "damaged") for f in _listed(body.get("findings"))]
+    found = [str(f) for _, body in said(connection, "damaged") for f in _listed(body.get("findings"))]
     return [f for f in dict.fromkeys(found) if f not in cleared]
 
 
-def _said(connection: sqlite3.Connection, kind: str) -> Iterator[tuple[int | None, dict[str, Any]]]:
+def said(connection: sqlite3.Connection, kind: str) -> Iterator[tuple[int | None, dict[str, Any]]]:
+    """What rows of a kind say, oldest first: (seq, body). Of a kind that is rare."""
     # The partial index asks for its condition word by word.
     rare = "kind NOT IN ('decision', 'announced', 'delivery')"
     for seq, body in connection.execute(f"SELECT seq, body FROM chain WHERE kind = ? AND {rare} ORDER BY n", (kind,)):
         try:
-            said = json.loads(body)
+            found = json.loads(body)
         except (ValueError, TypeError, RecursionError):
             continue  # the chain has its own finding for it
-        if isinstance(said, dict):
-            yield seq, said
+        if isinstance(found, dict):
+            yield seq, found
 
 
 def _listed(value: Any) -> list[Any]:
@@ -127,9 +148,17 @@ class _Run:
         self._amended: dict[int, dict[str, Any]] | None = None
         self._heads: dict[int, bytes] = {}
         """Signed hashes at and near the page that is read."""
+        self._headed: set[int] = set()
+        """Rows there that have a signature, whether it is right or not."""
         self._unreadable: set[int] = set()
         self._start = 0
         """The row before the first that is looked at."""
+        self._after_stop = self._starts_signed = False
+        self._decided_at: dict[int, int] = {}
+        """By seq: the row of a decision that was amended."""
+        self._left_unsigned: list[str] = []
+        self._before_start = 0
+        """The last row of the run before."""
         self._more = 0
 
     def go(self, tail: int | None) -> None:
@@ -162,6 +191,17 @@ class _Run:
                 f"rows {self.found.signed_n + 1} to {self._n} carry no signature: signatures were removed, or the rows were put there"
             )
         self._inserted(decisions_from)
+        if self._left_unsigned:
+            left = f"{', '.join(self._left_unsigned[:5])}{' and others' if len(self._left_unsigned) > 5 else ''}"
+            self.found.notes.append(
+                f"rows {left} were not signed yet when the station was killed or lost its power: who could write the file before its next "
+                "start could have changed them"
+            )
+        for _, body in said(self._connection, "lost"):
+            first, last = body.get("first"), body.get("last")
+            self.found.notes.append(
+                f"decisions {first} to {last} were missing at a start: told while the disk took no row, or an older journal was put there"
+            )
         if self._more:
             self.found.findings.append(f"and {self._more} more")
 
@@ -178,7 +218,7 @@ class _Run:
             found = self._connection.execute("SELECT min(seq) FROM chain WHERE kind = 'decision' AND n > ?", (self._n,)).fetchone()[0]
             return found if isinstance(found, int) else _ANY
         if first == 1:
-            begun = next((body for _, body in _said(self._connection, "begun")), {})
+            begun = next((body for _, body in said(self._connection, "begun")), {})
             before = begun.get("decisions_before", 0)
             if not isinstance(before, int):
                 return 1
@@ -230,6 +270,9 @@ class _Run:
             self._say(f"rows {_ranges(lost)} of the chain, or the decisions they are about, cannot be read: {why}")
 
     def _row(self, n: Any, kind: Any, seq: Any, at_s: Any, body: Any, hash_: Any, there: int, *values: Any) -> None:
+        if n <= self._n and self.found.rows:
+            self._say(f"row {n} ({kind}{'' if seq is None else f' {seq}'}) stands there more than once: one of them was put there")
+            return
         gap = n != self._n + 1
         if gap:
             if not self._unreadable.issuperset(range(self._n + 1, n)):
@@ -242,11 +285,34 @@ class _Run:
         self.found.decisions += kind == "decision"
         if of_decision and not there:
             self._say(f"decision {seq} (row {n}) was removed")
-        elif self._hash is not None and not self._fits(n, kind, seq, at_s, body, hash_, values if of_decision else ()) and not gap:
+        elif self._hash is not None and not self._fits(n, kind, seq, at_s, body, hash_, values if of_decision else ()):
             what = f"decision {seq} (row {n})" if of_decision else f"row {n} ({kind}{'' if seq is None else f' {seq}'})"
-            self._say(f"{what} was changed, or does not belong there")
-        self._hash = hash_ if whole else None
+            after = "follows rows that are missing: whether it was changed cannot be told"
+            self._say(f"{what} {after}" if gap else f"{what} was changed, or does not belong there")
+        self._hash = hash_ if whole else self._instead
         self.found.last_at_s = at_s if isinstance(at_s, int) else None
+        self._ordered(n, kind, seq, body)
+
+    def _ordered(self, n: int, kind: Any, seq: Any, body: Any) -> None:
+        """What a station writes after what: rows that somebody else adds at the end, where no signature is yet, keep no such order."""
+        if self._after_stop and kind not in ("begun", "damaged", "started"):
+            self._say(f"row {n} ({kind}) follows a stop, and no station had started: it was put there")
+        if kind == "started":
+            signed = isinstance(body, str) and '"signed":true' in body
+            if (signed or self._starts_signed) and n not in self._headed:
+                self._say(f"row {n} says that a station started, and no signature by it covers that: it was put there")
+            if self.found.signed_n < self._before_start:
+                self._left_unsigned.append(f"{self.found.signed_n + 1} to {self._before_start}")
+            self._starts_signed |= signed
+        if kind == "decision" and isinstance(seq, int) and self._was(seq) is not None:
+            self._decided_at[seq] = n
+        elif kind == "amended" and isinstance(seq, int) and n - self._decided_at.get(seq, n) > _AMENDED_WITHIN:
+            self._say(
+                f"row {n} says that another verdict than decision {seq} was told, {n - self._decided_at[seq]} rows after it: too late"
+            )
+        self._after_stop = kind == "stopped"
+        if kind not in ("begun", "damaged"):
+            self._before_start = n
 
     def _fits(self, n: int, kind: str, seq: Any, at_s: Any, body: Any, hash_: Any, values: tuple[Any, ...]) -> bool:
         contents = [values]
@@ -266,14 +332,15 @@ class _Run:
     def _was(self, seq: int) -> dict[str, Any] | None:
         """What was written first of a decision that was amended."""
         if self._amended is None:
-            said = _said(self._connection, "amended")
-            self._amended = {s: body["was"] for s, body in said if isinstance(s, int) and isinstance(body.get("was"), dict)}
+            amended = said(self._connection, "amended")
+            self._amended = {s: body["was"] for s, body in amended if isinstance(s, int) and isinstance(body.get("was"), dict)}
         return self._amended.get(seq)
 
     def _heads_between(self, after: int, until: int) -> list[tuple[Any, ...]]:
         rows = self._connection.execute(
             "SELECT n, hash, signature FROM heads WHERE purpose != ? AND n > ? AND n <= ? ORDER BY n", (Purpose.ANCHOR.value, after, until)
         ).fetchall()
+        self._headed = {n for n, _, _ in rows}
         self._heads = {n: hash_ for n, hash_, signature in rows if self._signed(Purpose.HEAD, n, hash_, signature)}
         return rows
 

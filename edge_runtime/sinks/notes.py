@@ -1,11 +1,10 @@
-"""What people said of a station's decisions and alarms: a file beside the journal, a line each, on the disk when they are told that it is.
+"""What people said of a station's decisions and alarms: rows of the journal's chain, so that none can be changed or taken out unseen.
 
-Lines are only added. Why: deploy/decisions/0047.
+Stations of before wrote them into a file beside the journal, a line each; what stands there is still read, and no hash covers it.
+
+Why: deploy/decisions/0047.
 """
 
-import os
-import threading
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -13,13 +12,18 @@ import msgspec
 
 from edge_runtime.errors import SinkError
 from edge_runtime.files import read_whole
+from edge_runtime.sinks.journal_file import reading
 
-_MOST_BYTES = 64 << 20
+_MOST_BYTES = 128 << 20
+LABEL = "label"
+"""The kind of a row that says how a verdict was wrong."""
+ALARM = "alarm"
+"""The kind of a row that says that an alarm was taken note of."""
 Kind = Literal["false_reject", "missed_defect", "acknowledged"]
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """One line."""
+    """What somebody said."""
 
     kind: Kind
     who: str
@@ -28,57 +32,57 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     """Who it was, as told; where several share a key."""
     why: str = ""
     wall_time: str = ""
-    """UTC, RFC 3339; set when it is written."""
+    """UTC, RFC 3339."""
     seq: int | None = None
     """The decision that it is about."""
     part_id: str = ""
     problem: str = ""
     """The alarm that it is about."""
 
+    @property
+    def by(self) -> str:
+        """For people."""
+        return f"{self.person} ({self.who})" if self.person else self.who
 
-class Notes:
-    """The file of one station; safe from any thread."""
 
-    def __init__(self, journal: Path) -> None:
-        """`journal`: the journal's file."""
-        self.path = journal.with_name(journal.name + ".notes")
-        self._lock = threading.Lock()
+def read_notes(journal: Path) -> list[Note]:
+    """All of a journal's, oldest first. One that cannot be understood is none: `lineside journal verify` names it. Raises SinkError."""
+    return [*_of_before(journal.with_name(journal.name + ".notes")), *_in_chain(journal)]
 
-    def add(self, note: Note) -> Note:
-        """Write one down; as it was written. Raises SinkError, and then it is not there."""
-        note = msgspec.structs.replace(note, wall_time=datetime.now(UTC).isoformat(timespec="milliseconds"))
-        line = msgspec.json.encode(note) + b"\n"
-        with self._lock:
-            try:
-                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-                try:
-                    self._append(file, line)
-                finally:
-                    os.close(file)
-            except OSError as e:
-                raise SinkError(f"{self.path}: could not be written, so nothing was noted: {e.strerror}") from e
-        return note
 
-    def _append(self, file: int, line: bytes) -> None:
-        size = os.fstat(file).st_size
-        if size + len(line) > _MOST_BYTES:
-            raise SinkError(f"{self.path}: expected at most {_MOST_BYTES >> 20} MB, found that much: move it away")
-        torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"  # by a kill, or a full disk
-        if os.write(file, b"\n" * torn + line) < len(line) + torn:
-            os.ftruncate(file, size)
-            raise OSError(28, "no space left on the disk")
-        os.fdatasync(file)
+def labels_of(journal: Path) -> dict[int, Note]:
+    """The last label of each decision that has one. Raises SinkError."""
+    return {note.seq: note for note in read_notes(journal) if note.seq is not None and note.kind != "acknowledged"}
 
-    def read(self) -> list[Note]:
-        """All of them, oldest first; a torn line is none. Raises SinkError."""
-        try:
-            lines = read_whole(self.path, 2 * _MOST_BYTES).splitlines() if self.path.exists() else []
-        except OSError as e:
-            raise SinkError(f"{self.path}: could not be read: {e.strerror}") from e
-        notes = []
-        for line in lines:
-            try:
-                notes.append(msgspec.json.decode(line, type=Note))
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue
-        return notes
+
+def _in_chain(journal: Path) -> list[Note]:
+    if not journal.exists():
+        return []
+    with reading(journal) as connection:
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")
+        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'").fetchone():
+            return []
+        # The partial index asks for its condition word by word.
+        rare = "kind NOT IN ('decision', 'announced', 'delivery')"
+        rows = connection.execute(f"SELECT seq, body FROM chain WHERE kind IN (?, ?) AND {rare} ORDER BY n", (LABEL, ALARM)).fetchall()
+    notes = []
+    for seq, body in rows:
+        note = _decoded(body)
+        if note is not None:
+            notes.append(msgspec.structs.replace(note, seq=seq if isinstance(seq, int) else None))
+    return notes
+
+
+def _of_before(path: Path) -> list[Note]:
+    try:
+        lines = read_whole(path, _MOST_BYTES).splitlines() if path.exists() else []
+    except OSError as e:
+        raise SinkError(f"{path}: could not be read: {e.strerror}") from e
+    return [note for line in lines if (note := _decoded(line)) is not None]
+
+
+def _decoded(text: object) -> Note | None:
+    try:
+        return msgspec.json.decode(text, type=Note) if isinstance(text, str | bytes) else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

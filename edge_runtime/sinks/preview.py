@@ -18,6 +18,7 @@ from edge_runtime.errors import LinesideError
 from edge_runtime.handoff import Mailbox
 from edge_runtime.model.manifest import DisplayScale
 from edge_runtime.model.released import worst
+from edge_runtime.model.shrink import by_halves
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Image, Picture, ReleaseState, View
 from edge_runtime.security.access import Access
@@ -193,7 +194,7 @@ def encode_small(image: Image, long_side_px: int, bits: int = 16) -> bytes:
     scale = long_side_px / max(image.shape[:2])
     if scale < 1:
         wh = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
-        small = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
+        small = by_halves(image, *wh)
     if small.dtype == np.uint16:
         # By the camera's stated depth, never by the picture's own maximum: a dark part must look dark.
         full = (1 << bits) - 1

@@ -1,7 +1,8 @@
 """What a camera's bytes mean: the pixel formats of the GenICam Pixel Format Naming Convention (PFNC) -> images. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -141,26 +142,37 @@ def to_image(data: npt.NDArray[np.uint8], fmt: Format, width: int, height: int, 
 def _bit_stream(data: npt.NDArray[np.uint8], bits: int, count: int) -> npt.NDArray[np.uint16]:
     """PFNC "p": pixel i is bits [i x bits, (i + 1) x bits) of the stream, lowest bit of each byte first."""
     per_group = 4 if bits == 10 else 2
-    group_bytes = per_group * bits // 8
-    groups = -(-count // per_group)
-    padded = np.zeros(groups * group_bytes, dtype=np.uint8)
-    padded[: data.size] = data
-    g = padded.reshape(groups, group_bytes).astype(np.uint16)
-    out = np.empty((groups, per_group), dtype=np.uint16)
+    held = _columns(data, per_group * bits // 8, -(-count // per_group))
+    halves: list[npt.NDArray[Any]] = []
     for i in range(per_group):
         byte, shift = divmod(i * bits, 8)
-        out[:, i] = ((g[:, byte] >> shift) | (g[:, byte + 1] << (8 - shift))) & ((1 << bits) - 1)
-    return out.reshape(-1)[:count]
+        low, high = held[byte], held[byte + 1]
+        halves += [low if shift == 0 else (low >> shift) | (high << (8 - shift)), (high >> shift) & _over(bits)]
+    return _joined(halves, count)
 
 
 def _gige_packed(data: npt.NDArray[np.uint8], bits: int, count: int) -> npt.NDArray[np.uint16]:
     """GigE Vision 1 "Packed": high bytes outside, the low bits of both pixels in the byte between them."""
-    groups = -(-count // 2)
-    padded = np.zeros(groups * 3, dtype=np.uint8)
-    padded[: data.size] = data
-    g = padded.reshape(groups, 3).astype(np.uint16)
-    low, mask = bits - 8, (1 << (bits - 8)) - 1
-    out = np.empty((groups, 2), dtype=np.uint16)
-    out[:, 0] = (g[:, 0] << low) | (g[:, 1] & mask)
-    out[:, 1] = (g[:, 2] << low) | ((g[:, 1] >> 4) & mask)
-    return out.reshape(-1)[:count]
+    one, between, other = _columns(data, 3, -(-count // 2))
+    low = bits - 8
+    halves = [(one << low) | (between & _over(bits)), one >> (8 - low), (other << low) | ((between >> 4) & _over(bits)), other >> (8 - low)]
+    return _joined(halves, count)
+
+
+def _over(bits: int) -> int:
+    """The mask of what a pixel has beyond eight bits."""
+    return (1 << (bits - 8)) - 1
+
+
+def _columns(data: npt.NDArray[np.uint8], group_bytes: int, groups: int) -> list[npt.NDArray[np.uint8]]:
+    """The first bytes of all groups, the second ones, and so on: eight bits at a time is quick, and OpenCV parts and joins them quickly."""
+    missing = groups * group_bytes - data.size
+    if missing > 0:
+        data = np.concatenate((data, np.zeros(missing, np.uint8)))
+    return cast(list[npt.NDArray[np.uint8]], list(cv2.split(data.reshape(1, groups, group_bytes))))
+
+
+def _joined(halves: Sequence[npt.NDArray[Any]], count: int) -> npt.NDArray[np.uint16]:
+    """From the low and the high byte of each pixel of a group, all uint8."""
+    joined = cast(npt.NDArray[np.uint8], cv2.merge(list(halves)))
+    return joined.reshape(-1).view("<u2").astype(np.uint16, copy=False)[:count]

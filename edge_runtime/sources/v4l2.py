@@ -1,4 +1,9 @@
-"""A camera at this machine (USB, CSI) through V4L2 and OpenCV."""
+"""A camera at this machine (USB, CSI) through V4L2 and OpenCV.
+
+JPEGs, as most USB cameras send them, are decoded here: OpenCV fills what was not received with gray, and does not say so.
+
+Why: deploy/decisions/0049.
+"""
 
 import logging
 import time
@@ -8,9 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.config.files import LiveSourceConfig
-from edge_runtime.errors import SourceError
+from edge_runtime.errors import FrameError, SourceError
+from edge_runtime.images.damage import damage
 from edge_runtime.records import Image
 from edge_runtime.sources.camera import Feed
+
+_MJPG = cv2.VideoWriter.fourcc(*"MJPG")
+_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +38,8 @@ class V4l2Feed(Feed):
             if not self._capture.isOpened():
                 raise SourceError(f"camera {name}: could not be opened: is it plugged in, free, and is this user in group video?")
             self._configure(settings)
+            is_jpeg = int(self._capture.get(cv2.CAP_PROP_FOURCC)) == _MJPG
+            self._as_sent = is_jpeg and self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
         except SourceError:
             self.close()
             raise
@@ -38,6 +49,8 @@ class V4l2Feed(Feed):
         if image is None:
             raise SourceError(f"camera {self._name}: delivers no picture within {self._read_timeout_ms:g} ms, reconnecting")
         came_ns = captured_ns(time.monotonic_ns(), self._capture.get(cv2.CAP_PROP_POS_MSEC))
+        if self._as_sent and image.shape[0] == 1:  # a driver that cannot hand it out so gives a picture all the same
+            image = decoded(image.tobytes())
         if self._mono and image.ndim == 3:
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
         return image, came_ns
@@ -69,6 +82,19 @@ class V4l2Feed(Feed):
             capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, 1)  # V4L2_EXPOSURE_MANUAL: else the driver overrules the next line
             if not capture.set(cv2.CAP_PROP_EXPOSURE, s.exposure):
                 raise SourceError(f"camera {self._name}: the driver refused source.exposure = {s.exposure:g}; see v4l2-ctl --list-ctrls")
+
+
+def decoded(raw: bytes) -> npt.NDArray[np.uint8]:
+    """A JPEG as a USB camera sends it, zeros behind it included -> (H, W) or (H, W, 3) BGR uint8. FrameError where any is missing."""
+    raw = raw.rstrip(b"\0")
+    if not raw.startswith(_SOI) or not raw.endswith(_EOI):
+        raise FrameError("a JPEG without its end: a part of it was not received")
+    image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise FrameError("a JPEG that does not decode")
+    if why := damage(raw, image):
+        raise FrameError(f"a damaged JPEG: {why.removesuffix('; copy it again')}")
+    return np.asarray(image, dtype=np.uint8)
 
 
 def captured_ns(arrival_ns: int, driver_ms: float) -> int:

@@ -371,14 +371,17 @@ class Deployments:
         return f"{self._called(i)}: bundle {trial.bundle[:12]} looks on no longer{self._shadows.end(key, wish.who, wish.why)}"
 
     def _resume_shadows(self) -> str:
-        """After a restart; what was counted before is in the log and in the journal."""
+        """After a restart."""
         for i, one in enumerate(self._parts.opened):
             chosen = self._chosen.get(self._key(i))
             if chosen is None or chosen.shadow is None:
                 continue
             try:
                 bundle, _ = self._store.open(chosen.shadow.bundle)
-                self._shadows.begin(self._key(i), self._shadow(one.entry, bundle, chosen.shadow), chosen.shadow.every)
+                shadow = self._shadow(one.entry, bundle, chosen.shadow)
+                if chosen.now == self._now(i) and not one.entry.overruled:
+                    self._shadows.go_on(self._key(i), shadow)
+                self._shadows.begin(self._key(i), shadow, chosen.shadow.every)
             except LinesideError as e:
                 self._parts.monitor.trouble("shadow", f"shadow: {e}")
         return ""

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
 from edge_runtime.records import Cause
 from edge_runtime.security.access import Access
 from edge_runtime.sinks import journal_file, open_sink
-from edge_runtime.sinks.announced import KEPT, Announced
+from edge_runtime.sinks.announced import KEPT, Announced, Told
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.preview import PreviewSink
@@ -157,6 +158,7 @@ def open_station(
         config.name, line, viewpoints, products, tellers, observers, monitor,
         queue=config.queue, keep_warm_ms=config.keep_warm_ms, announced=announced.note,
         delivered=journal.delivered, required=journal if config.journal.required else None,
+        ahead=journal if config.journal.durable else None, unwritten=announced.unwritten,
     )  # fmt: skip
     deployments = Deployments(config, Parts(opened, threads, sources, monitor, observers, sights, preview, journal.event))
     stack.callback(deployments.close)
@@ -165,7 +167,7 @@ def open_station(
     connections: dict[str, Connected] = {f"camera {camera.name}".strip(): camera for camera in cameras}
     connections["sockets"] = access
     connections["plc" if isinstance(line, ActuatorLine) else "trigger"] = line
-    asked = _asked(config, stack, access, monitor, deployments)
+    asked = _asked(config, stack, access, monitor, journal, deployments)
     monitor.watch(
         [*asked, station, line, journal, announced, publisher, observers, *watching.values()], connections, sights,
         {"parts": station, "observers": observers, "journal": journal}, lambda: deployments.shadows,
@@ -178,7 +180,7 @@ def open_station(
 
 
 def _asked(
-    config: StationConfig, stack: contextlib.ExitStack, access: Access, monitor: HealthMonitor, deployments: Deployments
+    config: StationConfig, stack: contextlib.ExitStack, access: Access, monitor: HealthMonitor, journal: Journal, deployments: Deployments
 ) -> list[HasProblem]:
     """The control socket; only a station that has one loads what answers there."""
     if config.control is None:
@@ -187,22 +189,37 @@ def _asked(
     from edge_runtime.station.engineering import Engineering
     from edge_runtime.station.verbs import Operating
 
-    verbs = [*Operating(monitor, config.journal.path).verbs(), *Engineering(deployments).verbs()]
+    verbs = [*Operating(monitor, journal).verbs(), *Engineering(deployments).verbs()]
     return [stack.enter_context(ControlServer(config.control, access, verbs))]
 
 
 def _answer_what_a_kill_left(
     station: str, announced: Announced, journal: Journal, products: Mapping[str, Product], cameras: Sequence[str]
 ) -> Mapping[str, tuple[int, bool]]:
-    """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again.
+    """Law 1, over the end of a process: what was announced and never decided is a FAULT in the journal, before anybody reads it again; what
+    was told without a row has the row that says so.
 
     Returns the names of the last parts, each with its number and whether it was decided. Raises SinkError where the disk does not take
     that: their numbers would be given again.
     """
-    left, decided = announced.left(), set[int]()
+    left, told, decided, last = announced.left(), announced.told(), set[int](), journal.last_seq()
     if left:
         first, there = journal_file.seqs_between(journal.path, left[0].seq, left[-1].seq)
+        if 0 < last < left[0].seq - 1:
+            journal.event("lost", first=last + 1, last=left[0].seq - 1)
+            log.error(
+                "parts %d to %d are not in the journal: the disk took no row, or an older journal was put there",
+                last + 1,
+                left[0].seq - 1,
+            )
+        for seq in sorted(there & told.keys()):
+            _as_it_was_told(journal, told[seq])
         for trigger in (t for t in left if t.seq not in there and t.seq > first):
+            if trigger.seq in told:
+                journal.put(told[trigger.seq].decision(station, trigger))
+                log.warning("part %d: was told %s, and its row is only written now: the disk took none before the station ended",
+                    trigger.seq, told[trigger.seq].verdict)  # fmt: skip
+                continue
             judgement = fault("The station ended before this part's decision was written: it was killed, or lost its power.", Cause.ENDED)
             views = unseen(cameras, products.get(trigger.recipe), judgement, trigger.recipe)
             journal.put(decision_of(station, trigger, judgement, views, time.monotonic_ns()))
@@ -212,6 +229,15 @@ def _answer_what_a_kill_left(
             raise SinkError(journal.problem or f"journal {journal.path}: what a kill left could not be written")
     announced.forget()
     return {t.part_id: (t.seq, t.seq in decided) for t in left[-KEPT:]}
+
+
+def _as_it_was_told(journal: Journal, told: Told) -> None:
+    """A row that came too late, and its part had been told FAULT by then: the station ended before it said so itself."""
+    for row in journal_file.read_decisions(journal.path, told.seq - 1, 1):
+        if row.seq == told.seq and row.verdict is not told.verdict:
+            why = f"Told {told.verdict.value}: its row came too late."
+            journal.amend(replace(row, verdict=told.verdict, cause=told.cause, reason=why, score=None, severity=None, regions=()))
+            log.warning("part %d: was told %s, its row said %s: it says so now", told.seq, told.verdict, row.verdict)
 
 
 def _model_threads(opened: list[OpenRecipe], cameras: int, stack: contextlib.ExitStack) -> tuple[list[ModelThread], str]:

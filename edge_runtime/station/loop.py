@@ -3,16 +3,17 @@
 Why: deploy/decisions/0001.
 """
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edge_runtime.errors import EXIT_BUG, EXIT_OK, ConfigError, DeviceError, LinesideError, SinkError
+from edge_runtime.errors import EXIT_BUG, EXIT_OK, ConfigError, DeviceError, LinesideError
 from edge_runtime.handoff import Lane, Reply
 from edge_runtime.protocols import ActuatorLine, Sink, TriggerLine
-from edge_runtime.records import Cause, Decision, Delivery, Outcome, Trigger, Verdict
+from edge_runtime.records import Cause, Decision, Delivery, Trigger, Verdict
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.station.decide import camera_and_model_ns, decision_of, judgement_of, pictures_of, unseen
 from edge_runtime.station.health import HealthMonitor
@@ -20,6 +21,7 @@ from edge_runtime.station.judge import Judgement, fault
 from edge_runtime.station.model_thread import Answer, KeepWarm
 from edge_runtime.station.observers import Observers
 from edge_runtime.station.products import Product, find
+from edge_runtime.station.telling import Telling, Told
 from edge_runtime.station.views import Inspection, Viewpoints
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,6 @@ _PAUSE_S = 0.001
 _LINE_TIMEOUT_S = 2.0
 _HANGS_AFTER_S = 3.0
 _PREPARE_S = 2.0
-_NO_ROW = "Its row could not be written to the journal in time, and this station accepts no part without one."
 _INTERNAL_ERROR = "Internal error in the station; the part was not judged."
 
 
@@ -83,6 +84,8 @@ class Station:
         announced: Callable[[Trigger], None] = lambda trigger: None,
         delivered: Callable[[Delivery], None] = lambda delivery: None,
         required: Journal | None = None,
+        ahead: Journal | None = None,
+        unwritten: Callable[[Decision], None] = lambda decision: None,
     ) -> None:
         """All pieces are open already and are closed by whoever opened them.
 
@@ -99,14 +102,17 @@ class Station:
             announced: writes down what was announced, in the trigger line's thread.
             delivered: writes down whom a decision could not be told; never waits.
             required: the one of `tellers` without whose row no part is accepted.
+            ahead: the one of `tellers` whose rows are synced to the disk: parts are inspected while it does that.
+            unwritten: writes down what is told of a part before its row is there; never waits.
         """
         self._name, self._line, self._cameras, self._products = name, line, cameras, dict(products)
-        self._tellers, self._observers, self._monitor = tuple(tellers), observers, monitor
+        self._monitor = monitor
+        self._telling = Telling(tellers, observers, monitor, delivered, required, ahead, unwritten)
         self._actuator = line if isinstance(line, ActuatorLine) else None
         self._current = self._products[""]
         self._slowest_s = max(p.deadline_ms for p in self._products.values()) / 1e3
         self._queue = queue
-        self._announced, self._delivered, self._required = announced, delivered, required
+        self._announced = announced
         self._lane: Lane[_Part | _Change | _Between] = Lane(queue)
         self._keep_warm = KeepWarm(keep_warm_ms, monitor)
         self._in_flight: _Part | None = None
@@ -215,6 +221,7 @@ class Station:
         try:
             while not self._is_over():
                 self._monitor.beat("loop")
+                self._telling.look()
                 item = self._lane.get(_ROUND_S)
                 if isinstance(item, _Part):
                     self._answer(item)
@@ -225,6 +232,7 @@ class Station:
                 else:
                     self._cameras.check()
                     self._keep_warm.idle(self._current.models)
+            self._telling.close()
             self._monitor.stopping()
             if self._line_failure is not None:
                 raise self._line_failure
@@ -321,47 +329,8 @@ class Station:
     def _tell(self, part: _Part, judgement: Judgement, inspections: tuple[Inspection, ...], decided_ns: int) -> None:
         views = tuple(one.view for one in inspections) or unseen(self._cameras.names, part.product, judgement, part.trigger.recipe)
         decision = decision_of(self._name, part.trigger, judgement, views, decided_ns)
-        pictures = pictures_of(views, inspections)
         self._in_flight = None
-        failure: Exception | None = None
-        for teller in self._tellers:
-            try:
-                if teller is self._required:
-                    decision = self._with_its_row(teller, decision)
-                else:
-                    teller.put(decision, pictures)
-            except SinkError as e:
-                decision = self._untold(teller, decision, str(e))
-            except Exception as e:  # the others must still be told; raised again below
-                failure = failure or e
-                decision = self._untold(teller, decision, f"{type(e).__name__}: {e}", shown=False)
-            else:
-                self._monitor.trouble(_called(teller), None)
-        self._monitor.decided(decision, *camera_and_model_ns(inspections), time.monotonic_ns())
-        self._observers.show(decision, pictures)
-        if decision.verdict is Verdict.FAULT:
-            named = f" ({decision.part_id})" if decision.part_id else ""
-            log.warning("part %d%s: FAULT: %s", decision.seq, named, decision.reason)
-        if failure is not None:
-            raise failure
-
-    def _with_its_row(self, journal: Journal, decision: Decision) -> Decision:
-        """What may be told: the decision, or of an ACCEPT whose row is not there in time the FAULT that takes its place."""
-        if journal.commit(decision) or decision.verdict is not Verdict.ACCEPT:
-            return decision
-        decision = _without_row(decision)
-        journal.amend(decision)
-        return decision
-
-    def _untold(self, teller: Sink, decision: Decision, why: str, shown: bool = True) -> Decision:
-        """A teller failed; what the others may be told."""
-        if shown:
-            self._monitor.trouble(_called(teller), why)
-        if teller is self._required and decision.verdict is Verdict.ACCEPT:
-            return _without_row(decision)
-        if not isinstance(teller, Journal):
-            self._delivered(Delivery(decision.seq, _called(teller), Outcome.FAILED, time.monotonic_ns(), why))
-        return decision
+        self._telling.tell(Told(decision, pictures_of(views, inspections), camera_and_model_ns(inspections)))
 
     def _give_up(self, why: Exception) -> None:
         """Law 1 holds to the end: whoever waits is told FAULT, then the process ends."""
@@ -371,6 +340,8 @@ class Station:
             log.critical("the station ends: a bug in Lineside", exc_info=why)
         self.stop()
         self._monitor.stopping()
+        with contextlib.suppress(Exception):  # it is why, or was logged
+            self._telling.close()
         waiting = [self._in_flight] if self._in_flight else []
         # Those that wait are told at once, then whoever a slow line still announces.
         for patience_s in (0.0, _LINE_TIMEOUT_S):
@@ -383,12 +354,3 @@ class Station:
                 except Exception:
                     log.exception("part %d: not everybody could be told", part.trigger.seq)
             waiting.clear()
-
-
-def _called(teller: Sink) -> str:
-    return "plc" if isinstance(teller, ActuatorLine) else type(teller).__name__.lower()
-
-
-def _without_row(decision: Decision) -> Decision:
-    """Law 2, over the journal."""
-    return replace(decision, verdict=Verdict.FAULT, reason=_NO_ROW, score=None, severity=None, regions=(), cause=Cause.JOURNAL)

@@ -4,6 +4,7 @@ Why: deploy/decisions/0051.
 """
 
 import threading
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -14,6 +15,9 @@ from edge_runtime.records import Decision, Picture, ShadowState, Verdict, View
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.station.judge import Limits, judge
 from edge_runtime.station.observers import LooksOn
+
+NOTE_EVERY_S = 60.0
+"""How often it is written down how a shadow has judged so far: what a kill takes of it."""
 
 
 class Disagreements:
@@ -36,15 +40,36 @@ class Shadow(LooksOn):
     """Scores one camera's pictures of one recipe. Shown parts in a thread of its own, asked for its state from any."""
 
     def __init__(
-        self, camera: str, recipe: str, predictor: OpenvinoPredictor, limits: Limits, every: int, keep: Callable[[], Disagreements]
+        self,
+        camera: str,
+        recipe: str,
+        predictor: OpenvinoPredictor,
+        limits: Limits,
+        every: int,
+        keep: Callable[[], Disagreements],
+        write_down: Callable[[ShadowState], None] = lambda state: None,
     ) -> None:
         """`camera`: its name; `recipe`: the recipe's name. `predictor`: of its own, as no two threads may use one.
 
-        `keep`: where its disagreements go, opened at the first.
+        `keep`: where its disagreements go, opened at the first. `write_down`: of how it has judged so far; never waits.
         """
         self.predictor = predictor
         self._camera, self._recipe, self._limits, self._every, self._keep = camera, recipe, limits, every, keep
+        self._write_down = write_down
         self._judged = self._accepts = self._rejects = self._skipped = 0
+        self._noted: ShadowState | None = None
+        self._noted_at = time.monotonic()
+
+    def go_on(self, judged: int, accepts: int, rejects: int, skipped: int) -> None:
+        """Count on from what was counted before a restart."""
+        self._judged, self._accepts, self._rejects, self._skipped = judged, accepts, rejects, skipped
+        self._noted = self.state
+
+    def note(self, after_s: float = 0.0) -> None:
+        """Write down how it has judged so far, where that is news and was written so long ago."""
+        if time.monotonic() - self._noted_at >= after_s and (state := self.state) != self._noted:
+            self._noted, self._noted_at = state, time.monotonic()
+            self._write_down(state)
 
     @property
     def state(self) -> ShadowState:
@@ -67,6 +92,10 @@ class Shadow(LooksOn):
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         """Score one part, and compare. Raises SinkError where that cannot be."""
+        self._score(decision, pictures)
+        self.note(NOTE_EVERY_S)
+
+    def _score(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:
         for view, picture in zip(decision.views, pictures, strict=True):
             if not self._is_ours(view) or picture.frame is None:
                 continue

@@ -3,27 +3,34 @@
 Why: deploy/decisions/0051.
 """
 
+import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, get_args
 
 import msgspec
 
 from edge_runtime.config.files import ArchiveConfig, StationConfig
-from edge_runtime.errors import DeviceError
+from edge_runtime.errors import DeviceError, SinkError
 from edge_runtime.handoff import Helper
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.records import ShadowState
 from edge_runtime.sinks.archive import Archive
+from edge_runtime.sinks.journal_read import last_said
 from edge_runtime.station.background import give_way
 from edge_runtime.station.health import HealthMonitor
-from edge_runtime.station.in_effect import OnTrial
+from edge_runtime.station.in_effect import Kind, OnTrial
 from edge_runtime.station.judge import limits_of
 from edge_runtime.station.observers import Observers, ShadowThread
 from edge_runtime.station.recipes import Entry
 from edge_runtime.station.shadow import Disagreements, Shadow
 
+log = logging.getLogger(__name__)
+
 _CLOSE_S = 2.0
+COUNTS = "shadow counts"
+"""The journal's row that says how one has judged so far."""
+_COUNTED = ("judged", "accepts", "rejects", "skipped")
 
 
 class Event(Protocol):
@@ -49,8 +56,9 @@ class Shadows:
 
     def close(self) -> None:
         """What they were given is compared, or left behind."""
-        for _, thread in self._there.values():
+        for shadow, thread in self._there.values():
             self._observers.leave(thread, _CLOSE_S)
+            shadow.note()
         if self._archive is not None:
             self._archive.__exit__(None, None, None)
 
@@ -75,7 +83,25 @@ class Shadows:
             raise DeviceError(f"bundle {bundle.id[:12]}: its model does not answer") from None
         finally:
             proving.leave()
-        return Shadow(self._names[entry.camera], recipe.name, predictor, limits, trial.every, self._kept)
+        key = self._names[entry.camera], entry.key
+
+        def note(state: ShadowState) -> None:
+            self._event(COUNTS, camera=key[0], recipe=key[1], bundle=trial.bundle, **{name: getattr(state, name) for name in _COUNTED})
+
+        return Shadow(key[0], recipe.name, predictor, limits, trial.every, self._kept, note)
+
+    def go_on(self, key: tuple[str, str], shadow: Shadow) -> None:
+        """Count on from what the journal says, unless something else has begun to judge, or to look on, since that was written."""
+        where = {"camera": key[0], "recipe": key[1]}
+        try:
+            found = last_said(self._config.journal.path, (COUNTS, "shadow", "shadow verdict", *get_args(Kind)), where)
+        except SinkError as e:
+            return log.warning("shadow: counts anew: %s", e)
+        if found is not None and found[0] == COUNTS and found[1].get("bundle") == shadow.predictor.bundle.id:
+            counts = [n for name in _COUNTED if isinstance(n := found[1].get(name), int)]
+            if len(counts) == len(_COUNTED):
+                shadow.go_on(*counts)
+        return None
 
     def begin(self, key: tuple[str, str], shadow: Shadow, every: int) -> None:
         """It looks on from the next part on."""

@@ -1,6 +1,5 @@
 """What the control socket answers for everybody who operates a line: how the station is, alarms, and verdicts that were wrong."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -8,8 +7,8 @@ import msgspec
 from edge_runtime.credentials import Role
 from edge_runtime.errors import ConfigError
 from edge_runtime.records import Health, Verdict
-from edge_runtime.sinks.journal import read_decisions
-from edge_runtime.sinks.notes import Note, Notes
+from edge_runtime.sinks.journal import Journal, read_decisions
+from edge_runtime.sinks.notes import ALARM, LABEL, Note
 from edge_runtime.station.control import Caller, Verb
 from edge_runtime.station.health import HealthMonitor
 
@@ -35,12 +34,18 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["false_reject", "missed_defect"]
 
 
+class AcknowledgeJournal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is wrong with the journal, as somebody has seen it; and that the machine's clock is right."""
+
+    findings: Annotated[list[Annotated[str, msgspec.Meta(max_length=4000)]], msgspec.Meta(max_length=1001)] = []
+    """Sentences of `lineside journal verify`; none: those that the station itself shows."""
+
+
 class Operating:
     """The handlers, with what they need."""
 
-    def __init__(self, monitor: HealthMonitor, journal: Path) -> None:
+    def __init__(self, monitor: HealthMonitor, journal: Journal) -> None:
         self._monitor, self._journal = monitor, journal
-        self._notes = Notes(journal)
 
     def verbs(self) -> list[Verb[Any]]:
         """For the control socket."""
@@ -48,6 +53,7 @@ class Operating:
             Verb("status", Role.OBSERVE, Nothing, self._status),
             Verb("acknowledge", Role.OPERATE, Acknowledge, self._acknowledge),
             Verb("label", Role.OPERATE, Label, self._label),
+            Verb("acknowledge_journal", Role.ENGINEER, AcknowledgeJournal, self._acknowledge_journal),
         ]
 
     def _status(self, _: Nothing, caller: Caller) -> Health:
@@ -55,11 +61,17 @@ class Operating:
 
     def _acknowledge(self, asked: Acknowledge, caller: Caller) -> Note:
         self._monitor.acknowledge(asked.problem, caller.person or caller.name)
-        note = Note(kind="acknowledged", who=caller.name, person=caller.person, why=caller.why, problem=asked.problem)
-        return self._notes.add(note)
+        return self._noted(ALARM, Note(kind="acknowledged", who=caller.name, person=caller.person, why=caller.why, problem=asked.problem))
+
+    def _acknowledge_journal(self, asked: AcknowledgeJournal, caller: Caller) -> dict[str, list[str]]:
+        if not caller.why.strip():
+            raise ConfigError("--why: expected what has happened, for whoever reads it in two years, found nothing")
+        findings = asked.findings or self._journal.damage
+        self._journal.acknowledge(f"{caller.person} ({caller.name})" if caller.person else caller.name, caller.why, findings)
+        return {"findings": findings}
 
     def _label(self, asked: Label, caller: Caller) -> Note:
-        found = read_decisions(self._journal, asked.seq - 1, 1)
+        found = read_decisions(self._journal.path, asked.seq - 1, 1)
         if not found or found[0].seq != asked.seq:
             raise ConfigError(f"seq: expected the number of a decision in the journal, found {asked.seq}, which is not there")
         verdict, wanted = found[0].verdict, _WRONG[asked.kind]
@@ -68,4 +80,9 @@ class Operating:
         note = Note(
             kind=asked.kind, who=caller.name, person=caller.person, why=caller.why, seq=asked.seq, part_id=found[0].part_id,
         )  # fmt: skip
-        return self._notes.add(note)
+        return self._noted(LABEL, note)
+
+    def _noted(self, kind: str, note: Note) -> Note:
+        said = {name: value for name, value in msgspec.structs.asdict(note).items() if value and name != "seq"}
+        self._journal.write_down(kind, note.seq, **said)
+        return note

@@ -4,13 +4,14 @@ import json
 import os
 import pwd
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ from edge_runtime.credentials import Credentials, Role
 from edge_runtime.errors import EXIT_BUSY, ConfigError, Refused, WireError
 from edge_runtime.records import Verdict
 from edge_runtime.security.access import Access
+from edge_runtime.security.signing import read_public
 from edge_runtime.sinks.journal import Journal, JournalConfig, read_decisions
-from edge_runtime.sinks.notes import Notes
+from edge_runtime.sinks.journal_read import Reader
+from edge_runtime.sinks.journal_verify import verify
+from edge_runtime.sinks.notes import read_notes
 from edge_runtime.station.control import Caller, ControlServer, Verb
 from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.verbs import Nothing, Operating
@@ -303,22 +307,22 @@ def test_while_one_thing_takes_long_the_others_are_answered_and_too_many_are_ref
 
 
 @pytest.fixture
-def operated(tmp_path: Path, free_port: int) -> Iterator[tuple[str, HealthMonitor, Notes]]:
+def operated(tmp_path: Path, free_port: int) -> Iterator[tuple[str, HealthMonitor, Path]]:
     """A station's control socket with the verbs of its own; its journal holds 1 REJECT, 2 ACCEPT."""
     settings = JournalConfig(path=tmp_path / "journal.sqlite")
     with Journal(settings, "s", {}) as journal:
         journal.put(decision_with(seq=1, verdict=Verdict.REJECT))
         journal.put(decision_with(seq=2, verdict=Verdict.ACCEPT))
-    monitor = HealthMonitor(station="s", recipes=("r",), bundle_ids=("b",), device="CPU")
-    endpoint = f"tcp://127.0.0.1:{free_port}"
-    with ControlServer(ControlConfig(endpoint=endpoint), Access(), Operating(monitor, settings.path).verbs()):
-        yield endpoint, monitor, Notes(settings.path)
+        monitor = HealthMonitor(station="s", recipes=("r",), bundle_ids=("b",), device="CPU")
+        endpoint = f"tcp://127.0.0.1:{free_port}"
+        with ControlServer(ControlConfig(endpoint=endpoint), Access(), Operating(monitor, journal).verbs()):
+            yield endpoint, monitor, settings.path
 
 
 def test_an_alarm_that_is_acknowledged_says_by_whom_and_is_another_one_when_it_comes_again(
-    operated: tuple[str, HealthMonitor, Notes],
+    operated: tuple[str, HealthMonitor, Path],
 ) -> None:
-    endpoint, monitor, notes = operated
+    endpoint, monitor, journal = operated
     monitor.trouble("disk", "The disk is full.")
     with asking(endpoint) as client:
         client.ask("acknowledge", {"problem": "The disk is full."}, person="Anna", why="called IT")
@@ -329,14 +333,16 @@ def test_an_alarm_that_is_acknowledged_says_by_whom_and_is_another_one_when_it_c
         assert client.ask("status")["acknowledged"] == {}
         monitor.trouble("disk", "The disk is full.")
         assert client.ask("status")["acknowledged"] == {}
-    (note,) = notes.read()
+    (note,) = read_notes(journal)
     assert (note.kind, note.problem, note.person, note.why) == ("acknowledged", "The disk is full.", "Anna", "called IT")
     assert note.wall_time.endswith("+00:00")
 
 
-def test_a_verdict_that_was_wrong_is_written_down_with_who_and_why(operated: tuple[str, HealthMonitor, Notes]) -> None:
-    endpoint, _, notes = operated
-    notes.path.write_bytes(b'{"kind": "torn by a ki')
+def test_a_verdict_that_was_wrong_is_written_down_with_who_and_why(operated: tuple[str, HealthMonitor, Path]) -> None:
+    """In the chain, beside what a station of before has written into a file."""
+    endpoint, _, journal = operated
+    before = b'{"kind":"false_reject","who":"hmi","seq":1,"why":"of before"}\n{"kind": "torn by a ki'
+    journal.with_name("journal.sqlite.notes").write_bytes(before)
     with asking(endpoint) as client:
         client.ask("label", {"seq": 1, "kind": "false_reject"}, why="dust", person="Anna")
         client.ask("label", {"seq": 2, "kind": "missed_defect"}, why="scratch")
@@ -344,10 +350,46 @@ def test_a_verdict_that_was_wrong_is_written_down_with_who_and_why(operated: tup
             with pytest.raises(Refused, match=why) as refused:
                 client.ask("label", wrong)
             assert refused.value.exit_code == ConfigError.exit_code
-    assert [(n.seq, n.kind, n.why, n.person, n.who) for n in notes.read()] == [
+    assert [(n.seq, n.kind, n.why, n.person, n.who) for n in read_notes(journal)] == [
+        (1, "false_reject", "of before", "", "hmi"),
         (1, "false_reject", "dust", "Anna", "somebody on this machine"), (2, "missed_defect", "scratch", "", "somebody on this machine"),
     ]  # fmt: skip
-    assert notes.path.read_bytes().splitlines()[0] == b'{"kind": "torn by a ki', "nothing is taken away"
+    assert journal.with_name("journal.sqlite.notes").read_bytes() == before, "nothing is taken away"
+    assert [told.label_why for _, told in Reader(journal)] == ["dust", "scratch"], "the last word"
+    with closing(sqlite3.connect(journal)) as connection:
+        connection.execute("UPDATE chain SET body = replace(body, 'dust', 'good') WHERE kind = 'label'")
+        connection.commit()
+    (finding,) = verify(journal, [read_public(journal.with_name("journal.sqlite.key.pub"))]).findings
+    assert "(label 1) was changed" in finding
+
+
+def test_who_may_engineer_acknowledges_a_changed_journal_while_its_station_runs(tmp_path: Path) -> None:
+    """The findings of whoever looked, and no others; the station shows them no longer, `verify` goes on with the name."""
+    path, endpoint = tmp_path / "journal.sqlite", f"ipc://{tmp_path}/control.sock"
+    station = tmp_path / "station.toml"
+    station.write_text(
+        f'name = "s"\nrecipe = "r.toml"\n[source]\nkind = "folder"\npath = "parts"\n[trigger]\nkind = "timer"\nperiod_ms = 50\n'
+        f'[control]\nendpoint = "{endpoint}"\n'
+    )
+    with Journal(JournalConfig(path=path), "s") as journal:
+        for seq in range(1, 4):
+            journal.put(decision_with(seq=seq, verdict=Verdict.REJECT))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE decisions SET verdict = 'ACCEPT' WHERE seq = 2")
+        connection.commit()
+    words = ("journal", "acknowledge", station, "--who", "M. Huber", "--why", "ticket 77")
+    with Journal(JournalConfig(path=path), "s") as journal:
+        assert "decision 2" in str(journal.problem)
+        with pytest.raises(ConfigError, match="its station runs: name the station's file"):
+            said("journal", "acknowledge", path, *words[3:])
+        monitor = HealthMonitor(station="s", recipes=("r",), bundle_ids=("b",), device="CPU")
+        with ControlServer(ControlConfig(endpoint=endpoint), Access(), Operating(monitor, journal).verbs()):
+            assert "acknowledged by M. Huber: 1 findings" in said(*words)
+            assert journal.problem is None
+            with asking(endpoint) as client, pytest.raises(Refused, match="what has happened"):
+                client.ask("acknowledge_journal", {"findings": ["decision 9"]})
+    found = verify(path, [read_public(tmp_path / "journal.sqlite.key.pub")])
+    assert found.unacknowledged == [] and [seen[:8] for seen in found.acknowledged.values()] == ["M. Huber"]
 
 
 def said(*words: object) -> str:
@@ -384,7 +426,7 @@ def test_a_station_that_runs_is_asked_and_told_with_a_key(station_dir: Path) -> 
             said("label", station, seq, "false-reject", *hmi)
         with pytest.raises(Refused, match="demands a key"):
             said("label", station, seq, "false-reject")
-        (note,) = Notes(station_dir / "journal.sqlite").read()
+        (note,) = read_notes(station_dir / "journal.sqlite")
         assert (note.who, note.person, note.seq, note.why) == ("anna", "Anna", seq, "dust")
 
         def strangers() -> int:

@@ -307,8 +307,9 @@ def test_a_shadow_counts_and_keeps_what_it_judges_otherwise_and_gets_the_vote_wh
         known = json.loads(kept[0].read_text())
         assert (known["decision"]["verdict"], known["shadow"]["verdict"], known["shadow"]["bundle_id"]) == ("REJECT", "ACCEPT", b)
         assert kept[0].with_suffix(".png").exists()
-    with running(station_dir, monkeypatch) as r:  # it looks on again after a restart
+    with running(station_dir, monkeypatch) as r:  # it looks on again after a restart, and counts on
         until(lambda: r.health().shadows and r.health().shadows[0].judged > 0)
+        assert r.health().shadows[0].judged >= shadow.judged and r.health().shadows[0].accepts >= shadow.accepts
         r.deployments.promote(Wish("anna", "as good, and faster"))
         r.judged_by(b)
         assert r.health().shadows == ()

@@ -16,6 +16,7 @@ from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.records import Cause, Decision
 from edge_runtime.security.signing import read_public
 from edge_runtime.sinks.journal import Journal, read_decisions
+from edge_runtime.sinks.journal_rows import Entry
 from edge_runtime.sinks.journal_verify import verify
 from tests.station.rig import A, F, Line, Parts, R, every, rig
 
@@ -27,26 +28,32 @@ class Held(Journal):
         super().__init__(settings, "s", {"r": 1_000_000_000})
         self._parts = parts
 
-    def commit(self, decision: Decision) -> bool:
-        if decision.seq not in self._parts:
-            return super().commit(decision)
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            try:
-                return super().commit(decision)
-            finally:
-                other.execute("ROLLBACK")
+    def begin(self, decision: Decision) -> Entry:
+        if decision.seq in self._parts:
+            self._other = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            self._other.execute("BEGIN IMMEDIATE")
+        return super().begin(decision)
+
+    def commit(self, decision: Decision, begun: Entry | None = None) -> bool:
+        try:
+            return super().commit(decision, begun)
+        finally:
+            if decision.seq in self._parts:
+                self._other.close()
 
 
-@pytest.mark.parametrize("required", [True, False])
-def test_a_part_whose_row_is_not_there_in_time_is_no_accept(tmp_path: Path, model: OpenvinoPredictor, required: bool) -> None:
+@pytest.mark.parametrize(("required", "ahead"), [(True, False), (False, False), (True, True)])
+def test_a_part_whose_row_is_not_there_in_time_is_no_accept(tmp_path: Path, model: OpenvinoPredictor, required: bool, ahead: bool) -> None:
     """Law 2. Without `required` it is told all the same, as it always was."""
     path = tmp_path / "j.sqlite"
     settings = JournalConfig(path=path, commit_timeout_ms=100.0, required=required)
     with (
         Held(settings, (2, 4)) as journal,
-        rig(Line(every(700, 5)), Parts(bad=[4]), model, tellers=[journal], required=journal if required else None) as r,
-    ):
+        rig(
+            Line(every(700, 5)), Parts(bad=[4]), model, tellers=[journal],
+            required=journal if required else None, ahead=journal if ahead else None,
+        ) as r,
+    ):  # fmt: skip
         assert r.station.run() == 0
         journal.settled(10)
     told = r.heard.decisions
@@ -67,6 +74,7 @@ def test_a_journal_that_is_gone_accepts_nothing(tmp_path: Path, model: OpenvinoP
 
 _ON_A_FULL_DISK = """
 import json, os, signal, subprocess, sys, time
+from edge_runtime.commands.journal import verified
 from edge_runtime.records import Cause, Verdict
 from edge_runtime.sinks.journal import read_decisions
 from tests.station.test_process import RUN, Subscriber
@@ -81,7 +89,7 @@ recipe = "recipe.toml"
 source = {{ kind = "folder", path = "parts", loop = true }}
 trigger = {{ kind = "zeromq", endpoint = "tcp://127.0.0.1:{trigger}" }}
 publisher = {{ endpoint = "tcp://127.0.0.1:{port}", replay = "tcp://127.0.0.1:{free_port()}" }}
-journal = {{ path = "{disk}/journal.sqlite", required = true, commit_timeout_ms = 5000 }}
+journal = {{ path = "{disk}/journal.sqlite", required = {sys.argv[2]}, commit_timeout_ms = 5000 }}
 ''')
 
 def fire(push, heard, n):
@@ -124,26 +132,35 @@ rows = read_decisions(disk / "journal.sqlite", 0, 10_000)
 print(json.dumps({
     "before": [d.verdict for d in before], "full": [(d.verdict, d.cause) for d in full], "after": [d.verdict for d in after],
     "refused": [refused.returncode, refused.stderr],
-    "told": [d.seq for d in [*before, *full, *after]], "rows": [(d.seq, d.verdict, d.cause) for d in rows],
+    "told": [d.seq for d in [*before, *full, *after]], "rows": [(d.seq, d.verdict, d.cause, d.reason) for d in rows],
+    "findings": verified(disk / "journal.sqlite").findings,
 }))
 """
 
 
 @pytest.mark.slow
-def test_on_a_full_disk_nothing_is_accepted_and_after_a_kill_no_number_is_given_twice(station_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("required", ["true", "false"])
+def test_after_a_kill_on_a_full_disk_each_row_says_what_was_told_and_no_number_is_given_twice(
+    station_dir: Path, tmp_path: Path, required: str
+) -> None:
+    """Law 2: with `required` nothing is accepted while the disk takes no row."""
     (station_dir / "recipe.toml").write_text((station_dir / "recipe.toml").read_text().replace("deadline_ms = 500", "deadline_ms = 9000"))
-    said = in_private_disk(_ON_A_FULL_DISK, tmp_path, station_dir)
+    said = in_private_disk(_ON_A_FULL_DISK, tmp_path, station_dir, required)
     assert said["before"] == said["after"] == [A, A, R, A, A, R]
-    first_full = said["full"].index([F, Cause.JOURNAL])
-    assert first_full < 15, "until the last free page is used"
-    assert {verdict for verdict, _ in said["full"][first_full:]} == {R, F}
+    if required == "true":
+        first_full = said["full"].index([F, Cause.JOURNAL])
+        assert first_full < 15, "until the last free page is used"
+        assert {verdict for verdict, _ in said["full"][first_full:]} == {R, F}
+    else:
+        assert [verdict for verdict, _ in said["full"]] == [A, A, R, A, A, R] * 4
     assert said["refused"][0] in (71, 73) and "journal.sqlite" in said["refused"][1], "on a full disk a station does not even start"
     assert said["told"] == list(range(1, 37)), "numbers go on where they were told, not where rows end"
-    rows = {seq: (verdict, cause) for seq, verdict, cause in said["rows"]}
+    rows = {seq: [verdict, cause] for seq, verdict, cause, _ in said["rows"]}
     assert sorted(rows) == list(range(1, 37))
-    assert all(rows[seq] == (F, Cause.ENDED) for seq in range(6 + first_full + 1, 31)), "told, never written: a FAULT, with its number"
-    for seq, (verdict, _) in zip(range(7, 7 + first_full), said["full"], strict=False):
-        assert rows[seq][0] == verdict
+    assert [rows[seq] for seq in range(7, 31)] == said["full"]
+    late = [seq for seq, _, _, reason in said["rows"] if "before the disk had its row" in reason]
+    assert late and late == list(range(late[0], 31)), "and those that were written afterwards say that no more is known"
+    assert said["findings"] == []
 
 
 def in_private_disk(body: str, tmp_path: Path, *args: object) -> dict[str, list[object]]:

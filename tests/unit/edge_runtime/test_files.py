@@ -20,7 +20,7 @@ from edge_runtime.model.store import BundleStore
 from edge_runtime.security.keys import Keyring
 from edge_runtime.security.signing import read_public
 from edge_runtime.sinks.journal_file import expect_journal
-from edge_runtime.sinks.notes import Notes
+from edge_runtime.sinks.notes import read_notes
 from edge_runtime.station import in_effect
 
 pytestmark = pytest.mark.timeout(20)
@@ -113,6 +113,6 @@ def test_pipes_beside_a_station_s_own_files_are_refused_at_once(tmp_path: Path) 
     with pytest.raises(LinesideError, match="named pipe"):
         in_effect.read(tmp_path)
     journal = tmp_path / "journal.sqlite"
-    os.mkfifo(Notes(journal).path)
+    os.mkfifo(journal.with_name("journal.sqlite.notes"))
     with pytest.raises(LinesideError, match="named pipe"):
-        Notes(journal).read()
+        read_notes(journal)

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from edge_runtime.cli import app
-from edge_runtime.credentials import Role, read_key_file
+from edge_runtime.credentials import Role, may, read_key_file
 from edge_runtime.errors import ConfigError, LinesideError
-from edge_runtime.security.keys import Keyring, may, new_pair
+from edge_runtime.security.keys import Keyring, new_pair
 
 STATION = '{}name = "s"\nrecipe = "r.toml"\n[source]\nkind = "synthetic"\n[trigger]\nkind = "timer"\n[security]\nkeys = "keys"\n'
 

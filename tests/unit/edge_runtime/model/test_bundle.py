@@ -115,7 +115,17 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(copy: Path) -> None:
 
 def test_a_manifest_of_a_future_schema_is_refused_as_that(copy: Path) -> None:
     edit(copy, lambda m: m.update(schema=99, novelty=1))
-    assert "expected schema 1, found 99" in refused(copy)
+    assert "expected schema 1 or 2, found 99" in refused(copy)
+
+
+def test_a_bundle_of_schema_1_shrinks_by_area_as_it_did(copy: Path) -> None:
+    def of_before(manifest: dict[str, Any]) -> None:
+        manifest.update(schema=1)
+        del manifest["input"]["shrink"]
+
+    assert b.ModelBundle.open(copy).manifest.input.shrink == "halves"
+    edit(copy, of_before)
+    assert b.ModelBundle.open(copy).manifest.input.shrink == "area"
 
 
 def test_an_unknown_key_in_the_manifest_is_refused(copy: Path) -> None:

@@ -1,12 +1,16 @@
 """What a peer sends is counted as ZMTP, handed on whole, and never held beyond its quota; who sends more is cut."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.security.door import Allowance, Over, Quota, Talk
+from edge_runtime.security.door.quota import Quota
+from edge_runtime.security.door.talk import Allowance, Over, Talk
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + bytes(32)
 QUOTA = Quota(message_bytes=100, parts=3, topics=2)
@@ -155,3 +159,14 @@ def test_a_handshake_that_cannot_be_read_is_cut(rest: bytes) -> None:
     talk = greeted()
     with pytest.raises(Over, match="no ZMTP 3"):
         talk.feed(command(b"READY", rest))
+
+
+def test_the_bare_interpreter_loads_these_files_and_little_of_the_standard_library() -> None:
+    root = Path(__file__).parents[4]
+    code = (
+        f"import sys; sys.path.append({str(root)!r}); import edge_runtime.security.door.serving\n"
+        "print(*sorted(m for m in sys.modules if 'edge_runtime' in m or m in ('dataclasses', 'inspect', 'typing', 'shutil')))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    door = "edge_runtime.security.door"
+    assert done.stdout.split() == ["edge_runtime", "edge_runtime.security", door, *(f"{door}.{m}" for m in ("clock", "serving", "talk"))]

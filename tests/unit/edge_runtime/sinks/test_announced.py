@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.errors import SinkError
-from edge_runtime.records import Trigger
+from edge_runtime.records import Cause, Trigger, Verdict
+from edge_runtime.security.signing import read_public
 from edge_runtime.sinks import announced as module
 from edge_runtime.sinks.announced import Announced
+from edge_runtime.sinks.journal import Journal, read_decisions
+from edge_runtime.sinks.journal_verify import verify
+from edge_runtime.station.launch import _answer_what_a_kill_left
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings
 from tests.unit.edge_runtime.sinks.test_journal import in_small_disk
 
 
@@ -116,3 +121,38 @@ def test_a_place_that_cannot_be_written_is_refused_at_start(tmp_path: Path) -> N
         Announced(tmp_path / "nowhere" / "j.sqlite", lambda: 0),
     ):
         pass
+
+
+def test_what_was_told_without_a_row_has_one_after_the_next_start_that_says_the_same(tmp_path: Path) -> None:
+    """A kill with three told and not written, one of them whose row came too late; and one that nobody was told of."""
+    path = tmp_path / "j.sqlite"
+    late = a_decision(2, verdict=Verdict.FAULT, cause=Cause.JOURNAL, score=None)
+    with Journal(settings(path), "s") as journal, Announced(path, lambda: 0) as announced:
+        for seq in range(1, 6):
+            announced.note(part(seq))
+        for seq in (1, 2):
+            journal.put(a_decision(seq, verdict=Verdict.ACCEPT))
+        for told in (a_decision(2, verdict=Verdict.ACCEPT), late, a_decision(3, verdict=Verdict.ACCEPT, score=7.5), a_decision(4)):
+            announced.unwritten(told)
+    with Journal(settings(path), "s") as journal, Announced(path, journal.last_seq) as announced:
+        _answer_what_a_kill_left("s", announced, journal, {}, [""])
+    rows = read_decisions(path)
+    assert [(d.seq, d.part_id, d.verdict, d.cause) for d in rows] == [
+        (1, "A-1", Verdict.ACCEPT, Cause.NONE), (2, "A-2", Verdict.FAULT, Cause.JOURNAL), (3, "Ä/3", Verdict.ACCEPT, Cause.NONE),
+        (4, "Ä/4", Verdict.REJECT, Cause.NONE), (5, "Ä/5", Verdict.FAULT, Cause.ENDED),
+    ]  # fmt: skip
+    assert rows[2].score == 7.5 and "no more is known of it" in rows[2].reason
+    assert verify(path, [read_public(tmp_path / "j.sqlite.key.pub")]).findings == []
+
+
+def test_parts_that_were_told_and_of_which_nothing_is_left_are_named(tmp_path: Path) -> None:
+    """A disk that was full for longer than there is room for."""
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as journal, Announced(path, lambda: 0) as announced:
+        journal.put(a_decision(1))
+        for seq in (40, 41):
+            announced.note(part(seq))
+    with Journal(settings(path), "s") as journal, Announced(path, journal.last_seq) as announced:
+        _answer_what_a_kill_left("s", announced, journal, {}, [""])
+    (note,) = verify(path, [read_public(tmp_path / "j.sqlite.key.pub")]).notes
+    assert note.startswith("decisions 2 to 39 were missing at a start: told while the disk took no row, or an older journal")

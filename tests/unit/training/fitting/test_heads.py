@@ -233,8 +233,10 @@ def test_altered_weights_and_foreign_schemas_are_refused(taught: Run, tmp_path: 
         load_run(copy).detector()
     info = json.loads((copy / INFO).read_text())
     (copy / INFO).write_text(json.dumps({**info, "schema": 99}))
-    with pytest.raises(DataError, match="expected schema 1, found 99"):
+    with pytest.raises(DataError, match="expected schema 1 or 2, found 99"):
         load_run(copy)
+    (copy / INFO).write_text(json.dumps({**info, "schema": 1, "input": {k: v for k, v in info["input"].items() if k != "shrink"}}))
+    assert load_run(copy).info.input.shrink == "area", "as it was taught, before there was a choice"
     (copy / INFO).write_text(json.dumps({**info, "colour": "red"}))
     with pytest.raises(DataError, match="colour"):
         load_run(copy)

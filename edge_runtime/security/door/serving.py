@@ -1,17 +1,13 @@
 """The door: a process of its own between peers and a station's ZeroMQ sockets, which cuts whoever sends more than its quota.
 
 libzmq holds subscriptions, and the parts of a message, without limit, in the process and often the thread of whoever owns the socket.
-So peers connect here instead. What they send is read as ZMTP (rfc.zeromq.org/spec/23 and 37), as far as counting needs it, and handed on
-to the station message by message; what the station sends is handed back as it is. Should a peer bring this process down, another takes its
-place: the listening sockets are the station's (doorkeeper.py), and no decision waits for it.
+So peers connect here instead. What they send is counted (talk.py) and handed on to the station message by message; what the
+station sends is handed back as it is. Should a peer bring this process down, another takes its place: the listening sockets are the
+station's (doorkeeper.py), and no decision waits for it.
 
-Before a socket that demands keys (CURVE, rfc.zeromq.org/spec/25) only sizes and numbers are seen here: the handshake passes as it is. Who
-speaks in plain there is handed on no further than his version. Whoever connects to a Unix socket is known to the kernel: his user is
-written into his handshake, where the station reads it.
+Nothing is imported here but this folder and some of the standard library: the bare interpreter that runs it starts in a moment.
 
-Run as a file, by a bare interpreter: nothing of Lineside is imported here, nor anything beyond the standard library.
-
-Why: deploy/decisions/0040.
+Why: deploy/decisions/0040, 0056.
 """
 
 import array
@@ -23,27 +19,27 @@ import mmap
 import os
 import resource
 import selectors
-import shutil
 import signal
 import socket
 import struct
-import sys
 import time
-from dataclasses import dataclass
+import types
 
-GREETING = 64
-"""Bytes with which each side begins (ZMTP 3.0)."""
-_VERSION = 12
-"""So many of them say which version it is; then comes the mechanism."""
-MORE, LONG, COMMAND = 1, 2, 4
+from edge_runtime.security.door.clock import AWAY_S, CLOCK
+from edge_runtime.security.door.talk import GREETING, Allowance, Over, Talk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from edge_runtime.security.door.quota import Quota
+
 _HEAD = 1 << 16
 """Bytes that are read at once."""
 _PATIENT_HEAD = 1 << 12
 """The same where a peer is made to wait for what it has sent too early."""
 _MOST_OWED_S = 10.0
 """Nor does anybody wait for longer than that."""
-_MOST_COMMAND = 2048
-"""Bytes of a command: of those of a handshake INITIATE, with a peer's metadata, is the longest."""
 _HANDSHAKE_S = 10.0
 """A peer that has not said a whole message by then, though it connected, is none."""
 _CROWD = 0.1
@@ -56,200 +52,11 @@ _TELL_S = 0.5
 _LAST_WORDS_S = 0.3
 """How long what the station still sent may take to leave after it has closed."""
 _BEAT_S = 0.1
-AWAY_S = 0.25
-"""A process that came round so much later than it had meant stood still: what it hands on then may have waited for as long."""
-CLOCK = struct.Struct("=qqq")
-"""What the station sees of it in memory that both have, in ns: when it last came round, when it last came back from standing still, and for
-how long it had."""
-_CURVE_MORE = 64
-"""Bytes by which encryption lengthens a message."""
 _CURVE_HANDSHAKE = GREETING + 170
 """Bytes that a station sends a peer whose handshake goes wrong: its greeting, and WELCOME."""
-PEER = ("X-Lineside-Uid", "X-Lineside-Gid", "X-Lineside-Pid")
-"""Properties of a connection to a Unix socket: the user behind it, as the kernel says. Of nobody else's handshake are they handed on."""
 _PR_SET_PDEATHSIG = 1
 _DEAD_AFTER_MS = 6000
 """A peer whose cable was pulled is forgotten by then: without heartbeats, which make libzmq abort the process where a queue is full."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """What one peer, or all of a socket, may send."""
-
-    message_bytes: int
-    """Bytes of all parts of a message together."""
-    parts: int = 4
-    rate: float = 100.0
-    """Messages and commands a second."""
-    burst: float = 500.0
-    """So many at once after a pause."""
-    patient: bool = False
-    """True: whoever sends more often is read later, and nothing is lost. False: is cut. For messages that lose their meaning with time."""
-    topics: int = 0
-    """Subscriptions of a peer; 0 where messages are none."""
-    peers: int = 64
-    backlog: int = 1 << 18
-    """Bytes kept for a peer that does not read; libzmq then keeps, and drops, what its own limits say."""
-    curve: bool = False
-    """The socket demands keys: parts and subscriptions are not seen here, each part counts as a message."""
-
-
-class Over(Exception):
-    """A peer sent more than it may, or no ZMTP; the sentence's end says what."""
-
-
-class Talk:
-    """What one peer says: bytes in, whole messages out, nothing else kept. Pure."""
-
-    def __init__(self, quota: Quota, user: tuple[int, int, int] | None = None) -> None:
-        """`user`: uid, gid, pid of whoever speaks, where the kernel knows them."""
-        self._quota = quota
-        self._user = user
-        self._mechanism = bytearray()
-        self._held_back = bytearray()
-        self.commands = 0
-        self._waiting = bytearray()
-        self._message = bytearray()
-        self._parts = 0
-        self._size = 0
-        self._topics: set[bytes] = set()
-        self._greeting = 0
-        self.said = False
-        """Whether a message or a command came."""
-
-    @property
-    def plain(self) -> bool:
-        """Whether it speaks without a key where one is demanded: of what it says after its greeting, nothing is handed on."""
-        return self._quota.curve and self._greeting == GREETING and self._mechanism.rstrip(b"\0") != b"CURVE"
-
-    @property
-    def held(self) -> int:
-        """Bytes that wait for the rest of their message."""
-        return len(self._waiting) + len(self._message)
-
-    def feed(self, data: bytes | bytearray) -> list[bytes]:
-        """What of the greeting came, as each side waits for parts of the other's; then each message with all of its parts, or command, as
-        soon as it is whole. Raises Over."""
-        self._waiting += data
-        out: list[bytes] = []
-        if self._greeting < GREETING:
-            begun = bytes(self._waiting[: GREETING - self._greeting])
-            self._check_greeting(begun)
-            free = max(0, _VERSION - self._greeting) if self._quota.curve else len(begun)
-            self._greeting += len(begun)
-            del self._waiting[: len(begun)]
-            out.append(begun[:free])
-            # Where keys are demanded: a station that is told of another mechanism hangs up, often before it has said its own, and whoever
-            # came without a key would not learn why.
-            self._held_back += begun[free:]
-            if self._greeting == GREETING and not self.plain:
-                out.append(bytes(self._held_back))
-        if self.plain:
-            self._waiting.clear()
-            return out
-        at = 0
-        while (whole := self._frame(at)) is not None:
-            flags, begin, end = whole
-            self.said = True
-            if flags & COMMAND:
-                self.commands += 1
-                payload = bytes(self._waiting[begin:end])
-                self._command(payload)
-                out.append(bytes(self._waiting[at:end]) if payload[:6] != b"\x05READY" else self._ready(payload))
-            else:
-                self._part(flags, begin, end)
-                self._message += self._waiting[at:end]
-                if not flags & MORE:
-                    out.append(bytes(self._message))
-                    self._message.clear()
-                    self._parts = self._size = 0
-            at = end
-        del self._waiting[:at]
-        return out
-
-    def _check_greeting(self, begun: bytes) -> None:
-        for i, byte in enumerate(begun, start=self._greeting):
-            if (i == 0 and byte != 0xFF) or (i == 9 and not byte & 1) or (i == 10 and byte < 3):
-                raise Over("what is no ZMTP 3")
-            if 12 <= i < 32:
-                self._mechanism.append(byte)
-
-    def _frame(self, at: int) -> tuple[int, int, int] | None:
-        """Flags, begin and end of the payload of the frame that begins there; None until it is whole. Its size is held against the quota
-        before any of it is waited for."""
-        seen = self._waiting
-        if len(seen) - at < 2:
-            return None
-        flags = seen[at]
-        wide = 8 if flags & LONG else 1
-        if flags & ~(MORE | LONG | COMMAND):
-            raise Over("what is no ZMTP 3")
-        begin = at + 1 + wide
-        if len(seen) < begin:
-            return None
-        size = int.from_bytes(seen[at + 1 : begin], "big")
-        curve = self._quota.curve
-        if curve and not flags & COMMAND and self.commands < 2:
-            raise Over("a message before its handshake")
-        whole = self._quota.message_bytes + (_CURVE_MORE if curve else 0)
-        what, most, held = ("command", _MOST_COMMAND, 0) if flags & COMMAND else ("message", whole, self._size)
-        if held + size > most:
-            raise Over(f"a {what} of more than {most:,} bytes")
-        return (flags, begin, begin + size) if len(seen) >= begin + size else None
-
-    def _part(self, flags: int, begin: int, end: int) -> None:
-        self._parts += 1
-        self._size += end - begin
-        if self._parts > self._quota.parts:
-            raise Over(f"a message of more than {self._quota.parts} parts")
-        if self._quota.topics and self._parts == 1 and not flags & MORE and end > begin and self._waiting[begin] in (0, 1):  # ZMTP 3.0
-            self._subscribe(bool(self._waiting[begin]), bytes(self._waiting[begin + 1 : end]))
-
-    def _command(self, payload: bytes) -> None:
-        name, rest = (payload[1 : 1 + payload[0]], payload[1 + payload[0] :]) if payload else (b"", b"")
-        if self._quota.topics and name in (b"SUBSCRIBE", b"CANCEL"):  # ZMTP 3.1
-            self._subscribe(name == b"SUBSCRIBE", rest)
-
-    def _ready(self, payload: bytes) -> bytes:
-        """What a peer without a key says of itself, with what the kernel says of it in the place of what it may have forged."""
-        kept, at, names = b"", 6, {name.lower() for name in PEER}
-        while at < len(payload):
-            begin, name_end = at, at + 1 + payload[at]
-            name = payload[at + 1 : name_end].decode("ascii", "replace").lower()
-            at = name_end + 4 + int.from_bytes(payload[name_end : name_end + 4], "big")
-            if at > len(payload) or name_end + 4 > len(payload):
-                raise Over("what is no ZMTP 3")
-            if name not in names:
-                kept += payload[begin:at]
-        for own, value in zip(PEER, self._user or (), strict=False):
-            said = str(value).encode()
-            kept += bytes([len(own)]) + own.encode() + len(said).to_bytes(4, "big") + said
-        body = b"\x05READY" + kept
-        return bytes([COMMAND | LONG]) + len(body).to_bytes(8, "big") + body if len(body) > 255 else bytes([COMMAND, len(body)]) + body
-
-    def _subscribe(self, on: bool, topic: bytes) -> None:
-        if len(topic) > self._quota.message_bytes:
-            raise Over(f"a subscription of more than {self._quota.message_bytes:,} bytes")
-        (self._topics.add if on else self._topics.discard)(topic)
-        if len(self._topics) > self._quota.topics:
-            raise Over(f"more than {self._quota.topics} subscriptions")
-
-
-class Allowance:
-    """Tokens that come back with time."""
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate, self._burst, self._left, self._at = rate, burst, burst, now
-
-    def take(self, count: int, now: float) -> float:
-        """Take them, also where there are too few; returns the seconds until none is owed."""
-        self._left = min(self._burst, self._left + (now - self._at) * self._rate) - count
-        self._at = now
-        return max(0.0, -self._left / self._rate)
-
-    def give(self, count: int) -> None:
-        """Give back what was not used."""
-        self._left += count
 
 
 class _Peer:
@@ -286,7 +93,7 @@ class _Peer:
 
 
 class _Door:
-    def __init__(self, number: int, listening: socket.socket, inner: str, quota: Quota, now: float) -> None:
+    def __init__(self, number: int, listening: socket.socket, inner: str, quota: "Quota", now: float) -> None:
         self.number, self.listening, self.inner, self.quota = number, listening, inner, quota
         self.peers: set[_Peer] = set()
         self.cut: collections.Counter[str] = collections.Counter()
@@ -388,7 +195,8 @@ class Doors:
             order = json.loads(line)
             number = order["door"]
             if order["do"] == "open":
-                door = _Door(number, socket.socket(fileno=self._fds.pop(0)), order["inner"], Quota(**order["quota"]), now)
+                quota: Any = types.SimpleNamespace(**order["quota"])
+                door = _Door(number, socket.socket(fileno=self._fds.pop(0)), order["inner"], quota, now)
                 door.listening.setblocking(False)
                 self._doors[number] = door
                 self._selector.register(door.listening, selectors.EVENT_READ, door)
@@ -426,7 +234,10 @@ class Doors:
                     with self._cutting(key.data):
                         self._serve(key.data, key.fileobj is key.data.outer, events, now)
         for folder in folders:  # where the station was killed, nobody else does
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for name in os.listdir(folder):  # noqa: PTH208
+                    os.unlink(f"{folder}/{name}")  # noqa: PTH108
+                os.rmdir(folder)  # noqa: PTH106
 
     # --- peers ---------------------------------------------------------------------------------------------------
 
@@ -572,15 +383,11 @@ class Doors:
         self._forget(peer.door)
 
 
-def main() -> None:
-    """The descriptors of the control socket, and of the memory that both sides see, are the only arguments."""
+def main(control: int, clock: int) -> None:
+    """Until the station is gone; `control` and `clock` are the descriptors of the control socket and of the memory that both sides see."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     with contextlib.suppress(OSError):
         os.setsid()  # Ctrl-C is for the station, which closes this last
     # Should the station be killed while this is stopped (SIGSTOP), it goes on, sees that, and lets go of the ports.
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
-    Doors(socket.socket(fileno=int(sys.argv[1])), mmap.mmap(int(sys.argv[2]), CLOCK.size)).run()
-
-
-if __name__ == "__main__":
-    main()
+    Doors(socket.socket(fileno=control), mmap.mmap(clock, CLOCK.size)).run()

@@ -1,0 +1,210 @@
+"""Whoever can write the journal's file, computes hashes as the station does, and has no key: what he does is found, and which row."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.commands.journal import verified
+from edge_runtime.records import Delivery, Outcome, Verdict
+from edge_runtime.security.chain import hash_of
+from edge_runtime.sinks import journal_verify
+from edge_runtime.sinks.journal import Journal
+from edge_runtime.sinks.journal_rows import COLUMNS
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty parts, each decided and told, of one run that ended in good order: row 2 n is decision n - 1, row 123 the stop."""
+    path = tmp_path_factory.mktemp("journal") / "j.sqlite"
+    with Journal(settings(path), "s") as journal:
+        for seq in range(1, 61):
+            journal.begin(a_decision(seq, verdict=Verdict.REJECT))
+            journal.delivered(Delivery(seq, "plc", Outcome.TOLD, 1000 * seq, "REJECT"))
+        assert journal.settled(60)
+    return path
+
+
+@pytest.fixture
+def journal(written: Path, tmp_path: Path) -> Path:
+    for file in written.parent.iterdir():
+        shutil.copy(file, tmp_path)
+    return tmp_path / written.name
+
+
+def row_of_decision(path: Path, seq: int) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT n FROM chain WHERE kind = 'decision' AND seq = ?", (seq,)).fetchone()[0])
+
+
+def tampered(path: Path, *statements: str) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.executescript(statement)
+        connection.commit()
+    return verified(path).findings
+
+
+def added(path: Path, rows: Sequence[tuple[str, int | None, dict[str, object]]]) -> None:
+    """At the chain's end, with hashes that fit."""
+    with closing(sqlite3.connect(path)) as connection:
+        n, at_s, end = connection.execute("SELECT n, at_s, hash FROM chain ORDER BY n DESC LIMIT 1").fetchone()
+        for kind, seq, body in rows:
+            n += 1
+            text = json.dumps(body, separators=(",", ":"))
+            values = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM decisions WHERE seq = ?", (seq,)).fetchone()
+            end = hash_of(end, n, kind, seq, at_s, text, values if kind == "amended" else ())
+            connection.execute("INSERT INTO chain VALUES (?, ?, ?, ?, ?, ?)", (n, kind, seq, at_s, text, end))
+        connection.commit()
+
+
+def accepted(path: Path, seq: int) -> tuple[str, int | None, dict[str, object]]:
+    """Makes a decision an ACCEPT; the row that would explain it."""
+    was = "verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views"
+    with closing(sqlite3.connect(path)) as connection:
+        values = connection.execute(f"SELECT {', '.join(was)} FROM decisions WHERE seq = ?", (seq,)).fetchone()
+        connection.execute("UPDATE decisions SET verdict = 'ACCEPT' WHERE seq = ?", (seq,))
+        connection.commit()
+    return "amended", seq, {"was": dict(zip(was, values, strict=True))}
+
+
+_START = ("started", None, {"wall_time": "2026-11-29T00:00:00.000+00:00", "version": "0.1.0", "station": "s", "signed": True})
+_OLD_START = ("started", None, {"wall_time": "2026-11-29T00:00:00.000+00:00", "version": "0.0.9"})
+_CLEARED = (
+    "cleared",
+    None,
+    {"who": "M. Huber", "why": "nothing", "findings": ["decision 7 (row 15) was changed, or does not belong there"]},
+)
+
+
+def test_a_verdict_that_is_told_otherwise_afterwards_is_found(journal: Path) -> None:
+    """Also when a station has signed the rows over it since."""
+    added(journal, [accepted(journal, 7)])
+    assert "(amended) follows a stop, and no station had started: it was put there" in str(verified(journal).findings)
+    with Journal(settings(journal), "s") as station:
+        assert "it was put there" in str(station.problem)
+        station.put(a_decision(61))
+    assert "(amended) follows a stop, and no station had started: it was put there" in str(verified(journal).findings)
+
+
+@pytest.mark.parametrize("start", [_START, _OLD_START])
+def test_a_start_that_was_made_up_is_found(journal: Path, start: tuple[str, None, dict[str, object]]) -> None:
+    added(journal, [start, accepted(journal, 7), _CLEARED])
+    with Journal(settings(journal), "s"):
+        pass
+    (finding,) = verified(journal).unacknowledged
+    assert "says that a station started, and no signature by it covers that: it was put there" in finding
+
+
+def test_a_verdict_that_is_amended_long_after_is_found_and_rows_that_a_kill_left_unsigned_are_named(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a kill the last rows bear no signature: they can be written anew, and nothing that stands long before them."""
+    monkeypatch.setattr(journal_verify, "_AMENDED_WITHIN", 50)
+    with closing(sqlite3.connect(journal)) as connection:
+        connection.execute("DELETE FROM chain WHERE kind = 'stopped'")
+        connection.execute("DELETE FROM heads WHERE n > 110")
+        connection.commit()
+    journal.with_name("j.sqlite.head").unlink()
+    added(journal, [accepted(journal, 7)])
+    with Journal(settings(journal), "s"):
+        pass
+    found = verified(journal)
+    assert [f for f in found.findings if "another verdict than decision 7 was told" in f and "too late" in f]
+    assert "were not signed yet when the station was killed or lost its power" in str(found.notes)
+
+
+def test_a_decision_that_stands_there_twice_is_found(journal: Path) -> None:
+    findings = tampered(
+        journal,
+        "ALTER TABLE decisions RENAME TO was",
+        f"CREATE TABLE decisions ({', '.join(COLUMNS)})",
+        f"INSERT INTO decisions SELECT {', '.join(COLUMNS)} FROM was",
+        f"INSERT INTO decisions SELECT {', '.join(COLUMNS)} FROM was WHERE seq = 7",
+        "UPDATE decisions SET verdict = 'ACCEPT' WHERE rowid = (SELECT max(rowid) FROM decisions)",
+        "DROP TABLE was",
+    )
+    n = row_of_decision(journal, 7)
+    assert f"row {n} (decision 7) stands there more than once: one of them was put there" in findings
+    assert "the table decisions is not as a station makes it: it holds values of any type" in findings
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("threshold", "CAST(threshold AS INTEGER)"), ("seq", "CAST(seq AS TEXT)"), ("fired_ns", "CAST(fired_ns AS REAL)"),
+        ("part_id", "CAST(part_id AS BLOB)"), ("verdict", "verdict || char(0)"), ("source", "NULL"), ("score", "''"), ("cause", "0.0"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_that_looks_the_same_is_found(journal: Path, column: str, value: str) -> None:
+    findings = tampered(
+        journal,
+        "ALTER TABLE decisions RENAME TO was",
+        f"CREATE TABLE decisions ({', '.join(COLUMNS)})",
+        f"INSERT INTO decisions SELECT {', '.join(COLUMNS)} FROM was",
+        f"UPDATE decisions SET {column} = {value} WHERE seq = 7",
+        "DROP TABLE was",
+    )
+    n = row_of_decision(journal, 7)
+    assert any(f"decision 7 (row {n}) was changed" in f or f"decision 7 (row {n}) was removed" in f for f in findings) or (
+        column == "seq" and "decision 7 is in no row of the chain: it was inserted" in findings
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("UPDATE chain SET hash = zeroblob(31) WHERE n = {n} - 1", "decision 7 (row {n}) was changed"),
+        (
+            "DELETE FROM chain WHERE n = {n} - 1",
+            "decision 7 (row {n}) follows rows that are missing: whether it was changed cannot be told",
+        ),
+    ],
+)
+def test_a_decision_behind_a_damaged_row_is_named_as_well(journal: Path, before: str, said: str) -> None:
+    n = row_of_decision(journal, 7)
+    findings = tampered(journal, before.format(n=n), "UPDATE decisions SET verdict = 'ACCEPT' WHERE seq = 7")
+    assert any(finding.startswith(said.format(n=n)) for finding in findings), findings
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("CREATE TRIGGER t AFTER INSERT ON decisions BEGIN DELETE FROM decisions WHERE seq = 1; END", "a trigger t that no station makes"),
+        ("CREATE VIEW accepted AS SELECT * FROM decisions", "a view accepted that no station makes"),
+        ("ALTER TABLE decisions ADD COLUMN checked TEXT", "a column checked that no station makes"),
+        (
+            "ALTER TABLE decisions DROP COLUMN total_ms; ALTER TABLE decisions ADD COLUMN total_ms REAL AS (1.0) VIRTUAL",
+            "the column total_ms of the table decisions is not computed as a station computes it",
+        ),
+    ],
+)
+def test_what_no_station_makes_in_the_file_is_found_also_at_a_start(journal: Path, statement: str, said: str) -> None:
+    assert said in str(tampered(journal, statement))
+    with Journal(settings(journal), "s") as station:
+        assert said in str(station.problem)
+
+
+def test_a_head_that_was_taken_away_is_missed(journal: Path) -> None:
+    journal.with_name("j.sqlite.head").unlink()
+    found = verified(journal)
+    assert found.findings == [] and "rows that were cut off its end are not missed without --head" in str(found.notes)
+    with Journal(settings(journal), "s") as station:
+        assert "the head beside the journal (.head) is missing" in str(station.problem)
+
+
+def test_the_journal_of_another_station_is_named_with_its_key_or_without(journal: Path, tmp_path: Path) -> None:
+    with Journal(settings(journal), "line-2") as station:
+        assert "station 's' wrote it, and this one is 'line-2'" in str(station.problem)
+    other = tmp_path / "other" / "j.sqlite"
+    other.parent.mkdir()
+    with Journal(settings(other), "s") as own:
+        own.put(a_decision(1))
+    shutil.copy(journal, other)  # over it, with its key and head as they were
+    with Journal(settings(other), "s") as station:
+        assert "is not by a key that is given" in str(station.damage)
