@@ -119,7 +119,7 @@ class PlacementMeter:
         return Lie(x / w, y / h, float(_ANGLES[best]) + part * float(_ANGLES[1] - _ANGLES[0]))
 
     def _windowed(self, picture: Small) -> Small:
-        """Of mean 0 and deviation 1 where the window looks."""
+        """Brought to mean 0 and deviation 1 where the window looks."""
         picture = picture - np.float32((picture * self._weights).sum())
         return cast(Small, picture / np.float32(np.sqrt((picture * picture * self._weights).sum() + 1e-9)))
 

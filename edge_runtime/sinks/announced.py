@@ -111,7 +111,7 @@ class Announced:
         return [found[seq] for seq in sorted(found)]
 
     def told(self) -> dict[int, Told]:
-        """Likewise, what was told before its row was there, by seq: the last word of each."""
+        """What was told before its row was there, by seq: the last word of each."""
         found: dict[int, Told] = {}
         with contextlib.suppress(OSError):
             for line in self._lines():

@@ -67,7 +67,7 @@ class Reader:
 
 
 def last_said(journal: Path, kinds: Sequence[str], about: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
-    """Of the chain's rows of these kinds the last whose body says `about`: (kind, body). None where there is none. Raises SinkError."""
+    """(kind, body) of the last of the chain's rows of these kinds whose body says `about`. None where there is none. Raises SinkError."""
     if not journal.exists():
         return None
     rare = "kind NOT IN ('decision', 'announced', 'delivery')"  # word by word, as the partial index asks for it

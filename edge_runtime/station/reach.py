@@ -130,7 +130,7 @@ def _held(rows: Sequence[Wander]) -> list[Wander]:
 
 
 def _up_to(rows: list[Wander], limit: float | None, words: str) -> str:
-    """Of a way of straying that begins at 0."""
+    """For a way of straying that begins at 0."""
     rows = sorted(rows, key=lambda r: r.amount)
     held, unit = _held(rows), 100 if rows[0].what == "shift" else 1
     if limit is not None:
@@ -141,7 +141,7 @@ def _up_to(rows: list[Wander], limit: float | None, words: str) -> str:
 
 
 def _between(rows: list[Wander], low: float | None, high: float | None, words: str, unit: float) -> str:
-    """Of a factor or an exponent, of which 1 is as taught."""
+    """For a factor or an exponent, of which 1 is as taught."""
     below, above = (sorted((r for r in rows if (r.amount < 1) is less), key=lambda r: abs(r.amount - 1)) for less in (True, False))
 
     def end(side: list[Wander], limit: float | None, further: str, nearer: str) -> str:

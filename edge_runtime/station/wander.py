@@ -28,9 +28,9 @@ from edge_runtime.station.straying import LEAST, WINDOW, broken, level_of, surel
 log = logging.getLogger(__name__)
 
 PLACE_EVERY = 4
-"""Of so many parts, one is looked at for where it lies: that takes a millisecond and more, and fixtures wear slowly."""
+"""One of so many parts is looked at for where it lies: that takes a millisecond and more, and fixtures wear slowly."""
 _CLEAR = 3.0
-"""Of a limit of noise, away from what was taught, in standard deviations between good parts: else they might be called noisy."""
+"""How far a limit of noise must lie from what was taught, in standard deviations between good parts: else they might be called noisy."""
 
 Way = Literal["dark", "bright", "blurred", "noisy"]
 _CAUSES: dict[Way, str] = {
@@ -48,7 +48,7 @@ class _Limit:
     """Relative to what was taught."""
     breaks: str
     amount: float = 0.0
-    """Of noise, in gray levels of 255."""
+    """Noise, in gray levels of 255."""
 
     def way_gone(self, ratio: float) -> float:
         """0 as taught, 1 at the limit."""

@@ -208,7 +208,7 @@ class _Chunk:
     total: int
     """Conditions in all, those of further ways included."""
     small: Small | None
-    """Of a good image, where it is asked for."""
+    """A good image's, where it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
