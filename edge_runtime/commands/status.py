@@ -67,7 +67,7 @@ def _place(off: dict[str, float]) -> str:
         for way, value in off.items()
         if way in words
     ]
-    return f"; parts lie off by {', '.join(said)}" if said else ""
+    return f"; parts lie {', '.join(said)} of where they were taught" if said else ""
 
 
 def _named(numbers: dict[str, int]) -> str:

@@ -38,7 +38,7 @@ from training.fitting.heads import torch_backbone_fn
 from training.fitting.recalibrate import open_data, painted_scores
 from training.judging.envelope import BUDGET_S
 from training.judging.evaluate import measure
-from training.judging.telling import Told, say_unset, tell
+from training.judging.telling import Told, tell, with_setter
 from training.methods.table import METHODS
 from training.runs import Detector, Run
 
@@ -201,7 +201,7 @@ class _Export:
         scored = built.judged.scored
         what = f"{built.precision.upper()}, {'test split' if self.dataset.test else 'held-out good and the bad images'}"
         told = tell(scored.samples, scored.scores.score, built.threshold.value, built.threshold.false_reject_rate, what=what)
-        return None if told is None else dataclasses.replace(told, unset=say_unset(self.run.info.rule, scored.samples))
+        return None if told is None else with_setter(told, self.run.info.rule, scored.samples)
 
     def _against_torch(self, detector: Detector, images: Path, judged: Judged) -> tuple[float, Metrics | None]:
         """Largest relative difference of the FP32 graph's scores, and torch's figures where it ran on all images. Raises ParityError."""

@@ -121,4 +121,4 @@ def test_a_station_tells_by_its_bundles_mean_picture_that_parts_lie_elsewhere(
         "of the picture's width further right than those taught; from 2.0 % on good parts are rejected." in p for p in health.problems
     )
     assert health.sight is not None and health.sight.off["x"] == pytest.approx(3 / w, abs=0.006)
-    assert "parts lie off by 4." in "\n".join(line.plain for line in lines_of(health))
+    assert "parts lie 4." in "\n".join(line.plain for line in lines_of(health))

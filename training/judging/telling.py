@@ -206,21 +206,19 @@ def tell_run(run: Run, dataset: Dataset, progress: Progress = silent) -> Told | 
     what = "test split" if dataset.test else "the bad images"
     all_ = len(samples) if len(few) < len(samples) else None
     told = tell(few, score, run.info.threshold.value, run.info.threshold.false_reject_rate, what=what, of_all=all_)
-    return None if told is None else dataclasses.replace(told, unset=say_unset(run.info.rule, samples))
+    return None if told is None else with_setter(told, run.info.rule, samples)
 
 
-def say_unset(rule: Rule, samples: Sequence[Sample]) -> str | None:
-    """That known bad images have set no threshold, and what makes them; None where they have, or none is there."""
+def with_setter(told: Told, rule: Rule, samples: Sequence[Sample]) -> Told:
+    """Said, too, that known bad images have set no threshold, and what makes them; as it was where they have, or none is there."""
     bad = [s for s in samples if not s.is_good]
     if rule.bad is not None or rule.from_test_split or not bad:
-        return None
+        return told
     folders = {s.path.parent for s in bad}
-    where = f"--bad {shlex.quote(_from_here(folders.pop()))}" if len(folders) == 1 else "lineside-train calibrate RUN --gap --from-test"
+    how = f"--bad {shlex.quote(_from_here(folders.pop()))}" if len(folders) == 1 else "lineside-train calibrate RUN --gap --from-test"
     few = f"; that takes {LEAST_BAD} of them or more" if len(bad) < LEAST_BAD else ""
-    return (
-        f"the {len(bad)} bad images tell how good this is and did not set the threshold; to put it between them and the good ones: {where}"
-        f"{few}"
-    )
+    said = f"the {len(bad)} bad images tell how good this is and did not set the threshold; to put it between them and the good ones: {how}"
+    return dataclasses.replace(told, unset=said + few)
 
 
 def _from_here(path: Path) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 from training.calibrate.rules import Rule
 from training.data.layout import Sample
 from training.judging.acceptance import Criteria
-from training.judging.telling import CAP, say_unset, stratified, tell
+from training.judging.telling import CAP, stratified, tell, with_setter
 
 LIMITS = Criteria(0.05, 0.02)
 
@@ -85,11 +85,14 @@ def test_labels_that_their_scores_speak_against_are_named() -> None:
 def test_bad_images_that_set_no_threshold_say_what_makes_them() -> None:
     rule, parts = Rule(kind="false_reject_rate", target=0.01), samples(good=20)
     beside = [Sample(Path(f"parts/NG/{i}.png"), "bad", False, None, "test") for i in range(4)]
-    said = say_unset(rule, [*parts, *beside])
-    assert said is not None and said.startswith("the 4 bad images tell how good this is and did not set the threshold;")
-    assert said.endswith("--bad parts/NG")
-    few = say_unset(rule, [*parts, *beside[:2]])
+    told = tell([*parts, *beside], np.arange(24.0), 30.0, 0.01)
+    assert told is not None and told.unset is None
+    set_by = with_setter(told, rule, [*parts, *beside])
+    assert set_by.unset is not None and set_by.unset.startswith("the 4 bad images tell how good this is and did not set the threshold;")
+    assert set_by.unset.endswith("--bad parts/NG") and set_by.lines(LIMITS)[-1].plain == f"  {set_by.unset}"
+    few = with_setter(told, rule, [*parts, *beside[:2]]).unset
     assert few is not None and few.endswith("; that takes 3 of them or more")
     kinds = [*beside, Sample(Path("parts/scratch/1.png"), "scratch", False, None, "test")]
-    assert (said := say_unset(rule, kinds)) is not None and said.endswith("calibrate RUN --gap --from-test"), "no folder holds them all"
-    assert say_unset(Rule(kind="gap", bad="parts/NG"), [*parts, *beside]) is None and say_unset(rule, parts) is None
+    said = with_setter(told, rule, kinds).unset
+    assert said is not None and said.endswith("lineside-train calibrate RUN --gap --from-test"), "no folder holds them all"
+    assert with_setter(told, Rule(kind="gap", bad="parts/NG"), [*parts, *beside]) == told == with_setter(told, rule, parts)
