@@ -5,4 +5,5 @@ import sys
 sys.path.append(sys.argv[1])
 from edge_runtime.security.door.serving import main
 
-main(int(sys.argv[2]), int(sys.argv[3]))
+if __name__ == "__main__":
+    main(int(sys.argv[2]), int(sys.argv[3]))
