@@ -2,8 +2,8 @@
 
 import sys
 
-sys.path.append(sys.argv[1])
-from edge_runtime.security.door.serving import main
+if __name__ == "__main__":  # whoever imports all there is starts no door
+    sys.path.append(sys.argv[1])
+    from edge_runtime.security.door.serving import main
 
-if __name__ == "__main__":
     main(int(sys.argv[2]), int(sys.argv[3]))
