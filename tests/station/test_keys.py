@@ -1,5 +1,7 @@
 """Keys at real sockets: a stranger reads and writes nothing and is counted, whoever has the right key notices nothing of them."""
 
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -100,6 +102,23 @@ def test_a_stranger_reads_and_asks_nothing_and_is_counted(endpoints: PublisherCo
                     assert not sock.poll(300, zmq.POLLIN if kind == zmq.SUB else zmq.POLLIN | zmq.POLLOUT), name
         assert "strangers were refused" in str(publisher.problem)
         assert reads(endpoints.endpoint, right)
+
+
+@pytest.mark.parametrize("abruptly", [False, True])
+def test_a_stranger_that_hangs_up_before_it_has_said_how_it_speaks_is_counted(
+    endpoints: PublisherConfig, access: Access, abruptly: bool
+) -> None:
+    """As libzmq does where it reads of the other's mechanism first; a reset takes what it had said with it."""
+    host, port = endpoints.endpoint.removeprefix("tcp://").split(":")
+    with publishing(endpoints, access):
+        for begun, count in ((b"", 0), (b"\xff" + bytes(8) + b"\x7f\x03", 1)):
+            with socket.create_connection((host, int(port)), timeout=20) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", abruptly, 0))
+                sock.sendall(begun)
+                heard = b""
+                while begun and len(heard) < 64:
+                    heard += sock.recv(64)
+            until(lambda count=count: access.tallies["strangers"] == count)
 
 
 @pytest.mark.parametrize("stays", [Role.OPERATE, Role.ENGINEER, Role.DEPLOY])

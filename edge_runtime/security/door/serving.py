@@ -114,6 +114,7 @@ class Doors:
         self._control = control
         self._clock = bytearray(CLOCK.size) if clock is None else clock
         self._back_ns = self._away_ns = 0
+        self._marked = time.monotonic()
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, None)
         self._doors: dict[int, _Door] = {}
@@ -129,9 +130,8 @@ class Doors:
             now = time.monotonic()
             self._wake(now)
             patience = min(self._patience(now), _BEAT_S)
-            before = time.monotonic()
             ready = self._selector.select(patience)
-            self._beat(time.monotonic() - before - patience)
+            self._beat(patience)
             for key, events in ready:
                 now = time.monotonic()
                 if key.data is None:
@@ -143,12 +143,16 @@ class Doors:
                     with self._cutting(key.data):
                         self._serve(key.data, key.fileobj is key.data.outer, events, now)
 
-    def _beat(self, late_s: float) -> None:
-        """Before anything is handed on: the station asks in which time it may have waited."""
-        now_ns = time.monotonic_ns()
-        if late_s > AWAY_S:
-            self._back_ns, self._away_ns = now_ns, round(late_s * 1e9)
-        CLOCK.pack_into(self._clock, 0, now_ns, self._back_ns, self._away_ns)
+    def _beat(self, meant_s: float) -> None:
+        """Before anything is handed on: the station asks in which time it may have waited.
+
+        `meant_s`: how long this was to last at most since the last time, wherever in between the process stood still.
+        """
+        now = time.monotonic()
+        if (late_s := now - self._marked - meant_s) > AWAY_S:
+            self._back_ns, self._away_ns = round(now * 1e9), round(late_s * 1e9)
+        self._marked = now
+        CLOCK.pack_into(self._clock, 0, round(now * 1e9), self._back_ns, self._away_ns)
 
     def _patience(self, now: float) -> float:
         waits = [w.until if isinstance(w, _Peer) else w.paused_until for w in self._waiting]
@@ -294,6 +298,7 @@ class Doors:
                 data = peer.outer.recv(_PATIENT_HEAD if quota.patient else _HEAD)
                 if not data:
                     return self._drop(peer)
+                self._beat(0.0)
                 messages = peer.talk.feed(data)
                 if peer.talk.plain and not peer.strange:
                     self._strange(peer, "it spoke without a key")
@@ -372,6 +377,9 @@ class Doors:
         self._changed = True
 
     def _drop(self, peer: _Peer) -> None:
+        if peer.door.quota.curve and not peer.strange and peer.talk.broke_off and peer.told >= GREETING:
+            # libzmq hangs up as soon as it reads of another mechanism than its own, often before it has told which that is.
+            self._strange(peer, "it spoke without a key")
         peer.door.peers.discard(peer)
         self._waiting.discard(peer)
         self._changed = True

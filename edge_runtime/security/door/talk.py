@@ -57,6 +57,16 @@ class Talk:
         """Bytes that wait for the rest of their message."""
         return len(self._waiting) + len(self._message)
 
+    @property
+    def _foreign(self) -> bool:
+        """Its mechanism is not the station's."""
+        return self._greeting == GREETING and self._mechanism.rstrip(b"\0") != (b"CURVE" if self._quota.curve else b"NULL")
+
+    @property
+    def broke_off(self) -> bool:
+        """Its greeting has begun and not ended: where it has heard the other's whole, it did not like that."""
+        return 0 < self._greeting < GREETING
+
     def feed(self, data: bytes | bytearray) -> list[bytes]:
         """What of the greeting came, as each side waits for parts of the other's; then each message with all of its parts, or command, as
         soon as it is whole. Raises Over."""
@@ -65,16 +75,16 @@ class Talk:
         if self._greeting < GREETING:
             begun = bytes(self._waiting[: GREETING - self._greeting])
             self._check_greeting(begun)
-            free = max(0, _VERSION - self._greeting) if self._quota.curve else len(begun)
+            free = max(0, _VERSION - self._greeting)
             self._greeting += len(begun)
             del self._waiting[: len(begun)]
             out.append(begun[:free])
-            # Where keys are demanded: a station that is told of another mechanism hangs up, often before it has said its own, and whoever
-            # came without a key would not learn why.
+            # A station that is told of another mechanism hangs up, often before it has said its own, and whoever came without a key, or
+            # with one where none is asked for, would not learn why.
             self._held_back += begun[free:]
-            if self._greeting == GREETING and not self.plain:
+            if self._greeting == GREETING and not self._foreign:
                 out.append(bytes(self._held_back))
-        if self.plain:
+        if self._foreign:
             self._waiting.clear()
             return out
         at = 0

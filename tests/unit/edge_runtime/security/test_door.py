@@ -32,9 +32,17 @@ def greeted(quota: Quota = QUOTA) -> Talk:
     return talk
 
 
-def test_a_greeting_is_handed_on_as_it_comes_for_each_side_waits_for_the_other_s() -> None:
+def test_a_greeting_s_version_is_handed_on_at_once_for_each_side_waits_for_the_other_s_and_the_rest_whole() -> None:
     talk = Talk(QUOTA)
-    assert [b"".join(talk.feed(GREETING[i : i + 10])) for i in (0, 10, 20)] == [GREETING[:10], GREETING[10:20], GREETING[20:30]]
+    pieces = [b"".join(talk.feed(GREETING[i : i + 10])) for i in range(0, 70, 10)]
+    assert pieces == [GREETING[:10], GREETING[10:12], b"", b"", b"", b"", GREETING[12:]]
+
+
+def test_who_comes_with_a_key_where_none_is_asked_for_is_handed_on_no_further_than_his_version() -> None:
+    """He hears that none is, instead of a station that hangs up."""
+    talk = Talk(QUOTA)
+    assert b"".join(talk.feed(CURVE + command(b"HELLO", bytes(194)))) == CURVE[:12]
+    assert talk.held == 0
 
 
 @pytest.mark.parametrize("begin", [b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00", b"\xff" + bytes(8) + b"\x7e", b"\xff" + bytes(8) + b"\x7f\x01"])
