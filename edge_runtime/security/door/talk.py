@@ -60,7 +60,7 @@ class Talk:
     @property
     def _foreign(self) -> bool:
         """Its mechanism is not the station's."""
-        return self._greeting == GREETING and self._mechanism.rstrip(b"\0") != (b"CURVE" if self._quota.curve else b"NULL")
+        return self._greeting == GREETING and bytes(self._mechanism).rstrip(b"\0") != (b"CURVE" if self._quota.curve else b"NULL")
 
     @property
     def broke_off(self) -> bool:
