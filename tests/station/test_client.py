@@ -99,7 +99,7 @@ def test_a_client_that_was_there_first_gets_the_first_decision(tmp_path: Path, e
 
 
 def test_a_gap_in_the_middle_is_filled_before_what_follows(tmp_path: Path, endpoints: PublisherConfig) -> None:
-    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
+    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=30.0) as client:
         station.tell(1, 2)
         assert numbers(client, 2) == [1, 2]
         station.lose(3, 260)  # more than two pages of the replay socket
@@ -108,7 +108,7 @@ def test_a_gap_in_the_middle_is_filled_before_what_follows(tmp_path: Path, endpo
 
 
 def test_a_lost_last_decision_is_noticed_by_the_next_health_message(tmp_path: Path, endpoints: PublisherConfig) -> None:
-    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
+    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=30.0) as client:
         station.tell(1, 1)
         assert numbers(client, 1) == [1]
         station.lose(2, 3)
@@ -120,7 +120,7 @@ def test_a_lost_last_decision_is_noticed_by_the_next_health_message(tmp_path: Pa
 
 
 def test_health_never_names_a_decision_that_was_not_published_before_it(tmp_path: Path, endpoints: PublisherConfig) -> None:
-    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
+    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=30.0) as client:
         station.tell(1, 1)
         station.publisher.send_health(some_health(last_seq=99))
         assert numbers(client, 1) == [1]
@@ -129,7 +129,7 @@ def test_health_never_names_a_decision_that_was_not_published_before_it(tmp_path
 
 
 def test_what_neither_journal_nor_memory_has_is_reported_as_a_gap(tmp_path: Path, endpoints: PublisherConfig) -> None:
-    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
+    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=30.0) as client:
         station.tell(1, 1)
         station.tell(5, 6)
         station.tell(9, 9)
@@ -163,7 +163,7 @@ def test_a_subscriber_goes_on_after_the_last_decision_that_it_handled(tmp_path: 
 
 
 def test_a_station_that_starts_again_is_followed_without_a_gap(tmp_path: Path, endpoints: PublisherConfig) -> None:
-    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
+    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=30.0) as client:
         station.tell(1, 3)
         assert numbers(client, 3) == [1, 2, 3]
         station.__exit__()
@@ -261,7 +261,7 @@ def test_a_subscriber_that_never_reads_hurts_neither_the_station_nor_the_others(
         context.socket(zmq.SUB) as lazy,
         context.socket(zmq.SUB) as lazier,
         Told(tmp_path / "j.sqlite", endpoints) as station,
-        DecisionClient(endpoints.endpoint, endpoints.replay) as eager,
+        DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=30.0) as eager,
     ):
         for sock in (lazy, lazier):
             sock.set(zmq.RCVHWM, 1)
@@ -327,7 +327,7 @@ def test_a_journal_that_is_read_slowly_or_fails_once_costs_no_decision(
 
     monkeypatch.setattr(replay_server, "REMEMBERED", 200)
     read_decisions = replay_server.journal_file.read_decisions
-    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
+    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=30.0) as client:
         monkeypatch.setattr(replay_server.journal_file, "read_decisions", read)
         station.lose(1, 700)
         station.tell(701, 701)
@@ -336,7 +336,7 @@ def test_a_journal_that_is_read_slowly_or_fails_once_costs_no_decision(
 
 
 def test_decisions_that_come_twice_are_handed_on_once(tmp_path: Path, endpoints: PublisherConfig) -> None:
-    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay) as client:
+    with Told(tmp_path / "j.sqlite", endpoints) as station, DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=30.0) as client:
         station.tell(1, 3)
         for seq in (1, 2, 3, 2, 6):
             station.publisher.put(a_decision(seq))

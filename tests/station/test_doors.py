@@ -180,7 +180,7 @@ def test_connections_that_are_only_held_keep_nobody_out(endpoints: PublisherConf
             for _ in range(80):
                 sock = held.enter_context(socket.create_connection(port_of(endpoint), timeout=5))
                 sock.sendall(GREETING + READY)
-        with DecisionClient(endpoints.endpoint, endpoints.replay) as client:
+        with DecisionClient(endpoints.endpoint, endpoints.replay, connect_s=30.0) as client:
             until = time.monotonic() + 20
             seen: list[int] = []
             while len(seen) < 20 and time.monotonic() < until:
