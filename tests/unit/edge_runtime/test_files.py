@@ -11,7 +11,7 @@ import pytest
 from edge_runtime.commands.journal import journal_of
 from edge_runtime.config.files import load_recipe, load_station
 from edge_runtime.credentials import read_key_file
-from edge_runtime.errors import BundleError, LinesideError
+from edge_runtime.errors import BundleError, DeviceError, LinesideError
 from edge_runtime.files import opened, read_whole, what_is
 from edge_runtime.images.read import read_image
 from edge_runtime.model.bundle import ModelBundle
@@ -102,6 +102,17 @@ def test_a_store_refuses_what_is_no_bundle_by_its_own_name_and_does_not_measure_
         with pytest.raises(BundleError, match=f"bundle {path}[: ]"):
             store.take_in(path)
     assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_what_a_link_leads_to_counts_before_it_is_copied(tmp_path: Path, tiny_bundle: Path) -> None:
+    copy, large = tmp_path / "bundle", tmp_path / "large"
+    shutil.copytree(tiny_bundle, copy)
+    with large.open("wb") as sparse:
+        sparse.truncate(1 << 44)
+    (copy / "model.bin").unlink()
+    (copy / "model.bin").symlink_to(large)
+    with pytest.raises(DeviceError, match="make room"):
+        BundleStore(tmp_path / "store", 3, []).take_in(copy)
 
 
 def test_pipes_beside_a_station_s_own_files_are_refused_at_once(tmp_path: Path) -> None:
