@@ -112,7 +112,7 @@ def _is_of_others(path: Path, images: list[Path]) -> bool:
         named = {os.path.realpath(_inside(path.parent, row[column])) for _, row in _rows(path, (column,))} if column else set()
     except DataError:
         return False
-    return bool(named) and all(os.path.isfile(name) for name in named) and named.isdisjoint(map(os.path.realpath, images))
+    return bool(named) and all(_is_file(Path(name)) for name in named) and named.isdisjoint(map(os.path.realpath, images))
 
 
 def _text_in(path: Path) -> str:
@@ -208,9 +208,8 @@ def read_csv(path: Path) -> Found:
     in_good = [s.path for s in found if not s.is_good and _says_folder(os.path.relpath(s.path, base))]
     if in_good:
         are = "image that the table calls bad lies" if len(in_good) == 1 else "images that the table calls bad lie"
-        notes.append(
-            f"{len(in_good)} {are} in a folder called good: the table is believed (the first: {os.path.relpath(in_good[0], base)})"
-        )
+        first = os.path.relpath(in_good[0], base)
+        notes.append(f"{len(in_good)} {are} in a folder called good: the table is believed (the first: {first})")
     return Found(
         f"a table ({path.name})",
         tuple(s for s in found if s.split == "train" and s.is_good),
