@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 from edge_runtime.commands.journal import journal_of
 from edge_runtime.config.files import load_recipe, load_station
+from edge_runtime.console import run_app
 from edge_runtime.credentials import read_key_file
 from edge_runtime.errors import BundleError, DeviceError, LinesideError
 from edge_runtime.files import opened, read_whole, what_is
@@ -127,3 +129,17 @@ def test_pipes_beside_a_station_s_own_files_are_refused_at_once(tmp_path: Path) 
     os.mkfifo(journal.with_name("journal.sqlite.notes"))
     with pytest.raises(LinesideError, match="named pipe"):
         read_notes(journal)
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever looks for a file by a relative name from there finds none, and no path is in what the system says."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    app = typer.Typer()
+    app.command()(lambda: Path("x").absolute())
+    with pytest.raises(SystemExit) as ended:
+        run_app(app, [], "lineside")
+    assert ended.value.code == 78
+    assert "the folder that this was started in is gone" in capsys.readouterr().err
