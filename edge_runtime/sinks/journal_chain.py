@@ -28,7 +28,8 @@ SIGN_EVERY = 100
 """Rows, about thirty parts; also what is left when no part comes for a second, and at each stop."""
 _KEPT_ROWS = 1000
 """The last rows stay, however large the file is: the station goes on counting from them."""
-_AMENDED = ("verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views")
+AMENDED = ("verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views")
+"""Columns of a decision that what was told instead may change."""
 
 _INSERT = f"INSERT INTO decisions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _LINK = "INSERT INTO chain (n, kind, seq, at_s, body, hash) VALUES (?, ?, ?, ?, ?, ?)"
@@ -237,12 +238,12 @@ def _amend(connection: sqlite3.Connection, entry: Entry) -> str:
     """Put what was told in the place of what was written; what was written becomes the body of the chain's row. Raises ValueError."""
     values = dict(zip(COLUMNS, entry.row, strict=True))
     same = (entry.seq, values["part_id"], values["fired_ns"])  # and no other part's, should a number have been given twice
-    select = f"SELECT {', '.join(_AMENDED)} FROM decisions WHERE seq = ? AND part_id = ? AND fired_ns = ?"
+    select = f"SELECT {', '.join(AMENDED)} FROM decisions WHERE seq = ? AND part_id = ? AND fired_ns = ?"
     if (found := connection.execute(select, same).fetchone()) is None:
         raise ValueError(f"decision {entry.seq} is not there")
-    changes = ", ".join(f"{name} = ?" for name in _AMENDED)
-    connection.execute(f"UPDATE decisions SET {changes} WHERE seq = ?", (*(values[name] for name in _AMENDED), entry.seq))
-    return json.dumps({"was": dict(zip(_AMENDED, found, strict=True))})  # knows infinities, unlike JSON
+    changes = ", ".join(f"{name} = ?" for name in AMENDED)
+    connection.execute(f"UPDATE decisions SET {changes} WHERE seq = ?", (*(values[name] for name in AMENDED), entry.seq))
+    return json.dumps({"was": dict(zip(AMENDED, found, strict=True))})  # knows infinities, unlike JSON
 
 
 def _newest(connection: sqlite3.Connection) -> int:

@@ -15,7 +15,7 @@ import msgspec
 
 from edge_runtime.security.chain import GENESIS, Purpose, hash_of, signed_text
 from edge_runtime.security.signing import PublicKey
-from edge_runtime.sinks.journal_chain import SIGN_EVERY, OutsideHead
+from edge_runtime.sinks.journal_chain import AMENDED, SIGN_EVERY, OutsideHead
 from edge_runtime.sinks.journal_file import COMPUTED, columns_of, expect_journal, reading
 from edge_runtime.sinks.journal_rows import COLUMNS, LATER, UNREADABLE
 
@@ -26,8 +26,8 @@ _MOST_FINDINGS = 1000
 _OBJECTS = {("table", "decisions"), ("table", "chain"), ("table", "heads"), ("table", "upkeep"), ("index", "chain_rare")}
 EMPTY = "the chain is empty: all of its rows were removed"
 _ANY = 1 << 62
-_AMENDED_WITHIN = 5000
-"""Rows: what is told instead of a decision follows it at once."""
+_AMENDED_WITHIN = 1000
+"""Rows: what is told instead of a decision follows it at once, behind the batch that was written meanwhile."""
 TAIL = 1000
 """Rows of the chain that a start and `lineside check` look at: some hundred parts, in about 50 ms."""
 
@@ -156,6 +156,7 @@ class _Run:
         self._after_stop = self._starts_signed = False
         self._decided_at: dict[int, int] = {}
         """By seq: the row of a decision that was amended."""
+        self._amended_once: set[Any] = set()
         self._left_unsigned: list[str] = []
         self._before_start = 0
         """The last row of the run before."""
@@ -299,6 +300,31 @@ class _Run:
         self._hash = hash_ if whole else self._instead
         self.found.last_at_s = at_s if isinstance(at_s, int) else None
         self._ordered(n, kind, seq, body)
+        if kind == "amended":
+            self._amendment(n, seq, body, values)
+
+    def _amendment(self, n: int, seq: Any, body: Any, values: tuple[Any, ...]) -> None:
+        """All that a station ever amends is an ACCEPT whose row was not there in time: it was told as a FAULT, at once and once."""
+        decided, again = self._decided_at.get(seq), seq in self._amended_once
+        self._amended_once.add(seq)
+        if decided is None and self._start == 0:
+            return self._say(f"row {n} says that another verdict than decision {seq} was told, and no row before it is that decision's")
+        after = n - (self._start if decided is None else decided)
+        if after > _AMENDED_WITHIN:
+            return self._say(f"row {n} says that another verdict than decision {seq} was told, {after} rows after it: too late")
+        try:
+            was = json.loads(body)["was"]
+            before, now = was["verdict"], values[COLUMNS.index("verdict")]
+            whole = was.keys() == set(AMENDED)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return self._say(f"row {n} does not say what decision {seq} was before: no station writes that")
+        if again:
+            return self._say(f"row {n} amends decision {seq}, which was amended before: no station does that")
+        if not whole or (before, now) != ("ACCEPT", "FAULT"):
+            return self._say(
+                f"row {n} makes decision {seq} {now!s:.20}, which was {before!s:.20}: a station makes a FAULT of an ACCEPT, and nothing else"
+            )
+        return None
 
     def _ordered(self, n: int, kind: Any, seq: Any, body: Any) -> None:
         """What a station writes after what: rows that somebody else adds at the end, where no signature is yet, keep no such order."""
@@ -313,10 +339,6 @@ class _Run:
             self._starts_signed |= signed
         if kind == "decision" and isinstance(seq, int) and self._was(seq) is not None:
             self._decided_at[seq] = n
-        elif kind == "amended" and isinstance(seq, int) and n - self._decided_at.get(seq, n) > _AMENDED_WITHIN:
-            self._say(
-                f"row {n} says that another verdict than decision {seq} was told, {n - self._decided_at[seq]} rows after it: too late"
-            )
         self._after_stop = kind == "stopped"
         if self._after_stop and isinstance(body, str) and '"signed":true' in body and n not in self._headed:
             self._say(f"row {n} says that the station stopped, and no signature by it covers that: rows up to it were written anew")
@@ -341,8 +363,8 @@ class _Run:
     def _was(self, seq: int) -> dict[str, Any] | None:
         """What was written first of a decision that was amended."""
         if self._amended is None:
-            amended = said(self._connection, "amended")
-            self._amended = {s: body["was"] for s, body in amended if isinstance(s, int) and isinstance(body.get("was"), dict)}
+            amended = ((s, body.get("was")) for s, body in said(self._connection, "amended"))
+            self._amended = {s: was for s, was in amended if isinstance(s, int) and isinstance(was, dict) and was.keys() == set(AMENDED)}
         return self._amended.get(seq)
 
     def _heads_between(self, after: int, until: int) -> list[tuple[Any, ...]]:

@@ -65,10 +65,15 @@ def added(path: Path, rows: Sequence[tuple[str, int | None, dict[str, object]]])
 
 def accepted(path: Path, seq: int) -> tuple[str, int | None, dict[str, object]]:
     """Makes a decision an ACCEPT; the row that would explain it."""
+    return told_instead(path, seq, "ACCEPT")
+
+
+def told_instead(path: Path, seq: int, verdict: str) -> tuple[str, int | None, dict[str, object]]:
+    """Gives a decision another verdict; the row that would explain it."""
     was = "verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views"
     with closing(sqlite3.connect(path)) as connection:
         values = connection.execute(f"SELECT {', '.join(was)} FROM decisions WHERE seq = ?", (seq,)).fetchone()
-        connection.execute("UPDATE decisions SET verdict = 'ACCEPT' WHERE seq = ?", (seq,))
+        connection.execute("UPDATE decisions SET verdict = ? WHERE seq = ?", (verdict, seq))
         connection.commit()
     return "amended", seq, {"was": dict(zip(was, values, strict=True))}
 
@@ -97,8 +102,49 @@ def test_a_start_that_was_made_up_is_found(journal: Path, start: tuple[str, None
     added(journal, [start, accepted(journal, 7), _CLEARED])
     with Journal(settings(journal), "s"):
         pass
-    (finding,) = verified(journal).unacknowledged
-    assert "says that a station started, and no signature by it covers that: it was put there" in finding
+    findings = verified(journal).unacknowledged
+    assert "says that a station started, and no signature by it covers that: it was put there" in str(findings)
+
+
+def left_by_a_kill(path: Path) -> None:
+    """As if the station had been killed: the last ten rows without a signature, and no stop."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM chain WHERE kind = 'stopped'")
+        connection.execute("DELETE FROM heads WHERE n > 110")
+        connection.commit()
+    path.with_name("j.sqlite.head").unlink()
+
+
+@pytest.mark.parametrize(
+    ("was", "now"), [("REJECT", "ACCEPT"), ("REJECT", "FAULT"), ("ACCEPT", "REJECT"), ("ACCEPT", "ACCEPT"), ("FAULT", "ACCEPT")]
+)
+def test_a_verdict_that_becomes_what_no_station_makes_of_it_is_found(tmp_path: Path, was: str, now: str) -> None:
+    """Whatever else: an ACCEPT whose row was late was told as a FAULT. Also once a station has signed the rows over it."""
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as station:
+        for seq in range(1, 61):
+            station.begin(a_decision(seq, verdict=Verdict(was)))
+            station.delivered(Delivery(seq, "plc", Outcome.TOLD, 1000 * seq, was))
+        assert station.settled(60)
+    left_by_a_kill(path)
+    added(path, [told_instead(path, 7, now)])
+    assert f"makes decision 7 {now}, which was {was}" in str(verified(path).findings)
+    with Journal(settings(path), "s") as station:
+        assert f"makes decision 7 {now}, which was {was}" in str(station.problem)
+    assert f"makes decision 7 {now}, which was {was}" in str(verified(path).findings)
+
+
+def test_a_part_that_an_amended_row_gives_another_name_is_found(journal: Path) -> None:
+    """It may say what the verdict was, and not what the part was."""
+    left_by_a_kill(journal)
+    kind, seq, body = told_instead(journal, 7, "REJECT")
+    with closing(sqlite3.connect(journal)) as connection:
+        connection.execute("UPDATE decisions SET part_id = 'B-7' WHERE seq = 7")
+        connection.commit()
+    was = body["was"]
+    assert isinstance(was, dict)
+    added(journal, [(kind, seq, {"was": was | {"part_id": "A-7"}})])
+    assert "decision 7 (row 15) was changed, or does not belong there" in verified(journal).findings
 
 
 def test_a_verdict_that_is_amended_long_after_is_found_and_rows_that_a_kill_left_unsigned_are_named(
@@ -106,11 +152,7 @@ def test_a_verdict_that_is_amended_long_after_is_found_and_rows_that_a_kill_left
 ) -> None:
     """After a kill the last rows bear no signature: they can be written anew, and nothing that stands long before them."""
     monkeypatch.setattr(journal_verify, "_AMENDED_WITHIN", 50)
-    with closing(sqlite3.connect(journal)) as connection:
-        connection.execute("DELETE FROM chain WHERE kind = 'stopped'")
-        connection.execute("DELETE FROM heads WHERE n > 110")
-        connection.commit()
-    journal.with_name("j.sqlite.head").unlink()
+    left_by_a_kill(journal)
     added(journal, [accepted(journal, 7)])
     with Journal(settings(journal), "s"):
         pass
