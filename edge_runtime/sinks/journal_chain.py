@@ -6,6 +6,7 @@ Why: deploy/decisions/0045.
 import contextlib
 import itertools
 import json
+import re
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,7 @@ from edge_runtime.security.chain import GENESIS, Purpose, Value, hash_of, signed
 from edge_runtime.security.signing import SigningKey
 from edge_runtime.sinks.journal_clock import JournalClock, journal_clock
 from edge_runtime.sinks.journal_file import select_of
-from edge_runtime.sinks.journal_rows import COLUMNS, Entry, about, wall_time
+from edge_runtime.sinks.journal_rows import COLUMNS, MOST, Entry, about, wall_time
 
 SIGN_EVERY = 100
 """Rows, about thirty parts; also what is left when no part comes for a second, and at each stop."""
@@ -34,6 +35,10 @@ AMENDED = ("verdict", "reason", "score", "severity", "regions", "told_ns", "wall
 _INSERT = f"INSERT INTO decisions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _LINK = "INSERT INTO chain (n, kind, seq, at_s, body, hash) VALUES (?, ?, ?, ?, ?, ?)"
 _SIGN = "INSERT OR REPLACE INTO heads (n, purpose, hash, signature) VALUES (?, ?, ?, ?)"
+
+
+_HASH = re.compile("[0-9a-f]{64}").fullmatch
+_SIGNATURE = re.compile("[0-9a-f]{128}").fullmatch
 
 
 class OutsideHead(msgspec.Struct, frozen=True):
@@ -65,8 +70,8 @@ class Chain:
 
     def __init__(self, connection: sqlite3.Connection, key: SigningKey, wall_s: int, least_n: int = 0) -> None:
         """Go on after the last row that is there; `least_n`: the last row that is known from elsewhere, whether it is there or not."""
-        last = connection.execute("SELECT n, at_s, hash FROM chain ORDER BY n DESC LIMIT 1").fetchone()
-        signed = connection.execute("SELECT max(n) FROM heads").fetchone()[0] or 0
+        last = connection.execute("SELECT n, at_s, hash FROM chain WHERE n BETWEEN 1 AND ? ORDER BY n DESC LIMIT 1", (MOST,)).fetchone()
+        signed = connection.execute("SELECT max(n) FROM heads WHERE n <= ?", (MOST,)).fetchone()[0] or 0
         self._key = key
         self.n: int = 0 if last is None else last[0]
         self._hash: bytes = GENESIS if last is None else last[2]
@@ -105,7 +110,7 @@ class Chain:
         """Say in the chain that it begins, where it does, and that a station starts; `found`: what is newly found wrong with it."""
         entries = []
         if self.is_new:
-            before = connection.execute("SELECT coalesce(max(seq), 0) FROM decisions").fetchone()[0]
+            before = connection.execute("SELECT coalesce(max(seq), 0) FROM decisions WHERE seq BETWEEN 0 AND ?", (MOST,)).fetchone()[0]
             entries.append(about("begun", journal=uuid.uuid4().hex, decisions_before=before))
         if found:
             entries.append(about("damaged", findings=found))
@@ -275,8 +280,11 @@ def outside_head(journal: Path) -> OutsideHead | None:
     """The head in the file beside the journal; None where there is none. Raises SinkError for a file that is none."""
     path = beside(journal, "head")
     try:
-        return msgspec.json.decode(read_whole(path), type=OutsideHead)
+        head = msgspec.json.decode(read_whole(path), type=OutsideHead)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
         raise SinkError(f"{path}: expected the journal's last signed head, cannot be read: {e}") from e
+    if not (1 <= head.n <= MOST and _HASH(head.hash) and _SIGNATURE(head.signature)):
+        raise SinkError(f"{path}: expected the journal's last signed head, found none: its number, hash or signature is no station's")
+    return head

@@ -16,7 +16,7 @@ from pathlib import Path
 from edge_runtime.errors import SinkError
 from edge_runtime.files import what_is
 from edge_runtime.records import Decision
-from edge_runtime.sinks.journal_rows import COLUMNS, LATER, UNREADABLE, decision_of
+from edge_runtime.sinks.journal_rows import COLUMNS, LATER, MOST, UNREADABLE, decision_of
 
 APPLICATION_ID = 0x4C534A31  # "LSJ1": tells a journal from any other SQLite file
 SCHEMA = 2
@@ -84,6 +84,9 @@ COMMIT;
 _MIGRATE = f"BEGIN IMMEDIATE; {_CHAIN} PRAGMA user_version = {SCHEMA}; COMMIT;"
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?"
 
+_COUNT = f"UPDATE upkeep SET checkpoints = checkpoints + iif(checkpoints < {MOST}, 1, -1)"
+"""A write that says nothing. A number that nobody has counted to stays one: the column takes no larger one."""
+
 _ONE_BY_ONE = 2000
 """Rows that are looked at where one cannot be read."""
 
@@ -111,7 +114,7 @@ def open_for_writing(path: Path, durable: bool = False, writer: str = "") -> sql
         # Checkpoints sync the disk: the writer runs them itself, when no decision is waiting.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         # Opened read-only or on a full disk it would fail at the first part: find out now.
-        connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1, writer = ?", (writer,))
+        connection.execute(f"{_COUNT}, writer = ?", (writer,))
     except sqlite3.Error as e:
         connection.close()
         raise SinkError(
@@ -164,7 +167,7 @@ def checkpoint(connection: sqlite3.Connection) -> int:
     _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
     # The first write after a checkpoint syncs the WAL's new header: let it be this one, not a part's.
-    connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1")
+    connection.execute(_COUNT)
     return int((pages - moved) * page_bytes)
 
 
@@ -183,7 +186,7 @@ def sync(connection: sqlite3.Connection) -> None:
     """Have the disk take what is committed."""
     connection.execute("PRAGMA synchronous = FULL")
     try:
-        connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1")
+        connection.execute(_COUNT)
     finally:
         connection.execute("PRAGMA synchronous = NORMAL")
 
@@ -199,7 +202,7 @@ def last_seq(path: Path) -> int:
     if not path.exists():
         return 0
     with reading(path) as connection:
-        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM decisions").fetchone()[0])
+        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM decisions WHERE seq <= ?", (MOST,)).fetchone()[0])
 
 
 def seqs_between(path: Path, first: int, last: int) -> tuple[int, set[int]]:

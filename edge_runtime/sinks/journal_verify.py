@@ -17,7 +17,7 @@ from edge_runtime.security.chain import GENESIS, Purpose, hash_of, signed_text
 from edge_runtime.security.signing import PublicKey
 from edge_runtime.sinks.journal_chain import AMENDED, SIGN_EVERY, OutsideHead
 from edge_runtime.sinks.journal_file import COMPUTED, columns_of, expect_journal, reading
-from edge_runtime.sinks.journal_rows import COLUMNS, LATER, UNREADABLE
+from edge_runtime.sinks.journal_rows import COLUMNS, LATER, MOST, UNREADABLE
 
 _PAGE = 500
 _MOST_UNSIGNED = 2 * SIGN_EVERY
@@ -25,7 +25,7 @@ _MOST_UNSIGNED = 2 * SIGN_EVERY
 _MOST_FINDINGS = 1000
 _OBJECTS = {("table", "decisions"), ("table", "chain"), ("table", "heads"), ("table", "upkeep"), ("index", "chain_rare")}
 EMPTY = "the chain is empty: all of its rows were removed"
-_ANY = 1 << 62
+_ANY = MOST
 _AMENDED_WITHIN = 1000
 """Rows: what is told instead of a decision follows it at once, behind the batch that was written meanwhile."""
 TAIL = 1000
@@ -66,13 +66,16 @@ def verify(path: Path, keys: Sequence[PublicKey], outside: OutsideHead | None = 
     """
     expect_journal(path)
     with reading(path) as connection:
-        connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+        connection.text_factory = as_it_is
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'").fetchone():
             missing = "it has no chain: a version of Lineside from before the chain wrote it, or the chain was removed"
             return Verified([missing], notes=["nothing can be said of any decision in it"])
         run = _Run(connection, keys)
         run.found.findings += foreign(connection)
-        run.go(tail)
+        try:
+            run.go(tail)
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as e:
+            run.found.findings.append(f"it holds values that no station writes, and cannot be read to its end: {plain(e)}")
         if outside is not None:
             run.compare(outside)
         run.found.acknowledged = acknowledged(connection)
@@ -96,6 +99,16 @@ def foreign(connection: sqlite3.Connection) -> list[str]:
     return found + [f"the column {name} of the table decisions is not computed as a station computes it" for name in changed]
 
 
+def as_it_is(data: bytes) -> str:
+    """A text of the file, also one that is none: no other text becomes the same, and no hash can be made of it."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def plain(said: object) -> str:
+    """As text that can be written anywhere."""
+    return str(said).encode("utf-8", "backslashreplace").decode()
+
+
 def has_chain(path: Path) -> bool:
     """False for a journal from before the chain. Raises SinkError where it cannot be read."""
     with reading(path) as connection:
@@ -105,13 +118,13 @@ def has_chain(path: Path) -> bool:
 def acknowledged(connection: sqlite3.Connection) -> dict[str, str]:
     """By finding: who acknowledged it, and why."""
     cleared = [body for _, body in said(connection, "cleared")]
-    return {str(f): f"{body.get('who')}: {body.get('why')}" for body in cleared for f in _listed(body.get("findings"))}
+    return {plain(f): plain(f"{body.get('who')}: {body.get('why')}") for body in cleared for f in _listed(body.get("findings"))}
 
 
 def damage(connection: sqlite3.Connection) -> list[str]:
     """What a start has found and nobody acknowledged."""
     cleared = acknowledged(connection)
-    found = [str(f) for _, body in said(connection, "damaged") for f in _listed(body.get("findings"))]
+    found = [plain(f) for _, body in said(connection, "damaged") for f in _listed(body.get("findings"))]
     return [f for f in dict.fromkeys(found) if f not in cleared]
 
 
@@ -163,12 +176,13 @@ class _Run:
         self._more = 0
 
     def go(self, tail: int | None) -> None:
-        first, last = self._connection.execute("SELECT min(n), max(n) FROM chain").fetchone()
+        self._out_of_range()
+        first, last = self._connection.execute("SELECT min(n), max(n) FROM chain WHERE n BETWEEN 1 AND ?", (MOST,)).fetchone()
         if first is None:
             self._say(EMPTY)
             return
         decisions_from = self._begin(first, None if tail is None else last - tail)
-        after, heads_after = self._start, self._start if tail else -_ANY
+        after, heads_after = self._start, self._start if tail else 0
         while True:
             self._connection.execute("BEGIN")  # rows and signatures of one moment
             try:
@@ -213,9 +227,20 @@ class _Run:
         if self._more:
             self.found.findings.append(f"and {self._more} more")
 
+    def _out_of_range(self) -> None:
+        for table, what in (("chain", "row"), ("heads", "a signature over row"), ("decisions", "decision")):
+            number = "seq" if table == "decisions" else "n"
+            outside = f"SELECT {number} FROM {table} WHERE {number} < 1 OR {number} > ?"
+            for (n,) in self._connection.execute(outside, (MOST,)).fetchmany(_PAGE):
+                self._say(f"{what} {n} stands there, and no station counts so: it was put there")
+        if [n for (n,) in self._connection.execute("SELECT checkpoints BETWEEN 0 AND ? FROM upkeep", (MOST - 2,))] != [1]:
+            self._say("the table upkeep is not as a station leaves it: it holds no row, or a number that no station counts to")
+
     def _begin(self, first: int, tail_after: int | None) -> int:
         """Find the row after which the walk begins. Decisions from the seq that is given back on must be in the chain."""
-        anchors = self._connection.execute("SELECT n, hash, signature FROM heads WHERE purpose = ?", (Purpose.ANCHOR.value,)).fetchall()
+        anchors = self._connection.execute(
+            "SELECT n, hash, signature FROM heads WHERE purpose = ? AND n BETWEEN 1 AND ?", (Purpose.ANCHOR.value, MOST)
+        ).fetchall()
         for n, *_ in anchors:
             if n != first - 1:
                 self._say(f"a signature says that rows up to {n} were deleted for their age, and the chain begins with row {first}")
@@ -228,7 +253,8 @@ class _Run:
         if first == 1:
             begun = next((body for _, body in said(self._connection, "begun")), {})
             before = begun.get("decisions_before", 0)
-            if not isinstance(before, int):
+            if not isinstance(before, int) or not 0 <= before <= MOST:
+                self._say("the chain's first row does not say how many decisions there were before it: it was changed")
                 return 1
             if before:
                 self.found.notes.append(f"the chain begins after decision {before}: nothing can be said of those before")
@@ -247,7 +273,8 @@ class _Run:
     def _page(self, after: int) -> Iterator[tuple[Any, ...]]:
         select = (
             f"SELECT c.n, c.kind, c.seq, c.at_s, c.body, c.hash, d.seq IS NOT NULL, {self._values} FROM chain c "
-            "LEFT JOIN decisions d ON c.kind IN ('decision', 'amended') AND d.seq = c.seq WHERE c.n > ? ORDER BY c.n LIMIT ?"
+            "LEFT JOIN decisions d ON c.kind IN ('decision', 'amended') AND d.seq = c.seq "
+            f"WHERE c.n > ? AND c.n <= {MOST} ORDER BY c.n LIMIT ?"
         )
         try:
             yield from self._connection.execute(select, (after, _PAGE)).fetchall()
@@ -259,7 +286,7 @@ class _Run:
         lost: list[int] = []
         count = 0
         try:
-            last = self._connection.execute("SELECT max(n) FROM chain").fetchone()[0]
+            last = self._connection.execute("SELECT max(n) FROM chain WHERE n <= ?", (MOST,)).fetchone()[0]
         except UNREADABLE:
             last = after + _PAGE
         for n in range(after + 1, last + 1):
@@ -322,7 +349,7 @@ class _Run:
             return self._say(f"row {n} amends decision {seq}, which was amended before: no station does that")
         if not whole or (before, now) != ("ACCEPT", "FAULT"):
             return self._say(
-                f"row {n} makes decision {seq} {now!s:.20}, which was {before!s:.20}: a station makes a FAULT of an ACCEPT, and nothing else"
+                f"row {n} makes decision {seq} {now!s:.20}, which was {before!s:.20}: a station makes a FAULT of an ACCEPT, no more"
             )
         return None
 
@@ -410,7 +437,7 @@ class _Run:
     def _inserted(self, from_seq: int) -> None:
         try:
             extra = self._connection.execute(
-                "SELECT seq FROM decisions WHERE seq >= ? EXCEPT SELECT seq FROM chain WHERE kind = 'decision'", (from_seq,)
+                "SELECT seq FROM decisions WHERE seq >= max(?, 1) EXCEPT SELECT seq FROM chain WHERE kind = 'decision'", (from_seq,)
             ).fetchmany(_MOST_FINDINGS)
         except UNREADABLE:
             return  # a finding already
@@ -424,7 +451,7 @@ class _Run:
 
     def _say(self, finding: str) -> None:
         if len(self.found.findings) < _MOST_FINDINGS:
-            self.found.findings.append(finding)
+            self.found.findings.append(plain(finding))
         else:
             self._more += 1
 
@@ -440,6 +467,6 @@ def _ranges(numbers: list[int]) -> str:
 def head_of(text: str) -> OutsideHead:
     """`N:HASH`, as a station logs it when it stops. Raises ValueError."""
     n, _, hash_ = text.partition(":")
-    if len(bytes.fromhex(hash_)) != 32:
+    if len(bytes.fromhex(hash_)) != 32 or not (n.isascii() and n.isdecimal() and len(n) < 20 and 1 <= int(n) <= MOST):
         raise ValueError("expected N:HASH, the number of a row and its hash in hex")
     return msgspec.convert({"n": int(n), "hash": hash_.lower(), "signature": ""}, OutsideHead)

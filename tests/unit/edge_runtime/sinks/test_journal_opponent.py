@@ -300,3 +300,56 @@ def test_the_journal_of_another_station_is_named_with_its_key_or_without(journal
     shutil.copy(journal, other)  # over it, with its key and head as they were
     with Journal(settings(other), "s") as station:
         assert "is not by a key that is given" in str(station.damage)
+
+
+_LINK = "INSERT INTO chain SELECT {}, kind, seq, at_s, body, hash FROM chain WHERE n = 3"
+_AT_THE_END = "INSERT INTO chain SELECT max(n) + 1, '{}', NULL, at_s, '{}', hash FROM chain"
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE chain SET body = '{\"decisions_before\":1' || printf('%030d', 0) || '}' WHERE n = 1", "row 1 (begun) was changed"),
+        ("UPDATE chain SET body = '{\"decisions_before\":9223372036854775807}' WHERE n = 1", "row 1 (begun) was changed"),
+        (_LINK.format("9223372036854775807"), "row 9223372036854775807 stands there, and no station counts so"),
+        (_LINK.format("-9223372036854775807 - 1"), "row -9223372036854775808 stands there, and no station counts so"),
+        (
+            "INSERT INTO heads SELECT 9223372036854775807, purpose, hash, signature FROM heads LIMIT 1",
+            "a signature over row 9223372036854775807 stands there",
+        ),
+        ("UPDATE decisions SET seq = 9223372036854775807 WHERE seq = 60", "decision 9223372036854775807 stands there"),
+        ("UPDATE decisions SET seq = -5 WHERE seq = 60", "decision -5 stands there, and no station counts so"),
+        ("UPDATE chain SET at_s = 9223372036854775807 WHERE n = 122", "row 122 (delivery 60) was changed"),
+        ("UPDATE chain SET body = CAST(x'ff' AS TEXT) WHERE kind = 'started'", "row 2 (started) was changed"),
+        ("UPDATE chain SET kind = CAST(x'ff' AS TEXT) WHERE n = 122", "row 122 (\\udcff 60) was changed"),
+        (_AT_THE_END.format("damaged", '{"findings":["\\ud800"]}'), "(damaged) was changed"),
+        (_AT_THE_END.format("lost", '{"first":{"a":1},"last":"\\ud800"}'), "(lost) was changed"),
+        (_AT_THE_END.format("amended", '{"was":[]}'), "decision None (row 124) was removed"),
+        ("DELETE FROM upkeep", "the table upkeep is not as a station leaves it"),
+        ("UPDATE upkeep SET checkpoints = 9223372036854775807", "the table upkeep is not as a station leaves it"),
+    ],
+)
+def test_a_value_that_no_station_writes_is_found_and_stops_no_start(journal: Path, statement: str, said: str) -> None:
+    assert said in "; ".join(tampered(journal, statement))
+    with Journal(settings(journal), "s") as station:
+        assert station.problem is not None
+        station.put(a_decision(61))
+        assert station.settled(10), station.problem
+    assert json.dumps(verified(journal).findings).encode()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        '{"n":123,"hash":"HASH","signature":""}', '{"n":-9,"hash":"","signature":""}',
+        '{"n":-9223372036854775809,"hash":"","signature":""}',
+        '{"n":9223372036854775808,"hash":"HASH","signature":"00"}', '{"n":9223372036854775807,"hash":"00","signature":""}',
+    ],
+)  # fmt: skip
+def test_a_head_beside_the_journal_that_bears_no_signature_is_none(journal: Path, head: str) -> None:
+    with closing(sqlite3.connect(journal)) as connection:
+        hash_ = connection.execute("SELECT hash FROM chain WHERE n = 123").fetchone()[0].hex()
+    journal.with_name("j.sqlite.head").write_text(head.replace("HASH", hash_))
+    assert "expected the journal's last signed head" in str(verified(journal).findings)
+    with Journal(settings(journal), "s") as station:
+        assert "expected the journal's last signed head" in str(station.problem)
