@@ -47,7 +47,7 @@ CREATE TABLE heads (
     PRIMARY KEY (n, purpose)
 ) STRICT, WITHOUT ROWID;
 """
-_CREATE = f"""
+_CREATE = """
 BEGIN IMMEDIATE;
 CREATE TABLE decisions (
     seq INTEGER PRIMARY KEY,
@@ -70,14 +70,13 @@ CREATE TABLE decisions (
     predicted_ns INTEGER NOT NULL,
     decided_ns INTEGER NOT NULL,
     told_ns INTEGER NOT NULL,
-    {", ".join(_ADDED)},
-    {", ".join(f"{name} REAL AS ({how}) VIRTUAL" for name, how in COMPUTED.items())}
+    {columns}
 ) STRICT;
 CREATE TABLE upkeep (id INTEGER PRIMARY KEY CHECK (id = 1), checkpoints INTEGER NOT NULL) STRICT;
 INSERT INTO upkeep VALUES (1, 0);
-{_CHAIN}
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA};
+{chain}
+PRAGMA application_id = {application};
+PRAGMA user_version = {schema};
 COMMIT;
 """
 
@@ -132,7 +131,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if tables == 0 and application == 0:
-        connection.executescript(_CREATE)
+        _create(connection, len(LATER))
     elif application != APPLICATION_ID:
         raise SinkError(f"journal {path}: expected a Lineside journal, found another SQLite database; give [journal] another path")
     elif version == 1:
@@ -142,12 +141,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"journal {path}: expected schema {SCHEMA} or 1, found {version}: another version of Lineside wrote it; "
             "install that version, or move the file aside and start a new journal"
         )
-    there = columns_of(connection)
-    for name, column in zip(LATER, _ADDED, strict=True):
-        if name not in there:
-            connection.execute(f"ALTER TABLE decisions ADD COLUMN {column}")
-    if "writer" not in {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('upkeep')")}:
-        connection.execute("ALTER TABLE upkeep ADD COLUMN writer TEXT NOT NULL DEFAULT ''")
+    _add_what_it_lacks(connection)
     # Both ends of the table: a whole check of a year's journal would keep the line waiting for a minute. Whether what stands there is text
     # is not asked: that is for the chain to say, and no reason to stand still.
     connection.text_factory = bytes
@@ -155,6 +149,26 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"SELECT {', '.join(COLUMNS)} FROM decisions ORDER BY seq DESC LIMIT 200").fetchall()
     connection.execute("SELECT n, hash FROM chain ORDER BY n DESC LIMIT 200").fetchall()
     connection.text_factory = str
+
+
+def created(connection: sqlite3.Connection, later: int) -> None:
+    """An empty file's tables as a version made them that knew the first `later` of the later columns, opened again by this one."""
+    _create(connection, later)
+    _add_what_it_lacks(connection)
+
+
+def _create(connection: sqlite3.Connection, later: int) -> None:
+    columns = [*_ADDED[:later], *(f"{name} REAL AS ({how}) VIRTUAL" for name, how in COMPUTED.items())]
+    connection.executescript(_CREATE.format(columns=", ".join(columns), chain=_CHAIN, application=APPLICATION_ID, schema=SCHEMA))
+
+
+def _add_what_it_lacks(connection: sqlite3.Connection) -> None:
+    there = columns_of(connection)
+    for name, column in zip(LATER, _ADDED, strict=True):
+        if name not in there:
+            connection.execute(f"ALTER TABLE decisions ADD COLUMN {column}")
+    if "writer" not in {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('upkeep')")}:
+        connection.execute("ALTER TABLE upkeep ADD COLUMN writer TEXT NOT NULL DEFAULT ''")
 
 
 def columns_of(connection: sqlite3.Connection) -> set[str]:

@@ -16,14 +16,14 @@ import msgspec
 from edge_runtime.security.chain import GENESIS, Purpose, hash_of, signed_text
 from edge_runtime.security.signing import PublicKey
 from edge_runtime.sinks.journal_chain import AMENDED, SIGN_EVERY, OutsideHead
-from edge_runtime.sinks.journal_file import COMPUTED, columns_of, expect_journal, reading
+from edge_runtime.sinks.journal_file import columns_of, expect_journal, reading
+from edge_runtime.sinks.journal_foreign import foreign
 from edge_runtime.sinks.journal_rows import COLUMNS, LATER, MOST, UNREADABLE
 
 _PAGE = 500
 _MOST_UNSIGNED = 2 * SIGN_EVERY
 """Rows in a row without a signature: a station leaves fewer, also when it is killed."""
 _MOST_FINDINGS = 1000
-_OBJECTS = {("table", "decisions"), ("table", "chain"), ("table", "heads"), ("table", "upkeep"), ("index", "chain_rare")}
 EMPTY = "the chain is empty: all of its rows were removed"
 _ANY = MOST
 _AMENDED_WITHIN = 1000
@@ -81,22 +81,6 @@ def verify(path: Path, keys: Sequence[PublicKey], outside: OutsideHead | None = 
         run.found.acknowledged = acknowledged(connection)
         run.found.findings += [f for f in damage(connection) if f not in run.found.findings]  # at a start; nothing may be left of it
         return run.found
-
-
-def foreign(connection: sqlite3.Connection) -> list[str]:
-    """What stands in the file that no station makes: it could show other values to whoever reads it, or change what is written."""
-    found = []
-    schema = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'").fetchall()
-    for kind, name, sql in schema:
-        if (kind, name) not in _OBJECTS:
-            found.append(f"the file holds a {kind} {name} that no station makes")
-        elif kind == "table" and "STRICT" not in str(sql).upper().rpartition(")")[2]:
-            found.append(f"the table {name} is not as a station makes it: it holds values of any type")
-    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_xinfo('decisions')")}
-    found += [f"the table decisions has a column {name} that no station makes" for name in sorted(columns - {*COLUMNS, *COMPUTED})]
-    text = " ".join(next((str(sql) for _, name, sql in schema if name == "decisions"), "").split())
-    changed = [name for name, how in COMPUTED.items() if name in columns and f"{name} REAL AS ({how}) VIRTUAL" not in text]
-    return found + [f"the column {name} of the table decisions is not computed as a station computes it" for name in changed]
 
 
 def as_it_is(data: bytes) -> str:

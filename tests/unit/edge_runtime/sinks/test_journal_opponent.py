@@ -268,6 +268,7 @@ def test_a_decision_behind_a_damaged_row_is_named_as_well(journal: Path, before:
     ("statement", "said"),
     [
         ("CREATE TRIGGER t AFTER INSERT ON decisions BEGIN DELETE FROM decisions WHERE seq = 1; END", "a trigger t that no station makes"),
+        ("CREATE TRIGGER sqlite1 BEFORE INSERT ON heads BEGIN SELECT 1; END", "a trigger sqlite1 that no station makes"),
         ("CREATE VIEW accepted AS SELECT * FROM decisions", "a view accepted that no station makes"),
         ("ALTER TABLE decisions ADD COLUMN checked TEXT", "a column checked that no station makes"),
         (
@@ -280,6 +281,33 @@ def test_what_no_station_makes_in_the_file_is_found_also_at_a_start(journal: Pat
     assert said in str(tampered(journal, statement))
     with Journal(settings(journal), "s") as station:
         assert said in str(station.problem)
+
+
+def created_otherwise(path: Path, name: str, old: str, new: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema = 1")
+        (sql,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (name,)).fetchone()
+        assert old in sql
+        connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql.replace(old, new), name))
+        connection.commit()
+
+
+_TOTAL = "total_ms REAL AS ((nullif(told_ns, 0) - fired_ns) / 1e6) VIRTUAL"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("decisions", "verdict TEXT NOT NULL", "verdict TEXT NOT NULL CHECK (verdict <> 'REJECT')", "the words that it was created with"),
+        ("decisions", _TOTAL, f"total_ms REAL AS (1.0) VIRTUAL /* {_TOTAL} */", "the words that it was created with are others"),
+        ("chain", ") STRICT", ") -- STRICT", "the table chain is not as a station makes it: it holds values of any type"),
+        ("chain_rare", "'delivery'", "'delivery', 'damaged'", "the index chain_rare is not as a station makes it"),
+    ],
+)
+def test_a_table_that_was_created_with_other_words_is_found(journal: Path, name: str, old: str, new: str, said: str) -> None:
+    """Wherever the right words stand."""
+    created_otherwise(journal, name, old, new)
+    assert said in str(verified(journal).findings)
 
 
 def test_a_head_that_was_taken_away_is_missed(journal: Path) -> None:
