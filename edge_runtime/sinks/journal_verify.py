@@ -197,6 +197,8 @@ class _Run:
                 "the file since could have changed them"
             )
         self._inserted(decisions_from)
+        if tail is None:
+            self._unanswered()
         if self._left_unsigned:
             left = f"{', '.join(self._left_unsigned[:5])}{' and others' if len(self._left_unsigned) > 5 else ''}"
             self.found.notes.append(
@@ -427,6 +429,25 @@ class _Run:
             return  # a finding already
         for (seq,) in extra:
             self._say(f"decision {seq} is in no row of the chain: it was inserted")
+
+    def _unanswered(self) -> None:
+        """Parts that were announced and never decided: a start makes each a FAULT, or names it as lost, long before it stops."""
+        rare = "kind NOT IN ('decision', 'announced', 'delivery')"
+        started = (
+            f"SELECT max(n) FROM chain WHERE kind = 'started' AND {rare} "
+            f"AND n < (SELECT max(n) FROM chain WHERE kind = 'stopped' AND {rare})"
+        )
+        until = max(self._n - TAIL, self._connection.execute(started).fetchone()[0] or 0)
+        undecided = "SELECT seq FROM chain WHERE kind = 'announced' AND n <= ? EXCEPT SELECT seq FROM chain WHERE kind = 'decision'"
+        lost = [(body.get("first"), body.get("last")) for _, body in said(self._connection, "lost")]
+        named = [(first, last) for first, last in lost if isinstance(first, int) and isinstance(last, int)]
+        try:
+            seqs = self._connection.execute(undecided, (until,)).fetchmany(_MOST_FINDINGS)
+        except UNREADABLE:
+            return  # a finding already
+        for (seq,) in seqs:
+            if not (isinstance(seq, int) and any(first <= seq <= last for first, last in named)):
+                self._say(f"part {seq} was announced, and no row says what was decided of it")
 
     def _signed(self, purpose: Purpose, n: Any, hash_: Any, signature: Any) -> bool:
         if not (isinstance(n, int) and isinstance(hash_, bytes) and isinstance(signature, bytes)):

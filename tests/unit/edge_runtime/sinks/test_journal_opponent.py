@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.commands.journal import verified
-from edge_runtime.records import Delivery, Outcome, Verdict
+from edge_runtime.records import Delivery, Outcome, Trigger, Verdict
 from edge_runtime.security.chain import GENESIS, hash_of
 from edge_runtime.sinks import journal_verify
 from edge_runtime.sinks.journal import Journal
@@ -381,3 +381,17 @@ def test_a_head_beside_the_journal_that_bears_no_signature_is_none(journal: Path
     assert "expected the journal's last signed head" in str(verified(journal).findings)
     with Journal(settings(journal), "s") as station:
         assert "expected the journal's last signed head" in str(station.problem)
+
+
+def test_a_part_that_was_announced_and_has_no_decision_is_found_once_a_station_has_started_and_stopped_since(tmp_path: Path) -> None:
+    """Until then it may be in flight, or be answered by the next start."""
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as station:
+        station.announced(Trigger(1, 1_000_000, "A-1"))
+        station.put(a_decision(1))
+        station.announced(Trigger(2, 2_000_000, "A-2"))
+        station.announced(Trigger(3, 3_000_000, "A-3"))
+    assert verified(path).findings == []
+    with Journal(settings(path), "s") as station:
+        station.event("lost", first=3, last=3)
+    assert verified(path).findings == ["part 2 was announced, and no row says what was decided of it"]
