@@ -6,6 +6,7 @@ Why: deploy/decisions/0045.
 import contextlib
 import itertools
 import json
+import re
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator
@@ -22,17 +23,22 @@ from edge_runtime.security.chain import GENESIS, Purpose, Value, hash_of, signed
 from edge_runtime.security.signing import SigningKey
 from edge_runtime.sinks.journal_clock import JournalClock, journal_clock
 from edge_runtime.sinks.journal_file import select_of
-from edge_runtime.sinks.journal_rows import COLUMNS, Entry, about, wall_time
+from edge_runtime.sinks.journal_rows import COLUMNS, MOST, Entry, about, wall_time
 
 SIGN_EVERY = 100
 """Rows, about thirty parts; also what is left when no part comes for a second, and at each stop."""
 _KEPT_ROWS = 1000
 """The last rows stay, however large the file is: the station goes on counting from them."""
-_AMENDED = ("verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views")
+AMENDED = ("verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views")
+"""Columns of a decision that what was told instead may change."""
 
 _INSERT = f"INSERT INTO decisions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _LINK = "INSERT INTO chain (n, kind, seq, at_s, body, hash) VALUES (?, ?, ?, ?, ?, ?)"
 _SIGN = "INSERT OR REPLACE INTO heads (n, purpose, hash, signature) VALUES (?, ?, ?, ?)"
+
+
+_HASH = re.compile("[0-9a-f]{64}").fullmatch
+_SIGNATURE = re.compile("[0-9a-f]{128}").fullmatch
 
 
 class OutsideHead(msgspec.Struct, frozen=True):
@@ -64,8 +70,8 @@ class Chain:
 
     def __init__(self, connection: sqlite3.Connection, key: SigningKey, wall_s: int, least_n: int = 0) -> None:
         """Go on after the last row that is there; `least_n`: the last row that is known from elsewhere, whether it is there or not."""
-        last = connection.execute("SELECT n, at_s, hash FROM chain ORDER BY n DESC LIMIT 1").fetchone()
-        signed = connection.execute("SELECT max(n) FROM heads").fetchone()[0] or 0
+        last = connection.execute("SELECT n, at_s, hash FROM chain WHERE n BETWEEN 1 AND ? ORDER BY n DESC LIMIT 1", (MOST,)).fetchone()
+        signed = connection.execute("SELECT max(n) FROM heads WHERE n <= ?", (MOST,)).fetchone()[0] or 0
         self._key = key
         self.n: int = 0 if last is None else last[0]
         self._hash: bytes = GENESIS if last is None else last[2]
@@ -104,7 +110,7 @@ class Chain:
         """Say in the chain that it begins, where it does, and that a station starts; `found`: what is newly found wrong with it."""
         entries = []
         if self.is_new:
-            before = connection.execute("SELECT coalesce(max(seq), 0) FROM decisions").fetchone()[0]
+            before = connection.execute("SELECT coalesce(max(seq), 0) FROM decisions WHERE seq BETWEEN 0 AND ?", (MOST,)).fetchone()[0]
             entries.append(about("begun", journal=uuid.uuid4().hex, decisions_before=before))
         if found:
             entries.append(about("damaged", findings=found))
@@ -237,12 +243,12 @@ def _amend(connection: sqlite3.Connection, entry: Entry) -> str:
     """Put what was told in the place of what was written; what was written becomes the body of the chain's row. Raises ValueError."""
     values = dict(zip(COLUMNS, entry.row, strict=True))
     same = (entry.seq, values["part_id"], values["fired_ns"])  # and no other part's, should a number have been given twice
-    select = f"SELECT {', '.join(_AMENDED)} FROM decisions WHERE seq = ? AND part_id = ? AND fired_ns = ?"
+    select = f"SELECT {', '.join(AMENDED)} FROM decisions WHERE seq = ? AND part_id = ? AND fired_ns = ?"
     if (found := connection.execute(select, same).fetchone()) is None:
         raise ValueError(f"decision {entry.seq} is not there")
-    changes = ", ".join(f"{name} = ?" for name in _AMENDED)
-    connection.execute(f"UPDATE decisions SET {changes} WHERE seq = ?", (*(values[name] for name in _AMENDED), entry.seq))
-    return json.dumps({"was": dict(zip(_AMENDED, found, strict=True))})  # knows infinities, unlike JSON
+    changes = ", ".join(f"{name} = ?" for name in AMENDED)
+    connection.execute(f"UPDATE decisions SET {changes} WHERE seq = ?", (*(values[name] for name in AMENDED), entry.seq))
+    return json.dumps({"was": dict(zip(AMENDED, found, strict=True))})  # knows infinities, unlike JSON
 
 
 def _newest(connection: sqlite3.Connection) -> int:
@@ -274,8 +280,11 @@ def outside_head(journal: Path) -> OutsideHead | None:
     """The head in the file beside the journal; None where there is none. Raises SinkError for a file that is none."""
     path = beside(journal, "head")
     try:
-        return msgspec.json.decode(read_whole(path), type=OutsideHead)
+        head = msgspec.json.decode(read_whole(path), type=OutsideHead)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
         raise SinkError(f"{path}: expected the journal's last signed head, cannot be read: {e}") from e
+    if not (1 <= head.n <= MOST and _HASH(head.hash) and _SIGNATURE(head.signature)):
+        raise SinkError(f"{path}: expected the journal's last signed head, found none: its number, hash or signature is no station's")
+    return head

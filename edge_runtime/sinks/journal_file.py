@@ -16,7 +16,7 @@ from pathlib import Path
 from edge_runtime.errors import SinkError
 from edge_runtime.files import what_is
 from edge_runtime.records import Decision
-from edge_runtime.sinks.journal_rows import COLUMNS, LATER, UNREADABLE, decision_of
+from edge_runtime.sinks.journal_rows import COLUMNS, LATER, MOST, UNREADABLE, decision_of
 
 APPLICATION_ID = 0x4C534A31  # "LSJ1": tells a journal from any other SQLite file
 SCHEMA = 2
@@ -47,7 +47,7 @@ CREATE TABLE heads (
     PRIMARY KEY (n, purpose)
 ) STRICT, WITHOUT ROWID;
 """
-_CREATE = f"""
+_CREATE = """
 BEGIN IMMEDIATE;
 CREATE TABLE decisions (
     seq INTEGER PRIMARY KEY,
@@ -70,19 +70,21 @@ CREATE TABLE decisions (
     predicted_ns INTEGER NOT NULL,
     decided_ns INTEGER NOT NULL,
     told_ns INTEGER NOT NULL,
-    {", ".join(_ADDED)},
-    {", ".join(f"{name} REAL AS ({how}) VIRTUAL" for name, how in COMPUTED.items())}
+    {columns}
 ) STRICT;
 CREATE TABLE upkeep (id INTEGER PRIMARY KEY CHECK (id = 1), checkpoints INTEGER NOT NULL) STRICT;
 INSERT INTO upkeep VALUES (1, 0);
-{_CHAIN}
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA};
+{chain}
+PRAGMA application_id = {application};
+PRAGMA user_version = {schema};
 COMMIT;
 """
 
 _MIGRATE = f"BEGIN IMMEDIATE; {_CHAIN} PRAGMA user_version = {SCHEMA}; COMMIT;"
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM decisions WHERE seq > ? ORDER BY seq LIMIT ?"
+
+_COUNT = f"UPDATE upkeep SET checkpoints = checkpoints + iif(checkpoints < {MOST}, 1, -1)"
+"""A write that says nothing. A number that nobody has counted to stays one: the column takes no larger one."""
 
 _ONE_BY_ONE = 2000
 """Rows that are looked at where one cannot be read."""
@@ -111,7 +113,7 @@ def open_for_writing(path: Path, durable: bool = False, writer: str = "") -> sql
         # Checkpoints sync the disk: the writer runs them itself, when no decision is waiting.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         # Opened read-only or on a full disk it would fail at the first part: find out now.
-        connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1, writer = ?", (writer,))
+        connection.execute(f"{_COUNT}, writer = ?", (writer,))
     except sqlite3.Error as e:
         connection.close()
         raise SinkError(
@@ -129,7 +131,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if tables == 0 and application == 0:
-        connection.executescript(_CREATE)
+        _create(connection, len(LATER))
     elif application != APPLICATION_ID:
         raise SinkError(f"journal {path}: expected a Lineside journal, found another SQLite database; give [journal] another path")
     elif version == 1:
@@ -139,12 +141,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"journal {path}: expected schema {SCHEMA} or 1, found {version}: another version of Lineside wrote it; "
             "install that version, or move the file aside and start a new journal"
         )
-    there = columns_of(connection)
-    for name, column in zip(LATER, _ADDED, strict=True):
-        if name not in there:
-            connection.execute(f"ALTER TABLE decisions ADD COLUMN {column}")
-    if "writer" not in {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('upkeep')")}:
-        connection.execute("ALTER TABLE upkeep ADD COLUMN writer TEXT NOT NULL DEFAULT ''")
+    _add_what_it_lacks(connection)
     # Both ends of the table: a whole check of a year's journal would keep the line waiting for a minute. Whether what stands there is text
     # is not asked: that is for the chain to say, and no reason to stand still.
     connection.text_factory = bytes
@@ -152,6 +149,26 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"SELECT {', '.join(COLUMNS)} FROM decisions ORDER BY seq DESC LIMIT 200").fetchall()
     connection.execute("SELECT n, hash FROM chain ORDER BY n DESC LIMIT 200").fetchall()
     connection.text_factory = str
+
+
+def created(connection: sqlite3.Connection, later: int) -> None:
+    """An empty file's tables as a version made them that knew the first `later` of the later columns, opened again by this one."""
+    _create(connection, later)
+    _add_what_it_lacks(connection)
+
+
+def _create(connection: sqlite3.Connection, later: int) -> None:
+    columns = [*_ADDED[:later], *(f"{name} REAL AS ({how}) VIRTUAL" for name, how in COMPUTED.items())]
+    connection.executescript(_CREATE.format(columns=", ".join(columns), chain=_CHAIN, application=APPLICATION_ID, schema=SCHEMA))
+
+
+def _add_what_it_lacks(connection: sqlite3.Connection) -> None:
+    there = columns_of(connection)
+    for name, column in zip(LATER, _ADDED, strict=True):
+        if name not in there:
+            connection.execute(f"ALTER TABLE decisions ADD COLUMN {column}")
+    if "writer" not in {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('upkeep')")}:
+        connection.execute("ALTER TABLE upkeep ADD COLUMN writer TEXT NOT NULL DEFAULT ''")
 
 
 def columns_of(connection: sqlite3.Connection) -> set[str]:
@@ -164,7 +181,7 @@ def checkpoint(connection: sqlite3.Connection) -> int:
     _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
     # The first write after a checkpoint syncs the WAL's new header: let it be this one, not a part's.
-    connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1")
+    connection.execute(_COUNT)
     return int((pages - moved) * page_bytes)
 
 
@@ -183,7 +200,7 @@ def sync(connection: sqlite3.Connection) -> None:
     """Have the disk take what is committed."""
     connection.execute("PRAGMA synchronous = FULL")
     try:
-        connection.execute("UPDATE upkeep SET checkpoints = checkpoints + 1")
+        connection.execute(_COUNT)
     finally:
         connection.execute("PRAGMA synchronous = NORMAL")
 
@@ -199,7 +216,7 @@ def last_seq(path: Path) -> int:
     if not path.exists():
         return 0
     with reading(path) as connection:
-        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM decisions").fetchone()[0])
+        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM decisions WHERE seq <= ?", (MOST,)).fetchone()[0])
 
 
 def seqs_between(path: Path, first: int, last: int) -> tuple[int, set[int]]:

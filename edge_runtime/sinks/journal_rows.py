@@ -25,8 +25,11 @@ COLUMNS = (
 LATER = {"views": ("TEXT", "'[]'"), "cause": ("INTEGER", "0"), "source": ("TEXT", "''")}
 """Columns that journals of the first versions lack: type and default."""
 
-UNREADABLE = (sqlite3.Error, msgspec.DecodeError, ValueError, TypeError)
+UNREADABLE = (sqlite3.Error, msgspec.DecodeError, ValueError, TypeError, OverflowError)
 """What a damaged file raises; text that is none, and values that no decision holds, are among them."""
+
+MOST = 1 << 62
+"""The largest number of a row or a decision: no station counts so far, and what is one more still fits into SQLite's 64 bits."""
 
 Row = tuple[Value, ...]
 """One decision as the columns of the table."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_runtime.errors import SinkError
 from edge_runtime.security.signing import SigningKey
 from edge_runtime.sinks.journal_chain import Chain, OutsideHead, outside_head
-from edge_runtime.sinks.journal_verify import EMPTY, TAIL, acknowledged, damage, said, verify
+from edge_runtime.sinks.journal_verify import EMPTY, TAIL, acknowledged, as_it_is, damage, plain, said, verify
 
 
 def go_on(
@@ -21,6 +21,7 @@ def go_on(
 
     Raises what SQLite raises where the disk takes nothing.
     """
+    connection.text_factory = as_it_is
     outside: OutsideHead | None = None
     found: list[str] = []
     try:
@@ -43,7 +44,9 @@ def go_on(
         )
     chain.damage = damage(connection)
     known = {*chain.damage, *acknowledged(connection)}
-    chain.begin(connection, writer, [finding for finding in found if finding not in known][:_MOST], station)
+    connection.text_factory = str
+    connection.execute("INSERT OR IGNORE INTO upkeep (id, checkpoints, writer) VALUES (1, 0, ?)", (writer,))
+    chain.begin(connection, writer, [finding for finding in map(plain, found) if finding not in known][:_MOST], station)
     return chain
 
 

@@ -15,19 +15,19 @@ import msgspec
 
 from edge_runtime.security.chain import GENESIS, Purpose, hash_of, signed_text
 from edge_runtime.security.signing import PublicKey
-from edge_runtime.sinks.journal_chain import SIGN_EVERY, OutsideHead
-from edge_runtime.sinks.journal_file import COMPUTED, columns_of, expect_journal, reading
-from edge_runtime.sinks.journal_rows import COLUMNS, LATER, UNREADABLE
+from edge_runtime.sinks.journal_chain import AMENDED, SIGN_EVERY, OutsideHead
+from edge_runtime.sinks.journal_file import columns_of, expect_journal, reading
+from edge_runtime.sinks.journal_foreign import foreign
+from edge_runtime.sinks.journal_rows import COLUMNS, LATER, MOST, UNREADABLE
 
 _PAGE = 500
 _MOST_UNSIGNED = 2 * SIGN_EVERY
 """Rows in a row without a signature: a station leaves fewer, also when it is killed."""
 _MOST_FINDINGS = 1000
-_OBJECTS = {("table", "decisions"), ("table", "chain"), ("table", "heads"), ("table", "upkeep"), ("index", "chain_rare")}
 EMPTY = "the chain is empty: all of its rows were removed"
-_ANY = 1 << 62
-_AMENDED_WITHIN = 5000
-"""Rows: what is told instead of a decision follows it at once."""
+_ANY = MOST
+_AMENDED_WITHIN = 1000
+"""Rows: what is told instead of a decision follows it at once, behind the batch that was written meanwhile."""
 TAIL = 1000
 """Rows of the chain that a start and `lineside check` look at: some hundred parts, in about 50 ms."""
 
@@ -66,13 +66,16 @@ def verify(path: Path, keys: Sequence[PublicKey], outside: OutsideHead | None = 
     """
     expect_journal(path)
     with reading(path) as connection:
-        connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+        connection.text_factory = as_it_is
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'").fetchone():
             missing = "it has no chain: a version of Lineside from before the chain wrote it, or the chain was removed"
             return Verified([missing], notes=["nothing can be said of any decision in it"])
         run = _Run(connection, keys)
         run.found.findings += foreign(connection)
-        run.go(tail)
+        try:
+            run.go(tail)
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as e:
+            run.found.findings.append(f"it holds values that no station writes, and cannot be read to its end: {plain(e)}")
         if outside is not None:
             run.compare(outside)
         run.found.acknowledged = acknowledged(connection)
@@ -80,20 +83,14 @@ def verify(path: Path, keys: Sequence[PublicKey], outside: OutsideHead | None = 
         return run.found
 
 
-def foreign(connection: sqlite3.Connection) -> list[str]:
-    """What stands in the file that no station makes: it could show other values to whoever reads it, or change what is written."""
-    found = []
-    schema = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'").fetchall()
-    for kind, name, sql in schema:
-        if (kind, name) not in _OBJECTS:
-            found.append(f"the file holds a {kind} {name} that no station makes")
-        elif kind == "table" and "STRICT" not in str(sql).upper().rpartition(")")[2]:
-            found.append(f"the table {name} is not as a station makes it: it holds values of any type")
-    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_xinfo('decisions')")}
-    found += [f"the table decisions has a column {name} that no station makes" for name in sorted(columns - {*COLUMNS, *COMPUTED})]
-    text = " ".join(next((str(sql) for _, name, sql in schema if name == "decisions"), "").split())
-    changed = [name for name, how in COMPUTED.items() if name in columns and f"{name} REAL AS ({how}) VIRTUAL" not in text]
-    return found + [f"the column {name} of the table decisions is not computed as a station computes it" for name in changed]
+def as_it_is(data: bytes) -> str:
+    """A text of the file, also one that is none: no other text becomes the same, and no hash can be made of it."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def plain(said: object) -> str:
+    """As text that can be written anywhere."""
+    return str(said).encode("utf-8", "backslashreplace").decode()
 
 
 def has_chain(path: Path) -> bool:
@@ -105,13 +102,13 @@ def has_chain(path: Path) -> bool:
 def acknowledged(connection: sqlite3.Connection) -> dict[str, str]:
     """By finding: who acknowledged it, and why."""
     cleared = [body for _, body in said(connection, "cleared")]
-    return {str(f): f"{body.get('who')}: {body.get('why')}" for body in cleared for f in _listed(body.get("findings"))}
+    return {plain(f): plain(f"{body.get('who')}: {body.get('why')}") for body in cleared for f in _listed(body.get("findings"))}
 
 
 def damage(connection: sqlite3.Connection) -> list[str]:
     """What a start has found and nobody acknowledged."""
     cleared = acknowledged(connection)
-    found = [str(f) for _, body in said(connection, "damaged") for f in _listed(body.get("findings"))]
+    found = [plain(f) for _, body in said(connection, "damaged") for f in _listed(body.get("findings"))]
     return [f for f in dict.fromkeys(found) if f not in cleared]
 
 
@@ -156,18 +153,20 @@ class _Run:
         self._after_stop = self._starts_signed = False
         self._decided_at: dict[int, int] = {}
         """By seq: the row of a decision that was amended."""
+        self._amended_once: set[Any] = set()
         self._left_unsigned: list[str] = []
         self._before_start = 0
         """The last row of the run before."""
         self._more = 0
 
     def go(self, tail: int | None) -> None:
-        first, last = self._connection.execute("SELECT min(n), max(n) FROM chain").fetchone()
+        self._out_of_range()
+        first, last = self._connection.execute("SELECT min(n), max(n) FROM chain WHERE n BETWEEN 1 AND ?", (MOST,)).fetchone()
         if first is None:
             self._say(EMPTY)
             return
         decisions_from = self._begin(first, None if tail is None else last - tail)
-        after, heads_after = self._start, self._start if tail else -_ANY
+        after, heads_after = self._start, self._start if tail else 0
         while True:
             self._connection.execute("BEGIN")  # rows and signatures of one moment
             try:
@@ -198,6 +197,8 @@ class _Run:
                 "the file since could have changed them"
             )
         self._inserted(decisions_from)
+        if tail is None:
+            self._unanswered()
         if self._left_unsigned:
             left = f"{', '.join(self._left_unsigned[:5])}{' and others' if len(self._left_unsigned) > 5 else ''}"
             self.found.notes.append(
@@ -212,9 +213,20 @@ class _Run:
         if self._more:
             self.found.findings.append(f"and {self._more} more")
 
+    def _out_of_range(self) -> None:
+        for table, what in (("chain", "row"), ("heads", "a signature over row"), ("decisions", "decision")):
+            number = "seq" if table == "decisions" else "n"
+            outside = f"SELECT {number} FROM {table} WHERE {number} < 1 OR {number} > ?"
+            for (n,) in self._connection.execute(outside, (MOST,)).fetchmany(_PAGE):
+                self._say(f"{what} {n} stands there, and no station counts so: it was put there")
+        if [n for (n,) in self._connection.execute("SELECT checkpoints BETWEEN 0 AND ? FROM upkeep", (MOST - 2,))] != [1]:
+            self._say("the table upkeep is not as a station leaves it: it holds no row, or a number that no station counts to")
+
     def _begin(self, first: int, tail_after: int | None) -> int:
         """Find the row after which the walk begins. Decisions from the seq that is given back on must be in the chain."""
-        anchors = self._connection.execute("SELECT n, hash, signature FROM heads WHERE purpose = ?", (Purpose.ANCHOR.value,)).fetchall()
+        anchors = self._connection.execute(
+            "SELECT n, hash, signature FROM heads WHERE purpose = ? AND n BETWEEN 1 AND ?", (Purpose.ANCHOR.value, MOST)
+        ).fetchall()
         for n, *_ in anchors:
             if n != first - 1:
                 self._say(f"a signature says that rows up to {n} were deleted for their age, and the chain begins with row {first}")
@@ -227,7 +239,8 @@ class _Run:
         if first == 1:
             begun = next((body for _, body in said(self._connection, "begun")), {})
             before = begun.get("decisions_before", 0)
-            if not isinstance(before, int):
+            if not isinstance(before, int) or not 0 <= before <= MOST:
+                self._say("the chain's first row does not say how many decisions there were before it: it was changed")
                 return 1
             if before:
                 self.found.notes.append(f"the chain begins after decision {before}: nothing can be said of those before")
@@ -246,7 +259,8 @@ class _Run:
     def _page(self, after: int) -> Iterator[tuple[Any, ...]]:
         select = (
             f"SELECT c.n, c.kind, c.seq, c.at_s, c.body, c.hash, d.seq IS NOT NULL, {self._values} FROM chain c "
-            "LEFT JOIN decisions d ON c.kind IN ('decision', 'amended') AND d.seq = c.seq WHERE c.n > ? ORDER BY c.n LIMIT ?"
+            "LEFT JOIN decisions d ON c.kind IN ('decision', 'amended') AND d.seq = c.seq "
+            f"WHERE c.n > ? AND c.n <= {MOST} ORDER BY c.n LIMIT ?"
         )
         try:
             yield from self._connection.execute(select, (after, _PAGE)).fetchall()
@@ -258,7 +272,7 @@ class _Run:
         lost: list[int] = []
         count = 0
         try:
-            last = self._connection.execute("SELECT max(n) FROM chain").fetchone()[0]
+            last = self._connection.execute("SELECT max(n) FROM chain WHERE n <= ?", (MOST,)).fetchone()[0]
         except UNREADABLE:
             last = after + _PAGE
         for n in range(after + 1, last + 1):
@@ -299,6 +313,31 @@ class _Run:
         self._hash = hash_ if whole else self._instead
         self.found.last_at_s = at_s if isinstance(at_s, int) else None
         self._ordered(n, kind, seq, body)
+        if kind == "amended":
+            self._amendment(n, seq, body, values)
+
+    def _amendment(self, n: int, seq: Any, body: Any, values: tuple[Any, ...]) -> None:
+        """All that a station ever amends is an ACCEPT whose row was not there in time: it was told as a FAULT, at once and once."""
+        decided, again = self._decided_at.get(seq), seq in self._amended_once
+        self._amended_once.add(seq)
+        if decided is None and self._start == 0:
+            return self._say(f"row {n} says that another verdict than decision {seq} was told, and no row before it is that decision's")
+        after = n - (self._start if decided is None else decided)
+        if after > _AMENDED_WITHIN:
+            return self._say(f"row {n} says that another verdict than decision {seq} was told, {after} rows after it: too late")
+        try:
+            was = json.loads(body)["was"]
+            before, now = was["verdict"], values[COLUMNS.index("verdict")]
+            whole = was.keys() == set(AMENDED)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return self._say(f"row {n} does not say what decision {seq} was before: no station writes that")
+        if again:
+            return self._say(f"row {n} amends decision {seq}, which was amended before: no station does that")
+        if not whole or (before, now) != ("ACCEPT", "FAULT"):
+            return self._say(
+                f"row {n} makes decision {seq} {now!s:.20}, which was {before!s:.20}: a station makes a FAULT of an ACCEPT, no more"
+            )
+        return None
 
     def _ordered(self, n: int, kind: Any, seq: Any, body: Any) -> None:
         """What a station writes after what: rows that somebody else adds at the end, where no signature is yet, keep no such order."""
@@ -313,10 +352,6 @@ class _Run:
             self._starts_signed |= signed
         if kind == "decision" and isinstance(seq, int) and self._was(seq) is not None:
             self._decided_at[seq] = n
-        elif kind == "amended" and isinstance(seq, int) and n - self._decided_at.get(seq, n) > _AMENDED_WITHIN:
-            self._say(
-                f"row {n} says that another verdict than decision {seq} was told, {n - self._decided_at[seq]} rows after it: too late"
-            )
         self._after_stop = kind == "stopped"
         if self._after_stop and isinstance(body, str) and '"signed":true' in body and n not in self._headed:
             self._say(f"row {n} says that the station stopped, and no signature by it covers that: rows up to it were written anew")
@@ -341,8 +376,8 @@ class _Run:
     def _was(self, seq: int) -> dict[str, Any] | None:
         """What was written first of a decision that was amended."""
         if self._amended is None:
-            amended = said(self._connection, "amended")
-            self._amended = {s: body["was"] for s, body in amended if isinstance(s, int) and isinstance(body.get("was"), dict)}
+            amended = ((s, body.get("was")) for s, body in said(self._connection, "amended"))
+            self._amended = {s: was for s, was in amended if isinstance(s, int) and isinstance(was, dict) and was.keys() == set(AMENDED)}
         return self._amended.get(seq)
 
     def _heads_between(self, after: int, until: int) -> list[tuple[Any, ...]]:
@@ -388,12 +423,31 @@ class _Run:
     def _inserted(self, from_seq: int) -> None:
         try:
             extra = self._connection.execute(
-                "SELECT seq FROM decisions WHERE seq >= ? EXCEPT SELECT seq FROM chain WHERE kind = 'decision'", (from_seq,)
+                "SELECT seq FROM decisions WHERE seq >= max(?, 1) EXCEPT SELECT seq FROM chain WHERE kind = 'decision'", (from_seq,)
             ).fetchmany(_MOST_FINDINGS)
         except UNREADABLE:
             return  # a finding already
         for (seq,) in extra:
             self._say(f"decision {seq} is in no row of the chain: it was inserted")
+
+    def _unanswered(self) -> None:
+        """Parts that were announced and never decided: a start makes each a FAULT, or names it as lost, long before it stops."""
+        rare = "kind NOT IN ('decision', 'announced', 'delivery')"
+        started = (
+            f"SELECT max(n) FROM chain WHERE kind = 'started' AND {rare} "
+            f"AND n < (SELECT max(n) FROM chain WHERE kind = 'stopped' AND {rare})"
+        )
+        until = max(self._n - TAIL, self._connection.execute(started).fetchone()[0] or 0)
+        undecided = "SELECT seq FROM chain WHERE kind = 'announced' AND n <= ? EXCEPT SELECT seq FROM chain WHERE kind = 'decision'"
+        lost = [(body.get("first"), body.get("last")) for _, body in said(self._connection, "lost")]
+        named = [(first, last) for first, last in lost if isinstance(first, int) and isinstance(last, int)]
+        try:
+            seqs = self._connection.execute(undecided, (until,)).fetchmany(_MOST_FINDINGS)
+        except UNREADABLE:
+            return  # a finding already
+        for (seq,) in seqs:
+            if not (isinstance(seq, int) and any(first <= seq <= last for first, last in named)):
+                self._say(f"part {seq} was announced, and no row says what was decided of it")
 
     def _signed(self, purpose: Purpose, n: Any, hash_: Any, signature: Any) -> bool:
         if not (isinstance(n, int) and isinstance(hash_, bytes) and isinstance(signature, bytes)):
@@ -402,7 +456,7 @@ class _Run:
 
     def _say(self, finding: str) -> None:
         if len(self.found.findings) < _MOST_FINDINGS:
-            self.found.findings.append(finding)
+            self.found.findings.append(plain(finding))
         else:
             self._more += 1
 
@@ -418,6 +472,6 @@ def _ranges(numbers: list[int]) -> str:
 def head_of(text: str) -> OutsideHead:
     """`N:HASH`, as a station logs it when it stops. Raises ValueError."""
     n, _, hash_ = text.partition(":")
-    if len(bytes.fromhex(hash_)) != 32:
+    if len(bytes.fromhex(hash_)) != 32 or not (n.isascii() and n.isdecimal() and len(n) < 20 and 1 <= int(n) <= MOST):
         raise ValueError("expected N:HASH, the number of a row and its hash in hex")
     return msgspec.convert({"n": int(n), "hash": hash_.lower(), "signature": ""}, OutsideHead)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.commands.journal import verified
-from edge_runtime.records import Delivery, Outcome, Verdict
+from edge_runtime.records import Delivery, Outcome, Trigger, Verdict
 from edge_runtime.security.chain import GENESIS, hash_of
 from edge_runtime.sinks import journal_verify
 from edge_runtime.sinks.journal import Journal
@@ -65,10 +65,15 @@ def added(path: Path, rows: Sequence[tuple[str, int | None, dict[str, object]]])
 
 def accepted(path: Path, seq: int) -> tuple[str, int | None, dict[str, object]]:
     """Makes a decision an ACCEPT; the row that would explain it."""
+    return told_instead(path, seq, "ACCEPT")
+
+
+def told_instead(path: Path, seq: int, verdict: str) -> tuple[str, int | None, dict[str, object]]:
+    """Gives a decision another verdict; the row that would explain it."""
     was = "verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views"
     with closing(sqlite3.connect(path)) as connection:
         values = connection.execute(f"SELECT {', '.join(was)} FROM decisions WHERE seq = ?", (seq,)).fetchone()
-        connection.execute("UPDATE decisions SET verdict = 'ACCEPT' WHERE seq = ?", (seq,))
+        connection.execute("UPDATE decisions SET verdict = ? WHERE seq = ?", (verdict, seq))
         connection.commit()
     return "amended", seq, {"was": dict(zip(was, values, strict=True))}
 
@@ -97,8 +102,49 @@ def test_a_start_that_was_made_up_is_found(journal: Path, start: tuple[str, None
     added(journal, [start, accepted(journal, 7), _CLEARED])
     with Journal(settings(journal), "s"):
         pass
-    (finding,) = verified(journal).unacknowledged
-    assert "says that a station started, and no signature by it covers that: it was put there" in finding
+    findings = verified(journal).unacknowledged
+    assert "says that a station started, and no signature by it covers that: it was put there" in str(findings)
+
+
+def left_by_a_kill(path: Path) -> None:
+    """As if the station had been killed: the last ten rows without a signature, and no stop."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM chain WHERE kind = 'stopped'")
+        connection.execute("DELETE FROM heads WHERE n > 110")
+        connection.commit()
+    path.with_name("j.sqlite.head").unlink()
+
+
+@pytest.mark.parametrize(
+    ("was", "now"), [("REJECT", "ACCEPT"), ("REJECT", "FAULT"), ("ACCEPT", "REJECT"), ("ACCEPT", "ACCEPT"), ("FAULT", "ACCEPT")]
+)
+def test_a_verdict_that_becomes_what_no_station_makes_of_it_is_found(tmp_path: Path, was: str, now: str) -> None:
+    """Whatever else: an ACCEPT whose row was late was told as a FAULT. Also once a station has signed the rows over it."""
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as station:
+        for seq in range(1, 61):
+            station.begin(a_decision(seq, verdict=Verdict(was)))
+            station.delivered(Delivery(seq, "plc", Outcome.TOLD, 1000 * seq, was))
+        assert station.settled(60)
+    left_by_a_kill(path)
+    added(path, [told_instead(path, 7, now)])
+    assert f"makes decision 7 {now}, which was {was}" in str(verified(path).findings)
+    with Journal(settings(path), "s") as station:
+        assert f"makes decision 7 {now}, which was {was}" in str(station.problem)
+    assert f"makes decision 7 {now}, which was {was}" in str(verified(path).findings)
+
+
+def test_a_part_that_an_amended_row_gives_another_name_is_found(journal: Path) -> None:
+    """It may say what the verdict was, and not what the part was."""
+    left_by_a_kill(journal)
+    kind, seq, body = told_instead(journal, 7, "REJECT")
+    with closing(sqlite3.connect(journal)) as connection:
+        connection.execute("UPDATE decisions SET part_id = 'B-7' WHERE seq = 7")
+        connection.commit()
+    was = body["was"]
+    assert isinstance(was, dict)
+    added(journal, [(kind, seq, {"was": was | {"part_id": "A-7"}})])
+    assert "decision 7 (row 15) was changed, or does not belong there" in verified(journal).findings
 
 
 def test_a_verdict_that_is_amended_long_after_is_found_and_rows_that_a_kill_left_unsigned_are_named(
@@ -106,11 +152,7 @@ def test_a_verdict_that_is_amended_long_after_is_found_and_rows_that_a_kill_left
 ) -> None:
     """After a kill the last rows bear no signature: they can be written anew, and nothing that stands long before them."""
     monkeypatch.setattr(journal_verify, "_AMENDED_WITHIN", 50)
-    with closing(sqlite3.connect(journal)) as connection:
-        connection.execute("DELETE FROM chain WHERE kind = 'stopped'")
-        connection.execute("DELETE FROM heads WHERE n > 110")
-        connection.commit()
-    journal.with_name("j.sqlite.head").unlink()
+    left_by_a_kill(journal)
     added(journal, [accepted(journal, 7)])
     with Journal(settings(journal), "s"):
         pass
@@ -226,6 +268,7 @@ def test_a_decision_behind_a_damaged_row_is_named_as_well(journal: Path, before:
     ("statement", "said"),
     [
         ("CREATE TRIGGER t AFTER INSERT ON decisions BEGIN DELETE FROM decisions WHERE seq = 1; END", "a trigger t that no station makes"),
+        ("CREATE TRIGGER sqlite1 BEFORE INSERT ON heads BEGIN SELECT 1; END", "a trigger sqlite1 that no station makes"),
         ("CREATE VIEW accepted AS SELECT * FROM decisions", "a view accepted that no station makes"),
         ("ALTER TABLE decisions ADD COLUMN checked TEXT", "a column checked that no station makes"),
         (
@@ -238,6 +281,33 @@ def test_what_no_station_makes_in_the_file_is_found_also_at_a_start(journal: Pat
     assert said in str(tampered(journal, statement))
     with Journal(settings(journal), "s") as station:
         assert said in str(station.problem)
+
+
+def created_otherwise(path: Path, name: str, old: str, new: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema = 1")
+        (sql,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (name,)).fetchone()
+        assert old in sql
+        connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql.replace(old, new), name))
+        connection.commit()
+
+
+_TOTAL = "total_ms REAL AS ((nullif(told_ns, 0) - fired_ns) / 1e6) VIRTUAL"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("decisions", "verdict TEXT NOT NULL", "verdict TEXT NOT NULL CHECK (verdict <> 'REJECT')", "the words that it was created with"),
+        ("decisions", _TOTAL, f"total_ms REAL AS (1.0) VIRTUAL /* {_TOTAL} */", "the words that it was created with are others"),
+        ("chain", ") STRICT", ") -- STRICT", "the table chain is not as a station makes it: it holds values of any type"),
+        ("chain_rare", "'delivery'", "'delivery', 'damaged'", "the index chain_rare is not as a station makes it"),
+    ],
+)
+def test_a_table_that_was_created_with_other_words_is_found(journal: Path, name: str, old: str, new: str, said: str) -> None:
+    """Wherever the right words stand."""
+    created_otherwise(journal, name, old, new)
+    assert said in str(verified(journal).findings)
 
 
 def test_a_head_that_was_taken_away_is_missed(journal: Path) -> None:
@@ -258,3 +328,70 @@ def test_the_journal_of_another_station_is_named_with_its_key_or_without(journal
     shutil.copy(journal, other)  # over it, with its key and head as they were
     with Journal(settings(other), "s") as station:
         assert "is not by a key that is given" in str(station.damage)
+
+
+_LINK = "INSERT INTO chain SELECT {}, kind, seq, at_s, body, hash FROM chain WHERE n = 3"
+_AT_THE_END = "INSERT INTO chain SELECT max(n) + 1, '{}', NULL, at_s, '{}', hash FROM chain"
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE chain SET body = '{\"decisions_before\":1' || printf('%030d', 0) || '}' WHERE n = 1", "row 1 (begun) was changed"),
+        ("UPDATE chain SET body = '{\"decisions_before\":9223372036854775807}' WHERE n = 1", "row 1 (begun) was changed"),
+        (_LINK.format("9223372036854775807"), "row 9223372036854775807 stands there, and no station counts so"),
+        (_LINK.format("-9223372036854775807 - 1"), "row -9223372036854775808 stands there, and no station counts so"),
+        (
+            "INSERT INTO heads SELECT 9223372036854775807, purpose, hash, signature FROM heads LIMIT 1",
+            "a signature over row 9223372036854775807 stands there",
+        ),
+        ("UPDATE decisions SET seq = 9223372036854775807 WHERE seq = 60", "decision 9223372036854775807 stands there"),
+        ("UPDATE decisions SET seq = -5 WHERE seq = 60", "decision -5 stands there, and no station counts so"),
+        ("UPDATE chain SET at_s = 9223372036854775807 WHERE n = 122", "row 122 (delivery 60) was changed"),
+        ("UPDATE chain SET body = CAST(x'ff' AS TEXT) WHERE kind = 'started'", "row 2 (started) was changed"),
+        ("UPDATE chain SET kind = CAST(x'ff' AS TEXT) WHERE n = 122", "row 122 (\\udcff 60) was changed"),
+        (_AT_THE_END.format("damaged", '{"findings":["\\ud800"]}'), "(damaged) was changed"),
+        (_AT_THE_END.format("lost", '{"first":{"a":1},"last":"\\ud800"}'), "(lost) was changed"),
+        (_AT_THE_END.format("amended", '{"was":[]}'), "decision None (row 124) was removed"),
+        ("DELETE FROM upkeep", "the table upkeep is not as a station leaves it"),
+        ("UPDATE upkeep SET checkpoints = 9223372036854775807", "the table upkeep is not as a station leaves it"),
+    ],
+)
+def test_a_value_that_no_station_writes_is_found_and_stops_no_start(journal: Path, statement: str, said: str) -> None:
+    assert said in "; ".join(tampered(journal, statement))
+    with Journal(settings(journal), "s") as station:
+        assert station.problem is not None
+        station.put(a_decision(61))
+        assert station.settled(10), station.problem
+    assert json.dumps(verified(journal).findings).encode()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        '{"n":123,"hash":"HASH","signature":""}', '{"n":-9,"hash":"","signature":""}',
+        '{"n":-9223372036854775809,"hash":"","signature":""}',
+        '{"n":9223372036854775808,"hash":"HASH","signature":"00"}', '{"n":9223372036854775807,"hash":"00","signature":""}',
+    ],
+)  # fmt: skip
+def test_a_head_beside_the_journal_that_bears_no_signature_is_none(journal: Path, head: str) -> None:
+    with closing(sqlite3.connect(journal)) as connection:
+        hash_ = connection.execute("SELECT hash FROM chain WHERE n = 123").fetchone()[0].hex()
+    journal.with_name("j.sqlite.head").write_text(head.replace("HASH", hash_))
+    assert "expected the journal's last signed head" in str(verified(journal).findings)
+    with Journal(settings(journal), "s") as station:
+        assert "expected the journal's last signed head" in str(station.problem)
+
+
+def test_a_part_that_was_announced_and_has_no_decision_is_found_once_a_station_has_started_and_stopped_since(tmp_path: Path) -> None:
+    """Until then it may be in flight, or be answered by the next start."""
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as station:
+        station.announced(Trigger(1, 1_000_000, "A-1"))
+        station.put(a_decision(1))
+        station.announced(Trigger(2, 2_000_000, "A-2"))
+        station.announced(Trigger(3, 3_000_000, "A-3"))
+    assert verified(path).findings == []
+    with Journal(settings(path), "s") as station:
+        station.event("lost", first=3, last=3)
+    assert verified(path).findings == ["part 2 was announced, and no row says what was decided of it"]
