@@ -27,6 +27,8 @@ from edge_runtime.sinks.journal_rows import COLUMNS, Entry, about, wall_time
 
 SIGN_EVERY = 100
 """Rows, about thirty parts; also what is left when no part comes for a second, and at each stop."""
+MOST_ROWS = 1 << 62
+"""A row's number beyond that is none: SQLite counts to twice as many, and a station goes on from there."""
 _KEPT_ROWS = 1000
 """The last rows stay, however large the file is: the station goes on counting from them."""
 _AMENDED = ("verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views")
@@ -296,8 +298,11 @@ def outside_head(journal: Path) -> OutsideHead | None:
     """The head in the file beside the journal; None where there is none. Raises SinkError for a file that is none."""
     path = beside(journal, "head")
     try:
-        return msgspec.json.decode(read_whole(path), type=OutsideHead)
+        head = msgspec.json.decode(read_whole(path), type=OutsideHead)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
         raise SinkError(f"{path}: expected the journal's last signed head, cannot be read: {e}") from e
+    if not 0 <= head.n <= MOST_ROWS:
+        raise SinkError(f"{path}: expected the journal's last signed head, found row {head.n}, which no station reaches")
+    return head
