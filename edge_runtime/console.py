@@ -135,6 +135,9 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
         if isinstance(e, OSError) and e.errno in _UNUSABLE_NAMES:
             _say(f"error: {e.filename}: cannot be looked at: {e.strerror}")
             sys.exit(ConfigError.exit_code)
+        if isinstance(e, FileNotFoundError) and e.filename is None and not _has_folder():
+            _say("error: the folder that this was started in is gone; change to another")
+            sys.exit(ConfigError.exit_code)
         if want := lacking(e):
             _say(f"error: this machine has no more {want} for it: {str(e).strip() or type(e).__name__}")
             sys.exit(EXIT_EXHAUSTED)
@@ -197,6 +200,14 @@ def _for_want(e: BaseException) -> bool:
     return cause is not None and (lacking(cause) is not None or _for_want(cause))
 
 
+def _has_folder() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
 def lacking(e: BaseException) -> str | None:
     """What the machine, or a limit set to this process, has run out of; None for any other exception."""
     if isinstance(e, MemoryError):
@@ -205,6 +216,8 @@ def lacking(e: BaseException) -> str | None:
         return "room on the disk"
     if isinstance(e, RuntimeError) and "can't start new thread" in str(e):
         return "threads or memory (ulimit -u, TasksMax=)"
+    if isinstance(e, ImportError) and ("failed to map segment" in str(e) or "cannot allocate memory" in str(e).lower()):
+        return "memory (ulimit -v, MemoryMax=)"
     return _EXHAUSTED.get(getattr(e, "errno", None) or 0)  # OSError and ZMQError alike
 
 

@@ -15,7 +15,7 @@ import zmq
 
 from edge_runtime import wire
 from edge_runtime.credentials import Admission, Credentials
-from edge_runtime.errors import ConfigError, Refused, WireError
+from edge_runtime.errors import ConfigError, Refused, WireError, printable
 
 __all__ = ["ControlClient"]
 
@@ -72,9 +72,12 @@ class ControlClient:
         ends meanwhile; ConfigError for words longer than a station reads.
         """
         number = next(self._numbers)
-        question = wire.encode_control(wire.ControlRequest(request=number, verb=verb, arguments=arguments or {}, why=why, person=person))
+        asked = wire.ControlRequest(request=number, verb=verb, arguments=arguments or {}, why=why, person=person)
         try:
+            question = wire.encode_control(asked)
             wire.decode_control(question)
+        except UnicodeEncodeError as e:
+            raise ConfigError(f"{verb}: expected text in UTF-8, found bytes that are none in {printable(e.object)!r}") from e
         except WireError as e:
             raise ConfigError(f"{verb}: expected what a station reads, found what it refuses: {e.__cause__}") from e
         until = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)

@@ -115,7 +115,7 @@ class BundleStore:
     def _check_room(self, path: Path) -> None:
         """The journal lies on the same disk as a rule, and must not lose a row for a model. Raises DeviceError."""
         try:
-            wanted = sum(p.lstat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size
+            wanted = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
         except OSError as e:
             raise BundleError(f"bundle {path}: cannot be looked at: {e.strerror} ({e.filename})") from e
         disk = os.statvfs(self.folder)

@@ -139,10 +139,12 @@ class Keyring:
 
     def revoke(self, which: str) -> Key:
         """Let a key in no more: by its name, or its fingerprint. Raises ConfigError where there is no such key."""
-        found = [key for key in self.listed() if which in (key.name, key.fingerprint)]
+        keys, wrong = self.readable()  # what cannot be read keeps no key in
+        found = [key for key in keys if which in (key.name, key.fingerprint)]
         if not found:
-            known = ", ".join(key.name for key in self.listed()) or "none"
-            raise ConfigError(f"expected the name or fingerprint of a key that may come in ({known}), found {which!r}")
+            known = ", ".join(key.name for key in keys) or "none"
+            more = f"; {wrong[0]}" if wrong else ""
+            raise ConfigError(f"expected the name or fingerprint of a key that may come in ({known}), found {which!r}{more}")
         with _explained(self.folder):
             _folder(self.revoked, 0o755)
             at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -210,7 +210,12 @@ class ControlServer:
         return wire.ControlReply(request=job.request, result=result)
 
     def _send(self, sock: "zmq.Socket[bytes]", sender: bytes, reply: wire.ControlReply) -> None:
-        self._send_raw(sock, sender, wire.encode_control(reply))
+        try:
+            payload = wire.encode_control(reply)
+        except UnicodeEncodeError:  # a file's name may hold any bytes
+            reply = msgspec.structs.replace(reply, refused=_sendable(reply.refused), result=_sendable(reply.result))
+            payload = wire.encode_control(reply)
+        self._send_raw(sock, sender, payload)
 
     @staticmethod
     def _send_raw(sock: "zmq.Socket[bytes]", sender: bytes, payload: bytes) -> None:
@@ -218,6 +223,15 @@ class ControlServer:
             sock.send_multipart([sender, payload], flags=zmq.NOBLOCK)
         except zmq.ZMQError:  # it went away, or does not read
             log.warning("control: an answer could not be given: whoever asked has gone")
+
+
+def _sendable(value: Any) -> Any:
+    """With a mark for each byte that no text is made of."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_sendable(key): _sendable(one) for key, one in value.items()}
+    return [_sendable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _gid(group: str) -> int | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from edge_runtime.config.files import StationConfig, load_recipe
-from edge_runtime.errors import BundleError, ConfigError, DeviceError, FrameError, LinesideError, SinkError
+from edge_runtime.errors import BundleError, ConfigError, DeviceError, FrameError, LinesideError, SinkError, printable
 from edge_runtime.handoff import Helper
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.released import JobKey, by_job
@@ -156,7 +156,7 @@ class Deployments:
         except TimeoutError:
             raise DeviceError(f"the station has not done it within {_MOST_S:.0f} s; `lineside status` says what judges") from None
         except LinesideError as e:
-            log.warning("asked by %s: %s", wish.who, e)
+            log.warning("asked by %s: %s", wish.who, printable(str(e)))
             raise
 
     def _one(self, what: Callable[[], str]) -> str:

@@ -120,7 +120,7 @@ def narrow(envelope: Envelope, known: Sequence[str] = ()) -> list[str]:
         if any(r.what == what and r.amount == least and not r.holds for r in e.rows) and not any(said in k for k in known):
             limit, unit = limits.get(what, (None, ""))
             amount = unit.format((least if limit is None else limit) * (100 if what == "shift" else 1))
-            found.append(words.format(amount))
+            found.append(words.format(amount if limit is None else f"more than {amount}"))
     return found
 
 

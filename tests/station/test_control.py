@@ -253,6 +253,25 @@ def test_a_request_that_cannot_be_read_is_answered_where_it_has_a_number_and_nev
             client.ask("as_observe", {"number": 1}, why="x" * 10_000)
 
 
+def test_names_that_are_no_text_end_nothing(free_port: int) -> None:
+    """A file's name may hold any bytes."""
+    endpoint = f"tcp://127.0.0.1:{free_port}"
+
+    def refuses(_: Nothing, caller: Caller) -> None:
+        raise ConfigError("bundle: \udcff.png is not listed")
+
+    def names(_: Nothing, caller: Caller) -> dict[str, Any]:
+        return {"done": ["\udcff.png"]}
+
+    odd = [Verb("refuses", Role.OBSERVE, Nothing, refuses), Verb("names", Role.OBSERVE, Nothing, names)]
+    with ControlServer(ControlConfig(endpoint=endpoint), Access(), odd), asking(endpoint) as client:
+        with pytest.raises(Refused, match=r"bundle: \?\.png is not listed"):
+            client.ask("refuses")
+        assert client.ask("names") == {"done": ["?.png"]}
+        with pytest.raises(ConfigError, match="expected text in UTF-8"):
+            client.ask("names", why="\udcff")
+
+
 def test_whoever_waits_for_a_station_that_ends_is_told_so_at_once(free_port: int) -> None:
     endpoint = f"tcp://127.0.0.1:{free_port}"
     with subprocess.Popen([sys.executable, "-c", STATION, endpoint], stdout=subprocess.PIPE) as station, asking(endpoint) as client:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,7 +278,10 @@ def _derive(
     sizes = sorted({f.wh for f in facts})
     if len(sizes) > 1:
         (w0, h0), (w1, h1) = min(sizes, key=lambda s: s[0] * s[1]), max(sizes, key=lambda s: s[0] * s[1])
-        notes.append(f"images are of {len(sizes)} sizes, {w0}x{h0} to {w1}x{h1}: each is scaled to the model's input")
+        usual, n = Counter(f.wh for f in facts).most_common(1)[0]
+        other, (w, h) = next((s.path, f.wh) for s, f in zip(train, facts, strict=True) if f.wh != usual)
+        named = f" ({n} are {usual[0]}x{usual[1]}; {other} is {w}x{h})" if (len(facts) - n) * 5 <= n else ""
+        notes.append(f"images are of {len(sizes)} sizes, {w0}x{h0} to {w1}x{h1}{named}: each is scaled to the model's input")
         if ignore_mask is not None:
             odd = next(s.path for s, f in zip(train, facts, strict=True) if f.wh != facts[0].wh)
             raise DataError(f"ignore mask: it counts in frame pixels, so all images must have one size; {odd} differs from {train[0].path}")

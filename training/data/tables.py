@@ -76,6 +76,8 @@ def names_images(path: Path, images: list[Path]) -> bool:
     is short.
     """
     try:
+        if _is_of_others(path, images):
+            return False
         text = _text_in(path).lower()
     except OSError:
         return False
@@ -99,6 +101,18 @@ def names_images(path: Path, images: list[Path]) -> bool:
 
     said = [speaks(line) for line in lines]
     return sum(said) * 2 >= len(said) - (len(said) > 1 and not said[0]) > 0  # a header names none
+
+
+def _is_of_others(path: Path, images: list[Path]) -> bool:
+    """Whether it is a table whose rows all lead to files that are there, none of which is one of these images: another product's."""
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        return False
+    try:
+        column = columns_of(header_of(path)).path
+        named = {os.path.realpath(_inside(path.parent, row[column])) for _, row in _rows(path, (column,))} if column else set()
+    except DataError:
+        return False
+    return bool(named) and all(_is_file(Path(name)) for name in named) and named.isdisjoint(map(os.path.realpath, images))
 
 
 def _text_in(path: Path) -> str:
@@ -163,6 +177,8 @@ def read_csv(path: Path) -> Found:
             problems.append(f"{where}: {name} stands in line {first_seen[file]} already; keep one of the two")
         elif against := contradiction(is_good, {c: row.get(f"{c} (ignored)", "") for c in columns.verdicts}):
             problems.append(f"{where}: {name}: {column} says {label} {against}; correct one of the two")
+        elif is_good and _says_folder(name) is False:
+            problems.append(f"{where}: {name} is labelled {label} and lies in a folder that says otherwise; correct one of the two")
         elif not _is_file(image):
             problems.append(f"{where}: expected an image at {image}, found nothing")
         elif mask is not None and not _is_file(mask):
@@ -189,6 +205,11 @@ def read_csv(path: Path) -> Found:
         found = [Sample(s.path, s.kind, s.is_good, s.mask_path, "test" if s.path in held or not s.is_good else "train") for s in found]
         notes.append("no column split: every fifth good image (by path) and all bad ones are the test split")
     notes += say_words(found, words)
+    in_good = [s.path for s in found if not s.is_good and _says_folder(os.path.relpath(s.path, base))]
+    if in_good:
+        are = "image that the table calls bad lies" if len(in_good) == 1 else "images that the table calls bad lie"
+        first = os.path.relpath(in_good[0], base)
+        notes.append(f"{len(in_good)} {are} in a folder called good: the table is believed (the first: {first})")
     return Found(
         f"a table ({path.name})",
         tuple(s for s in found if s.split == "train" and s.is_good),
@@ -197,6 +218,12 @@ def read_csv(path: Path) -> Found:
         notes=tuple(notes),
         problems=tuple(problems),
     )
+
+
+def _says_folder(name: str) -> bool | None:
+    """What the nearest of the folders in a path, as the table writes it, says of its images; None where none says anything."""
+    said = (says_good(part) for part in reversed(Path(name).parts[:-1]))
+    return next((good for good in said if good is not None), None)
 
 
 def read_visa(path: Path) -> Found:

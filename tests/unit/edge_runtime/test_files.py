@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 from edge_runtime.commands.journal import journal_of
 from edge_runtime.config.files import load_recipe, load_station
+from edge_runtime.console import run_app
 from edge_runtime.credentials import read_key_file
-from edge_runtime.errors import BundleError, LinesideError
+from edge_runtime.errors import BundleError, DeviceError, LinesideError
 from edge_runtime.files import opened, read_whole, what_is
 from edge_runtime.images.read import read_image
 from edge_runtime.model.bundle import ModelBundle
@@ -104,6 +106,17 @@ def test_a_store_refuses_what_is_no_bundle_by_its_own_name_and_does_not_measure_
     assert list((tmp_path / "store").iterdir()) == []
 
 
+def test_what_a_link_leads_to_counts_before_it_is_copied(tmp_path: Path, tiny_bundle: Path) -> None:
+    copy, large = tmp_path / "bundle", tmp_path / "large"
+    shutil.copytree(tiny_bundle, copy)
+    with large.open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    (copy / "model.bin").unlink()
+    (copy / "model.bin").symlink_to(large)
+    with pytest.raises(DeviceError, match="make room"):
+        BundleStore(tmp_path / "store", 3, []).take_in(copy)
+
+
 def test_pipes_beside_a_station_s_own_files_are_refused_at_once(tmp_path: Path) -> None:
     ring = Keyring(tmp_path / "keys")
     ring.make_server()
@@ -116,3 +129,17 @@ def test_pipes_beside_a_station_s_own_files_are_refused_at_once(tmp_path: Path) 
     os.mkfifo(journal.with_name("journal.sqlite.notes"))
     with pytest.raises(LinesideError, match="named pipe"):
         read_notes(journal)
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever looks for a file by a relative name from there finds none, and no path is in what the system says."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    app = typer.Typer()
+    app.command()(lambda: Path("x").absolute())
+    with pytest.raises(SystemExit) as ended:
+        run_app(app, [], "lineside")
+    assert ended.value.code == 78
+    assert "the folder that this was started in is gone" in capsys.readouterr().err

@@ -38,6 +38,17 @@ def keys(*words: object, code: int = 0) -> str:
     return done.output
 
 
+def test_a_key_is_revoked_whatever_else_lies_beside_it(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path / "keys")
+    ring.make_server()
+    ring.add("eng", [Role.ENGINEER], new_pair()[0])
+    os.mkfifo(ring.allowed / "zz.pub")
+    assert ring.revoke("eng").name == "eng"
+    assert ring.readable()[0] == []
+    with pytest.raises(ConfigError, match=r"zz\.pub"):
+        ring.revoke("zz")
+
+
 def test_from_no_key_to_one_that_is_revoked(station: Path, tmp_path: Path) -> None:
     keys("make", station)
     assert "is there already" in keys("make", station, code=78)

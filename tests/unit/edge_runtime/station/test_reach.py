@@ -73,7 +73,8 @@ def test_a_fixture_camera_or_codec_that_cannot_be_kept_so_steady_is_named_once()
     tight = msgspec.structs.replace(ENVELOPE, rows=tuple(row(what, amount, False) for what, amount in least))
     said = narrow(tight)
     assert [
-        any(part in s for s in said) for part in ("lie 1.4 % of the picture elsewhere", "turned by 0.42°", "noise of 2 gray", "quality 90")
+        any(part in s for s in said)
+        for part in ("lie more than 1.4 % of the picture elsewhere", "turned by more than 0.42°", "noise of 2 gray", "quality 90")
     ] == [True] * 4
     assert "rotate=DEGREES" in said[1] and "shift" not in said[1]
     assert narrow(tight, known=brittle(tight)) == []

@@ -163,6 +163,13 @@ def test_sizes_may_differ_but_not_with_an_ignore_mask(tmp_path: Path) -> None:
         load_dataset(tmp_path / "d", ignore_mask=mask)
 
 
+def test_the_few_of_another_size_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        cv2.imwrite(str(tmp_path / f"{i:02}.png"), rng.integers(0, 256, (48, 64) if i != 7 else (40, 30), dtype=np.uint8))
+    assert f"(11 are 64x48; {tmp_path / '07.png'} is 30x40)" in str(load_dataset(tmp_path).notes)
+
+
 def test_a_region_of_interest_that_does_not_fit_is_refused(mvtec: Path) -> None:
     assert load_dataset(mvtec, roi=(8, 0, 40, 40)).spec.roi == (8, 0, 40, 40)
     with pytest.raises(ConfigError, match="48x40"):

@@ -11,6 +11,7 @@ from edge_runtime.errors import DataError
 from training.data.dataset import load_dataset
 from training.data.formats import find
 from training.data.layout import Found, Sample
+from training.data.tables import names_images
 
 SHAPE = (40, 48)
 
@@ -220,6 +221,30 @@ def test_a_wrong_row_is_named_by_its_line(table: Path, row: str, message: str) -
     table.write_text(f"path,label,mask,split\nimages/0.png,good,,train\n{row}\n")
     with pytest.raises(DataError, match=message):
         load_dataset(table)
+
+
+def test_a_table_that_contradicts_its_folders_is_refused_where_it_calls_a_part_good_and_said_where_it_calls_one_bad(tmp_path: Path) -> None:
+    for folder in ("good", "NG"):
+        for i in range(8):
+            image(tmp_path / folder / f"{i}.png", i if folder == "good" else 50 + i)
+    rows = [f"good/{i}.png,{'bad' if i == 7 else 'good'}" for i in range(8)] + [f"NG/{i}.png,bad" for i in range(8)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["path,label", *rows]))
+    data = load_dataset(table)
+    assert "1 image that the table calls bad lies in a folder called good: the table is believed (the first: good/7.png)" in str(data.notes)
+    table.write_text("\n".join(["path,label", *rows[:-1], "NG/7.png,good"]))
+    with pytest.raises(DataError, match=r"line 17: NG/7.png is labelled good and lies in a folder that says otherwise; correct one"):
+        load_dataset(table)
+
+
+def test_a_table_of_another_product_s_images_says_nothing_of_those_of_the_same_name(tmp_path: Path) -> None:
+    for folder in ("a/good", "a/NG", "b"):
+        for i in range(8):
+            image(tmp_path / folder / f"{i}.png", i)
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["filename,class", *(f"a/{k}/{i}.png,{k}" for k in ("good", "NG") for i in range(8))]))
+    assert not names_images(table, sorted((tmp_path / "b").iterdir()))
+    assert names_images(table, sorted((tmp_path / "a" / "NG").iterdir()))
 
 
 def test_of_many_wrong_rows_five_are_named(table: Path) -> None:
