@@ -147,8 +147,8 @@ def backup(journal: Path, out: Path) -> Verified:
         part.replace(out)  # last: what has this name is whole, with all that belongs to it
     except BaseException as e:
         with contextlib.suppress(OSError):
-            for file in mine:
-                file.unlink(missing_ok=True)
+            for laid in mine:
+                laid.unlink(missing_ok=True)
         if isinstance(e, OSError | sqlite3.Error):
             raise SinkError(_not_copied(out, e)) from e
         raise
