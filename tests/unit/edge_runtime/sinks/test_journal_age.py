@@ -193,3 +193,11 @@ def test_a_file_that_grows_too_large_loses_its_oldest_rows(tmp_path: Path) -> No
 
 def test_what_a_line_may_stand_still_is_shorter_than_what_rows_are_kept_for() -> None:
     assert settings(Path("j")).keep_days * DAY_S > 10 * journal_clock.STANDSTILL_S
+
+
+def test_a_head_beside_it_of_a_row_that_no_station_reaches_is_said_and_the_journal_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    run(path, 1)
+    path.with_name("j.sqlite.head").write_text(f'{{"n": {(1 << 63) - 1}, "hash": "{"0" * 64}", "signature": "{"0" * 128}"}}')
+    assert "which no station reaches" in str(run(path, 2))
+    assert seqs(path) == [1, 2]
