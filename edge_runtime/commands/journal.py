@@ -15,13 +15,17 @@ from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.files import put_file, what_is
 from edge_runtime.security.signing import PublicKey, open_key, read_public
 from edge_runtime.sinks.journal import Journal
-from edge_runtime.sinks.journal_chain import OutsideHead, beside, outside_head
+from edge_runtime.sinks.journal_chain import MOST_ROWS, OutsideHead, beside, outside_head
 from edge_runtime.sinks.journal_file import expect_journal, reading
 from edge_runtime.sinks.journal_lock import is_held
 from edge_runtime.sinks.journal_verify import Verified, head_of, verify
 
 _AT_ONCE = 10_000
 """Characters of findings in one request to a station."""
+_UNWRITTEN = {
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE,
+}  # fmt: skip
+"""What SQLite says of a disk that takes nothing."""
 
 
 def journal_of(path: Path) -> JournalConfig:
@@ -61,6 +65,8 @@ def verified(journal: Path, given: Sequence[Path] = (), head: str | None = None,
     if head is not None:
         try:
             noted = head_of(head)
+            if not 0 <= noted.n <= MOST_ROWS:
+                raise ValueError("no row has that number")
         except ValueError as e:
             raise ConfigError(f"--head: expected N:HASH as a station logs it when it stops, found {head!r}") from e
         found.findings += [f for f in verify(journal, keys, noted, tail).findings if f not in found.findings]
@@ -106,21 +112,29 @@ def _acknowledge_over(endpoint: str, key: Credentials | None, who: str, why: str
 def backup(journal: Path, out: Path) -> Verified:
     """Copy a journal, also while its station writes, and verify the copy; its public key and last head lie beside it.
 
-    Raises ConfigError where `out` is there already, SinkError for a copy that could not be made: nothing stays of it.
+    Raises ConfigError where `out`, or a file that is laid beside it, is there already, SinkError for a copy that could not be made: nothing
+    stays of it.
     """
-    if out.exists():
-        raise ConfigError(f"{out}: expected the name of a new file, found one; a backup replaces none")
+    part = out.with_name(f".{out.name}.part")
+    mine = [beside(out, "key.pub"), beside(out, "head")]
+    for there in [out] if os.path.lexists(part) else [out, *mine]:  # one that was killed may have left those two, and its part with them
+        if os.path.lexists(there):
+            raise ConfigError(f"{there}: expected the name of a new file, found one; a backup replaces none")
     expect_journal(journal)
     keys = keys_of(journal)
-    part = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)  # of one that was killed
         with reading(journal) as connection, contextlib.closing(sqlite3.connect(part)) as copy:
             connection.execute("BEGIN")  # of one moment: a copy of what changes meanwhile would begin anew at each part
             connection.execute("SELECT max(n) FROM heads").fetchone()
-            connection.backup(copy, pages=1000, sleep=0.01)
-            copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, which also lies well on a disk that cannot be written
+            try:
+                connection.backup(copy, pages=1000, sleep=0.01)
+                copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, which also lies well on a disk that cannot be written
+            except sqlite3.Error as e:
+                if e.sqlite_errorcode in _UNWRITTEN:  # the copy's disk; all else is the journal's
+                    raise SinkError(_not_copied(out, e)) from e
+                raise
             if (sound := copy.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise SinkError(f"journal {journal}: its copy is damaged: {sound}")
             head = copy.execute("SELECT n, hash, signature FROM heads WHERE purpose = 'head' ORDER BY n DESC LIMIT 1").fetchone()
@@ -131,8 +145,18 @@ def backup(journal: Path, out: Path) -> Verified:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(out)  # last: what has this name is whole, with all that belongs to it
-    except (OSError, sqlite3.Error) as e:
-        raise SinkError(f"{out}: the journal could not be copied there: {e}") from e
+    except BaseException as e:
+        with contextlib.suppress(OSError):
+            for laid in mine:
+                laid.unlink(missing_ok=True)
+        if isinstance(e, OSError | sqlite3.Error):
+            raise SinkError(_not_copied(out, e)) from e
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
     return found
+
+
+def _not_copied(out: Path, e: Exception) -> str:
+    return f"{out}: the journal could not be copied there: {e}; make room there, or name another place"

@@ -5,18 +5,23 @@ none, a power cut may lose the last. The file has its size from the start and is
 later takes no line from it: numbers that were given are known at the next start. A verdict that is told before the disk has taken its row
 is written down here as well, before anybody is told: the row that the next start writes for it says the same.
 
+No line is signed. One that no station writes is left out, and health says so: a number that SQLite cannot hold would have the journal
+refuse each decision that follows it.
+
 Why: deploy/decisions/0044 and deploy/decisions/0055.
 """
 
 import contextlib
+import logging
 import os
 import re
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 
@@ -28,6 +33,12 @@ _BYTES = 1 << 18
 """The size of both halves, each for some twelve hundred parts, or three hundred that are told without a row."""
 KEPT = 16
 """So many parts stay at an end at which all are decided: the PLC may still wait for one of them."""
+_AHEAD = 10**10
+"""So many parts may be missing between the journal's last decision and a line, for an older journal may have been put there: ten years at
+thirty a second. A few such lines after each other do not reach the end of what SQLite counts to."""
+_LONGEST = 65_536
+"""Characters of a name: no trigger line takes a longer announcement."""
+_BIGGEST = (1 << 63) - 1
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +58,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         """As the row that the next start writes."""
         reason = (
             f"Told {self.verdict.value} before the disk had its row; the station ended before it was written, "
-            "so no more is known of it than this."
+            "so no more is known of it than this, taken from the list of announced parts (.announced), which is not signed."
         )
         shared = self.verdict, reason, self.score, self.threshold, self.severity, (), (0, 0), self.bundle_id, self.recipe
         stamps = Stamps(trigger.fired_ns, 0, 0, 0, 0, 0)
@@ -58,8 +69,10 @@ class _Line(msgspec.Struct, frozen=True):
     told: Told
 
 
+_log = logging.getLogger(__name__)
 _LINES = re.compile(rb"[^\0\n]+")
 """Most of the file is zeros, over which this goes at once: a hundred thousand empty lines take a station's start a tenth of a second."""
+_T = TypeVar("_T")
 _decoder = msgspec.json.Decoder(Trigger)
 _told_decoder = msgspec.json.Decoder(_Line)
 _encoder = msgspec.json.Encoder()
@@ -71,8 +84,8 @@ class Announced:
     def __init__(self, journal: Path, last_seq: Callable[[], int], noted: Callable[[Trigger], None] = lambda trigger: None) -> None:
         """`journal`: the journal's file; `last_seq`: the last decision that is in it; `noted`: called once for each part, never waits."""
         self.path = journal.with_name(journal.name + ".announced")
-        self.problem: str | None = None
-        """A sentence for health."""
+        self._unwritten: str | None = None
+        self._odd = 0
         self._decided, self._tell = last_seq, noted
         self._lock = threading.Lock()
         self._open: deque[tuple[int, bytes]] = deque(maxlen=1000)
@@ -100,25 +113,52 @@ class Announced:
                 self._write(b"".join(self._last))
         self._close()
 
+    @property
+    def problem(self) -> str | None:
+        """A sentence for health."""
+        if self._unwritten is not None or not self._odd:
+            return self._unwritten
+        return (
+            f"{self.path}: no station writes what stood in {self._odd} of its lines, such as a number far from the last part's; left out: "
+            "somebody else has written to it; see who may, and start the station again"
+        )
+
     def left(self) -> list[Trigger]:
         """What stood here when the last run ended, by seq; the journal knows which of them were decided. A torn line is none."""
-        found: dict[int, Trigger] = {}
-        with contextlib.suppress(OSError):
-            for line in self._lines():
-                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                    trigger = _decoder.decode(line)
-                    found[trigger.seq] = trigger
+        found, self._odd = dict[int, Trigger](), 0
+        for trigger in self._read(_decoder):
+            if self._is_ours(trigger.seq, trigger.part_id, trigger.recipe, trigger.refused, trigger.fired_ns, trigger.since_ns):
+                found[trigger.seq] = trigger
+            else:
+                self._leave_out(trigger.seq)
         return [found[seq] for seq in sorted(found)]
 
     def told(self) -> dict[int, Told]:
         """What was told before its row was there, by seq: the last word of each."""
         found: dict[int, Told] = {}
+        for told in (line.told for line in self._read(_told_decoder)):
+            if self._is_ours(told.seq, told.bundle_id, told.recipe) and _is_a_time(told.wall_time):
+                found[told.seq] = told
+            else:
+                self._leave_out(told.seq)
+        return found
+
+    def _read(self, decoder: msgspec.json.Decoder[_T]) -> Iterator[_T]:
         with contextlib.suppress(OSError):
             for line in self._lines():
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                    told = _told_decoder.decode(line).told
-                    found[told.seq] = told
-        return found
+                    yield decoder.decode(line)
+
+    def _is_ours(self, seq: int, *values: str | int) -> bool:
+        """Whether a station may have written a line with these names and times."""
+        return 1 <= seq <= min(self._decided() + _AHEAD, _BIGGEST >> 1) and all(
+            len(value) <= _LONGEST if isinstance(value, str) else 0 <= value <= _BIGGEST for value in values
+        )
+
+    def _leave_out(self, seq: int) -> None:
+        self._odd += 1
+        if self._odd == 1:
+            _log.error("%s: a line about part %s was left out: no station writes such a one after part %d", self.path, seq, self._decided())
 
     def _lines(self) -> list[bytes]:
         """Raises OSError. What lies beyond both halves was never written here."""
@@ -165,9 +205,9 @@ class Announced:
             if self._at + len(line) > self._half:
                 self._turn(len(line))
             self._write(line)
-            self.problem = None
+            self._unwritten = None
         except OSError as e:
-            self.problem = f"{self.path}: {e.strerror}: a part that a kill takes would have no decision"
+            self._unwritten = f"{self.path}: {e.strerror}: a part that a kill takes would have no decision"
 
     def _turn(self, room: int) -> None:
         """Go on in the other half, with those that are open: the newest, where not all have room. What this half holds stays until then."""
@@ -188,3 +228,10 @@ class Announced:
 
     def _unwritable(self, e: OSError) -> SinkError:
         return SinkError(f"{self.path}: cannot be written: {e.strerror}; give [journal] a path that the station may write to")
+
+
+def _is_a_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False

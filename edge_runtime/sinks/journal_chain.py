@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from edge_runtime.errors import SinkError
 from edge_runtime.files import read_whole
 from edge_runtime.security.chain import GENESIS, Purpose, Value, hash_of, signed_text
 from edge_runtime.security.signing import SigningKey
-from edge_runtime.sinks.journal_clock import JournalClock, journal_clock
+from edge_runtime.sinks.journal_clock import BEHIND_S, JournalClock, journal_clock
 from edge_runtime.sinks.journal_file import select_of
 from edge_runtime.sinks.journal_rows import COLUMNS, MOST, Entry, about, wall_time
 
 SIGN_EVERY = 100
 """Rows, about thirty parts; also what is left when no part comes for a second, and at each stop."""
+MOST_ROWS = 1 << 62
+"""A row's number beyond that is none: SQLite counts to twice as many, and a station goes on from there."""
 _KEPT_ROWS = 1000
 """The last rows stay, however large the file is: the station goes on counting from them."""
 AMENDED = ("verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views")
@@ -97,8 +100,8 @@ class Chain:
             said.append(
                 f"is not what was written: {self.damage[0]}{more}; see `lineside journal verify`, then `lineside journal acknowledge`"
             )
-        if self.clock.problem is not None:
-            said.append(f"{self.clock.problem}; set the clock, or `lineside journal acknowledge` that it is right")
+        if (doubt := self.clock.doubt(int(time.time()))) is not None:
+            said.append(f"{doubt}; set the clock, or `lineside journal acknowledge` that it is right")
         return said
 
     @property
@@ -161,14 +164,17 @@ class Chain:
 
         The cut is signed, and the chain says that it was made.
 
-        By the journal's own time: a row is no older than the last one is younger than it, so that a standstill empties no journal. Rows
+        By the journal's own time, while that is not ahead of the machine's clock: a row is no older than the last one is younger than it,
+        so that a standstill empties no journal. A row that is dated ahead of the machine's clock goes with those after it. Rows
         from before the chain go by their date, and no later than the first row of the chain.
         """
-        before_s = min(self.clock.now_s, _newest(connection)) - limits.keep_s
+        wall_s = int(time.time())
+        now_s = self.clock.ages_by(wall_s)
+        before_s = float("-inf") if now_s is None else min(now_s, _newest(connection)) - limits.keep_s
         over = self.too_large(connection, limits)
         step = self.n - (_KEPT_ROWS if over else 1), limits.at_once
         rows = connection.execute("SELECT n, kind, seq, at_s, hash FROM chain WHERE n <= ? ORDER BY n LIMIT ?", step).fetchall()
-        old = rows if over else list(itertools.takewhile(lambda row: row[3] < before_s, rows))
+        old = rows if over else rows[: _old(connection, [(n, at_s) for n, _, _, at_s, _ in rows], before_s, wall_s + BEHIND_S)]
         legacy = self._old_before_the_chain(connection, before_s, limits.at_once, over or bool(old))
         if legacy:
             with _transaction(connection, writer):
@@ -249,6 +255,24 @@ def _amend(connection: sqlite3.Connection, entry: Entry) -> str:
     changes = ", ".join(f"{name} = ?" for name in AMENDED)
     connection.execute(f"UPDATE decisions SET {changes} WHERE seq = ?", (*(values[name] for name in AMENDED), entry.seq))
     return json.dumps({"was": dict(zip(AMENDED, found, strict=True))})  # knows infinities, unlike JSON
+
+
+def _old(connection: sqlite3.Connection, rows: list[tuple[int, float]], before_s: float, ahead_s: int) -> int:
+    """How many of these rows, (n, at_s) and the first of the chain, are old. What is dated after `ahead_s` is as old as what follows it:
+    a clock that was once years ahead would otherwise keep all later rows for years."""
+    old = 0
+    for i, (_, at_s) in enumerate(rows, 1):
+        if at_s < before_s:
+            old = i
+        elif at_s <= ahead_s:
+            return old
+    if old < len(rows):
+        rare = "kind NOT IN ('decision', 'announced', 'delivery')"  # word by word, as the partial index asks for it
+        after = connection.execute(
+            f"SELECT at_s FROM chain WHERE {rare} AND n > ? AND at_s <= ? ORDER BY n LIMIT 1", (rows[-1][0], ahead_s)
+        ).fetchone()
+        old = len(rows) if after is not None and after[0] < before_s else old
+    return old
 
 
 def _newest(connection: sqlite3.Connection) -> int:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.errors import SinkError
+from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.records import Decision, Outcome
 from edge_runtime.sinks.journal_file import expect_journal, read_page, reading
 from edge_runtime.sinks.journal_rows import UNREADABLE
@@ -37,13 +37,20 @@ class Told:
 
 @dataclass(slots=True)
 class Reader:
-    """Iterate over it; `lost` then says what could not be read."""
+    """Iterate over it; `lost` then says what could not be read. Raises ConfigError for a time that no calendar of UTC has."""
 
     path: Path
     since: datetime | None = None
     until: datetime | None = None
     """None of that time and later."""
     lost: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name, moment in (("--from", self.since), ("--to", self.until)):
+            try:
+                _text(moment)
+            except (ValueError, OverflowError, OSError) as e:
+                raise ConfigError(f"{name}: expected a time from the year 1 to 9999 in UTC, found {moment}; leave it out instead") from e
 
     def __iter__(self) -> Iterator[tuple[Decision, Told]]:
         expect_journal(self.path)

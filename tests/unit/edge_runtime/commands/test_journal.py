@@ -79,9 +79,12 @@ def test_an_auditor_needs_the_file_the_public_key_and_a_head_that_was_noted(jour
         (["verify", "text", "--public-key", "j.sqlite.key.pub"], 73, "cannot be read: file is not a database"),
         (["verify", "other", "--public-key", "j.sqlite.key.pub"], 73, "expected a Lineside journal, found another SQLite database"),
         (["verify", "j.sqlite", "--head", "12"], 78, "--head: expected N:HASH as a station logs it when it stops, found '12'"),
+        (["verify", "j.sqlite", f"--head=-{'9' * 26}:{'0' * 64}"], 78, "--head: expected N:HASH as a station logs it when it stops"),
+        (["stats", "j.sqlite", "--to", "9999-12-31T23:59:59-1400"], 78, "--to: expected a time from the year 1 to 9999 in UTC, found 9999"),
+        (["export", "j.sqlite", "-", "--format=csv", "--from", "0001-01-01T00:00:00+1400"], 78, "--from: expected a time from the year 1"),
     ],
 )
-def test_what_cannot_be_verified_is_said_in_a_sentence(
+def test_what_cannot_be_verified_or_counted_is_said_in_a_sentence(
     journal: Path, args: list[str], code: int, sentence: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(journal.parent)

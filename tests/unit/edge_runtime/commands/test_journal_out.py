@@ -13,10 +13,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from edge_runtime.cli import app
+from edge_runtime.errors import ConfigError
 from edge_runtime.records import Cause, Delivery, Outcome, Stamps, Verdict
 from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.sinks.journal_chain import outside_head
 from tests.unit.edge_runtime.sinks.journals import a_decision, settings
+from tests.unit.edge_runtime.sinks.test_journal import in_small_disk
 
 START = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
 
@@ -136,3 +138,30 @@ def test_a_backup_of_a_tampered_journal_says_so(journal: Path, tmp_path: Path) -
         connection.commit()
     said = lineside("backup", journal, tmp_path / "b.sqlite")
     assert said.exit_code == 1 and "decision 9 (row" in said.output
+
+
+@pytest.mark.parametrize("beside", ["b.sqlite.key.pub", "b.sqlite.head"])
+def test_a_backup_replaces_no_file_beside_it_either(journal: Path, tmp_path: Path, beside: str) -> None:
+    (tmp_path / beside).write_text("another station's")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    said = lineside("backup", journal, tmp_path / "b.sqlite")
+    assert isinstance(said.exception, ConfigError) and f"{beside}: expected the name of a new file, found one" in str(said.exception)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before and (tmp_path / beside).read_text() == "another station's"
+
+
+def test_a_backup_to_a_full_disk_names_the_disk_that_is_full(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as journal:
+        for seq in range(1, 30):
+            journal.begin(a_decision(seq, reason="x" * 60_000))
+        assert journal.settled(20)
+    body = f"""
+from edge_runtime.commands.journal import backup
+try:
+    backup(Path({str(path)!r}), disk / "b.sqlite")
+except Exception as e:
+    print(type(e).__name__, e, [p.name for p in disk.iterdir()])
+"""
+    said = in_small_disk(body, tmp_path)
+    assert said.startswith(f"SinkError {tmp_path}/disk/b.sqlite: the journal could not be copied there: ")
+    assert "make room there" in said and said.strip().endswith("[]")

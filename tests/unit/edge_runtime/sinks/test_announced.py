@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_runtime.errors import SinkError
@@ -141,7 +142,7 @@ def test_what_was_told_without_a_row_has_one_after_the_next_start_that_says_the_
         (1, "A-1", Verdict.ACCEPT, Cause.NONE), (2, "A-2", Verdict.FAULT, Cause.JOURNAL), (3, "Ä/3", Verdict.ACCEPT, Cause.NONE),
         (4, "Ä/4", Verdict.REJECT, Cause.NONE), (5, "Ä/5", Verdict.FAULT, Cause.ENDED),
     ]  # fmt: skip
-    assert rows[2].score == 7.5 and "no more is known of it" in rows[2].reason
+    assert rows[2].score == 7.5 and "no more is known of it than this, taken from" in rows[2].reason and "not signed" in rows[2].reason
     assert verify(path, [read_public(tmp_path / "j.sqlite.key.pub")]).findings == []
 
 
@@ -156,3 +157,32 @@ def test_parts_that_were_told_and_of_which_nothing_is_left_are_named(tmp_path: P
         _answer_what_a_kill_left("s", announced, journal, {}, [""])
     (note,) = verify(path, [read_public(tmp_path / "j.sqlite.key.pub")]).notes
     assert note.startswith("decisions 2 to 39 were missing at a start: told while the disk took no row, or an older journal")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        part((1 << 63) - 1), part(-3), part(0), part(10**15), part(1 << 70),
+        Trigger(3, 1 << 63, ""), Trigger(3, -1, ""), Trigger(3, 1, "", since_ns=1 << 64), Trigger(3, 1, "x" * 70_000),
+    ],
+    ids=lambda odd: f"{odd.seq}",
+)  # fmt: skip
+def test_a_line_that_no_station_writes_is_left_out_and_said_and_the_journal_goes_on(tmp_path: Path, odd: Trigger) -> None:
+    """By somebody who can write the file: a number at the end of what SQLite holds would have it refuse all that follow."""
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as journal:
+        journal.put(a_decision(1))
+    lines = msgspec.json.encode(part(2)) + b"\n" + msgspec.json.encode(odd) + b"\n"
+    path.with_name("j.sqlite.announced").write_bytes(lines.ljust(1 << 18, b"\0"))
+    with Journal(settings(path), "s") as journal, Announced(path, journal.last_seq) as announced:
+        _answer_what_a_kill_left("s", announced, journal, {}, [""])
+        assert "no station writes what stood in 1 of its lines" in str(announced.problem)
+        journal.put(a_decision(journal.last_seq() + 1))
+    assert [d.seq for d in read_decisions(path)] == [1, 2, 3]
+
+
+def test_what_was_told_at_no_time_is_left_out(tmp_path: Path) -> None:
+    with Announced(tmp_path / "j.sqlite", lambda: 0) as announced:
+        announced.unwritten(a_decision(1, wall_time="2026-11-29"))
+        announced.unwritten(a_decision(2))
+        assert list(announced.told()) == [2]

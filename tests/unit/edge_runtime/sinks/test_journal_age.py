@@ -72,6 +72,43 @@ def test_a_clock_that_is_500_days_ahead_makes_no_row_old(tmp_path: Path, monkeyp
     assert seqs(path) == [1, 2, 3, 4, 5, 6]
 
 
+def test_rows_that_are_dated_years_ahead_in_the_file_make_no_row_old(tmp_path: Path) -> None:
+    """By somebody who can write it and has no key: the journal's time at the next start is what stands in it."""
+    path = tmp_path / "j.sqlite"
+    run(path, 1, 2)
+    run(path, 3)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE chain SET at_s = at_s + {4000 * DAY_S} WHERE seq = 3 OR n = (SELECT max(n) FROM chain)")
+        connection.commit()
+    for seq in (4, 5):
+        assert "the machine's clock is 4000 days behind the journal's last row: no row ages by that" in str(run(path, seq, keep_days=10))
+    assert seqs(path) == [1, 2, 3, 4, 5]
+
+
+def test_a_clock_that_was_ahead_and_was_set_back_makes_no_row_old_and_keeps_none_for_years(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more rows that are dated ahead than are looked at in one step."""
+    path = tmp_path / "j.sqlite"
+    at(monkeypatch, 500)
+    run(path, *range(1, 701))
+    with Journal(settings(path, keep_days=10), "s") as journal:
+        at(monkeypatch, 0)
+        assert "500 days behind" in str(journal.problem), "also while the station runs"
+    assert "500 days behind" in str(run(path, 701, keep_days=10))
+    with Journal(settings(path, keep_days=10), "s") as journal:
+        journal.acknowledge("M. Huber", "the clock is right now", [])
+        assert journal.problem is None
+        journal.put(a_decision(702))
+    run(path, 703, keep_days=10)
+    assert len(read_decisions(path)) == 703
+    at(monkeypatch, 20)
+    run(path, 704)
+    with Journal(settings(path, keep_days=10), "s"):
+        until(lambda: seqs(path) == [704])
+    assert verify(path, [open_key(tmp_path / "j.sqlite.key").public]).findings == []
+
+
 def test_a_clock_that_starts_in_1970_makes_no_row_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A PC whose clock's battery is flat starts there at every other start."""
     path = tmp_path / "j.sqlite"
@@ -156,3 +193,11 @@ def test_a_file_that_grows_too_large_loses_its_oldest_rows(tmp_path: Path) -> No
 
 def test_what_a_line_may_stand_still_is_shorter_than_what_rows_are_kept_for() -> None:
     assert settings(Path("j")).keep_days * DAY_S > 10 * journal_clock.STANDSTILL_S
+
+
+def test_a_head_beside_it_of_a_row_that_no_station_reaches_is_said_and_the_journal_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    run(path, 1)
+    path.with_name("j.sqlite.head").write_text(f'{{"n": {(1 << 63) - 1}, "hash": "{"0" * 64}", "signature": "{"0" * 128}"}}')
+    assert "which no station reaches" in str(run(path, 2))
+    assert seqs(path) == [1, 2]
