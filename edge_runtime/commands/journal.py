@@ -15,9 +15,10 @@ from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.files import put_file, what_is
 from edge_runtime.security.signing import PublicKey, open_key, read_public
 from edge_runtime.sinks.journal import Journal
-from edge_runtime.sinks.journal_chain import MOST_ROWS, OutsideHead, beside, outside_head
+from edge_runtime.sinks.journal_chain import OutsideHead, beside, outside_head
 from edge_runtime.sinks.journal_file import expect_journal, reading
 from edge_runtime.sinks.journal_lock import is_held
+from edge_runtime.sinks.journal_rows import MOST
 from edge_runtime.sinks.journal_verify import Verified, head_of, verify
 
 _AT_ONCE = 10_000
@@ -65,7 +66,7 @@ def verified(journal: Path, given: Sequence[Path] = (), head: str | None = None,
     if head is not None:
         try:
             noted = head_of(head)
-            if not 0 <= noted.n <= MOST_ROWS:
+            if not 0 <= noted.n <= MOST:
                 raise ValueError("no row has that number")
         except ValueError as e:
             raise ConfigError(f"--head: expected N:HASH as a station logs it when it stops, found {head!r}") from e

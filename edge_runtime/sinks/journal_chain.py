@@ -28,8 +28,6 @@ from edge_runtime.sinks.journal_rows import COLUMNS, MOST, Entry, about, wall_ti
 
 SIGN_EVERY = 100
 """Rows, about thirty parts; also what is left when no part comes for a second, and at each stop."""
-MOST_ROWS = 1 << 62
-"""A row's number beyond that is none: SQLite counts to twice as many, and a station goes on from there."""
 _KEPT_ROWS = 1000
 """The last rows stay, however large the file is: the station goes on counting from them."""
 AMENDED = ("verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views")
