@@ -203,6 +203,7 @@ _ON_A_SLOW_DISK = """
 import sys, time
 from pathlib import Path
 from edge_runtime.config.files import JournalConfig
+from edge_runtime.records import Verdict
 from edge_runtime.sinks.journal import Journal
 from tests.unit.edge_runtime.sinks.journals import a_decision
 path, slow = Path(sys.argv[1]), Path(sys.argv[2])
@@ -210,8 +211,8 @@ with Journal(JournalConfig(path=path, commit_timeout_ms=50, required=True), "s")
     print(journal.commit(a_decision(1)))
     slow.touch()
     began = time.monotonic()
-    print(journal.commit(a_decision(2)), time.monotonic() - began < 1)
-    told = a_decision(2, reason="told instead")
+    print(journal.commit(a_decision(2, verdict=Verdict.ACCEPT)), time.monotonic() - began < 1)
+    told = a_decision(2, verdict=Verdict.FAULT, reason="told instead")
     journal.amend(told)
     slow.unlink()
     print(journal.settled(20), journal.commit(a_decision(3)))
