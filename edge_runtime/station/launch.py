@@ -17,7 +17,7 @@ from edge_runtime.model.manifest import most_px_of
 from edge_runtime.model.regions import find_regions
 from edge_runtime.plugins import blaming
 from edge_runtime.protocols import ActuatorLine, Sink, Source, StationLink
-from edge_runtime.records import Cause
+from edge_runtime.records import Cause, Verdict
 from edge_runtime.security.access import Access
 from edge_runtime.sinks import journal_file, open_sink
 from edge_runtime.sinks.announced import KEPT, Announced, Told
@@ -234,7 +234,7 @@ def _answer_what_a_kill_left(
 def _as_it_was_told(journal: Journal, told: Told) -> None:
     """A row that came too late, and its part had been told FAULT by then: the station ended before it said so itself."""
     for row in journal_file.read_decisions(journal.path, told.seq - 1, 1):
-        if row.seq == told.seq and row.verdict is not told.verdict:
+        if row.seq == told.seq and (row.verdict, told.verdict) == (Verdict.ACCEPT, Verdict.FAULT):  # nothing else is told instead
             why = f"Told {told.verdict.value}: its row came too late."
             journal.amend(replace(row, verdict=told.verdict, cause=told.cause, reason=why, score=None, severity=None, regions=()))
             log.warning("part %d: was told %s, its row said %s: it says so now", told.seq, told.verdict, row.verdict)

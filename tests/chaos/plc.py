@@ -50,6 +50,7 @@ class Plc:
         self._off_until = 0.0
         self._busy_answers = 0
         self.going, self.over = True, False
+        self._counted = 0
         self._beat_at, self._beat = 0.0, False
         self._program = self._line()
 
@@ -62,6 +63,9 @@ class Plc:
         part, due = 0, time.monotonic()
         while True:
             while not (self.going and self.coils[READY] and not self.coils[VALID] and self._alive and time.monotonic() >= due):
+                # Of a part that was given up a moment ago: the station waits until it is acknowledged. What a killed one has left stands.
+                if self.coils[VALID] and self.words[RESULT_COUNT] != self._counted:
+                    yield from self._results(part)
                 yield
             part += 1
             due = max(due + self._pace_s, time.monotonic() - self._pace_s)
@@ -83,6 +87,7 @@ class Plc:
             return
         verdicts = [name for name, at in (("ACCEPT", ACCEPT), ("REJECT", REJECT), ("FAULT", FAULT)) if self.coils[at]]
         of = self.words[RESULT_PART_ID] << 16 | self.words[RESULT_PART_ID + 1]
+        self._counted = self.words[RESULT_COUNT]
         self.note("result", part=of, verdicts=verdicts, code=self.words[FAULT_CODE], count=self.words[RESULT_COUNT])
         self.coils[ACKNOWLEDGE] = True
         yield from self._until(lambda: not self.coils[VALID], RESULT_WITHIN_S)
