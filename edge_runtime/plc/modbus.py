@@ -11,6 +11,7 @@ from msgspec import Meta
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.areas import AreaPort, Refused
 from edge_runtime.plc.cells import Place, Span
+from edge_runtime.plc.link import Dialler
 from edge_runtime.plc.port import Manual, PlcLost
 from edge_runtime.plc.pymodbus_frames import BITS, Answer, Frames, NoModbus, first_frame
 from edge_runtime.plc.settings import PlcConfig
@@ -128,6 +129,7 @@ class ModbusPort(AreaPort):
         super().__init__(tags, settings.timeout_ms / 1e3)
         self.where = f"PLC {settings.host}:{settings.port} unit {settings.unit}"
         self._settings = settings
+        self._dialler = Dialler(settings.host, settings.port, self._timeout_s)
         self._socket: socket.socket | None = None
         self._number = 0
         self._rest = b""
@@ -140,8 +142,7 @@ class ModbusPort(AreaPort):
     def _open(self) -> None:
         s = self._settings
         try:
-            self._socket = socket.create_connection((s.host, s.port), self._timeout_s)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = self._dialler.dial()
         except OSError as e:
             why = f"does not answer in {s.timeout_ms:g} ms" if isinstance(e, TimeoutError) else e.strerror or str(e)
             raise PlcLost(f"cannot be connected to: {why}; it may be off, or at another address") from e

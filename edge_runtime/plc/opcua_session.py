@@ -17,6 +17,7 @@ from asyncua import Client, ua
 
 from edge_runtime.errors import LinesideError, TagError
 from edge_runtime.plc.deadline import ASK_AGAIN_S, Deadline
+from edge_runtime.plc.link import tune
 from edge_runtime.plc.opcua_security import identify, refusal
 from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.opcua_values import NoValue, from_node, to_node, type_of
@@ -132,6 +133,7 @@ class Session:
             if isinstance(e, AssertionError):
                 raise PlcLost("refused to open a channel") from e
             raise
+        tune(client.uaclient.protocol.transport.get_extra_info("socket"), self._settings.timeout_ms / 1e3)
         await self._look()
         await self._subscribe()
 

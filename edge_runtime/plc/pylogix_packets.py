@@ -6,13 +6,13 @@ request for the last one's; and it takes half of a poll to decode what it has de
 
 import contextlib
 import re
-import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge_runtime.plc.deadline import Deadline
+from edge_runtime.plc.link import tune
 
 _HEAD = 24
 _CONNECTED = b"\x70\x00"
@@ -83,7 +83,7 @@ class Controller:
         self._deadline = Deadline(2 * self._timeout_s)  # an old controller refuses a large connection before it takes a small one
         opened, why = self._plc.conn.connect()
         if opened:
-            self._plc.conn.Socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tune(self._plc.conn.Socket, self._timeout_s)
         return opened, why
 
     def read(self, addresses: Sequence[str], within_s: float | None = None) -> Sequence[Answer]:

@@ -14,6 +14,7 @@ from edge_runtime.plc import iso_frames
 from edge_runtime.plc.areas import AreaPort, Refused
 from edge_runtime.plc.cells import Place, Span
 from edge_runtime.plc.deadline import Deadline
+from edge_runtime.plc.link import Dialler
 from edge_runtime.plc.port import Manual, PlcLost
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.snap7_messages import ErrorCode, Messages, Misread
@@ -143,6 +144,7 @@ class S7Port(AreaPort):
         super().__init__(tags, settings.timeout_ms / 1e3)
         self.where = f"PLC {settings.host}:{settings.port} rack {settings.rack} slot {settings.slot}"
         self._settings = settings
+        self._dialler = Dialler(settings.host, settings.port, self._timeout_s)
         self._socket: socket.socket | None = None
         self._pdu_bytes = 240
         self._number = 0
@@ -154,11 +156,10 @@ class S7Port(AreaPort):
     def _open(self) -> None:
         s, within = self._settings, f"{self._settings.timeout_ms:g} ms"
         try:
-            self._socket = sock = socket.create_connection((s.host, s.port), self._timeout_s)
+            self._socket = sock = self._dialler.dial()
         except OSError as e:
             why = f"does not answer in {within}" if isinstance(e, TimeoutError) else e.strerror or str(e)
             raise PlcLost(f"cannot be connected to: {why}; it may be off, or at another address") from e
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             iso_frames.connect(sock, 0x0100 | s.rack << 5 | s.slot, Deadline(self._timeout_s))
         except TimeoutError as e:
