@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.deadline import Deadline
-from edge_runtime.plc.port import Manual, PlcLost
+from edge_runtime.plc.port import Kind, Manual, PlcLost
 from edge_runtime.plc.settings import PlcConfig, TagType
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
 from edge_runtime.plc.tags import Tag, Value, from_plc, to_plc
@@ -110,3 +110,6 @@ class JsonlinePort:
             self.close()
             late = f"did not answer in {self._timeout_s * 1e3:g} ms"
             raise PlcLost(late if isinstance(e, TimeoutError) else f"the connection was lost: {e}") from e
+
+
+KIND = Kind(JsonlineTriggerConfig, JsonlinePort, MANUAL, "edge_runtime.sim.jsonline_server:JsonlineServer")
