@@ -28,7 +28,9 @@ class JsonlineTriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="jsonline"
 
     text_length: ClassVar[int] = 40
     host: Host
+    """The PLC's address or name."""
     port: Port = 9100
+    """TCP."""
 
 
 MANUAL = Manual(
