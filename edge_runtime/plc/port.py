@@ -120,7 +120,7 @@ class Manual:
     """What a PLC programmer is told of a protocol; a simulated PLC without a station file begins with it, too."""
 
     tcp_port: int
-    """On which the protocol's PLCs listen."""
+    """The port on which the protocol's PLCs listen."""
     inputs: Mapping[str, PlcTag]
     outputs: Mapping[str, PlcTag]
     """An address for every signal of `plc.signals`, as the example stations and programs have them."""
