@@ -59,7 +59,7 @@ class Dialler:
         return sock
 
     def _again(self) -> socket.socket | None:
-        """None where there was none, or somebody else has its port now."""
+        """A socket with the local port of the last connection; None where there was none, or somebody else has that port now."""
         if not self._from:
             return None
         try:
