@@ -25,6 +25,7 @@ from edge_runtime.security.signing import SigningKey
 from edge_runtime.sinks.journal_clock import BEHIND_S, JournalClock, journal_clock
 from edge_runtime.sinks.journal_file import select_of
 from edge_runtime.sinks.journal_rows import COLUMNS, MOST, Entry, about, wall_time
+from edge_runtime.sinks.journal_said import RARE
 
 SIGN_EVERY = 100
 """Rows, about thirty parts; also what is left when no part comes for a second, and at each stop."""
@@ -265,9 +266,8 @@ def _old(connection: sqlite3.Connection, rows: list[tuple[int, float]], before_s
         elif at_s <= ahead_s:
             return old
     if old < len(rows):
-        rare = "kind NOT IN ('decision', 'announced', 'delivery')"  # word by word, as the partial index asks for it
         after = connection.execute(
-            f"SELECT at_s FROM chain WHERE {rare} AND n > ? AND at_s <= ? ORDER BY n LIMIT 1", (rows[-1][0], ahead_s)
+            f"SELECT at_s FROM chain WHERE {RARE} AND n > ? AND at_s <= ? ORDER BY n LIMIT 1", (rows[-1][0], ahead_s)
         ).fetchone()
         old = len(rows) if after is not None and after[0] < before_s else old
     return old

@@ -12,6 +12,7 @@ from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.records import Decision, Outcome
 from edge_runtime.sinks.journal_file import expect_journal, read_page, reading
 from edge_runtime.sinks.journal_rows import UNREADABLE
+from edge_runtime.sinks.journal_said import RARE
 from edge_runtime.sinks.notes import labels_of
 
 _PAGE = 1000
@@ -77,10 +78,9 @@ def last_said(journal: Path, kinds: Sequence[str], about: Mapping[str, str]) -> 
     """(kind, body) of the last of the chain's rows of these kinds whose body says `about`. None where there is none. Raises SinkError."""
     if not journal.exists():
         return None
-    rare = "kind NOT IN ('decision', 'announced', 'delivery')"  # word by word, as the partial index asks for it
     with reading(journal) as connection:
         rows = connection.execute(
-            f"SELECT kind, body FROM chain WHERE {rare} AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY n DESC", tuple(kinds)
+            f"SELECT kind, body FROM chain WHERE {RARE} AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY n DESC", tuple(kinds)
         )
         for kind, body in rows:
             try:

@@ -10,7 +10,8 @@ from pathlib import Path
 from edge_runtime.errors import SinkError
 from edge_runtime.security.signing import SigningKey
 from edge_runtime.sinks.journal_chain import Chain, OutsideHead, outside_head
-from edge_runtime.sinks.journal_verify import EMPTY, TAIL, acknowledged, as_it_is, damage, plain, said, verify
+from edge_runtime.sinks.journal_said import RARE, acknowledged, as_it_is, damage, plain, said
+from edge_runtime.sinks.journal_verify import EMPTY, TAIL, verify
 
 
 def go_on(
@@ -52,8 +53,7 @@ def go_on(
 
 def _has_stopped(connection: sqlite3.Connection) -> bool:
     """Whether a station has ended in good order, and so left a head beside the journal."""
-    rare = "kind NOT IN ('decision', 'announced', 'delivery')"  # word by word, as the partial index asks for it
-    return connection.execute(f"SELECT 1 FROM chain WHERE kind = 'stopped' AND {rare} LIMIT 1").fetchone() is not None
+    return connection.execute(f"SELECT 1 FROM chain WHERE kind = 'stopped' AND {RARE} LIMIT 1").fetchone() is not None
 
 
 def _written_by(connection: sqlite3.Connection) -> str:

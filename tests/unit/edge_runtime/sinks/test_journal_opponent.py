@@ -12,10 +12,10 @@ import pytest
 from edge_runtime.commands.journal import verified
 from edge_runtime.records import Delivery, Outcome, Trigger, Verdict
 from edge_runtime.security.chain import GENESIS, hash_of
-from edge_runtime.sinks import journal_verify
+from edge_runtime.sinks import journal_order
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.journal_rows import COLUMNS
-from tests.unit.edge_runtime.sinks.journals import a_decision, settings
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings, tampered
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +30,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def journal(written: Path, tmp_path: Path) -> Path:
-    for file in written.parent.iterdir():
-        shutil.copy(file, tmp_path)
-    return tmp_path / written.name
-
-
 def row_of_decision(path: Path, seq: int) -> int:
     with closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("SELECT n FROM chain WHERE kind = 'decision' AND seq = ?", (seq,)).fetchone()[0])
-
-
-def tampered(path: Path, *statements: str) -> list[str]:
-    with closing(sqlite3.connect(path)) as connection:
-        for statement in statements:
-            connection.executescript(statement)
-        connection.commit()
-    return verified(path).findings
 
 
 def added(path: Path, rows: Sequence[tuple[str, int | None, dict[str, object]]]) -> None:
@@ -151,7 +136,7 @@ def test_a_verdict_that_is_amended_long_after_is_found_and_rows_that_a_kill_left
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a kill the last rows bear no signature: they can be written anew, and nothing that stands long before them."""
-    monkeypatch.setattr(journal_verify, "_AMENDED_WITHIN", 50)
+    monkeypatch.setattr(journal_order, "AMENDED_WITHIN", 50)
     left_by_a_kill(journal)
     added(journal, [accepted(journal, 7)])
     with Journal(settings(journal), "s"):
