@@ -10,10 +10,11 @@ import re
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,10 +22,10 @@ from edge_runtime import __version__
 from edge_runtime.errors import SinkError
 from edge_runtime.files import read_whole
 from edge_runtime.security.chain import GENESIS, Purpose, Value, hash_of, signed_text
-from edge_runtime.security.signing import SigningKey
+from edge_runtime.security.signing import PublicKey, SigningKey
 from edge_runtime.sinks.journal_clock import BEHIND_S, JournalClock, journal_clock
 from edge_runtime.sinks.journal_file import select_of
-from edge_runtime.sinks.journal_rows import COLUMNS, MOST, Entry, about, wall_time
+from edge_runtime.sinks.journal_rows import AHEAD, COLUMNS, MOST, Entry, about, wall_time
 from edge_runtime.sinks.journal_said import RARE
 
 SIGN_EVERY = 100
@@ -33,6 +34,9 @@ _KEPT_ROWS = 1000
 """The last rows stay, however large the file is: the station goes on counting from them."""
 AMENDED = ("verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views")
 """Columns of a decision that what was told instead may change."""
+
+_HEADS_LOOKED_AT = 100
+"""Signatures that are not the station's are passed over; who puts there more has the station sign anew."""
 
 _INSERT = f"INSERT INTO decisions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _LINK = "INSERT INTO chain (n, kind, seq, at_s, body, hash) VALUES (?, ?, ?, ?, ?, ?)"
@@ -49,6 +53,13 @@ class OutsideHead(msgspec.Struct, frozen=True):
     n: int
     hash: str
     signature: str
+
+    def is_by(self, keys: Sequence[PublicKey]) -> bool:
+        """Whether one of the keys has signed it."""
+        try:
+            return vouched(keys, Purpose.HEAD, self.n, bytes.fromhex(self.hash), bytes.fromhex(self.signature))
+        except ValueError:
+            return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +82,13 @@ class Chain:
     """Belongs to the writer's thread, and to one open file."""
 
     def __init__(self, connection: sqlite3.Connection, key: SigningKey, wall_s: int, least_n: int = 0) -> None:
-        """Go on after the last row that is there; `least_n`: the last row that is known from elsewhere, whether it is there or not."""
-        last = connection.execute("SELECT n, at_s, hash FROM chain WHERE n BETWEEN 1 AND ? ORDER BY n DESC LIMIT 1", (MOST,)).fetchone()
-        signed = connection.execute("SELECT max(n) FROM heads WHERE n <= ?", (MOST,)).fetchone()[0] or 0
+        """Go on after the last row that is there; `least_n`: the last row that is known from elsewhere, whether it is there or not.
+
+        No number counts that stands far behind the last that the station has signed: no station counts so.
+        """
+        signed = newest_signed(connection, [key.public])
+        select = "SELECT n, at_s, hash FROM chain WHERE n BETWEEN 1 AND ? ORDER BY n DESC LIMIT 1"
+        last = connection.execute(select, (highest(signed),)).fetchone()
         self._key = key
         self.n: int = 0 if last is None else last[0]
         self._hash: bytes = GENESIS if last is None else last[2]
@@ -82,7 +97,7 @@ class Chain:
         self._last_head: _Head | None = None
         self.damage: list[str] = []
         """What was found wrong with it and nobody has acknowledged, in sentences."""
-        self.is_new = last is None and not signed and not least_n
+        self.is_new = last is None and not least_n and not connection.execute("SELECT 1 FROM heads").fetchone()
         self.n = max(self.n, signed, least_n)  # where rows are missing, none takes their place
 
     @property
@@ -229,6 +244,26 @@ class Chain:
         return n, end
 
 
+def vouched(keys: Sequence[PublicKey], purpose: Purpose, n: Any, hash_: Any, signature: Any) -> bool:
+    """Whether one of the keys has signed that, whatever stands in the file."""
+    if not (isinstance(n, int) and isinstance(hash_, bytes) and isinstance(signature, bytes)):
+        return False
+    return any(key.verifies(signature, signed_text(purpose, n, hash_)) for key in keys)
+
+
+def newest_signed(connection: sqlite3.Connection, keys: Sequence[PublicKey]) -> int:
+    """The last row that one of the keys has signed; 0 where none has. Numbers that somebody else has put there are passed over."""
+    heads = connection.execute(
+        "SELECT purpose, n, hash, signature FROM heads WHERE n BETWEEN 1 AND ? ORDER BY n DESC LIMIT ?", (MOST, _HEADS_LOOKED_AT)
+    )
+    return next((int(n) for purpose, n, *signed in heads if purpose in list(Purpose) and vouched(keys, Purpose(purpose), n, *signed)), 0)
+
+
+def highest(signed_n: int) -> int:
+    """The largest number that a row may have: `signed_n` is the last that is signed, 0 where none is."""
+    return min(signed_n + AHEAD, MOST) if signed_n else MOST
+
+
 @contextlib.contextmanager
 def _transaction(connection: sqlite3.Connection, writer: str) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
@@ -291,6 +326,11 @@ def _last_time(connection: sqlite3.Connection) -> int | None:
 def _bytes_used(connection: sqlite3.Connection) -> int:
     pages, free, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size"))
     return int((pages - free) * size)
+
+
+def other_head(head: OutsideHead) -> str:
+    """A finding."""
+    return f"the head beside the journal, of row {head.n}, was changed, or is not by a key that is given"
 
 
 def beside(journal: Path, what: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_runtime.errors import SinkError
 from edge_runtime.security.signing import SigningKey
-from edge_runtime.sinks.journal_chain import Chain, OutsideHead, outside_head
+from edge_runtime.sinks.journal_chain import Chain, OutsideHead, other_head, outside_head
 from edge_runtime.sinks.journal_said import RARE, acknowledged, as_it_is, damage, plain, said
 from edge_runtime.sinks.journal_verify import EMPTY, TAIL, verify
 
@@ -29,6 +29,9 @@ def go_on(
         outside = outside_head(path)
     except SinkError as e:
         found.append(str(e))
+    if outside is not None and not outside.is_by([key.public]):  # whoever made it up is not to move the numbers of rows
+        found.append(other_head(outside))
+        outside = None
     chain = Chain(connection, key, int(time.time()), outside.n if outside is not None else 0)
     if looks and chain.is_new and had_key and connection.execute("SELECT 1 FROM decisions").fetchone():
         found.append(EMPTY)

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from edge_runtime.security.chain import GENESIS, Purpose, hash_of, signed_text
+from edge_runtime.security.chain import GENESIS, Purpose, hash_of
 from edge_runtime.security.signing import PublicKey
-from edge_runtime.sinks.journal_chain import SIGN_EVERY, OutsideHead
+from edge_runtime.sinks.journal_chain import SIGN_EVERY, OutsideHead, highest, newest_signed, other_head, vouched
 from edge_runtime.sinks.journal_damaged import named, numbers
 from edge_runtime.sinks.journal_file import columns_of, expect_journal, reading
 from edge_runtime.sinks.journal_foreign import foreign
@@ -96,6 +96,8 @@ class _Run:
     def __init__(self, connection: sqlite3.Connection, keys: Sequence[PublicKey]) -> None:
         self.found = Verified()
         self._connection, self._keys = connection, keys
+        self._most = highest(newest_signed(connection, keys))
+        """The largest number that a row may have."""
         there = columns_of(connection)
         self._values = ", ".join(f"d.{name}" if name in there else LATER.get(name, ("", "NULL"))[1] for name in COLUMNS)
         self._n = 0
@@ -170,8 +172,8 @@ class _Run:
 
     def _out_of_range(self) -> None:
         for table, what in (("chain", "row"), ("heads", "a signature over row"), ("decisions", "decision")):
-            number = "seq" if table == "decisions" else "n"
-            for outside in ("< 1", f"> {MOST}"):
+            number, most = ("seq", MOST) if table == "decisions" else ("n", self._most)
+            for outside in ("< 1", f"> {most}"):
                 with contextlib.suppress(sqlite3.DatabaseError):  # the walk names the page that cannot be read
                     for (n,) in self._connection.execute(f"SELECT {number} FROM {table} WHERE {number} {outside}").fetchmany(_PAGE):
                         self._say(f"{what} {n} stands there, and no station counts so: it was put there")
@@ -181,19 +183,19 @@ class _Run:
     def _first(self) -> int | None:
         """The row that the chain begins with, or should where that cannot be read; None where there is none."""
         try:
-            first = self._connection.execute(f"SELECT min(n) FROM chain WHERE n BETWEEN 1 AND {MOST}").fetchone()[0]
+            first = self._connection.execute(f"SELECT min(n) FROM chain WHERE n BETWEEN 1 AND {self._most}").fetchone()[0]
         except UNREADABLE:
             deleted = "SELECT max(n) FROM heads WHERE purpose = ? AND n BETWEEN 0 AND ?"
-            first = (self._connection.execute(deleted, (Purpose.ANCHOR.value, MOST - 1)).fetchone()[0] or 0) + 1
+            first = (self._connection.execute(deleted, (Purpose.ANCHOR.value, self._most - 1)).fetchone()[0] or 0) + 1
         return None if first is None else int(first)
 
     def _last(self) -> int:
-        return int(self._connection.execute(f"SELECT max(n) FROM chain WHERE n <= {MOST}").fetchone()[0])
+        return int(self._connection.execute(f"SELECT max(n) FROM chain WHERE n <= {self._most}").fetchone()[0])
 
     def _begin(self, first: int, tail_after: int | None) -> int:
         """Find the row after which the walk begins. Decisions from the seq that is given back on must be in the chain."""
         anchors = self._connection.execute(
-            "SELECT n, hash, signature FROM heads WHERE purpose = ? AND n BETWEEN 1 AND ?", (Purpose.ANCHOR.value, MOST)
+            "SELECT n, hash, signature FROM heads WHERE purpose = ? AND n BETWEEN 1 AND ?", (Purpose.ANCHOR.value, self._most)
         ).fetchall()
         for n, *_ in anchors:
             if n != first - 1:
@@ -216,12 +218,12 @@ class _Run:
         anchor = next((a for a in anchors if a[0] == first - 1), None)
         if anchor is None:
             self._say(f"{_rows(1, first - 1)} removed")
-        elif not self._signed(Purpose.ANCHOR, *anchor):
+        elif not vouched(self._keys, Purpose.ANCHOR, *anchor):
             self._say(f"the signature that says that rows up to {first - 1} were deleted for their age is not by a key that is given")
         else:
             self.found.notes.append(f"rows up to {first - 1} of the chain were deleted by the station, for their age or the file's size")
         self._start = self._n = self.found.signed_n = first - 1
-        self._hash = anchor[1] if anchor is not None and self._signed(Purpose.ANCHOR, *anchor) else None
+        self._hash = anchor[1] if anchor is not None and vouched(self._keys, Purpose.ANCHOR, *anchor) else None
         return -_ANY
 
     def _page(self, after: int) -> Iterator[tuple[Any, ...]]:
@@ -231,7 +233,7 @@ class _Run:
             "WHERE c.n {} ORDER BY c.n LIMIT ?"
         )
         try:
-            yield from self._connection.execute(select.format(f"> ? AND c.n <= {MOST}"), (after, _PAGE)).fetchall()
+            yield from self._connection.execute(select.format(f"> ? AND c.n <= {self._most}"), (after, _PAGE)).fetchall()
         except UNREADABLE as e:
             yield from self._one_by_one(select.format("= ?"), after, str(e))
 
@@ -243,6 +245,8 @@ class _Run:
             if isinstance(found, range):
                 lost.append(found)
                 continue
+            if found > self._most:
+                break
             try:
                 rows = self._connection.execute(select, (found, _PAGE)).fetchall()
             except UNREADABLE:
@@ -308,7 +312,7 @@ class _Run:
             "SELECT n, hash, signature FROM heads WHERE purpose != ? AND n > ? AND n <= ? ORDER BY n", (Purpose.ANCHOR.value, after, until)
         ).fetchall()
         self._headed = {n for n, _, _ in rows}
-        self._heads = {n: hash_ for n, hash_, signature in rows if self._signed(Purpose.HEAD, n, hash_, signature)}
+        self._heads = {n: hash_ for n, hash_, signature in rows if vouched(self._keys, Purpose.HEAD, n, hash_, signature)}
         return rows
 
     def _head(self, n: int, hash_: bytes, signature: bytes) -> None:
@@ -331,13 +335,8 @@ class _Run:
     def compare(self, outside: OutsideHead) -> None:
         """With a head from elsewhere: a signed one, or one that is known by itself."""
         n, hash_ = outside.n, outside.hash
-        if outside.signature:
-            try:
-                raw, signature = bytes.fromhex(hash_), bytes.fromhex(outside.signature)
-            except ValueError:
-                raw = signature = b""
-            if not self._signed(Purpose.HEAD, n, raw, signature):
-                return self._say(f"the head beside the journal, of row {n}, was changed, or is not by a key that is given")
+        if outside.signature and not outside.is_by(self._keys):
+            return self._say(other_head(outside))
         if n > self._n:
             sentence = self._removed(self._n + 1, n)
             return None if sentence in self.found.findings else self._say(sentence)
@@ -376,11 +375,6 @@ class _Run:
         for (seq,) in seqs:
             if not (isinstance(seq, int) and any(first <= seq <= last for first, last in named)):
                 self._say(f"part {seq} was announced, and no row says what was decided of it")
-
-    def _signed(self, purpose: Purpose, n: Any, hash_: Any, signature: Any) -> bool:
-        if not (isinstance(n, int) and isinstance(hash_, bytes) and isinstance(signature, bytes)):
-            return False
-        return any(key.verifies(signature, signed_text(purpose, n, hash_)) for key in self._keys)
 
     def _say(self, finding: str) -> None:
         if not finding:

@@ -380,3 +380,62 @@ def test_a_part_that_was_announced_and_has_no_decision_is_found_once_a_station_h
     with Journal(settings(path), "s") as station:
         station.event("lost", first=3, last=3)
     assert verified(path).findings == ["part 2 was announced, and no row says what was decided of it"]
+
+
+# --- numbers that somebody has made up -------------------------------------------------------------------------------
+
+_FAR = 1 << 61
+
+
+def a_head(n: int) -> str:
+    return json.dumps({"n": n, "hash": "ab" * 32, "signature": "cd" * 64})
+
+
+def last_row(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT max(n) FROM chain WHERE n < ?", (_FAR,)).fetchone()[0])
+
+
+@pytest.mark.parametrize("n", [124, 5000, _FAR, 1 << 62])
+def test_a_head_that_was_made_up_is_found_and_moves_no_number(journal: Path, n: int) -> None:
+    journal.with_name("j.sqlite.head").write_text(a_head(n))
+    said = f"the head beside the journal, of row {n}, was changed, or is not by a key that is given"
+    assert said in verified(journal).findings
+    with Journal(settings(journal), "s") as station:
+        assert station.damage == [said]
+        station.put(a_decision(61))
+        assert station.settled(10), station.problem
+    assert last_row(journal) == 127, "123 and what was found, the start, the decision, the stop"
+    assert verified(journal).findings == [said], "what a start has found, and nothing is missing"
+
+
+def test_a_head_that_was_made_up_beside_a_journal_that_is_not_there_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    path.with_name("j.sqlite.head").write_text(a_head(77))
+    with Journal(settings(path), "s") as station:
+        assert "the head beside the journal, of row 77, was changed" in str(station.problem)
+    assert last_row(path) < 10
+
+
+@pytest.mark.parametrize("n", [5000, _FAR, 1 << 62])
+def test_a_signature_that_was_made_up_moves_no_number(journal: Path, n: int) -> None:
+    said = f"signature over row {n}"
+    assert said in str(tampered(journal, f"INSERT INTO heads SELECT {n}, purpose, hash, signature FROM heads LIMIT 1"))
+    for seq in (61, 62):
+        with Journal(settings(journal), "s") as station:
+            assert said in str(station.problem)
+            station.put(a_decision(seq))
+            assert station.settled(10), station.problem
+    assert last_row(journal) < 140
+
+
+@pytest.mark.parametrize("n", [_FAR, 1 << 62])
+def test_a_row_that_was_put_far_away_stops_no_later_start_and_moves_no_number(journal: Path, n: int) -> None:
+    said = f"row {n} stands there, and no station counts so: it was put there"
+    assert tampered(journal, _LINK.format(n)) == [said]
+    for seq in (61, 62, 63):
+        with Journal(settings(journal), "s") as station:
+            assert station.damage == [said]
+            station.put(a_decision(seq))
+            assert station.settled(10), station.problem
+    assert last_row(journal) < 140 and verified(journal).findings == [said]
