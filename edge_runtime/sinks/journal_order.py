@@ -8,8 +8,7 @@ import sqlite3
 from collections.abc import Callable, Collection
 from typing import Any
 
-from edge_runtime.sinks.journal_chain import AMENDED
-from edge_runtime.sinks.journal_rows import COLUMNS
+from edge_runtime.sinks.journal_rows import AMENDED, COLUMNS
 from edge_runtime.sinks.journal_said import said
 
 AMENDED_WITHIN = 1000

@@ -22,6 +22,9 @@ COLUMNS = (
 )  # fmt: skip
 """In the order of `Row`, and of the values that the chain's hash covers."""
 
+AMENDED = ("verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views")
+"""Columns of a decision that what was told instead may change."""
+
 LATER = {"views": ("TEXT", "'[]'"), "cause": ("INTEGER", "0"), "source": ("TEXT", "''")}
 """Columns that journals of the first versions lack: type and default."""
 

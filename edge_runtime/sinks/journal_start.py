@@ -9,7 +9,8 @@ from pathlib import Path
 
 from edge_runtime.errors import SinkError
 from edge_runtime.security.signing import SigningKey
-from edge_runtime.sinks.journal_chain import Chain, OutsideHead, other_head, outside_head
+from edge_runtime.sinks.journal_chain import Chain
+from edge_runtime.sinks.journal_heads import OutsideHead, other_head, outside_head
 from edge_runtime.sinks.journal_said import RARE, acknowledged, as_it_is, damage, plain, said
 from edge_runtime.sinks.journal_verify import EMPTY, TAIL, verify
 

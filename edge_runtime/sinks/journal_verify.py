@@ -15,10 +15,11 @@ import msgspec
 
 from edge_runtime.security.chain import GENESIS, Purpose, hash_of
 from edge_runtime.security.signing import PublicKey
-from edge_runtime.sinks.journal_chain import SIGN_EVERY, OutsideHead, highest, newest_signed, other_head, vouched
+from edge_runtime.sinks.journal_chain import SIGN_EVERY
 from edge_runtime.sinks.journal_damaged import named, numbers
 from edge_runtime.sinks.journal_file import columns_of, expect_journal, reading
 from edge_runtime.sinks.journal_foreign import foreign
+from edge_runtime.sinks.journal_heads import OutsideHead, highest, newest_signed, other_head, vouched
 from edge_runtime.sinks.journal_order import Order
 from edge_runtime.sinks.journal_rows import COLUMNS, LATER, MOST, UNREADABLE
 from edge_runtime.sinks.journal_said import RARE, acknowledged, as_it_is, damage, plain, said

@@ -16,7 +16,7 @@ from edge_runtime.cli import app
 from edge_runtime.errors import ConfigError
 from edge_runtime.records import Cause, Delivery, Outcome, Stamps, Verdict
 from edge_runtime.sinks.journal import Journal, read_decisions
-from edge_runtime.sinks.journal_chain import outside_head
+from edge_runtime.sinks.journal_heads import outside_head
 from tests.unit.edge_runtime.sinks.journals import a_decision, settings
 from tests.unit.edge_runtime.sinks.test_journal import in_small_disk
 

@@ -21,7 +21,7 @@ from edge_runtime.records import Cause, Delivery, Outcome, Trigger, Verdict
 from edge_runtime.security.signing import PublicKey, open_key, read_public
 from edge_runtime.sinks import journal_chain
 from edge_runtime.sinks.journal import Journal, read_decisions
-from edge_runtime.sinks.journal_chain import outside_head
+from edge_runtime.sinks.journal_heads import outside_head
 from edge_runtime.sinks.journal_read import Reader
 from edge_runtime.sinks.journal_verify import Verified, head_of, verify
 from tests.support.decisions import SCHEMA_1
