@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Collection
 from typing import Any
 
+from edge_runtime.records import Outcome, Verdict
 from edge_runtime.sinks.journal_rows import AMENDED, COLUMNS
 from edge_runtime.sinks.journal_said import said
 
@@ -25,6 +26,8 @@ class Order:
         self._decided_at: dict[int, int] = {}
         """By seq: the row of a decision that was amended."""
         self._amended_once: set[Any] = set()
+        self._accepted_at: dict[int, int] = {}
+        """By seq, of a decision that was amended: the row that says that the PLC was told ACCEPT."""
         self._before_start = 0
         """The last row of the run before."""
         self.left_unsigned: list[str] = []
@@ -50,6 +53,10 @@ class Order:
             self._starts_signed |= signed
         if kind == "decision" and isinstance(seq, int) and self.was(seq) is not None:
             self._decided_at[seq] = n
+        if kind == "delivery" and isinstance(seq, int) and self.was(seq) is not None and _says_accept(body):
+            self._accepted_at[seq] = n
+            if seq in self._amended_once:
+                self._contradiction(seq, n)
         self._after_stop = kind == "stopped"
         if self._after_stop and isinstance(body, str) and '"signed":true' in body and n not in headed:
             self._say(f"row {n} says that the station stopped, and no signature by it covers that: rows up to it were written anew")
@@ -80,4 +87,18 @@ class Order:
             return self._say(
                 f"row {n} makes decision {seq} {now!s:.20}, which was {before!s:.20}: a station makes a FAULT of an ACCEPT, no more"
             )
+        if seq in self._accepted_at:
+            self._contradiction(seq, self._accepted_at[seq])
         return None
+
+    def _contradiction(self, seq: int, n: int) -> None:
+        """What is told instead is told to the PLC as well."""
+        self._say(f"decision {seq} was amended to FAULT, and row {n} says that the PLC was told ACCEPT: no station does that")
+
+
+def _says_accept(body: Any) -> bool:
+    try:
+        said = json.loads(body)
+        return bool((said["to"], said["outcome"], said["detail"]) == ("plc", Outcome.TOLD.value, Verdict.ACCEPT.value))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False  # the chain has its own finding for it

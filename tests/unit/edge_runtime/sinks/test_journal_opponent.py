@@ -119,6 +119,24 @@ def test_a_verdict_that_becomes_what_no_station_makes_of_it_is_found(tmp_path: P
     assert f"makes decision 7 {now}, which was {was}" in str(verified(path).findings)
 
 
+@pytest.mark.parametrize(("shown", "found"), [("ACCEPT", True), ("FAULT, code 10", False)])
+def test_an_accept_that_was_told_to_the_plc_is_no_fault_that_was_told_instead(tmp_path: Path, shown: str, found: bool) -> None:
+    """After a kill its row can be amended as a station would; what the PLC was told is signed already."""
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as station:
+        for seq in range(1, 61):
+            station.begin(a_decision(seq, verdict=Verdict.ACCEPT))
+            station.delivered(Delivery(seq, "plc", Outcome.TOLD, 1000 * seq, shown))
+        assert station.settled(60)
+    left_by_a_kill(path)
+    added(path, [told_instead(path, 7, "FAULT")])
+    said = "decision 7 was amended to FAULT, and row 16 says that the PLC was told ACCEPT: no station does that"
+    assert verified(path).findings == ([said] if found else [])
+    with Journal(settings(path), "s") as station:
+        station.put(a_decision(61))
+    assert (said in verified(path).findings) is found
+
+
 def test_a_part_that_an_amended_row_gives_another_name_is_found(journal: Path) -> None:
     """It may say what the verdict was, and not what the part was."""
     left_by_a_kill(journal)
