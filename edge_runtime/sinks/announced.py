@@ -153,6 +153,11 @@ class Announced:
             len(value) <= _LONGEST if isinstance(value, str) else 0 <= value <= _BIGGEST for value in values
         )
 
+    def contradicted(self, seq: int) -> None:
+        """What a line says was told of a part is not what its journal says that the PLC was told: no station writes that."""
+        self._odd += 1
+        _log.error("%s: a line about part %d was left out: the PLC was told something else, as the journal says", self.path, seq)
+
     def _leave_out(self, seq: int) -> None:
         self._odd += 1
         if self._odd == 1:
