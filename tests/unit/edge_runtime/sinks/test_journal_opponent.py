@@ -313,6 +313,27 @@ def test_a_table_that_was_created_with_other_words_is_found(journal: Path, name:
     assert said in str(verified(journal).findings)
 
 
+@pytest.mark.parametrize("with_its_head", [False, True])
+def test_an_older_copy_is_told_by_the_head_beside_it_or_by_one_that_was_noted(journal: Path, tmp_path: Path, with_its_head: bool) -> None:
+    """It is whole itself: with the head of its time it takes one that somebody has noted since."""
+    old = tmp_path / "old"
+    old.mkdir()
+    for name in ("j.sqlite", "j.sqlite.head"):
+        shutil.copy(journal.with_name(name), old)
+    with Journal(settings(journal), "s") as station:
+        station.put(a_decision(61))
+    noted = verified(journal)
+    shutil.copy(old / "j.sqlite", journal)
+    if with_its_head:
+        shutil.copy(old / "j.sqlite.head", journal.with_name("j.sqlite.head"))
+    found = verified(journal).findings
+    said = "rows 124 to 126 were removed"
+    assert found == ([] if with_its_head else [said])
+    assert said in verified(journal, head=f"{noted.last_n}:{noted.last_hash.hex()}").findings
+    with Journal(settings(journal), "s") as station:
+        assert station.damage == ([] if with_its_head else [said])
+
+
 def test_a_head_that_was_taken_away_is_missed(journal: Path) -> None:
     journal.with_name("j.sqlite.head").unlink()
     found = verified(journal)
