@@ -129,14 +129,15 @@ class Chain:
         self._went_on(*added)
 
     def _add(self, connection: sqlite3.Connection, entries: Iterable[Entry], sign: bool = False) -> _Added:
-        entries = list(entries)
         n, end = self._link(connection, entries)
-        sign = sign or any(entry.kind == "cleared" for entry in entries)  # that somebody has seen what is wrong may be anybody's word else
         if not sign and n - self._signed_n < SIGN_EVERY:
             return n, end, None
-        head = n, Purpose.HEAD.value, end, self._key.sign(signed_text(Purpose.HEAD, n, end))
+        head = self._head_of(n, end)
         connection.execute(_SIGN, head)
         return n, end, head
+
+    def _head_of(self, n: int, end: bytes) -> _Head:
+        return n, Purpose.HEAD.value, end, self._key.sign(signed_text(Purpose.HEAD, n, end))
 
     def _went_on(self, n: int, end: bytes, head: _Head | None) -> None:
         self.n, self._hash = n, end
@@ -228,6 +229,8 @@ class Chain:
             n += 1
             end = hash_of(end, n, entry.kind, entry.seq, at_s, body, values)
             links.append((n, entry.kind, entry.seq, at_s, body, end))
+            if entry.kind == "cleared":  # that somebody has seen what is wrong would otherwise be anybody's word
+                connection.execute(_SIGN, self._head_of(n, end))
         connection.executemany(_INSERT, rows)
         connection.executemany(_LINK, links)
         return n, end

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.commands.journal import acknowledge, verified
-from edge_runtime.records import Cause, Delivery, Outcome, Verdict
+from edge_runtime.records import Cause, Delivery, Outcome, Trigger, Verdict
 from edge_runtime.security.chain import Purpose, hash_of
 from edge_runtime.security.signing import open_key
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.sinks.journal_chain import Limits
 from edge_runtime.sinks.journal_heads import beside
-from edge_runtime.sinks.journal_rows import COLUMNS, Entry, row_of
+from edge_runtime.sinks.journal_prune import acknowledged_here
+from edge_runtime.sinks.journal_rows import COLUMNS, Entry, about, announced, row_of
 from edge_runtime.sinks.journal_start import go_on
 from tests.support.waiting import until
 from tests.unit.edge_runtime.sinks.journals import a_decision, changed, settings
@@ -193,6 +194,19 @@ def test_that_somebody_has_acknowledged_it_is_taken_of_the_station_alone(journal
     with_hashes(journal, 300)
     deleted, damage = pruned(journal)
     assert deleted < 5 and damage == [said] and seqs(journal)[0] == 1
+
+
+def test_that_somebody_has_acknowledged_it_counts_also_among_other_rows_of_one_step(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    connection, key = journal_file.open_for_writing(path, False, "w"), open_key(beside(path, "key"))
+    with closing(connection):
+        chain = go_on(path, connection, key, "w", looks=False, had_key=False)
+        cleared = about("cleared", who="M. Huber", why="seen", findings=["row 7 was changed"])
+        chain.insert(connection, [announced(Trigger(1, 1, "")), cleared, announced(Trigger(2, 2, ""))], "w")
+        assert acknowledged_here(connection, [key.public], "row 7 was changed")
+        assert not acknowledged_here(connection, [key.public], "row 8 was changed")
+        assert not acknowledged_here(connection, [open_key(tmp_path / "other").public], "row 7 was changed")
+    assert verified(path).findings == []
 
 
 def test_rows_of_a_key_that_is_gone_stay_until_somebody_has_acknowledged_that(journal: Path) -> None:
