@@ -14,7 +14,7 @@ from edge_runtime.plc import iso_frames
 from edge_runtime.plc.areas import AreaPort, Refused
 from edge_runtime.plc.cells import Place, Span
 from edge_runtime.plc.deadline import Deadline
-from edge_runtime.plc.link import Dialler
+from edge_runtime.plc.link import Dialler, hang_up
 from edge_runtime.plc.port import Kind, Manual, PlcLost
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.snap7_messages import ErrorCode, Messages, Misread
@@ -191,7 +191,7 @@ class S7Port(AreaPort):
         """As in TagPort."""
         sock, self._socket = self._socket, None
         if sock is not None:
-            sock.close()
+            hang_up(sock)
 
     def _fits(self, spans: Sequence[Span]) -> bool:
         answer = _READ_HEADER_BYTES + sum(4 + s.count + s.count % 2 for s in spans)
