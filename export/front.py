@@ -5,6 +5,7 @@ function that the single commands call, on one data set that is read once.
 """
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from typing import Any
 from rich.text import Text
 
 from edge_runtime.errors import ConfigError, ExportError, NotAccepted
-from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.bundle import ModelBundle, file_sha256
 from edge_runtime.model.manifest import Metrics
+from export.build import kept
 from export.build.accept import Asked
 from export.build.build import BuildOptions, build
 from export.build.features import openvino_backbone
@@ -30,7 +32,7 @@ from training.fitting.heads import BackboneFn
 from training.fitting.options import FitOptions, learns, outlier_source, resolve
 from training.fitting.proof import prove
 from training.fitting.remedies import steadied
-from training.fitting.teach import teach
+from training.fitting.teach import teach, tools
 from training.inspect.choice import AUTO, decide
 from training.inspect.inspect import Summary, inspect_data
 from training.judging.acceptance import Criteria
@@ -39,7 +41,7 @@ from training.methods.table import METHODS
 from training.pictures.augment import parse_augment
 from training.pictures.material import OutlierSource
 from training.report.page import write_report
-from training.runs import check_free
+from training.runs import Run, check_free, load_run
 
 STEPS = ("look at the images", "choose method and size", "teach", "quantize, compare, pack", "report")
 GATE_IMAGES = 32
@@ -134,6 +136,47 @@ def make_release(
     refuse_alike(dataset)
     outlier_source(fit_options, sum(s.split == "train" for s in dataset.bad))
 
+    indented = lambda text: say(f"   {text}")  # noqa: E731
+    asked = _asked(request, dataset)
+    if request.force and kept.is_taught(request.run, asked):
+        run = load_run(request.run)
+        dataset = dataclasses.replace(dataset, spec=run.info.input)
+        say(f"   {request.run} was taught and refused by this very request, of these very images: it is not taught again")
+    else:
+        dataset, run = _teach(request, dataset, fit_options, names, progress, say)
+
+    _step(say, 4)
+    options = BuildOptions(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
+
+    def refused(pack: Path, found: BuildReport) -> None:
+        kept.remember(run, asked)
+        show(found)
+        write_report(pack, data, request.page, dataset=dataset, progress=progress)
+
+    try:
+        built = build(run, request.out, None, options, progress, dataset=dataset, say=indented, refused=refused)
+    except NotAccepted:
+        held = (request.run / kept.REFUSED).is_dir()
+        again = " and this model: the same command with --force packs it, without teaching and measuring again" if held else ""
+        say(f"   refused; {request.page} shows the very model that is refused, and {request.run} holds what was taught{again}")
+        raise
+    except ExportError:
+        write_report(request.run, data, request.page, dataset=dataset, progress=progress)
+        say(f"   refused; {request.run} holds what was taught, and {request.page} shows it, before it was quantized")
+        raise
+    precision = built.precision
+    show(built)
+
+    _step(say, 5)
+    progress("measuring for the report", 0, 1)
+    write_report(request.out, data, request.page, dataset=dataset, progress=progress)
+    return Released(request.out, request.page, request.run, precision, built.metrics[precision], looked.summary, time.monotonic() - began)
+
+
+def _teach(
+    request: Request, dataset: Dataset, fit_options: FitOptions, names: tuple[str, ...], progress: Progress, say: Callable[[str | Text], None]
+) -> tuple[Dataset, Run]:
+    """Steps 2 and 3: the data set as it is read for what was chosen, and what was taught."""
     _step(say, 2)
     choice = decide(
         dataset, method=request.method.partition("/")[0], preset=fit_options.preset, image_size=request.image_size,
@@ -153,34 +196,12 @@ def make_release(
         say(f"   all that follows: about {about(seconds)} here; it is said again before each part")
 
     _step(say, 3)
-    indented = lambda text: say(f"   {text}")  # noqa: E731
-    run = teach(dataset, fit_options, request.run, force=request.force, progress=progress, say=indented, backbone_fn=backbone_fn,
-                left_out=names)  # fmt: skip
+    run = teach(
+        dataset, fit_options, request.run, force=request.force, progress=progress, say=lambda text: say(f"   {text}"),
+        backbone_fn=backbone_fn, left_out=names,
+    )  # fmt: skip
     say(f"   threshold {run.info.threshold.value:.4g}, until the model that ships gets its own below: {run.info.threshold.rule}")
-
-    _step(say, 4)
-    options = BuildOptions(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
-
-    def refused(pack: Path, found: BuildReport) -> None:
-        show(found)
-        write_report(pack, data, request.page, dataset=dataset, progress=progress)
-
-    try:
-        built = build(run, request.out, None, options, progress, dataset=dataset, say=indented, refused=refused)
-    except NotAccepted:
-        say(f"   refused; {request.page} shows the very model that is refused, and {request.run} holds what was taught")
-        raise
-    except ExportError:
-        write_report(request.run, data, request.page, dataset=dataset, progress=progress)
-        say(f"   refused; {request.run} holds what was taught, and {request.page} shows it, before it was quantized")
-        raise
-    precision = built.precision
-    show(built)
-
-    _step(say, 5)
-    progress("measuring for the report", 0, 1)
-    write_report(request.out, data, request.page, dataset=dataset, progress=progress)
-    return Released(request.out, request.page, request.run, precision, built.metrics[precision], looked.summary, time.monotonic() - began)
+    return dataset, run
 
 
 def verdict(released: Released) -> list[str]:
@@ -242,6 +263,16 @@ def _fit_options(request: Request) -> FitOptions:
     )  # fmt: skip
     resolve(fit_options)
     return fit_options
+
+
+def _asked(request: Request, dataset: Dataset) -> str:
+    """One hash of a request and of what it found: what it would teach."""
+    left = ("out", "force", "accept", "reading", "weights")  # accept is the build's; what is read so, the input and the images say
+    chosen = {f.name: getattr(request, f.name) for f in dataclasses.fields(request) if f.name not in left}
+    ignored = None if dataset.ignore is None else hashlib.sha256(dataset.ignore.tobytes()).hexdigest()
+    weights = None if request.weights is None else file_sha256(request.weights)
+    found = {"images": kept.images(dataset), "input": dataset.spec, "ignored": ignored, "weights": weights, "tools": tools()}
+    return kept.digest({**chosen, **found})
 
 
 def _check_places(request: Request) -> None:

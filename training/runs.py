@@ -1,7 +1,8 @@
 """Run directories: one taught detector with everything that export, calibration and evaluation need of it.
 
 Layout: run.json (RunInfo), backbone.safetensors (or the learnt network in its place), head.safetensors, held_out.json, ignore_mask.png
-where there is one, and checkpoint.safetensors (optimizer and all) where gradient steps were taken. A run is
+where there is one, and checkpoint.safetensors (optimizer and all) where gradient steps were taken; refused/ holds what an export built of
+it and found not fit for release (export.build.kept). A run is
 written into a hidden folder beside its place and renamed at the end, so that a run that can be seen is whole.
 """
 

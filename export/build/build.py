@@ -18,7 +18,7 @@ import openvino as ov
 from edge_runtime.errors import CalibrationError, ExportError
 from edge_runtime.model.manifest import Acceptance, Envelope, Metrics
 from export import package
-from export.build import convert, floats, noise, parity, precision
+from export.build import convert, floats, kept, noise, parity, precision
 from export.build.accept import PAINTED, PAINTED_SEED, Asked, accept, is_refused, refusal, wants_painted
 from export.build.envelope import envelope_of
 from export.build.features import FeatureExtractor, openvino_backbone
@@ -82,6 +82,9 @@ def build(
 ) -> BuildReport:
     """Export `run` to a bundle at `out`. Nothing is at `out` unless everything passed.
 
+    What is not fit for release is kept in the run; one that was refused of the very same run, images and options is not made again where it
+    is to be built all the same.
+
     Args:
         run: what was taught.
         out: a folder that is not there yet (or, with `force`, a bundle).
@@ -102,8 +105,21 @@ def build(
     began = time.monotonic()
     package.check_out(out, options.zipped, options.force)
     dataset = open_data(run, data, progress) if dataset is None else dataset.leave_out(run.info.left_out)
+    key = partial(kept.made_of, run, dataset, options)
     with package.workplace(out) as place:
-        return _Export(run, dataset, options, place, progress, extractor or FeatureExtractor(), say, tried).build(out, began, refused)
+        forced = options.accept is not None and options.accept.force and not options.onnx
+        if forced and (run.directory / kept.REFUSED).is_dir() and (report := kept.take(run, place / "bundle", key())) is not None:
+            say("this model was judged and refused already, of the very same images and options: it is packed as it was judged")
+            tried(report.tried)
+            _put(place / "bundle", out, options.zipped)
+            return dataclasses.replace(report, out=out, seconds=time.monotonic() - began)
+        return _Export(run, dataset, options, place, progress, extractor or FeatureExtractor(), say, tried).build(out, began, refused, key)
+
+
+def _put(folder: Path, out: Path, zipped: bool) -> None:
+    move_into_place(folder, out)
+    if zipped:
+        package.write_zip(out, package.zip_path(out))
 
 
 class _Export:
@@ -121,7 +137,7 @@ class _Export:
         self.notes: list[str] = []
         self.tried: list[Tried] = []
 
-    def build(self, out: Path, began: float, refused: Callable[[Path, BuildReport], None]) -> BuildReport:
+    def build(self, out: Path, began: float, refused: Callable[[Path, BuildReport], None], key: Callable[[], str]) -> BuildReport:
         info, options = self.run.info, self.options
         detector = self.run.detector()
         self.say(f"about {about(self._expected(detector))} here; more where INT8 does not pass at once")
@@ -167,11 +183,10 @@ class _Export:
             told, acceptance, trials,
         )  # fmt: skip
         if acceptance is not None and is_refused(acceptance):
+            kept.keep(self.run, self.pack, report, key())
             refused(self.pack, report)
             raise refusal(acceptance, told, final.precision, metrics, self.run.info.apart, self.run.info.odd)
-        move_into_place(self.pack, out)
-        if options.zipped:
-            package.write_zip(out, package.zip_path(out))
+        _put(self.pack, out, options.zipped)
         return report
 
     def _expected(self, detector: Detector) -> float:
