@@ -26,6 +26,7 @@ from export.package import check_out
 from training.calibrate.rules import Rule
 from training.core.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
 from training.core.base import Progress, silent
+from training.core.places import check_free
 from training.data.dataset import Dataset, load_dataset, read_names, refuse_alike, refuse_none_left
 from training.fitting.estimate import about, build_seconds, fit_seconds, pace_of
 from training.fitting.heads import BackboneFn
@@ -34,14 +35,14 @@ from training.fitting.proof import prove
 from training.fitting.remedies import steadied
 from training.fitting.teach import teach, tools
 from training.inspect.choice import AUTO, decide
-from training.inspect.inspect import Summary, inspect_data
+from training.inspect.inspect import Inspection, Summary, inspect_data
 from training.judging.acceptance import Criteria
 from training.judging.envelope import BUDGET_S
 from training.methods.table import METHODS
 from training.pictures.augment import parse_augment
 from training.pictures.material import OutlierSource
 from training.report.page import write_report
-from training.runs import Run, check_free, load_run
+from training.runs import Run, load_run
 
 STEPS = ("look at the images", "choose method and size", "teach", "quantize, compare, pack", "report")
 GATE_IMAGES = 32
@@ -105,9 +106,9 @@ class Released:
 
 def make_release(
     data: Path, request: Request, progress: Progress = silent, say: Callable[[str | Text], None] = lambda text: None,
-    show: Callable[[BuildReport], None] = lambda built: None,
+    show: Callable[[BuildReport], None] = lambda built: None, looked: Inspection | None = None,
 ) -> Released:  # fmt: skip
-    """Do it; `say` gets sentences for the user, `show` what the build came to.
+    """Do it; `say` gets sentences for the user, `show` what the build came to. `looked`: at these very images, where that was done already.
 
     What is refused still gets its page: of the very model where it is not fit for release, else of what was taught. Raises ConfigError,
     DataError, CalibrationError, ExportError.
@@ -118,7 +119,9 @@ def make_release(
     fit_options = _fit_options(request)
 
     _step(say, 1)
-    looked = inspect_data(data, bad=request.bad, masks=request.masks, told=lambda done, total: progress("check images", done, total))
+    looked = looked or inspect_data(
+        data, bad=request.bad, masks=request.masks, told=lambda done, total: progress("check images", done, total)
+    )  # fmt: skip
     dataset = load_dataset(
         data, bad=request.bad, masks=request.masks, image_size=request.image_size, allow_duplicates=request.allow_duplicates,
         known=looked.facts, progress=progress, **request.reading,
@@ -174,7 +177,12 @@ def make_release(
 
 
 def _teach(
-    request: Request, dataset: Dataset, fit_options: FitOptions, names: tuple[str, ...], progress: Progress, say: Callable[[str | Text], None]
+    request: Request,
+    dataset: Dataset,
+    fit_options: FitOptions,
+    names: tuple[str, ...],
+    progress: Progress,
+    say: Callable[[str | Text], None],
 ) -> tuple[Dataset, Run]:
     """Steps 2 and 3: the data set as it is read for what was chosen, and what was taught."""
     _step(say, 2)

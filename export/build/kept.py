@@ -1,4 +1,4 @@
-"""What was refused is kept inside its run, RUN/refused, with all that was measured: whoever then says --force gets what was judged, at once.
+"""What was refused is kept in its run, RUN/refused, with all that was measured: whoever then says --force gets what was judged.
 
 It is taken only where everything that it was made of is the same: the run, the options, the images with what is known of them, and the
 programs. Else it is made and measured anew.

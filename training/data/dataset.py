@@ -20,7 +20,7 @@ from edge_runtime.model.manifest import InputSpec, TileSpec
 from edge_runtime.model.preprocess import Preprocessor
 from edge_runtime.model.tiles import tile_wh
 from edge_runtime.records import Image
-from training.core.base import Progress, silent
+from training.core.progress import Progress, silent
 from training.data.annotations import with_marks
 from training.data.duplicates import refuse_copies
 from training.data.facts import Facts, bits_for, facts_of, load_frame, refuse, say_turned

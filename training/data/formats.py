@@ -48,7 +48,6 @@ from training.data.masks import marked
 from training.data.names import say_zero_or_one
 from training.data.tables import header_of, is_labels, names_images, read_csv, read_visa
 
-
 ANNOTATIONS = ("COCO", "YOLO", "Pascal VOC", "CVAT", "LabelMe")
 
 

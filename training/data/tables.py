@@ -141,8 +141,8 @@ def read_csv(path: Path) -> Found:
     Paths are relative to the CSV's folder. A label is good or bad in any of the words of edge_runtime/images/names.py, 0 or 1, or the name
     of a kind of defect; instead of `label` a column may be called good or bad and hold 1 and 0. `split` is train, test or bad; bad images
     of train are set apart as those of bad are. Without a column `split`: all images are for training where all are good, else every fifth
-    good image (by path) and all bad ones are the test split. Where two words alone tell good from bad and most images to learn from would be
-    bad, it is not learnt from (`Found.reversed`). Raises DataError.
+    good image (by path) and all bad ones are the test split. Where two words alone tell good from bad and most images to learn from would
+    be bad, it is not learnt from (`Found.reversed`). Raises DataError.
     """
     base, problems, notes = path.parent, [], []
     columns = columns_of(header_of(path))
@@ -234,10 +234,10 @@ def _say_reversed(path: Path, untold: list[Sample], words: dict[Path, str], spli
         return ""
     which = "the images of its split train" if splits else "its images"
     how = "give the bad ones the split bad or test" if splits else "add a column split: train for good ones to learn from, test for others"
+    few, most = (f"{words[side[0].path]}: {side[0].path.name}, …" for side in (good, bad))
     return (
-        f"{path}: calls only {len(good)} of {len(untold)} of {which} good ({words[good[0].path]}: {good[0].path.name}, …) and {len(bad)} bad"
-        f" ({words[bad[0].path]}: {bad[0].path.name}, …). On a line it is the other way round: are the two words swapped? Then swap them."
-        f" If it is meant so, {how}"
+        f"{path}: calls only {len(good)} of {len(untold)} of {which} good ({few}) and {len(bad)} bad ({most}). On a line it is the other"
+        f" way round: are the two words swapped? Then swap them. If it is meant so, {how}"
     )
 
 

@@ -84,7 +84,7 @@ def test_a_table_with_many_bad_ones_is_learnt_from_where_more_than_two_words_say
         ("path,label", "good", "scratch"), ("path,label,split", "good,train", "bad,test"), ("path,label,split", "good,train", "bad,bad")
     ):  # fmt: skip
         assert load_dataset(many(tmp_path, good, bad, header)).train
-    with pytest.raises(DataError, match="2 of 11 of the images of its split train good .*give the bad ones the split bad or test"):
+    with pytest.raises(DataError, match=r"2 of 11 of the images of its split train good .*give the bad ones the split bad or test"):
         load_dataset(many(tmp_path, "good,train", "bad,train", "path,label,split"))
 
 
