@@ -28,7 +28,7 @@ from training.core.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
 from training.core.base import Progress, silent
 from training.core.places import check_free
 from training.data.dataset import Dataset, load_dataset, read_names, refuse_alike, refuse_none_left
-from training.fitting.estimate import about, build_seconds, fit_seconds, pace_of
+from training.fitting.estimate import about, build_seconds, fit_seconds, pace_of, slower
 from training.fitting.heads import BackboneFn
 from training.fitting.options import FitOptions, learns, outlier_source, resolve
 from training.fitting.proof import prove
@@ -140,13 +140,13 @@ def make_release(
     outlier_source(fit_options, sum(s.split == "train" for s in dataset.bad))
 
     indented = lambda text: say(f"   {text}")  # noqa: E731
-    asked = _asked(request, dataset)
+    asked, late = _asked(request, dataset), 1.0
     if request.force and kept.is_taught(request.run, asked):
         run = load_run(request.run)
         dataset = dataclasses.replace(dataset, spec=run.info.input)
         say(f"   {request.run} was taught and refused by this very request, of these very images: it is not taught again")
     else:
-        dataset, run = _teach(request, dataset, fit_options, names, progress, say)
+        dataset, run, late = _teach(request, dataset, fit_options, names, progress, say)
 
     _step(say, 4)
     options = BuildOptions(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
@@ -157,7 +157,7 @@ def make_release(
         write_report(pack, data, request.page, dataset=dataset, progress=progress)
 
     try:
-        built = build(run, request.out, None, options, progress, dataset=dataset, say=indented, refused=refused)
+        built = build(run, request.out, None, options, progress, dataset=dataset, say=indented, refused=refused, late=late)
     except NotAccepted:
         held = (request.run / kept.REFUSED).is_dir()
         again = " and this model: the same command with --force packs it, without teaching and measuring again" if held else ""
@@ -183,8 +183,8 @@ def _teach(
     names: tuple[str, ...],
     progress: Progress,
     say: Callable[[str | Text], None],
-) -> tuple[Dataset, Run]:
-    """Steps 2 and 3: the data set as it is read for what was chosen, and what was taught."""
+) -> tuple[Dataset, Run, float]:
+    """Steps 2 and 3: the data set as it is read for what was chosen, what was taught, and by how much that took longer than expected."""
     _step(say, 2)
     choice = decide(
         dataset, method=request.method.partition("/")[0], preset=fit_options.preset, image_size=request.image_size,
@@ -199,17 +199,19 @@ def _teach(
     weighed = request.augment == AUTO
     fit_options = dataclasses.replace(fit_options, method=choice.method, preset=choice.preset, augment=augment, weigh=weighed)
     backbone_fn = openvino_backbone(dataset)
+    expected: float | None = None
     if METHODS[fit_options.method].network is None:
-        seconds = _expected(dataset, fit_options, backbone_fn, progress)
-        say(f"   all that follows: about {about(seconds)} here; it is said again before each part")
+        expected, rest = _expected(dataset, fit_options, backbone_fn, progress)
+        say(f"   all that follows: {about(expected + rest)} here; it is said again before each part")
 
     _step(say, 3)
+    began = time.monotonic()
     run = teach(
         dataset, fit_options, request.run, force=request.force, progress=progress, say=lambda text: say(f"   {text}"),
         backbone_fn=backbone_fn, left_out=names,
     )  # fmt: skip
     say(f"   threshold {run.info.threshold.value:.4g}, until the model that ships gets its own below: {run.info.threshold.rule}")
-    return dataset, run
+    return dataset, run, 1.0 if expected is None else slower(expected, time.monotonic() - began)
 
 
 def verdict(released: Released) -> list[str]:
@@ -231,8 +233,10 @@ def verdict(released: Released) -> list[str]:
     ]
 
 
-def _expected(dataset: Dataset, fit_options: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn], progress: Progress) -> float:
-    """Seconds of teaching, building and the report, by counts and by what a picture takes now."""
+def _expected(
+    dataset: Dataset, fit_options: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn], progress: Progress
+) -> tuple[float, float]:
+    """Seconds of teaching, and of building and the report, by counts and by what a picture takes now."""
     spec, n, views = dataset.spec, len(dataset.train), dataset.preprocessor().views
     progress("estimating the time: reading the backbone", 0, 1)
     backbone = build_backbone(fit_options.backbone, resolve(fit_options)[0], fit_options.weights)
@@ -244,7 +248,7 @@ def _expected(dataset: Dataset, fit_options: FitOptions, backbone_fn: Callable[[
     progress("estimating the time: timing a picture", 1, 1)
     name = f"{fit_options.method}/{fit_options.preset}"
     built = build_seconds(name, n, taught, gate, GATE_IMAGES * views, views, pace, int8=True) + BUDGET_S
-    return fit_seconds(name, n, taught, views, pace) + built + 2 * gate * pace
+    return fit_seconds(name, n, taught, views, pace), built + 2 * gate * pace
 
 
 def _fit_options(request: Request) -> FitOptions:

@@ -184,7 +184,7 @@ class _Teaching:
         pace = pace_of(run_backbone, dataset.spec.height, dataset.spec.width, count)
         by = TORCH if self.backbone_fn is torch_backbone_fn else 1
         seconds = fit_seconds(f"{options.method}/{options.preset}", n, count, prepare.views, pace / by, by)
-        self.say(f"about {about(seconds)} here: {count} pictures at {1e3 * pace:.0f} ms, and what is computed from them")
+        self.say(f"{about(seconds)} here: {count} pictures at {1e3 * pace:.0f} ms, and what is computed from them")
         bad: OutlierPictures | None = None
         if self.source is not None:  # before the features, which take long: a mask that does not fit is told at once
             learn_rows, _ = hold_out(n, options.seed)

@@ -89,6 +89,8 @@ def test_page_terminal_and_refusal_speak_of_the_one_model_that_would_ship_and_ho
     output = io.StringIO()
     show_report(report, Console(file=output, width=1000))
     assert "refused, not written" in output.getvalue() and "verdicts hold with light" in output.getvalue()
+    assert f"{precision}, which would ship: image AUROC" in output.getvalue() and output.getvalue().count("image AUROC 0.") <= 1
+    assert ("against FP32: image AUROC" in output.getvalue()) == (precision == "INT8")
 
     # By force it is packed as it was judged: nothing is taught or measured a second time.
     def never(*_: object, **__: object) -> None:
