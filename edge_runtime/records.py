@@ -417,7 +417,7 @@ class Health:
     bundle_ids: tuple[str, ...]
     """The models that judge now, one a camera in the station file's order."""
     recipes: tuple[str, ...]
-    """Names of the recipes that they judge by, likewise."""
+    """Names of the recipes that they judge by, in the same order."""
     device: str
     """The inference device that is really used, as read back."""
     uptime_s: float

@@ -6,7 +6,7 @@ the schema's number, so that a listener of another version says so instead of mi
 
 The replay socket (ROUTER) takes one `ReplayRequest` a message from a DEALER and answers each with one `ReplayReply`; a request of another
 schema with the number of its own alone, which is enough for whoever asked to say so. The control socket (ROUTER) takes one `ControlRequest`
-a message from a DEALER, likewise, and answers each with one `ControlReply`; who asks, the connection says, never the message.
+a message from a DEALER and answers each with one `ControlReply`, another schema as above; who asks, the connection says, never the message.
 
 Schema 2, the present one: a decision holds a view a camera, also where there is one camera; a preview holds a picture a view; health names
 recipes and bundles as lists, one a camera. In schema 1 a station with one camera sent no views, a preview set the deciding picture apart
@@ -158,7 +158,7 @@ class ControlRequest(_Message, frozen=True, kw_only=True):
     request: int
     """Chosen by whoever asks, echoed in the reply."""
     verb: Annotated[str, msgspec.Meta(max_length=64)]
-    """Such as `status`."""
+    """What is asked for, such as `status`."""
     arguments: dict[str, Any] = {}
     """What the verb takes."""
     why: Annotated[str, msgspec.Meta(max_length=1000)] = ""

@@ -10,7 +10,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from pymdownx.superfences import SuperFencesException
 
-from edge_runtime.config.files import Recipe, StationConfig
+from edge_runtime.config.files import CameraConfig, Recipe, StationConfig
+from edge_runtime.config.foreign import whole
 from edge_runtime.config.schema import schema_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             inclusion = InclusionLevel.NOT_IN_NAV if path in unlisted else InclusionLevel.UNDEFINED
             here = str(path.relative_to(ROOT))
             files.append(File(here, str(ROOT), config.site_dir, config.use_directory_urls, inclusion=inclusion))
-    for name, kind in (("station", StationConfig), ("recipe", Recipe)):
+    for name, kind in (("station", whole(StationConfig, CameraConfig)), ("recipe", Recipe)):
         schema = json.dumps(schema_of(kind, f"Lineside {name} file"), indent=2)
         files.append(File.generated(config, f"{name}.schema.json", content=schema))
     return files

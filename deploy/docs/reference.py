@@ -18,7 +18,8 @@ from msgspec import inspect as shapes
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 
 from edge_runtime import errors, wire
-from edge_runtime.config.files import Recipe, StationConfig
+from edge_runtime.config.files import CameraConfig, Recipe, StationConfig
+from edge_runtime.config.foreign import whole
 from edge_runtime.config.schema import meanings
 from edge_runtime.plc.settings import TagConfig
 from edge_runtime.values import MOST, Settings
@@ -43,6 +44,8 @@ _MSGPACK = {
     shapes.NoneType: "nil",
 }
 _BOUNDS = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}
+STATION = whole(StationConfig, CameraConfig)
+"""With all kinds, where a station reads its own."""
 
 
 def documented(module: Path) -> dict[str, str]:
@@ -79,13 +82,13 @@ def _doc(thing: Any) -> str:
 
 def settings() -> str:
     """A table for each table of the two files."""
-    return "\n\n".join([*_file("station", StationConfig), *_file("recipe", Recipe)])
+    return "\n\n".join([*_file("station", StationConfig, STATION), *_file("recipe", Recipe, Recipe)])
 
 
-def _file(name: str, kind: type[msgspec.Struct]) -> Iterator[str]:
+def _file(name: str, kind: type[msgspec.Struct], with_all: type[msgspec.Struct]) -> Iterator[str]:
     yield f"## The {name} file\n\n{_doc(kind)}\n\n{_keys(kind)}"
     shown: set[type] = set()
-    for path, table in _tables(kind, ""):
+    for path, table in _tables(with_all, ""):
         for one in (*reversed(_bases(table)), table):
             if one not in shown:
                 shown.add(one)
@@ -110,7 +113,7 @@ def _bases(table: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
 
 
 def _below(base: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
-    return [k for _, k in _tables(StationConfig, "") if base in k.__mro__]
+    return [k for _, k in _tables(STATION, "") if base in k.__mro__]
 
 
 def _tables(kind: type[msgspec.Struct], path: str) -> Iterator[tuple[str, type[msgspec.Struct]]]:

@@ -216,5 +216,5 @@ def _created(config: StationConfig) -> dict[str, float]:
             bundle = ModelBundle.open(path)
             made[bundle.id] = datetime.fromisoformat(bundle.manifest.created).timestamp()
         except (BundleError, ValueError):
-            continue  # likewise
+            continue  # its age is not known either
     return made

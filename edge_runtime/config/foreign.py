@@ -1,4 +1,4 @@
-"""Station files that name kinds of installed packages: the record to read them by, with those packages' own tables in it."""
+"""The record to read a station file by: with the tables of the PLC and of the installed packages that the file names, and no others'."""
 
 import functools
 import operator
@@ -12,19 +12,21 @@ from edge_runtime.config.explain import show, structs_in
 from edge_runtime.config.sources import Source
 from edge_runtime.config.triggers import Trigger
 from edge_runtime.errors import ConfigError
+from edge_runtime.plc.kinds import KINDS, kind_named
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 _Structs = list[type[plugins.PluginSettings]]
+_Records = tuple[type[msgspec.Struct], ...]
 OWN: dict[str, frozenset[str]] = {
     "sources": frozenset(str(s.__struct_config__.tag) for s in structs_in(Source)),
-    "triggers": frozenset(str(s.__struct_config__.tag) for s in structs_in(Trigger)),
+    "triggers": frozenset(str(s.__struct_config__.tag) for s in structs_in(Trigger)) | set(KINDS),
     "sinks": frozenset({"journal", "publisher", "archive", "preview"}),
 }
 """Kinds of Lineside itself; its sinks have tables of their own."""
 
 
 def widened(raw: dict[str, Any], station: type[_T], camera: type[msgspec.Struct]) -> tuple[type[_T], list[plugins.Plugin]]:
-    """`station`, or one that also takes the kinds that this file names and that installed packages bring; and these.
+    """`station` with the kinds that this file names beside those that each station takes, and what installed packages bring of them.
 
     Args:
         raw: the station file as parsed.
@@ -34,7 +36,13 @@ def widened(raw: dict[str, Any], station: type[_T], camera: type[msgspec.Struct]
     Raises ConfigError, beginning with the key, for a kind that nobody brings, and for a package that is broken.
     """
     found = [_structs(group, raw) for group in OWN]
-    return _with(station, camera, *found), [struct.plugin for structs in found for struct in structs]
+    sources, triggers, sinks = map(tuple, found)
+    return _with(station, camera, sources, (*_plc(raw), *triggers), sinks), [struct.plugin for structs in found for struct in structs]
+
+
+def whole(station: type[_T], camera: type[msgspec.Struct]) -> type[_T]:
+    """`station` with all that Lineside itself brings, for whoever describes it. Imports all of it."""
+    return _with(station, camera, (), _all_plcs(), ())
 
 
 def widest(station: type[_T], camera: type[msgspec.Struct]) -> tuple[type[_T], list[str]]:
@@ -52,11 +60,25 @@ def widest(station: type[_T], camera: type[msgspec.Struct]) -> tuple[type[_T], l
                 except ConfigError as e:
                     left_out.append(str(e))
         left_out += [c.sentence for c in clashes]
-    return _with(station, camera, *found), left_out
+    sources, triggers, sinks = map(tuple, found)
+    return _with(station, camera, sources, (*_all_plcs(), *triggers), sinks), left_out
 
 
-def _with(station: type[_T], camera: type[msgspec.Struct], sources: _Structs, triggers: _Structs, sinks: _Structs) -> type[_T]:
-    """`station`, which takes these kinds, too."""
+def _plc(raw: dict[str, Any]) -> _Records:
+    """The table of the PLC that the file names; of all, where its trigger has no kind: whoever wrote it is told then which there are."""
+    kind = table.get("kind") if isinstance(table := raw.get("trigger"), dict) else None
+    if not isinstance(kind, str):
+        return _all_plcs()
+    return (kind_named(kind).settings,) if kind in KINDS else ()
+
+
+def _all_plcs() -> _Records:
+    return tuple(kind_named(kind).settings for kind in KINDS)
+
+
+@functools.cache
+def _with(station: type[_T], camera: type[msgspec.Struct], sources: _Records, triggers: _Records, sinks: _Records) -> type[_T]:
+    """`station`, which takes these kinds, too. The same each time, as settings are equal only where their records are."""
     fields: list[tuple[str, Any, Any] | tuple[str, Any]] = []
     if sources:
         source = _either(*structs_in(Source), *sources)

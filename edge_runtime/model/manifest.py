@@ -337,7 +337,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     """By precision: torch, fp32, int8."""
     golden: Annotated[list[Golden], Meta(min_length=4)]
     golden_tolerance: Annotated[float, Meta(gt=0, le=MOST_TOLERANCE)]
-    """Relative: |score - expected| <= tolerance * expected (likewise the map's peak)."""
+    """Relative: |score - expected| <= tolerance * expected ; the same for the map's peak."""
     files: dict[str, str]
     """Relative path -> sha256, of every file but the manifest."""
     tools: dict[str, str]

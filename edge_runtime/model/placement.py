@@ -87,7 +87,7 @@ class PlacementMeter:
     """Compares small pictures with a mean one; about a millisecond each."""
 
     def __init__(self, reference: npt.NDArray[Any], ignored: npt.NDArray[np.bool_] | None = None) -> None:
-        """`reference`: (h, w) gray levels; `ignored`: likewise, True = not looked at."""
+        """`reference`: (h, w) gray levels; `ignored`: (h, w), True = not looked at."""
         self._hw = h, w = (int(reference.shape[0]), int(reference.shape[1]))
         window = np.outer(np.hanning(h + 2)[1:-1], np.hanning(w + 2)[1:-1]).astype(np.float32)
         self._window: Small = window if ignored is None else np.where(ignored, np.float32(0), window)

@@ -30,7 +30,7 @@ class Deadline:
         return self.left_s > ASK_AGAIN_S + _ENOUGH_S
 
     def send(self, sock: socket.socket, data: bytes) -> None:
-        """All of it. Raises TimeoutError, OSError."""
+        """Send all of `data` within what is left. Raises TimeoutError, OSError."""
         self._limit(sock)
         sock.sendall(data)
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.plc.kinds import KINDS
+from edge_runtime.plc.kinds import KINDS, kind_named
 from edge_runtime.plc.settings import PlcConfig, PulseConfig
 
 
@@ -15,7 +15,7 @@ def default_trigger(kind: str, host: str = "127.0.0.1", port: int | None = None,
 
     Every signal is mapped, except those that mean nothing: `encoder` without `pulse`, `acknowledge` with it.
     """
-    settings, _, manual, _ = KINDS[kind]
+    settings, _, manual, _ = kind_named(kind)
     unused = "acknowledge" if pulse is not None else "encoder"
     inputs = {name: tag for name, tag in manual.inputs.items() if name != unused}
     reached = manual.reached_at(host, port or manual.tcp_port)
@@ -26,7 +26,7 @@ def trigger_to_play(kind: str, host: str, port: int | None) -> PlcConfig:
     """What `lineside sim plc` plays without a station file; `port`: None is one that needs no root. Raises ConfigError."""
     if kind not in KINDS:
         raise ConfigError(f'--protocol: expected one of {", ".join(KINDS)}, found "{kind}"')
-    usual = KINDS[kind].manual.tcp_port
+    usual = kind_named(kind).manual.tcp_port
     return default_trigger(kind, host, port or usual + (1000 if usual < 1024 else 0))
 
 

@@ -18,7 +18,7 @@ from msgspec import Meta
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
 from edge_runtime.plc.cells import batches
 from edge_runtime.plc.deadline import ASK_AGAIN_S, Deadline
-from edge_runtime.plc.port import Manual, PlcLost
+from edge_runtime.plc.port import Kind, Manual, PlcLost
 from edge_runtime.plc.pylogix_packets import MISREAD, SMALL, Answer, Controller
 from edge_runtime.plc.settings import PlcConfig, PlcTag, TagConfig
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal
@@ -309,3 +309,6 @@ def _match(tag: Tag) -> re.Match[str]:
             f'found "{tag.address}"'
         )
     return match
+
+
+KIND = Kind(EthernetipTriggerConfig, EthernetipPort, MANUAL, "edge_runtime.sim.ethernetip_server:EthernetipServer")

@@ -1,43 +1,36 @@
 """Which PLC protocols there are: the one table that station files, commands, examples and the simulated PLC look into."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from edge_runtime.plc import ethernetip, modbus, opcua, s7
-from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
-from edge_runtime.plc.port import Manual, TagPort
 from edge_runtime.plc.settings import PlcConfig
-from edge_runtime.plc.tags import Tag
+
+if TYPE_CHECKING:
+    from edge_runtime.plc.port import Kind, TagPort
+    from edge_runtime.plc.tags import Tag
+
+KINDS: Mapping[str, str] = {
+    "modbus": "edge_runtime.plc.modbus",
+    "opcua": "edge_runtime.plc.opcua",
+    "s7": "edge_runtime.plc.s7",
+    "ethernetip": "edge_runtime.plc.ethernetip",
+}
+"""`kind` of a station file -> the module whose `KIND` it is. It is imported when a station file names it: no station waits for another
+one's protocol."""
 
 
-class Kind(NamedTuple):
-    """One row of the table below."""
-
-    settings: type[PlcConfig]
-    """[trigger] of a station file; its tag is the row's name."""
-    port: Callable[[Any, Sequence[Tag]], TagPort]
-    """Built as port(settings, tags). Its package is imported then and not before: no station waits for another one's."""
-    manual: Manual
-    server: str | None = None
-    """The simulated PLC, a TagServer built as server(settings, tags): "module:class", as nothing here may see `edge_runtime.sim`."""
+def kind_named(name: str) -> "Kind":
+    """What the row's module says of its protocol. `name`: one of KINDS."""
+    kind: Kind = importlib.import_module(KINDS[name]).KIND
+    return kind
 
 
-KINDS: Mapping[str, Kind] = {
-    "modbus": Kind(modbus.ModbusTriggerConfig, modbus.ModbusPort, modbus.MANUAL, "edge_runtime.sim.modbus_server:ModbusServer"),
-    "opcua": Kind(OpcuaTriggerConfig, opcua.OpcuaPort, opcua.MANUAL, "edge_runtime.sim.opcua_server:OpcuaServer"),
-    "s7": Kind(s7.S7TriggerConfig, s7.S7Port, s7.MANUAL, "edge_runtime.sim.s7_server:S7Server"),
-    "ethernetip": Kind(
-        ethernetip.EthernetipTriggerConfig, ethernetip.EthernetipPort, ethernetip.MANUAL,
-        "edge_runtime.sim.ethernetip_server:EthernetipServer",
-    ),
-}  # fmt: skip
+def kind_of(settings: PlcConfig) -> "Kind":
+    """The protocol that these settings are of."""
+    return kind_named(str(settings.__struct_config__.tag))
 
 
-def kind_of(settings: PlcConfig) -> Kind:
-    """The row that these settings are of."""
-    return KINDS[str(settings.__struct_config__.tag)]
-
-
-def open_port(settings: PlcConfig, tags: Sequence[Tag]) -> TagPort:
+def open_port(settings: PlcConfig, tags: "Sequence[Tag]") -> "TagPort":
     """The port of the trigger's protocol, not connected yet. Raises ConfigError for an address that it does not have, MissingExtra."""
     return kind_of(settings).port(settings, tags)

@@ -14,13 +14,12 @@ from typing import Self
 from edge_runtime.errors import ConfigError, SinkError, TriggerError
 from edge_runtime.handoff import Reply, take
 from edge_runtime.plc.comeback import Comeback
-from edge_runtime.plc.deadline import ASK_AGAIN_S
 from edge_runtime.plc.handshake import Announced, Handshake, Inputs
 from edge_runtime.plc.kinds import open_port
-from edge_runtime.plc.known import Known
+from edge_runtime.plc.looks import Looks
 from edge_runtime.plc.outputs import Outputs
 from edge_runtime.plc.part_age import PartAges
-from edge_runtime.plc.port import PlcLost, TagPort, bits_first
+from edge_runtime.plc.port import PlcLost, TagPort
 from edge_runtime.plc.recipe_change import Prepared, RecipeChange
 from edge_runtime.plc.results import Pulsed, Result, results_of
 from edge_runtime.plc.settings import PlcConfig
@@ -76,11 +75,8 @@ class PlcLine(ActuatorLine):
         self._seq = first_seq
         inputs, outputs = tags_of(settings)
         self._port = port or open_port(settings, [*inputs, *outputs])
-        self._names = bits_first(inputs)
-        self._at_least = [t.name for t in inputs if t.type == "bool" or (t.name == "encoder" and settings.pulse)]
-        self._polled: list[str] = []
-        self._late: list[str] = []
-        """Read when the trigger rises."""
+        self._looks = Looks(self._port, settings, inputs)
+        self._known = self._looks.known
         self._has_busy = any(t.name == "busy" for t in outputs)
         self._results = results_of(settings, inputs)
         self._handshake = Handshake(self._results, heartbeat_ms=settings.heartbeat_ms, has_reset=settings.inputs.reset_fault is not None)
@@ -88,7 +84,6 @@ class PlcLine(ActuatorLine):
         self.answer_timeout_ms = settings.timeout_ms
         self._timeout_s = settings.timeout_ms / 1e3
         self._poll_s = settings.poll_ms / 1e3
-        self._known = Known(settings, inputs)
         self._rise: _Rise | None = None
         self._comeback = Comeback()
         self._owed: tuple[int, Result] | None = None
@@ -246,9 +241,9 @@ class PlcLine(ActuatorLine):
         began_ns = time.monotonic_ns()
         often = not self._port.pushes or self._rise is not None
         self._poll_due = began_ns / 1e9 + (self._poll_s if often else _RECIPE_S)
-        snapshots = self._port.poll(self._polled)
+        snapshots = self._port.poll(self._looks.polled)
         for snapshot in snapshots:
-            self._see(snapshot, self._polled)
+            self._see(snapshot, self._looks.polled)
         if not snapshots:
             self._see({}, ())
         if (why := self._known.lost(time.monotonic())) is not None:
@@ -270,11 +265,11 @@ class PlcLine(ActuatorLine):
             if self._rise is not None:
                 self._announce_risen()
             self._rise = _Rise(now_ns, self._ages.not_before(now_ns, self._port.pushes), now_ns + self._ages.patience_ns(self._timeout_s))
-            if "part_id" in self._late:
+            if "part_id" in self._looks.late:
                 known.values["part_id"] = ""  # what stands there is the last part's
-        if self._rise is not None or ("recipe" in self._late and now_ns / 1e9 >= self._recipe_due):
+        if self._rise is not None or ("recipe" in self._looks.late and now_ns / 1e9 >= self._recipe_due):
             self._recipe_due = now_ns / 1e9 + _RECIPE_S
-            self._unless_lost(self._read_late)
+            self._unless_lost(self._looks.read_late)
         if self._rise is not None and not self._lacks_something(self._rise):
             self._announce_risen()
             self._unless_lost(self._out.write)
@@ -294,10 +289,6 @@ class PlcLine(ActuatorLine):
                 talk()
             except PlcLost as e:
                 self._lose(e)
-
-    def _read_late(self) -> None:
-        if self._late:
-            self._known.take(self._port.read(self._late), self._late, self._port.missing, time.monotonic())
 
     def _announce_risen(self) -> None:
         rise, self._rise = self._rise, None
@@ -356,9 +347,8 @@ class PlcLine(ActuatorLine):
     def _connect(self) -> None:
         try:
             self._port.connect(lambda: self._inbox.put(None))
-            self._share_out()
             connected_ns = time.monotonic_ns()
-            self._look_first()
+            self._looks.begin()
             asked = self._resume(connected_ns)
             self._out.forget()
             self._out.write()
@@ -398,26 +388,6 @@ class PlcLine(ActuatorLine):
 
     def _left_busy(self) -> bool:
         return self._has_busy and bool(self._port.read(["busy"]).get("busy"))
-
-    def _look_first(self) -> None:
-        """All inputs; those that there is no handshake without are waited for."""
-        self._known.forget()
-        until = time.monotonic() + self._timeout_s
-        while True:
-            self._known.take(self._port.read(self._names), self._names, self._port.missing, time.monotonic())
-            needed = self._known.cannot_be_done_without
-            if not needed:
-                return
-            if time.monotonic() >= until:
-                raise PlcLost(f"has no value for {', '.join(needed)}")
-            time.sleep(ASK_AGAIN_S)
-
-    def _share_out(self) -> None:
-        """All inputs are polled where that costs no more than the bits alone and tells what belongs together."""
-        port = self._port
-        whole = port.ordered if port.pushes else port.trips(self._names) == port.trips(self._at_least)
-        self._polled = self._names if whole else self._at_least
-        self._late = [n for n in self._names if n not in self._polled]
 
     def _lose(self, why: PlcLost) -> None:
         self._port.close()

@@ -1,10 +1,13 @@
 """A TCP connection to a PLC that takes with it what it has not delivered. Why: deploy/decisions/0059."""
 
+import contextlib
 import errno
+import fcntl
 import socket
 import struct
+import termios
 
-_AT_ONCE = struct.pack("ii", 1, 0)
+_DROPS, _DELIVERS = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 
 
 def tune(sock: socket.socket, timeout_s: float) -> None:
@@ -15,9 +18,22 @@ def tune(sock: socket.socket, timeout_s: float) -> None:
     that has long gone, or the acknowledge of its next trigger.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROPS)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(round(timeout_s * 1e3), 1))
+
+
+def before_close(sock: socket.socket) -> None:
+    """Have it closed in good order where the PLC's side has confirmed all that was written, else so that the rest is dropped."""
+    with contextlib.suppress(OSError):  # it may have ended by itself
+        if sock.fileno() >= 0 and fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)) == bytes(4):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DELIVERS)
+
+
+def hang_up(sock: socket.socket) -> None:
+    """Close it, as `before_close` says."""
+    before_close(sock)
+    sock.close()
 
 
 class Dialler:
@@ -43,7 +59,7 @@ class Dialler:
         return sock
 
     def _again(self) -> socket.socket | None:
-        """None where there was none, or somebody else has its port now."""
+        """A socket with the local port of the last connection; None where there was none, or somebody else has that port now."""
         if not self._from:
             return None
         try:

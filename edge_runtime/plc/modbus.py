@@ -11,8 +11,8 @@ from msgspec import Meta
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.areas import AreaPort, Refused
 from edge_runtime.plc.cells import Place, Span
-from edge_runtime.plc.link import Dialler
-from edge_runtime.plc.port import Manual, PlcLost
+from edge_runtime.plc.link import Dialler, hang_up
+from edge_runtime.plc.port import Kind, Manual, PlcLost
 from edge_runtime.plc.pymodbus_frames import BITS, Answer, Frames, NoModbus, first_frame
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.tags import Tag
@@ -150,7 +150,7 @@ class ModbusPort(AreaPort):
     def close(self) -> None:
         """As in TagPort."""
         if self._socket is not None:
-            self._socket.close()
+            hang_up(self._socket)
         self._socket, self._rest = None, b""
 
     @property
@@ -255,3 +255,6 @@ class ModbusPort(AreaPort):
         self._rest = data[frame.size :]
         request.received, request.answer = b"" if self._rest else data[2:], answer
         return answer
+
+
+KIND = Kind(ModbusTriggerConfig, ModbusPort, MANUAL, "edge_runtime.sim.modbus_server:ModbusServer")

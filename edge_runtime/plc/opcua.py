@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
-from edge_runtime.plc.port import Manual, PlcLost
+from edge_runtime.plc.port import Kind, Manual, PlcLost
 from edge_runtime.plc.settings import PlcTag
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
 from edge_runtime.plc.tags import Tag, Value
@@ -152,3 +152,6 @@ def _check_security(s: OpcuaTriggerConfig) -> None:
     if (s.user is None) != (s.password_file is None):
         found, missing = ("user", "password_file") if s.password_file is None else ("password_file", "user")
         raise ConfigError(f"trigger.{missing}: expected beside trigger.{found}, found none")
+
+
+KIND = Kind(OpcuaTriggerConfig, OpcuaPort, MANUAL, "edge_runtime.sim.opcua_server:OpcuaServer")

@@ -17,7 +17,7 @@ from asyncua import Client, ua
 
 from edge_runtime.errors import LinesideError, TagError
 from edge_runtime.plc.deadline import ASK_AGAIN_S, Deadline
-from edge_runtime.plc.link import tune
+from edge_runtime.plc.link import before_close, tune
 from edge_runtime.plc.opcua_security import identify, refusal
 from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.opcua_values import NoValue, from_node, to_node, type_of
@@ -318,6 +318,8 @@ class Session:
 
     async def _leave(self) -> None:
         protocol = self._client.uaclient.protocol
+        if protocol is not None and protocol.transport is not None:
+            before_close(protocol.transport.get_extra_info("socket"))
         if self.failure is None:
             await self._client.disconnect()
         if protocol is not None and protocol.transport is not None:

@@ -57,7 +57,7 @@ class PartAges:
         self._since_ns[seq] = since_ns
 
     def decided(self, decision: Decision) -> int:
-        """From when the part counts, which is forgotten by that."""
+        """From when the decided part counts; it is asked once a part, and forgotten."""
         return min(self._since_ns.pop(decision.seq, decision.stamps.fired_ns), decision.stamps.fired_ns)
 
     def result(self, decision: Decision, since_ns: int) -> Result:

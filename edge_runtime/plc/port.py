@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
-from edge_runtime.plc.settings import PlcTag, TagType
+from edge_runtime.plc.settings import PlcConfig, PlcTag, TagType
 from edge_runtime.plc.tags import Tag, Value
 
 
@@ -120,7 +120,7 @@ class Manual:
     """What a PLC programmer is told of a protocol; a simulated PLC without a station file begins with it, too."""
 
     tcp_port: int
-    """On which the protocol's PLCs listen."""
+    """The port on which the protocol's PLCs listen."""
     inputs: Mapping[str, PlcTag]
     outputs: Mapping[str, PlcTag]
     """An address for every signal of `plc.signals`, as the example stations and programs have them."""
@@ -130,3 +130,15 @@ class Manual:
     """The tags' `order` means something: the protocol moves bytes and does not say what is in them."""
     reached_at: Callable[[str, int], Mapping[str, object]] = _host_and_port
     """Host and port as the settings name them."""
+
+
+class Kind(NamedTuple):
+    """One protocol: what its module says of it, as `KIND`, to `edge_runtime.plc.kinds`."""
+
+    settings: type[PlcConfig]
+    """[trigger] of a station file; its tag is the row's name."""
+    port: Callable[[Any, Sequence[Tag]], TagPort]
+    """Built as port(settings, tags). Its package is imported then and not before."""
+    manual: Manual
+    server: str | None = None
+    """The simulated PLC, a TagServer built as server(settings, tags): "module:class", as nothing here may see `edge_runtime.sim`."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge_runtime.plc.deadline import Deadline
-from edge_runtime.plc.link import tune
+from edge_runtime.plc.link import hang_up, tune
 
 _HEAD = 24
 _CONNECTED = b"\x70\x00"
@@ -132,7 +132,7 @@ class Controller:
 
     def drop(self) -> None:
         """Cut the connection, so that a late answer is never taken for another's."""
-        self._plc.conn.Socket.close()
+        hang_up(self._plc.conn.Socket)
 
     def _again(self, known: _Read) -> list[tuple[bytes, Any]]:
         """The packets of that read, sent again, and what `send` returned for each."""

@@ -81,17 +81,17 @@ class Frames:
         self._write_register: Any = register_message.WriteSingleRegisterRequest
 
     def reading(self, area: str, start: int, count: int, unit: int) -> tuple[int, bytes]:
-        """The function's code, and the frame with the number 0 in its first two bytes."""
+        """A request to read cells: the function's code, and the frame with the number 0 in its first two bytes."""
         return self._frame(self._readers[area](address=start, count=count, dev_id=unit))
 
     def writing(self, area: str, start: int, cells: Sequence[int], unit: int) -> tuple[int, bytes]:
-        """The same, for coils and holding registers."""
+        """A request to write coils or holding registers, as `reading` gives one."""
         if area == "coil":
             return self._frame(self._write_bits(address=start, bits=[bool(c) for c in cells], dev_id=unit))
         return self._frame(self._write_registers(address=start, registers=list(cells), dev_id=unit))
 
     def writing_one(self, area: str, at: int, cell: int, unit: int) -> tuple[int, bytes]:
-        """The same, by the function that writes one coil or register and no more."""
+        """A request to write one coil or register, by the function that writes no more; as `reading` gives one."""
         if area == "coil":
             return self._frame(self._write_bit(address=at, bits=[bool(cell)], dev_id=unit))
         return self._frame(self._write_register(address=at, registers=[cell], dev_id=unit))

@@ -75,7 +75,7 @@ class Results(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Nothing is shown, and nothing waits."""
+        """No result is shown, and none waits."""
 
     def clear(self, *, passing: bool = False) -> None:
         """Forget what waits; `result_valid` falls. `passing`: a part that nobody knows of is on its way."""
@@ -119,7 +119,7 @@ class Presented:
             self._waiting.append((seq, self._count, result))
 
     def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
-        """At most one move, so that the PLC sees every state."""
+        """Make one move at most, so that the PLC sees every state."""
         self._move(self._with_acknowledge(acknowledge, now_ns) if self.acknowledged else self._without(now_ns), now_ns)
 
     def _with_acknowledge(self, acknowledge: bool, now_ns: int) -> ResultEvent:
@@ -186,11 +186,11 @@ class Presented:
 
     @property
     def idle(self) -> bool:
-        """None is shown, and none waits."""
+        """No result is shown, and none waits."""
         return not self._waiting and not self.outputs["result_valid"]
 
     def clear(self, *, passing: bool = False) -> None:
-        """Nothing is shown again after that: what was, is in the journal."""
+        """Forget what is shown and what waits: no result of before is shown after that; the journal has it."""
         self._move(ResultEvent.BACK)
 
 
@@ -230,7 +230,7 @@ class Pulsed:
         self._way[seq] = _Passing(part_id, fired_ns, encoder)
 
     def add(self, seq: int, result: Result, *, refused: bool) -> None:
-        """In time, or its part has been ejected already."""
+        """The result of a part that is on its way; of one that has been ejected already it comes too late."""
         if seq in self._way:
             self._way[seq].result = result
 
@@ -287,7 +287,7 @@ class Pulsed:
 
     @property
     def idle(self) -> bool:
-        """Nobody is on the way."""
+        """No part is on its way, and no result is shown."""
         return not self._way and not self.outputs["result_valid"]
 
     def clear(self, *, passing: bool = False) -> None:

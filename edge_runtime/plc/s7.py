@@ -14,8 +14,8 @@ from edge_runtime.plc import iso_frames
 from edge_runtime.plc.areas import AreaPort, Refused
 from edge_runtime.plc.cells import Place, Span
 from edge_runtime.plc.deadline import Deadline
-from edge_runtime.plc.link import Dialler
-from edge_runtime.plc.port import Manual, PlcLost
+from edge_runtime.plc.link import Dialler, hang_up
+from edge_runtime.plc.port import Kind, Manual, PlcLost
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.snap7_messages import ErrorCode, Messages, Misread
 from edge_runtime.plc.tags import Tag
@@ -191,7 +191,7 @@ class S7Port(AreaPort):
         """As in TagPort."""
         sock, self._socket = self._socket, None
         if sock is not None:
-            sock.close()
+            hang_up(sock)
 
     def _fits(self, spans: Sequence[Span]) -> bool:
         answer = _READ_HEADER_BYTES + sum(4 + s.count + s.count % 2 for s in spans)
@@ -280,3 +280,6 @@ def _item_refused(code: int) -> Refused:
 def _area(name: str) -> tuple[int, int]:
     """S7's number of an area, and the data block's."""
     return (0x84, int(name[2:])) if name.startswith("DB") else ({"I": 0x81, "Q": 0x82, "M": 0x83}[name], 0)
+
+
+KIND = Kind(S7TriggerConfig, S7Port, MANUAL, "edge_runtime.sim.s7_server:S7Server")

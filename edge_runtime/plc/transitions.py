@@ -117,7 +117,7 @@ E = TypeVar("E", bound=enum.Enum)
 
 @dataclass(frozen=True, slots=True)
 class Row(Generic[S, E]):
-    """In this state, each of these events leads to that one."""
+    """A row of a state machine: in `state`, each of `events` leads to the state `to`, and has `do` done."""
 
     state: S
     events: tuple[E, ...]
@@ -126,7 +126,7 @@ class Row(Generic[S, E]):
 
 
 class Table(Generic[S, E]):
-    """All of a machine: each event in each state, once."""
+    """A state machine: what each event does in each state, each pair once."""
 
     def __init__(self, title: str, states: type[S], rows: Sequence[Row[S, E]]) -> None:
         """Raises ValueError for an event that a state has twice or not at all."""

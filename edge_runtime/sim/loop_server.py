@@ -55,7 +55,7 @@ class LoopServer(ABC):
         return self._run(self._get(names))
 
     def set(self, values: Mapping[str, Value]) -> None:
-        """All of them at one moment."""
+        """Write these tags at one moment."""
         self._run(self._set(values))
 
     @abstractmethod

@@ -105,7 +105,7 @@ class S7Server:
             return result
 
     def set(self, values: Mapping[str, Value]) -> None:
-        """All of them at one moment."""
+        """Write these tags at one moment."""
         with self._lock:
             for name, value in values.items():
                 place = self._places[name]

@@ -123,7 +123,7 @@ class LiveCamera(Source):
             self.tallies["reconnects"] += 1
 
     def _serve(self, feed: Feed, stop: threading.Event) -> None:
-        """Until `stop`; raises what ends the connection."""
+        """Serve the opened camera until `stop`; raises what ends the connection."""
         self._kept_at_ns = time.monotonic_ns()
         while not stop.is_set():
             try:

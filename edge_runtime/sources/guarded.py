@@ -191,7 +191,7 @@ class GuardedSource(Source):
             self._hung.append(camera)
 
     def _serve(self, camera: Connection, stop: threading.Event) -> None:
-        """Until `stop`; raises what ends the connection."""
+        """Serve the opened camera until `stop`; raises what ends the connection."""
         heard = checked = time.monotonic()
         while not stop.is_set():
             if self.on_demand:

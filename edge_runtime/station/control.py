@@ -48,10 +48,10 @@ class Caller:
     name: str
     """His key's, or his user's on this machine."""
     roles: frozenset[Role]
-    """All that he may, implied ones included."""
+    """Roles that he holds, with those that they imply."""
     why: str = ""
     person: str = ""
-    """As told."""
+    """His name, as he says himself: nothing proves it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class ControlServer:
 
 
 def _sendable(value: Any) -> Any:
-    """With a mark for each byte that no text is made of."""
+    """The same value, in whose texts a mark stands for each byte that UTF-8 does not have."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):

@@ -8,46 +8,33 @@ Why: deploy/decisions/0051.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from edge_runtime.config.files import StationConfig, load_recipe
-from edge_runtime.errors import BundleError, ConfigError, DeviceError, FrameError, LinesideError, SinkError, printable
+from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, printable
 from edge_runtime.handoff import Helper
 from edge_runtime.model.bundle import ModelBundle
-from edge_runtime.model.released import JobKey, by_job
 from edge_runtime.model.signature import load_keys
 from edge_runtime.model.store import BundleStore
-from edge_runtime.protocols import Source
-from edge_runtime.records import ReleaseState, ShadowState
-from edge_runtime.sinks.preview import Display, PreviewSink
-from edge_runtime.sources import check_depth
+from edge_runtime.records import ShadowState
 from edge_runtime.station import in_effect
 from edge_runtime.station.background import giving_way
-from edge_runtime.station.drift import DriftWatch
-from edge_runtime.station.health import HealthMonitor
 from edge_runtime.station.in_effect import FROM_FILE, Change, Chosen, InEffect, Judges, Kind, OnTrial, Said
-from edge_runtime.station.judge import limits_of
 from edge_runtime.station.loop import Station
-from edge_runtime.station.model_thread import Model, ModelThread
-from edge_runtime.station.observers import Observers
-from edge_runtime.station.products import Product, by_product
-from edge_runtime.station.recipes import Entry, OpenRecipe, job_of, log_opened, named, open_recipe
+from edge_runtime.station.opened import Opened, threshold_of
+from edge_runtime.station.recipes import Entry, OpenRecipe, log_opened, named
 from edge_runtime.station.shadow import Shadow
-from edge_runtime.station.shadows import Event, Shadows
-from edge_runtime.station.wander import SightWatch, SightWatches, watch_of
+from edge_runtime.station.shadows import Shadows
 
 log = logging.getLogger(__name__)
 
 _MOST_S = 600.0
 _CLOSE_S = 2.0
-_TRIES = 3
 _GRACE_S = 1.0
-_PATIENCE_S = 0.5
-_LOOK_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +49,11 @@ class Wish:
     """Its name; empty for the only one."""
 
 
-@dataclass(slots=True)
-class Parts:
-    """The pieces of an open station that follow a change."""
-
-    opened: list[OpenRecipe]
-    """What judges; entries are replaced in place."""
-    threads: Sequence[ModelThread]
-    sources: Sequence[Source]
-    """One a camera."""
-    monitor: HealthMonitor
-    observers: Observers
-    sights: SightWatches
-    preview: PreviewSink | None
-    event: Event
-
-
 class Deployments:
     """What may be done to the models of a running station, one thing at a time. For any thread but the loop's."""
 
-    def __init__(self, config: StationConfig, parts: Parts) -> None:
-        self._config, self._parts = config, parts
+    def __init__(self, config: StationConfig, opened: Opened) -> None:
+        self._config, self._opened = config, opened
         self._names = [camera.name for camera in config.cameras]
         self._store = BundleStore(config.store, config.models.keep, load_keys(config.trusted_keys))
         self._chosen: InEffect = in_effect.read(config.store)
@@ -90,14 +61,14 @@ class Deployments:
         self._asking = threading.Lock()
         self._under_way = ""
         self._helper: Helper[Callable[[], str], str] = Helper(lambda do: do(), "models")
-        self._shadows = Shadows(config, parts.observers, parts.monitor, parts.event)
+        self._shadows = Shadows(config, opened.observers, opened.monitor, opened.event)
         self._closing = threading.Event()
 
     def begin(self, station: Station) -> None:
         """The station is open, and about to judge by what it opened. Shadows begin to look on by and by."""
         self._station = station
         self._store.sweep()
-        self._follow()
+        self._opened.know(self._running.products)
         self._settle()
         if any(chosen.shadow is not None for chosen in self._chosen.values()):
             self._helper.call(self._resume_shadows)
@@ -194,7 +165,7 @@ class Deployments:
 
     def _tune(self, threshold: float, wish: Wish) -> str:
         i = self._place(wish)
-        bundle, now = self._parts.opened[i].predictor.bundle, self._now(i)
+        bundle, now = self._opened.recipes[i].predictor.bundle, self._now(i)
         if not 0 < threshold < float("inf"):
             raise ConfigError(f"--threshold: expected a positive number, found {threshold:g}")
         if threshold == now.threshold:
@@ -203,7 +174,7 @@ class Deployments:
 
     def _reload(self, wish: Wish) -> str:
         i = self._place(wish)
-        entry = self._parts.opened[i].entry
+        entry = self._opened.recipes[i].entry
         recipe = load_recipe(entry.file)
         for key in ("name", "deadline_ms"):
             was, found = getattr(entry.recipe, key), getattr(recipe, key)
@@ -217,7 +188,7 @@ class Deployments:
 
     def _take_effect(self, i: int, bundle: ModelBundle, judges: Judges, kind: Kind, wish: Wish, entry: Entry | None = None) -> str:
         """Prove it, write it down, and have it judge from the next part on; else everything is as it was."""
-        parts, station, old, key = self._parts, self._running, self._parts.opened[i], self._key(i)
+        opened, station, old, key = self._opened, self._running, self._opened.recipes[i], self._key(i)
         change, before = in_effect.change(kind, wish.who, wish.why), self._now(i)
         way_back = self._kept_copy(old.predictor.bundle)
         path = self._store.path_of(bundle.id)
@@ -225,8 +196,8 @@ class Deployments:
             raise BundleError(f"bundle {bundle.directory}: was replaced on the disk since the station opened it; deploy it, or restart")
         recipe = msgspec.structs.replace((entry or old.entry).recipe, bundle=path, threshold=judges.threshold)
         with named(old.entry.where), giving_way():  # no longer than this: no part waits for it yet
-            one = self._open(replace(old.entry, recipe=recipe, origin=change.origin, overruled=False), bundle)
-        product = self._product(one)
+            one = opened.proved(replace(old.entry, recipe=recipe, origin=change.origin, overruled=False), bundle, station.products)
+        product = opened.product_with(one, station.products)
         if one.predictor is not old.predictor:
             station.warm(product)
         was = self._chosen.get(key)
@@ -235,7 +206,7 @@ class Deployments:
             camera=key[0], recipe=key[1], now=judges, change=change, before=before if way_back else None, file=self._said(one.entry),
             shadow=shadow,
         )}  # fmt: skip
-        self._follow([one], product)
+        opened.know(station.products, [one], product)
         try:
             in_effect.write(self._config.store, chosen)  # a kill from here on, and the next start judges by it
             try:
@@ -244,11 +215,11 @@ class Deployments:
                 in_effect.write(self._config.store, self._chosen)
                 raise
         except LinesideError:
-            self._follow()
+            opened.know(station.products)
             raise
-        self._chosen, parts.opened[i] = chosen, one
-        self._follow([old])
-        parts.event(
+        self._chosen, opened.recipes[i] = chosen, one
+        opened.know(station.products, [old])
+        opened.event(
             kind, who=wish.who, why=wish.why, camera=key[0], recipe=key[1], old=before.bundle, new=bundle.id,
             old_threshold=threshold_of(old), new_threshold=threshold_of(one),
         )  # fmt: skip
@@ -272,73 +243,6 @@ class Deployments:
             log.warning("what judges could not be kept: %s", e)
             return False
 
-    def _open(self, entry: Entry, bundle: ModelBundle) -> OpenRecipe:
-        """Compiled, proved by its golden samples beside what judges, and able to judge what this camera shows in time."""
-        parts = self._parts
-        check_depth(parts.sources[entry.camera], bundle.manifest.input.bits)
-        one = open_recipe(self._config, entry, bundle, parts.opened, self._until_idle)
-        frame = self._running.products[entry.key].jobs[entry.camera].model.last_frame
-        if frame is not None and frame.source != "blank":
-            try:
-                one.predictor.preprocessor.check(frame.image)
-            except FrameError as e:
-                raise BundleError(f"bundle {bundle.manifest.name}: it cannot judge what this camera shows: {e}") from e
-        if one.predictor not in {o.predictor for o in parts.opened}:
-            blank, wanted_ms = one.predictor.blank(), entry.recipe.deadline_ms
-            taken_ms = min(self._timed_ms(lambda: one.predictor.predict(blank)) for _ in range(_TRIES))
-            if taken_ms >= wanted_ms:
-                m = bundle.manifest
-                raise BundleError(
-                    f"bundle {m.name}: expected an answer within the recipe's {wanted_ms:g} ms, it takes {taken_ms:.3g} ms here"
-                )
-        return one
-
-    def _until_idle(self) -> None:
-        """Two inferences at once take longer than one after the other: begin none while a part is being judged, within reason."""
-        until = time.monotonic() + _PATIENCE_S
-        while any(thread.pending for thread in self._parts.threads) and time.monotonic() < until:
-            time.sleep(_LOOK_S)
-
-    def _timed_ms(self, do: Callable[[], object]) -> float:
-        self._until_idle()
-        began = time.perf_counter()
-        do()
-        return (time.perf_counter() - began) * 1e3
-
-    def _product(self, one: OpenRecipe) -> Product:
-        """The product that is judged now, with one camera's job replaced."""
-        entry, parts, products = one.entry, self._parts, self._running.products
-        sharing = next((o.entry for o in parts.opened if o.predictor is one.predictor), None)
-        if sharing is not None:
-            model = products[sharing.key].jobs[sharing.camera].model
-        else:
-            model = Model(one.predictor, parts.threads[entry.camera % len(parts.threads)], one.predictor.blank())
-        before = products[entry.key]
-        jobs = [job_of(one, model) if i == entry.camera else job for i, job in enumerate(before.jobs)]
-        return replace(before, jobs=tuple(jobs))
-
-    def _follow(self, besides: Sequence[OpenRecipe] = (), further: Product | None = None) -> None:
-        """Whatever is told apart by bundle knows what is open and, for the moments of a switch, what comes or goes."""
-        parts, names = self._parts, self._names
-        opened = [*besides, *parts.opened]
-        releases = _releases(besides) | _releases(parts.opened)
-        products = [*self._running.products.values(), *([further] if further is not None else [])]
-        drifts: dict[tuple[str, str], DriftWatch] = {}
-        watches: dict[tuple[str, str, str], SightWatch] = {}
-        for o in opened:
-            camera, m, id_ = names[o.entry.camera], o.predictor.bundle.manifest, o.predictor.bundle.id
-            if m.drift is not None:
-                drifts[camera, id_] = parts.monitor.drifts.get((camera, id_)) or DriftWatch(m.drift)
-            key = (camera, o.entry.recipe.name, id_)
-            watch = watches.get(key) or parts.sights.watches.get(key) or watch_of(o.predictor)
-            if watch is not None:
-                watches[key] = watch
-        parts.monitor.know(drifts, by_product(releases, products))
-        parts.sights.know(watches)
-        if parts.preview is not None:
-            shown = {o.predictor.bundle.id: o.predictor.bundle.manifest for o in opened}
-            parts.preview.know({id_: Display(m.display, m.input.bits, m.threshold.value) for id_, m in shown.items()}, releases)
-
     # --- shadows ----------------------------------------------------------------------------------------------------------------------
 
     def _begin_shadow(self, path: Path, wish: Wish, every: int) -> str:
@@ -349,14 +253,15 @@ class Deployments:
             raise ConfigError(f"{self._called(i)}: expected another bundle than the one that judges, found {_short(bundle)}")
         change = in_effect.change("deploy", wish.who, wish.why)
         trial = OnTrial(bundle=bundle.id, every=every, change=change)
-        shadow = self._shadow(self._parts.opened[i].entry, bundle, trial)
-        was = self._chosen.get(key) or Chosen(camera=key[0], recipe=key[1], now=self._now(i), file=self._said(self._parts.opened[i].entry))
+        entry = self._opened.recipes[i].entry
+        shadow = self._shadow(entry, bundle, trial)
+        was = self._chosen.get(key) or Chosen(camera=key[0], recipe=key[1], now=self._now(i), file=self._said(entry))
         chosen = {**self._chosen, key: msgspec.structs.replace(was, shadow=trial)}
         in_effect.write(self._config.store, chosen)
         self._shadows.end(key, wish.who, wish.why)
         self._chosen = chosen
         self._shadows.begin(key, shadow, every)
-        self._parts.event(
+        self._opened.event(
             "shadow", who=wish.who, why=wish.why, camera=key[0], recipe=key[1], old=self._now(i).bundle, new=bundle.id, every=every
         )
         self._prune()
@@ -372,7 +277,7 @@ class Deployments:
 
     def _resume_shadows(self) -> str:
         """After a restart."""
-        for i, one in enumerate(self._parts.opened):
+        for i, one in enumerate(self._opened.recipes):
             chosen = self._chosen.get(self._key(i))
             if chosen is None or chosen.shadow is None:
                 continue
@@ -383,18 +288,18 @@ class Deployments:
                     self._shadows.go_on(self._key(i), shadow)
                 self._shadows.begin(self._key(i), shadow, chosen.shadow.every)
             except LinesideError as e:
-                self._parts.monitor.trouble("shadow", f"shadow: {e}")
+                self._opened.monitor.trouble("shadow", f"shadow: {e}")
         return ""
 
     def _shadow(self, entry: Entry, bundle: ModelBundle, trial: OnTrial) -> Shadow:
-        return self._shadows.proved(entry, bundle, trial, self._until_idle, _MOST_S)
+        return self._shadows.proved(entry, bundle, trial, self._opened.until_idle, _MOST_S)
 
     # --- what is known ----------------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
         """Recipe files that were changed by hand win for good; and what is in effect is told to the journal at each start."""
         chosen = dict(self._chosen)
-        for i, one in enumerate(self._parts.opened):
+        for i, one in enumerate(self._opened.recipes):
             was = chosen.get(self._key(i))
             if one.entry.overruled and was is not None:
                 change = Change(kind="file", who="", why="", at=in_effect.change("file", "-", "-").at)
@@ -403,7 +308,7 @@ class Deployments:
                     was, now=self._now(i), before=was.now, change=change, file=self._said(one.entry)
                 )  # fmt: skip
             if one.entry.origin != FROM_FILE:
-                self._parts.event(
+                self._opened.event(
                     "in effect", camera=self._key(i)[0], recipe=self._key(i)[1], bundle=one.predictor.bundle.id,
                     threshold=threshold_of(one), origin=one.entry.origin,
                 )  # fmt: skip
@@ -427,22 +332,22 @@ class Deployments:
             raise ConfigError(
                 f"--camera: expected {' or '.join(filter(None, self._names)) or 'none, as there is one'}, found {wish.camera!r}"
             )
-        for i, one in enumerate(self._parts.opened):
+        for i, one in enumerate(self._opened.recipes):
             if (self._names[one.entry.camera], one.entry.key) == (wish.camera, wish.recipe):
                 return i
-        known = ", ".join(one.entry.key for one in self._parts.opened if one.entry.key and one.entry.camera == 0) or "none"
+        known = ", ".join(one.entry.key for one in self._opened.recipes if one.entry.key and one.entry.camera == 0) or "none"
         raise ConfigError(f"--recipe: expected a key of [recipes] (known are {known}), found {wish.recipe!r}")
 
     def _key(self, i: int) -> tuple[str, str]:
-        entry = self._parts.opened[i].entry
+        entry = self._opened.recipes[i].entry
         return self._names[entry.camera], entry.key
 
     def _called(self, i: int) -> str:
-        entry = self._parts.opened[i].entry
+        entry = self._opened.recipes[i].entry
         return " ".join(word for word in (entry.where, f"recipe {entry.recipe.name}") if word)
 
     def _now(self, i: int) -> Judges:
-        one = self._parts.opened[i]
+        one = self._opened.recipes[i]
         return Judges(bundle=one.predictor.bundle.id, threshold=one.entry.recipe.threshold)
 
     def _trial(self, i: int) -> OnTrial:
@@ -464,28 +369,19 @@ class Deployments:
         until = time.monotonic() + self._running.slowest_s + _GRACE_S
         several = len(self._names) > 1  # their parts may still be on their way to the models' threads
         while not self._closing.wait(_GRACE_S / 10) and time.monotonic() < until:
-            if not several and not any(thread.pending for thread in self._parts.threads):
+            if not several and not self._opened.busy:
                 break
-        self._follow()
+        self._opened.know(self._running.products)
         self._prune()
         return ""
 
     def _prune(self) -> None:
         needed = {id_ for chosen in self._chosen.values() for id_ in chosen.bundles}
-        needed |= {o.predictor.bundle.id for o in self._parts.opened}
+        needed |= {o.predictor.bundle.id for o in self._opened.recipes}
         try:
             self._store.prune(needed)
         except OSError as e:
             log.warning("%s: old bundles could not be removed: %s", self._store.folder, e.strerror)
-
-
-def threshold_of(one: OpenRecipe) -> float:
-    """The threshold that an opened recipe judges by."""
-    return limits_of(one.predictor.bundle.manifest, one.entry.recipe).threshold
-
-
-def _releases(opened: Sequence[OpenRecipe]) -> dict[JobKey, ReleaseState]:
-    return by_job([(o.predictor.bundle.manifest, o.predictor.bundle.id, o.entry.recipe) for o in opened])
 
 
 def _short(bundle: ModelBundle) -> str:

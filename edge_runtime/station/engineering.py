@@ -22,7 +22,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Deploy(Place, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A bundle, by a path of the station's machine."""
+    """Which bundle is to judge or to look on, by a path of the station's machine."""
 
     bundle: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
     shadow: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
@@ -30,14 +30,14 @@ class Deploy(Place, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Rollback(Place, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """To what was in effect before."""
+    """Back to what was in effect before."""
 
     shadow: bool = False
     """Only have the shadow look on no longer."""
 
 
 class Tune(Place, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A threshold on the score."""
+    """By which threshold on the score is to be judged."""
 
     threshold: float
 
@@ -49,7 +49,7 @@ class Engineering:
         self._deployments = deployments
 
     def verbs(self) -> list[Verb[Any]]:
-        """For the control socket."""
+        """What they answer on the control socket."""
         return [
             Verb("deploy", Role.DEPLOY, Deploy, self._deploy, slow=True),
             Verb("promote", Role.DEPLOY, Place, self._promote, slow=True),

@@ -35,7 +35,7 @@ class Judges(_Record, frozen=True, kw_only=True):
     """A model with what it decides by."""
 
     bundle: str
-    """Its id."""
+    """The bundle's id."""
     threshold: float | None = None
     """None: the bundle's own."""
 

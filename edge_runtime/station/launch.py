@@ -27,12 +27,13 @@ from edge_runtime.sinks.preview import PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import check_depth, open_source
 from edge_runtime.station.decide import decision_of, unseen
-from edge_runtime.station.deployments import Deployments, Parts
+from edge_runtime.station.deployments import Deployments
 from edge_runtime.station.health import Connected, HasProblem, HealthMonitor, ServiceManager
 from edge_runtime.station.judge import fault
 from edge_runtime.station.loop import Station
 from edge_runtime.station.model_thread import ModelThread, model_thread, together_is_faster
 from edge_runtime.station.observers import Observers
+from edge_runtime.station.opened import Opened
 from edge_runtime.station.process import Stop, StoppedEarly, allow_descriptors, logging_aside, stopping_on_signals, undisturbed
 from edge_runtime.station.products import Product
 from edge_runtime.station.recipes import OpenRecipe, named, open_recipes, products_of
@@ -160,7 +161,7 @@ def open_station(
         delivered=journal.delivered, required=journal if config.journal.required else None,
         ahead=journal if config.journal.durable else None, unwritten=announced.unwritten,
     )  # fmt: skip
-    deployments = Deployments(config, Parts(opened, threads, sources, monitor, observers, sights, preview, journal.event))
+    deployments = Deployments(config, Opened(config, opened, threads, sources, monitor, observers, sights, preview, journal.event))
     stack.callback(deployments.close)
     deployments.begin(station)
     line.attach(StationLink(station.prepare, deadlines_ns, lambda: monitor.alive, announced.note, journal.delivered))

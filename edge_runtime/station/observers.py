@@ -36,7 +36,7 @@ class Observers:
         watches: Mapping[str, Sink] | None = None,
         delivered: _Delivered = lambda delivery: None,
     ) -> None:
-        """`sinks` by the plural of what they keep: "archives", "previews"; `watches` likewise, but nobody misses what they did not see.
+        """`sinks`, `watches`: by the plural of what they keep, such as "archives"; what a watch did not see is missed by nobody.
 
         `delivered` writes down what one of them was not given; never waits.
         """
@@ -153,7 +153,7 @@ class _ObserverThread:
         """The thread's first act."""
 
     def _idle(self) -> None:
-        """Nothing came for a while."""
+        """The thread's act while nothing comes."""
 
     def _end(self) -> None:
         """The thread's last act."""
@@ -168,7 +168,7 @@ class LooksOn(Sink):
 
     @abc.abstractmethod
     def skip(self) -> None:
-        """It was busy with another part; likewise."""
+        """It was busy with another part; told in the loop's thread."""
 
 
 class ShadowThread(_ObserverThread):

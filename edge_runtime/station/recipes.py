@@ -28,15 +28,15 @@ class Entry:
     """One recipe that the station file names."""
 
     camera: int
-    """Its place among the station's cameras."""
+    """Its camera, counted from 0 in the station file's order."""
     key: str
     """Its key in [recipes]; empty for the recipe of triggers that name none."""
     where: str
     """What the station file calls it; empty for the recipe of the only camera."""
     recipe: Recipe
-    """As it is in effect."""
+    """What the file says, with the bundle and threshold that are in effect."""
     file: Path
-    """Where it stands."""
+    """The recipe's file."""
     origin: str = FROM_FILE
     """Where its bundle and threshold come from, for people."""
     overruled: bool = False

@@ -175,7 +175,7 @@ class SightWatches(Sink):
 
     @property
     def watches(self) -> Mapping[tuple[str, str, str], SightWatch]:
-        """As they were given."""
+        """By camera, recipe and bundle, as they were given last."""
         return self._watches
 
     def put(self, decision: Decision, pictures: tuple[Picture, ...]) -> None:

@@ -18,7 +18,7 @@ from typing import IO, Self
 import cv2
 
 from edge_runtime.credentials import read_key_file
-from edge_runtime.errors import EXIT_FINDINGS
+from edge_runtime.errors import EXIT_FINDINGS, SinkError
 from edge_runtime.sinks.journal_file import read_decisions
 from tests.chaos import plc, subscriber
 from tests.chaos.histories import broken_laws
@@ -83,7 +83,7 @@ class Night:
         self._lineside = str(Path(sys.executable).with_name("lineside"))
         self._file = self._write(home)
         self._public = self._let_in(env)
-        self.station = Process([self._lineside, "run", str(self._file)], env | self._faked_clock(), self._log)
+        self.station = Process([self._lineside, "run", str(self._file)], env | self._faked(), self._log)
         publisher, replay, *_ = self._ports
         self.subscribers = {
             name: Process(
@@ -127,11 +127,12 @@ class Night:
             (pictures / f"{name}_{i:03}.png").write_bytes(data[: len(data) // 2] if half else data)
         (home / "recipe.toml").write_text(f'name = "night"\nbundle = "{bundle}"\ndeadline_ms = {DEADLINE_MS}\n')
         publisher, replay, preview, port, _ = self._ports
-        file = home / "station.toml"
+        file, durable = home / "station.toml", "true" if self.random.random() < 0.5 else "false"
         file.write_text(
             f'name = "night"\nrecipe = "recipe.toml"\n[source]\nkind = "folder"\npath = "pictures"\nloop = true\n'
             f'[publisher]\nendpoint = "tcp://127.0.0.1:{publisher}"\nreplay = "tcp://127.0.0.1:{replay}"\n'
-            f'[preview]\nendpoint = "tcp://127.0.0.1:{preview}"\n[journal]\npath = "disk/journal.sqlite"\nrequired = true\n'
+            f'[preview]\nendpoint = "tcp://127.0.0.1:{preview}"\n'
+            f'[journal]\npath = "disk/journal.sqlite"\nrequired = true\ndurable = {durable}\n'
             f'[archive]\npath = "archive"\nquota_mb = 5\n[security]\nkeys = "keys"\neverywhere = true\n'
             f'[control]\nendpoint = "ipc://{home / "control.sock"}"\n'
             f'[trigger]\nkind = "modbus"\nhost = "127.0.0.1"\nport = {port}\n{plc.MAP}'
@@ -148,15 +149,17 @@ class Night:
             subprocess.run(command, env=env, check=True, stdout=self._log)
         return read_key_file(self.home / "subscriber.key").server
 
-    def _faked_clock(self) -> dict[str, str]:
-        """A wall clock that can be stepped; CLOCK_MONOTONIC stays."""
-        library, source = self.home / "clock.so", Path(__file__).with_name("clock.c")
+    def _faked(self) -> dict[str, str]:
+        """A wall clock that can be stepped (CLOCK_MONOTONIC stays), and a disk that can be slow."""
+        library, source = self.home / "faked.so", Path(__file__).with_name("faked.c")
         if shutil.which("gcc") is None:
             return {}
         subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
         self._clock = self.home / "clock"
+        self._slow = self.home / "slow"
         self._clock.write_text("0")
-        return {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(self._clock)}
+        self._slow.write_text("0")
+        return {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(self._clock), "CHAOS_DISK": str(self._slow)}
 
     # --- what may happen -------------------------------------------------------------------------------------------
 
@@ -235,6 +238,18 @@ class Night:
 
     def clock_steps(self) -> None:
         self._clock.write_text(str(self.random.choice((0, 500 * _DAY_S, -30 * _DAY_S, 3600, -90))))
+
+    def disk_slow(self) -> None:
+        """A sync takes up to longer than a part's deadline."""
+        self._slow.write_text(str(self.random.choice((20, 100, 250, 500))))
+        time.sleep(self.random.uniform(0.5, 3.0))
+        self._slow.write_text("0")
+
+    def camera_gone(self) -> None:
+        away = self.home / "pictures"
+        away.rename(self.home / "unplugged")
+        time.sleep(self.random.uniform(0.2, 2.0))
+        (self.home / "unplugged").rename(away)
 
     def disk_full(self) -> None:
         filler = self.disk / "filler"
@@ -349,7 +364,7 @@ class Night:
         processes = (self.station, *self.subscribers.values())
         return [
             *self.wrong, *(sentence for process in processes for sentence in process.wrong),
-            *broken_laws(self.events(), self.decisions(), handed, DEADLINE_MS), *self._tampered(),
+            *broken_laws(self.events(), self.decisions(), handed, DEADLINE_MS), *self._tampered(), *self._damaged(),
             *(f"a stranger read from {line}" for line in (self.home / "read").read_text().splitlines()),
             *([f"{most:.0f} MB resident" ] if (most := max(self.figures["resident_mb"], default=0.0)) > MEMORY_MB else []),
         ]  # fmt: skip
@@ -369,8 +384,23 @@ class Night:
                         wrong.append(f"decision {seq} was changed, and lineside journal verify did not notice")
         return wrong
 
-    def _verify(self) -> tuple[int, str]:
-        command = [self._lineside, "journal", "verify", str(self.disk / "journal.sqlite")]
+    def _damaged(self) -> list[str]:
+        """A byte that rots anywhere in the file is found, or changes nothing that is read."""
+        copy = self.home / "damaged"
+        shutil.copytree(self.disk, copy)
+        journal = copy / "journal.sqlite"
+        whole, decisions, wrong = journal.read_bytes(), self.decisions(), []
+        for at in (self.random.randrange(len(whole)) for _ in range(8)):
+            journal.write_bytes(whole[:at] + bytes([whole[at] ^ self.random.randrange(1, 256)]) + whole[at + 1 :])
+            code, said = self._verify(journal)
+            if code == 0 and read_decisions(journal, limit=_LIMIT) != decisions:
+                wrong.append(f"byte {at} of the journal was changed, and lineside journal verify did not notice")
+            if code not in (0, EXIT_FINDINGS, SinkError.exit_code):
+                wrong.append(f"byte {at} of the journal was changed, and lineside journal verify ended with {code}: {said}")
+        return wrong
+
+    def _verify(self, journal: Path | None = None) -> tuple[int, str]:
+        command = [self._lineside, "journal", "verify", str(journal or self.disk / "journal.sqlite")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
@@ -390,8 +420,9 @@ class Night:
     def possible(self, namespaces: bool) -> list[Callable[[], None]]:
         blows: list[Callable[[], None]] = [
             self.kill, self.kill, self.kill, self.kill_while_it_starts, self.terminate, self.stop_for_a_while, self.kill_the_door,
-            self.deploy, self.plc_off, self.plc_busy, self.plc_stops, self.kill_a_subscriber, self.subscriber_sleeps, self.all_cores_busy,
+            self.deploy, self.plc_off, self.plc_busy, self.plc_stops, self.camera_gone, self.kill_a_subscriber, self.subscriber_sleeps,
+            self.all_cores_busy,
         ]  # fmt: skip
         if hasattr(self, "_clock"):
-            blows.append(self.clock_steps)
+            blows += [self.clock_steps, self.disk_slow]
         return [*blows, self.disk_full, self.network_cut] if namespaces else blows

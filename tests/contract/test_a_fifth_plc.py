@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -44,16 +45,16 @@ def _run(home: Path, *command: str) -> str:
 
 @pytest.mark.slow
 def test_what_the_how_to_says_makes_a_protocol_that_keeps_every_promise(copied: Path) -> None:
-    files, suite = _blocks("sh")
+    files, suite, trigger = _blocks("sh")
     row, addresses = _blocks("python")
     _run(copied, "bash", "-ec", files)
-    imported, row = row.split("\n", 1)
-    kinds = copied / "edge_runtime" / "plc" / "kinds.py"
-    kinds.write_text(re.sub(r"^from edge_runtime\.plc import .*", imported, kinds.read_text(), flags=re.MULTILINE))
-    _add(kinds, row, "KINDS: Mapping[str, Kind] = {")
+    _add(copied / "edge_runtime" / "plc" / "kinds.py", row, "KINDS: Mapping[str, str] = {")
     _add(copied / "tests" / "contract" / "plc_kinds.py", addresses, "ADDRESSES = {")
     said = _run(copied, "bash", "-ec", suite)
     passed = re.search(r"(\d+) passed", said)
     assert passed is not None and int(passed[1]) > 20 and "skipped" not in said, said[-2000:]
+    trigger_table = _run(copied, "bash", "-ec", trigger)
+    assert tomllib.loads(trigger_table)["trigger"]["kind"] == "jsonline"
+    _run(copied, sys.executable, "-m", "pytest", "-q", "tests/unit/edge_runtime/config", "tests/unit/edge_runtime/plc/test_kinds.py")
     untouched = [p for p in (ROOT / "edge_runtime").rglob("*.py") if p.name != "kinds.py"]
     assert all((copied / p.relative_to(ROOT)).read_bytes() == p.read_bytes() for p in untouched)

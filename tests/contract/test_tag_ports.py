@@ -81,7 +81,7 @@ def _lost_within(port: TagPort, timeout_ms: float, call: Callable[[], object]) -
 
 # The other protocols say themselves how a number lies in memory.
 ORDERS = [
-    (name, o) for name, kind in kinds.KINDS.items() for o in (("ABCD", "CDAB", "BADC", "DCBA") if kind.manual.byte_order else ("ABCD",))
+    (name, o) for name in kinds.KINDS for o in (("ABCD", "CDAB", "BADC", "DCBA") if kinds.kind_named(name).manual.byte_order else ("ABCD",))
 ]
 
 

@@ -1,14 +1,12 @@
-"""Data sets: whether every image of a folder can be used, and what a model needs to know of them."""
+"""Data sets: every image of a folder is found, looked at and checked, or the folder is refused by name."""
 
 import dataclasses
 import hashlib
 import re
-import statistics
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,23 +16,18 @@ from edge_runtime.images.read import read_mask
 from edge_runtime.model import manifest
 from edge_runtime.model.manifest import InputSpec, TileSpec
 from edge_runtime.model.preprocess import Preprocessor
-from edge_runtime.model.tiles import tile_wh
 from edge_runtime.records import Image
 from training.core.progress import Progress, silent
 from training.data.annotations import with_marks
 from training.data.duplicates import refuse_copies
-from training.data.facts import Facts, bits_for, facts_of, load_frame, refuse, say_turned
+from training.data.facts import Facts, facts_of, load_frame, refuse, say_turned
 from training.data.formats import find
+from training.data.input_spec import Bayer, TilesFor, depth_of, derive
 from training.data.layout import Sample, find_bad, say_orphans
 from training.data.left_out import say_left_out, say_pages
 from training.data.masks import beyond, say_sizes, settle, size_of_truth
 from training.data.promise import say_alike, say_file_kinds, say_flat, say_lacking
 from training.data.taught import taught_on
-
-TilesFor = Callable[[tuple[int, int] | None], TileSpec | None]
-"""Tiles for a region of this (width, height); None where images differ in size. Raises ConfigError."""
-
-Bayer = Literal["RGGB", "BGGR", "GRBG", "GBRG"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +120,7 @@ def load_dataset(
         ignore_mask: image file of the frames' size, non-zero = ignored; all images must then have one size.
         bad: folder of defective images, for calibration or evaluation; subfolders name kinds.
         masks: folder of `<name>_mask.*` or `<name>.*` for the images of `bad`.
-        image_size: `N`, `WxH` or `auto`, see `parse_image_size`.
+        image_size: `N`, `WxH` or `auto`, see `input_spec.parse_image_size`.
         spec, ignore: of a run or bundle, to check `path` against; training images are then not read where there is a test split,
             but to be compared with it, and `roi`, `ignore_mask`, `image_size`, `tiles`, `bayer` and `bits` do not count.
         allow_duplicates: make a note of training images that are test or bad images too, instead of refusing them.
@@ -162,8 +155,8 @@ def load_dataset(
     facts = _inspect(samples, progress, known or {})
     if spec is None:
         ignore = None if ignore_mask is None else read_mask(ignore_mask)
-        depth = _depth(facts, bits)
-        spec, remarks = _derive(found.train, facts[: len(found.train)], depth, roi, ignore_mask, image_size, tiles, bayer)
+        depth = depth_of(facts, bits)
+        spec, remarks = derive(found.train, facts[: len(found.train)], depth, roi, ignore_mask, image_size, tiles, bayer)
         notes += remarks
     notes += say_turned([s.path for s in samples], facts)
     notes += say_pages([s.path for s in samples], [f.pages for f in facts])
@@ -204,25 +197,6 @@ def inputs(samples: Sequence[Sample], prepare: Preprocessor) -> Iterator[npt.NDA
             raise DataError(f"{sample.path}: {e}") from e
 
 
-def parse_image_size(text: str, sizes_wh: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(height, width) of the model's input.
-
-    `N`: a square; `WxH`: as given, width first as everywhere; `auto`: the median aspect of `sizes_wh` (after cropping) at about the area of
-    256x256, in multiples of 32. Raises ConfigError.
-    """
-    if text == "auto":
-        aspect = statistics.median(w / h for w, h in sizes_wh)
-        width, height = (256 * aspect**0.5, 256 / aspect**0.5)
-        return max(32, round(height / 32) * 32), max(32, round(width / 32) * 32)
-    found = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text)
-    if found is None:
-        raise ConfigError(f"image size: expected N, WxH or auto (256, 320x192: width x height), found {text!r}")
-    width, height = int(found[1]), int(found[2] or found[1])
-    if not (32 <= height <= 4096 and 32 <= width <= 4096):
-        raise ConfigError(f"image size: expected 32 to 4096 pixels a side, found {width}x{height}")
-    return height, width
-
-
 def _inspect(samples: Sequence[Sample], progress: Progress, known: Mapping[Path, Facts] | None = None) -> list[Facts]:
     known = known or {}
     new = [s.path for s in samples if s.path not in known]
@@ -247,89 +221,6 @@ def _check_copies(
         usable = [(s.path, f) for s, f in zip(train, looked, strict=True) if isinstance(f, Facts)]
         paths, seen, known = [p for p, _ in usable] + paths, [f for _, f in usable] + seen, len(usable)
     return refuse_copies(paths, seen, known, learns, allowed)
-
-
-def _derive(
-    train: Sequence[Sample],
-    facts: Sequence[Facts],
-    depth: tuple[int, str],
-    roi: tuple[int, int, int, int] | None,
-    ignore_mask: Path | None,
-    image_size: str,
-    tiles: TileSpec | TilesFor | None,
-    bayer: Bayer | None,
-) -> tuple[InputSpec, list[str]]:
-    if not train:
-        raise DataError("data: expected good images to learn from (in train/good, say), found none in the training split")
-    notes: list[str] = []
-    dtypes = {f.dtype: s.path for s, f in zip(train, facts, strict=True)}
-    if len(dtypes) > 1:
-        raise DataError(f"data: expected one pixel depth, found 8 bits ({dtypes['uint8']}) and 16 bits ({dtypes['uint16']}) mixed")
-    bits, said = depth if "uint16" in dtypes else (8, "")
-    notes += [said] if said else []
-    gray = [s.path for s, f in zip(train, facts, strict=True) if f.channels == 1]
-    colour = [s.path for s, f in zip(train, facts, strict=True) if f.channels == 3 and not f.colourless]
-    if gray and colour:
-        few, word = (gray, "gray") if len(gray) < len(colour) else (colour, "in colour")
-        raise DataError(f"data: expected all images gray or all in colour, found {len(few)} of {len(train)} {word}, the first {few[0]}")
-    if not gray and not colour:
-        notes.append("the files have three equal channels: they are taken as gray")
-    if bayer is not None and colour:
-        raise ConfigError(f"bayer: expected raw mosaics of one channel, found colour in {colour[0]}")
-    sizes = sorted({f.wh for f in facts})
-    if len(sizes) > 1:
-        (w0, h0), (w1, h1) = min(sizes, key=lambda s: s[0] * s[1]), max(sizes, key=lambda s: s[0] * s[1])
-        usual, n = Counter(f.wh for f in facts).most_common(1)[0]
-        other, (w, h) = next((s.path, f.wh) for s, f in zip(train, facts, strict=True) if f.wh != usual)
-        named = f" ({n} are {usual[0]}x{usual[1]}; {other} is {w}x{h})" if (len(facts) - n) * 5 <= n else ""
-        notes.append(f"images are of {len(sizes)} sizes, {w0}x{h0} to {w1}x{h1}{named}: each is scaled to the model's input")
-        if ignore_mask is not None:
-            odd = next(s.path for s, f in zip(train, facts, strict=True) if f.wh != facts[0].wh)
-            raise DataError(f"ignore mask: it counts in frame pixels, so all images must have one size; {odd} differs from {train[0].path}")
-    cropped = [f.wh for f in facts] if roi is None else [(roi[2], roi[3])]
-    if min(min(wh) for wh in cropped) < 1:
-        raise ConfigError(f"roi: expected a width and a height of at least 1, found {cropped[0][0]}x{cropped[0][1]}")
-    if callable(tiles):
-        tiles = tiles(cropped[0] if len(set(cropped)) == 1 else None)
-    if tiles is not None:
-        cropped = [tile_wh(tiles, wh) for wh in cropped]
-    height, width = parse_image_size(image_size, cropped)
-    stretch = statistics.median(w / h for w, h in cropped) / (width / height)
-    if not 0.5 <= stretch <= 2:
-        auto = parse_image_size("auto", cropped)
-        notes.append(
-            f"parts are squeezed {max(stretch, 1 / stretch):.1f} : 1 into {width}x{height} (width x height);"
-            f" --image-size auto gives {auto[1]}x{auto[0]}"
-        )
-    spec = InputSpec(
-        height=height,
-        width=width,
-        channels=3 if colour else 1,
-        bits=bits,
-        frame_wh=sizes[0] if len(sizes) == 1 else None,
-        roi=roi,
-        ignore_mask=None if ignore_mask is None else "ignore_mask.png",
-        bayer=bayer,
-        tiles=tiles,
-    )
-    return spec, notes
-
-
-def _depth(facts: Sequence[Facts], stated: int | None) -> tuple[int, str]:
-    """Significant bits of 16-bit files, and a note. Raises ConfigError for a stated depth that they contradict."""
-    deep = [f.largest for f in facts if f.dtype == "uint16"]
-    if not deep:
-        if stated is not None:
-            raise ConfigError(f"bits: only counts for 16-bit files, found 8 bits a pixel; leave --bits {stated} out")
-        return 8, ""
-    bits = max(10, bits_for(max(deep)))
-    if stated is None:
-        return bits, (
-            f"16-bit images, brightest pixel {max(deep)}: taken as {bits} significant bits. If the camera gives more, say so with --bits"
-        )
-    if stated < bits:
-        raise ConfigError(f"bits: expected at least {bits} for a brightest pixel of {max(deep)}, found {stated}")
-    return stated, ""
 
 
 def _check_fit(samples: Sequence[Sample], facts: Sequence[Facts], spec: InputSpec, ignore: npt.NDArray[np.uint8] | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.deadline import Deadline
-from edge_runtime.plc.port import Manual, PlcLost
+from edge_runtime.plc.port import Kind, Manual, PlcLost
 from edge_runtime.plc.settings import PlcConfig, TagType
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
 from edge_runtime.plc.tags import Tag, Value, from_plc, to_plc
@@ -28,7 +28,9 @@ class JsonlineTriggerConfig(PlcConfig, frozen=True, kw_only=True, tag="jsonline"
 
     text_length: ClassVar[int] = 40
     host: Host
+    """The PLC's address or name."""
     port: Port = 9100
+    """TCP."""
 
 
 MANUAL = Manual(
@@ -110,3 +112,6 @@ class JsonlinePort:
             self.close()
             late = f"did not answer in {self._timeout_s * 1e3:g} ms"
             raise PlcLost(late if isinstance(e, TimeoutError) else f"the connection was lost: {e}") from e
+
+
+KIND = Kind(JsonlineTriggerConfig, JsonlinePort, MANUAL, "edge_runtime.sim.jsonline_server:JsonlineServer")

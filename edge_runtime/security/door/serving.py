@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 _HEAD = 1 << 16
 """Bytes that are read at once."""
 _PATIENT_HEAD = 1 << 12
-"""The same where a peer is made to wait for what it has sent too early."""
+"""Bytes that are read at once of a peer that is made to wait for what it has sent too early."""
 _MOST_OWED_S = 10.0
-"""Nor does anybody wait for longer than that."""
+"""Whoever would have to wait longer than that is cut."""
 _HANDSHAKE_S = 10.0
 """A peer that has not said a whole message by then, though it connected, is none."""
 _CROWD = 0.1

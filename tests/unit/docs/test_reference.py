@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 
 from deploy.docs import reference
 from edge_runtime import cli, errors, wire
-from edge_runtime.config.files import Recipe, StationConfig
+from edge_runtime.config.files import CameraConfig, Recipe, StationConfig
+from edge_runtime.config.foreign import whole
 from edge_runtime.config.schema import schema_of
 
 
-@pytest.mark.parametrize("kind", [StationConfig, Recipe])
+@pytest.mark.parametrize("kind", [whole(StationConfig, CameraConfig), Recipe])
 def test_every_key_of_the_schema_stands_in_the_settings(kind: type) -> None:
     page = reference.settings()
     keys = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))

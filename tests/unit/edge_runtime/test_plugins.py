@@ -13,6 +13,7 @@ from edge_runtime.protocols import Sink, Source, TriggerLine
 from edge_runtime.sinks import open_sink
 from edge_runtime.sources import open_source
 from edge_runtime.triggers import open_trigger
+from tests.support.kinds import SOURCES
 from tests.support.packages import install
 
 CODE = """
@@ -136,9 +137,8 @@ def test_a_mistake_in_a_plug_in_s_table_is_said_as_in_any_other(lineside_mirror:
 
 
 def test_a_kind_that_nobody_brings_is_told_what_there_is(lineside_mirror: str, refused: Refused) -> None:
-    own = '"aravis", "camera", "folder", "genicam", "pylon", "synthetic", "video"'
     installed = '"mirror" of lineside-mirror 1.2'
-    assert refused(TOP + MIRROR.replace("mirror", "miror") + TIMER) == f'source.kind: expected one of {own}; {installed}, found "miror"'
+    assert refused(TOP + MIRROR.replace("mirror", "miror") + TIMER) == f'source.kind: expected one of {SOURCES}; {installed}, found "miror"'
     sink = '[[sink]]\nkind = "logg"\n'
     assert refused(TOP + MIRROR + TIMER + sink) == 'sink[0].kind: expected one of "log" of lineside-mirror 1.2, found "logg"'
     assert refused(TOP + MIRROR + TIMER + "[[sink]]\n") == 'sink[0].kind: expected one of "log" of lineside-mirror 1.2, found none'

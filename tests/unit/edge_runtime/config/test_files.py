@@ -9,6 +9,7 @@ import pytest
 from edge_runtime.config.files import FolderSourceConfig, LiveSourceConfig, TagConfig, load_recipe, load_station
 from edge_runtime.errors import ConfigError
 from edge_runtime.plc.modbus import ModbusTriggerConfig
+from tests.support.kinds import SOURCES, TRIGGERS
 
 STATION = 'name = "a"\nrecipe = "r.toml"\n'
 FOLDER = '[source]\nkind = "folder"\npath = "parts"\n'
@@ -91,9 +92,9 @@ def test_each_kind_brings_its_own_table(tmp_path: Path) -> None:
         (STATION + FOLDER + TIMER + "[journal]\ndurable = 1\n", "journal.durable: expected true or false, found 1"),
         (
             STATION + '[source]\nkind = "camra"\n' + TIMER,
-            'source.kind: expected one of "aravis", "camera", "folder", "genicam", "pylon", "synthetic", "video", found "camra"',
+            f'source.kind: expected one of {SOURCES}, found "camra"',
         ),
-        (STATION + FOLDER + "[trigger]\n", 'trigger.kind: missing; one of "ethernetip", "modbus", "opcua", "s7", "timer", "zeromq"'),
+        (STATION + FOLDER + "[trigger]\n", f'trigger.kind: missing; one of {TRIGGERS}'),
         (STATION + TIMER, "source: missing"),
         (STATION + '[source]\nkind = "camera"\n' + TIMER, "source.device: missing"),
         (STATION + "device = []\n" + FOLDER + TIMER, 'device: expected at least one device such as "CPU", found an empty list'),
@@ -140,7 +141,7 @@ def test_several_cameras_each_have_their_source_and_recipes(tmp_path: Path) -> N
         (HEAD + TIMER + TOP + SIDE.replace("device = 1", "devise = 1"),
             "camera[1].source.devise: unknown key; did you mean camera[1].source.device?"),
         (HEAD + TIMER + TOP + SIDE.replace('"camera"', '"camra"'),
-            'camera[1].source.kind: expected one of "aravis", "camera", "folder", "genicam", "pylon", "synthetic", "video", found "camra"'),
+            f'camera[1].source.kind: expected one of {SOURCES}, found "camra"'),
         (HEAD + TIMER + TOP + SIDE.replace('recipe = "s.toml"\n', ""), "camera[1].recipe: missing"),
         (HEAD + TIMER + TOP + SIDE.replace("s7.toml", "").replace('""', "3"), "camera[1].recipes.7: expected a path in quotes, found 3"),
         (HEAD + TIMER, "source: missing"),

@@ -217,7 +217,7 @@ def answering(answer: Callable[[bytes], Iterator[bytes]]) -> Iterator[ModbusPort
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
-            with server.accept()[0] as peer:
+            with server.accept()[0] as peer, contextlib.suppress(ConnectionResetError):  # how a port closes
                 while asked := peer.recv(100):
                     for piece in answer(asked[:2]):
                         peer.sendall(piece)

@@ -8,8 +8,9 @@ import pytest
 
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.model.manifest import TileSpec
-from training.data.dataset import inputs, load_dataset, parse_image_size, read_names
+from training.data.dataset import inputs, load_dataset, read_names
 from training.data.facts import load_frame
+from training.data.input_spec import parse_image_size
 from training.runs import odd_text
 
 
