@@ -38,7 +38,10 @@ def test_a_threshold_that_misses_most_bad_parts_says_so_in_red_and_what_another_
     assert lines[1].plain == "  missed most: dent 6 of 6, scratch 17 of 24", "the worst kind first, none that is found"
     assert lines[2].plain.startswith("  no threshold tells dent (AUROC 0.52) from good parts: if they are small"), "not the scratches"
     assert lines[3].plain == "  good images that are rejected: /good119 (1.02x), /good118 (1.01x)", "the worst first"
-    assert lines[4].plain.startswith("  bad images that score like good parts: /dent0 (0.51x), /dent1 (0.52x), ") and " more, all on the report's page" in lines[4].plain
+    assert (
+        lines[4].plain.startswith("  bad images that score like good parts: /dent0 (0.51x), /dent1 (0.52x), ")
+        and " more, all on the report's page" in lines[4].plain
+    )
     assert len(lines) == 5, "2 % of these are 2 images: no threshold within the rate misses fewer"
     assert "\x1b[1;31mmisses 23 of 31 bad (74 %)" in drawn(lines, terminal=True)
     assert "\x1b[1;31mrejects" not in drawn(lines, terminal=True)
@@ -88,7 +91,9 @@ def test_two_rows_that_were_swapped_are_named_however_few_bad_ones_there_are() -
     told = tell(samples(good=20, scratch=3), score, 15.0, 0.01)
     assert told is not None and told.doubtful is None, "too few to doubt a label by"
     said = [line.plain for line in told.lines(LIMITS)]
-    assert "  good images that are rejected: /good3 (2.80x)" in said and "  bad images that score like good parts: /scratch1 (0.58x)" in said
+    assert (
+        "  good images that are rejected: /good3 (2.80x)" in said and "  bad images that score like good parts: /scratch1 (0.58x)" in said
+    )
 
 
 def test_bad_images_that_set_no_threshold_say_what_makes_them() -> None:
