@@ -92,7 +92,7 @@ def lock(path: Path) -> int:
 def replacing(out: Path, beside: Path | None = None) -> Iterator[BinaryIO]:
     """An empty file to write to, which becomes `out` when the block ends well: whole, or not at all. Raises OSError.
 
-    It is begun in the folder of `beside`, of the same file system, where nothing else may lie next to `out`. What is no file is not replaced:
+    It is begun in the folder of `beside`, of the same file system, where nothing else may lie next to `out`. What is no file stays:
     a device that root names would be gone for everybody.
     """
     if (found := what_is(out)) not in ("a file", "nothing"):
