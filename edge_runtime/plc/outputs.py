@@ -11,6 +11,7 @@ from edge_runtime.plc.tags import Value
 from edge_runtime.records import Delivery, Outcome, Verdict
 
 _log = logging.getLogger(__name__)
+_UNTOLD = "the PLC was lost meanwhile, had no room for it, or its part had passed the ejector"
 
 
 class Outputs:
@@ -75,7 +76,7 @@ class Outputs:
         """Have written down what became of results, now that the PLC has them, or `why` it has not."""
         news, self._results.news = self._results.news, []
         for seq, outcome in news:
-            detail = why or ("the PLC was lost meanwhile, or had no room for it" if outcome is Outcome.FAILED else "")
+            detail = why or (_UNTOLD if outcome is Outcome.FAILED else "")
             if outcome is Outcome.TOLD:
                 outcome, detail = (Outcome.FAILED, why) if why else (outcome, self._shown_verdict())
             self.delivered(Delivery(seq, "plc", outcome, time.monotonic_ns(), detail))

@@ -209,6 +209,8 @@ class _Passing:
     fired_ns: int
     encoder: int
     result: Result | None = None
+    due: bool = False
+    """It was at the ejector in time for its pulse, which may wait for the end of another."""
 
 
 class Pulsed:
@@ -226,7 +228,7 @@ class Pulsed:
         self.news: list[tuple[int, Outcome]] = []
         self._machine = Machine(PULSE, PulseState.NONE)
         self._way: dict[int, _Passing] = {}
-        self._until_ns = 0
+        self._until_ns = self._stepped_ns = 0
         self._count = 0
 
     @property
@@ -263,7 +265,8 @@ class Pulsed:
 
         Of two parts nearer than a pulse is wide, a bad one cuts the pulse before it short, a good one waits for a reject's end.
         """
-        due = next((seq for seq, part in self._way.items() if self._passes(part, encoder, now_ns)), None)
+        self._see_who_passes(encoder, now_ns)
+        due = next((seq for seq, part in self._way.items() if part.due), None)
         over = now_ns >= self._until_ns
         if due is None:
             event = PulseEvent.OVER if over else PulseEvent.RUNS
@@ -277,6 +280,21 @@ class Pulsed:
             case Do.SHOW if due is not None:
                 self._eject(self._way.pop(due), now_ns)
                 self.news.append((due, Outcome.TOLD))
+
+    def _see_who_passes(self, encoder: int, now_ns: int) -> None:
+        """Whoever passed longer ago than a pulse is wide, while the station stood still or the PLC did not answer, gets none: it would meet
+        the next part. By the encoder that is known from one look to the next."""
+        looked_ns, self._stepped_ns = self._stepped_ns or now_ns, now_ns
+        for seq, part in list(self._way.items()):
+            if part.due or not self._passes(part, encoder, now_ns):
+                continue
+            part.due = True
+            since_ns = looked_ns if self._delay_ns is None else part.fired_ns + self._delay_ns
+            if now_ns - since_ns > self._width_ns:
+                self.fault = StationFault.PASSED_UNTOLD
+                self._count = (self._count + 1) % 65_536
+                self.news += [(seq, Outcome.FAILED)] if part.result is not None else []
+                del self._way[seq]
 
     def _eject(self, part: _Passing, now_ns: int) -> None:
         result = part.result
