@@ -227,9 +227,11 @@ def show_report(report: "BuildReport", console: Console) -> None:
     else:
         console.print(f"[bold]{report.out}[/bold]  {report.bundle_id[:12]}…  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
     of = "an image here" if report.views == 1 else f"a tile here ({report.views} an image; `lineside bench` times them all)"
-    for name, metrics in report.metrics.items():
-        speed = f"{report.latency_ms[name]:.1f} ms {of}" if name in report.latency_ms else ""
-        console.print(f"  {name:<6} {_figures(metrics)}  {speed}")
+    ships, times = report.precision, report.latency_ms
+    console.print(
+        f"  {ships.upper()}, which {'would ship' if is_refused(report.acceptance) else 'ships'}: {_figures(report.metrics[ships])}"
+    )
+    console.print(f"  {times[ships]:.1f} ms {of}{_against(report)}")
     flips = ""
     if report.flips is not None:
         lost, gained = len(report.flips.losses), len(report.flips.gains)
@@ -262,6 +264,16 @@ def show_report(report: "BuildReport", console: Console) -> None:
             console.print(Text(f"  {sentence}", "bold yellow"))
     for note in report.notes:
         console.print(f"  note: {note}")
+
+
+def _against(report: "BuildReport") -> str:
+    """How the model that ships differs from the one before it was quantized, as differences: two rows of figures get mixed up."""
+    if report.precision == "fp32":
+        return ""
+    here, exact = report.metrics[report.precision], report.metrics["fp32"]
+    pairs = (("image AUROC", here.image_auroc, exact.image_auroc), ("pixel AUROC", here.pixel_auroc, exact.pixel_auroc))
+    parts = [f"{name} {now - before:+.4f}".replace("-", "−") for name, now, before in pairs if now is not None and before is not None]
+    return "; against FP32: " + ", ".join([*parts, f"which takes {report.latency_ms['fp32']:.1f} ms"])
 
 
 def _before(report: "BuildReport") -> str:

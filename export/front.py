@@ -5,6 +5,7 @@ function that the single commands call, on one data set that is read once.
 """
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from typing import Any
 from rich.text import Text
 
 from edge_runtime.errors import ConfigError, ExportError, NotAccepted
-from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.bundle import ModelBundle, file_sha256
 from edge_runtime.model.manifest import Metrics
+from export.build import kept
 from export.build.accept import Asked
 from export.build.build import BuildOptions, build
 from export.build.features import openvino_backbone
@@ -24,22 +26,23 @@ from export.package import check_out
 from training.calibrate.rules import Rule
 from training.core.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
 from training.core.base import Progress, silent
+from training.core.places import check_free
 from training.data.dataset import Dataset, load_dataset, read_names, refuse_alike, refuse_none_left
-from training.fitting.estimate import about, build_seconds, fit_seconds, pace_of
+from training.fitting.estimate import about, build_seconds, fit_seconds, pace_of, slower
 from training.fitting.heads import BackboneFn
 from training.fitting.options import FitOptions, learns, outlier_source, resolve
 from training.fitting.proof import prove
 from training.fitting.remedies import steadied
-from training.fitting.teach import teach
+from training.fitting.teach import teach, tools
 from training.inspect.choice import AUTO, decide
-from training.inspect.inspect import Summary, inspect_data
+from training.inspect.inspect import Inspection, Summary, inspect_data
 from training.judging.acceptance import Criteria
 from training.judging.envelope import BUDGET_S
 from training.methods.table import METHODS
 from training.pictures.augment import parse_augment
 from training.pictures.material import OutlierSource
 from training.report.page import write_report
-from training.runs import check_free
+from training.runs import Run, load_run
 
 STEPS = ("look at the images", "choose method and size", "teach", "quantize, compare, pack", "report")
 GATE_IMAGES = 32
@@ -103,9 +106,9 @@ class Released:
 
 def make_release(
     data: Path, request: Request, progress: Progress = silent, say: Callable[[str | Text], None] = lambda text: None,
-    show: Callable[[BuildReport], None] = lambda built: None,
+    show: Callable[[BuildReport], None] = lambda built: None, looked: Inspection | None = None,
 ) -> Released:  # fmt: skip
-    """Do it; `say` gets sentences for the user, `show` what the build came to.
+    """Do it; `say` gets sentences for the user, `show` what the build came to. `looked`: at these very images, where that was done already.
 
     What is refused still gets its page: of the very model where it is not fit for release, else of what was taught. Raises ConfigError,
     DataError, CalibrationError, ExportError.
@@ -116,7 +119,9 @@ def make_release(
     fit_options = _fit_options(request)
 
     _step(say, 1)
-    looked = inspect_data(data, bad=request.bad, masks=request.masks, told=lambda done, total: progress("check images", done, total))
+    looked = looked or inspect_data(
+        data, bad=request.bad, masks=request.masks, told=lambda done, total: progress("check images", done, total)
+    )  # fmt: skip
     dataset = load_dataset(
         data, bad=request.bad, masks=request.masks, image_size=request.image_size, allow_duplicates=request.allow_duplicates,
         known=looked.facts, progress=progress, **request.reading,
@@ -134,6 +139,52 @@ def make_release(
     refuse_alike(dataset)
     outlier_source(fit_options, sum(s.split == "train" for s in dataset.bad))
 
+    indented = lambda text: say(f"   {text}")  # noqa: E731
+    asked, late = _asked(request, dataset), 1.0
+    if request.force and kept.is_taught(request.run, asked):
+        run = load_run(request.run)
+        dataset = dataclasses.replace(dataset, spec=run.info.input)
+        say(f"   {request.run} was taught and refused by this very request, of these very images: it is not taught again")
+    else:
+        dataset, run, late = _teach(request, dataset, fit_options, names, progress, say)
+
+    _step(say, 4)
+    options = BuildOptions(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
+
+    def refused(pack: Path, found: BuildReport) -> None:
+        kept.remember(run, asked)
+        show(found)
+        write_report(pack, data, request.page, dataset=dataset, progress=progress)
+
+    try:
+        built = build(run, request.out, None, options, progress, dataset=dataset, say=indented, refused=refused, late=late)
+    except NotAccepted:
+        held = (request.run / kept.REFUSED).is_dir()
+        again = " and this model: the same command with --force packs it, without teaching and measuring again" if held else ""
+        say(f"   refused; {request.page} shows the very model that is refused, and {request.run} holds what was taught{again}")
+        raise
+    except ExportError:
+        write_report(request.run, data, request.page, dataset=dataset, progress=progress)
+        say(f"   refused; {request.run} holds what was taught, and {request.page} shows it, before it was quantized")
+        raise
+    precision = built.precision
+    show(built)
+
+    _step(say, 5)
+    progress("measuring for the report", 0, 1)
+    write_report(request.out, data, request.page, dataset=dataset, progress=progress)
+    return Released(request.out, request.page, request.run, precision, built.metrics[precision], looked.summary, time.monotonic() - began)
+
+
+def _teach(
+    request: Request,
+    dataset: Dataset,
+    fit_options: FitOptions,
+    names: tuple[str, ...],
+    progress: Progress,
+    say: Callable[[str | Text], None],
+) -> tuple[Dataset, Run, float]:
+    """Steps 2 and 3: the data set as it is read for what was chosen, what was taught, and by how much that took longer than expected."""
     _step(say, 2)
     choice = decide(
         dataset, method=request.method.partition("/")[0], preset=fit_options.preset, image_size=request.image_size,
@@ -148,39 +199,19 @@ def make_release(
     weighed = request.augment == AUTO
     fit_options = dataclasses.replace(fit_options, method=choice.method, preset=choice.preset, augment=augment, weigh=weighed)
     backbone_fn = openvino_backbone(dataset)
+    expected: float | None = None
     if METHODS[fit_options.method].network is None:
-        seconds = _expected(dataset, fit_options, backbone_fn, progress)
-        say(f"   all that follows: about {about(seconds)} here; it is said again before each part")
+        expected, rest = _expected(dataset, fit_options, backbone_fn, progress)
+        say(f"   all that follows: {about(expected + rest)} here; it is said again before each part")
 
     _step(say, 3)
-    indented = lambda text: say(f"   {text}")  # noqa: E731
-    run = teach(dataset, fit_options, request.run, force=request.force, progress=progress, say=indented, backbone_fn=backbone_fn,
-                left_out=names)  # fmt: skip
+    began = time.monotonic()
+    run = teach(
+        dataset, fit_options, request.run, force=request.force, progress=progress, say=lambda text: say(f"   {text}"),
+        backbone_fn=backbone_fn, left_out=names,
+    )  # fmt: skip
     say(f"   threshold {run.info.threshold.value:.4g}, until the model that ships gets its own below: {run.info.threshold.rule}")
-
-    _step(say, 4)
-    options = BuildOptions(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
-
-    def refused(pack: Path, found: BuildReport) -> None:
-        show(found)
-        write_report(pack, data, request.page, dataset=dataset, progress=progress)
-
-    try:
-        built = build(run, request.out, None, options, progress, dataset=dataset, say=indented, refused=refused)
-    except NotAccepted:
-        say(f"   refused; {request.page} shows the very model that is refused, and {request.run} holds what was taught")
-        raise
-    except ExportError:
-        write_report(request.run, data, request.page, dataset=dataset, progress=progress)
-        say(f"   refused; {request.run} holds what was taught, and {request.page} shows it, before it was quantized")
-        raise
-    precision = built.precision
-    show(built)
-
-    _step(say, 5)
-    progress("measuring for the report", 0, 1)
-    write_report(request.out, data, request.page, dataset=dataset, progress=progress)
-    return Released(request.out, request.page, request.run, precision, built.metrics[precision], looked.summary, time.monotonic() - began)
+    return dataset, run, 1.0 if expected is None else slower(expected, time.monotonic() - began)
 
 
 def verdict(released: Released) -> list[str]:
@@ -202,8 +233,10 @@ def verdict(released: Released) -> list[str]:
     ]
 
 
-def _expected(dataset: Dataset, fit_options: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn], progress: Progress) -> float:
-    """Seconds of teaching, building and the report, by counts and by what a picture takes now."""
+def _expected(
+    dataset: Dataset, fit_options: FitOptions, backbone_fn: Callable[[Backbone], BackboneFn], progress: Progress
+) -> tuple[float, float]:
+    """Seconds of teaching, and of building and the report, by counts and by what a picture takes now."""
     spec, n, views = dataset.spec, len(dataset.train), dataset.preprocessor().views
     progress("estimating the time: reading the backbone", 0, 1)
     backbone = build_backbone(fit_options.backbone, resolve(fit_options)[0], fit_options.weights)
@@ -215,7 +248,7 @@ def _expected(dataset: Dataset, fit_options: FitOptions, backbone_fn: Callable[[
     progress("estimating the time: timing a picture", 1, 1)
     name = f"{fit_options.method}/{fit_options.preset}"
     built = build_seconds(name, n, taught, gate, GATE_IMAGES * views, views, pace, int8=True) + BUDGET_S
-    return fit_seconds(name, n, taught, views, pace) + built + 2 * gate * pace
+    return fit_seconds(name, n, taught, views, pace), built + 2 * gate * pace
 
 
 def _fit_options(request: Request) -> FitOptions:
@@ -242,6 +275,16 @@ def _fit_options(request: Request) -> FitOptions:
     )  # fmt: skip
     resolve(fit_options)
     return fit_options
+
+
+def _asked(request: Request, dataset: Dataset) -> str:
+    """One hash of a request and of what it found: what it would teach."""
+    left = ("out", "force", "accept", "reading", "weights")  # accept is the build's; what is read so, the input and the images say
+    chosen = {f.name: getattr(request, f.name) for f in dataclasses.fields(request) if f.name not in left}
+    ignored = None if dataset.ignore is None else hashlib.sha256(dataset.ignore.tobytes()).hexdigest()
+    weights = None if request.weights is None else file_sha256(request.weights)
+    found = {"images": kept.images(dataset), "input": dataset.spec, "ignored": ignored, "weights": weights, "tools": tools()}
+    return kept.digest({**chosen, **found})
 
 
 def _check_places(request: Request) -> None:

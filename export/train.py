@@ -13,7 +13,7 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError
 from export.choose import cli as choose
 from training.commands import cli as teaching
-from training.commands.console import bars, input_options, load_extra, say
+from training.commands.console import bars, input_options, load_extra, need_extra, say
 from training.commands.options import (
     DEFAULT_BACKBONE,
     AllowDuplicates,
@@ -34,6 +34,8 @@ from training.commands.options import (
     Variations,
     Weights,
     at_least,
+    check_brightness,
+    check_method,
 )
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=teaching.app.info.help)
@@ -87,14 +89,24 @@ def release(
     ] = False,
 ) -> None:
     """Look, choose, teach, set the threshold, quantize, compare, pack, and report: photographs in, a bundle for the station out."""
+    need_extra()
+    from training.inspect.look import look
+
+    name = method.partition("/")[0]
+    if name != "auto":
+        check_method(name, "auto")
+    check_brightness(brightness)
+    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
+    for place in (out, *(out.with_name(f"{out.name}{suffix}") for suffix in (".html", ".run"))):
+        if place.exists() and not force:
+            raise ConfigError(f"out: {place} exists already; choose another place or add --force to replace it")
+    with bars() as progress:
+        looked = look(data, reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
     load_extra()
     from export import front
     from export.cli import show_report
     from training.judging.asked import parse_accept
 
-    if brightness not in ("auto", "keep"):
-        raise ConfigError(f"brightness: expected auto or keep, found {brightness!r}")
-    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
     reading.pop("image_size")
     request = front.Request(
         out,
@@ -119,7 +131,7 @@ def release(
     )
     console = Console(highlight=False, soft_wrap=True)
     with bars() as progress:
-        released = front.make_release(data, request, progress, say, lambda built: show_report(built, console))
+        released = front.make_release(data, request, progress, say, lambda built: show_report(built, console), looked)
     for line in front.verdict(released):
         console.print(line, markup=False)
 

@@ -1,7 +1,8 @@
 """Run directories: one taught detector with everything that export, calibration and evaluation need of it.
 
 Layout: run.json (RunInfo), backbone.safetensors (or the learnt network in its place), head.safetensors, held_out.json, ignore_mask.png
-where there is one, and checkpoint.safetensors (optimizer and all) where gradient steps were taken. A run is
+where there is one, and checkpoint.safetensors (optimizer and all) where gradient steps were taken; refused/ holds what an export built of
+it and found not fit for release (export.build.kept). A run is
 written into a hidden folder beside its place and renamed at the end, so that a run that can be seen is whole.
 """
 
@@ -23,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from edge_runtime.errors import ConfigError, DataError
+from edge_runtime.errors import DataError
 from edge_runtime.files import put_file
 from edge_runtime.images.read import read_mask
 from edge_runtime.model import bundle, manifest
@@ -35,7 +36,7 @@ from training.core.backbones import Backbone, BackboneSpec
 from training.core.base import Head, LevelShape
 from training.core.checkpoint import save_tensors
 from training.core.learn import Network, hold_out
-from training.core.places import bring_back, move_into_place, nearest_folder, workplace
+from training.core.places import RUN_FILE, bring_back, check_free, move_into_place, workplace
 from training.data.layout import Sample
 from training.methods.table import make_head, make_network
 from training.pictures.augment import Augment
@@ -47,7 +48,7 @@ READABLE = (1, SCHEMA)
 _T = TypeVar("_T")
 ODD = "odd.txt"
 """Names of the odd ones, a line each, as `fit --leave-out` reads them."""
-INFO, HELD_OUT, BACKBONE, HEAD, IGNORE = "run.json", "held_out.json", "backbone.safetensors", "head.safetensors", "ignore_mask.png"
+INFO, HELD_OUT, BACKBONE, HEAD, IGNORE = RUN_FILE, "held_out.json", "backbone.safetensors", "head.safetensors", "ignore_mask.png"
 CHECKPOINT = "checkpoint.safetensors"
 
 
@@ -203,18 +204,6 @@ def digest(hashes: Collection[str]) -> str:
 
 def _weights_of(trunk: Trunk) -> nn.Module:
     return trunk.body if isinstance(trunk, Backbone) else trunk
-
-
-def check_free(out: Path, force: bool) -> None:
-    """Refuse a place that is taken or cannot be written, before any work. Raises ConfigError."""
-    nearest_folder(out)
-    bring_back(out)
-    if not out.exists():
-        return
-    if not force:
-        raise ConfigError(f"out: {out} exists already; choose another place or add --force to replace it")
-    if not (out / INFO).is_file():
-        raise ConfigError(f"out: {out} exists and is no run ({INFO} is missing), so --force does not replace it; choose another place")
 
 
 def odd_text(odd: Sequence[str], apart: Sequence[str], alike: Sequence[str], margins: Mapping[str, float]) -> str:

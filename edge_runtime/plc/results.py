@@ -52,6 +52,10 @@ class Results(Protocol):
     """What became of which part's result since whoever steps it has taken this list away; TOLD once `outputs` are written."""
 
     @property
+    def until_ns(self) -> int:
+        """What is shown must not reach the PLC later than that; 0: it may."""
+
+    @property
     def full(self) -> bool:
         """No further result can be kept."""
 
@@ -101,6 +105,11 @@ class Presented:
         """Since when the PLC's move is awaited, or without acknowledge the result is shown; 0: it is not."""
         self._count = 0
         self._shown: tuple[Result, int] | None = None
+
+    @property
+    def until_ns(self) -> int:
+        """As in Results: a part that was accepted may have gone by then, and what else is shown lets none pass."""
+        return self._shown[0].until_ns if self._shown is not None and self._shown[0].verdict is Verdict.ACCEPT else 0
 
     @property
     def full(self) -> bool:
@@ -219,6 +228,11 @@ class Pulsed:
         self._way: dict[int, _Passing] = {}
         self._until_ns = 0
         self._count = 0
+
+    @property
+    def until_ns(self) -> int:
+        """As in Results: a pulse that comes later than it ends meets the next part."""
+        return self._until_ns
 
     @property
     def full(self) -> bool:

@@ -99,26 +99,34 @@ def refusal(
     )
     other = unlike(metrics, precision)
     found_of = ". ".join([f"the {precision.upper()} model: {found.sentence}", *kinds, *([other] if other else [])])
-    between = None if told is None else told.gap(limits)
-    gap = ""
-    if between is not None:
-        gap = (
+    # The surest first: what is measured to help, then what the images hint at, then what may help anybody.
+    ways = []
+    if told is not None and (between := told.gap(limits)) is not None:
+        ways.append(
             "put the threshold between the good and bad images of the test split (lineside-train calibrate RUN --gap --from-test, and build"
             f" again; at {between.value:.4g} it would miss {percent(between.missed)} and reject {percent(between.rejected)} of these, which"
-            " flatters from then on), "
+            " flatters from then on)"
         )
-    first = ""
+    if precision != "fp32" and found.confidence is None and _meets(metrics["fp32"], limits):
+        ways.append(
+            "build it in FP32, which keeps what is asked on these images and is slower (lineside-export build RUN --precision fp32)"
+        )
     if apart and found.rejected:
-        first = f"look at the {apart} images that were held for bad: learn them if they are good (--keep-odd), "
+        ways.append(f"look at the {apart} images that were held for bad: learn them if they are good (--keep-odd)")
     elif odd and found.rejected > found.max_rejected * found.n_good:
         some = f"{len(odd)} good images that look unlike the others ({odd[0]} first)"
         some = some if len(odd) > 1 else f"good image that looks unlike the others ({odd[0]})"
-        first = f"look at the {some}, and teach without those that are bad (--leave-out RUN/odd.txt), "
-    ways = (
-        f"{first}{gap}try another method or size (lineside-train compare), ask for less (--accept), or build it all the same with --force"
-    )
-    labels = "" if told is None or told.doubtful is None else f". And {told.doubtful}"
-    return NotAccepted(f"{found_of}. {ways[0].upper()}{ways[1:]}: it then says for ever that it was not released{labels}")
+        ways.append(f"look at the {some}, and teach without those that are bad (--leave-out RUN/odd.txt)")
+    ways += ["try another method or size (lineside-train compare)", "ask for less (--accept)"]
+    advice = f"{', '.join(ways)}, or build it all the same with --force: it then says for ever that it was not released"
+    labels = "" if told is None or told.doubtful is None else f"First look, {told.doubtful}. Then "
+    return NotAccepted(f"{found_of}. {labels}{advice if labels else advice[0].upper() + advice[1:]}")
+
+
+def _meets(metrics: Metrics, limits: Criteria) -> bool:
+    """Whether shares that were seen keep what is asked; not where a share that counts was not measured."""
+    shares = ((metrics.false_accept_rate, limits.max_missed), (metrics.false_reject_rate, limits.max_rejected))
+    return all(limit >= 1 or (share is not None and share <= limit) for share, limit in shares)
 
 
 def unlike(metrics: Mapping[str, Metrics], precision: str) -> str | None:

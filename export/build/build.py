@@ -18,7 +18,7 @@ import openvino as ov
 from edge_runtime.errors import CalibrationError, ExportError
 from edge_runtime.model.manifest import Acceptance, Envelope, Metrics
 from export import package
-from export.build import convert, floats, noise, parity, precision
+from export.build import convert, floats, kept, noise, parity, precision
 from export.build.accept import PAINTED, PAINTED_SEED, Asked, accept, is_refused, refusal, wants_painted
 from export.build.envelope import envelope_of
 from export.build.features import FeatureExtractor, openvino_backbone
@@ -79,8 +79,12 @@ def build(
     say: Callable[[str], None] = lambda text: None,
     refused: Callable[[Path, BuildReport], None] = lambda pack, report: None,
     tried: Callable[[tuple[Trial, ...]], None] = lambda trials: None,
+    late: float = 1.0,
 ) -> BuildReport:
     """Export `run` to a bundle at `out`. Nothing is at `out` unless everything passed.
+
+    What is not fit for release is kept in the run; one that was refused of the very same run, images and options is not made again where it
+    is to be built all the same.
 
     Args:
         run: what was taught.
@@ -92,6 +96,7 @@ def build(
         dataset: the images of the run, where they are at hand already; `data` does not count then.
         say: gets a sentence on how long it will take here.
         refused: gets what is not fit for release before that is raised: packed in a place that will be gone, and what it came to.
+        late: by how much what came before took longer than expected, for the sentence on how long this will take.
         tried: gets every precision that was tried, once one is chosen or all are refused, before any refusal is raised.
 
     Raises:
@@ -102,15 +107,31 @@ def build(
     began = time.monotonic()
     package.check_out(out, options.zipped, options.force)
     dataset = open_data(run, data, progress) if dataset is None else dataset.leave_out(run.info.left_out)
+    key = partial(kept.made_of, run, dataset, options)
     with package.workplace(out) as place:
-        return _Export(run, dataset, options, place, progress, extractor or FeatureExtractor(), say, tried).build(out, began, refused)
+        forced = options.accept is not None and options.accept.force and not options.onnx
+        if forced and (run.directory / kept.REFUSED).is_dir() and (report := kept.take(run, place / "bundle", key())) is not None:
+            say("this model was judged and refused already, of the very same images and options: it is packed as it was judged")
+            tried(report.tried)
+            _put(place / "bundle", out, options.zipped)
+            return dataclasses.replace(report, out=out, seconds=time.monotonic() - began)
+        return _Export(run, dataset, options, place, progress, extractor or FeatureExtractor(), say, tried, late).build(
+            out, began, refused, key
+        )
+
+
+def _put(folder: Path, out: Path, zipped: bool) -> None:
+    move_into_place(folder, out)
+    if zipped:
+        package.write_zip(out, package.zip_path(out))
 
 
 class _Export:
     """Holds what all stages share."""
 
     def __init__(self, run: Run, dataset: Dataset, options: BuildOptions, place: Path, progress: Progress, extractor: FeatureExtractor,
-                 say: Callable[[str], None], told: Callable[[tuple[Trial, ...]], None]) -> None:  # fmt: skip
+                 say: Callable[[str], None], told: Callable[[tuple[Trial, ...]], None], late: float = 1.0) -> None:  # fmt: skip
+        self.late = late
         self.extractor, self.say, self.told = extractor, say, told
         self.run, self.dataset, self.options, self.progress = run, dataset, options, progress
         self.work, self.pack = place / "work", place / "bundle"
@@ -121,10 +142,10 @@ class _Export:
         self.notes: list[str] = []
         self.tried: list[Tried] = []
 
-    def build(self, out: Path, began: float, refused: Callable[[Path, BuildReport], None]) -> BuildReport:
+    def build(self, out: Path, began: float, refused: Callable[[Path, BuildReport], None], key: Callable[[], str]) -> BuildReport:
         info, options = self.run.info, self.options
         detector = self.run.detector()
-        self.say(f"about {about(self._expected(detector))} here; more where INT8 does not pass at once")
+        self.say(f"{about(self._expected(detector))} here; more where INT8 does not pass at once")
         images = self.gate.write_inputs("gate", self.gate.samples)
         shapes = detector.backbone.level_shapes(info.input.height, info.input.width)
         self.progress("converting", 0, 1)
@@ -167,22 +188,21 @@ class _Export:
             told, acceptance, trials,
         )  # fmt: skip
         if acceptance is not None and is_refused(acceptance):
+            kept.keep(self.run, self.pack, report, key())
             refused(self.pack, report)
             raise refusal(acceptance, told, final.precision, metrics, self.run.info.apart, self.run.info.odd)
-        move_into_place(self.pack, out)
-        if options.zipped:
-            package.write_zip(out, package.zip_path(out))
+        _put(self.pack, out, options.zipped)
         return report
 
     def _expected(self, detector: Detector) -> float:
-        """Seconds, by the pace of the torch trunk."""
+        """Seconds, by the pace of the torch trunk, and by how late what came before was."""
         info, views, spec = self.run.info, self.gate.prepare.views, self.run.info.input
         copies = info.augment.copies if info.augment else 0
         n, gate, int8 = len(self.dataset.train), len(self.gate.samples) * views, self.options.precision != "fp32"
         pace = pace_of(torch_backbone_fn(detector.backbone), spec.height, spec.width, gate) / TORCH
         few = min(self.options.torch_images * views, gate)
         found = build_seconds(f"{info.method}/{info.preset}", n, n * views * (1 + copies), gate, few, views, pace, int8)
-        return found + (BUDGET_S if self.options.envelope else 0.0)
+        return self.late * found + (BUDGET_S if self.options.envelope else 0.0)
 
     def _accept(self, built: Built) -> Acceptance | None:
         if self.options.accept is None:

@@ -71,7 +71,7 @@ def pack(
         ],
         golden_tolerance=package.GOLDEN_TOLERANCE[built.precision],
         files={},
-        tools=_tool_versions(built.precision) | METHODS[info.method].tools,
+        tools=tool_versions(built.precision) | METHODS[info.method].tools,
     )
     bundle = package.seal(folder, manifest)
     wrong = [r for r in golden_in_child(folder) if not r.ok]
@@ -87,7 +87,7 @@ def _settings(info: RunInfo, floats: str | None) -> dict[str, Any]:
     return {**info.params, "preset": info.preset, "strides": list(info.backbone.strides), "seed": info.seed, **chosen}
 
 
-def _tool_versions(precision: str) -> dict[str, str]:
+def tool_versions(precision: str) -> dict[str, str]:
     """Versions of what takes part in an export."""
     found = {
         "lineside": edge_runtime.__version__,

@@ -35,6 +35,8 @@ from training.commands.options import (
     Variations,
     Weights,
     at_least,
+    check_brightness,
+    check_method,
     number,
     share,
 )
@@ -133,6 +135,22 @@ def fit(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
 ) -> None:
     """Fit a detector on good images and calibrate its threshold on held-out ones."""
+    need_extra()
+    from training.core.places import check_free
+    from training.inspect.look import look
+
+    started = time.monotonic()
+    if method in ("auto", "compare"):
+        _refuse_with_auto(method, preset, resume, masks is not None and bad is None, **{"--set": set_, "--synthetic": synthetic})
+    else:
+        check_method(method, "auto, compare")
+    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
+    check_brightness(brightness)
+    if method != "compare" and image_size != "auto" and budget_ms is not None:
+        raise ConfigError("budget: --budget-ms only counts together with --image-size auto or --method compare")
+    check_free(out, force or resume)
+    with bars() as progress:
+        looked = look(data, reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
     load_extra()
     from training.calibrate.rules import Rule
     from training.data.dataset import load_dataset, read_names, refuse_alike, refuse_none_left
@@ -145,20 +163,8 @@ def fit(
     from training.methods.table import METHODS
     from training.pictures.augment import parse_augment
     from training.pictures.material import OutlierSource
-    from training.runs import check_free
 
-    started = time.monotonic()
-    if method not in ("auto", "compare") and method not in METHODS:
-        raise ConfigError(f"method: expected one of {METHODS.names}, or auto or compare, found {method!r}")
-    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
     varied = None if augment in ("auto", "none") else parse_augment(augment)
-    if brightness not in ("auto", "keep"):
-        raise ConfigError(f"brightness: expected auto or keep, found {brightness!r}")
-    if method != "compare" and image_size != "auto" and budget_ms is not None:
-        raise ConfigError("budget: --budget-ms only counts together with --image-size auto or --method compare")
-    if method in ("auto", "compare"):
-        _refuse_with_auto(method, preset, resume, masks is not None and bad is None, **{"--set": set_, "--synthetic": synthetic})
-        check_free(out, force)
     if method == "compare":
         recommend: Recommend | None = context.obj
         if recommend is None:
@@ -191,10 +197,11 @@ def fit(
         some, preset, _parameters(set_ or []), backbone, weights, seed, rule,
         augment=varied, outliers=source, minutes=minutes, resume=resume, keep_odd=keep_odd,
     )  # fmt: skip
-    check_free(out, force or resume)
     prove(options)
     with bars() as progress:
-        dataset = load_dataset(data, **reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
+        dataset = load_dataset(
+            data, **reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, known=looked.facts, progress=progress
+        )  # fmt: skip
         for note in dataset.notes:
             say(f"note: {note}")
         names = () if leave_out is None else read_names(leave_out, dataset)

@@ -8,9 +8,28 @@ from typing import Annotated, Any
 import typer
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.plugins import offered
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 """As training.core.backbones has it, which loads torch."""
+
+
+OWN_METHODS = ("padim", "patchcore", "mvg", "stfpm", "efficientad", "autoencoder", "fastflow", "fcdd", "devnet")
+"""As training.methods.table has them, which loads torch."""
+
+
+def check_method(name: str, others: str) -> None:
+    """Refuse a name that no method has, ours or an installed package's. `others`: what may be named as well. Raises ConfigError."""
+    brought = offered("methods")
+    if name not in (*OWN_METHODS, *(p.kind for p in brought)):
+        names = ", ".join((*OWN_METHODS, *(f"{p.kind} (of {p.distribution})" for p in brought)))
+        raise ConfigError(f"method: expected {others} or one of {names}, found {name!r}")
+
+
+def check_brightness(brightness: str) -> None:
+    """Raises ConfigError."""
+    if brightness not in ("auto", "keep"):
+        raise ConfigError(f"brightness: expected auto or keep, found {brightness!r}")
 
 
 def number(option: str, wanted: str, fits: Callable[[float], bool], metavar: str = "<float>") -> Any:

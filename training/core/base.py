@@ -1,7 +1,7 @@
 """What every method is: a head that turns a backbone's features into a score and a map, and that can be refitted."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,18 +9,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from training.core.progress import Progress as Progress
+from training.core.progress import silent as silent
+
 LEAST_BAD = 5
 """Real bad images below which a method that needs them is refused."""
 
 LevelShape = tuple[int, int, int]
 """(C, h, w) of one level of the backbone, for one image."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, steps in all)."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """A Progress that says nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from pathlib import Path
 from edge_runtime.errors import ConfigError
 from edge_runtime.files import lock, sweep
 
+RUN_FILE = "run.json"
+"""What makes a folder a run (training.runs)."""
 _AT_FDCWD = -100
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _CANNOT = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -55,6 +57,18 @@ def check_file(out: Path, *suffixes: str) -> None:
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"out: expected a folder that can be written, found none at {out.absolute().parent}; make it first")
     prove(out.absolute().parent)
+
+
+def check_free(out: Path, force: bool) -> None:
+    """Refuse a place that is taken or cannot be written, before any work. Raises ConfigError."""
+    nearest_folder(out)
+    bring_back(out)
+    if not out.exists():
+        return
+    if not force:
+        raise ConfigError(f"out: {out} exists already; choose another place or add --force to replace it")
+    if not (out / RUN_FILE).is_file():
+        raise ConfigError(f"out: {out} exists and is no run ({RUN_FILE} is missing), so --force does not replace it; choose another place")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from edge_runtime.model import manifest
 from edge_runtime.model.manifest import InputSpec, TileSpec
 from edge_runtime.model.preprocess import Preprocessor
 from edge_runtime.records import Image
-from training.core.base import Progress, silent
+from training.core.progress import Progress, silent
 from training.data.annotations import with_marks
 from training.data.duplicates import refuse_copies
 from training.data.facts import Facts, facts_of, load_frame, refuse, say_turned
@@ -140,7 +140,8 @@ def load_dataset(
     found = find(path)
     unmarked, orphans = find_bad(bad, masks)
     given = tuple(with_marks(unmarked, bad))
-    refuse(found.problems, "things are wrong with this data set", inspected=True)
+    doubts = [found.reversed] if found.reversed and spec is None else []
+    refuse([*found.problems, *doubts], "things are wrong with this data set", inspected=True)
     if taught is not None and found.own_split and not taught_on(found.train, taught):
         test = (*(dataclasses.replace(s, split="test") for s in found.train), *found.test)
         remark = f"none of these was taught: all {sum(s.is_good for s in test)} good images test"

@@ -41,11 +41,14 @@ from training.data.folders import (
 )
 from training.data.headers import columns_of
 from training.data.layout import BAD, GOOD, LISTED, TEST_EVERY, Found, Sample, folders_in, images_in
-from training.data.left_out import say_left_out
+from training.data.left_out import say_left_out, say_no_pictures
 from training.data.lists import refuse_lists, say_sheets
+from training.data.marked import SUFFIXES as SIDECARS
 from training.data.masks import marked
 from training.data.names import say_zero_or_one
 from training.data.tables import header_of, is_labels, names_images, read_csv, read_visa
+
+ANNOTATIONS = ("COCO", "YOLO", "Pascal VOC", "CVAT", "LabelMe")
 
 
 class Format(NamedTuple):
@@ -63,7 +66,14 @@ def find(path: Path) -> Found:
     found = _find(path)
     root = path if path.is_dir() else path.parent
     found = doubted(found, root, by_table=found.format.startswith("a table"))
-    return dataclasses.replace(found, notes=(*found.notes, *say_left_out(root)))
+    notes = (*found.notes, *say_left_out(root))
+    return dataclasses.replace(found, notes=(*notes, *say_no_pictures(root, _labels_of(found), (*notes, *found.problems))))
+
+
+def _labels_of(found: Found) -> tuple[str, ...]:
+    """Suffixes of files that say something about the images, and were read for it."""
+    marked_ = any(s.shapes is not None for s in found.samples) or any(name in found.format for name in ANNOTATIONS)
+    return (".csv", *(SIDECARS if marked_ else ()))
 
 
 def _find(path: Path) -> Found:

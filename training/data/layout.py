@@ -70,6 +70,8 @@ class Found:
     """Sentences that a user should read."""
     problems: tuple[str, ...] = ()
     """Sentences, each of which makes the data set unusable as it is."""
+    reversed: str = ""
+    """A sentence where good and bad may stand for each other: such images may be judged by, and not learnt from."""
     own_split: bool = False
     """Which good images test was chosen here, not by whoever laid them out."""
 

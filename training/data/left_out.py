@@ -3,13 +3,17 @@
 import os
 import struct
 from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from edge_runtime.images.names import NOT_READ, SUFFIXES, is_of_system, suffix_of
+from edge_runtime.images.names import NOT_READ, SUFFIXES, is_image, is_of_system, suffix_of
 
 _MOST_FILES = 500_000
 _REDUCED = 1
 """TIFF's NewSubfileType of a smaller copy of another page."""
+_QUIET = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
+_PAPERS = ("readme", "license", "licence", "copying", "~$")
+"""What systems and archives put beside pictures, by how its name begins: of no interest to anybody who teaches."""
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"GIF8")
 _MOST_PAGES = 10_000
 
@@ -59,6 +63,32 @@ def say_left_out(root: Path) -> list[str]:
     if odd:
         notes.append(f"{len(odd)} names end in a blank (the first: {odd[0].name!r}); they are read all the same")
     return notes
+
+
+def say_no_pictures(root: Path, labels: Collection[str], said: Sequence[str] = ()) -> list[str]:
+    """A sentence about files at or below `root` that lie beside pictures and are none.
+
+    Args:
+        root: a folder.
+        labels: suffixes of tables and annotations that were read.
+        said: sentences about the same folder; what they name is not named again.
+    """
+    found: list[Path] = []
+    named, seen = " ".join(said), 0
+    for place, folders, files in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and not is_of_system(f))
+        stems = {Path(n).stem for n in files if is_image(Path(n))}
+        for name in sorted(files) if stems else ():
+            path, seen = Path(place, name), seen + 1
+            suffix = suffix_of(path)
+            known = suffix in SUFFIXES or suffix in NOT_READ or suffix in labels or name.startswith(".") or path.stem in stems
+            quiet = name.lower() in _QUIET or name.lower().startswith(_PAPERS)
+            if not (known or quiet) and seen <= _MOST_FILES and name not in named and path.is_file() and (suffix or not _is_picture(path)):
+                found.append(path)
+    if not found:
+        return []
+    counts = ", ".join(f"{n} {s or 'without a suffix'}" for s, n in Counter(map(suffix_of, found)).most_common())
+    return [f"left out, as they are not pictures: {counts} (the first: {found[0]})"]
 
 
 def say_pages(paths: list[Path], pages: list[int]) -> list[str]:

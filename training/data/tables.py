@@ -18,6 +18,7 @@ from training.data.headers import columns_of
 from training.data.labels import LABEL, contradiction, understand
 from training.data.layout import BAD, GOOD, TEST_EVERY, Found, Sample, images_in, pair_masks, say_orphans
 from training.data.masks import marked
+from training.data.names import word_in
 
 SPLITS = ("train", "test", "bad")
 _SPLIT_WORDS = {"training": "train", "val": "test", "valid": "test", "validation": "test", "testing": "test"}
@@ -140,7 +141,8 @@ def read_csv(path: Path) -> Found:
     Paths are relative to the CSV's folder. A label is good or bad in any of the words of edge_runtime/images/names.py, 0 or 1, or the name
     of a kind of defect; instead of `label` a column may be called good or bad and hold 1 and 0. `split` is train, test or bad; bad images
     of train are set apart as those of bad are. Without a column `split`: all images are for training where all are good, else every fifth
-    good image (by path) and all bad ones are the test split. Raises DataError.
+    good image (by path) and all bad ones are the test split. Where two words alone tell good from bad and most images to learn from would
+    be bad, it is not learnt from (`Found.reversed`). Raises DataError.
     """
     base, problems, notes = path.parent, [], []
     columns = columns_of(header_of(path))
@@ -163,6 +165,7 @@ def read_csv(path: Path) -> Found:
     samples: list[tuple[Sample, str]] = []
     masks_of_good: dict[Path, int] = {}
     first_seen: dict[str, int] = {}  # by the file itself, however the row writes its path
+    untold: list[Sample] = []  # to learn from, and nothing but the label says whether it is good
     for i, (line, row) in enumerate(rows):
         where = f"{path.name} line {line}"
         name, label, split = row["path"], row[column], row.get("split", "").lower()
@@ -190,6 +193,8 @@ def read_csv(path: Path) -> Found:
         else:
             words[image] = label if column == LABEL else f"{column} = {label}"
             samples.append((Sample(image, kind, is_good, None if is_good else mask, "test" if split == "test" else "train"), where))
+            if split in ("", "train") and _says_folder(name) is None and word_in(image.stem) is None:
+                untold.append(samples[-1][0])
             if is_good and mask is not None:
                 masks_of_good[mask] = line
         if name:
@@ -217,6 +222,22 @@ def read_csv(path: Path) -> Found:
         tuple(s for s in found if s.split == "train" and not s.is_good),
         notes=tuple(notes),
         problems=tuple(problems),
+        reversed=_say_reversed(path, untold, words, splits),
+    )
+
+
+def _say_reversed(path: Path, untold: list[Sample], words: dict[Path, str], splits: bool) -> str:
+    """That two words may stand for each other, where more parts are called bad than good and nothing but these words says which are; else
+    empty. Names of kinds of defects say more than a word."""
+    good, bad = [s for s in untold if s.is_good], [s for s in untold if not s.is_good]
+    if not 0 < len(good) < len(bad) or any(s.kind != BAD for s in bad):
+        return ""
+    which = "the images of its split train" if splits else "its images"
+    how = "give the bad ones the split bad or test" if splits else "add a column split: train for good ones to learn from, test for others"
+    few, most = (f"{words[side[0].path]}: {side[0].path.name}, …" for side in (good, bad))
+    return (
+        f"{path}: calls only {len(good)} of {len(untold)} of {which} good ({few}) and {len(bad)} bad ({most}). On a line it is the other"
+        f" way round: are the two words swapped? Then swap them. If it is meant so, {how}"
     )
 
 

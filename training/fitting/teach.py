@@ -26,7 +26,7 @@ from training.core.base import Progress, silent
 from training.core.checkpoint import Checkpoint
 from training.core.learn import LearningResult, Network, Pictures, Schedule, TrainedHead, device, hold_out, learn
 from training.core.memory import check_memory, room
-from training.core.places import nearest_folder
+from training.core.places import check_free, nearest_folder
 from training.data.dataset import Dataset, inputs, refuse_alike
 from training.data.layout import first_of
 from training.data.taught import unlearnt
@@ -48,7 +48,7 @@ from training.fitting.weigh import weigh, without_variations
 from training.methods.table import METHODS, make_head, make_network  # fmt: skip
 from training.pictures.augment import Augment
 from training.pictures.material import OutlierPictures, OutlierSource, good_pictures, outlier_pictures
-from training.runs import CHECKPOINT, ODD, SCHEMA, BackboneInfo, Detector, Learning, Run, RunInfo, Trunk, check_free, digest, save_run
+from training.runs import CHECKPOINT, ODD, SCHEMA, BackboneInfo, Detector, Learning, Run, RunInfo, Trunk, digest, save_run
 
 ODD_KEPT = 50
 """Odd images that a bundle names."""
@@ -184,7 +184,7 @@ class _Teaching:
         pace = pace_of(run_backbone, dataset.spec.height, dataset.spec.width, count)
         by = TORCH if self.backbone_fn is torch_backbone_fn else 1
         seconds = fit_seconds(f"{options.method}/{options.preset}", n, count, prepare.views, pace / by, by)
-        self.say(f"about {about(seconds)} here: {count} pictures at {1e3 * pace:.0f} ms, and what is computed from them")
+        self.say(f"{about(seconds)} here: {count} pictures at {1e3 * pace:.0f} ms, and what is computed from them")
         bad: OutlierPictures | None = None
         if self.source is not None:  # before the features, which take long: a mask that does not fit is told at once
             learn_rows, _ = hold_out(n, options.seed)

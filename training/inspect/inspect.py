@@ -118,6 +118,7 @@ def inspect_data(
     kept, facts = tuple(s for s, _ in pairs), [f for _, f in pairs]
 
     findings = [Finding(what=BROKEN, items=list(found.problems))]
+    findings.append(Finding(what="good and bad may be swapped: not learnt from", items=[found.reversed] if found.reversed else []))
     findings.append(Finding(what=UNREADABLE, items=[str(f) for f in looked if isinstance(f, DataError)]))
     copies, again = _copies(kept, facts)
     learnt = sum(s.is_good and s.split == "train" for s in kept)

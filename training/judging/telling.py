@@ -69,7 +69,8 @@ class Told:
     doubtful: str | None = None
     """A sentence where single labels look wrong."""
     names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    """Good images that are rejected, the highest score first, and bad ones that are missed, the lowest first."""
+    """Good images that are rejected, the highest score first, and bad ones that are missed, the lowest first; each with its score as a
+    multiple of the threshold."""
     unset: str | None = None
     """A sentence where the bad images did not set the threshold and could."""
     best: Better | None = None
@@ -113,7 +114,7 @@ class Told:
             told.append(
                 Text(f"  a threshold of {b.value:.4g} would miss {percent(b.missed)} and reject {percent(b.rejected)} of these images")
             )
-        for what, names in (("rejected", self.names[0]), ("missed", self.names[1])):
+        for what, names in (("good images that are rejected", self.names[0]), ("bad images that score like good parts", self.names[1])):
             if names:
                 rest = len(names) - len(first_of(names))
                 told.append(
@@ -152,9 +153,10 @@ def tell(
     inverted = say_inverted(score[good], score[~good])
     called = [f"{s.path.parent.name}/{s.path.name}" for s in samples]
     wrong = good & (score > threshold)
+    told = [f"{name} ({value / threshold:.2f}x)" for name, value in zip(called, score, strict=True)]
     named = (
-        tuple(called[i] for i in np.argsort(-score, kind="stable") if wrong[i]),
-        tuple(called[i] for i in np.argsort(score, kind="stable") if missed[i]),
+        tuple(told[i] for i in np.argsort(-score, kind="stable") if wrong[i]),
+        tuple(told[i] for i in np.argsort(score, kind="stable") if missed[i]),
     )
     blind = []
     for kind, _, n in kinds:

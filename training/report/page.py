@@ -217,7 +217,6 @@ def _render(
         envelope=envelope_chart(subject.envelope) if subject.envelope else "",
         straying=envelope_sentences(subject.envelope) if subject.envelope else [],
         brittle=brittle(subject.envelope) if subject.envelope else [],
-        precisions=[name for name in ("torch", "fp32", "int8") if name in subject.metrics],
         figures=_FIGURES,
         caveats=_caveats(subject, report),
         data_name=dataset.name,

@@ -1,5 +1,6 @@
 """The front door: photographs in, a bundle and a page out, in one call."""
 
+import dataclasses
 import io
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import ConfigError, NotAccepted, ParityError
 from edge_runtime.model.bundle import ModelBundle
 from export import front
+from export.build import build as builder
 from export.build.build import build
 from export.build.features import SharedExtractor
 from export.build.outcome import BuildReport
@@ -87,6 +89,25 @@ def test_page_terminal_and_refusal_speak_of_the_one_model_that_would_ship_and_ho
     output = io.StringIO()
     show_report(report, Console(file=output, width=1000))
     assert "refused, not written" in output.getvalue() and "verdicts hold with light" in output.getvalue()
+    assert f"{precision}, which would ship: image AUROC" in output.getvalue() and output.getvalue().count("image AUROC 0.") <= 1
+    assert ("against FP32: image AUROC" in output.getvalue()) == (precision == "INT8")
+
+    # By force it is packed as it was judged: nothing is taught or measured a second time.
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("made anew")
+
+    with monkeypatch.context() as m:
+        m.setattr(front, "teach", never)
+        m.setattr(builder, "_Export", never)
+        released = make_release(data_dir, dataclasses.replace(request, force=True), show=built.append)
+    manifest = ModelBundle.open(released.bundle).manifest
+    assert manifest.acceptance is not None and manifest.acceptance.forced and manifest.acceptance.sentence == report.acceptance.sentence
+    assert manifest.metrics == report.metrics and manifest.envelope == report.envelope and built[1].told == report.told
+    assert "which was done by force" in released.page.read_text()
+    with monkeypatch.context() as m:
+        m.setattr(front, "teach", never)
+        with pytest.raises(AssertionError, match="made anew"):  # another request is another model
+            make_release(data_dir, dataclasses.replace(request, force=True, seed=1))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+
+from training.commands.options import OWN_METHODS
+from training.methods.table import METHODS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -30,6 +35,46 @@ def test_help_needs_nothing_that_takes_long_to_load(words: tuple[str, ...], told
     done = lineside_train(*words, "--help", block=("torch", "openvino", "nncf", "timm", "sklearn", "scipy"))
     assert (done.returncode, done.stderr) == (0, "")
     assert all(word in done.stdout for word in told), done.stdout
+
+
+@pytest.mark.parametrize("verb", ["fit", "release"])
+def test_what_is_wrong_with_paths_labels_and_pictures_is_told_before_anything_heavy_is_loaded(verb: str, tmp_path: Path) -> None:
+    """Whatever loads torch here fails."""
+    heavy, data, out = tmp_path / "heavy", tmp_path / "parts", tmp_path / "out" / "b"
+    heavy.mkdir()
+    for name in ("torch", "timm", "openvino"):
+        (heavy / f"{name}.py").write_text(f"raise RuntimeError('{name} was loaded')")
+    code = f"import sys; sys.path.insert(0, {str(heavy)!r}); from export.train import main; main()"
+
+    def told(*words: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, verb, str(data), "--out", str(out), *words], capture_output=True, text=True, cwd=ROOT, check=False
+        )
+        assert not out.parent.exists() or out.exists()
+        return done.returncode, done.stderr
+
+    code_, said = told()
+    assert code_ == 66 and "found nothing at" in said, said
+    data.mkdir()
+    for i in range(20):
+        cv2.imwrite(str(data / f"{i}.png"), np.random.default_rng(i).integers(0, 200, (40, 48), dtype=np.uint8))
+    code_, said = told("--method", "magic")
+    assert code_ == 78 and "one of padim" in said, said
+    (data / "7.png").write_bytes((data / "7.png").read_bytes()[:200])
+    code_, said = told()
+    assert code_ == 66 and "7.png" in said, said
+    (data / "7.png").unlink()
+    (data / "labels.csv").write_text("file,label\n" + "".join(f"{i}.png,{'good' if i < 3 else 'bad'}\n" for i in range(20) if i != 7))
+    code_, said = told()
+    assert code_ == 66 and "are the two words swapped" in said, said
+    (data / "labels.csv").unlink()
+    out.mkdir(parents=True)
+    code_, said = told()
+    assert code_ == 78 and "exists already" in said, said
+
+
+def test_methods_that_a_command_line_knows_are_those_that_can_be_taught() -> None:
+    assert tuple(METHODS) == OWN_METHODS
 
 
 @pytest.mark.parametrize("verb", ["release", "compare"])

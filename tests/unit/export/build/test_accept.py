@@ -48,12 +48,26 @@ def test_good_parts_that_are_rejected_lead_to_those_that_look_unlike_the_others(
     assert "unlike the others" not in str(refusal(misses, None, "fp32", metrics, 0, odd)), "they do not make it miss"
 
 
-def test_labels_are_questioned_after_the_advice() -> None:
+def test_what_is_measured_to_help_is_advised_before_what_may_help() -> None:
+    """INT8 rejects three of 32 and FP32 none; two good ones look odd, and no bad one is known by which a threshold could be placed."""
+    found = judge_acceptance(Criteria(0.05, 0.02), np.arange(32.0), np.arange(60.0, 72.0), 28.5, "real")
+    bad, good = {"n_good": 32, "n_bad": 12, "threshold": 28.5}, {"false_accept_rate": 0.0, "false_reject_rate": 0.0}
+    metrics = {"int8": Metrics(**bad, false_accept_rate=0.0, false_reject_rate=3 / 32), "fp32": Metrics(**bad, **good)}
+    said = str(refusal(found, None, "int8", metrics, 0, ("OK/7.png", "OK/3.png")))
+    places = [said.index(word) for word in ("Build it in FP32", "unlike the others", "try another method", "ask for less", "--force")]
+    assert places == sorted(places)
+    metrics["fp32"] = metrics["int8"]
+    assert "in FP32" not in str(refusal(found, None, "int8", metrics, 0)), "it would do no better"
+    metrics["fp32"] = Metrics(**bad)
+    assert "in FP32" not in str(refusal(found, None, "int8", metrics, 0)), "nobody knows"
+
+
+def test_labels_are_questioned_before_the_advice() -> None:
     metrics = {"fp32": Metrics(n_good=32, n_bad=10, threshold=30.5)}
     found = judge_acceptance(Criteria(max_missed=0.05), np.arange(32.0), np.arange(10.0), 30.5, "real")
     told = Told("test split", 30.5, 0, 32, 10, 10, (("chip", 10, 10),), doubtful="are these labelled right? called good: 3.png")
     said = str(refusal(found, told, "fp32", metrics, 0))
-    assert said.count("labelled right?") == 1 and said.index("ry another method") < said.index("labelled right?")
+    assert said.count("labelled right?") == 1 and said.index("labelled right?") < said.index("ry another method")
 
 
 def test_good_images_that_were_set_apart_are_named_in_a_verdict_that_does_not_count_them() -> None:

@@ -1,5 +1,6 @@
 """An export from end to end, on a small real detector; and what a refused one leaves behind."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from openvino import op, opset13
 from edge_runtime.errors import ConfigError, DataError, NotAccepted, ParityError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.predictor import OpenvinoPredictor
+from export.build import build as builder
 from export.build import convert
 from export.build import features as features_module
 from export.build.accept import PAINTED, Asked
@@ -259,6 +261,36 @@ def test_what_misses_more_than_is_asked_is_not_built_unless_by_force_and_then_sa
     assert (found.state, found.forced, found.basis, found.n_bad, found.n_good) == ("failed", True, "real", 6, 32)
     assert report.told is not None
     assert (report.told.n_bad, report.told.missed, report.told.n_good) == (6, found.missed, 8)
+
+
+@pytest.mark.usefixtures("children_here")
+def test_what_was_refused_is_packed_as_it_was_judged_where_all_it_is_made_of_is_the_same(
+    run_dir: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, data = (Path(shutil.copytree(of, tmp_path / name)) for of, name in ((run_dir, "run"), (data_dir, "data")))
+    options = BuildOptions("fp32", accept=Asked(parse_accept("misses <= 1 %, confidence 99 %")), envelope=False)
+    packed: list[BuildReport] = []
+    said: list[str] = []
+    with pytest.raises(NotAccepted):
+        build(load_run(run), tmp_path / "a", data, options, refused=lambda _, report: packed.append(report), say=said.append, late=60.0)
+    low, _, high, unit, *_ = said[0].split()  # ten seconds at the least, which come sixty times as late as teaching did
+    assert unit == "min" and int(low) >= 10 and int(high) >= 2 * int(low) - 1
+    force = dataclasses.replace(options, force=True, accept=dataclasses.replace(options.accept, force=True))
+    with monkeypatch.context() as m:
+        m.setattr(builder, "_Export", None)
+        report = build(load_run(run), tmp_path / "a", data, force)
+        assert report.metrics == packed[0].metrics and report.tried == packed[0].tried and report.told == packed[0].told
+        manifest = ModelBundle.open(tmp_path / "a").manifest
+        assert manifest.acceptance == report.acceptance and report.acceptance is not None and report.acceptance.forced
+        assert ModelBundle.open(tmp_path / "a").id == report.bundle_id != packed[0].bundle_id
+        other = parse_accept("misses <= 2 %, confidence 99 %")
+        with pytest.raises(TypeError):  # made anew: other options
+            build(load_run(run), tmp_path / "b", data, dataclasses.replace(force, accept=Asked(other, force=True)))
+        image = next((data / "test" / "good").iterdir())
+        cv2.imwrite(str(image), 255 - cv2.imread(str(image), cv2.IMREAD_UNCHANGED))
+        with pytest.raises(TypeError):  # made anew: another image
+            build(load_run(run), tmp_path / "b", data, force)
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.usefixtures("children_here")

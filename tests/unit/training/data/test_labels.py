@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from edge_runtime.errors import DataError
+from training.data.dataset import load_dataset
 from training.data.formats import find
 from training.data.labels import understand
+from training.inspect.inspect import inspect_data
 
 
 def lay(root: Path, header: str, *rows: str, n: int = 6) -> Path:
@@ -59,6 +61,47 @@ def test_labels_that_leave_it_open_are_refused_by_their_line(tmp_path: Path, lab
 def test_few_that_are_called_good_are_questioned(tmp_path: Path) -> None:
     found = find(lay(tmp_path, "path,label", *(f"{i}.png,{'PASS' if i == 3 else 'FAIL'}" for i in range(6))))
     assert any("only 1 of 6 images are called good" in n for n in found.notes)
+
+
+def many(tmp_path: Path, good: str, bad: str, header: str = "path,label") -> Path:
+    """Two images called `good` and nine called `bad`."""
+    return lay(tmp_path, header, *(f"{i}.png,{good if i in (3, 7) else bad}" for i in range(11)), n=11)
+
+
+@pytest.mark.parametrize(("good", "bad"), [("good", "bad"), ("PASS", "FAIL"), ("i.O.", "n.i.O.")])
+def test_a_table_whose_two_words_may_be_swapped_is_not_learnt_from(tmp_path: Path, good: str, bad: str) -> None:
+    table = many(tmp_path, good, bad)
+    with pytest.raises(DataError, match=rf"calls only 2 of 11 .*good \({good}: 3.png, …\) and 9 bad \({bad}: 0.png.*swapped.*column split"):
+        load_dataset(table)
+    findings = {f.what: f.items for f in inspect_data(table).summary.findings}
+    assert "are the two words swapped?" in findings["good and bad may be swapped: not learnt from"][0]
+    with pytest.raises(DataError, match="are the two words swapped"):
+        load_dataset(many(tmp_path, "1", "0", "path,passed"))
+
+
+def test_a_table_with_many_bad_ones_is_learnt_from_where_more_than_two_words_say_so(tmp_path: Path) -> None:
+    for header, good, bad in (
+        ("path,label", "good", "scratch"), ("path,label,split", "good,train", "bad,test"), ("path,label,split", "good,train", "bad,bad")
+    ):  # fmt: skip
+        assert load_dataset(many(tmp_path, good, bad, header)).train
+    with pytest.raises(DataError, match=r"2 of 11 of the images of its split train good .*give the bad ones the split bad or test"):
+        load_dataset(many(tmp_path, "good,train", "bad,train", "path,label,split"))
+
+
+@pytest.mark.parametrize("where", ["{}_{}.png", "{}/{}.png"])
+def test_names_that_agree_with_the_table_make_two_words_believed(tmp_path: Path, where: str) -> None:
+    names = [where.format("OK" if i in (3, 7) else "NG", i) for i in range(11)]
+    many(tmp_path, "good", "bad")
+    for i, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{i}.png").rename(tmp_path / name)
+    (tmp_path / "parts.csv").write_text("\n".join(("path,label", *(f"{n},{'good' if 'OK' in n else 'bad'}" for n in names))))
+    assert load_dataset(tmp_path / "parts.csv").train
+
+
+def test_mostly_bad_parts_may_be_judged_by(tmp_path: Path) -> None:
+    spec = load_dataset(many(tmp_path, "good,train", "bad,test", "path,label,split")).spec
+    assert len(load_dataset(many(tmp_path, "good", "bad"), spec=spec).test) == 9
 
 
 def test_kinds_stay_kinds_beside_words() -> None:

@@ -30,6 +30,21 @@ def test_formats_links_and_names_without_a_suffix_are_counted(tmp_path: Path) ->
     assert set(notes) <= set(load_dataset(tmp_path).notes) and set(notes) <= set(inspect_data(tmp_path).summary.remarks)
 
 
+def test_what_lies_beside_pictures_and_is_none_is_counted_and_what_a_system_puts_there_is_not(tmp_path: Path) -> None:
+    for folder in ("good", "scratch"):
+        for i in range(6):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / folder / f"{folder}{i}.png"), picture(i + 10 * len(folder)))
+    assert not any("not pictures" in n for n in load_dataset(tmp_path).notes)
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "README.md"):
+        (tmp_path / "good" / name).write_text("x")
+    assert not any("not pictures" in n for n in load_dataset(tmp_path).notes)
+    for name in ("good/notes.txt", "scratch/lot 7.docx", "good/todo", "good/more.txt"):
+        (tmp_path / name).write_text("remember the lamp")
+    said = f"left out, as they are not pictures: 2 .txt, 1 without a suffix, 1 .docx (the first: {tmp_path / 'good' / 'more.txt'})"
+    assert said in load_dataset(tmp_path).notes and said in inspect_data(tmp_path).summary.remarks
+
+
 def test_further_pages_of_a_file_are_said(tmp_path: Path) -> None:
     assert cv2.imwritemulti(str(tmp_path / "many.tif"), [picture(i) for i in range(3)])
     cv2.imwrite(str(tmp_path / "one.tif"), picture(9))

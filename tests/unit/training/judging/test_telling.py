@@ -37,8 +37,11 @@ def test_a_threshold_that_misses_most_bad_parts_says_so_in_red_and_what_another_
     assert lines[0].plain == "test split: rejects 2 of 120 good (1.7 %), misses 23 of 31 bad (74 %)"
     assert lines[1].plain == "  missed most: dent 6 of 6, scratch 17 of 24", "the worst kind first, none that is found"
     assert lines[2].plain.startswith("  no threshold tells dent (AUROC 0.52) from good parts: if they are small"), "not the scratches"
-    assert lines[3].plain == "  rejected: /good119, /good118", "the worst first"
-    assert lines[4].plain.startswith("  missed: /dent0, /dent1, ") and " more, all on the report's page" in lines[4].plain
+    assert lines[3].plain == "  good images that are rejected: /good119 (1.02x), /good118 (1.01x)", "the worst first"
+    assert (
+        lines[4].plain.startswith("  bad images that score like good parts: /dent0 (0.51x), /dent1 (0.52x), ")
+        and " more, all on the report's page" in lines[4].plain
+    )
     assert len(lines) == 5, "2 % of these are 2 images: no threshold within the rate misses fewer"
     assert "\x1b[1;31mmisses 23 of 31 bad (74 %)" in drawn(lines, terminal=True)
     assert "\x1b[1;31mrejects" not in drawn(lines, terminal=True)
@@ -80,6 +83,17 @@ def test_labels_that_their_scores_speak_against_are_named() -> None:
     assert told is not None and told.doubtful is not None
     assert told.lines(LIMITS)[-1].plain == f"  {told.doubtful}"
     assert "called good, and score as bad ones do: /good3;" in told.doubtful and told.doubtful.endswith(": /scratch5")
+
+
+def test_two_rows_that_were_swapped_are_named_however_few_bad_ones_there_are() -> None:
+    score = np.concatenate([np.linspace(8, 12, 20), [40.0, 42.0, 45.0]])
+    score[[3, 21]] = score[[21, 3]]
+    told = tell(samples(good=20, scratch=3), score, 15.0, 0.01)
+    assert told is not None and told.doubtful is None, "too few to doubt a label by"
+    said = [line.plain for line in told.lines(LIMITS)]
+    assert (
+        "  good images that are rejected: /good3 (2.80x)" in said and "  bad images that score like good parts: /scratch1 (0.58x)" in said
+    )
 
 
 def test_bad_images_that_set_no_threshold_say_what_makes_them() -> None:
