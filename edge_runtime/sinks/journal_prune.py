@@ -159,7 +159,7 @@ def _old(connection: sqlite3.Connection, keys: Sequence[PublicKey], rows: list[_
 
 
 def _fitting(connection: sqlite3.Connection, rows: list[_Row]) -> int:
-    """How many of the chain's first rows have the hash that they should."""
+    """How many of the chain's first rows have the hash that they should. Behind a gap where its end was cut off once, they do."""
     first = rows[0].n
     before = connection.execute("SELECT hash FROM heads WHERE n = ? AND purpose = ?", (first - 1, Purpose.ANCHOR.value)).fetchone()
     # Whoever put that one there: no other than the right one makes the next row's hash.
@@ -170,7 +170,7 @@ def _fitting(connection: sqlite3.Connection, rows: list[_Row]) -> int:
         contents = [row.values]
         if row.kind == "decision" and row.seq in was:
             contents.append(tuple(was[row.seq].get(name, value) for name, value in zip(COLUMNS, row.values, strict=True)))
-        if row.n != first + i or not any(_has_hash(row, end, values) for values in contents):
+        if not any(_has_hash(row, end, values) for values in contents):
             return i
         end = row.hash
     return len(rows)
@@ -187,14 +187,14 @@ def _covered(connection: sqlite3.Connection, keys: Sequence[PublicKey], rows: li
     """How many of these rows, whose hashes fit, a signature covers."""
     if not rows:
         return 0
-    first = rows[0].n
+    at = {row.n: i for i, row in enumerate(rows, 1)}
     heads = connection.execute(
         "SELECT n, hash, signature FROM heads WHERE purpose = ? AND n BETWEEN ? AND ? ORDER BY n DESC",
-        (Purpose.HEAD.value, first, rows[-1].n),
+        (Purpose.HEAD.value, rows[0].n, rows[-1].n),
     )
     for n, hash_, signature in heads:
-        if rows[n - first].hash == hash_ and vouched(keys, Purpose.HEAD, n, hash_, signature):
-            return int(n - first + 1)
+        if n in at and rows[at[n] - 1].hash == hash_ and vouched(keys, Purpose.HEAD, n, hash_, signature):
+            return at[n]
     return 0
 
 

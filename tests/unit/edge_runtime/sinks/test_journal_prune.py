@@ -67,6 +67,19 @@ def test_what_is_old_and_verifies_goes(journal: Path) -> None:
     assert verified(journal).findings == []
 
 
+def test_where_rows_were_cut_off_the_end_once_and_the_station_went_on_rows_are_deleted_all_the_same(journal: Path) -> None:
+    """That is known already, and the row behind the gap is the station's."""
+    changed(journal, *(f"DELETE FROM {table} WHERE n > 400" for table in ("chain", "heads")))
+    with Journal(settings(journal, keep_days=3650), "s") as station:
+        assert "rows 401 to 409 were removed" in station.damage
+        for seq in range(202, 232):
+            station.put(a_decision(seq))
+    _, damage = pruned(journal, keep_s=-DAY_S)
+    assert "rows 401 to 409 were removed" in damage and "old enough to be deleted" not in str(damage)
+    with closing(sqlite3.connect(journal)) as connection:
+        assert connection.execute("SELECT min(n) FROM chain").fetchone()[0] > 409
+
+
 def test_what_is_old_is_deleted_up_to_a_signature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows of the minutes before the cut stay until a signature covers them that is old, too."""
     path = tmp_path / "j.sqlite"
