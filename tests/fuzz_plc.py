@@ -32,10 +32,6 @@ def _tags(*addresses: str) -> list[Tag]:
     ]
 
 
-_DELIVERED = socket.socket()
-"""A socket into which nothing was written: the system says that the PLC has it all."""
-
-
 class Wire:
     """A socket to a PLC that says what was written down: `size` tells how long the packet is that some bytes begin with."""
 
@@ -52,9 +48,6 @@ class Wire:
 
     def send(self, data: bytes) -> int:
         return len(data)
-
-    def fileno(self) -> int:
-        return _DELIVERED.fileno()
 
     def settimeout(self, timeout_s: float) -> None:
         pass
