@@ -8,6 +8,7 @@ import inspect
 import io
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -126,6 +127,9 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, name: str | Non
         terminated = e.number
         _say(f"ended by {signal.Signals(terminated).name}{_kept(arguments)}")
     except Exception as e:
+        if isinstance(e, BrokenPipeError) and _is_unread():  # typer lets some through: what it says of a wrong option
+            _mute()
+            sys.exit(EXIT_FINDINGS)
         if debug:
             raise
         if isinstance(e, ImportError) and "cannot open shared object file" in str(e):
@@ -222,10 +226,26 @@ def lacking(e: BaseException) -> str | None:
 
 
 def _say(message: str) -> None:
-    try:
-        print(message, file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        return  # nobody listens; the exit code still tells
+    if sys.stderr is not None:  # else `print` would take stdout, into which a file may be written
+        with contextlib.suppress(OSError):  # nobody listens; the exit code still tells
+            print(message, file=sys.stderr, flush=True)
+
+
+def _is_unread() -> bool:
+    """Whether stdout or stderr is a pipe that its reader has closed."""
+    poll = select.poll()
+    for number in (1, 2):
+        poll.register(number, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _mute() -> None:
+    """Have the interpreter's end write nothing into a pipe that nobody reads."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 def make_printable() -> None:

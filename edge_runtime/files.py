@@ -92,8 +92,11 @@ def lock(path: Path) -> int:
 def replacing(out: Path, beside: Path | None = None) -> Iterator[BinaryIO]:
     """An empty file to write to, which becomes `out` when the block ends well: whole, or not at all. Raises OSError.
 
-    It is begun in the folder of `beside`, of the same file system, where nothing else may lie next to `out`.
+    It is begun in the folder of `beside`, of the same file system, where nothing else may lie next to `out`. What is no file stays:
+    a device that root names would be gone for everybody.
     """
+    if (found := what_is(out)) not in ("a file", "nothing"):
+        raise OSError(errno.EINVAL, f"expected a file or nothing there, found {found}", str(out))
     place = beside or out
     sweep(place)
     part = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.part")

@@ -55,6 +55,9 @@ class Wire:
     def setsockopt(self, *option: int) -> None:
         pass
 
+    def fileno(self) -> int:
+        return -1  # no connection that the kernel knows, and so none that is still delivering
+
     def close(self) -> None:
         pass
 

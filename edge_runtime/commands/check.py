@@ -39,8 +39,8 @@ from edge_runtime.records import Frame, Release
 from edge_runtime.security.access import beyond_loopback
 from edge_runtime.security.keys import Keyring
 from edge_runtime.sinks import journal_file, open_sink
-from edge_runtime.sinks.journal_chain import beside
 from edge_runtime.sinks.journal_clock import journal_clock
+from edge_runtime.sinks.journal_heads import beside
 from edge_runtime.sinks.journal_verify import TAIL, has_chain
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import check_depth, open_source

@@ -15,8 +15,8 @@ from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.files import put_file, what_is
 from edge_runtime.security.signing import PublicKey, open_key, read_public
 from edge_runtime.sinks.journal import Journal
-from edge_runtime.sinks.journal_chain import OutsideHead, beside, outside_head
 from edge_runtime.sinks.journal_file import expect_journal, reading
+from edge_runtime.sinks.journal_heads import OutsideHead, beside, outside_head
 from edge_runtime.sinks.journal_lock import is_held
 from edge_runtime.sinks.journal_rows import MOST
 from edge_runtime.sinks.journal_verify import Verified, head_of, verify

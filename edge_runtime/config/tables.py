@@ -33,7 +33,8 @@ class JournalConfig(Settings, frozen=True, kw_only=True):
     path: Path = Path("journal.sqlite")
     """The SQLite file; it and its folder are made where they are missing."""
     keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 400.0
-    """Older rows are deleted, by the journal's own time: neither a wrong clock nor a step of it makes a row old."""
+    """Older rows are deleted, by the journal's own time: neither a wrong clock nor a step of it makes a row old. A row whose hash
+    does not fit stays, and all after it, until somebody acknowledges that."""
     keep_mb: Positive | None = None
     """The oldest rows of a larger file are deleted; a part takes about 1 kB. Without it, age alone counts."""
     required: bool = False

@@ -20,6 +20,11 @@ class ZeromqTriggerConfig(Settings, frozen=True, kw_only=True, tag="zeromq", tag
 
     A trigger counts from when its message is read. A message may have waited in the sender while the station was down: with "sent" (RFC
     3339, such as 2026-03-01T06:30:00.125Z) such a one is known by its age. Or have the sender keep none (ZMQ_IMMEDIATE, and NOBLOCK).
+
+    At SIGTERM what has come into the socket by then is still taken, for up to 2 s, and decided: judged, or a FAULT where it waited too long
+    or too many parts wait. What has not come in stays with its sender; the next start gets it and refuses what has gone. In the moment in
+    which the socket closes a message can be lost, neither decided nor refused: ZeroMQ tells no sender of it. Where each part must have its
+    decision, stop the sender first.
     """
 
     endpoint: Endpoint = "tcp://127.0.0.1:5555"

@@ -18,6 +18,24 @@ _BARE = frozenset({0x01, *range(_RST0, _SOI + 1)})
 _SOF = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, 0xCC}
 _NEVER_WRITTEN = "its end was never written (it holds zeros); copy it again"
 _TORN = "zeros stand where its data should be; copy it again"
+_CUT_INSIDE = "one of its segments ends before it has what it says it has; copy it again"
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def says_more(raw: bytes) -> bool:
+    """Whether a PNG's chunk says that it has more bytes than the file: OpenCV takes memory for all of them, up to 4 GB, before it looks.
+
+    Chunks up to the end are looked at (PNG, third edition, 5.3).
+    """
+    at = len(_PNG)
+    while raw.startswith(_PNG) and at + 8 <= len(raw):
+        (length,) = struct.unpack_from(">I", raw, at)
+        if length > len(raw) - at - 8:
+            return True
+        if raw[at + 4 : at + 8] == b"IEND":
+            break
+        at += 12 + length
+    return False
 
 
 def damage(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:
@@ -39,7 +57,10 @@ def damage(raw: bytes, image: npt.NDArray[np.generic]) -> str | None:
         image: (H, W) or (H, W, C), as OpenCV decoded them.
     """
     if raw.startswith(b"\xff\xd8"):
-        return _of_jpeg(raw, image)
+        try:
+            return _of_jpeg(raw, image)
+        except (IndexError, ValueError):  # libjpeg was content with what came before
+            return _CUT_INSIDE
     if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
         return _NEVER_WRITTEN if raw.endswith(_ZEROS) and not _is_blank(image[-8:]) else None
     if raw[4:8] == b"jP  " or raw.startswith(b"\xff\x4f\xff\x51"):

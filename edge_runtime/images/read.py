@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edge_runtime.errors import DataError
 from edge_runtime.files import opened
-from edge_runtime.images.damage import damage
+from edge_runtime.images.damage import damage, says_more
 from edge_runtime.images.decoder_output import decoder_messages, silenced
 from edge_runtime.images.masks import BLACK, Colour, marks, values_of
 from edge_runtime.images.names import LOSSY, suffix_of
@@ -60,6 +60,11 @@ def decode(path: Path, most_px: int | None = None) -> Pixels:
         raise DataError(f"{path}: cannot be read: {e.strerror}") from e
     if raw.size == 0:
         raise DataError(f"{path}: expected an image, found an empty file")
+    data = raw.tobytes()
+    if says_more(data):
+        raise DataError(
+            f"{path}: expected an image, could not decode it: truncated: a part of it says that it has more bytes than the file"
+        )
     try:
         with silenced():
             image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
@@ -77,7 +82,7 @@ def decode(path: Path, most_px: int | None = None) -> Pixels:
             + _said_of(raw)
         )
     with silenced():
-        missing = damage(raw.tobytes(), image)
+        missing = damage(data, image)
     if missing is not None:
         raise DataError(f"{path}: is damaged: {missing}")
     return cast(Pixels, image)

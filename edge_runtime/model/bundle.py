@@ -15,7 +15,7 @@ import tempfile
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,6 +33,8 @@ MOST_BYTES = {MANIFEST: 64 << 20, SEAL: 1 << 10, SIGNATURE: 1 << 10}
 """What is read of a bundle before anything is known of it; the manifest lists up to some million training images."""
 _HEAD = (MANIFEST, SEAL, SIGNATURE)
 _NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, UnicodeDecodeError, EOFError, NotImplementedError, RuntimeError)
+_MOST_FOLDERS = 1000
+"""A bundle has one, `golden`, and may have some that its manifest names."""
 _AT_ONCE_BYTES = 4 << 20
 _PACKED, _PACKED_LESS_BYTES = 100, 64 << 20
 """Weights and pictures hardly pack: whatever packs a hundredfold, and is large, was made to fill a disk."""
@@ -206,16 +208,37 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
     _check_listed(directory, _others(directory), manifest)
 
 
-def _others(directory: Path) -> Iterable[str]:
+def entries_of(directory: Path) -> Iterator[os.DirEntry[str]]:
+    """All in it that is no folder; what a link leads to is not looked into.
+
+    Raises BundleError for what cannot be looked at, and after many more folders than a bundle has: whoever hands one over decides how many.
+    """
+    left, folders = [str(directory)], 0
+    while left:
+        try:
+            with os.scandir(left.pop()) as found:
+                for entry in found:
+                    if not entry.is_dir():
+                        yield entry
+                    elif not entry.is_symlink():
+                        left.append(entry.path)
+                        folders += 1
+                    if folders > _MOST_FOLDERS:
+                        raise BundleError(f"bundle {directory}: expected at most {_MOST_FOLDERS} folders, found more: this is no bundle")
+        except OSError as e:
+            raise BundleError(f"bundle {directory}: cannot be looked at: {e.strerror} ({e.filename})") from e
+
+
+def _others(directory: Path) -> Iterator[str]:
     """Names of all files but those that stand for them."""
-    names = (p.relative_to(directory).as_posix() for p in directory.rglob("*") if not p.is_dir())
+    names = (Path(entry.path).relative_to(directory).as_posix() for entry in entries_of(directory))
     return (name for name in names if name not in _HEAD)
 
 
 def _check_listed(path: Path, names: Iterable[str], manifest: Manifest) -> None:
-    extra = sorted(set(names) - set(manifest.files))
-    if extra:
-        raise BundleError(f"bundle {path}: {extra[0]} is not listed in the manifest; a bundle holds nothing else: remove it")
+    extra = next((name for name in names if name not in manifest.files), None)
+    if extra is not None:
+        raise BundleError(f"bundle {path}: {extra} is not listed in the manifest; a bundle holds nothing else: remove it")
 
 
 def _is_inside(name: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edge_runtime.errors import BundleError, DeviceError
-from edge_runtime.model.bundle import ModelBundle, id_of
+from edge_runtime.model.bundle import ModelBundle, entries_of, id_of
 from edge_runtime.model.signature import TrustedKey, released_by
 
 _BEGUN, _GONE = ".begun-", ".gone-"
@@ -115,7 +115,7 @@ class BundleStore:
     def _check_room(self, path: Path) -> None:
         """The journal lies on the same disk as a rule, and must not lose a row for a model. Raises DeviceError."""
         try:
-            wanted = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+            wanted = sum(e.stat().st_size for e in entries_of(path)) if path.is_dir() else path.stat().st_size
         except OSError as e:
             raise BundleError(f"bundle {path}: cannot be looked at: {e.strerror} ({e.filename})") from e
         disk = os.statvfs(self.folder)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from edge_runtime.errors import TagError
 from edge_runtime.plc.cells import Place, Span, batches, decode, encode, joined, listed, refuse_overlaps
 from edge_runtime.plc.deadline import ASK_AGAIN_S, Deadline
-from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.port import PlcLost, TooLate
 from edge_runtime.plc.tags import Tag, Value
 
 _log = logging.getLogger(__name__)
@@ -226,11 +226,13 @@ class AreaPort(ABC):
         """As in TagPort."""
         return (self.read(names),)
 
-    def write(self, values: Mapping[str, Value]) -> None:
+    def write(self, values: Mapping[str, Value], within_s: float | None = None) -> None:
         """As in TagPort."""
-        deadline = Deadline(self._timeout_s)
+        deadline = Deadline(self._timeout_s, within_s)
         left = dict(values)
         while left:
+            if deadline.forbids_sending:
+                raise TooLate
             span, names = self._write_plan(left)[0]
             for name in names:
                 place = self._places[name]

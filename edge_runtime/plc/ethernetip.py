@@ -18,7 +18,7 @@ from msgspec import Meta
 from edge_runtime.errors import ConfigError, MissingExtra, TagError
 from edge_runtime.plc.cells import batches
 from edge_runtime.plc.deadline import ASK_AGAIN_S, Deadline
-from edge_runtime.plc.port import Kind, Manual, PlcLost
+from edge_runtime.plc.port import Kind, Manual, PlcLost, TooLate
 from edge_runtime.plc.pylogix_packets import MISREAD, SMALL, Answer, Controller
 from edge_runtime.plc.settings import PlcConfig, PlcTag, TagConfig
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal
@@ -130,8 +130,8 @@ class EthernetipPort:
     def poll(self, names: Sequence[str]) -> Sequence[dict[str, Value]]:
         return [self.read(names)]
 
-    def write(self, values: Mapping[str, Value]) -> None:
-        deadline = Deadline(self._timeout_s)
+    def write(self, values: Mapping[str, Value], within_s: float | None = None) -> None:
+        deadline = Deadline(self._timeout_s, within_s)
         left = {n: self._raw(n, v) for n, v in values.items()}
         while left:
             answers = self._write_all(left, deadline)
@@ -208,6 +208,8 @@ class EthernetipPort:
 
         answers: dict[str, Answer] = {}
         for group in batches(list(values), fits):
+            if deadline.forbids_sending:
+                raise TooLate
             pairs = [(self._tags[n].address, values[n]) for n in group]
             answers |= zip(group, self._ask(functools.partial(Controller.write, pairs=pairs, deadline=deadline), len(group)), strict=True)
             if any(answers[n].Status != "Success" for n in group):

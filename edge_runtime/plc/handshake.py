@@ -117,7 +117,7 @@ class Handshake:
             case StationFault.LATE_FOR_PULSE:
                 return "A verdict came after its part had passed the ejector; the part was ejected."
             case StationFault.PASSED_UNTOLD:
-                return "The PLC was lost while parts were on their way to the ejector: they passed it without their pulse."
+                return "Parts passed the ejector without their pulse: the PLC was lost meanwhile, or the station stood still."
         return None
 
     @property

@@ -23,10 +23,15 @@ def tune(sock: socket.socket, timeout_s: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(round(timeout_s * 1e3), 1))
 
 
+def delivered(sock: socket.socket) -> bool:
+    """Whether the PLC's side has confirmed all that was written. Raises OSError."""
+    return fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)) == bytes(4)
+
+
 def before_close(sock: socket.socket) -> None:
     """Have it closed in good order where the PLC's side has confirmed all that was written, else so that the rest is dropped."""
     with contextlib.suppress(OSError):  # it may have ended by itself
-        if sock.fileno() >= 0 and fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)) == bytes(4):
+        if sock.fileno() >= 0 and delivered(sock):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DELIVERS)
 
 

@@ -108,8 +108,8 @@ class OpcuaPort:
             raise PlcLost(session.failure)
         return snapshots
 
-    def write(self, values: Mapping[str, Value]) -> None:
-        self._run(lambda s: s.write(values))
+    def write(self, values: Mapping[str, Value], within_s: float | None = None) -> None:
+        self._run(lambda s: s.write(values, within_s))
 
     def trips(self, names: Sequence[str]) -> int:
         limit = self._session.read_limit if self._session is not None else 0

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import logging
 import math
+import socket
 import struct
 import threading
 import time
@@ -17,11 +18,11 @@ from asyncua import Client, ua
 
 from edge_runtime.errors import LinesideError, TagError
 from edge_runtime.plc.deadline import ASK_AGAIN_S, Deadline
-from edge_runtime.plc.link import before_close, tune
+from edge_runtime.plc.link import before_close, delivered, tune
 from edge_runtime.plc.opcua_security import identify, refusal
 from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.opcua_values import NoValue, from_node, to_node, type_of
-from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.port import PlcLost, TooLate
 from edge_runtime.plc.tags import Tag, Value
 
 _log = logging.getLogger(__name__)
@@ -133,7 +134,8 @@ class Session:
             if isinstance(e, AssertionError):
                 raise PlcLost("refused to open a channel") from e
             raise
-        tune(client.uaclient.protocol.transport.get_extra_info("socket"), self._settings.timeout_ms / 1e3)
+        if (sock := self._socket()) is not None:
+            tune(sock, self._settings.timeout_ms / 1e3)
         await self._look()
         await self._subscribe()
 
@@ -149,11 +151,22 @@ class Session:
         self.missing = missing
         return values
 
-    async def write(self, values: Mapping[str, Value]) -> None:
+    async def write(self, values: Mapping[str, Value], within_s: float | None) -> None:
         """What is refused, though it could be written when the connection was made, is asked for again, and what stands behind it."""
-        deadline = Deadline(self._settings.timeout_ms / 1e3)
+        timeout_s = self._settings.timeout_ms / 1e3
+        deadline = Deadline(timeout_s, within_s)
+        watch = None if within_s is None or within_s >= timeout_s else self._loop.call_later(within_s, self._drop_undelivered)
+        try:
+            await self._write(values, deadline)
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+    async def _write(self, values: Mapping[str, Value], deadline: Deadline) -> None:
         left = dict(values)
         while True:
+            if deadline.forbids_sending:
+                raise TooLate
             refused = await self._write_once(left)
             if refused is None:
                 return
@@ -316,10 +329,22 @@ class Session:
             answers += await self._client.uaclient.read(ua.ReadParameters(MaxAge=0.0, NodesToRead=items))
         return answers
 
+    def _socket(self) -> socket.socket | None:
+        """That of the connection, if there is one; asyncio hands out one that cannot be closed, with the same options."""
+        protocol = self._client.uaclient.protocol
+        return None if protocol is None or protocol.transport is None else protocol.transport.get_extra_info("socket")
+
+    def _drop_undelivered(self) -> None:
+        """What the PLC's side has not confirmed by now is not sent again."""
+        protocol, sock = self._client.uaclient.protocol, self._socket()
+        if sock is not None and (protocol.transport.get_write_buffer_size() or not delivered(sock)):
+            self._fail("did not receive what was written in time")
+            protocol.transport.abort()
+
     async def _leave(self) -> None:
         protocol = self._client.uaclient.protocol
-        if protocol is not None and protocol.transport is not None:
-            before_close(protocol.transport.get_extra_info("socket"))
+        if (sock := self._socket()) is not None:
+            before_close(sock)
         if self.failure is None:
             await self._client.disconnect()
         if protocol is not None and protocol.transport is not None:

@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from edge_runtime.plc.handshake import Handshake
-from edge_runtime.plc.port import TagPort
+from edge_runtime.plc.port import PlcLost, TagPort, TooLate
 from edge_runtime.plc.results import Results
 from edge_runtime.plc.tags import Value
 from edge_runtime.records import Delivery, Outcome, Verdict
 
 _log = logging.getLogger(__name__)
+_UNTOLD = "the PLC was lost meanwhile, had no room for it, or its part had passed the ejector"
 
 
 class Outputs:
@@ -51,7 +52,23 @@ class Outputs:
                 self.expired = True
                 _log.warning("%s: a verdict was too late for its part before the PLC could read it: it was told FAULT", self._port.where)
                 return self.write()
+            if until_ns := self._results.until_ns:
+                return self._write_by(until_ns, changed)
         self._port.write(changed)
+        self._written |= changed
+        return self.report()
+
+    def _write_by(self, until_ns: int, changed: Mapping[str, Value]) -> None:
+        """A result that means another part later, whatever the PLC or the network does meanwhile."""
+        try:
+            self._port.write(changed, max(until_ns - time.monotonic_ns(), 0) / 1e9)
+        except TooLate as e:
+            for name in changed:
+                self._written.pop(name, None)
+            if not self._handshake.expire(max(time.monotonic_ns(), until_ns + 1)):
+                raise PlcLost("did not take a pulse before its end") from e
+            self.expired = True
+            return self.write()
         self._written |= changed
         return self.report()
 
@@ -59,7 +76,7 @@ class Outputs:
         """Have written down what became of results, now that the PLC has them, or `why` it has not."""
         news, self._results.news = self._results.news, []
         for seq, outcome in news:
-            detail = why or ("the PLC was lost meanwhile, or had no room for it" if outcome is Outcome.FAILED else "")
+            detail = why or (_UNTOLD if outcome is Outcome.FAILED else "")
             if outcome is Outcome.TOLD:
                 outcome, detail = (Outcome.FAILED, why) if why else (outcome, self._shown_verdict())
             self.delivered(Delivery(seq, "plc", outcome, time.monotonic_ns(), detail))

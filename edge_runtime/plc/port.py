@@ -13,6 +13,10 @@ class PlcLost(Exception):
     """The PLC did not answer, or the connection broke; the reason as text. Never reaches a user: the line reconnects."""
 
 
+class TooLate(Exception):
+    """The PLC did not take a write in the time that was given for it; it is not asked again. Some of the values may be there."""
+
+
 class TagPort(Protocol):
     """The tags of one PLC. One thread uses a port; constructing it touches no network.
 
@@ -68,12 +72,16 @@ class TagPort(Protocol):
         A port that does not push returns one snapshot, read now. Raises PlcLost.
         """
 
-    def write(self, values: Mapping[str, Value]) -> None:
+    def write(self, values: Mapping[str, Value], within_s: float | None = None) -> None:
         """All of them, in as few round trips as the protocol can. No value reaches the PLC before one that stands earlier in the mapping;
         what shares a request with others arrives together with them.
 
-        Returns when the PLC has confirmed; one that says "not now" is asked again, on the same connection. Raises PlcLost: it has not
-        confirmed all within `timeout_ms`.
+        Returns when the PLC has confirmed; one that says "not now" is asked again, on the same connection. `within_s`: nothing is sent, or
+        sent again by the system, later than that.
+
+        Raises:
+            PlcLost: it has not confirmed all within `timeout_ms`, or received nothing within `within_s`.
+            TooLate: it says "not now", or needs more requests, beyond `within_s`.
         """
 
     def trips(self, names: Sequence[str]) -> int:

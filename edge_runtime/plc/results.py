@@ -52,6 +52,10 @@ class Results(Protocol):
     """What became of which part's result since whoever steps it has taken this list away; TOLD once `outputs` are written."""
 
     @property
+    def until_ns(self) -> int:
+        """What is shown must not reach the PLC later than that; 0: it may."""
+
+    @property
     def full(self) -> bool:
         """No further result can be kept."""
 
@@ -101,6 +105,11 @@ class Presented:
         """Since when the PLC's move is awaited, or without acknowledge the result is shown; 0: it is not."""
         self._count = 0
         self._shown: tuple[Result, int] | None = None
+
+    @property
+    def until_ns(self) -> int:
+        """As in Results: a part that was accepted may have gone by then, and what else is shown lets none pass."""
+        return self._shown[0].until_ns if self._shown is not None and self._shown[0].verdict is Verdict.ACCEPT else 0
 
     @property
     def full(self) -> bool:
@@ -200,6 +209,8 @@ class _Passing:
     fired_ns: int
     encoder: int
     result: Result | None = None
+    due: bool = False
+    """It was at the ejector in time for its pulse, which may wait for the end of another."""
 
 
 class Pulsed:
@@ -217,8 +228,13 @@ class Pulsed:
         self.news: list[tuple[int, Outcome]] = []
         self._machine = Machine(PULSE, PulseState.NONE)
         self._way: dict[int, _Passing] = {}
-        self._until_ns = 0
+        self._until_ns = self._stepped_ns = 0
         self._count = 0
+
+    @property
+    def until_ns(self) -> int:
+        """As in Results: a pulse that comes later than it ends meets the next part."""
+        return self._until_ns
 
     @property
     def full(self) -> bool:
@@ -249,7 +265,8 @@ class Pulsed:
 
         Of two parts nearer than a pulse is wide, a bad one cuts the pulse before it short, a good one waits for a reject's end.
         """
-        due = next((seq for seq, part in self._way.items() if self._passes(part, encoder, now_ns)), None)
+        self._see_who_passes(encoder, now_ns)
+        due = next((seq for seq, part in self._way.items() if part.due), None)
         over = now_ns >= self._until_ns
         if due is None:
             event = PulseEvent.OVER if over else PulseEvent.RUNS
@@ -263,6 +280,21 @@ class Pulsed:
             case Do.SHOW if due is not None:
                 self._eject(self._way.pop(due), now_ns)
                 self.news.append((due, Outcome.TOLD))
+
+    def _see_who_passes(self, encoder: int, now_ns: int) -> None:
+        """Whoever passed longer ago than a pulse is wide, while the station stood still or the PLC did not answer, gets none: it would meet
+        the next part. By the encoder that is known from one look to the next."""
+        looked_ns, self._stepped_ns = self._stepped_ns or now_ns, now_ns
+        for seq, part in list(self._way.items()):
+            if part.due or not self._passes(part, encoder, now_ns):
+                continue
+            part.due = True
+            since_ns = looked_ns if self._delay_ns is None else part.fired_ns + self._delay_ns
+            if now_ns - since_ns > self._width_ns:
+                self.fault = StationFault.PASSED_UNTOLD
+                self._count = (self._count + 1) % 65_536
+                self.news += [(seq, Outcome.FAILED)] if part.result is not None else []
+                del self._way[seq]
 
     def _eject(self, part: _Passing, now_ns: int) -> None:
         result = part.result

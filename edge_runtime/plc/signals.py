@@ -61,7 +61,7 @@ class StationFault(enum.IntEnum):
     LATE_FOR_PULSE = 103
     """A verdict came after its part had passed the ejector; the part was ejected."""
     PASSED_UNTOLD = 104
-    """The connection broke while parts were between trigger and ejector: no pulse came for them."""
+    """The connection broke, or the station stood still, while parts were between trigger and ejector: no pulse came for them."""
 
 
 def tags_of(settings: PlcConfig) -> tuple[list[Tag], list[Tag]]:

@@ -28,14 +28,12 @@ import msgspec
 from edge_runtime.errors import SinkError
 from edge_runtime.files import opened
 from edge_runtime.records import Cause, Decision, Stamps, Trigger, Verdict, View
+from edge_runtime.sinks.journal_rows import AHEAD
 
 _BYTES = 1 << 18
 """The size of both halves, each for some twelve hundred parts, or three hundred that are told without a row."""
 KEPT = 16
 """So many parts stay at an end at which all are decided: the PLC may still wait for one of them."""
-_AHEAD = 10**10
-"""So many parts may be missing between the journal's last decision and a line, for an older journal may have been put there: ten years at
-thirty a second. A few such lines after each other do not reach the end of what SQLite counts to."""
 _LONGEST = 65_536
 """Characters of a name: no trigger line takes a longer announcement."""
 _BIGGEST = (1 << 63) - 1
@@ -151,9 +149,14 @@ class Announced:
 
     def _is_ours(self, seq: int, *values: str | int) -> bool:
         """Whether a station may have written a line with these names and times."""
-        return 1 <= seq <= min(self._decided() + _AHEAD, _BIGGEST >> 1) and all(
+        return 1 <= seq <= min(self._decided() + AHEAD, _BIGGEST >> 1) and all(
             len(value) <= _LONGEST if isinstance(value, str) else 0 <= value <= _BIGGEST for value in values
         )
+
+    def contradicted(self, seq: int) -> None:
+        """What a line says was told of a part is not what its journal says that the PLC was told: no station writes that."""
+        self._odd += 1
+        _log.error("%s: a line about part %d was left out: the PLC was told something else, as the journal says", self.path, seq)
 
     def _leave_out(self, seq: int) -> None:
         self._odd += 1

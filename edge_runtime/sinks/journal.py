@@ -19,9 +19,10 @@ from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Delivery, Picture, Trigger, Verdict
 from edge_runtime.security.signing import SigningKey, open_key
 from edge_runtime.sinks import journal_file
-from edge_runtime.sinks.journal_chain import Chain, Limits, beside
+from edge_runtime.sinks.journal_chain import Chain, Limits
 from edge_runtime.sinks.journal_clock import journal_clock
 from edge_runtime.sinks.journal_file import read_decisions
+from edge_runtime.sinks.journal_heads import beside
 from edge_runtime.sinks.journal_lock import WriterLock
 from edge_runtime.sinks.journal_rows import Entry, about, announced, delivered, row_of, wall_time
 from edge_runtime.sinks.journal_start import go_on

@@ -4,50 +4,35 @@ Why: deploy/decisions/0045.
 """
 
 import contextlib
-import itertools
 import json
-import re
+import logging
 import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 
 import msgspec
 
 from edge_runtime import __version__
 from edge_runtime.errors import SinkError
-from edge_runtime.files import read_whole
 from edge_runtime.security.chain import GENESIS, Purpose, Value, hash_of, signed_text
 from edge_runtime.security.signing import SigningKey
 from edge_runtime.sinks.journal_clock import BEHIND_S, JournalClock, journal_clock
 from edge_runtime.sinks.journal_file import select_of
-from edge_runtime.sinks.journal_rows import COLUMNS, MOST, Entry, about, wall_time
+from edge_runtime.sinks.journal_heads import OutsideHead, highest, newest_signed
+from edge_runtime.sinks.journal_prune import AT_ONCE, Kept, acknowledged_here, old_before_the_chain, oldest
+from edge_runtime.sinks.journal_rows import AMENDED, COLUMNS, MOST, Entry, about, wall_time
+from edge_runtime.sinks.journal_said import as_it_is
 
 SIGN_EVERY = 100
 """Rows, about thirty parts; also what is left when no part comes for a second, and at each stop."""
 _KEPT_ROWS = 1000
 """The last rows stay, however large the file is: the station goes on counting from them."""
-AMENDED = ("verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views")
-"""Columns of a decision that what was told instead may change."""
-
 _INSERT = f"INSERT INTO decisions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _LINK = "INSERT INTO chain (n, kind, seq, at_s, body, hash) VALUES (?, ?, ?, ?, ?, ?)"
 _SIGN = "INSERT OR REPLACE INTO heads (n, purpose, hash, signature) VALUES (?, ?, ?, ?)"
-
-
-_HASH = re.compile("[0-9a-f]{64}").fullmatch
-_SIGNATURE = re.compile("[0-9a-f]{128}").fullmatch
-
-
-class OutsideHead(msgspec.Struct, frozen=True):
-    """The last head, in a file beside the journal: what is missing at its end is missed all the same. Hex."""
-
-    n: int
-    hash: str
-    signature: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +43,28 @@ class Limits:
     """Older rows are deleted."""
     most_bytes: float = float("inf")
     """The oldest rows of a larger file are deleted."""
-    at_once: int = 600
-    """Rows of the chain, for a part may be waiting."""
+    at_once: int = AT_ONCE
+    """Rows of the chain."""
 
 
 _Head = tuple[int, str, bytes, bytes]
 """Row, purpose, hash, signature."""
+_Added = tuple[int, bytes, _Head | None]
+"""The chain's last row, its hash, and the signature over it, where there is a new one."""
+_log = logging.getLogger(__name__)
 
 
 class Chain:
     """Belongs to the writer's thread, and to one open file."""
 
     def __init__(self, connection: sqlite3.Connection, key: SigningKey, wall_s: int, least_n: int = 0) -> None:
-        """Go on after the last row that is there; `least_n`: the last row that is known from elsewhere, whether it is there or not."""
-        last = connection.execute("SELECT n, at_s, hash FROM chain WHERE n BETWEEN 1 AND ? ORDER BY n DESC LIMIT 1", (MOST,)).fetchone()
-        signed = connection.execute("SELECT max(n) FROM heads WHERE n <= ?", (MOST,)).fetchone()[0] or 0
+        """Go on after the last row that is there; `least_n`: the last row that is known from elsewhere, whether it is there or not.
+
+        No number counts that stands far behind the last that the station has signed: no station counts so.
+        """
+        signed = newest_signed(connection, [key.public])
+        select = "SELECT n, at_s, hash FROM chain WHERE n BETWEEN 1 AND ? ORDER BY n DESC LIMIT 1"
+        last = connection.execute(select, (highest(signed),)).fetchone()
         self._key = key
         self.n: int = 0 if last is None else last[0]
         self._hash: bytes = GENESIS if last is None else last[2]
@@ -81,7 +73,7 @@ class Chain:
         self._last_head: _Head | None = None
         self.damage: list[str] = []
         """What was found wrong with it and nobody has acknowledged, in sentences."""
-        self.is_new = last is None and not signed and not least_n
+        self.is_new = last is None and not least_n and not connection.execute("SELECT 1 FROM heads").fetchone()
         self.n = max(self.n, signed, least_n)  # where rows are missing, none takes their place
 
     @property
@@ -136,13 +128,16 @@ class Chain:
             added = self._add(connection, entries, sign)
         self._went_on(*added)
 
-    def _add(self, connection: sqlite3.Connection, entries: Iterable[Entry], sign: bool = False) -> tuple[int, bytes, _Head | None]:
+    def _add(self, connection: sqlite3.Connection, entries: Iterable[Entry], sign: bool = False) -> _Added:
         n, end = self._link(connection, entries)
         if not sign and n - self._signed_n < SIGN_EVERY:
             return n, end, None
-        head = n, Purpose.HEAD.value, end, self._key.sign(signed_text(Purpose.HEAD, n, end))
+        head = self._head_of(n, end)
         connection.execute(_SIGN, head)
         return n, end, head
+
+    def _head_of(self, n: int, end: bytes) -> _Head:
+        return n, Purpose.HEAD.value, end, self._key.sign(signed_text(Purpose.HEAD, n, end))
 
     def _went_on(self, n: int, end: bytes, head: _Head | None) -> None:
         self.n, self._hash = n, end
@@ -158,55 +153,66 @@ class Chain:
         return msgspec.json.encode(OutsideHead(n, hash_.hex(), signature.hex())) + b"\n"
 
     def prune(self, connection: sqlite3.Connection, limits: Limits, writer: str) -> tuple[int, bool]:
-        """Delete some old rows: (rows of the file that were deleted, whether there may be more).
+        """Delete some old rows that verify: (rows of the file that were deleted, whether there may be more).
 
-        The cut is signed, and the chain says that it was made.
+        The cut is signed, and the chain says that it was made; or what does not verify and stays.
 
         By the journal's own time, while that is not ahead of the machine's clock: a row is no older than the last one is younger than it,
         so that a standstill empties no journal. A row that is dated ahead of the machine's clock goes with those after it. Rows
         from before the chain go by their date, and no later than the first row of the chain.
         """
-        wall_s = int(time.time())
+        connection.text_factory = as_it_is
+        try:
+            with _transaction(connection, writer):  # what is looked at is what is deleted
+                rows, more, added = self._prune(connection, limits)
+        finally:
+            connection.text_factory = str
+        if added is not None:
+            self._went_on(*added)
+        return rows, more
+
+    def _prune(self, connection: sqlite3.Connection, limits: Limits) -> tuple[int, bool, _Added | None]:
+        wall_s, keys = int(time.time()), [self._key.public]
         now_s = self.clock.ages_by(wall_s)
         before_s = float("-inf") if now_s is None else min(now_s, _newest(connection)) - limits.keep_s
         over = self.too_large(connection, limits)
-        step = self.n - (_KEPT_ROWS if over else 1), limits.at_once
-        rows = connection.execute("SELECT n, kind, seq, at_s, hash FROM chain WHERE n <= ? ORDER BY n LIMIT ?", step).fetchall()
-        old = rows if over else rows[: _old(connection, [(n, at_s) for n, _, _, at_s, _ in rows], before_s, wall_s + BEHIND_S)]
-        legacy = self._old_before_the_chain(connection, before_s, limits.at_once, over or bool(old))
+        until = self.n - (_KEPT_ROWS if over else 1)
+        found = oldest(
+            connection, keys, until=until, before_s=before_s, ahead_s=wall_s + BEHIND_S, all_=over, at_once=limits.at_once
+        )  # fmt: skip
+        legacy = old_before_the_chain(connection, keys, before_s, limits.at_once, over or found is not None)
         if legacy:
-            with _transaction(connection, writer):
-                connection.execute("DELETE FROM decisions WHERE seq <= ?", (legacy[-1],))
-            return len(legacy), True
-        if not old:
-            return 0, False
-        n, hash_ = old[-1][0], old[-1][4]
-        gone = [seq for _, kind, seq, _, _ in old if kind == "decision"]
-        why = "size" if over else "age"
-        anchor = self._key.sign(signed_text(Purpose.ANCHOR, n, hash_))
-        said = [about("pruned", why=why, rows_to=n, decisions=len(gone), last_decision=max(gone, default=0))]
-        if self.damage and any(kind == "damaged" for _, kind, *_ in old):
+            connection.execute("DELETE FROM decisions WHERE seq <= ?", (legacy[-1],))
+            return len(legacy), True, None
+        if isinstance(found, Kept):
+            if not acknowledged_here(connection, keys, found.finding):
+                return 0, False, self._keep(connection, found.finding)
+            found = found.cut
+        if found is None:
+            return 0, False, None
+        why, seqs = "size" if over else "age", [seq for seq in found.decisions if isinstance(seq, int)]
+        said = [about("pruned", why=why, rows_to=found.n, decisions=len(seqs), last_decision=max(seqs, default=0))]
+        if self.damage and found.damaged:
             said.append(about("damaged", findings=self.damage))  # until somebody acknowledges it
-        with _transaction(connection, writer):
-            connection.execute("DELETE FROM decisions WHERE seq IN (SELECT seq FROM chain WHERE kind = 'decision' AND n <= ?)", (n,))
-            connection.execute("DELETE FROM chain WHERE n <= ?", (n,))
-            connection.execute("DELETE FROM heads WHERE n <= ?", (n,))
-            connection.execute(_SIGN, (n, Purpose.ANCHOR.value, hash_, anchor))
-            added = self._add(connection, said)
-        self._went_on(*added)
-        return len(old) + len(gone), len(old) == limits.at_once
+        connection.execute("DELETE FROM decisions WHERE seq IN (SELECT seq FROM chain WHERE kind = 'decision' AND n <= ?)", (found.n,))
+        connection.execute("DELETE FROM chain WHERE n <= ?", (found.n,))
+        connection.execute("DELETE FROM heads WHERE n <= ?", (found.n,))
+        anchor = self._key.sign(signed_text(Purpose.ANCHOR, found.n, found.hash))
+        connection.execute(_SIGN, (found.n, Purpose.ANCHOR.value, found.hash, anchor))
+        return found.rows + len(seqs), found.more, self._add(connection, said)
+
+    def _keep(self, connection: sqlite3.Connection, finding: str) -> _Added | None:
+        """Say what does not verify, once."""
+        if finding in self.damage:
+            return None
+        _log.error("journal: %s", finding)
+        added = self._add(connection, [about("damaged", findings=[finding])])
+        self.damage.append(finding)
+        return added
 
     def too_large(self, connection: sqlite3.Connection, limits: Limits) -> bool:
         """Whether `prune` has something to do for the file's size."""
         return _bytes_used(connection) > limits.most_bytes
-
-    def _old_before_the_chain(self, connection: sqlite3.Connection, before_s: float, at_once: int, all_: bool) -> list[int]:
-        first = connection.execute("SELECT min(seq) FROM chain WHERE kind = 'decision'").fetchone()[0]
-        if first is None:
-            first = connection.execute("SELECT max(seq) FROM decisions").fetchone()[0] or 0  # the last one stays
-        before = datetime.fromtimestamp(max(before_s, 0), UTC).isoformat(timespec="milliseconds")
-        rows = connection.execute("SELECT seq, wall_time FROM decisions WHERE seq < ? ORDER BY seq LIMIT ?", (first, at_once)).fetchall()
-        return [seq for seq, _ in itertools.takewhile(lambda row: all_ or row[1] < before, rows)]
 
     def _link(self, connection: sqlite3.Connection, entries: Iterable[Entry]) -> tuple[int, bytes]:
         n, end, at_s = self.n, self._hash, self.clock.now_s
@@ -223,6 +229,8 @@ class Chain:
             n += 1
             end = hash_of(end, n, entry.kind, entry.seq, at_s, body, values)
             links.append((n, entry.kind, entry.seq, at_s, body, end))
+            if entry.kind == "cleared":  # that somebody has seen what is wrong would otherwise be anybody's word
+                connection.execute(_SIGN, self._head_of(n, end))
         connection.executemany(_INSERT, rows)
         connection.executemany(_LINK, links)
         return n, end
@@ -255,24 +263,6 @@ def _amend(connection: sqlite3.Connection, entry: Entry) -> str:
     return json.dumps({"was": dict(zip(AMENDED, found, strict=True))})  # knows infinities, unlike JSON
 
 
-def _old(connection: sqlite3.Connection, rows: list[tuple[int, float]], before_s: float, ahead_s: int) -> int:
-    """How many of these rows, (n, at_s) and the first of the chain, are old. What is dated after `ahead_s` is as old as what follows it:
-    a clock that was once years ahead would otherwise keep all later rows for years."""
-    old = 0
-    for i, (_, at_s) in enumerate(rows, 1):
-        if at_s < before_s:
-            old = i
-        elif at_s <= ahead_s:
-            return old
-    if old < len(rows):
-        rare = "kind NOT IN ('decision', 'announced', 'delivery')"  # word by word, as the partial index asks for it
-        after = connection.execute(
-            f"SELECT at_s FROM chain WHERE {rare} AND n > ? AND at_s <= ? ORDER BY n LIMIT 1", (rows[-1][0], ahead_s)
-        ).fetchone()
-        old = len(rows) if after is not None and after[0] < before_s else old
-    return old
-
-
 def _newest(connection: sqlite3.Connection) -> int:
     """The journal's time of its last decision."""
     row = connection.execute("SELECT at_s FROM chain WHERE kind = 'decision' ORDER BY n DESC LIMIT 1").fetchone()
@@ -291,22 +281,3 @@ def _last_time(connection: sqlite3.Connection) -> int | None:
 def _bytes_used(connection: sqlite3.Connection) -> int:
     pages, free, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size"))
     return int((pages - free) * size)
-
-
-def beside(journal: Path, what: str) -> Path:
-    """A file that belongs to a journal: "key", "key.pub", "head"."""
-    return journal.with_name(f"{journal.name}.{what}")
-
-
-def outside_head(journal: Path) -> OutsideHead | None:
-    """The head in the file beside the journal; None where there is none. Raises SinkError for a file that is none."""
-    path = beside(journal, "head")
-    try:
-        head = msgspec.json.decode(read_whole(path), type=OutsideHead)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
-        raise SinkError(f"{path}: expected the journal's last signed head, cannot be read: {e}") from e
-    if not (1 <= head.n <= MOST and _HASH(head.hash) and _SIGNATURE(head.signature)):
-        raise SinkError(f"{path}: expected the journal's last signed head, found none: its number, hash or signature is no station's")
-    return head

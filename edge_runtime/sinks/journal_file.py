@@ -16,6 +16,7 @@ from pathlib import Path
 from edge_runtime.errors import SinkError
 from edge_runtime.files import what_is
 from edge_runtime.records import Decision
+from edge_runtime.sinks.journal_damaged import named, numbers
 from edge_runtime.sinks.journal_rows import COLUMNS, LATER, MOST, UNREADABLE, decision_of
 
 APPLICATION_ID = 0x4C534A31  # "LSJ1": tells a journal from any other SQLite file
@@ -87,7 +88,7 @@ _COUNT = f"UPDATE upkeep SET checkpoints = checkpoints + iif(checkpoints < {MOST
 """A write that says nothing. A number that nobody has counted to stays one: the column takes no larger one."""
 
 _ONE_BY_ONE = 2000
-"""Rows that are looked at where one cannot be read."""
+"""Rows that are looked at where one cannot be read, and more until one can."""
 
 _WAL_BYTES = 16_000_000
 """What the write-ahead log shrinks to once it was larger."""
@@ -248,23 +249,23 @@ def read_page(path: Path, after_seq: int, limit: int) -> tuple[list[Decision], s
         return read_decisions(path, after_seq, limit), ""
     except SinkError as whole:
         rows: list[Decision] = []
-        lost: list[int] = []
+        lost: list[range] = []
         try:
             with reading(path) as connection:
-                select = select_of(connection)
-                last = connection.execute("SELECT max(seq) FROM decisions").fetchone()[0] or 0
-                for seq in range(after_seq + 1, min(last, after_seq + _ONE_BY_ONE) + 1):
+                select = select_of(connection).replace("seq > ?", "seq >= ?")
+                for looked, found in enumerate(numbers(connection, "decisions", "seq", after_seq)):
+                    if isinstance(found, range):
+                        lost.append(found)
+                        continue
                     try:
-                        found = connection.execute(select, (seq - 1, 1)).fetchone()
-                        if found is not None and found[0] == seq:
-                            rows.append(decision_of(found))
+                        rows.append(decision_of(connection.execute(select, (found, 1)).fetchone()))
                     except UNREADABLE:
-                        lost.append(seq)
-                    if len(rows) == limit:
+                        lost.append(range(found, found + 1))
+                    if len(rows) == limit or (rows and looked > _ONE_BY_ONE):
                         break
         except SinkError:
             raise whole from None
-        return rows, f"rows {lost[0]} to {lost[-1]} ({len(lost)} of them) cannot be read: {whole}" if lost else ""
+        return rows, f"{named(lost)} cannot be read: {whole}" if lost else ""
 
 
 def select_of(connection: sqlite3.Connection) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.records import Decision, Outcome
 from edge_runtime.sinks.journal_file import expect_journal, read_page, reading
-from edge_runtime.sinks.journal_rows import UNREADABLE
+from edge_runtime.sinks.journal_rows import MOST, UNREADABLE
+from edge_runtime.sinks.journal_said import RARE
 from edge_runtime.sinks.notes import labels_of
 
 _PAGE = 1000
+_LAST_ROWS = 5000
 _AHEAD = 2000
 """So many parts further on it is looked for what became of a decision."""
 
@@ -77,10 +79,9 @@ def last_said(journal: Path, kinds: Sequence[str], about: Mapping[str, str]) -> 
     """(kind, body) of the last of the chain's rows of these kinds whose body says `about`. None where there is none. Raises SinkError."""
     if not journal.exists():
         return None
-    rare = "kind NOT IN ('decision', 'announced', 'delivery')"  # word by word, as the partial index asks for it
     with reading(journal) as connection:
         rows = connection.execute(
-            f"SELECT kind, body FROM chain WHERE {rare} AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY n DESC", tuple(kinds)
+            f"SELECT kind, body FROM chain WHERE {RARE} AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY n DESC", tuple(kinds)
         )
         for kind, body in rows:
             try:
@@ -90,6 +91,16 @@ def last_said(journal: Path, kinds: Sequence[str], about: Mapping[str, str]) -> 
             if isinstance(said, dict) and all(said.get(name) == value for name, value in about.items()):
                 return kind, said
     return None
+
+
+def plc_was_told(journal: Path, seq: int) -> str:
+    """What the PLC was shown of one of the last parts; empty where no row says that. Raises SinkError."""
+    told = Told()
+    with reading(journal) as connection:
+        select = "SELECT body FROM chain WHERE kind = 'delivery' AND seq = ? AND n > (SELECT max(n) FROM chain WHERE n <= ?) - ? ORDER BY n"
+        for (body,) in connection.execute(select, (seq, MOST, _LAST_ROWS)):
+            _add(told, body)
+    return told.plc_told
 
 
 class _Deliveries:

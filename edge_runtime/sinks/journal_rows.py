@@ -22,6 +22,9 @@ COLUMNS = (
 )  # fmt: skip
 """In the order of `Row`, and of the values that the chain's hash covers."""
 
+AMENDED = ("verdict", "reason", "score", "severity", "regions", "told_ns", "wall_time", "cause", "views")
+"""Columns of a decision that what was told instead may change."""
+
 LATER = {"views": ("TEXT", "'[]'"), "cause": ("INTEGER", "0"), "source": ("TEXT", "''")}
 """Columns that journals of the first versions lack: type and default."""
 
@@ -30,6 +33,10 @@ UNREADABLE = (sqlite3.Error, msgspec.DecodeError, ValueError, TypeError, Overflo
 
 MOST = 1 << 62
 """The largest number of a row or a decision: no station counts so far, and what is one more still fits into SQLite's 64 bits."""
+
+AHEAD = 10**10
+"""So many numbers may be missing in a row, where an older journal was put there or rows were taken: ten years at thirty a second. A few
+numbers of that kind that somebody has made up do not reach the end of what SQLite counts to."""
 
 Row = tuple[Value, ...]
 """One decision as the columns of the table."""

@@ -3,8 +3,8 @@
 Why: deploy/decisions/0045.
 """
 
+import contextlib
 import itertools
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +13,16 @@ from typing import Any
 
 import msgspec
 
-from edge_runtime.security.chain import GENESIS, Purpose, hash_of, signed_text
+from edge_runtime.security.chain import GENESIS, Purpose, hash_of
 from edge_runtime.security.signing import PublicKey
-from edge_runtime.sinks.journal_chain import AMENDED, SIGN_EVERY, OutsideHead
+from edge_runtime.sinks.journal_chain import SIGN_EVERY
+from edge_runtime.sinks.journal_damaged import named, numbers
 from edge_runtime.sinks.journal_file import columns_of, expect_journal, reading
 from edge_runtime.sinks.journal_foreign import foreign
+from edge_runtime.sinks.journal_heads import OutsideHead, highest, newest_signed, other_head, vouched
+from edge_runtime.sinks.journal_order import Order
 from edge_runtime.sinks.journal_rows import COLUMNS, LATER, MOST, UNREADABLE
+from edge_runtime.sinks.journal_said import RARE, acknowledged, as_it_is, damage, plain, said
 
 _PAGE = 500
 _MOST_UNSIGNED = 2 * SIGN_EVERY
@@ -26,8 +30,6 @@ _MOST_UNSIGNED = 2 * SIGN_EVERY
 _MOST_FINDINGS = 1000
 EMPTY = "the chain is empty: all of its rows were removed"
 _ANY = MOST
-_AMENDED_WITHIN = 1000
-"""Rows: what is told instead of a decision follows it at once, behind the batch that was written meanwhile."""
 TAIL = 1000
 """Rows of the chain that a start and `lineside check` look at: some hundred parts, in about 50 ms."""
 
@@ -83,50 +85,10 @@ def verify(path: Path, keys: Sequence[PublicKey], outside: OutsideHead | None = 
         return run.found
 
 
-def as_it_is(data: bytes) -> str:
-    """A text of the file, also one that is none: no other text becomes the same, and no hash can be made of it."""
-    return data.decode("utf-8", "surrogateescape")
-
-
-def plain(said: object) -> str:
-    """As text that can be written anywhere."""
-    return str(said).encode("utf-8", "backslashreplace").decode()
-
-
 def has_chain(path: Path) -> bool:
     """False for a journal from before the chain. Raises SinkError where it cannot be read."""
     with reading(path) as connection:
         return connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'").fetchone() is not None
-
-
-def acknowledged(connection: sqlite3.Connection) -> dict[str, str]:
-    """By finding: who acknowledged it, and why."""
-    cleared = [body for _, body in said(connection, "cleared")]
-    return {plain(f): plain(f"{body.get('who')}: {body.get('why')}") for body in cleared for f in _listed(body.get("findings"))}
-
-
-def damage(connection: sqlite3.Connection) -> list[str]:
-    """What a start has found and nobody acknowledged."""
-    cleared = acknowledged(connection)
-    found = [plain(f) for _, body in said(connection, "damaged") for f in _listed(body.get("findings"))]
-    return [f for f in dict.fromkeys(found) if f not in cleared]
-
-
-def said(connection: sqlite3.Connection, kind: str) -> Iterator[tuple[int | None, dict[str, Any]]]:
-    """What rows of a kind say, oldest first: (seq, body). Of a kind that is rare."""
-    # The partial index asks for its condition word by word.
-    rare = "kind NOT IN ('decision', 'announced', 'delivery')"
-    for seq, body in connection.execute(f"SELECT seq, body FROM chain WHERE kind = ? AND {rare} ORDER BY n", (kind,)):
-        try:
-            found = json.loads(body)
-        except (ValueError, TypeError, RecursionError):
-            continue  # the chain has its own finding for it
-        if isinstance(found, dict):
-            yield seq, found
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 class _Run:
@@ -135,6 +97,8 @@ class _Run:
     def __init__(self, connection: sqlite3.Connection, keys: Sequence[PublicKey]) -> None:
         self.found = Verified()
         self._connection, self._keys = connection, keys
+        self._most = highest(newest_signed(connection, keys))
+        """The largest number that a row may have."""
         there = columns_of(connection)
         self._values = ", ".join(f"d.{name}" if name in there else LATER.get(name, ("", "NULL"))[1] for name in COLUMNS)
         self._n = 0
@@ -142,36 +106,30 @@ class _Run:
         """That of the row before; None where it is not known."""
         self._instead: bytes | None = None
         """What the hash of the row before should be, where another stands there."""
-        self._amended: dict[int, dict[str, Any]] | None = None
+        self._order = Order(connection, self._say)
         self._heads: dict[int, bytes] = {}
         """Signed hashes at and near the page that is read."""
         self._headed: set[int] = set()
         """Rows there that have a signature, whether it is right or not."""
-        self._unreadable: set[int] = set()
+        self._unreadable: list[range] = []
+        """Rows that could not be read, in order."""
         self._start = 0
         """The row before the first that is looked at."""
-        self._after_stop = self._starts_signed = False
-        self._decided_at: dict[int, int] = {}
-        """By seq: the row of a decision that was amended."""
-        self._amended_once: set[Any] = set()
-        self._left_unsigned: list[str] = []
-        self._before_start = 0
-        """The last row of the run before."""
         self._more = 0
 
     def go(self, tail: int | None) -> None:
         self._out_of_range()
-        first, last = self._connection.execute("SELECT min(n), max(n) FROM chain WHERE n BETWEEN 1 AND ?", (MOST,)).fetchone()
+        first = self._first()
         if first is None:
             self._say(EMPTY)
             return
-        decisions_from = self._begin(first, None if tail is None else last - tail)
+        decisions_from = self._begin(first, None if tail is None else self._last() - tail)
         after, heads_after = self._start, self._start if tail else 0
         while True:
             self._connection.execute("BEGIN")  # rows and signatures of one moment
             try:
                 rows = list(self._page(after))
-                until = rows[-1][0] if len(rows) == _PAGE else _ANY
+                until = rows[-1][0] if len(rows) >= _PAGE else _ANY
                 heads = self._heads_between(heads_after, until)
                 for row in rows:
                     self._row(*row)
@@ -180,7 +138,7 @@ class _Run:
                 for head in heads:
                     self._head(*head)
             finally:
-                self._connection.execute("COMMIT")
+                self._connection.execute("ROLLBACK")  # nothing was written; COMMIT says again that a page could not be read
             if until == _ANY:
                 break
             after = heads_after = until
@@ -199,8 +157,8 @@ class _Run:
         self._inserted(decisions_from)
         if tail is None:
             self._unanswered()
-        if self._left_unsigned:
-            left = f"{', '.join(self._left_unsigned[:5])}{' and others' if len(self._left_unsigned) > 5 else ''}"
+        if unsigned := self._order.left_unsigned:
+            left = f"{', '.join(unsigned[:5])}{' and others' if len(unsigned) > 5 else ''}"
             self.found.notes.append(
                 f"rows {left} were not signed yet when the station was killed or lost its power: who could write the file before its next "
                 "start could have changed them"
@@ -215,17 +173,30 @@ class _Run:
 
     def _out_of_range(self) -> None:
         for table, what in (("chain", "row"), ("heads", "a signature over row"), ("decisions", "decision")):
-            number = "seq" if table == "decisions" else "n"
-            outside = f"SELECT {number} FROM {table} WHERE {number} < 1 OR {number} > ?"
-            for (n,) in self._connection.execute(outside, (MOST,)).fetchmany(_PAGE):
-                self._say(f"{what} {n} stands there, and no station counts so: it was put there")
+            number, most = ("seq", MOST) if table == "decisions" else ("n", self._most)
+            for outside in ("< 1", f"> {most}"):
+                with contextlib.suppress(sqlite3.DatabaseError):  # the walk names the page that cannot be read
+                    for (n,) in self._connection.execute(f"SELECT {number} FROM {table} WHERE {number} {outside}").fetchmany(_PAGE):
+                        self._say(f"{what} {n} stands there, and no station counts so: it was put there")
         if [n for (n,) in self._connection.execute("SELECT checkpoints BETWEEN 0 AND ? FROM upkeep", (MOST - 2,))] != [1]:
             self._say("the table upkeep is not as a station leaves it: it holds no row, or a number that no station counts to")
+
+    def _first(self) -> int | None:
+        """The row that the chain begins with, or should where that cannot be read; None where there is none."""
+        try:
+            first = self._connection.execute(f"SELECT min(n) FROM chain WHERE n BETWEEN 1 AND {self._most}").fetchone()[0]
+        except UNREADABLE:
+            deleted = "SELECT max(n) FROM heads WHERE purpose = ? AND n BETWEEN 0 AND ?"
+            first = (self._connection.execute(deleted, (Purpose.ANCHOR.value, self._most - 1)).fetchone()[0] or 0) + 1
+        return None if first is None else int(first)
+
+    def _last(self) -> int:
+        return int(self._connection.execute(f"SELECT max(n) FROM chain WHERE n <= {self._most}").fetchone()[0])
 
     def _begin(self, first: int, tail_after: int | None) -> int:
         """Find the row after which the walk begins. Decisions from the seq that is given back on must be in the chain."""
         anchors = self._connection.execute(
-            "SELECT n, hash, signature FROM heads WHERE purpose = ? AND n BETWEEN 1 AND ?", (Purpose.ANCHOR.value, MOST)
+            "SELECT n, hash, signature FROM heads WHERE purpose = ? AND n BETWEEN 1 AND ?", (Purpose.ANCHOR.value, self._most)
         ).fetchall()
         for n, *_ in anchors:
             if n != first - 1:
@@ -248,47 +219,54 @@ class _Run:
         anchor = next((a for a in anchors if a[0] == first - 1), None)
         if anchor is None:
             self._say(f"{_rows(1, first - 1)} removed")
-        elif not self._signed(Purpose.ANCHOR, *anchor):
+        elif not vouched(self._keys, Purpose.ANCHOR, *anchor):
             self._say(f"the signature that says that rows up to {first - 1} were deleted for their age is not by a key that is given")
         else:
             self.found.notes.append(f"rows up to {first - 1} of the chain were deleted by the station, for their age or the file's size")
         self._start = self._n = self.found.signed_n = first - 1
-        self._hash = anchor[1] if anchor is not None and self._signed(Purpose.ANCHOR, *anchor) else None
+        self._hash = anchor[1] if anchor is not None and vouched(self._keys, Purpose.ANCHOR, *anchor) else None
         return -_ANY
 
     def _page(self, after: int) -> Iterator[tuple[Any, ...]]:
         select = (
             f"SELECT c.n, c.kind, c.seq, c.at_s, c.body, c.hash, d.seq IS NOT NULL, {self._values} FROM chain c "
             "LEFT JOIN decisions d ON c.kind IN ('decision', 'amended') AND d.seq = c.seq "
-            f"WHERE c.n > ? AND c.n <= {MOST} ORDER BY c.n LIMIT ?"
+            "WHERE c.n {} ORDER BY c.n LIMIT ?"
         )
         try:
-            yield from self._connection.execute(select, (after, _PAGE)).fetchall()
+            yield from self._connection.execute(select.format(f"> ? AND c.n <= {self._most}"), (after, _PAGE)).fetchall()
         except UNREADABLE as e:
-            yield from self._one_by_one(select, after, str(e))
+            yield from self._one_by_one(select.format("= ?"), after, str(e))
 
     def _one_by_one(self, select: str, after: int, why: str) -> Iterator[tuple[Any, ...]]:
         """Around what cannot be read."""
-        lost: list[int] = []
+        lost: list[range] = []
         count = 0
-        try:
-            last = self._connection.execute("SELECT max(n) FROM chain WHERE n <= ?", (MOST,)).fetchone()[0]
-        except UNREADABLE:
-            last = after + _PAGE
-        for n in range(after + 1, last + 1):
-            try:
-                row = self._connection.execute(select, (n - 1, 1)).fetchone()
-            except UNREADABLE:
-                lost.append(n)
+        for found in numbers(self._connection, "chain", "n", after):
+            if isinstance(found, range):
+                lost.append(found)
                 continue
-            if row is not None and row[0] == n:
-                yield row
-                count += 1
-            if count == _PAGE:
+            if found > self._most:
+                break
+            try:
+                rows = self._connection.execute(select, (found, _PAGE)).fetchall()
+            except UNREADABLE:
+                lost.append(range(found, found + 1))
+                continue
+            yield from rows
+            count += len(rows)
+            if count >= _PAGE:
                 break
         if lost:
-            self._unreadable.update(lost)
-            self._say(f"rows {_ranges(lost)} of the chain, or the decisions they are about, cannot be read: {why}")
+            self._unreadable += lost
+            self._say(f"{named(lost)} of the chain, or the decisions they are about, cannot be read: {why}")
+
+    def _removed(self, first: int, last: int) -> str:
+        """A sentence about the rows that are not there; empty where all of them are among those that cannot be read."""
+        for lost in self._unreadable:
+            if first in lost:
+                first = lost.stop
+        return f"{_rows(first, last)} removed" if first <= last else ""
 
     def _row(self, n: Any, kind: Any, seq: Any, at_s: Any, body: Any, hash_: Any, there: int, *values: Any) -> None:
         if n <= self._n and self.found.rows:
@@ -296,8 +274,7 @@ class _Run:
             return
         gap = n != self._n + 1
         if gap:
-            if not self._unreadable.issuperset(range(self._n + 1, n)):
-                self._say(f"{_rows(self._n + 1, n - 1)} removed")
+            self._say(self._removed(self._n + 1, n - 1))
             self._hash, self._instead = self._heads.get(n - 1, self._hash), None
         self._n = n
         self.found.rows += 1
@@ -312,55 +289,13 @@ class _Run:
             self._say(f"{what} {after}" if gap else f"{what} was changed, or does not belong there")
         self._hash = hash_ if whole else self._instead
         self.found.last_at_s = at_s if isinstance(at_s, int) else None
-        self._ordered(n, kind, seq, body)
+        self._order.row(n, kind, seq, body, headed=self._headed, signed_n=self.found.signed_n)
         if kind == "amended":
-            self._amendment(n, seq, body, values)
-
-    def _amendment(self, n: int, seq: Any, body: Any, values: tuple[Any, ...]) -> None:
-        """All that a station ever amends is an ACCEPT whose row was not there in time: it was told as a FAULT, at once and once."""
-        decided, again = self._decided_at.get(seq), seq in self._amended_once
-        self._amended_once.add(seq)
-        if decided is None and self._start == 0:
-            return self._say(f"row {n} says that another verdict than decision {seq} was told, and no row before it is that decision's")
-        after = n - (self._start if decided is None else decided)
-        if after > _AMENDED_WITHIN:
-            return self._say(f"row {n} says that another verdict than decision {seq} was told, {after} rows after it: too late")
-        try:
-            was = json.loads(body)["was"]
-            before, now = was["verdict"], values[COLUMNS.index("verdict")]
-            whole = was.keys() == set(AMENDED)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return self._say(f"row {n} does not say what decision {seq} was before: no station writes that")
-        if again:
-            return self._say(f"row {n} amends decision {seq}, which was amended before: no station does that")
-        if not whole or (before, now) != ("ACCEPT", "FAULT"):
-            return self._say(
-                f"row {n} makes decision {seq} {now!s:.20}, which was {before!s:.20}: a station makes a FAULT of an ACCEPT, no more"
-            )
-        return None
-
-    def _ordered(self, n: int, kind: Any, seq: Any, body: Any) -> None:
-        """What a station writes after what: rows that somebody else adds at the end, where no signature is yet, keep no such order."""
-        if self._after_stop and kind not in ("begun", "damaged", "started"):
-            self._say(f"row {n} ({kind}) follows a stop, and no station had started: it was put there")
-        if kind == "started":
-            signed = isinstance(body, str) and '"signed":true' in body
-            if (signed or self._starts_signed) and n not in self._headed:
-                self._say(f"row {n} says that a station started, and no signature by it covers that: it was put there")
-            if self.found.signed_n < self._before_start:
-                self._left_unsigned.append(f"{self.found.signed_n + 1} to {self._before_start}")
-            self._starts_signed |= signed
-        if kind == "decision" and isinstance(seq, int) and self._was(seq) is not None:
-            self._decided_at[seq] = n
-        self._after_stop = kind == "stopped"
-        if self._after_stop and isinstance(body, str) and '"signed":true' in body and n not in self._headed:
-            self._say(f"row {n} says that the station stopped, and no signature by it covers that: rows up to it were written anew")
-        if kind not in ("begun", "damaged"):
-            self._before_start = n
+            self._order.amendment(n, seq, body, values, self._start)
 
     def _fits(self, n: int, kind: str, seq: Any, at_s: Any, body: Any, hash_: Any, values: tuple[Any, ...]) -> bool:
         contents = [values]
-        if kind == "decision" and isinstance(seq, int) and (was := self._was(seq)) is not None:
+        if kind == "decision" and isinstance(seq, int) and (was := self._order.was(seq)) is not None:
             contents.append(tuple(was.get(name, value) for name, value in zip(COLUMNS, values, strict=True)))
         previous = [self._hash] if self._instead is None else [self._hash, self._instead]
         self._instead = None
@@ -373,19 +308,12 @@ class _Run:
             return False
         return False
 
-    def _was(self, seq: int) -> dict[str, Any] | None:
-        """What was written first of a decision that was amended."""
-        if self._amended is None:
-            amended = ((s, body.get("was")) for s, body in said(self._connection, "amended"))
-            self._amended = {s: was for s, was in amended if isinstance(s, int) and isinstance(was, dict) and was.keys() == set(AMENDED)}
-        return self._amended.get(seq)
-
     def _heads_between(self, after: int, until: int) -> list[tuple[Any, ...]]:
         rows = self._connection.execute(
             "SELECT n, hash, signature FROM heads WHERE purpose != ? AND n > ? AND n <= ? ORDER BY n", (Purpose.ANCHOR.value, after, until)
         ).fetchall()
         self._headed = {n for n, _, _ in rows}
-        self._heads = {n: hash_ for n, hash_, signature in rows if self._signed(Purpose.HEAD, n, hash_, signature)}
+        self._heads = {n: hash_ for n, hash_, signature in rows if vouched(self._keys, Purpose.HEAD, n, hash_, signature)}
         return rows
 
     def _head(self, n: int, hash_: bytes, signature: bytes) -> None:
@@ -393,7 +321,10 @@ class _Run:
         if n not in self._heads:
             self._say(f"the signature over row {n} was changed, or is not by a key that is given")
         elif n > self._n:
-            self._say(f"{_rows(self._n + 1, n)} removed")
+            if removed := self._removed(self._n + 1, n):
+                self._say(removed)
+            else:
+                self.found.signed_n = n
             self._n = n
         elif n <= self._start:
             self._say(f"there is a signature over row {n}, and the chain begins after it")
@@ -405,17 +336,15 @@ class _Run:
     def compare(self, outside: OutsideHead) -> None:
         """With a head from elsewhere: a signed one, or one that is known by itself."""
         n, hash_ = outside.n, outside.hash
-        if outside.signature:
-            try:
-                raw, signature = bytes.fromhex(hash_), bytes.fromhex(outside.signature)
-            except ValueError:
-                raw = signature = b""
-            if not self._signed(Purpose.HEAD, n, raw, signature):
-                return self._say(f"the head beside the journal, of row {n}, was changed, or is not by a key that is given")
+        if outside.signature and not outside.is_by(self._keys):
+            return self._say(other_head(outside))
         if n > self._n:
-            sentence = f"{_rows(self._n + 1, n)} removed"
+            sentence = self._removed(self._n + 1, n)
             return None if sentence in self.found.findings else self._say(sentence)
-        row = self._connection.execute("SELECT hash FROM chain WHERE n = ?", (n,)).fetchone()
+        try:
+            row = self._connection.execute("SELECT hash FROM chain WHERE n = ?", (n,)).fetchone()
+        except UNREADABLE:
+            return None  # a finding already
         if row is not None and (not isinstance(row[0], bytes) or row[0].hex() != hash_):
             self._say(f"row {n} is another one than that whose head was kept outside the journal")
         return None
@@ -432,10 +361,9 @@ class _Run:
 
     def _unanswered(self) -> None:
         """Parts that were announced and never decided: a start makes each a FAULT, or names it as lost, long before it stops."""
-        rare = "kind NOT IN ('decision', 'announced', 'delivery')"
         started = (
-            f"SELECT max(n) FROM chain WHERE kind = 'started' AND {rare} "
-            f"AND n < (SELECT max(n) FROM chain WHERE kind = 'stopped' AND {rare})"
+            f"SELECT max(n) FROM chain WHERE kind = 'started' AND {RARE} "
+            f"AND n < (SELECT max(n) FROM chain WHERE kind = 'stopped' AND {RARE})"
         )
         until = max(self._n - TAIL, self._connection.execute(started).fetchone()[0] or 0)
         undecided = "SELECT seq FROM chain WHERE kind = 'announced' AND n <= ? EXCEPT SELECT seq FROM chain WHERE kind = 'decision'"
@@ -449,12 +377,9 @@ class _Run:
             if not (isinstance(seq, int) and any(first <= seq <= last for first, last in named)):
                 self._say(f"part {seq} was announced, and no row says what was decided of it")
 
-    def _signed(self, purpose: Purpose, n: Any, hash_: Any, signature: Any) -> bool:
-        if not (isinstance(n, int) and isinstance(hash_, bytes) and isinstance(signature, bytes)):
-            return False
-        return any(key.verifies(signature, signed_text(purpose, n, hash_)) for key in self._keys)
-
     def _say(self, finding: str) -> None:
+        if not finding:
+            return
         if len(self.found.findings) < _MOST_FINDINGS:
             self.found.findings.append(plain(finding))
         else:
@@ -463,10 +388,6 @@ class _Run:
 
 def _rows(first: int, last: int) -> str:
     return f"row {first} was" if first == last else f"rows {first} to {last} were"
-
-
-def _ranges(numbers: list[int]) -> str:
-    return f"{numbers[0]} to {numbers[-1]} ({len(numbers)} of them)" if len(numbers) > 1 else str(numbers[0])
 
 
 def head_of(text: str) -> OutsideHead:

@@ -13,6 +13,7 @@ import msgspec
 from edge_runtime.errors import SinkError
 from edge_runtime.files import read_whole
 from edge_runtime.sinks.journal_file import reading
+from edge_runtime.sinks.journal_said import RARE
 
 _MOST_BYTES = 128 << 20
 LABEL = "label"
@@ -62,9 +63,7 @@ def _in_chain(journal: Path) -> list[Note]:
         connection.text_factory = lambda data: data.decode("utf-8", "replace")
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'").fetchone():
             return []
-        # The partial index asks for its condition word by word.
-        rare = "kind NOT IN ('decision', 'announced', 'delivery')"
-        rows = connection.execute(f"SELECT seq, body FROM chain WHERE kind IN (?, ?) AND {rare} ORDER BY n", (LABEL, ALARM)).fetchall()
+        rows = connection.execute(f"SELECT seq, body FROM chain WHERE kind IN (?, ?) AND {RARE} ORDER BY n", (LABEL, ALARM)).fetchall()
     notes = []
     for seq, body in rows:
         note = _decoded(body)

@@ -23,6 +23,7 @@ from edge_runtime.sinks import journal_file, open_sink
 from edge_runtime.sinks.announced import KEPT, Announced, Told
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.sinks.journal import Journal
+from edge_runtime.sinks.journal_read import plc_was_told
 from edge_runtime.sinks.preview import PreviewSink
 from edge_runtime.sinks.publisher import Publisher
 from edge_runtime.sources import check_depth, open_source
@@ -214,7 +215,7 @@ def _answer_what_a_kill_left(
                 left[0].seq - 1,
             )
         for seq in sorted(there & told.keys()):
-            _as_it_was_told(journal, told[seq])
+            _as_it_was_told(journal, announced, told[seq])
         for trigger in (t for t in left if t.seq not in there and t.seq > first):
             if trigger.seq in told:
                 journal.put(told[trigger.seq].decision(station, trigger))
@@ -232,10 +233,13 @@ def _answer_what_a_kill_left(
     return {t.part_id: (t.seq, t.seq in decided) for t in left[-KEPT:]}
 
 
-def _as_it_was_told(journal: Journal, told: Told) -> None:
+def _as_it_was_told(journal: Journal, announced: Announced, told: Told) -> None:
     """A row that came too late, and its part had been told FAULT by then: the station ended before it said so itself."""
     for row in journal_file.read_decisions(journal.path, told.seq - 1, 1):
         if row.seq == told.seq and (row.verdict, told.verdict) == (Verdict.ACCEPT, Verdict.FAULT):  # nothing else is told instead
+            if plc_was_told(journal.path, told.seq) == Verdict.ACCEPT:  # the list is not signed, and that row is
+                announced.contradicted(told.seq)
+                continue
             why = f"Told {told.verdict.value}: its row came too late."
             journal.amend(replace(row, verdict=told.verdict, cause=told.cause, reason=why, score=None, severity=None, regions=()))
             log.warning("part %d: was told %s, its row said %s: it says so now", told.seq, told.verdict, row.verdict)

@@ -1,7 +1,8 @@
 """What a PLC reads of a write that met a cable which was out, and whether it is reached again.
 
 `python -m tests.contract.cut_cable KIND END`, in a network of its own. END is "close" (the station gives the connection up), "kill" (the
-station is killed) or "again" (it connects again, to a device that serves one connection). Prints `arrived` or `nothing`; or `connected`.
+station is killed), "late" (the cable is back within the time-out, but after what was written means anything) or "again" (it connects
+again, to a device that serves one connection). Prints `arrived` or `nothing`; or `connected`.
 """
 
 import contextlib
@@ -19,6 +20,8 @@ _PORT = 15_002
 _TIMEOUT_MS = 400.0
 _LATER_S = 1.5
 """What waits to be sent again is sent within this time after the cable is back: at most as long as the cable was out."""
+_WITHIN_S = 0.1
+"""Below the system's least time to send again, and twice below the time-out."""
 _QUIET_S = 0.2
 """Until what was answered is confirmed, too: else the device notices by itself that nobody is there any more."""
 _NAME = "result_valid"
@@ -28,7 +31,7 @@ def _cable(state: str) -> None:
     subprocess.run(["ip", "link", "set", "lo", state], check=True)
 
 
-def _station(plc: Plc) -> None:
+def _station(plc: Plc, within_s: float | None) -> None:
     """A line to standard output a step."""
     port = plc.port()
     port.connect(lambda: None)
@@ -37,7 +40,7 @@ def _station(plc: Plc) -> None:
     sys.stdin.readline()
     print("writes", flush=True)
     with contextlib.suppress(PlcLost):
-        port.write({_NAME: True})
+        port.write({_NAME: True}, within_s)
         print("was answered", flush=True)
         return
     port.close()
@@ -52,7 +55,7 @@ def _station(plc: Plc) -> None:
 
 
 def _cut(kind: str, end: str, port: int, valid: Callable[[], Value] = lambda: False) -> str:
-    command = [sys.executable, "-m", "tests.contract.cut_cable", kind, "station", str(port)]
+    command = [sys.executable, "-m", "tests.contract.cut_cable", kind, f"station {end}", str(port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as station:
         assert station.stdin is not None and station.stdout is not None
         assert station.stdout.readline() == "connected\n"
@@ -64,6 +67,8 @@ def _cut(kind: str, end: str, port: int, valid: Callable[[], Value] = lambda: Fa
         if end == "kill":
             time.sleep(_TIMEOUT_MS / 4e3)
             station.kill()
+        elif end == "late":
+            time.sleep(2 * _WITHIN_S)
         else:
             assert station.stdout.readline() == "gave up\n"
         _cable("up")
@@ -80,8 +85,8 @@ def _cut(kind: str, end: str, port: int, valid: Callable[[], Value] = lambda: Fa
 
 def main(kind: str, end: str, port: str = str(_PORT)) -> None:
     plc = KINDS[kind](int(port), _TIMEOUT_MS)
-    if end == "station":
-        return _station(plc)
+    if end.startswith("station"):
+        return _station(plc, _WITHIN_S if end.endswith("late") else None)
     _cable("up")
     if end == "again":
         with RawModbus() as device:

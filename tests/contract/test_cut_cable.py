@@ -21,7 +21,7 @@ def _run(kind: str, end: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("end", ["close", "kill"])
+@pytest.mark.parametrize("end", ["close", "kill", "late"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_written_while_the_cable_was_out_never_arrives(kind: str, end: str) -> None:
     assert _run(kind, end) == "nothing"

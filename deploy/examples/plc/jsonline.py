@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from edge_runtime.errors import ConfigError, TagError
 from edge_runtime.plc.deadline import Deadline
+from edge_runtime.plc.link import hang_up, tune
 from edge_runtime.plc.port import Kind, Manual, PlcLost
 from edge_runtime.plc.settings import PlcConfig, TagType
 from edge_runtime.plc.signals import INPUTS, OUTPUTS
@@ -68,6 +69,7 @@ class JsonlinePort:
         self.close()
         try:
             self._socket = socket.create_connection(self._address, self._timeout_s)
+            tune(self._socket, self._timeout_s)
         except OSError as e:
             why = "does not answer" if isinstance(e, TimeoutError) else e.strerror or str(e)
             raise PlcLost(f"cannot be connected to: {why}") from e
@@ -81,7 +83,7 @@ class JsonlinePort:
 
     def close(self) -> None:
         if self._socket is not None:
-            self._socket.close()
+            hang_up(self._socket)
         self._socket = None
 
     def read(self, names: Sequence[str]) -> dict[str, Value]:
@@ -91,16 +93,16 @@ class JsonlinePort:
     def poll(self, names: Sequence[str]) -> Sequence[dict[str, Value]]:
         return [self.read(names)]
 
-    def write(self, values: Mapping[str, Value]) -> None:
-        self._ask({"set": {self._tags[n].address: to_plc(self._tags[n], v) for n, v in values.items()}})
+    def write(self, values: Mapping[str, Value], within_s: float | None = None) -> None:
+        self._ask({"set": {self._tags[n].address: to_plc(self._tags[n], v) for n, v in values.items()}}, within_s)
 
     def trips(self, names: Sequence[str]) -> int:
         return 1
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any], within_s: float | None = None) -> dict[str, Any]:
         if self._socket is None:
             raise PlcLost("not connected")
-        deadline = Deadline(self._timeout_s)
+        deadline = Deadline(self._timeout_s, within_s)
         try:
             deadline.send(self._socket, json.dumps(request).encode() + b"\n")
             line = b""

@@ -14,7 +14,7 @@ from edge_runtime.config.files import load_recipe, load_station
 from edge_runtime.console import run_app
 from edge_runtime.credentials import read_key_file
 from edge_runtime.errors import BundleError, DeviceError, LinesideError
-from edge_runtime.files import opened, read_whole, what_is
+from edge_runtime.files import opened, put_file, read_whole, what_is
 from edge_runtime.images.read import read_image
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.signature import load_keys
@@ -143,3 +143,13 @@ def test_a_folder_that_is_gone_is_said(tmp_path: Path, monkeypatch: pytest.Monke
         run_app(app, [], "lineside")
     assert ended.value.code == 78
     assert "the folder that this was started in is gone" in capsys.readouterr().err
+
+
+def test_what_is_no_file_is_not_replaced_by_one(pipe: Path, tmp_path: Path) -> None:
+    """As root, /dev/null would be gone for all."""
+    (tmp_path / "link").symlink_to(pipe)
+    for out in (pipe, tmp_path / "link"):
+        with pytest.raises(OSError, match="expected a file or nothing there, found a named pipe"):
+            put_file(out, b"x")
+    assert pipe.is_fifo()
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.endswith(".part")) == []

@@ -16,7 +16,7 @@ from edge_runtime.cli import app
 from edge_runtime.errors import ConfigError
 from edge_runtime.records import Cause, Delivery, Outcome, Stamps, Verdict
 from edge_runtime.sinks.journal import Journal, read_decisions
-from edge_runtime.sinks.journal_chain import outside_head
+from edge_runtime.sinks.journal_heads import outside_head
 from tests.unit.edge_runtime.sinks.journals import a_decision, settings
 from tests.unit.edge_runtime.sinks.test_journal import in_small_disk
 
@@ -93,7 +93,7 @@ def test_a_row_that_cannot_be_read_is_named_and_the_others_are_there(journal: Pa
         connection.execute("UPDATE decisions SET regions = '[{' WHERE seq = 7")
         connection.commit()
     said = lineside("export", journal, tmp_path / "out.csv")
-    assert said.exit_code == 1 and "rows 7 to 7 (1 of them) cannot be read" in said.stderr and "29 decisions" in said.stderr
+    assert said.exit_code == 1 and "row 7 cannot be read" in said.stderr and "29 decisions" in said.stderr
 
 
 def test_parquet_without_its_package_says_what_to_install(journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Pictures that were cut off and still decode are found; sound ones are not."""
 
+import contextlib
 import struct
 import zlib
 from pathlib import Path
@@ -116,4 +117,33 @@ def test_more_pixels_than_opencv_reads_are_too_large(tmp_path: Path) -> None:
     head = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b""))
     with pytest.raises(DataError, match=r"scan\.png: is too large"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("length", [0xFC000BF2, 1 << 20, 100])
+def test_a_png_that_says_it_is_longer_than_its_file_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """OpenCV takes the memory first: 4 GB for a file of 700 bytes."""
+    whole = cv2.imencode(".png", photograph()[:64, :64, 0])[1].tobytes()
+    at = whole.index(b"IDAT") - 4
+    path = tmp_path / "part.png"
+    path.write_bytes(whole[:at] + struct.pack(">I", length) + whole[at + 4 : at + 90])
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(DataError, match="says that it has more bytes than the file"):
+        read_image(path)
+
+
+def test_a_png_with_something_behind_its_end_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "part.png"
+    path.write_bytes(cv2.imencode(".png", photograph())[1].tobytes() + b"\xff" * 40)
+    assert read_image(path).shape == (200, 299, 3)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("end", [b"\xff\xda\x00\x0c\x03", b"\xff\xda\x00\x0c", b"\xff\xda\x00\x03\x04\x00", b"\xff\xc4\x00\x14\x10"])
+def test_a_jpeg_whose_last_segment_is_cut_off_is_read_or_named(tmp_path: Path, coding: str, end: bytes) -> None:
+    path = tmp_path / "part.jpg"
+    path.write_bytes(jpeg(photograph(), coding).removesuffix(b"\xff\xd9") + end)
+    with contextlib.suppress(DataError):
         read_image(path)

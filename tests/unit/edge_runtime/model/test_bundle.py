@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -111,6 +112,40 @@ def test_a_truncated_model_is_refused(copy: Path) -> None:
 def test_a_file_that_the_manifest_does_not_list_is_refused(copy: Path) -> None:
     (copy / "golden" / "notes.txt").write_text("hello")
     assert "golden/notes.txt is not listed" in refused(copy)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_many_folders_are_refused_before_all_of_them_are_looked_into(copy: Path, monkeypatch: pytest.MonkeyPatch, deep: bool) -> None:
+    """Empty ones, as a rule: whoever hands a bundle over decides how many."""
+    monkeypatch.setattr(b, "_MOST_FOLDERS", 100)
+    place = copy
+    for i in range(150):
+        place = place / "d" if deep else copy / f"d{i % 30}" / str(i)
+        place.mkdir(parents=True)
+    looked: list[object] = []
+    scandir = os.scandir
+    monkeypatch.setattr("os.scandir", lambda path: looked.append(path) or scandir(path))
+    assert "expected at most 100 folders, found more: this is no bundle" in refused(copy)
+    assert len(looked) <= 101
+
+
+def test_a_few_empty_folders_and_links_to_folders_are_none_of_its_files(copy: Path) -> None:
+    (copy / "golden" / "empty").mkdir()
+    (copy / "round").symlink_to(copy)
+    assert b.ModelBundle.open(copy).directory == copy
+
+
+def test_a_folder_that_cannot_be_looked_into_is_no_bundle(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copy / "kept").mkdir()
+    scandir = os.scandir
+
+    def denied(path: str) -> object:
+        if path.endswith("kept"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", denied)
+    assert "cannot be looked at: Permission denied" in refused(copy)
 
 
 def test_a_manifest_of_a_future_schema_is_refused_as_that(copy: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from edge_runtime.config.files import PlcInputs, PlcOutputs
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.modbus import ModbusTriggerConfig
-from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.port import PlcLost, TooLate
 from edge_runtime.plc.signals import INPUTS, OUTPUTS, Signal
 from edge_runtime.plc.tags import Value
 from edge_runtime.records import Cause, Decision, Trigger, Verdict
@@ -42,6 +42,8 @@ class Memory:
         """Names that it has no value for, and why."""
         self.goes_off_at = ""
         """Reading this tag is the first thing that it does not answer any more."""
+        self.busy = False
+        """It takes nothing that must be there in time."""
         self.hangs_s = self.slow_numbers_s = 0.0
         self.breaks: Exception | None = None
         self.pushed: list[dict[str, Value]] = []
@@ -74,8 +76,11 @@ class Memory:
         snapshots, self.pushed = self.pushed, []
         return [{n: snapshot[n] for n in names if n in snapshot} for snapshot in snapshots]
 
-    def write(self, values: Mapping[str, Value]) -> None:
+    def write(self, values: Mapping[str, Value], within_s: float | None = None) -> None:
         self._answer()
+        if self.busy and within_s is not None:
+            time.sleep(within_s)
+            raise TooLate
         if any(not isinstance(v, bool) for v in values.values()):
             time.sleep(self.slow_numbers_s)
         self.written_ns.append(time.monotonic_ns())

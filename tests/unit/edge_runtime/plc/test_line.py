@@ -413,6 +413,20 @@ def test_a_verdict_that_becomes_too_late_while_its_numbers_are_written_is_told_a
         assert not any(w.get("accept") for w in plc.writes), "not for a moment"
 
 
+def test_an_accept_that_a_busy_plc_does_not_take_in_time_is_a_fault_there() -> None:
+    plc = Memory()
+    with running(plc, timeout_ms=3000) as line:
+        line.attach(link(deadlines_ns={"r": 400_000_000}))
+        trigger = announce(plc, line)
+        plc.busy = True
+        with pytest.raises(SinkError, match="the PLC was told FAULT"):
+            line.put(dataclasses.replace(decision(trigger.seq), stamps=Stamps(trigger.fired_ns)), ())
+        assert (plc.tags["accept"], plc.tags["fault_code"], plc.tags["result_valid"]) == (False, int(Cause.LATE), True)
+        told = next(w for w in plc.writes if w.get("fault"))
+        assert {"accept", "result_valid"} <= told.keys(), "whatever of it the PLC had taken"
+        assert line.lost is None
+
+
 def test_a_verdict_that_waited_too_long_behind_another_result_is_shown_as_a_fault() -> None:
     plc = Memory()
     with running(plc) as line:

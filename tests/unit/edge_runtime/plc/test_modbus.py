@@ -18,7 +18,7 @@ from edge_runtime.errors import ConfigError, TagError, TriggerError
 from edge_runtime.plc.defaults import default_trigger
 from edge_runtime.plc.line import PlcLine
 from edge_runtime.plc.modbus import ModbusPort, ModbusTriggerConfig, parse
-from edge_runtime.plc.port import PlcLost
+from edge_runtime.plc.port import PlcLost, TooLate
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Tag
 from tests.support.ports import free_port
@@ -217,7 +217,7 @@ def answering(answer: Callable[[bytes], Iterator[bytes]]) -> Iterator[ModbusPort
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
-            with server.accept()[0] as peer, contextlib.suppress(ConnectionResetError):  # how a port closes
+            with server.accept()[0] as peer:
                 while asked := peer.recv(100):
                     for piece in answer(asked[:2]):
                         peer.sendall(piece)
@@ -299,7 +299,7 @@ def test_what_is_no_answer_loses_the_plc_and_is_never_taken_for_the_last_one(the
 def line_of(device: RawModbus, **more: object) -> ModbusTriggerConfig:
     """All signals, as the example programs have them; the text is longer than some devices let be read."""
     settings = default_trigger("modbus", port=device.port)
-    return msgspec.structs.replace(settings, timeout_ms=500.0, **more)  # type: ignore[return-value]
+    return msgspec.structs.replace(settings, **{"timeout_ms": 500.0} | more)  # type: ignore[return-value,arg-type]
 
 
 @contextlib.contextmanager
@@ -390,6 +390,20 @@ def test_a_device_that_is_busy_leaves_out_what_it_has_no_value_for_and_keeps_the
             assert port.missing == {left: "busy (Modbus exception 6)"}
         assert port.read(["trigger", "part_id"]) == {"trigger": False, "part_id": 0}
         assert (port.missing, device.connections) == ({}, 1)
+
+
+def test_a_device_that_is_busy_is_not_asked_again_for_what_means_nothing_by_then() -> None:
+    with RawModbus() as device, port_to(device, timeout_ms=5000.0) as port:
+        port.write({"accept": False, "result_valid": False})
+        device.busy = {15: 10_000}
+        began = time.monotonic()
+        with pytest.raises(TooLate):
+            port.write({"accept": True, "result_valid": True}, 0.1)
+        assert time.monotonic() - began < 3
+        device.busy = {}
+        assert not any(device.coils)
+        port.write({"accept": False, "fault": True, "result_valid": True})  # on the same connection
+        assert device.connections == 1
 
 
 def test_a_device_that_is_busy_when_a_result_is_written_or_a_connection_is_made_is_asked_again() -> None:

@@ -91,6 +91,23 @@ def test_parts_that_passed_the_ejector_without_their_pulse_are_a_fault_and_a_gap
     assert (found["reject"], found["result_count"]) == (True, 3)
 
 
+@pytest.mark.parametrize("encoder", [False, True])
+@pytest.mark.parametrize("result", [ACCEPT, REJECT])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_part_that_passed_while_the_station_stood_still_has_no_pulse_for_it_would_meet_the_next(
+    encoder: bool, result: Result, late: bool
+) -> None:
+    """20 ms wide: what begins after that is no pulse of its part."""
+    plc = Plc(results=pulsed(delay_ms=None, encoder_counts=300) if encoder else pulsed(), has_reset=True)
+    plc.look(trigger=True)
+    plc.decide(result)
+    plc.look(ms=98, trigger=False, encoder=299)
+    found = plc.look(ms=24 if late else 18, encoder=330)
+    assert (found["accept"], found["reject"]) == ((False, False) if late else (result is ACCEPT, result is REJECT))
+    assert plc.look()["fault_code"] == (StationFault.PASSED_UNTOLD if late else 0)
+    assert "without their pulse" in (plc.handshake.problem or "without their pulse")
+
+
 def test_a_break_with_no_part_on_the_belt_is_no_fault() -> None:
     plc = Plc(results=pulsed())
     plc.handshake.resume(plc.inputs)

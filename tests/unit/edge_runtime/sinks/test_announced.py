@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from edge_runtime.errors import SinkError
-from edge_runtime.records import Cause, Trigger, Verdict
+from edge_runtime.records import Cause, Delivery, Outcome, Trigger, Verdict
 from edge_runtime.security.signing import read_public
 from edge_runtime.sinks import announced as module
 from edge_runtime.sinks.announced import Announced
@@ -143,6 +143,23 @@ def test_what_was_told_without_a_row_has_one_after_the_next_start_that_says_the_
         (4, "Ä/4", Verdict.REJECT, Cause.NONE), (5, "Ä/5", Verdict.FAULT, Cause.ENDED),
     ]  # fmt: skip
     assert rows[2].score == 7.5 and "no more is known of it than this, taken from" in rows[2].reason and "not signed" in rows[2].reason
+    assert verify(path, [read_public(tmp_path / "j.sqlite.key.pub")]).findings == []
+
+
+def test_a_line_that_contradicts_what_the_plc_was_told_amends_nothing_and_is_said(tmp_path: Path) -> None:
+    """By somebody who can write the file while the station is stopped: an ACCEPT becomes no FAULT by that."""
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as journal, Announced(path, lambda: 0) as announced:
+        for seq in (1, 2):
+            announced.note(part(seq))
+            journal.put(a_decision(seq, verdict=Verdict.ACCEPT))
+            announced.unwritten(a_decision(seq, verdict=Verdict.FAULT, cause=Cause.JOURNAL, score=None))
+        journal.delivered(Delivery(1, "plc", Outcome.TOLD, 5, "ACCEPT"))
+        journal.delivered(Delivery(2, "plc", Outcome.TOLD, 5, "FAULT, code 10"))
+    with Journal(settings(path), "s") as journal, Announced(path, journal.last_seq) as announced:
+        _answer_what_a_kill_left("s", announced, journal, {}, [""])
+        assert "no station writes what stood in 1 of its lines" in str(announced.problem)
+    assert [d.verdict for d in read_decisions(path)] == [Verdict.ACCEPT, Verdict.FAULT]
     assert verify(path, [read_public(tmp_path / "j.sqlite.key.pub")]).findings == []
 
 

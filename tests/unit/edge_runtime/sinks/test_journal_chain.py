@@ -21,12 +21,12 @@ from edge_runtime.records import Cause, Delivery, Outcome, Trigger, Verdict
 from edge_runtime.security.signing import PublicKey, open_key, read_public
 from edge_runtime.sinks import journal_chain
 from edge_runtime.sinks.journal import Journal, read_decisions
-from edge_runtime.sinks.journal_chain import outside_head
+from edge_runtime.sinks.journal_heads import outside_head
 from edge_runtime.sinks.journal_read import Reader
 from edge_runtime.sinks.journal_verify import Verified, head_of, verify
 from tests.support.decisions import SCHEMA_1
 from tests.support.waiting import until
-from tests.unit.edge_runtime.sinks.journals import a_decision, settings
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings, tampered
 from tests.unit.edge_runtime.sinks.test_journal import in_small_disk
 
 
@@ -50,22 +50,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 journal.delivered(Delivery(seq, "plc", Outcome.TOLD, 1000 * seq + 5, "ACCEPT"))
                 journal.delivered(Delivery(seq, "plc", Outcome.ACKNOWLEDGED, 1000 * seq + 9))
     return path
-
-
-@pytest.fixture
-def journal(written: Path, tmp_path: Path) -> Path:
-    for file in written.parent.iterdir():
-        shutil.copy(file, tmp_path)
-    return tmp_path / written.name
-
-
-def tampered(path: Path, *statements: str) -> list[str]:
-    """What is found after somebody with the sqlite3 tool was there."""
-    with closing(sqlite3.connect(path)) as connection:
-        for statement in statements:
-            connection.execute(statement)
-        connection.commit()
-    return checked(path).findings
 
 
 def test_what_the_station_wrote_is_what_is_there(journal: Path) -> None:
@@ -272,7 +256,7 @@ def test_a_killed_station_leaves_a_whole_chain(tmp_path: Path) -> None:
 import os, signal, sys
 from pathlib import Path
 from edge_runtime.records import Trigger
-from tests.unit.edge_runtime.sinks.journals import a_decision, settings
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings, tampered
 from tests.unit.edge_runtime.sinks.test_journal import in_small_disk
 from edge_runtime.sinks.journal import Journal
 with Journal(settings(Path(sys.argv[1])), "s") as journal:

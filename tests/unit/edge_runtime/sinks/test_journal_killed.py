@@ -16,8 +16,9 @@ from edge_runtime.files import put_file
 from edge_runtime.records import Delivery, Outcome, Trigger
 from edge_runtime.security.signing import open_key
 from edge_runtime.sinks import journal_file
-from edge_runtime.sinks.journal_chain import Limits, beside
+from edge_runtime.sinks.journal_chain import Limits
 from edge_runtime.sinks.journal_file import read_decisions
+from edge_runtime.sinks.journal_heads import beside
 from edge_runtime.sinks.journal_read import Reader
 from edge_runtime.sinks.journal_rows import Entry, announced, delivered, row_of
 from edge_runtime.sinks.journal_start import go_on

@@ -12,10 +12,10 @@ import pytest
 from edge_runtime.commands.journal import verified
 from edge_runtime.records import Delivery, Outcome, Trigger, Verdict
 from edge_runtime.security.chain import GENESIS, hash_of
-from edge_runtime.sinks import journal_verify
+from edge_runtime.sinks import journal_order
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.journal_rows import COLUMNS
-from tests.unit.edge_runtime.sinks.journals import a_decision, settings
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings, tampered
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +30,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def journal(written: Path, tmp_path: Path) -> Path:
-    for file in written.parent.iterdir():
-        shutil.copy(file, tmp_path)
-    return tmp_path / written.name
-
-
 def row_of_decision(path: Path, seq: int) -> int:
     with closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("SELECT n FROM chain WHERE kind = 'decision' AND seq = ?", (seq,)).fetchone()[0])
-
-
-def tampered(path: Path, *statements: str) -> list[str]:
-    with closing(sqlite3.connect(path)) as connection:
-        for statement in statements:
-            connection.executescript(statement)
-        connection.commit()
-    return verified(path).findings
 
 
 def added(path: Path, rows: Sequence[tuple[str, int | None, dict[str, object]]]) -> None:
@@ -134,6 +119,24 @@ def test_a_verdict_that_becomes_what_no_station_makes_of_it_is_found(tmp_path: P
     assert f"makes decision 7 {now}, which was {was}" in str(verified(path).findings)
 
 
+@pytest.mark.parametrize(("shown", "found"), [("ACCEPT", True), ("FAULT, code 10", False)])
+def test_an_accept_that_was_told_to_the_plc_is_no_fault_that_was_told_instead(tmp_path: Path, shown: str, found: bool) -> None:
+    """After a kill its row can be amended as a station would; what the PLC was told is signed already."""
+    path = tmp_path / "j.sqlite"
+    with Journal(settings(path), "s") as station:
+        for seq in range(1, 61):
+            station.begin(a_decision(seq, verdict=Verdict.ACCEPT))
+            station.delivered(Delivery(seq, "plc", Outcome.TOLD, 1000 * seq, shown))
+        assert station.settled(60)
+    left_by_a_kill(path)
+    added(path, [told_instead(path, 7, "FAULT")])
+    said = "decision 7 was amended to FAULT, and row 16 says that the PLC was told ACCEPT: no station does that"
+    assert verified(path).findings == ([said] if found else [])
+    with Journal(settings(path), "s") as station:
+        station.put(a_decision(61))
+    assert (said in verified(path).findings) is found
+
+
 def test_a_part_that_an_amended_row_gives_another_name_is_found(journal: Path) -> None:
     """It may say what the verdict was, and not what the part was."""
     left_by_a_kill(journal)
@@ -151,7 +154,7 @@ def test_a_verdict_that_is_amended_long_after_is_found_and_rows_that_a_kill_left
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a kill the last rows bear no signature: they can be written anew, and nothing that stands long before them."""
-    monkeypatch.setattr(journal_verify, "_AMENDED_WITHIN", 50)
+    monkeypatch.setattr(journal_order, "AMENDED_WITHIN", 50)
     left_by_a_kill(journal)
     added(journal, [accepted(journal, 7)])
     with Journal(settings(journal), "s"):
@@ -310,6 +313,27 @@ def test_a_table_that_was_created_with_other_words_is_found(journal: Path, name:
     assert said in str(verified(journal).findings)
 
 
+@pytest.mark.parametrize("with_its_head", [False, True])
+def test_an_older_copy_is_told_by_the_head_beside_it_or_by_one_that_was_noted(journal: Path, tmp_path: Path, with_its_head: bool) -> None:
+    """It is whole itself: with the head of its time it takes one that somebody has noted since."""
+    old = tmp_path / "old"
+    old.mkdir()
+    for name in ("j.sqlite", "j.sqlite.head"):
+        shutil.copy(journal.with_name(name), old)
+    with Journal(settings(journal), "s") as station:
+        station.put(a_decision(61))
+    noted = verified(journal)
+    shutil.copy(old / "j.sqlite", journal)
+    if with_its_head:
+        shutil.copy(old / "j.sqlite.head", journal.with_name("j.sqlite.head"))
+    found = verified(journal).findings
+    said = "rows 124 to 126 were removed"
+    assert found == ([] if with_its_head else [said])
+    assert said in verified(journal, head=f"{noted.last_n}:{noted.last_hash.hex()}").findings
+    with Journal(settings(journal), "s") as station:
+        assert station.damage == ([] if with_its_head else [said])
+
+
 def test_a_head_that_was_taken_away_is_missed(journal: Path) -> None:
     journal.with_name("j.sqlite.head").unlink()
     found = verified(journal)
@@ -395,3 +419,62 @@ def test_a_part_that_was_announced_and_has_no_decision_is_found_once_a_station_h
     with Journal(settings(path), "s") as station:
         station.event("lost", first=3, last=3)
     assert verified(path).findings == ["part 2 was announced, and no row says what was decided of it"]
+
+
+# --- numbers that somebody has made up -------------------------------------------------------------------------------
+
+_FAR = 1 << 61
+
+
+def a_head(n: int) -> str:
+    return json.dumps({"n": n, "hash": "ab" * 32, "signature": "cd" * 64})
+
+
+def last_row(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT max(n) FROM chain WHERE n < ?", (_FAR,)).fetchone()[0])
+
+
+@pytest.mark.parametrize("n", [124, 5000, _FAR, 1 << 62])
+def test_a_head_that_was_made_up_is_found_and_moves_no_number(journal: Path, n: int) -> None:
+    journal.with_name("j.sqlite.head").write_text(a_head(n))
+    said = f"the head beside the journal, of row {n}, was changed, or is not by a key that is given"
+    assert said in verified(journal).findings
+    with Journal(settings(journal), "s") as station:
+        assert station.damage == [said]
+        station.put(a_decision(61))
+        assert station.settled(10), station.problem
+    assert last_row(journal) == 127, "123 and what was found, the start, the decision, the stop"
+    assert verified(journal).findings == [said], "what a start has found, and nothing is missing"
+
+
+def test_a_head_that_was_made_up_beside_a_journal_that_is_not_there_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    path.with_name("j.sqlite.head").write_text(a_head(77))
+    with Journal(settings(path), "s") as station:
+        assert "the head beside the journal, of row 77, was changed" in str(station.problem)
+    assert last_row(path) < 10
+
+
+@pytest.mark.parametrize("n", [5000, _FAR, 1 << 62])
+def test_a_signature_that_was_made_up_moves_no_number(journal: Path, n: int) -> None:
+    said = f"signature over row {n}"
+    assert said in str(tampered(journal, f"INSERT INTO heads SELECT {n}, purpose, hash, signature FROM heads LIMIT 1"))
+    for seq in (61, 62):
+        with Journal(settings(journal), "s") as station:
+            assert said in str(station.problem)
+            station.put(a_decision(seq))
+            assert station.settled(10), station.problem
+    assert last_row(journal) < 140
+
+
+@pytest.mark.parametrize("n", [_FAR, 1 << 62])
+def test_a_row_that_was_put_far_away_stops_no_later_start_and_moves_no_number(journal: Path, n: int) -> None:
+    said = f"row {n} stands there, and no station counts so: it was put there"
+    assert tampered(journal, _LINK.format(n)) == [said]
+    for seq in (61, 62, 63):
+        with Journal(settings(journal), "s") as station:
+            assert station.damage == [said]
+            station.put(a_decision(seq))
+            assert station.settled(10), station.problem
+    assert last_row(journal) < 140 and verified(journal).findings == [said]

@@ -59,14 +59,6 @@ def test_the_upper_bound_is_the_rule_of_three_for_the_maximum() -> None:
     assert "at most 1.7 % at 95 % confidence from 176 good images" in threshold.rule
 
 
-@pytest.mark.parametrize("n", [40, 160, 400])
-def test_a_bound_holds_for_the_threshold_that_looks_best_of_all(n: int) -> None:
-    rng = np.random.default_rng(2)
-    held = [all(1 - u < band_bound(n, above, 0.95) for above, u in enumerate(np.sort(rng.random(n))[::-1][: n // 8])) for _ in range(400)]
-    assert 0.92 < np.mean(held) < 0.99
-    assert all(band_bound(n, k, 0.95) > order_bound(n, k, 0.95) for k in range(5))
-
-
 def test_a_rate_that_the_images_cannot_support_is_refused_with_both_ways_out() -> None:
     with pytest.raises(CalibrationError, match=r"98 good images support 1\.1 %.*1 %.*needs 99 good images"):
         apply_rule(conformal(0.01), scores(np.linspace(1, 2, 98)))
@@ -209,19 +201,6 @@ def test_a_recall_is_stated_with_its_lower_bound() -> None:
     assert "recall at least 54 % at 95 % confidence, false-reject rate at most 3 %" in threshold.rule
 
 
-def test_bounds_are_clopper_pearsons() -> None:
-    for k, n in ((0, 20), (3, 50), (20, 20)):
-        assert clopper_pearson(k, n, 0.975) == pytest.approx(
-            (binomtest(k, n).proportion_ci(0.95, "exact").low, binomtest(k, n).proportion_ci(0.95, "exact").high)
-        )
-
-
-def test_bounds_are_of_95_percent_where_nothing_else_is_said_and_whole_where_all_lie_above() -> None:
-    assert clopper_pearson(3, 50) == clopper_pearson(3, 50, 0.95) != clopper_pearson(3, 50, 0.9)
-    assert (order_bound(20, 20, 0.95), band_bound(20, 20, 0.95)) == (1.0, 1.0)
-    assert order_bound(20, 19, 0.95) == pytest.approx(0.95 ** (1 / 20))
-
-
 def test_painted_defects_are_named_in_the_rule() -> None:
     rule = Rule(kind="max_f1", synthetic=2)
     threshold, _ = apply_rule(rule, scores([1, 2]), scores([5, 6]))
@@ -307,19 +286,6 @@ def test_what_a_threshold_must_not_rest_on_is_said_behind_it() -> None:
         "; 1 of the bad images are synthetic, real defects may score lower; calibrated on the test split, so figures measured on it flatter"
     )
     assert (threshold.n_synthetic, threshold.from_test_split) == (1, True)
-
-
-@pytest.mark.parametrize(
-    ("share", "plain", "up", "down"),
-    [
-        (0.0, "0 %", "0 %", "0 %"), (1.0, "100 %", "100 %", "100 %"), (0.01, "1 %", "1 %", "1 %"), (0.0123, "1.2 %", "1.3 %", "1.2 %"),
-        (0.0999, "10 %", "10 %", "9.9 %"), (0.991, "99.1 %", "100 %", "99 %"), (0.9999, "99.99 %", "100 %", "99 %"),
-        (0.000456, "0.046 %", "0.046 %", "0.045 %"),
-        (0.125, "12 %", "13 %", "12 %"),
-    ],
-)  # fmt: skip
-def test_a_share_in_words_is_never_rounded_to_the_better(share: float, plain: str, up: str, down: str) -> None:
-    assert (percent(share), percent(share, up=True), percent(share, down=True)) == (plain, up, down)
 
 
 def test_scores_that_were_held_out_are_read_back_in_their_order() -> None:

@@ -21,6 +21,7 @@ from training.fitting.heads import Painted, cross_fit, extract_features, fit_hea
 from training.fitting.options import FitOptions
 from training.fitting.recalibrate import recalibrate, score_samples
 from training.fitting.teach import teach
+from training.methods.table import METHODS
 from training.runs import BACKBONE, HEAD, HELD_OUT, INFO, Run, load_run
 
 PLAIN = Preprocessor(InputSpec(height=64, width=64, channels=1))
@@ -175,7 +176,7 @@ def test_nothing_stays_behind_when_a_fit_fails(parts: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (FitOptions("magic"), "padim, patchcore, mvg"),
+        (FitOptions("magic"), f"one of {METHODS.names}, found 'magic'"),
         (FitOptions("padim", preset="huge"), "fast, fine"),
         (FitOptions("padim", overrides={"depth": 3}), "no parameter 'depth'"),
         (FitOptions("padim", overrides={"top_k": "many"}), "top_k"),
