@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_runtime.plc.results import Pulsed, Result, Results
+from edge_runtime.plc.results import Edge, Pulsed, Result, Results
 from edge_runtime.plc.signals import StationFault
 from edge_runtime.plc.tags import Value
 from edge_runtime.plc.transitions import RECIPE, TRIGGER, Do, Machine, RecipeEvent, RecipeState, TriggerEvent, TriggerState
@@ -169,10 +169,10 @@ class Handshake:
         self._owed = _Owed(result.part_id, now_ns)
         self._results.add(seq, result, refused=False)
 
-    def announce(self, seq: int, part: Announced, fired_ns: int, encoder: int) -> None:
+    def announce(self, seq: int, part: Announced, edge: Edge) -> None:
         """The part that the last step announced is `seq`."""
         self._in_flight[seq] = not part.refused
-        self._results.expect(seq, part.part_id, fired_ns, encoder)
+        self._results.expect(seq, part.part_id, edge)
 
     def result(self, seq: int, result: Result) -> bool:
         """A part is decided: it is shown in one of the next steps. False when it was announced before the connection was lost."""
@@ -192,14 +192,14 @@ class Handshake:
             case Do.RECOVER:
                 self._latched = None
 
-    def step(self, inputs: Inputs, now_ns: int, alive: bool) -> Step:
+    def step(self, inputs: Inputs, now_ns: int, alive: bool, looked_ns: int = 0) -> Step:
         """One look at the PLC. `alive`: somebody waits for triggers and the station's threads come round."""
         self._alive, self._enabled = alive, inputs.enable
         if inputs.reset_fault and not self._reset_high:
             self._reset()
         self._reset_high = inputs.reset_fault
         asked = self._asked(inputs.recipe)
-        self._results.step(inputs.acknowledge, inputs.encoder, now_ns)
+        self._results.step(inputs.acknowledge, inputs.encoder, now_ns, looked_ns or now_ns)
         self._look_at_owed(inputs, now_ns)
         if self._results.fault is not None:
             self._latched = self._latched or self._results.fault

@@ -21,7 +21,7 @@ from edge_runtime.plc.outputs import Outputs
 from edge_runtime.plc.part_age import PartAges
 from edge_runtime.plc.port import PlcLost, TagPort
 from edge_runtime.plc.recipe_change import Prepared, RecipeChange
-from edge_runtime.plc.results import Pulsed, Result, results_of
+from edge_runtime.plc.results import Edge, Pulsed, Result, results_of
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Value
@@ -61,6 +61,9 @@ class _Rise:
     """For so long the rest is waited for."""
     refused: str = ""
     """Why the part cannot be judged, if that is known already."""
+    encoder_since: int = 0
+    encoder: int = 0
+    """Before it was there, and when it was seen."""
 
 
 class PlcLine(ActuatorLine):
@@ -85,6 +88,8 @@ class PlcLine(ActuatorLine):
         self._timeout_s = settings.timeout_ms / 1e3
         self._poll_s = settings.poll_ms / 1e3
         self._rise: _Rise | None = None
+        self._encoders = 0, 0
+        """As they were known before the last look and before this one: a look may read the encoder long after it has read the trigger."""
         self._comeback = Comeback()
         self._owed: tuple[int, Result] | None = None
         """What the PLC has waited for since a kill: told when the station works, which writes it down."""
@@ -241,6 +246,7 @@ class PlcLine(ActuatorLine):
         began_ns = time.monotonic_ns()
         often = not self._port.pushes or self._rise is not None
         self._poll_due = began_ns / 1e9 + (self._poll_s if often else _RECIPE_S)
+        self._encoders = self._encoders[1], int(self._known.values.get("encoder", 0))
         snapshots = self._port.poll(self._looks.polled)
         happened_s = self._port.happened_s or [math.inf] * len(snapshots)
         for snapshot, at_s in zip(snapshots, happened_s, strict=True):
@@ -266,7 +272,8 @@ class PlcLine(ActuatorLine):
             if self._rise is not None:
                 self._announce_risen()
             since_ns = round(min(self._ages.not_before(now_ns, self._port.pushes), happened_s * 1e9))
-            self._rise = _Rise(now_ns, since_ns, now_ns + self._ages.patience_ns(self._timeout_s))
+            until_ns = now_ns + self._ages.patience_ns(self._timeout_s)
+            self._rise = _Rise(now_ns, since_ns, until_ns, "", self._encoders[0], int(known.values.get("encoder", 0)))
             if "part_id" in self._looks.late:
                 known.values["part_id"] = ""  # what stands there is the last part's
         if self._rise is not None or ("recipe" in self._looks.late and now_ns / 1e9 >= self._recipe_due):
@@ -301,23 +308,24 @@ class PlcLine(ActuatorLine):
         if self._owed is not None and self._waited_at:
             self._handshake.owe(*self._owed, now_ns)
             self._owed = None
-        step = self._handshake.step(inputs, now_ns, self._works)
+        step = self._handshake.step(inputs, now_ns, self._works, self._ages.looked_ns)
         self._recipes.ask(step.recipe)
         if self._waited_at:
             self._recipes.begin()
         if (part := step.announced) is not None:
-            self._announce(part, rise or _Rise(now_ns, now_ns, now_ns), now_ns, inputs.encoder)
+            self._announce(part, rise or _Rise(now_ns, now_ns, now_ns, "", inputs.encoder, inputs.encoder), now_ns)
         pulse_ns = self._results.next_due_ns(now_ns) if isinstance(self._results, Pulsed) else None
         self._pulse_due = math.inf if pulse_ns is None else pulse_ns / 1e9  # of the part that was announced just now, too
         self._step_due = min(now_ns / 1e9 + _STEP_S, self._pulse_due)
 
-    def _announce(self, part: Announced, rise: _Rise, now_ns: int, encoder: int) -> None:
+    def _announce(self, part: Announced, rise: _Rise, now_ns: int) -> None:
         refused = rise.refused or part.refused or self._ages.too_old(now_ns - rise.since_ns)
         if not refused and (lacking := self._known.absent("recipe")):
             refused = f"The PLC had no value for {lacking[0]}: by which recipe the part is to be judged is not known."
         if lacking := self._known.absent("part_id"):
             _log.warning("%s: had no value for %s when part seq %d was announced", self._port.where, lacking[0], self._seq)
-        self._handshake.announce(self._seq, replace(part, refused=refused), rise.seen_ns, encoder)
+        edge = Edge(rise.since_ns, rise.seen_ns, rise.encoder_since, rise.encoder)
+        self._handshake.announce(self._seq, replace(part, refused=refused), edge)
         self._ages.announced(self._seq, rise.since_ns)
         trigger = Trigger(self._seq, rise.seen_ns, part.part_id, part.recipe, refused, rise.since_ns)
         self._announced(trigger)

@@ -37,6 +37,16 @@ class Result:
         return Result(self.part_id, Verdict.FAULT, 0.0, int(Cause.LATE))
 
 
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """When and where a trigger rose: after one look at the PLC, and before the next showed it."""
+
+    since_ns: int
+    seen_ns: int
+    encoder_since: int = 0
+    encoder: int = 0
+
+
 class Results(Protocol):
     """What the handshake needs of a way to show results, be it with an acknowledge or by pulses."""
 
@@ -59,14 +69,14 @@ class Results(Protocol):
     def full(self) -> bool:
         """No further result can be kept."""
 
-    def expect(self, seq: int, part_id: str, fired_ns: int, encoder: int) -> None:
+    def expect(self, seq: int, part_id: str, edge: Edge) -> None:
         """This part was announced."""
 
     def add(self, seq: int, result: Result, *, refused: bool) -> None:
         """This part is decided; `refused`: its trigger came while the station was not ready."""
 
-    def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
-        """Look at the PLC and the clock; changes `outputs`."""
+    def step(self, acknowledge: bool, encoder: int, now_ns: int, looked_ns: int) -> None:
+        """Look at the PLC and the clock; changes `outputs`. `looked_ns`: when the PLC was asked before."""
 
     def expire(self, now_ns: int) -> bool:
         """Before `result_valid` is written: whether what is about to be shown has become too late, and is a FAULT now."""
@@ -116,7 +126,7 @@ class Presented:
         """True with as many results waiting, the one that is shown among them, as the station keeps."""
         return len(self._waiting) + (self._machine.state is ResultState.VALID and self.acknowledged) >= self._limit
 
-    def expect(self, seq: int, part_id: str, fired_ns: int, encoder: int) -> None:
+    def expect(self, seq: int, part_id: str, edge: Edge) -> None:
         """Results come in the order of the triggers anyway."""
 
     def add(self, seq: int, result: Result, *, refused: bool) -> None:
@@ -127,7 +137,7 @@ class Presented:
         else:
             self._waiting.append((seq, self._count, result))
 
-    def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
+    def step(self, acknowledge: bool, encoder: int, now_ns: int, looked_ns: int) -> None:
         """Make one move at most, so that the PLC sees every state."""
         self._move(self._with_acknowledge(acknowledge, now_ns) if self.acknowledged else self._without(now_ns), now_ns)
 
@@ -206,29 +216,38 @@ class Presented:
 @dataclass(slots=True)
 class _Passing:
     part_id: str
-    fired_ns: int
-    encoder: int
+    edge: Edge
     result: Result | None = None
     due: bool = False
     """It was at the ejector in time for its pulse, which may wait for the end of another."""
+
+    @property
+    def is_bad(self) -> bool:
+        """Known not to be good."""
+        return self.result is not None and self.result.verdict is not Verdict.ACCEPT
 
 
 class Pulsed:
     """Each part's verdict is a pulse when it passes the ejector: `reject` for whatever is not known to be good by then."""
 
-    def __init__(self, *, width_ms: float, delay_ms: float | None, encoder_counts: int | None, modulus: int, limit: int) -> None:
-        """Exactly one of `delay_ms` and `encoder_counts`; the encoder's count wraps round at `modulus`. Up to `limit` parts on the way."""
+    def __init__(
+        self, *, width_ms: float, delay_ms: float | None, encoder_counts: int | None, modulus: int, limit: int, poll_ms: float = 0.0
+    ) -> None:
+        """Exactly one of `delay_ms` and `encoder_counts`; the encoder's count wraps round at `modulus`. Up to `limit` parts on the way.
+        `poll_ms`: jitter that whoever set it counts with."""
         self.outputs = _NOTHING
         self.fault: StationFault | None = None
         self.parts_at_once = limit
         self.acknowledged = False
-        self._width_ns = round(width_ms * 1e6)
+        self._width_ns, self._off_ns = round(width_ms * 1e6), round((width_ms + poll_ms) * 1e6)
         self._delay_ns = None if delay_ms is None else round(delay_ms * 1e6)
         self._counts, self._modulus = encoder_counts or 0, modulus
         self.news: list[tuple[int, Outcome]] = []
         self._machine = Machine(PULSE, PulseState.NONE)
         self._way: dict[int, _Passing] = {}
-        self._until_ns = self._stepped_ns = 0
+        self._unsure: list[_Passing] = []
+        """Being ejected, for as long as they may be at the ejector."""
+        self._until_ns = 0
         self._count = 0
 
     @property
@@ -241,9 +260,9 @@ class Pulsed:
         """True with as many parts between trigger and ejector as the station keeps."""
         return len(self._way) >= self.parts_at_once
 
-    def expect(self, seq: int, part_id: str, fired_ns: int, encoder: int) -> None:
+    def expect(self, seq: int, part_id: str, edge: Edge) -> None:
         """The part is on its way."""
-        self._way[seq] = _Passing(part_id, fired_ns, encoder)
+        self._way[seq] = _Passing(part_id, edge)
 
     def add(self, seq: int, result: Result, *, refused: bool) -> None:
         """The result of a part that is on its way; of one that has been ejected already it comes too late."""
@@ -257,15 +276,15 @@ class Pulsed:
         """
         due = [self._until_ns] if self.outputs["result_valid"] else []
         if self._delay_ns is not None:
-            due += [p.fired_ns + self._delay_ns for p in self._way.values()]
+            due += [ns + self._delay_ns for p in self._way.values() for ns in (p.edge.since_ns, p.edge.seen_ns)]
         return min((ns for ns in due if ns >= now_ns), default=None)
 
-    def step(self, acknowledge: bool, encoder: int, now_ns: int) -> None:
+    def step(self, acknowledge: bool, encoder: int, now_ns: int, looked_ns: int) -> None:
         """Ends the pulse that is over, or begins the one that is due: never both, so that the PLC sees `result_valid` low between two.
 
         Of two parts nearer than a pulse is wide, a bad one cuts the pulse before it short, a good one waits for a reject's end.
         """
-        self._see_who_passes(encoder, now_ns)
+        self._see_who_passes(encoder, now_ns, looked_ns)
         due = next((seq for seq, part in self._way.items() if part.due), None)
         over = now_ns >= self._until_ns
         if due is None:
@@ -281,20 +300,33 @@ class Pulsed:
                 self._eject(self._way.pop(due), now_ns)
                 self.news.append((due, Outcome.TOLD))
 
-    def _see_who_passes(self, encoder: int, now_ns: int) -> None:
+    def _see_who_passes(self, encoder: int, now_ns: int, looked_ns: int) -> None:
         """Whoever passed longer ago than a pulse is wide, while the station stood still or the PLC did not answer, gets none: it would meet
-        the next part. By the encoder that is known from one look to the next."""
-        looked_ns, self._stepped_ns = self._stepped_ns or now_ns, now_ns
+        the next part. By the encoder that is known from one look to the next.
+
+        A bad part whose edge nobody saw to within a pulse's width is ejected from when it may be there until it must have gone.
+        """
         for seq, part in list(self._way.items()):
-            if part.due or not self._passes(part, encoder, now_ns):
+            if part.due:
+                continue
+            must_be_there = self._passes(part.edge.seen_ns, part.edge.encoder, encoder, now_ns)
+            unsure = part.is_bad and part.edge.seen_ns - part.edge.since_ns > self._off_ns
+            if must_be_there:
+                since_ns = looked_ns if self._delay_ns is None else part.edge.seen_ns + self._delay_ns
+                if now_ns - since_ns > self._off_ns:
+                    self.fault = StationFault.PASSED_UNTOLD
+                    self._count = (self._count + 1) % 65_536
+                    self.news += [(seq, Outcome.FAILED)] if part.result is not None else []
+                    del self._way[seq]
+                    continue
+            elif unsure and self._passes(part.edge.since_ns, part.edge.encoder_since, encoder, now_ns):
+                self._unsure.append(part)
+            else:
                 continue
             part.due = True
-            since_ns = looked_ns if self._delay_ns is None else part.fired_ns + self._delay_ns
-            if now_ns - since_ns > self._width_ns:
-                self.fault = StationFault.PASSED_UNTOLD
-                self._count = (self._count + 1) % 65_536
-                self.news += [(seq, Outcome.FAILED)] if part.result is not None else []
-                del self._way[seq]
+        self._unsure = [p for p in self._unsure if not self._passes(p.edge.seen_ns, p.edge.encoder, encoder, now_ns)]
+        if any(part not in self._way.values() for part in self._unsure):
+            self._until_ns = now_ns + self._width_ns
 
     def _eject(self, part: _Passing, now_ns: int) -> None:
         result = part.result
@@ -328,6 +360,7 @@ class Pulsed:
         self._count = (self._count + len(self._way)) % 65_536
         self.news += [(seq, Outcome.FAILED) for seq, part in self._way.items() if part.result is not None]
         self._way.clear()
+        self._unsure.clear()
         self._machine.on(PulseEvent.BACK)
         self.outputs = {**self.outputs, **_FALLEN}
 
@@ -335,10 +368,11 @@ class Pulsed:
         result = self._way[seq].result
         return result is not None and result.verdict is Verdict.ACCEPT
 
-    def _passes(self, part: _Passing, encoder: int, now_ns: int) -> bool:
+    def _passes(self, from_ns: int, from_encoder: int, encoder: int, now_ns: int) -> bool:
+        """It is at the ejector, or beyond, if its trigger rose then and there."""
         if self._delay_ns is not None:
-            return now_ns >= part.fired_ns + self._delay_ns
-        moved = (encoder - part.encoder) % self._modulus
+            return now_ns >= from_ns + self._delay_ns
+        moved = (encoder - from_encoder) % self._modulus
         return self._counts <= moved < self._modulus // 2  # beyond that, the belt has moved back a little
 
 
@@ -361,5 +395,10 @@ def results_of(settings: PlcConfig, inputs: Sequence[Tag]) -> Presented | Pulsed
     encoder = next((t for t in inputs if t.name == "encoder"), None)
     modulus = 2 ** (16 if encoder is not None and encoder.type.endswith("16") else 32)
     return Pulsed(
-        width_ms=pulse.width_ms, delay_ms=pulse.delay_ms, encoder_counts=pulse.encoder_counts, modulus=modulus, limit=settings.results
+        width_ms=pulse.width_ms,
+        delay_ms=pulse.delay_ms,
+        encoder_counts=pulse.encoder_counts,
+        modulus=modulus,
+        limit=settings.results,
+        poll_ms=settings.poll_ms,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from edge_runtime.plc.handshake import Announced, Handshake, Inputs
-from edge_runtime.plc.results import Presented, Result, Results
+from edge_runtime.plc.results import Edge, Presented, Result, Results
 from edge_runtime.records import Verdict
 
 MS = 1_000_000
@@ -31,13 +31,14 @@ class Plc:
         self.look()
 
     def look(self, ms: float = 2.0, **inputs: object) -> dict[str, object]:
+        looked, before = self.now, self.inputs.encoder
         self.now += round(ms * MS)
         self.inputs = replace(self.inputs, **inputs)  # type: ignore[arg-type]
-        step = self.handshake.step(self.inputs, self.now, self.alive)
+        step = self.handshake.step(self.inputs, self.now, self.alive, looked)
         if step.announced is not None:
             self.seq += 1
             self.announced.append(step.announced)
-            self.handshake.announce(self.seq, step.announced, self.now, self.inputs.encoder)
+            self.handshake.announce(self.seq, step.announced, Edge(looked, self.now, before, self.inputs.encoder))
         if step.recipe is not None:
             self.recipes.append(step.recipe)
         return dict(self.handshake.outputs())

@@ -108,6 +108,23 @@ def test_a_part_that_passed_while_the_station_stood_still_has_no_pulse_for_it_wo
     assert "without their pulse" in (plc.handshake.problem or "without their pulse")
 
 
+@pytest.mark.parametrize("encoder", [False, True])
+@pytest.mark.parametrize("result", [ACCEPT, REJECT, FAULT])
+def test_a_bad_part_whose_edge_was_seen_late_is_ejected_for_as_long_as_it_may_be_there(encoder: bool, result: Result) -> None:
+    """Seen 50 ms late, by 50 counts: it comes to the ejector 50 to 100 ms later. A good one must not let a neighbour through."""
+    plc = Plc(results=pulsed(delay_ms=None, encoder_counts=100) if encoder else pulsed())
+    plc.look(encoder=0)
+    plc.look(ms=50, trigger=True, encoder=50)
+    plc.decide(result)
+    high = []
+    for ms in range(1, 150):
+        found = plc.look(ms=1, trigger=False, encoder=50 + ms)
+        high += [(ms, name) for name in ("accept", "reject") if found[name]]
+    first, last = high[0][0], high[-1][0]
+    assert {name for _, name in high} == {"accept" if result is ACCEPT else "reject"}
+    assert (first, last) == pytest.approx((100, 119) if result is ACCEPT else (50, 119), abs=2)
+
+
 def test_a_break_with_no_part_on_the_belt_is_no_fault() -> None:
     plc = Plc(results=pulsed())
     plc.handshake.resume(plc.inputs)
