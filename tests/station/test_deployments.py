@@ -256,7 +256,7 @@ def test_what_fails_leaves_the_model_that_judges_and_says_why(
             r.deployments.rollback(BY)
         with pytest.raises(ConfigError, match=r"--recipe: expected a key of \[recipes\] \(known are none\), found '7'"):
             r.deployments.tune(30.0, Wish("anna", "why", recipe="7"))
-        with pytest.raises(ConfigError, match="--why: expected a few words"):
+        with pytest.raises(ConfigError, match="--why: expected one line of printable text"):
             r.deployments.tune(30.0, Wish("anna", " "))
         before = len(r.decided())
         until(lambda: len(r.decided()) > before + 3)
