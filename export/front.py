@@ -140,13 +140,14 @@ def make_release(
     outlier_source(fit_options, sum(s.split == "train" for s in dataset.bad))
 
     indented = lambda text: say(f"   {text}")  # noqa: E731
-    asked, late = _asked(request, dataset), 1.0
+    asked = _asked(request, dataset)
+    expected_s: float | None = None
     if request.force and kept.is_taught(request.run, asked):
         run = load_run(request.run)
         dataset = dataclasses.replace(dataset, spec=run.info.input)
         say(f"   {request.run} was taught and refused by this very request, of these very images: it is not taught again")
     else:
-        dataset, run, late = _teach(request, dataset, fit_options, names, progress, say)
+        dataset, run, expected_s = _teach(request, dataset, fit_options, names, progress, say)
 
     _step(say, 4)
     options = BuildOptions(force=request.force, torch_images=GATE_IMAGES, accept=Asked(request.accept, request.force))
@@ -157,7 +158,7 @@ def make_release(
         write_report(pack, data, request.page, dataset=dataset, progress=progress)
 
     try:
-        built = build(run, request.out, None, options, progress, dataset=dataset, say=indented, refused=refused, late=late)
+        built = build(run, request.out, None, options, progress, dataset=dataset, say=indented, refused=refused, expected_s=expected_s)
     except NotAccepted:
         held = (request.run / kept.REFUSED).is_dir()
         again = " and this model: the same command with --force packs it, without teaching and measuring again" if held else ""
@@ -183,8 +184,9 @@ def _teach(
     names: tuple[str, ...],
     progress: Progress,
     say: Callable[[str | Text], None],
-) -> tuple[Dataset, Run, float]:
-    """Steps 2 and 3: the data set as it is read for what was chosen, what was taught, and by how much that took longer than expected."""
+) -> tuple[Dataset, Run, float | None]:
+    """Steps 2 and 3: the data set as it is read for what was chosen, what was taught, and the seconds that the rest will take, told by
+    how long that took."""
     _step(say, 2)
     choice = decide(
         dataset, method=request.method.partition("/")[0], preset=fit_options.preset, image_size=request.image_size,
@@ -199,7 +201,7 @@ def _teach(
     weighed = request.augment == AUTO
     fit_options = dataclasses.replace(fit_options, method=choice.method, preset=choice.preset, augment=augment, weigh=weighed)
     backbone_fn = openvino_backbone(dataset)
-    expected: float | None = None
+    expected, rest = None, 0.0
     if METHODS[fit_options.method].network is None:
         expected, rest = _expected(dataset, fit_options, backbone_fn, progress)
         say(f"   all that follows: {about(expected + rest)} here; it is said again before each part")
@@ -211,7 +213,7 @@ def _teach(
         backbone_fn=backbone_fn, left_out=names,
     )  # fmt: skip
     say(f"   threshold {run.info.threshold.value:.4g}, until the model that ships gets its own below: {run.info.threshold.rule}")
-    return dataset, run, 1.0 if expected is None else slower(expected, time.monotonic() - began)
+    return dataset, run, None if expected is None else rest * slower(expected, time.monotonic() - began)
 
 
 def verdict(released: Released) -> list[str]:

@@ -49,6 +49,7 @@ class AreaPort(ABC):
     """
 
     pushes = False
+    happened_s: Sequence[float] = ()
     ordered = False
     where: str
     missing: Mapping[str, str]

@@ -75,6 +75,7 @@ class EthernetipPort:
     """TagPort over pylogix. A connection that failed once is dropped, so that a late answer is never taken for another's."""
 
     pushes = False
+    happened_s: Sequence[float] = ()
     ordered = False
     note = ""
 

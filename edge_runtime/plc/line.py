@@ -242,8 +242,9 @@ class PlcLine(ActuatorLine):
         often = not self._port.pushes or self._rise is not None
         self._poll_due = began_ns / 1e9 + (self._poll_s if often else _RECIPE_S)
         snapshots = self._port.poll(self._looks.polled)
-        for snapshot in snapshots:
-            self._see(snapshot, self._looks.polled)
+        happened_s = self._port.happened_s or [math.inf] * len(snapshots)
+        for snapshot, at_s in zip(snapshots, happened_s, strict=True):
+            self._see(snapshot, self._looks.polled, at_s)
         if not snapshots:
             self._see({}, ())
         if (why := self._known.lost(time.monotonic())) is not None:
@@ -251,7 +252,7 @@ class PlcLine(ActuatorLine):
         if not self._known.absent("trigger"):
             self._ages.looked(began_ns)
 
-    def _see(self, snapshot: Mapping[str, Value], asked: Sequence[str]) -> None:
+    def _see(self, snapshot: Mapping[str, Value], asked: Sequence[str], happened_s: float = math.inf) -> None:
         """Read the rest, step, announce, write: so that the PLC sees each state that its own changes lead to.
 
         An edge that was seen is a part, also where the PLC is lost before it has told the part's name, or has none to tell.
@@ -264,7 +265,8 @@ class PlcLine(ActuatorLine):
         if rises:
             if self._rise is not None:
                 self._announce_risen()
-            self._rise = _Rise(now_ns, self._ages.not_before(now_ns, self._port.pushes), now_ns + self._ages.patience_ns(self._timeout_s))
+            since_ns = round(min(self._ages.not_before(now_ns, self._port.pushes), happened_s * 1e9))
+            self._rise = _Rise(now_ns, since_ns, now_ns + self._ages.patience_ns(self._timeout_s))
             if "part_id" in self._looks.late:
                 known.values["part_id"] = ""  # what stands there is the last part's
         if self._rise is not None or ("recipe" in self._looks.late and now_ns / 1e9 >= self._recipe_due):

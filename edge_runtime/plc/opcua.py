@@ -66,6 +66,7 @@ class OpcuaPort:
         self.publishing_ms = settings.publishing_ms
         """What the server has granted, once connected."""
         self.ordered = False
+        self.happened_s: Sequence[float] = ()
         self.sampling_ms = 0.0
         """The server's slowest sampling of an input, once connected: shorter edges are not seen."""
 
@@ -104,6 +105,7 @@ class OpcuaPort:
         if not session.subscribed(names):
             return [self.read(names)]  # an output, which only people look at
         snapshots = session.snapshots(names)
+        self.happened_s = session.happened_s
         if not snapshots and session.failure is not None:
             raise PlcLost(session.failure)
         return snapshots

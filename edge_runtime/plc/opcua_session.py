@@ -23,6 +23,7 @@ from edge_runtime.plc.opcua_security import identify, refusal
 from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.opcua_values import NoValue, from_node, to_node, type_of
 from edge_runtime.plc.port import PlcLost, TooLate
+from edge_runtime.plc.report_age import ReportAges
 from edge_runtime.plc.tags import Tag, Value
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ _MISREAD = (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.
 _OVERFLOW = 0x480
 """Info bits of a data value's status: the item's queue was full and a change was dropped."""
 _LONG_AGO = datetime.datetime.min  # noqa: DTZ901
+_NO_YEAR = 1971
+"""What servers without a clock say begins in 1601 or 1970."""
 _SESSION_S = 10.0
 """How long the PLC keeps a session of a station that died; small PLCs have few."""
 _QUEUE = 1000
@@ -59,7 +62,11 @@ class Session:
         self.missing: dict[str, str] = {}
         """As in TagPort."""
         self._all_known: asyncio.Event | None = None
-        self._changes: deque[dict[str, Value | None]] = deque()
+        self._changes: deque[tuple[dict[str, Value | None], float]] = deque()
+        """Each with when it came to be, in seconds of the monotonic clock."""
+        self.happened_s: list[float] = []
+        """As `_changes`, of the snapshots that were handed out last."""
+        self._ages = ReportAges(settings.publishing_ms / 1e3)
         self._heard = time.monotonic()
         self._silence_s = math.inf
         self._skew = datetime.timedelta(0)
@@ -108,10 +115,12 @@ class Session:
         """What has changed since the last call, oldest first, of the subscribed `names`; without those that have no value."""
         self._look_at_clock()  # from here as well: an answer that asyncua takes long to read holds the loop
         out = []
+        self.happened_s = []
         while self._changes:
-            snapshot = self._changes.popleft()
+            snapshot, happened_s = self._changes.popleft()
             if any(snapshot[n] != self._told[n] for n in names):
                 out.append({n: v for n in names if (v := snapshot[n]) is not None})
+                self.happened_s.append(happened_s)
             self._told = snapshot
         self.missing = {n: self._bad.get(n, "no value") for n in names if self._told[n] is None}
         return out
@@ -234,6 +243,7 @@ class Session:
             self.sampling_ms = max(self.sampling_ms, result.RevisedSamplingInterval)
         if self.sampling_ms > s.publishing_ms:  # what it saw in one round of sampling has no order
             self._skew = datetime.timedelta(milliseconds=self.sampling_ms)
+        self._ages = ReportAges((interval_ms + self.sampling_ms) / 1e3)
         await asyncio.wait_for(self._all_known.wait(), self._open_s + interval_ms / 1e3)
         if self.failure is not None:
             raise PlcLost(self.failure)
@@ -259,6 +269,7 @@ class Session:
             self._fail(f"reported something that is not OPC UA: {e}")
 
     def _take_all(self, result: Any) -> None:
+        self._ages.heard(self._heard, _seconds(result.NotificationMessage.PublishTime))
         for notification in result.NotificationMessage.NotificationData or []:
             if isinstance(notification, ua.DataChangeNotification):
                 self._take(notification.MonitoredItems)
@@ -284,21 +295,21 @@ class Session:
         since = _LONG_AGO
         for stamp, name, value in seen:
             if name in change or (change and stamp - since > self._skew):
-                self._put(change)
+                self._put(change, since)
                 change = {}
             if not change:
                 since = stamp
             change[name] = value
-        self._put(change)
+        self._put(change, since)
         if self._all_known is not None and len(self._now) == len(self._inputs):
             self._all_known.set()
         if self._told:
             self._changed()
 
-    def _put(self, change: dict[str, Value | None]) -> None:
+    def _put(self, change: dict[str, Value | None], since: datetime.datetime) -> None:
         self._now = self._now | change
         if self._told:
-            self._changes.append(self._now)
+            self._changes.append((self._now, self._heard - self._ages.age_s(_seconds(since))))
             if len(self._changes) > _BEHIND:
                 self._fail(f"changed {_BEHIND} times while nobody looked")
 
@@ -359,6 +370,11 @@ def _stamp(data: Any) -> datetime.datetime:
     """When the value came to be; without a zone, as asyncua gives some with it and some without."""
     stamp: datetime.datetime = data.SourceTimestamp or data.ServerTimestamp or _LONG_AGO
     return stamp.replace(tzinfo=None)
+
+
+def _seconds(stamp: datetime.datetime | None) -> float | None:
+    """None for a stamp that is none."""
+    return None if stamp is None or stamp.year < _NO_YEAR else stamp.replace(tzinfo=datetime.UTC).timestamp()
 
 
 def _limit(answer: Any) -> int:

@@ -49,7 +49,7 @@ class PartAges:
         deadline_ns = min(self.deadlines_ns.values(), default=0)
         if not deadline_ns or unseen_ns <= deadline_ns // 2:
             return ""
-        unseen = f"The station had not looked at the PLC for {unseen_ns / 1e6:.0f} ms"
+        unseen = f"The station saw the trigger up to {unseen_ns / 1e6:.0f} ms late"
         return f"{unseen}: when the part was announced is not known, and it may have gone."
 
     def announced(self, seq: int, since_ns: int) -> None:

@@ -36,6 +36,10 @@ class TagPort(Protocol):
     """For a port that pushes, once connected: a snapshot shows every tag as it was at that change, and none has to be read again."""
 
     @property
+    def happened_s(self) -> Sequence[float]:
+        """For a port that pushes, of each snapshot of the last `poll`, when it came to be as far as is known (time.monotonic())."""
+
+    @property
     def missing(self) -> Mapping[str, str]:
         """Which names the last `read` or snapshot left out, and why: the PLC answers, but has no value for them just now."""
 

@@ -79,7 +79,7 @@ def build(
     say: Callable[[str], None] = lambda text: None,
     refused: Callable[[Path, BuildReport], None] = lambda pack, report: None,
     tried: Callable[[tuple[Trial, ...]], None] = lambda trials: None,
-    late: float = 1.0,
+    expected_s: float | None = None,
 ) -> BuildReport:
     """Export `run` to a bundle at `out`. Nothing is at `out` unless everything passed.
 
@@ -96,7 +96,7 @@ def build(
         dataset: the images of the run, where they are at hand already; `data` does not count then.
         say: gets a sentence on how long it will take here.
         refused: gets what is not fit for release before that is raised: packed in a place that will be gone, and what it came to.
-        late: by how much what came before took longer than expected, for the sentence on how long this will take.
+        expected_s: seconds that it will take, envelope included, where the caller has measured more of this machine; None: by its pace now.
         tried: gets every precision that was tried, once one is chosen or all are refused, before any refusal is raised.
 
     Raises:
@@ -115,7 +115,7 @@ def build(
             tried(report.tried)
             _put(place / "bundle", out, options.zipped)
             return dataclasses.replace(report, out=out, seconds=time.monotonic() - began)
-        return _Export(run, dataset, options, place, progress, extractor or FeatureExtractor(), say, tried, late).build(
+        return _Export(run, dataset, options, place, progress, extractor or FeatureExtractor(), say, tried, expected_s).build(
             out, began, refused, key
         )
 
@@ -130,8 +130,9 @@ class _Export:
     """Holds what all stages share."""
 
     def __init__(self, run: Run, dataset: Dataset, options: BuildOptions, place: Path, progress: Progress, extractor: FeatureExtractor,
-                 say: Callable[[str], None], told: Callable[[tuple[Trial, ...]], None], late: float = 1.0) -> None:  # fmt: skip
-        self.late = late
+                 say: Callable[[str], None], told: Callable[[tuple[Trial, ...]], None],
+                 expected_s: float | None = None) -> None:  # fmt: skip
+        self.expected_s = expected_s
         self.extractor, self.say, self.told = extractor, say, told
         self.run, self.dataset, self.options, self.progress = run, dataset, options, progress
         self.work, self.pack = place / "work", place / "bundle"
@@ -145,7 +146,7 @@ class _Export:
     def build(self, out: Path, began: float, refused: Callable[[Path, BuildReport], None], key: Callable[[], str]) -> BuildReport:
         info, options = self.run.info, self.options
         detector = self.run.detector()
-        self.say(f"{about(self._expected(detector))} here; more where INT8 does not pass at once")
+        self.say(f"{about(self.expected_s or self._expected(detector))} here; more where INT8 does not pass at once")
         images = self.gate.write_inputs("gate", self.gate.samples)
         shapes = detector.backbone.level_shapes(info.input.height, info.input.width)
         self.progress("converting", 0, 1)
@@ -195,14 +196,14 @@ class _Export:
         return report
 
     def _expected(self, detector: Detector) -> float:
-        """Seconds, by the pace of the torch trunk, and by how late what came before was."""
+        """Seconds, by the pace of the torch trunk."""
         info, views, spec = self.run.info, self.gate.prepare.views, self.run.info.input
         copies = info.augment.copies if info.augment else 0
         n, gate, int8 = len(self.dataset.train), len(self.gate.samples) * views, self.options.precision != "fp32"
         pace = pace_of(torch_backbone_fn(detector.backbone), spec.height, spec.width, gate) / TORCH
         few = min(self.options.torch_images * views, gate)
         found = build_seconds(f"{info.method}/{info.preset}", n, n * views * (1 + copies), gate, few, views, pace, int8)
-        return self.late * found + (BUDGET_S if self.options.envelope else 0.0)
+        return found + (BUDGET_S if self.options.envelope else 0.0)
 
     def _accept(self, built: Built) -> Acceptance | None:
         if self.options.accept is None:

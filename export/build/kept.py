@@ -1,7 +1,9 @@
 """What was refused is kept in its run, RUN/refused, with all that was measured: whoever then says --force gets what was judged.
 
 It is taken only where everything that it was made of is the same: the run, the options, the images with what is known of them, and the
-programs. Else it is made and measured anew. Why: deploy/decisions/0061.
+programs. Else it is made and measured anew.
+
+Why: deploy/decisions/0061.
 """
 
 import contextlib
@@ -47,7 +49,7 @@ def images(dataset: Dataset) -> list[tuple[str, ...]]:
 
 
 def made_of(run: Run, dataset: Dataset, options: Any) -> str:
-    """A hash of everything that a build follows from. `options`: BuildOptions."""
+    """One hash of everything that a build follows from. `options`: BuildOptions."""
     chosen = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name not in ("force", "zipped", "onnx", "accept")}
     criteria = None if options.accept is None or options.accept.criteria is None else dataclasses.asdict(options.accept.criteria)
     taught = {"run": file_sha256(run.directory / INFO), "images": images(dataset)}

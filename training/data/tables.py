@@ -227,8 +227,9 @@ def read_csv(path: Path) -> Found:
 
 
 def _say_reversed(path: Path, untold: list[Sample], words: dict[Path, str], splits: bool) -> str:
-    """That two words may stand for each other, where more parts are called bad than good and nothing but these words says which are; else
-    empty. Names of kinds of defects say more than a word."""
+    """A sentence where more parts are called bad than good by two words alone, which may be swapped; else empty.
+
+    Names of kinds of defects say more than a word."""
     good, bad = [s for s in untold if s.is_good], [s for s in untold if not s.is_good]
     if not 0 < len(good) < len(bad) or any(s.kind != BAD for s in bad):
         return ""

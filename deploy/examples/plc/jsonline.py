@@ -46,6 +46,7 @@ class JsonlinePort:
     """A TagPort. All tags are one request, and there is one at a time: a connection on which it failed is dropped."""
 
     pushes = False
+    happened_s: Sequence[float] = ()
     ordered = False
     note = ""
 

@@ -47,6 +47,7 @@ class Memory:
         self.hangs_s = self.slow_numbers_s = 0.0
         self.breaks: Exception | None = None
         self.pushed: list[dict[str, Value]] = []
+        self.happened_s: list[float] = []
         self._changed: Callable[[], None] = lambda: None
 
     def _answer(self) -> None:
@@ -74,6 +75,7 @@ class Memory:
             return [self.read(names)]
         self._answer()
         snapshots, self.pushed = self.pushed, []
+        self.happened_s = self.happened_s[: len(snapshots)]
         return [{n: snapshot[n] for n in names if n in snapshot} for snapshot in snapshots]
 
     def write(self, values: Mapping[str, Value], within_s: float | None = None) -> None:

@@ -182,7 +182,7 @@ def test_an_edge_behind_a_moment_without_the_trigger_is_as_old_as_that() -> None
         plc.missing = {}
         plc.push({"trigger": True})
         until(lambda: line.parts)  # type: ignore[attr-defined]
-        assert "had not looked at the PLC for" in line.parts[0].refused  # type: ignore[attr-defined]
+        assert "saw the trigger up to" in line.parts[0].refused  # type: ignore[attr-defined]
 
 
 def test_an_edge_that_was_seen_is_a_part_also_when_the_plc_is_lost_before_its_name_is_read() -> None:
@@ -245,7 +245,7 @@ def test_a_trigger_that_rose_while_the_plc_was_lost_is_one_part(deadline_s: floa
         until(lambda: line.parts)  # type: ignore[attr-defined]
         (trigger,) = line.parts  # type: ignore[attr-defined]
         assert trigger.part_id == "18"
-        assert ("not looked at the PLC for" in trigger.refused) is (deadline_s < 1)
+        assert ("saw the trigger up to" in trigger.refused) is (deadline_s < 1)
         line.put(decision(1, Verdict.FAULT, "18", Cause.REFUSED), ())
         assert (plc.tags["fault"], plc.tags["result_part_id"]) == (True, "18")
         plc.tags |= {"trigger": False, "acknowledge": True}
@@ -375,10 +375,25 @@ def test_a_part_that_was_announced_nobody_knows_when_is_refused(pushes: bool) ->
         plc.hangs_s = 0.0
         until(lambda: line.parts)  # type: ignore[attr-defined]
         (trigger,) = line.parts  # type: ignore[attr-defined]
-        assert re.match(r"The station had not looked at the PLC for \d{3,4} ms: when the part was announced is not known", trigger.refused)
+        assert re.match(r"The station saw the trigger up to \d{3,4} ms late: when the part was announced is not known", trigger.refused)
         until(lambda: plc.tags["trigger_acknowledge"])  # it answers again
         line.put(decision(trigger.seq, Verdict.FAULT, "18", cause=Cause.REFUSED), ())
         assert (plc.tags["fault"], plc.tags["result_part_id"]) == (True, "18")
+
+
+@pytest.mark.parametrize(("late_s", "refused"), [(0.1, False), (0.3, True)])
+def test_an_edge_that_the_plc_reports_late_is_as_old_as_that(late_s: float, refused: bool) -> None:
+    """By its own stamps; the thread was woken at once."""
+    plc = Memory(pushes=True, ordered=True)
+    with running(plc) as line:
+        line.attach(link(deadlines_ns={"r": 400_000_000}))
+        until(lambda: plc.tags["ready"])
+        plc.happened_s = [time.monotonic() - late_s]
+        plc.push({"part_id": 18, "trigger": True})
+        until(lambda: line.parts)  # type: ignore[attr-defined]
+        (trigger,) = line.parts  # type: ignore[attr-defined]
+        assert ("saw the trigger up to" in trigger.refused) is refused
+        assert late_s * 1e9 <= trigger.fired_ns - trigger.since_ns < (late_s + 0.15) * 1e9
 
 
 def test_a_deadline_counts_from_when_the_trigger_was_last_seen_low() -> None:
