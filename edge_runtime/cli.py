@@ -216,9 +216,9 @@ def replay(
 def bench(
     bundle: Annotated[Path, typer.Argument(help="The model to measure.", show_default=False)],
     frames: Annotated[Path | None, typer.Option(help="Measure on the images of this folder. Default: the golden samples.")] = None,
-    gap_ms: Annotated[float, typer.Option(min=0, help="Idle that long before each part, as a triggered line does.")] = 0.0,
-    count: Annotated[int, typer.Option(min=1, help="Measurements.")] = 200,
-    threads: Annotated[int, typer.Option(min=0, help="Inference threads on the CPU; 0: those that this process may use.")] = 0,
+    gap_ms: Annotated[float, typer.Option(min=0, max=3_600_000, help="Idle that long before each part, as a triggered line does.")] = 0.0,
+    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Measurements.")] = 200,
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="Inference threads on the CPU; 0: those that this process may use.")] = 0,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:

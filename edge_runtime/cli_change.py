@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_runtime.cli_options import KeyFile, ServerKey, StationFile, credentials_of
+from edge_runtime.cli_options import MOST, KeyFile, PartNumber, ServerKey, StationFile, as_line, credentials_of
 
-Why = Annotated[str, typer.Option(help="For the journal, in a few words.", show_default=False)]
-Person = Annotated[str, typer.Option("--as", metavar="NAME", help="Who says so, where several share a key.")]
+_WHY = typer.Option(help="For the journal, in a few words.", show_default=False, callback=as_line)
+Why = Annotated[str, _WHY]
+MaybeWhy = Annotated[str | None, _WHY]
+Person = Annotated[str | None, typer.Option("--as", metavar="NAME", help="Who says so, where several share a key.", callback=as_line)]
 RecipeKey = Annotated[
     str, typer.Option("--recipe", metavar="KEY", help="Its key in [recipes]. Default: the station's own recipe.", show_default=False)
 ]
@@ -29,8 +31,10 @@ def deploy(
     why: Why,
     recipe: RecipeKey = "",
     camera: CameraName = "",
-    shadow: Annotated[int, typer.Option(min=0, metavar="N", help="It only looks on, at every N-th part, and is promoted later.")] = 0,
-    person: Person = "",
+    shadow: Annotated[
+        int, typer.Option(min=0, max=1_000_000, metavar="N", help="It only looks on, at every N-th part, and is promoted later.")
+    ] = 0,
+    person: Person = None,
     key: KeyFile = None,
     server_key: ServerKey = None,
 ) -> None:
@@ -54,7 +58,7 @@ def promote(
     why: Why,
     recipe: RecipeKey = "",
     camera: CameraName = "",
-    person: Person = "",
+    person: Person = None,
     key: KeyFile = None,
     server_key: ServerKey = None,
 ) -> None:
@@ -68,7 +72,7 @@ def rollback(
     recipe: RecipeKey = "",
     camera: CameraName = "",
     shadow: Annotated[bool, typer.Option("--shadow", help="Only have the shadow look on no longer.")] = False,
-    person: Person = "",
+    person: Person = None,
     key: KeyFile = None,
     server_key: ServerKey = None,
 ) -> None:
@@ -78,11 +82,14 @@ def rollback(
 
 def tune(
     station: StationFile,
-    threshold: Annotated[float, typer.Option(help="On the raw score; within what the bundle allows.", show_default=False)],
+    threshold: Annotated[
+        float,
+        typer.Option(min=0, max=MOST, help="On the raw score; within what the bundle allows.", show_default=False),
+    ],
     why: Why,
     recipe: RecipeKey = "",
     camera: CameraName = "",
-    person: Person = "",
+    person: Person = None,
     key: KeyFile = None,
     server_key: ServerKey = None,
 ) -> None:
@@ -95,7 +102,7 @@ def reload(
     why: Why,
     recipe: RecipeKey = "",
     camera: CameraName = "",
-    person: Person = "",
+    person: Person = None,
     key: KeyFile = None,
     server_key: ServerKey = None,
 ) -> None:
@@ -105,10 +112,10 @@ def reload(
 
 def label(
     station: StationFile,
-    seq: Annotated[int, typer.Argument(min=1, help="The decision's number.", show_default=False)],
+    seq: PartNumber,
     wrong: Annotated[Wrong, typer.Argument(help="A good part was rejected, or a bad one accepted.", show_default=False)],
-    why: Why = "",
-    person: Person = "",
+    why: MaybeWhy = None,
+    person: Person = None,
     key: KeyFile = None,
     server_key: ServerKey = None,
 ) -> None:
@@ -125,8 +132,8 @@ def acknowledge(
     problem: Annotated[
         str | None, typer.Argument(help="The sentence, as `lineside status` shows it. Default: all present ones.", show_default=False)
     ] = None,
-    why: Why = "",
-    person: Person = "",
+    why: MaybeWhy = None,
+    person: Person = None,
     key: KeyFile = None,
     server_key: ServerKey = None,
 ) -> None:
@@ -134,23 +141,25 @@ def acknowledge(
 
     It goes on; health says who has taken note. Exit code 77 when it refuses.
     """
-    present = [problem] if problem else _ask(station, "status", {}, "", "", key, server_key)["problems"]
+    present = [problem] if problem is not None else _ask(station, "status", {}, None, None, key, server_key)["problems"]
     for each in present:
         _ask(station, "acknowledge", {"problem": each}, why, person, key, server_key)
         typer.echo(f"noted: {each}")
 
 
 def _ask(
-    station: Path, verb: str, arguments: dict[str, Any], why: str, person: str, key: Path | None, server_key: str | None
+    station: Path, verb: str, arguments: dict[str, Any], why: str | None, person: str | None, key: Path | None, server_key: str | None
 ) -> dict[str, Any]:
     from edge_runtime.commands.keys import control_of
     from edge_runtime.control import ControlClient
 
     with ControlClient(control_of(station), credentials_of(key, server_key)) as control:
-        return control.ask(verb, arguments, why=why, person=person)
+        return control.ask(verb, arguments, why=why or "", person=person or "")
 
 
-def _change(station: Path, verb: str, arguments: dict[str, Any], why: str, person: str, key: Path | None, server_key: str | None) -> None:
+def _change(
+    station: Path, verb: str, arguments: dict[str, Any], why: str, person: str | None, key: Path | None, server_key: str | None
+) -> None:
     """Ask for what may take as long as a large model on a slow disk, and say what was done."""
     from edge_runtime.commands.keys import control_of
     from edge_runtime.control import ControlClient
@@ -158,7 +167,7 @@ def _change(station: Path, verb: str, arguments: dict[str, Any], why: str, perso
     with ControlClient(control_of(station), credentials_of(key, server_key)) as control:
         control.ask("status")  # a station that does not answer is said to be away at once
         given = {name: value for name, value in arguments.items() if value}
-        typer.echo(control.ask(verb, given, why=why, person=person, timeout_s=600.0)["done"])
+        typer.echo(control.ask(verb, given, why=why, person=person or "", timeout_s=600.0)["done"])
 
 
 VERBS = (deploy, promote, rollback, tune, reload, label, acknowledge)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge_runtime.cli_options import KeyFile, ServerKey, credentials_of
+from edge_runtime.cli_options import KeyFile, ServerKey, as_line, credentials_of
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
 
 app = typer.Typer(help="A station's decisions, and the proof that they are whole.", no_args_is_help=True, rich_markup_mode=None)
@@ -72,8 +72,8 @@ def journal_key(journal: AJournal) -> None:
 @app.command("acknowledge")
 def journal_acknowledge(
     journal: AJournal,
-    who: Annotated[str, typer.Option(help="Your name.", show_default=False)],
-    why: Annotated[str, typer.Option(help="What has happened, for whoever reads it in two years.", show_default=False)],
+    who: Annotated[str, typer.Option(help="Your name.", show_default=False, callback=as_line)],
+    why: Annotated[str, typer.Option(help="What has happened, for whoever reads it in two years.", show_default=False, callback=as_line)],
     key: KeyFile = None,
     server_key: ServerKey = None,
 ) -> None:

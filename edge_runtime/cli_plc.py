@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_runtime.cli_options import AsJson, StationFile
+from edge_runtime.cli_options import MOST, AsJson, StationFile
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
 
 sim = typer.Typer(help="Stand-ins for a line that is not there.", no_args_is_help=True, rich_markup_mode=None)
@@ -21,7 +21,7 @@ def plc(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With --set: do not ask.")] = False,
     trace: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Record every change.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0, help="End after that long. Default: with Ctrl-C.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, max=MOST, help="End after that long. Default: with Ctrl-C.")] = None,
     once: Annotated[bool, typer.Option("--once", help="One reading, and end.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -74,8 +74,8 @@ def sim_plc(
             show_default=False,
         ),
     ] = None,
-    parts_per_minute: Annotated[float, typer.Option(min=0.1, help="The line's pace.")] = 60.0,
-    count: Annotated[int | None, typer.Option(min=1, help="End after that many parts. Default: go on.")] = None,
+    parts_per_minute: Annotated[float, typer.Option(min=0.1, max=60_000, help="The line's pace.")] = 60.0,
+    count: Annotated[int | None, typer.Option(min=1, max=MOST, help="End after that many parts. Default: go on.")] = None,
 ) -> None:
     """Play a line as a PLC, over any protocol that a station speaks.
 

@@ -36,6 +36,10 @@ def _part(option: str) -> Any:
     return number(option, "0 to 1", lambda v: 0 <= v <= 1)
 
 
+def _score(option: str) -> Any:
+    return number(option, "a float32", lambda v: abs(v) <= 3.4e38)
+
+
 class Precision(StrEnum):
     """Precision of the backbone; the head's is always float."""
 
@@ -139,8 +143,11 @@ def adopt(
         Path | None, typer.Option(help="Frames of the camera, in good/ and other subfolders: golden samples are chosen from them.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The bundle's name; default: the model's file.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Reject above it, on the model's own scale; default: as the model says.")] = None,
-    map_threshold: Annotated[float | None, typer.Option(help="Likewise for places of the map.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(**_score("--threshold"), help="Reject above it, on the model's own scale; default: as the model says."),
+    ] = None,
+    map_threshold: Annotated[float | None, typer.Option(**_score("--map-threshold"), help="Likewise for places of the map.")] = None,
     image_size: Annotated[str | None, typer.Option(help="Model input, N or WxH: where the model takes any size and does not say.")] = None,
     mono: Annotated[bool, typer.Option("--mono", help="The camera is gray; known from --golden where that is given.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there already.")] = False,

@@ -46,6 +46,7 @@ def keys_of(journal: Path, given: Sequence[Path] = ()) -> list[PublicKey]:
         return [read_public(beside(journal, "key.pub"))]
     if beside(journal, "key").exists():
         return [open_key(beside(journal, "key")).public]
+    expect_journal(journal)  # what is none has no key either, and needs none
     raise ConfigError(f"{journal}: expected {beside(journal, 'key.pub').name} beside it, found none; name the station's with --public-key")
 
 

@@ -62,8 +62,9 @@ def _hosts(config: StationConfig) -> list[tuple[str, str]]:
     found = []
     if isinstance(config.trigger, PlcConfig):
         settings = msgspec.structs.asdict(config.trigger)
-        host = settings["host"] if "host" in settings else urlsplit(settings["endpoint"]).hostname
-        found.append((str(host), "trigger"))
+        # A plug-in's settings may name its PLC otherwise: then [security] networks says where it is.
+        host = settings.get("host") or urlsplit(str(settings.get("endpoint", ""))).hostname
+        found += [(str(host), "trigger")] if host else []
     for camera in config.cameras:
         if isinstance(camera.source, LiveSourceConfig) and isinstance(camera.source.device, str):
             host = urlsplit(camera.source.device).hostname

@@ -58,6 +58,11 @@ def explain(message: str, raw: Any, kind: type[msgspec.Struct]) -> str:
         comma = isinstance(found, str) and "number" in _wanted(wanted, where, kind) and re.fullmatch(r"\s*[+-]?\d+([.,]\d+)?\s*", found)
         hint = f"; write {found.strip().replace(',', '.')}, without quotes" if comma else ""
         return f"{where or 'file'}: expected {_wanted(wanted, where, kind)}, found {show(found)}{hint}"
+    named = re.match(r"(\w+): ", what)  # a table's own check begins with the key
+    if named and any(
+        named[1] == f.encode_name for table in (_tables(kind, where) if where else [kind]) for f in msgspec.structs.fields(table)
+    ):
+        where, what = f"{where}.{named[1]}".lstrip("."), what[named.end() :]
     return f"{where or 'file'}: {what[:1].lower()}{what[1:]}" + ("" if ", found" in what else f", found {show(found)}")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from edge_runtime.values import NonNegative, Positive, PositiveInt, Settings
+from edge_runtime.values import NonNegative, Positive, PositiveInt, Region, Settings, Side, check_region, check_size
 
 
 class FolderSourceConfig(Settings, frozen=True, kw_only=True, tag="folder", tag_field="kind"):
@@ -33,9 +33,9 @@ class LiveSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_fi
 
     device: int | str
     """A V4L2 index such as 0, or a URL such as rtsp://192.168.0.20/stream, which needs the extra `stream`."""
-    width: PositiveInt | None = None
+    width: Side | None = None
     """Asked of the driver, in pixels; another one that is delivered is an error. None leaves it."""
-    height: PositiveInt | None = None
+    height: Side | None = None
     """As `width`."""
     fps: Positive | None = None
     """Asked of the driver. None leaves it."""
@@ -50,18 +50,24 @@ class LiveSourceConfig(Settings, frozen=True, kw_only=True, tag="camera", tag_fi
     read_timeout_ms: Positive = 2000.0
     """How long a frame may take before the camera counts as lost."""
 
+    def __post_init__(self) -> None:
+        check_size(self.width or 1, self.height or 1)
+
 
 class SyntheticSourceConfig(Settings, frozen=True, kw_only=True, tag="synthetic", tag_field="kind"):
     """Drawn parts with known defects (edge_runtime.sources.drawn): for trying a station without a camera."""
 
-    width: PositiveInt = 320
+    width: Side = 320
     """Width of the picture, in pixels."""
-    height: PositiveInt = 320
+    height: Side = 320
     """Height of the picture, in pixels."""
     defect_rate: Annotated[float, Meta(ge=0, le=1)] = 0.2
     """The share of parts that have a defect."""
     seed: int = 0
     """The same seed draws the same parts."""
+
+    def __post_init__(self) -> None:
+        check_size(self.width, self.height)
 
 
 PixelFormat = Literal[
@@ -89,7 +95,7 @@ class IndustrialSourceConfig(Settings, frozen=True, kw_only=True):
     """Node ExposureTime, in microseconds."""
     gain_db: float | None = None
     """Node Gain, in decibels."""
-    roi: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=4, max_length=4)] | None = None
+    roi: Region | None = None
     """[x, y, width, height] on the sensor: only this is read out and sent."""
     pixel_format: PixelFormat | None = None
     """By the GenICam naming convention. More than 8 bits become uint16, unpacked; colour becomes BGR."""
@@ -109,6 +115,9 @@ class IndustrialSourceConfig(Settings, frozen=True, kw_only=True):
     """How long opening may take."""
     read_timeout_ms: Positive = 2000.0
     """Free run: a camera that delivers nothing for so long counts as lost. Otherwise: how long one call into the driver may take."""
+
+    def __post_init__(self) -> None:
+        check_region(self.roi)
 
 
 class PylonSourceConfig(IndustrialSourceConfig, frozen=True, kw_only=True, tag="pylon", tag_field="kind"):

@@ -9,7 +9,7 @@ from edge_runtime.config.sources import Source
 from edge_runtime.config.triggers import Trigger
 from edge_runtime.credentials import Role
 from edge_runtime.plugins import PluginSettings
-from edge_runtime.values import Endpoint, Host, Name, NonNegative, Port, Positive, Settings
+from edge_runtime.values import MOST, Endpoint, Host, Name, NonNegative, Port, Positive, Region, Settings, check_region
 
 if TYPE_CHECKING:
     AnySource = Source | PluginSettings
@@ -55,7 +55,7 @@ class ArchiveConfig(Settings, frozen=True, kw_only=True):
     """The folder; made where it is missing."""
     quota_mb: Positive = 10_000.0
     """Megabytes on the disk before the oldest images go."""
-    every_nth_accept: Annotated[int, Meta(ge=0)] = 0
+    every_nth_accept: Annotated[int, Meta(ge=0, le=MOST)] = 0
     """Keep every N-th accepted part as well; 0 keeps none."""
 
 
@@ -147,7 +147,7 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     """What announces parts."""
     device: str | list[str] = "CPU"
     """An OpenVINO device (CPU, GPU, NPU), or a list in order of preference. A missing device is an error unless a later one is listed."""
-    threads: Annotated[int, Meta(ge=0)] = 0
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Inference threads on the CPU; 0: as many as there are cores among the CPUs that this process may use (CPUAffinity= of its unit)."""
     queue: Annotated[int, Meta(ge=1, le=64)] = 8
     """Triggers that may wait for their turn; one more is an overrun and becomes a FAULT."""
@@ -203,13 +203,16 @@ class Recipe(Settings, frozen=True, kw_only=True):
     """The model: a directory that `lineside-export build` made, or its one-file form, a .zip."""
     threshold: Positive | None = None
     """Overrides the bundle's threshold on the raw score; the map's threshold follows in proportion."""
-    min_defect_px: Annotated[int, Meta(ge=0)] = 0
+    min_defect_px: Annotated[int, Meta(ge=0, le=MOST)] = 0
     """Regions smaller than this many frame pixels are no defect; a part whose regions are all smaller is accepted."""
     deadline_ms: Positive = 500.0
     """From the trigger's edge to the decision's telling."""
-    roi: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=4, max_length=4)] | None = None
+    roi: Region | None = None
     """[x, y, width, height] in this station's frames, where the camera is mounted otherwise than in training;
     same aspect as the bundle's."""
+
+    def __post_init__(self) -> None:
+        check_region(self.roi)
 
     @property
     def region(self) -> tuple[int, int, int, int] | None:

@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from edge_runtime.values import MOST_PX, MOST_SIDE, Side, check_region
+
 SCHEMA = 2
 READABLE = (1, SCHEMA)
 """Bundles of schema 1 do not say how they shrink: by area."""
 SHORT_SHA256 = 16
 """Hex digits that are enough to know a training image again."""
 
-MOST_PX = 1 << 28
-"""Pixels of a frame, and of all pictures that one becomes: beyond any camera, and less than a PC's memory."""
 _ROOM = 4
 """Times the pixels of a frame: a picture of another size is still decoded, so that its size is told beside the one that is wanted."""
 MOST_VIEWS = 1024
@@ -25,7 +25,7 @@ MOST_TOLERANCE = 0.05
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
-_Side = Annotated[int, Meta(ge=1, le=1 << 20)]
+_Offset = Annotated[int, Meta(ge=0, le=MOST_SIDE)]
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,15 +44,15 @@ class TileSpec(_Record, frozen=True, kw_only=True):
 class InputSpec(_Record, frozen=True, kw_only=True):
     """What the model takes, and how a frame becomes that (edge_runtime.model.preprocess)."""
 
-    height: _Side
-    width: _Side
+    height: Side
+    width: Side
     channels: Annotated[int, Meta(ge=1, le=3)]
     """The frames' channels: 1 gray (or a raw mosaic, see `bayer`) or 3 BGR. The model itself always gets three."""
     bits: Annotated[int, Meta(ge=8, le=16)] = 8
     """Significant bits of the frames' pixels: 8 for uint8; 10, 12, 14 or 16 for uint16."""
-    frame_wh: tuple[_Side, _Side] | None = None
+    frame_wh: tuple[Side, Side] | None = None
     """Size of the frames where all training images had one; None where sizes differ."""
-    roi: tuple[Count, Count, _Side, _Side] | None = None
+    roi: tuple[_Offset, _Offset, Side, Side] | None = None
     """[x, y, width, height] in frame pixels; None is the whole frame."""
     ignore_mask: Annotated[str, Meta(min_length=1)] | None = None
     """File in the bundle: uint8 PNG of the frame's size, non-zero = ignored."""
@@ -79,6 +79,7 @@ class InputSpec(_Record, frozen=True, kw_only=True):
             raise ValueError(f"a frame becomes at most {MOST_PX:,} pixels for the model, found {pixels:,}")
         if self.frame_wh is not None and (pixels := self.frame_wh[0] * self.frame_wh[1]) > MOST_PX:
             raise ValueError(f"a frame has at most {MOST_PX:,} pixels, found {pixels:,}")
+        check_region(self.roi)
 
 
 def most_px_of(inputs: Iterable[InputSpec]) -> int | None:
@@ -91,8 +92,8 @@ def most_px_of(inputs: Iterable[InputSpec]) -> int | None:
 class OutputSpec(_Record, frozen=True, kw_only=True):
     """What the model gives for one picture (of a tiled frame, for each tile): `score` (1,) and `map` (1, 1, height, width), raw float32."""
 
-    map_height: _Side
-    map_width: _Side
+    map_height: Side
+    map_width: Side
 
 
 class Threshold(_Record, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from edge_runtime.config.files import JournalConfig
-from edge_runtime.errors import SinkError
+from edge_runtime.errors import SinkError, one_line
 from edge_runtime.files import put_file
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Delivery, Picture, Trigger, Verdict
@@ -263,9 +263,9 @@ class Journal(Sink):
     def acknowledge(self, who: str, why: str, findings: list[str]) -> None:
         """Note that somebody has seen what was found wrong with the journal, and that the machine's clock is right.
 
-        Raises as `write_down`.
+        Raises as `write_down`, and ConfigError for an empty name or reason, or one that is no single line.
         """
-        self.write_down("cleared", who=who, why=why, findings=findings)
+        self.write_down("cleared", who=one_line("--who", who), why=one_line("--why", why), findings=findings)
         with self._changed:
             if self._chain is not None:
                 self._chain.clock = journal_clock(None, int(time.time()))

@@ -20,7 +20,7 @@ import zmq
 from edge_runtime import wire
 from edge_runtime.config.files import ControlConfig
 from edge_runtime.credentials import Role, may
-from edge_runtime.errors import EXIT_BUG, EXIT_BUSY, EXIT_USAGE, ConfigError, LinesideError, Refused, SchemaError, WireError
+from edge_runtime.errors import EXIT_BUG, EXIT_BUSY, EXIT_USAGE, ConfigError, LinesideError, Refused, SchemaError, WireError, one_line
 from edge_runtime.handoff import Helper, Reply
 from edge_runtime.security.access import Access, beyond_loopback
 from edge_runtime.security.door.talk import PEER
@@ -150,9 +150,10 @@ class ControlServer:
         return None
 
     def _caller(self, asked: wire.ControlRequest, frame: zmq.Frame) -> Caller:
-        """Raises Refused. What the message says of whoever asks is believed in nothing."""
+        """Raises Refused, ConfigError. What the message says of whoever asks is believed in nothing."""
         name, roles = self._who(frame)
-        return Caller(name, roles, asked.why, asked.person)
+        why, person = (one_line(what, said) if said else "" for what, said in (("--why", asked.why), ("--as", asked.person)))
+        return Caller(name, roles, why, person)
 
     def _who(self, frame: zmq.Frame) -> tuple[str, frozenset[Role]]:
         door = self._served.door

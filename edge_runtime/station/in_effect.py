@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from edge_runtime.config.files import Recipe
-from edge_runtime.errors import ConfigError, SinkError
+from edge_runtime.errors import ConfigError, SinkError, one_line
 from edge_runtime.files import put_file, read_whole
 from edge_runtime.model.bundle import id_of
 
@@ -117,12 +117,7 @@ def said_by(recipe: Recipe) -> Said:
 
 def change(kind: Kind, who: str, why: str) -> Change:
     """Now. Raises ConfigError for an empty name or reason, or one that is no single line."""
-    for name, value in (("as", who), ("why", why)):
-        if not value.strip() or not value.isprintable() or len(value) > 500:
-            raise ConfigError(
-                f"--{name}: expected a few words in one line, found {value[:60]!r}: it stands in the journal for whoever asks later"
-            )
-    return Change(kind=kind, who=who.strip(), why=why.strip(), at=datetime.now(UTC).isoformat(timespec="milliseconds"))
+    return Change(kind=kind, who=one_line("--as", who), why=one_line("--why", why), at=datetime.now(UTC).isoformat(timespec="milliseconds"))
 
 
 def read(store: Path) -> InEffect:

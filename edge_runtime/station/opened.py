@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from edge_runtime.config.files import StationConfig
 from edge_runtime.errors import BundleError, FrameError
 from edge_runtime.model.bundle import ModelBundle
+from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.released import JobKey, by_job
 from edge_runtime.protocols import Source
 from edge_runtime.records import ReleaseState
@@ -49,13 +50,13 @@ class Opened:
         `products`: what the station judges by now, here and below. Raises LinesideError.
         """
         check_depth(self.sources[entry.camera], bundle.manifest.input.bits)
-        one = open_recipe(self.config, entry, bundle, self.recipes, self.until_idle)
         frame = products[entry.key].jobs[entry.camera].model.last_frame
         if frame is not None and frame.source != "blank":
-            try:
-                one.predictor.preprocessor.check(frame.image)
+            try:  # before a model is opened, which warms up on a frame as large as the recipe's region demands
+                OpenvinoPredictor(bundle, roi=entry.recipe.region).preprocessor.check(frame.image)
             except FrameError as e:
                 raise BundleError(f"bundle {bundle.manifest.name}: it cannot judge what this camera shows: {e}") from e
+        one = open_recipe(self.config, entry, bundle, self.recipes, self.until_idle)
         if one.predictor not in {o.predictor for o in self.recipes}:
             blank, wanted_ms = one.predictor.blank(), entry.recipe.deadline_ms
             taken_ms = min(self._timed_ms(lambda: one.predictor.predict(blank)) for _ in range(_TRIES))

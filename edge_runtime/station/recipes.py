@@ -122,6 +122,11 @@ def log_opened(one: OpenRecipe, signer: str | None) -> None:
     log.log(logging.WARNING if release.word is Release.REFUSED else logging.INFO, "%s %s: %s: %s",
         where, one.entry.recipe.name, release.word.upper(), release.why)  # fmt: skip
 
+    roi, taught_wh = one.entry.recipe.region, m.input.frame_wh
+    if roi is not None and taught_wh is not None and (roi[0] + roi[2] > taught_wh[0] or roi[1] + roi[3] > taught_wh[1]):
+        log.warning("%s %s: roi: %s reaches beyond the %dx%d frames that the bundle was taught on: every part is a FAULT where this "
+            "camera's frames are no larger", where, one.entry.recipe.name, list(roi), *taught_wh)  # fmt: skip
+
 
 def _close(opened: list[OpenRecipe]) -> None:
     for one in opened:

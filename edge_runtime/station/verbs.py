@@ -64,8 +64,6 @@ class Operating:
         return self._noted(ALARM, Note(kind="acknowledged", who=caller.name, person=caller.person, why=caller.why, problem=asked.problem))
 
     def _acknowledge_journal(self, asked: AcknowledgeJournal, caller: Caller) -> dict[str, list[str]]:
-        if not caller.why.strip():
-            raise ConfigError("--why: expected what has happened, for whoever reads it in two years, found nothing")
         findings = asked.findings or self._journal.damage
         self._journal.acknowledge(f"{caller.person} ({caller.name})" if caller.person else caller.name, caller.why, findings)
         return {"findings": findings}

@@ -331,6 +331,17 @@ def operated(tmp_path: Path, free_port: int) -> Iterator[tuple[str, HealthMonito
             yield endpoint, monitor, settings.path
 
 
+@pytest.mark.parametrize("words", [" ", "\n", "a\nb", "a\x1b[2Jb", "a\u202eb", "x" * 501])
+def test_who_and_why_are_one_line_of_printable_text_whatever_asks(tmp_path: Path, words: str) -> None:
+    endpoint = f"ipc://{tmp_path / 'c.sock'}"
+    with ControlServer(ControlConfig(endpoint=endpoint), Access(), VERBS), asking(endpoint) as client:
+        assert client.ask("as_operate", {"number": 1})["why"] == ""
+        for said in ({"why": words}, {"person": words} if len(words) <= 100 else {"why": words}):
+            with pytest.raises(Refused, match=r"--(why|as): expected one line of printable text .* found ") as e:
+                client.ask("as_operate", {"number": 1}, **said)
+            assert e.value.exit_code == 78
+
+
 def test_an_alarm_that_is_acknowledged_says_by_whom_and_is_another_one_when_it_comes_again(
     operated: tuple[str, HealthMonitor, Path],
 ) -> None:
@@ -398,7 +409,7 @@ def test_who_may_engineer_acknowledges_a_changed_journal_while_its_station_runs(
         with ControlServer(ControlConfig(endpoint=endpoint), Access(), Operating(monitor, journal).verbs()):
             assert "acknowledged by M. Huber: 1 findings" in said(*words)
             assert journal.problem is None
-            with asking(endpoint) as client, pytest.raises(Refused, match="what has happened"):
+            with asking(endpoint) as client, pytest.raises(Refused, match="--why: expected one line of printable text"):
                 client.ask("acknowledge_journal", {"findings": ["decision 9"]})
     found = verify(path, [read_public(tmp_path / "journal.sqlite.key.pub")])
     assert found.unacknowledged == [] and [seen[:8] for seen in found.acknowledged.values()] == ["M. Huber"]

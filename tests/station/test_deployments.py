@@ -18,6 +18,7 @@ from edge_runtime.config.files import PlcTrigger, load_station
 from edge_runtime.errors import BundleError, ConfigError, DeviceError, GoldenMismatch, SinkError
 from edge_runtime.model.bundle import read_manifest, write_manifest
 from edge_runtime.model.manifest import Golden
+from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.plc.defaults import default_trigger
 from edge_runtime.records import Decision, Health, Verdict
 from edge_runtime.sim.plc import SimulatedPlc
@@ -203,6 +204,30 @@ def test_a_recipe_file_is_read_again_while_the_station_runs(station_dir: Path, t
             r.deployments.reload(BY)
 
 
+def test_a_region_that_lies_in_no_frame_is_refused_before_a_frame_as_large_is_made(
+    station_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = station_dir / "recipe.toml"
+    sound = recipe.read_text()
+    made: list[object] = []
+    real = OpenvinoPredictor.blank
+    with running(station_dir, monkeypatch) as r:
+        until(lambda: len(r.decided()) > 3)
+        monkeypatch.setattr(OpenvinoPredictor, "blank", lambda self: (made.append(self.preprocessor.roi), real(self))[1])
+        for side, error, said in (
+            (60_000, ConfigError, "roi: expected a region in a frame of at most 268,435,456 pixels"),
+            (16_000, BundleError, r"region of interest \[0, 0, 16000, 16000\] does not fit into a frame of 64x64"),
+            (80, BundleError, r"region of interest \[0, 0, 80, 80\] does not fit into a frame of 64x64"),
+        ):
+            recipe.write_text(f"{sound}\nroi = [0, 0, {side}, {side}]\n")
+            with pytest.raises(error, match=said):
+                r.deployments.reload(BY)
+        before = len(r.decided())
+        until(lambda: len(r.decided()) > before + 3)
+        assert Verdict.FAULT not in {d.verdict for d in r.decided()}
+    assert made == []
+
+
 def test_what_fails_leaves_the_model_that_judges_and_says_why(
     station_dir: Path, tiny_bundle: Path, other: Path, tmp_path: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +256,7 @@ def test_what_fails_leaves_the_model_that_judges_and_says_why(
             r.deployments.rollback(BY)
         with pytest.raises(ConfigError, match=r"--recipe: expected a key of \[recipes\] \(known are none\), found '7'"):
             r.deployments.tune(30.0, Wish("anna", "why", recipe="7"))
-        with pytest.raises(ConfigError, match="--why: expected a few words"):
+        with pytest.raises(ConfigError, match="--why: expected one line of printable text"):
             r.deployments.tune(30.0, Wish("anna", " "))
         before = len(r.decided())
         until(lambda: len(r.decided()) > before + 3)

@@ -15,6 +15,8 @@ from training.commands import measure
 from training.commands.console import bars, input_options, load_extra, need_extra, say
 from training.commands.options import (
     DEFAULT_BACKBONE,
+    MOST_PAINTED,
+    MOST_SEED,
     RATE,
     AllowDuplicates,
     BackboneName,
@@ -107,7 +109,9 @@ def fit(
         typer.Option(help="Bad images, 3 or more. fcdd and devnet learn from them; for others the threshold goes between good and bad."),
     ] = None,
     masks: Masks = None,
-    synthetic: Annotated[int | None, typer.Option(min=0, help="Defects to paint into good parts, for fcdd and devnet.")] = None,
+    synthetic: Annotated[
+        int | None, typer.Option(min=0, max=MOST_PAINTED, help="Defects to paint into good parts, for fcdd and devnet.")
+    ] = None,
     augment: Variations = "auto",
     brightness: Brightness = "auto",
     leave_out: LeaveOut = None,
@@ -262,7 +266,9 @@ def calibrate(
     ] = None,
     bad: Annotated[Path | None, typer.Option(help="Folder of bad images.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Masks of the bad images; an export compares precisions by them.")] = None,
-    synthetic: Annotated[int, typer.Option(min=0, help="Defects to paint into held-out good images, where no bad part exists yet.")] = 0,
+    synthetic: Annotated[
+        int, typer.Option(min=0, max=MOST_PAINTED, help="Defects to paint into held-out good images, where no bad part exists yet.")
+    ] = 0,
     from_test: Annotated[bool, typer.Option("--from-test", help="Use the data's test split. Figures measured on it then flatter.")] = False,
     data: Annotated[Path | None, typer.Option(help="Where the data lies now, for --from-test and --synthetic.")] = None,
 ) -> None:
@@ -336,7 +342,7 @@ def distil(
     backbone: Annotated[str, typer.Option(help="What it is to repeat: timm's model name.")] = DEFAULT_BACKBONE,
     weights: Annotated[Path | None, typer.Option(help="State dict of the backbone; default: installed or downloaded.")] = None,
     size: Annotated[str, typer.Option(help="small or medium: PDN-S or PDN-M; presets fast and fine of efficientad.")] = "small",
-    channels: Annotated[int, typer.Option(min=1, help="Channels of the teacher.")] = 128,
+    channels: Annotated[int, typer.Option(min=1, max=4096, help="Channels of the teacher.")] = 128,
     width: Annotated[
         float | None,
         typer.Option(
@@ -344,10 +350,10 @@ def distil(
             help="Share of the paper's channels inside. Default: as efficientad's preset has it, 0.25 or 0.5.",
         ),
     ] = None,
-    image_size: Annotated[int, typer.Option(min=32, help="Side of the square that pictures are brought to.")] = 256,
+    image_size: Annotated[int, typer.Option(min=32, max=4096, help="Side of the square that pictures are brought to.")] = 256,
     minutes: Annotated[float | None, typer.Option(**at_least("--minutes", 0.01, "minutes"), help="Time that it may take.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted or shorter run of distil ended.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same teacher.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="The same seed gives the same teacher.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing teacher.")] = False,
 ) -> None:
     """Make a teacher for efficientad: a small network that repeats a backbone's features, learnt on any pictures."""

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.model.tiles import parse_tiles
+from edge_runtime.values import check_region
 from training.data.facts import DEPTHS
 
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
@@ -90,6 +91,10 @@ def parse_roi(text: str | None) -> tuple[int, int, int, int] | None:
         raise ConfigError(f"roi: expected X,Y,W,H in pixels (40,0,512,480), found {text!r}") from None
     if x < 0 or y < 0 or w < 1 or h < 1:
         raise ConfigError(f"roi: expected X and Y of at least 0, W and H of at least 1, found {text}")
+    try:
+        check_region((x, y, w, h))
+    except ValueError as e:
+        raise ConfigError(str(e)) from None
     return x, y, w, h
 
 

@@ -9,6 +9,7 @@ import typer
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.plugins import offered
+from edge_runtime.values import MOST
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 """As training.core.backbones has it, which loads torch."""
@@ -48,8 +49,9 @@ def number(option: str, wanted: str, fits: Callable[[float], bool], metavar: str
 
 
 def at_least(option: str, least: float, what: str) -> Any:
-    """A number of `what` from `least` up."""
-    return number(option, f"a number of {what}, at least {least:g}", lambda v: v >= least, f"<float range> [x>={least:g}]")
+    """A number of `what` from `least` up to what nobody waits for."""
+    wanted = f"a number of {what}, at least {least:g} and at most {MOST:,}"
+    return number(option, wanted, lambda v: least <= v <= MOST, f"<float range> [x>={least:g}]")
 
 
 def share(option: str, top: float, example: str, *, itself: bool = True) -> Any:
@@ -77,7 +79,9 @@ AllowDuplicates = Annotated[bool, typer.Option("--allow-duplicates", help="Image
 
 BackboneName = Annotated[str, typer.Option(help="timm's model name.")]
 Weights = Annotated[Path | None, typer.Option(help="State dict of the backbone (.safetensors, .pth); default: installed or downloaded.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same scores.")]
+MOST_SEED = 2**32 - 1
+MOST_PAINTED = 1_000_000
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="The same seed gives the same scores.")]
 Brightness = Annotated[
     str, typer.Option(help="auto brings all pictures to one brightness unless that would hide bad parts; keep never does.")
 ]

@@ -117,7 +117,7 @@ def parse_image_size(text: str, sizes_wh: Sequence[tuple[int, int]]) -> tuple[in
         aspect = statistics.median(w / h for w, h in sizes_wh)
         width, height = (256 * aspect**0.5, 256 / aspect**0.5)
         return max(32, round(height / 32) * 32), max(32, round(width / 32) * 32)
-    found = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text)
+    found = re.fullmatch(r"(\d{1,9})(?:[xX](\d{1,9}))?", text)
     if found is None:
         raise ConfigError(f"image size: expected N, WxH or auto (256, 320x192: width x height), found {text!r}")
     width, height = int(found[1]), int(found[2] or found[1])

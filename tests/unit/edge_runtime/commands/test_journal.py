@@ -74,7 +74,8 @@ def test_an_auditor_needs_the_file_the_public_key_and_a_head_that_was_noted(jour
     ("args", "code", "sentence"),
     [
         (["verify", "nothing.sqlite"], 78, "expected a station file (.toml) or a journal, found nothing"),
-        (["verify", "other"], 78, "expected other.key.pub beside it, found none; name the station's with --public-key"),
+        (["verify", "other"], 73, "expected a Lineside journal, found another SQLite database"),
+        (["verify", "text"], 73, "cannot be read: file is not a database"),
         (["verify", "other", "--public-key", "other"], 78, "expected an Ed25519 public key (PEM), found something else"),
         (["verify", "text", "--public-key", "j.sqlite.key.pub"], 73, "cannot be read: file is not a database"),
         (["verify", "other", "--public-key", "j.sqlite.key.pub"], 73, "expected a Lineside journal, found another SQLite database"),

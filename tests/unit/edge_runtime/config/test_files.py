@@ -193,12 +193,38 @@ def test_every_port_and_a_socket_s_path_are_endpoints(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ('kind = "pylon"\nroi = [0, 0, 60_000, 60_000]', "source.roi: expected a region in a frame of at most 268,435,456 pixels"),
+        ('kind = "pylon"\nroi = [0, 0, 2_000_000, 1]', "source.roi[2]: expected a whole number of at most 1048576, found 2000000"),
+        ('kind = "synthetic"\nwidth = 60_000\nheight = 60_000', "source.width: expected at most 268,435,456 pixels in all"),
+        ('kind = "synthetic"\nwidth = 1_000_000_000', "source.width: expected a whole number of at most 1048576, found 1000000000"),
+        ('kind = "camera"\ndevice = 0\nwidth = 60_000\nheight = 60_000', "source.width: expected at most 268,435,456 pixels in all"),
+    ],
+)
+def test_frames_that_no_camera_has_are_refused_by_key(tmp_path: Path, source: str, message: str) -> None:
+    assert refused(tmp_path, STATION + f"[source]\n{source}\n" + TIMER).startswith(message)
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("deadline_ms = -1", "deadline_ms: expected a number above 0.0, found -1"),
         ("threshold = inf", "threshold: expected a finite number, found inf"),
         ("threshold = true", "threshold: expected a number, found true"),
         ("roi = [1, 2, 3]", "roi: expected a list of at least 4 entries, found [1, 2, 3]"),
+        ("roi = [0, 0, 1_000_000_000, 1_000_000_000]", "roi[2]: expected a whole number of at most 1048576, found 1000000000"),
+        (
+            "roi = [0, 0, 60_000, 60_000]",
+            "roi: expected a region in a frame of at most 268,435,456 pixels, more than any camera has, found [0, 0, 60000, 60000],"
+            " which reaches to 60000x60000",
+        ),
+        (
+            "roi = [1_000_000, 1_000_000, 64, 64]",
+            "roi: expected a region in a frame of at most 268,435,456 pixels, more than any camera has, found [1000000, 1000000, 64, 64],"
+            " which reaches to 1000064x1000064",
+        ),
+        ("roi = [1, 2, 3, 0]", "roi: expected a width and a height of at least 1, found [1, 2, 3, 0]"),
         ("roi = [1, 2, 3, -4]", "roi[3]: expected a whole number of at least 0, found -4"),
         (
             "golden = 4",

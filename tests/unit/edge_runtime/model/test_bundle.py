@@ -196,6 +196,7 @@ IMPOSSIBLE: dict[str, tuple[tuple[str | int, ...], object, str]] = {
     "frames beyond memory": (("input", "frame_wh"), [2**20, 2**20], "at most 268,435,456 pixels, found 1,099,511,627,776"),
     "frames of other golden samples": (("input", "frame_wh"), [7, 64], "golden sample golden/000.png"),
     "a region without end": (("input", "roi"), [0, 0, 2**40, 2**40], "<= 1048576"),
+    "a region beyond memory": (("input", "roi"), [0, 0, 60_000, 60_000], "at most 268,435,456 pixels"),
     "tiles beyond memory": (("input", "tiles"), {"columns": 1024, "rows": 1024}, "at most 1024 tiles, found 1,048,576"),
     "two channels": (("input", "channels"), 2, "1 channel or 3, found 2"),
     "a picture of another size than the model takes": (("input", "height"), 2**20, "the manifest says [1, 1048576"),

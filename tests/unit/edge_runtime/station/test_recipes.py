@@ -32,6 +32,17 @@ def test_recipes_of_one_bundle_and_region_share_one_model_and_keep_their_own_lim
     assert (own.recipes, own.jobs[0].limits.threshold) == (("tiny",), 20.0)
 
 
+def test_a_region_beyond_the_frames_that_were_taught_is_said_at_the_start(station_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = station_dir / "recipe.toml"
+    (station_dir / "station.toml").write_text(STATION)
+    for roi, warned in (([0, 0, 64, 64], False), ([10, 10, 64, 64], True)):
+        recipe.write_text("".join(line for line in recipe.read_text().splitlines(True) if "roi" not in line) + f"roi = {roi}\n")
+        caplog.clear()
+        with contextlib.ExitStack() as stack:
+            open_recipes(load_station(station_dir / "station.toml"), stack)
+        assert ("reaches beyond the 64x64 frames that the bundle was taught on" in caplog.text) is warned
+
+
 def test_a_bundle_that_another_recipe_needs_is_verified_too_and_the_key_is_named(station_dir: Path) -> None:
     (station_dir / "other.toml").write_text('name = "other"\nbundle = "nowhere"\n')
     (station_dir / "station.toml").write_text(STATION + '7 = "other.toml"\n')
