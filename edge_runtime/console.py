@@ -323,7 +323,8 @@ def _marks(parameter: inspect.Parameter) -> list[Any]:
 
 
 def _names(parameter: inspect.Parameter) -> list[str]:
-    declared = [n for m in _marks(parameter) for n in (m.param_decls or ()) if n.startswith("-")]
+    # In Annotated, typer takes the first name for a default until it builds the command.
+    declared = [n for m in _marks(parameter) for n in (m.default, *(m.param_decls or ())) if isinstance(n, str) and n.startswith("-")]
     return [part for n in declared for part in n.split("/")] or [f"--{parameter.name.replace('_', '-')}"]
 
 

@@ -62,7 +62,7 @@ WORDS = {
     "rollback why": ["rollback", "s.toml", "--why"], "reload why": ["reload", "s.toml", "--why"], "tune why": [*TUNE, "--why"],
     "label why": ["label", "s.toml", "3", "missed-defect", "--why"],
     "label as": ["label", "s.toml", "3", "missed-defect", "--as"], "acknowledge why": ["acknowledge", "s.toml", "--why"],
-    "acknowledge as": ["acknowledge", "s.toml", "--as"],
+    "acknowledge as": ["acknowledge", "s.toml", "--as"], "tune as": ["tune", "s.toml", "--threshold", "2", "--why", "x", "--as"],
     "journal who": ["journal", "acknowledge", "s.toml", "--why", "x", "--who"],
     "journal why": ["journal", "acknowledge", "s.toml", "--who", "x", "--why"],
 }  # fmt: skip
