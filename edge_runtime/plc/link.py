@@ -42,33 +42,38 @@ def hang_up(sock: socket.socket) -> None:
 
 
 class Dialler:
-    """Connects to one PLC, each time from the local port of the time before.
+    """Connects to one PLC, each time from the local port of the time before, and to the address that its name had then.
 
     A PLC that was not reached by the end of a connection, for the cable was out, keeps it; many serve one alone. A new one from the same
-    port makes it let go of the old one at once.
+    port makes it let go of the old one at once. The name is looked up anew where that address does not answer: name servers fail, too.
     """
 
     def __init__(self, host: str, port: int, timeout_s: float) -> None:
-        self._address, self._timeout_s = (host, port), timeout_s
+        self._name, self._timeout_s = (host, port), timeout_s
         self._from = 0
+        self._known: tuple[str, int] | None = None
+        self._by_name = True
 
     def dial(self) -> socket.socket:
         """Raises OSError, of which TimeoutError after `timeout_s`."""
-        sock = self._again() or socket.create_connection(self._address, self._timeout_s)
+        address = self._name if self._known is None or self._by_name else self._known
+        self._by_name = not self._by_name  # unless it succeeds, the other way is next
+        sock = self._again(address) or socket.create_connection(address, self._timeout_s)
         try:
             tune(sock, self._timeout_s)
-            self._from = int(sock.getsockname()[1])
+            self._from, self._known = int(sock.getsockname()[1]), sock.getpeername()[:2]
         except OSError:
             sock.close()
             raise
+        self._by_name = False
         return sock
 
-    def _again(self) -> socket.socket | None:
-        """A socket with the local port of the last connection; None where there was none, or somebody else has that port now."""
+    def _again(self, address: tuple[str, int]) -> socket.socket | None:
+        """None where there was none, or somebody else has its port now."""
         if not self._from:
             return None
         try:
-            return socket.create_connection(self._address, self._timeout_s, source_address=("", self._from))
+            return socket.create_connection(address, self._timeout_s, source_address=("", self._from))
         except OSError as e:
             if e.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
                 self._from = 0
