@@ -15,6 +15,8 @@ UNMEASURED = "can't be measured on it"
 FLAT = 2.0
 """Standard deviation, of 255, of a picture reduced to 32x32 that shows next to nothing; of the parts measured here the flattest had 6."""
 
+_FINE = 8.0
+"""Likewise of the pixels themselves: a weave that reducing averages out has more, and what a covered lens lets through is noise."""
 _LEAST_FILES = 5
 _OTHERS, _FEW = 0.8, 0.1
 """Shares of lossy files: so much more of the one side than of the other; and so few that they do not matter."""
@@ -33,7 +35,7 @@ def say_alike(n_images: int, n_copies: int) -> str | None:
 
 def say_flat(facts: Sequence[Facts]) -> str | None:
     """A note where (nearly) all good images, whose facts these are, show nothing."""
-    flat = sum(float(f.small.std()) < FLAT for f in facts)
+    flat = sum(float(f.small.std()) < FLAT and f.spread < _FINE for f in facts)
     if not facts or flat < 0.9 * len(facts):
         return None
     level = float(np.median([f.small.mean() for f in facts]))

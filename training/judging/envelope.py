@@ -388,8 +388,14 @@ def _limit_of(promise: Promise, good: Array, bad: Array, what: str) -> tuple[flo
 
 def _limit(promise: Promise, good: Array, bad: Array, ratios: Array, path: Sequence[int], ways: int = 1) -> tuple[float | None, Breaks]:
     """What of `ratios` (such as the brightness, relative to the clean pictures') at which the promise first breaks along `path` (columns of
-    the scores, the clean one first), and what breaks it; None where it holds to the end. `ways`: as of `Promise.breaks`."""
-    for a, b in pairwise(path):
+    the scores, the clean one first), and what breaks it; None where it holds to the end. `ways`: as of `Promise.breaks`.
+
+    Where too many good parts are rejected at one amount, and at all further ones, two or more, they are not, that was chance: the amount
+    is passed over.
+    """
+    found = [promise.breaks(good[:, i], bad[:, i], good[:, 0], bad[:, 0], ways) for i in path]
+    chance = [n for n, breaks in enumerate(found) if breaks == "rejects" and len(found) - n > 2 and not any(found[n + 1 :])]
+    for a, b in pairwise(i for n, i in enumerate(path) if n not in chance):
         for t in np.linspace(0, 1, _STEPS + 1)[1:]:
             between = [scores[:, a] + t * (scores[:, b] - scores[:, a]) for scores in (good, bad)]
             if breaks := promise.breaks(between[0], between[1], good[:, 0], bad[:, 0], ways):

@@ -84,6 +84,16 @@ def test_pictures_that_show_nothing_are_named(tmp_path: Path, level: int, word: 
     assert "show nothing" in _said(tmp_path) and "looked at: " not in _said(tmp_path)
 
 
+def test_a_fine_texture_shows_something_though_its_mean_is_the_same_everywhere(tmp_path: Path) -> None:
+    """A weave of 500x1240 pixels."""
+    weave = 120 + 30 * np.sign(np.sin(np.arange(500) / 1.3))[:, None] * np.sign(np.sin(np.arange(1240) / 1.7))
+    (tmp_path / "good").mkdir()
+    for i in range(10):
+        noisy = weave + np.random.default_rng(i).normal(0, 3, weave.shape)
+        cv2.imwrite(str(tmp_path / f"good/{i}.png"), noisy.clip(0, 255).astype(np.uint8))
+    assert not any("next to nothing" in n for n in load_dataset(tmp_path).notes)
+
+
 def test_a_test_split_without_one_of_both_is_remarked(tmp_path: Path) -> None:
     _images(tmp_path / "train/good", 10, 120, 40.0)
     _images(tmp_path / "test/good", 3, 120, 40.0, 50)

@@ -1,6 +1,7 @@
 """Fit for release or not: the verdict is that of the counts."""
 
 import numpy as np
+import pytest
 
 from training.judging.acceptance import Criteria, default_criteria, judge_acceptance, rejects_evidence
 
@@ -72,9 +73,9 @@ def test_the_same_images_count_however_many_of_them_were_held_back_to_test_with(
 
 
 def test_by_default_one_in_twenty_bad_and_twice_the_stated_rate_of_good_parts_may_go_wrong() -> None:
-    assert default_criteria(0.01) == Criteria(0.05, 0.02)
-    assert default_criteria(0.03) == Criteria(0.05, 0.06)
-    assert default_criteria(None) == Criteria(0.05, 0.02)
+    assert default_criteria(0.01) == Criteria(0.05, 0.02, granted=1)
+    assert default_criteria(0.03) == Criteria(0.05, 0.06, granted=1)
+    assert default_criteria(None) == Criteria(0.05, 0.02, granted=1)
 
 
 def test_a_limit_that_one_part_breaks_is_said_to_be() -> None:
@@ -83,3 +84,16 @@ def test_a_limit_that_one_part_breaks_is_said_to_be() -> None:
     assert found.state == "failed" and "one part decides that" in found.sentence
     worse = judge_acceptance(Criteria(max_rejected=0.02), good, np.empty(0), 28.5, "none")
     assert "one part" not in worse.sentence
+
+
+@pytest.mark.parametrize(
+    ("rejected", "n", "state"), [(3, 140, "passed"), (4, 140, "failed"), (1, 8, "passed"), (2, 8, "failed"), (7, 300, "failed")]
+)
+def test_where_nobody_asks_one_rejected_part_more_is_no_refusal(rejected: int, n: int, state: str) -> None:
+    """A threshold at one in a hundred, on a product that is told apart wholly."""
+    good = np.r_[np.full(n - rejected, 0.5), np.full(rejected, 1.2)]
+    found = judge_acceptance(default_criteria(0.01), good, np.full(20, 9.0), 1.0, "real")
+    assert found.state == state
+    assert ("one part decides that" in found.sentence) is (state == "passed" or (n == 8 and rejected == 1))
+    asked = judge_acceptance(Criteria(max_rejected=0.02), good, np.full(20, 9.0), 1.0, "real")
+    assert asked.state == "failed"
