@@ -102,6 +102,7 @@ class OpcuaPort:
 
     def poll(self, names: Sequence[str]) -> Sequence[dict[str, Value]]:
         session = self._connected()
+        self.happened_s = ()
         if not session.subscribed(names):
             return [self.read(names)]  # an output, which only people look at
         snapshots = session.snapshots(names)
