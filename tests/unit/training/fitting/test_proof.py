@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from edge_runtime.console import run_app
@@ -25,7 +27,11 @@ def test_what_a_fit_cannot_have_is_told(options: dict[str, Any], message: str) -
         prove(FitOptions(**options))
 
 
-def test_fit_tells_it_before_it_looks_for_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_tells_it_before_it_begins_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "good").mkdir()
+    for i in range(10):
+        cv2.imwrite(str(tmp_path / f"good/{i}.png"), np.random.default_rng(i).integers(0, 255, (64, 64), np.uint8))
     with pytest.raises(SystemExit):
-        run_app(app, ["fit", str(tmp_path / "none"), "--method", "padim", "--backbone", "nosuch", "--out", str(tmp_path / "run")])
-    assert capsys.readouterr().err.startswith("error: backbone: expected the name of a network")
+        run_app(app, ["fit", str(tmp_path), "--method", "padim", "--backbone", "nosuch", "--out", str(tmp_path / "run")])
+    assert "error: backbone: expected the name of a network" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
