@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_runtime.errors import one_line
+from edge_runtime.words import one_line
 
 if TYPE_CHECKING:
     from edge_runtime.credentials import Credentials
@@ -19,7 +19,7 @@ def as_line(param: typer.CallbackParam, value: str | None) -> str | None:
 
 
 MOST = 1_000_000_000
-"""Of what is counted or measured on a command line: what is more is a slip."""
+"""The most that may be counted or measured on a command line: what is more is a slip."""
 PartNumber = Annotated[int, typer.Argument(min=1, max=2**63 - 1, help="The decision's number.", show_default=False)]
 """As the journal counts."""
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]

@@ -63,6 +63,7 @@ def explain(message: str, raw: Any, kind: type[msgspec.Struct]) -> str:
         named[1] == f.encode_name for table in (_tables(kind, where) if where else [kind]) for f in msgspec.structs.fields(table)
     ):
         where, what = f"{where}.{named[1]}".lstrip("."), what[named.end() :]
+        found = look_up(raw, where)
     return f"{where or 'file'}: {what[:1].lower()}{what[1:]}" + ("" if ", found" in what else f", found {show(found)}")
 
 

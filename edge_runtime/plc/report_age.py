@@ -18,9 +18,9 @@ class ReportAges:
         self._heard_s: float | None = None
         self._published_s: float | None = None
         self._apart: deque[float] = deque(maxlen=_KEPT)
-        """Of each report, by how much our clock was before the server's."""
+        """By how much our clock was before the server's, a report each."""
         self._behind: deque[float] = deque(maxlen=_KEPT)
-        """Of each change, by how much the source's stamp was before the report's."""
+        """By how much the source's stamp was before the report's, a change each."""
         self._late_s = self._most_s = 0.0
 
     def heard(self, received_s: float, published_s: float | None) -> None:
@@ -40,7 +40,7 @@ class ReportAges:
         self._late_s = late_s
 
     def age_s(self, stamp_s: float | None) -> float:
-        """Of a change in the report that was heard last, when that came; `stamp_s`: the source's stamp on it, if there is one."""
+        """How old a change of the report that was heard last was when that came; `stamp_s`: the source's stamp on it, if there is one."""
         behind_s = 0.0
         if stamp_s is not None and self._published_s is not None:
             behind_s = self._published_s - stamp_s

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from edge_runtime.config.files import JournalConfig
-from edge_runtime.errors import SinkError, one_line
+from edge_runtime.errors import SinkError
 from edge_runtime.files import put_file
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Delivery, Picture, Trigger, Verdict
@@ -26,6 +26,7 @@ from edge_runtime.sinks.journal_heads import beside
 from edge_runtime.sinks.journal_lock import WriterLock
 from edge_runtime.sinks.journal_rows import Entry, about, announced, delivered, row_of, wall_time
 from edge_runtime.sinks.journal_start import go_on
+from edge_runtime.words import one_line
 
 BACKLOG = 10_000
 """Decisions kept in memory while the disk takes none (about 10 MB); beyond that the oldest are lost, and `problem` says how many."""

@@ -20,12 +20,13 @@ import zmq
 from edge_runtime import wire
 from edge_runtime.config.files import ControlConfig
 from edge_runtime.credentials import Role, may
-from edge_runtime.errors import EXIT_BUG, EXIT_BUSY, EXIT_USAGE, ConfigError, LinesideError, Refused, SchemaError, WireError, one_line
+from edge_runtime.errors import EXIT_BUG, EXIT_BUSY, EXIT_USAGE, ConfigError, LinesideError, Refused, SchemaError, WireError
 from edge_runtime.handoff import Helper, Reply
 from edge_runtime.security.access import Access, beyond_loopback
 from edge_runtime.security.door.talk import PEER
 from edge_runtime.security.doorkeeper import Quota
 from edge_runtime.sockets import Served
+from edge_runtime.words import one_line
 
 log = logging.getLogger(__name__)
 

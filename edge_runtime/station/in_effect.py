@@ -13,9 +13,10 @@ from typing import Literal
 import msgspec
 
 from edge_runtime.config.files import Recipe
-from edge_runtime.errors import ConfigError, SinkError, one_line
+from edge_runtime.errors import ConfigError, SinkError
 from edge_runtime.files import put_file, read_whole
 from edge_runtime.model.bundle import id_of
+from edge_runtime.words import one_line
 
 FILE = "in_effect.json"
 FROM_FILE = "recipe file"

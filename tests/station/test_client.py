@@ -228,7 +228,7 @@ def test_a_row_that_cannot_be_read_is_a_gap_that_says_so_and_hides_no_other(tmp_
             gap = client.receive(10)
             assert isinstance(gap, Gap)
             assert (gap.first_seq, gap.last_seq) == (3, 3)
-            assert "rows 3 to 3 (1 of them) cannot be read" in gap.reason
+            assert "row 3 cannot be read" in gap.reason
             assert numbers(client, 2) == [4, 5]
         assert "cannot be read" in str(station.publisher.problem)
 

@@ -170,7 +170,7 @@ def _facts_of_one(path: Path) -> Facts | DataError:
 
 
 def _spread(image: Image) -> float:
-    """Of every so many pixels both ways."""
+    """The standard deviation of every so many pixels both ways, of 255."""
     h, w = image.shape[:2]
     some = image[:: max(h // 64, 1), :: max(w // 64, 1)]
     return float(some.std()) * (255 / np.iinfo(image.dtype).max if image.dtype == np.uint8 else 255 / max(int(image.max()), 1))

@@ -16,7 +16,7 @@ FLAT = 2.0
 """Standard deviation, of 255, of a picture reduced to 32x32 that shows next to nothing; of the parts measured here the flattest had 6."""
 
 _FINE = 8.0
-"""Likewise of the pixels themselves: a weave that reducing averages out has more, and what a covered lens lets through is noise."""
+"""The same of the pixels as they are: a weave that reducing averages out has more, and what a covered lens lets through is noise."""
 _LEAST_FILES = 5
 _OTHERS, _FEW = 0.8, 0.1
 """Shares of lossy files: so much more of the one side than of the other; and so few that they do not matter."""

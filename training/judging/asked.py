@@ -57,7 +57,7 @@ def parse_accept(text: str) -> Criteria:
     Numbers have a point. A share (0.01) is read where it cannot be meant as per cent. Raises ConfigError.
 
     >>> parse_accept("misses <= 2 %, rejects <= 1 %")
-    Criteria(max_missed=0.02, max_rejected=0.01, confidence=None)
+    Criteria(max_missed=0.02, max_rejected=0.01, confidence=None, granted=0)
     """
     if (comma := _COMMA.search(text)) is not None:
         raise _wrong("numbers with a point", f"{comma[0]} with a decimal comma", text, _right(text))
