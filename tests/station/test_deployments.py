@@ -322,10 +322,9 @@ def test_a_shadow_counts_and_keeps_what_it_judges_otherwise_and_gets_the_vote_wh
     a, b = id_of(tiny_bundle), id_of(other)
     with running(station_dir, monkeypatch) as r:
         assert "looks on from now on, at one part in 2" in r.deployments.deploy(other, BY, shadow=2)
-        until(lambda: r.health().shadows[0].accepts >= 2)
+        until(lambda: (seen := r.health().shadows[0]).accepts >= 2 and seen.judged > seen.accepts)  # under load it skips parts
         shadow = r.health().shadows[0]
         assert (shadow.bundle_id, shadow.every, shadow.rejects) == (b, 2, 0)
-        assert shadow.judged > shadow.accepts
         assert f"{shadow.accepts} of {shadow.judged} parts judged otherwise" in shadow.sentence
         assert {d.bundle_id for d in r.decided()} == {a}
         kept = sorted((station_dir / "models" / "shadow").rglob("*.json"))
