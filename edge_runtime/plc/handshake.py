@@ -13,7 +13,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_runtime.plc.results import Edge, Pulsed, Result, Results
+from edge_runtime.plc.pulses import Pulsed
+from edge_runtime.plc.results import Edge, Result, Results
 from edge_runtime.plc.signals import StationFault
 from edge_runtime.plc.tags import Value
 from edge_runtime.plc.transitions import RECIPE, TRIGGER, Do, Machine, RecipeEvent, RecipeState, TriggerEvent, TriggerState

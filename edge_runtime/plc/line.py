@@ -20,8 +20,9 @@ from edge_runtime.plc.looks import Looks
 from edge_runtime.plc.outputs import Outputs
 from edge_runtime.plc.part_age import PartAges
 from edge_runtime.plc.port import PlcLost, TagPort
+from edge_runtime.plc.pulses import Pulsed, results_of
 from edge_runtime.plc.recipe_change import Prepared, RecipeChange
-from edge_runtime.plc.results import Edge, Pulsed, Result, results_of
+from edge_runtime.plc.results import Edge, Result
 from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.signals import tags_of
 from edge_runtime.plc.tags import Value

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.plc.handshake import Announced, Handshake, Inputs
-from edge_runtime.plc.results import Presented, Pulsed, Result
+from edge_runtime.plc.pulses import Pulsed
+from edge_runtime.plc.results import Presented, Result
 from edge_runtime.plc.signals import OUTPUTS, StationFault
 from edge_runtime.records import Cause, Verdict
 from tests.unit.edge_runtime.plc.stepped import ACCEPT, FAULT, MS, REJECT, Plc

@@ -2,7 +2,8 @@
 
 import pytest
 
-from edge_runtime.plc.results import Pulsed, Result
+from edge_runtime.plc.pulses import Pulsed
+from edge_runtime.plc.results import Result
 from edge_runtime.plc.signals import StationFault
 from tests.unit.edge_runtime.plc.stepped import ACCEPT, FAULT, MS, REJECT, Plc
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.plc.results import Presented, Pulsed, Results
+from edge_runtime.plc.pulses import Pulsed
+from edge_runtime.plc.results import Presented, Results
 from edge_runtime.plc.transitions import TABLES, Machine, PulseState, ResultState, Table, TriggerState
 from tests.unit.edge_runtime.plc.stepped import ACCEPT, FAULT, REJECT, Plc
 
