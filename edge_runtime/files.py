@@ -70,14 +70,14 @@ def sweep(out: Path) -> None:
         left += above.glob(f".{name}.????????.old")
     for path in left:
         with contextlib.suppress(OSError):  # a living process's, or gone meanwhile
-            owned = lock(path)
+            owned = _lock(path)
             try:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             finally:
                 os.close(owned)
 
 
-def lock(path: Path) -> int:
+def _lock(path: Path) -> int:
     """A descriptor that holds the lock of a file or folder until it is closed. Raises OSError where another holds it."""
     owned = os.open(path, os.O_RDONLY)
     try:
@@ -86,6 +86,33 @@ def lock(path: Path) -> int:
         os.close(owned)
         raise
     return owned
+
+
+def begin(place: Path, *, folder: bool = False) -> tuple[Path, int]:
+    """A new file or folder to work in beside `place`, and the descriptor that holds its lock. Raises OSError.
+
+    Between being made and being locked it is nobody's, so another command's `sweep` may take it away: then it is made anew.
+    """
+    while True:
+        part = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.part")
+        if folder:
+            part.mkdir(0o700)
+        else:
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        try:
+            owned = os.open(part, os.O_RDONLY if folder else os.O_RDWR)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(owned, fcntl.LOCK_EX)  # waits for whoever sweeps it
+            if os.path.samestat(os.stat(part), os.fstat(owned)):
+                return part, owned
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(owned)
+            raise
+        os.close(owned)
 
 
 @contextlib.contextmanager
@@ -99,10 +126,9 @@ def replacing(out: Path, beside: Path | None = None) -> Iterator[BinaryIO]:
         raise OSError(errno.EINVAL, f"expected a file or nothing there, found {found}", str(out))
     place = beside or out
     sweep(place)
-    part = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.part")
+    part, owned = begin(place)
     try:
-        with part.open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with os.fdopen(owned, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # a full disk that another computer holds tells of it only now

@@ -9,13 +9,12 @@ import errno
 import glob
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.files import lock, sweep
+from edge_runtime.files import begin, sweep
 
 RUN_FILE = "run.json"
 """What makes a folder a run (training.runs)."""
@@ -83,8 +82,7 @@ def workplace(out: Path) -> Iterator[Path]:
     try:
         above.mkdir(parents=True, exist_ok=True)
         sweep(out)
-        place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=above))
-        owned = lock(place)
+        place, owned = begin(out.absolute(), folder=True)
         yield place
     finally:
         if place is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime import files
 from edge_runtime.errors import ConfigError
 from training.core import places
 
@@ -113,6 +114,35 @@ def test_what_a_killed_command_left_is_swept_by_the_next_one_and_what_a_living_o
         finally:
             dead.kill()
             alive.kill()
+
+
+_SWEEPING = """
+import sys
+from pathlib import Path
+from edge_runtime import files
+
+print("on", flush=True)
+while True:
+    files.sweep(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_what_another_command_sweeps_away_before_it_is_locked_is_made_anew(tmp_path: Path, folder: bool) -> None:
+    out = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", _SWEEPING, str(out)], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            other.stdout.readline()
+            for _ in range(2000):
+                if folder:
+                    with places.workplace(out) as place:
+                        (place / "half").write_text("half made")
+                else:
+                    files.put_file(out, b"whole")
+        finally:
+            other.kill()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ([] if folder else ["run"])
 
 
 def test_a_disk_that_fills_up_while_a_file_is_replaced_leaves_the_old_one(tmp_path: Path) -> None:
