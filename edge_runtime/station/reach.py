@@ -14,7 +14,7 @@ _UNSTEADY: dict[str, tuple[float, str]] = {
     "shift": (0.01, "parts that lie {} elsewhere spoil verdicts (to learn them: --augment shift=PIXELS)"),
     "turn": (1.0, "parts that are turned by {} spoil verdicts (to learn them: --augment rotate=DEGREES; 180 for all ways)"),
     "noise": (2.0, "noise of {}, as of a camera's gain, spoils verdicts"),
-    "jpeg": (90.0, "JPEG of quality 90 spoils verdicts: teach and run with the same kind of files, better with .png"),
+    "jpeg": (90.0, "JPEG of quality 90 spoils verdicts (teach and run with the same kind of files, better with .png)"),
 }
 """What no fixture, camera or codec is kept within, where the promise breaks at it. Not gamma: it stands still once it is set, and
 the least that is tried is far."""
@@ -68,7 +68,7 @@ def watched(envelope: Envelope) -> str:
     sides = [word for way, word in (("x", "sideways"), ("y", "up and down")) if way in axes]
     parts = ["brightness"] if (e.light_low, e.light_high) != (None, None) else []
     parts += ["sharpness"] if e.blur_low is not None else []
-    parts += ["noise as far as sharpness tells it"] if e.noise_limit else []
+    parts += ["noise"] if e.noise_limit and e.noise else []
     parts += [f"where parts lie ({' and '.join(sides)})"] if sides else []
     parts += ["how they are turned"] if "turn" in axes else []
     blind = [
@@ -119,9 +119,19 @@ def narrow(envelope: Envelope, known: Sequence[str] = ()) -> list[str]:
         said = _LEAST[what][0].partition("{")[0]
         if any(r.what == what and r.amount == least and not r.holds for r in e.rows) and not any(said in k for k in known):
             limit, unit = limits.get(what, (None, ""))
-            amount = unit.format((least if limit is None else limit) * (100 if what == "shift" else 1))
-            found.append(words.format(amount if limit is None else f"more than {amount}"))
+            first = min((r for r in e.rows if r.what == what and not r.holds), key=lambda r: abs(r.amount - _LEAST[what][1]))
+            amount = unit.format((limit or first.amount) * (100 if what == "shift" else 1))
+            found.append(words.format(f"more than {amount}" if limit else amount) + _spoilt(first, unit))
     return found
+
+
+def _spoilt(first: Wander, unit: str) -> str:
+    """What becomes of verdicts at the least that was tried and did not hold."""
+    at = f"quality {first.amount:g}" if first.what == "jpeg" else unit.format(first.amount * (100 if first.what == "shift" else 1))
+    shares = [f"{100 * first.rejected:.0f} % of the good parts are rejected"] if first.breaks != "misses" else []
+    if first.missed is not None and first.breaks in ("misses", "both"):
+        shares.append(f"{100 * first.missed:.0f} % of the bad parts are missed")
+    return f"; at {at}, {' and '.join(shares)}"
 
 
 def _held(rows: Sequence[Wander]) -> list[Wander]:
@@ -133,9 +143,9 @@ def _up_to(rows: list[Wander], limit: float | None, words: str) -> str:
     """For a way of straying that begins at 0."""
     rows = sorted(rows, key=lambda r: r.amount)
     held, unit = _held(rows), 100 if rows[0].what == "shift" else 1
-    if limit is not None:
+    if limit:
         return "up to " + words.format(limit * unit)
-    if not held:  # a bundle of before, without limits between the amounts
+    if not held:
         return "less than " + words.format(rows[0].amount * unit)
     return ("up to at least " if len(held) == len(rows) else "up to ") + words.format(held[-1].amount * unit)
 
