@@ -309,7 +309,7 @@ def content(path: Path) -> list[list[tuple[object, ...]]] | None:
 
 
 def unnoticed(path: Path, bits: list[int]) -> tuple[list[int], int]:
-    """Of single bits that are flipped: which changed what stands in a row and were not found; and how many changed it."""
+    """Single bits are flipped: which changed what stands in a row and were not found; and how many changed it."""
     whole, before = path.read_bytes(), content(path)
     key, outside = key_of(path), outside_head(path)
     missed, changed = [], 0
