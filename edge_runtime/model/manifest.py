@@ -256,7 +256,7 @@ class Envelope(_Record, frozen=True, kw_only=True):
     max_rejected: float = 0.0
     """Share of good parts beyond which the promise counts as broken: what was asked of the release, or what the clean pictures show."""
     max_missed: float | None = None
-    """Likewise of bad parts; None: a bundle of before."""
+    """The same of bad parts; None: a bundle of before."""
     held_out: bool = True
     """False: the good parts were taught; what the detector says of them was corrected to their held-out scores."""
 

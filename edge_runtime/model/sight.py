@@ -103,7 +103,7 @@ class SightMeter:
         return math.sqrt(float(variances[kept].mean() if kept.any() else variances.mean())) * self._scale
 
     def _noise(self, inside: Image, seen: npt.NDArray[np.bool_] | None) -> float:
-        """Of patches of the frame's own pixels; those that are black or saturated hide it and do not count."""
+        """Told by patches of the frame's own pixels; those that are black or saturated hide it and do not count."""
         flat = inside if inside.ndim == 2 else inside[:, :, 1]
         step = 1 if self._spec.bayer is None else 2  # of one colour
         flat = flat[::step, ::step]
@@ -118,11 +118,11 @@ class SightMeter:
             for i in range(_PATCHES):
                 y, x = (h - ny) * j // (_PATCHES - 1), (w - nx) * i // (_PATCHES - 1)
                 cut = (slice(y, y + ny), slice(x, x + nx))
-                patch = np.ascontiguousarray(flat[cut])
+                patch = np.asarray(flat[cut], np.float32)
                 blind = (patch == 0) | (patch >= top)
                 if seen is not None:
                     blind |= ~seen[cut]
-                grain = np.abs(cv2.filter2D(patch.astype(np.float32), -1, _GRAIN))[1:-1, 1:-1]
+                grain = np.abs(cv2.filter2D(patch, -1, _GRAIN))[1:-1, 1:-1]
                 if blind.any():
                     grain = grain[cv2.dilate(blind.astype(np.uint8), np.ones((3, 3), np.uint8))[1:-1, 1:-1] == 0]
                 found.append(grain.ravel())

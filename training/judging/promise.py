@@ -27,7 +27,7 @@ Array = npt.NDArray[np.float64]
 Breaks = Literal["", "rejects", "misses", "both"]
 
 _MORE_MISSED = 0.10
-"""Of painted defects."""
+"""Painted defects, beyond those of clean pictures."""
 _STEPS = 50
 """Between two tried amounts."""
 

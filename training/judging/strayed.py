@@ -95,7 +95,7 @@ class Budget:
     """When to stop."""
 
     seconds: float
-    """Of CPU time, all threads together: by the clock, the figures would depend on who else computes."""
+    """CPU time, all threads together: by the clock, the figures would depend on who else computes."""
     enough: Callable[[int, int], bool]
     """Whether so many good and bad images are enough once they are over."""
     needed: float

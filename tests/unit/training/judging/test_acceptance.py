@@ -101,7 +101,7 @@ def test_where_nobody_asks_one_rejected_part_more_is_no_refusal(rejected: int, n
 
 
 def test_twice_the_stated_rate_is_twice_what_is_said_of_it_and_says_so() -> None:
-    """Of 47 good images one in twice as many is stated, 1.04 %: said as 1 %, of which twice is 2 %."""
+    """With 47 good images one in twice as many is stated, 1.04 %: said as 1 %, of which twice is 2 %."""
     assert default_rule(47).target == pytest.approx(0.0104, abs=1e-4)
     assert default_criteria(default_rule(47).target).max_rejected == 0.02
     found = judge_acceptance(default_criteria(0.0161), np.array([0.5] * 28 + [2.0] * 2), np.full(20, 9.0), 1.0, "real")

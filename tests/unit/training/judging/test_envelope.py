@@ -24,7 +24,7 @@ from training.judging.strayed import Judge, as_held_out, columns
 SIDE = 48
 SPEC = InputSpec(height=SIDE, width=SIDE, channels=1, frame_wh=(SIDE, SIDE))
 ASKED = default_criteria(0.01)
-"""At a threshold of 1."""
+"""With a threshold of 1."""
 FURTHER = sum(len(rows) - 1 for rows in columns(CONDITIONS).values())
 """Ways beside the first one."""
 
@@ -37,7 +37,7 @@ def part(seed: int, bad: bool = False) -> npt.NDArray[np.uint8]:
 
 
 CLEAN_GRAIN = float(cv2.Laplacian(part(0).astype(np.float64), cv2.CV_64F).std())
-"""Of a part as it is."""
+"""The grain of a part as it is."""
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +241,7 @@ def test_a_score_that_is_no_number_names_the_image(parts: tuple[list[Good], list
 
 
 def promise(rejected: float = 0.0, missed: float = 0.0, asked: Criteria = ASKED, painted: bool = False) -> Promise:
-    """Of a detector that rejects and misses such shares of clean pictures."""
+    """A detector's that rejects and misses such shares of clean pictures."""
     clean = [
         np.array([over] * round(100 * share) + [0.5 if over > 1 else 2.0] * round(100 - 100 * share))
         for share, over in ((rejected, 1.5), (missed, 0.5))
@@ -273,7 +273,7 @@ def test_one_image_more_than_of_clean_pictures_breaks_nothing_and_two_do() -> No
     ],
 )
 def test_rejects_at_one_amount_and_at_no_further_one_are_no_limit(rejected: list[int], held: float, chance: tuple[float, ...]) -> None:
-    """Of 40 good parts at 100, 95, 90, 80 and 70 % of the light, of which one in a hundred is rejected anyway."""
+    """With 40 good parts at 100, 95, 90, 80 and 70 % of the light, of which one in a hundred is rejected anyway."""
     path = [Condition("light", a) for a in (0.95, 0.9, 0.8, 0.7)]
     good = {c: np.array([[1.5] * k + [0.5] * (40 - k)]).T for c, k in zip((CLEAN, *path), rejected, strict=True)}
     scores = Scores(good, {c: np.full(10, 2.0) for c in good})
@@ -292,7 +292,7 @@ def test_what_is_proposed_between_two_amounts_holds_by_straight_lines() -> None:
 
 
 def test_the_worst_of_several_ways_is_granted_one_image_more() -> None:
-    """Of four draws of 20 parts, one in fifty of which is rejected, the worst shows two in every fifth case by chance alone."""
+    """In four draws of 20 parts, one in fifty of which is rejected, the worst shows two in every fifth case by chance alone."""
     clean, bad = np.full(20, 0.5), np.full(10, 2.0)
     for count, broken in ((2, ""), (3, "rejects")):
         now = clean.copy()
