@@ -233,12 +233,12 @@ def show_report(report: "BuildReport", console: Console) -> None:
         console.print(f"[bold]{report.out}[/bold]  refused, not written; tried for {report.seconds:.0f} s")
     else:
         console.print(f"[bold]{report.out}[/bold]  {report.bundle_id[:12]}…  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
-    of = "an image here" if report.views == 1 else f"a tile here ({report.views} an image; `lineside bench` times them all)"
+    of = "an image" if report.views == 1 else f"a tile ({report.views} an image; `lineside bench` times them all)"
     ships, times = report.precision, report.latency_ms
     console.print(
         f"  {ships.upper()}, which {'would ship' if is_refused(report.acceptance) else 'ships'}: {_figures(report.metrics[ships])}"
     )
-    console.print(f"  {times[ships]:.1f} ms {of}{_against(report)}")
+    console.print(f"  {times[ships]:.1f} ms of model time {of}, measured here{_against(report)}")
     flips = ""
     if report.flips is not None:
         lost, gained = len(report.flips.losses), len(report.flips.gains)

@@ -10,11 +10,11 @@ from edge_runtime.model.manifest import Envelope, Wander
 _HALF = 0.5
 _LITTLE = 0.05
 """No lamp and no lens is kept as steady as this."""
-_UNSTEADY: dict[str, tuple[float, str]] = {
-    "shift": (0.01, "parts that lie {} elsewhere spoil verdicts (to learn them: --augment shift=PIXELS)"),
-    "turn": (1.0, "parts that are turned by {} spoil verdicts (to learn them: --augment rotate=DEGREES; 180 for all ways)"),
-    "noise": (2.0, "noise of {}, as of a camera's gain, spoils verdicts"),
-    "jpeg": (90.0, "JPEG of quality 90 spoils verdicts (teach and run with the same kind of files, better with .png)"),
+_UNSTEADY: dict[str, tuple[float, str, str]] = {
+    "shift": (0.01, "parts that lie {} elsewhere spoil verdicts", "to learn them: --augment shift=PIXELS"),
+    "turn": (1.0, "parts that are turned by {} spoil verdicts", "to learn them: --augment rotate=DEGREES; 180 for all ways"),
+    "noise": (2.0, "noise of {}, as of a camera's gain, spoils verdicts", ""),
+    "jpeg": (90.0, "JPEG of {} spoils verdicts", "teach and run with the same kind of files, better with .png"),
 }
 """What no fixture, camera or codec is kept within, where the promise breaks at it. Not gamma: it stands still once it is set, and
 the least that is tried is far."""
@@ -115,23 +115,23 @@ def narrow(envelope: Envelope, known: Sequence[str] = ()) -> list[str]:
         "turn": (e.turn_limit, "{:.2g}°"),
         "noise": (e.noise_limit, "{:.2g} gray levels"),
     }
-    for what, (least, words) in _UNSTEADY.items():
+    for what, (least, words, advice) in _UNSTEADY.items():
         said = _LEAST[what][0].partition("{")[0]
         if any(r.what == what and r.amount == least and not r.holds for r in e.rows) and not any(said in k for k in known):
-            limit, unit = limits.get(what, (None, ""))
+            limit, unit = limits.get(what, (None, "quality {:g}"))
             first = min((r for r in e.rows if r.what == what and not r.holds), key=lambda r: abs(r.amount - _LEAST[what][1]))
-            amount = unit.format((limit or first.amount) * (100 if what == "shift" else 1))
-            found.append(words.format(f"more than {amount}" if limit else amount) + _spoilt(first, unit))
+            at, held = (unit.format((value or 0) * (100 if what == "shift" else 1)) for value in (first.amount, limit))
+            amount, where = (f"more than {held}", f"at {at}, ") if limit else (at, "")
+            found.append(f"{words.format(amount)}: {where}{_spoilt(first)}{f' ({advice})' if advice else ''}")
     return found
 
 
-def _spoilt(first: Wander, unit: str) -> str:
-    """What becomes of verdicts at the least that was tried and did not hold."""
-    at = f"quality {first.amount:g}" if first.what == "jpeg" else unit.format(first.amount * (100 if first.what == "shift" else 1))
-    shares = [f"{100 * first.rejected:.0f} % of the good parts are rejected"] if first.breaks != "misses" else []
-    if first.missed is not None and first.breaks in ("misses", "both"):
-        shares.append(f"{100 * first.missed:.0f} % of the bad parts are missed")
-    return f"; at {at}, {' and '.join(shares)}"
+def _spoilt(row: Wander) -> str:
+    """What becomes of verdicts at an amount that did not hold."""
+    shares = [f"{100 * row.rejected:.0f} % of the good parts are rejected"] if row.breaks != "misses" else []
+    if row.missed is not None and row.breaks in ("misses", "both"):
+        shares.append(f"{100 * row.missed:.0f} % of the bad parts are missed")
+    return " and ".join(shares)
 
 
 def _held(rows: Sequence[Wander]) -> list[Wander]:

@@ -84,7 +84,10 @@ def test_what_breaks_beyond_a_limit_is_said_with_it_and_once() -> None:
     told = msgspec.structs.replace(ENVELOPE, rows=noise, noise_limit=0.7)
     assert reach(told).endswith("noise up to 0.7 gray levels") and brittle(told) == []
     assert narrow(told) == [
-        "noise of more than 0.7 gray levels, as of a camera's gain, spoils verdicts; at 2 gray levels, 100 % of the good parts are rejected"
+        "noise of more than 0.7 gray levels, as of a camera's gain, spoils verdicts: at 2 gray levels, 100 % of the good parts are rejected"
     ]
     nothing = msgspec.structs.replace(told, rows=noise[1:], noise_limit=0.0)
     assert reach(nothing).endswith("noise less than 2 gray levels")
+    assert narrow(nothing, known=[]) == [
+        "noise of 2 gray levels, as of a camera's gain, spoils verdicts: 100 % of the good parts are rejected"
+    ]

@@ -181,8 +181,8 @@ def test_pictures_are_the_worst_and_one_of_each_kind(written: tuple[str, Evaluat
     page = Page(written[0])
     images = [found for tag, found in page.tags if tag == "img"]
     shown = [re.sub(r" (as it is|with heat map and boxes)$", "", found["alt"]) for found in images[::2]]
-    # Two false rejects, four false accepts (the lowest score first), one of each of two kinds.
-    assert sorted(shown[:2]) == ["odd0.png", "odd1.png"] and shown[2:6] == ["0.png", "1.png", "2.png", "3.png"] and len(shown) == 8
+    # Two false rejects, four false accepts (the lowest score first), and one of the kind of which none stands there yet.
+    assert sorted(shown[:2]) == ["odd0.png", "odd1.png"] and shown[2:6] == ["0.png", "1.png", "2.png", "3.png"] and len(shown) == 7
     pictures = []
     for found in images:
         raw = base64.b64decode(found["src"].removeprefix("data:image/jpeg;base64,"))
