@@ -106,7 +106,7 @@ def test_data_that_contradict_themselves_are_refused(
 @pytest.mark.parametrize(
     ("method", "args", "code", "message"),
     [
-        ("efficientad", (), 66, "efficientad: expected at least 16 good images, found 12; add images, or take a method that does"),
+        ("efficientad", (), 66, "data: expected at least 16 good images to learn from, found 12 beside 4"),
         ("devnet", (), 66, "devnet: needs at least 5 bad images to learn from, found none; give them with --bad FOLDER"),
         ("devnet", ("--bad", "{data}/three"), 66, "bad: expected at least 5 images to learn from, found 3"),
         ("fcdd", ("--bad", "{data}/test/hole", "--masks", "{data}/train/good"), 66, "expected files such as 30_mask.png in"),
