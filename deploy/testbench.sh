@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the tests of cameras, PLCs and stations need from the system: Aravis with its fake GigE Vision camera, a GStreamer RTSP server, a Modbus
 # server and client that are not ours (libmodbus, mbpoll), Prometheus' own opinion of metrics and alerts (promtool), a clock that is wrong
-# (faketime). With root and apt-get it is installed; otherwise this says the command, and those tests are skipped with a reason. A station
+# (faketime), a screen for the operator's window (Xvfb). With root and apt-get it is installed; otherwise this says the command, and those tests are skipped with a reason. A station
 # needs libaravis-0.8-0 at most.
 set -euo pipefail
 packages=(
@@ -9,6 +9,7 @@ packages=(
     gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly python3-gi
     libmodbus-dev mbpoll gcc pkg-config
     prometheus faketime
+    xvfb xdotool imagemagick
 )
 
 command -v dpkg-query >/dev/null || { echo "testbench: not a Debian or Ubuntu; tests without their parts are skipped" >&2; exit 0; }

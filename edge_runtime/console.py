@@ -21,7 +21,7 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin
 
 import typer
 
-from edge_runtime.errors import EXIT_BUG, EXIT_EXHAUSTED, EXIT_FINDINGS, EXIT_USAGE, ConfigError, DeviceError, LinesideError
+from edge_runtime.errors import EXIT_BUG, EXIT_EXHAUSTED, EXIT_FINDINGS, EXIT_USAGE, ConfigError, DeviceError, LinesideError, printable
 
 _NAME = "lineside"
 _LIKE = {
@@ -226,6 +226,8 @@ def lacking(e: BaseException) -> str | None:
 
 
 def _say(message: str) -> None:
+    """A message may quote what stood in a file: nothing in it moves the terminal's cursor."""
+    message = "\n".join(printable(line) for line in message.split("\n"))
     if sys.stderr is not None:  # else `print` would take stdout, into which a file may be written
         with contextlib.suppress(OSError):  # nobody listens; the exit code still tells
             print(message, file=sys.stderr, flush=True)

@@ -105,7 +105,7 @@ def begin(place: Path, *, folder: bool = False) -> tuple[Path, int]:
             continue
         try:
             fcntl.flock(owned, fcntl.LOCK_EX)  # waits for whoever sweeps it
-            if os.path.samestat(os.stat(part), os.fstat(owned)):
+            if os.path.samestat(part.stat(), os.fstat(owned)):
                 return part, owned
         except FileNotFoundError:
             pass

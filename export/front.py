@@ -106,9 +106,9 @@ class Released:
 
 def make_release(
     data: Path, request: Request, progress: Progress = silent, say: Callable[[str | Text], None] = lambda text: None,
-    show: Callable[[BuildReport], None] = lambda built: None, looked: Inspection | None = None,
+    show: Callable[[BuildReport], None] = lambda built: None, inspection: Inspection | None = None,
 ) -> Released:  # fmt: skip
-    """Do it; `say` gets sentences for the user, `show` what the build came to. `looked`: at these very images, where that was done already.
+    """Do it; `say` gets sentences for the user, `show` what the build came to. `inspection`: of these very images, where there is one.
 
     What is refused still gets its page: of the very model where it is not fit for release, else of what was taught. Raises ConfigError,
     DataError, CalibrationError, ExportError.
@@ -119,17 +119,17 @@ def make_release(
     fit_options = _fit_options(request)
 
     _step(say, 1)
-    looked = looked or inspect_data(
+    inspection = inspection or inspect_data(
         data, bad=request.bad, masks=request.masks, few_good=bool(request.reading.get("few_good")),
         told=lambda done, total: progress("check images", done, total),
     )  # fmt: skip
     dataset = load_dataset(
         data, bad=request.bad, masks=request.masks, image_size=request.image_size, allow_duplicates=request.allow_duplicates,
-        known=looked.facts, progress=progress, **request.reading,
+        known=inspection.facts, progress=progress, **request.reading,
     )  # fmt: skip
     for note in dataset.notes:
         say(f"   {note}")
-    for finding in looked.summary.findings:
+    for finding in inspection.summary.findings:
         more = "; lineside-train inspect DATA --json names all" if len(finding.items) > 1 else ""
         say(f"   {len(finding.items)} × {finding.what}, the first: {finding.items[0]}{more}")
     names = () if request.leave_out is None else read_names(request.leave_out, dataset)
@@ -175,7 +175,9 @@ def make_release(
     _step(say, 5)
     progress("measuring for the report", 0, 1)
     write_report(request.out, data, request.page, dataset=dataset, progress=progress)
-    return Released(request.out, request.page, request.run, precision, built.metrics[precision], looked.summary, time.monotonic() - began)
+    return Released(
+        request.out, request.page, request.run, precision, built.metrics[precision], inspection.summary, time.monotonic() - began
+    )
 
 
 def _teach(

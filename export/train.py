@@ -93,7 +93,7 @@ def release(
 ) -> None:
     """Look, choose, teach, set the threshold, quantize, compare, pack, and report: photographs in, a bundle for the station out."""
     need_extra()
-    from training.inspect.look import look
+    from training.inspect.precheck import precheck
 
     name = method.partition("/")[0]
     if name != "auto":
@@ -104,7 +104,7 @@ def release(
         if place.exists() and not force:
             raise ConfigError(f"out: {place} exists already; choose another place or add --force to replace it")
     with bars() as progress:
-        looked = look(
+        inspection = precheck(
             data, reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, leave_out=leave_out, least=least_good([name]),
             progress=progress,
         )  # fmt: skip
@@ -137,7 +137,7 @@ def release(
     )
     console = Console(highlight=False, soft_wrap=True)
     with bars() as progress:
-        released = front.make_release(data, request, progress, say, lambda built: show_report(built, console), looked)
+        released = front.make_release(data, request, progress, say, lambda built: show_report(built, console), inspection)
     for line in front.verdict(released):
         console.print(line, markup=False)
 

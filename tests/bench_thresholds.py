@@ -63,7 +63,7 @@ DRAWS = {"fastflow": 1}
 RATES = (0.01, 0.03)
 BAD_SHARE = 0.1
 THROUGH = (("padim", 160), ("patchcore", 40), ("padim", 40))
-"""Of each set, with the first seed and rate; the last of the first two sets only."""
+"""Methods with so many good images, on each set with the first seed and rate; the last on the first two sets only."""
 BEGIN, END = "<!-- thresholds: made by make benchmark-thresholds -->", "<!-- end of thresholds -->"
 TABLE = Path("training/README.md")
 Image = npt.NDArray[np.uint8]
@@ -114,7 +114,7 @@ class Look:
     test: dict[str, list[npt.NDArray[np.float32]]]
     good: npt.NDArray[np.bool_]
     invented: list[npt.NDArray[np.bool_] | None]
-    """Of each test image shifted: which of the model's pixels nobody has photographed (training.judging.distort)."""
+    """For each shifted test image: which of the model's pixels nobody has photographed (training.judging.distort)."""
 
 
 @app.command()

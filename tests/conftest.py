@@ -132,7 +132,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def endpoints() -> PublisherConfig:
-    """Of a publisher, on ports that are free."""
+    """A publisher's, on ports that are free."""
     ports = free_ports(2)
     return PublisherConfig(endpoint=f"tcp://127.0.0.1:{ports[0]}", replay=f"tcp://127.0.0.1:{ports[1]}")
 

@@ -38,7 +38,7 @@ _LEAST_POWER = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Lie:
+class Pose:
     """How a part lies, relative to the mean picture."""
 
     x: float
@@ -100,7 +100,7 @@ class PlacementMeter:
         turned = [_warp(mean, cv2.getRotationMatrix2D(middle, float(a), 1.0)) for a in _ANGLES]
         self._turned: Small = np.stack([self._windowed(t) * self._weights for t in turned]).reshape(len(_ANGLES), -1)
 
-    def __call__(self, picture: Small) -> Lie | None:
+    def __call__(self, picture: Small) -> Pose | None:
         """(h, w) as `Shrinker` makes it; None where no place fits within a fifth of the picture."""
         h, w = self._hw
         power = np.fft.rfft2(self._windowed(picture) * self._window) * self._spectrum
@@ -116,7 +116,7 @@ class PlacementMeter:
         like = self._turned @ self._windowed(back).ravel()
         best = int(like.argmax())
         part = _between(*like[best - 1 : best + 2]) if 0 < best < len(_ANGLES) - 1 else 0.0
-        return Lie(x / w, y / h, float(_ANGLES[best]) + part * float(_ANGLES[1] - _ANGLES[0]))
+        return Pose(x / w, y / h, float(_ANGLES[best]) + part * float(_ANGLES[1] - _ANGLES[0]))
 
     def _windowed(self, picture: Small) -> Small:
         """Brought to mean 0 and deviation 1 where the window looks."""

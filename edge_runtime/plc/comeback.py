@@ -15,7 +15,7 @@ class Comeback:
         self.last = ""
         """The name of the part that this process announced last."""
         self.left: Mapping[str, tuple[int, bool]] = {}
-        """Names of the parts that the last run announced last, each with its seq and whether it was decided then; empty once the first look
+        """Names of the parts that the last run announced last, each with its seq and whether it was decided then; empty once the first poll
         was made."""
 
     def goes_on(self, inputs: Inputs, *, seen: bool) -> bool:

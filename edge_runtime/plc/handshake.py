@@ -91,7 +91,7 @@ class Handshake:
         self._results = results
         self._heartbeat_ns = round(heartbeat_ms * 1e6)
         self._has_reset = has_reset
-        self._trigger = Machine(TRIGGER, TriggerState.HELD)  # until the first look shows it low
+        self._trigger = Machine(TRIGGER, TriggerState.HELD)  # until the first poll shows it low
         self._reset_high = True
         self._pulsed = isinstance(results, Pulsed)
         self._resumed = False
@@ -193,14 +193,14 @@ class Handshake:
             case Do.RECOVER:
                 self._latched = None
 
-    def step(self, inputs: Inputs, now_ns: int, alive: bool, looked_ns: int = 0) -> Step:
-        """One look at the PLC. `alive`: somebody waits for triggers and the station's threads come round."""
+    def step(self, inputs: Inputs, now_ns: int, alive: bool, polled_ns: int = 0) -> Step:
+        """One poll of the PLC. `alive`: somebody waits for triggers and the station's threads come round."""
         self._alive, self._enabled = alive, inputs.enable
         if inputs.reset_fault and not self._reset_high:
             self._reset()
         self._reset_high = inputs.reset_fault
         asked = self._asked(inputs.recipe)
-        self._results.step(inputs.acknowledge, inputs.encoder, now_ns, looked_ns or now_ns)
+        self._results.step(inputs.acknowledge, inputs.encoder, now_ns, polled_ns or now_ns)
         self._look_at_owed(inputs, now_ns)
         if self._results.fault is not None:
             self._latched = self._latched or self._results.fault

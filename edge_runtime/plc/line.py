@@ -16,9 +16,9 @@ from edge_runtime.handoff import Reply, take
 from edge_runtime.plc.comeback import Comeback
 from edge_runtime.plc.handshake import Announced, Handshake, Inputs
 from edge_runtime.plc.kinds import open_port
-from edge_runtime.plc.looks import Looks
 from edge_runtime.plc.outputs import Outputs
 from edge_runtime.plc.part_age import PartAges
+from edge_runtime.plc.polls import Polls
 from edge_runtime.plc.port import PlcLost, TagPort
 from edge_runtime.plc.pulses import Pulsed, results_of
 from edge_runtime.plc.recipe_change import Prepared, RecipeChange
@@ -79,8 +79,8 @@ class PlcLine(ActuatorLine):
         self._seq = first_seq
         inputs, outputs = tags_of(settings)
         self._port = port or open_port(settings, [*inputs, *outputs])
-        self._looks = Looks(self._port, settings, inputs)
-        self._known = self._looks.known
+        self._polls = Polls(self._port, settings, inputs)
+        self._known = self._polls.known
         self._has_busy = any(t.name == "busy" for t in outputs)
         self._results = results_of(settings, inputs)
         self._handshake = Handshake(self._results, heartbeat_ms=settings.heartbeat_ms, has_reset=settings.inputs.reset_fault is not None)
@@ -90,7 +90,7 @@ class PlcLine(ActuatorLine):
         self._poll_s = settings.poll_ms / 1e3
         self._rise: _Rise | None = None
         self._encoders = 0, 0
-        """As they were known before the last look and before this one: a look may read the encoder long after it has read the trigger."""
+        """As they were known before the last poll and before this one: a poll may read the encoder long after it has read the trigger."""
         self._comeback = Comeback()
         self._owed: tuple[int, Result] | None = None
         """What the PLC has waited for since a kill: told when the station works, which writes it down."""
@@ -216,7 +216,7 @@ class PlcLine(ActuatorLine):
             self._port.close()
 
     def _cycle(self) -> None:
-        """Wait for whatever comes first: a decision, the next look at the PLC, the next try to reach it."""
+        """Wait for whatever comes first: a decision, the next poll of the PLC, the next try to reach it."""
         due = self._retry_at if self.lost is not None else self._next_look()
         wait_s = due - time.monotonic()
         try:
@@ -248,16 +248,16 @@ class PlcLine(ActuatorLine):
         often = not self._port.pushes or self._rise is not None
         self._poll_due = began_ns / 1e9 + (self._poll_s if often else _RECIPE_S)
         self._encoders = self._encoders[1], int(self._known.values.get("encoder", 0))
-        snapshots = self._port.poll(self._looks.polled)
+        snapshots = self._port.poll(self._polls.polled)
         happened_s = self._port.happened_s or [math.inf] * len(snapshots)
         for snapshot, at_s in zip(snapshots, happened_s, strict=True):
-            self._see(snapshot, self._looks.polled, at_s)
+            self._see(snapshot, self._polls.polled, at_s)
         if not snapshots:
             self._see({}, ())
         if (why := self._known.lost(time.monotonic())) is not None:
             raise PlcLost(why)
         if not self._known.absent("trigger"):
-            self._ages.looked(began_ns)
+            self._ages.polled(began_ns)
 
     def _see(self, snapshot: Mapping[str, Value], asked: Sequence[str], happened_s: float = math.inf) -> None:
         """Read the rest, step, announce, write: so that the PLC sees each state that its own changes lead to.
@@ -275,11 +275,11 @@ class PlcLine(ActuatorLine):
             since_ns = round(min(self._ages.not_before(now_ns, self._port.pushes), happened_s * 1e9))
             until_ns = now_ns + self._ages.patience_ns(self._timeout_s)
             self._rise = _Rise(now_ns, since_ns, until_ns, "", self._encoders[0], int(known.values.get("encoder", 0)))
-            if "part_id" in self._looks.late:
+            if "part_id" in self._polls.late:
                 known.values["part_id"] = ""  # what stands there is the last part's
-        if self._rise is not None or ("recipe" in self._looks.late and now_ns / 1e9 >= self._recipe_due):
+        if self._rise is not None or ("recipe" in self._polls.late and now_ns / 1e9 >= self._recipe_due):
             self._recipe_due = now_ns / 1e9 + _RECIPE_S
-            self._unless_lost(self._looks.read_late)
+            self._unless_lost(self._polls.read_late)
         if self._rise is not None and not self._lacks_something(self._rise):
             self._announce_risen()
             self._unless_lost(self._out.write)
@@ -287,7 +287,7 @@ class PlcLine(ActuatorLine):
         self._unless_lost(self._out.write)
 
     def _lacks_something(self, rise: _Rise) -> bool:
-        """Something that belongs to the part is not known yet, which the PLC may tell at the next look; or nobody takes parts yet."""
+        """Something that belongs to the part is not known yet, which the PLC may tell at the next poll; or nobody takes parts yet."""
         if not self._waited_at:
             return True
         late = not self._known.values["trigger"] or self.lost is not None or time.monotonic_ns() >= rise.until_ns
@@ -309,7 +309,7 @@ class PlcLine(ActuatorLine):
         if self._owed is not None and self._waited_at:
             self._handshake.owe(*self._owed, now_ns)
             self._owed = None
-        step = self._handshake.step(inputs, now_ns, self._works, self._ages.looked_ns)
+        step = self._handshake.step(inputs, now_ns, self._works, self._ages.polled_ns)
         self._recipes.ask(step.recipe)
         if self._waited_at:
             self._recipes.begin()
@@ -359,7 +359,7 @@ class PlcLine(ActuatorLine):
         try:
             self._port.connect(lambda: self._inbox.put(None))
             connected_ns = time.monotonic_ns()
-            self._looks.begin()
+            self._polls.begin()
             asked = self._resume(connected_ns)
             self._out.forget()
             self._out.write()
@@ -389,7 +389,7 @@ class PlcLine(ActuatorLine):
         else:
             self._receives_from = self._seq  # before `lost` says that all is well
             if inputs.trigger and not pulsed:
-                since_ns = self._ages.looked_ns
+                since_ns = self._ages.polled_ns
                 until_ns = now_ns + self._ages.patience_ns(self._timeout_s)
                 self._rise = _Rise(now_ns, since_ns or now_ns, until_ns, "" if since_ns else _UNKNOWN)
         self._untold.clear()

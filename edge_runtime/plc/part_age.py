@@ -6,38 +6,38 @@ from edge_runtime.plc.results import Result
 from edge_runtime.records import Decision, Verdict
 
 _PUSHED_NS = 100_000_000
-"""A PLC that pushes wakes the thread at once: only what is longer than its own looks says that the thread stood still."""
+"""A PLC that pushes wakes the thread at once: only what is longer than its own polls says that the thread stood still."""
 
 
 class PartAges:
-    """Not thread-safe: the thread that looks at the PLC asks."""
+    """Not thread-safe: the thread that polls the PLC asks."""
 
     def __init__(self) -> None:
         self.deadlines_ns: Mapping[str, int] = {}
         """By recipe, from the edge to the telling; a recipe that is not there has none."""
-        self._looked_ns = 0
+        self._polled_ns = 0
         self._since_ns: dict[int, int] = {}
         """By seq, of parts that are not decided."""
 
     @property
-    def looked_ns(self) -> int:
-        """When the last look began; 0: there was none."""
-        return self._looked_ns
+    def polled_ns(self) -> int:
+        """When the last poll began; 0: there was none."""
+        return self._polled_ns
 
     def connected(self, now_ns: int, *, goes_on: bool = False) -> None:
-        """The PLC is looked at from now on, and knows nothing of the parts before, unless it `goes_on` with the last."""
-        self._looked_ns = now_ns
+        """The PLC is polled from now on, and knows nothing of the parts before, unless it `goes_on` with the last."""
+        self._polled_ns = now_ns
         if not goes_on:
             self._since_ns.clear()
 
-    def looked(self, began_ns: int) -> None:
-        """A look at the PLC has been stepped: what it showed low had not risen when it began."""
-        self._looked_ns = began_ns
+    def polled(self, began_ns: int) -> None:
+        """A poll of the PLC has been stepped: what it showed low had not risen when it began."""
+        self._polled_ns = began_ns
 
     def not_before(self, seen_ns: int, pushes: bool) -> int:
         """When an edge that was seen at `seen_ns` was not there yet; `pushes`: the PLC reports changes by itself."""
-        still_ns = seen_ns - self._looked_ns
-        return seen_ns if pushes and still_ns < _PUSHED_NS else self._looked_ns
+        still_ns = seen_ns - self._polled_ns
+        return seen_ns if pushes and still_ns < _PUSHED_NS else self._polled_ns
 
     def patience_ns(self, timeout_s: float) -> int:
         """How long a part may wait, after its edge, for what the PLC has no value for at the moment: its picture is made afterwards."""

@@ -77,12 +77,12 @@ class Pulsed:
             due += [ns + self._delay_ns for p in self._way.values() for ns in (p.edge.since_ns, p.edge.seen_ns)]
         return min((ns for ns in due if ns >= now_ns), default=None)
 
-    def step(self, acknowledge: bool, encoder: int, now_ns: int, looked_ns: int) -> None:
+    def step(self, acknowledge: bool, encoder: int, now_ns: int, polled_ns: int) -> None:
         """Ends the pulse that is over, or begins the one that is due: never both, so that the PLC sees `result_valid` low between two.
 
         Of two parts nearer than a pulse is wide, a bad one cuts the pulse before it short, a good one waits for a reject's end.
         """
-        self._see_who_passes(encoder, now_ns, looked_ns)
+        self._see_who_passes(encoder, now_ns, polled_ns)
         due = next((seq for seq, part in self._way.items() if part.due), None)
         over = now_ns >= self._until_ns
         if due is None:
@@ -98,9 +98,9 @@ class Pulsed:
                 self._eject(self._way.pop(due), now_ns)
                 self.news.append((due, Outcome.TOLD))
 
-    def _see_who_passes(self, encoder: int, now_ns: int, looked_ns: int) -> None:
+    def _see_who_passes(self, encoder: int, now_ns: int, polled_ns: int) -> None:
         """Whoever passed longer ago than a pulse is wide, while the station stood still or the PLC did not answer, gets none: it would meet
-        the next part. By the encoder that is known from one look to the next.
+        the next part. By the encoder that is known from one poll to the next.
 
         A bad part whose edge nobody saw to within a pulse's width is ejected from when it may be there until it must have gone.
         """
@@ -110,7 +110,7 @@ class Pulsed:
             must_be_there = self._passes(part.edge.seen_ns, part.edge.encoder, encoder, now_ns)
             unsure = part.result is not None and not part.is_good and part.edge.seen_ns - part.edge.since_ns > self._off_ns
             if must_be_there:
-                since_ns = looked_ns if self._delay_ns is None else part.edge.seen_ns + self._delay_ns
+                since_ns = polled_ns if self._delay_ns is None else part.edge.seen_ns + self._delay_ns
                 if now_ns - since_ns > self._off_ns:
                     self.fault = StationFault.PASSED_UNTOLD
                     self._count = (self._count + 1) % 65_536

@@ -38,7 +38,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """When and where a trigger rose: after one look at the PLC, and before the next showed it."""
+    """When and where a trigger rose: after one poll of the PLC, and before the next showed it."""
 
     since_ns: int
     seen_ns: int
@@ -74,8 +74,8 @@ class Results(Protocol):
     def add(self, seq: int, result: Result, *, refused: bool) -> None:
         """This part is decided; `refused`: its trigger came while the station was not ready."""
 
-    def step(self, acknowledge: bool, encoder: int, now_ns: int, looked_ns: int) -> None:
-        """Look at the PLC and the clock; changes `outputs`. `looked_ns`: when the PLC was asked before."""
+    def step(self, acknowledge: bool, encoder: int, now_ns: int, polled_ns: int) -> None:
+        """Look at the PLC and the clock; changes `outputs`. `polled_ns`: when the PLC was asked before."""
 
     def expire(self, now_ns: int) -> bool:
         """Before `result_valid` is written: whether what is about to be shown has become too late, and is a FAULT now."""
@@ -136,7 +136,7 @@ class Presented:
         else:
             self._waiting.append((seq, self._count, result))
 
-    def step(self, acknowledge: bool, encoder: int, now_ns: int, looked_ns: int) -> None:
+    def step(self, acknowledge: bool, encoder: int, now_ns: int, polled_ns: int) -> None:
         """Make one move at most, so that the PLC sees every state."""
         self._move(self._with_acknowledge(acknowledge, now_ns) if self.acknowledged else self._without(now_ns), now_ns)
 

@@ -1,4 +1,4 @@
-"""The handshake as data: its machines' states, the events that each look at the PLC brings, and what each event does in each state.
+"""The handshake as data: its machines' states, the events that each poll of the PLC brings, and what each event does in each state.
 
 `handshake` and `results` walk these tables; the drawing in deploy/plc/README.md is made of them. The words are those of `signals.py`.
 """
@@ -38,7 +38,7 @@ class TriggerState(enum.Enum):
 
 
 class TriggerEvent(enum.Enum):
-    """What a look at the PLC shows of the trigger."""
+    """What a poll of the PLC shows of the trigger."""
 
     LOW = "trigger low"
     HIGH = "trigger high while ready is high"
@@ -47,7 +47,7 @@ class TriggerEvent(enum.Enum):
     """The PLC itself has switched triggers off."""
     BACK_LOW = "connected with trigger low"
     BACK_HIGH = "connected with trigger high"
-    """When that was an edge, nobody can tell: the look after it announces the part."""
+    """When that was an edge, nobody can tell: the poll after it announces the part."""
     BACK_SAME = "connected with trigger high over the part that was announced before"
     BACK_PASSING = "connected with trigger high where pulses eject"
     """Where the part is by now, nobody can tell."""
@@ -62,7 +62,7 @@ class ResultState(enum.Enum):
 
 
 class ResultEvent(enum.Enum):
-    """What a look at the PLC and the clock brings to the result that is shown."""
+    """What a poll of the PLC and the clock brings to the result that is shown."""
 
     ACKNOWLEDGE = "acknowledge high"
     WAITS = "acknowledge low and a result waits"
@@ -84,7 +84,7 @@ class PulseState(enum.Enum):
 
 
 class PulseEvent(enum.Enum):
-    """Who passes the ejector at a look at the clock or the encoder, and whether the last pulse has had its width by then."""
+    """Who passes the ejector at a poll of the clock or the encoder, and whether the last pulse has had its width by then."""
 
     RUNS = "nobody passes within width_ms"
     OVER = "width_ms are over"

@@ -65,7 +65,7 @@ def run_station(path: Path, stopping: Stop | None = None) -> int:
         with signals as stop, logging_aside(), contextlib.ExitStack() as stack:
             config = load_station(path)
             allow_descriptors()
-            station, monitor = open_station(config, stack, stop.look)
+            station, monitor = open_station(config, stack, stop.raise_if_asked)
             stop.begin(station.stop)
             stack.enter_context(undisturbed())
             station.begin()
@@ -79,16 +79,16 @@ def run_station(path: Path, stopping: Stop | None = None) -> int:
 
 
 def open_station(
-    config: StationConfig, stack: contextlib.ExitStack, look: Callable[[], None] = lambda: None
+    config: StationConfig, stack: contextlib.ExitStack, check_stop: Callable[[], None] = lambda: None
 ) -> tuple[Station, HealthMonitor]:
-    """Open every piece; `stack` closes them, the journal last. Every bundle has proved itself on this device when this returns. `look` is
-    called between two steps, and may raise.
+    """Open every piece; `stack` closes them, the journal last. Every bundle has proved itself on this device when this returns.
+    `check_stop` is called between two steps, and may raise.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, SinkError, TriggerError, SourceError, MissingExtra.
     """
     for plugin in plugins_in(config):
         log.info("station %s: %s", config.name, plugin)
-    opened = open_recipes(config, stack, look)
+    opened = open_recipes(config, stack, check_stop)
     names = [camera.name for camera in config.cameras]
     threads, inference = _model_threads(opened, len(names), stack)
     products = products_of(opened, threads)
@@ -99,7 +99,7 @@ def open_station(
     for product in products.values():
         for job in product.jobs:
             deadlines_ns[job.recipe] = min(product.deadline_ns, deadlines_ns.get(job.recipe, product.deadline_ns))
-    look()
+    check_stop()
     access = Access(config.security.keys, config.security.plain, config.security.everywhere)
     journal = stack.enter_context(Journal(config.journal, config.name, deadlines_ns))
     announced = stack.enter_context(Announced(config.journal.path, journal.last_seq, journal.announced))
@@ -118,7 +118,7 @@ def open_station(
     )  # fmt: skip
     stack.enter_context(monitor)
 
-    look()
+    check_stop()
     with blaming(config.trigger, TriggerError):
         stack.enter_context(line)
     # The journal first: what anybody was told is in it, whatever happens next.
@@ -141,7 +141,7 @@ def open_station(
 
     cameras, sources = [], []
     for name, settings in zip(names, config.cameras, strict=True):
-        look()
+        check_stop()
         with named(name and f"camera {name}"):
             source = open_source(settings.source)
             with blaming(settings.source, SourceError):

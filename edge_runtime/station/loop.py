@@ -221,7 +221,7 @@ class Station:
         try:
             while not self._is_over():
                 self._monitor.beat("loop")
-                self._telling.look()
+                self._telling.raise_failure()
                 item = self._lane.get(_ROUND_S)
                 if isinstance(item, _Part):
                     self._answer(item)

@@ -49,7 +49,7 @@ class Observers:
         self._monitor.count(f"dropped_{name}", 0)
         self._observers.append(_PluginThread(name, sink, label, self._monitor, self._delivered))
 
-    def add_shadow(self, name: str, shadow: "LooksOn", every: int) -> "ShadowThread":
+    def add_shadow(self, name: str, shadow: "ShadowSink", every: int) -> "ShadowThread":
         """Show every so many-th of the parts that it wants to `shadow`, in a thread of its own."""
         shadowing = ShadowThread(name, shadow, every, self._monitor)
         self._observers = [*self._observers, shadowing]
@@ -159,8 +159,8 @@ class _ObserverThread:
         """The thread's last act."""
 
 
-class LooksOn(Sink):
-    """A model that would judge."""
+class ShadowSink(Sink):
+    """A model that scores parts after their verdict, and counts how it would have judged."""
 
     @abc.abstractmethod
     def wants(self, decision: Decision) -> bool:
@@ -174,7 +174,7 @@ class LooksOn(Sink):
 class ShadowThread(_ObserverThread):
     """The thread of a model that looks on: one part in hand, and none that waits."""
 
-    def __init__(self, name: str, shadow: LooksOn, every: int, monitor: HealthMonitor) -> None:
+    def __init__(self, name: str, shadow: ShadowSink, every: int, monitor: HealthMonitor) -> None:
         self._shadow, self._every, self._seen, self._in_hand = shadow, every, 0, False
         super().__init__(name, {name: shadow}, (), monitor, lambda delivery: None)
 

@@ -133,7 +133,7 @@ class Stop:
                 os.write(2, b"stopped while it was starting; no part was taken\n")
             os._exit(EXIT_OK)
 
-    def look(self) -> None:
+    def raise_if_asked(self) -> None:
         """Between two steps of a start, which take seconds: raises StoppedEarly where a stop was asked for."""
         if self._asked.is_set():
             log.info("stopped before it had begun")

@@ -65,8 +65,8 @@ def load_recipes(config: StationConfig) -> list[Entry]:
     return entries
 
 
-def open_recipes(config: StationConfig, stack: contextlib.ExitStack, look: Callable[[], None] = lambda: None) -> list[OpenRecipe]:
-    """Verify, compile, warm up and prove all of them; `stack` closes those that are in the list by then. `look` is called between two
+def open_recipes(config: StationConfig, stack: contextlib.ExitStack, check_stop: Callable[[], None] = lambda: None) -> list[OpenRecipe]:
+    """Verify, compile, warm up and prove all of them; `stack` closes those that are in the list by then. `check_stop` is called between two
     steps, and may raise.
 
     Raises ConfigError, BundleError, GoldenMismatch, DeviceError, each beginning with the key of the recipe.
@@ -77,10 +77,10 @@ def open_recipes(config: StationConfig, stack: contextlib.ExitStack, look: Calla
     keys = load_keys(config.trusted_keys)
     for entry in load_recipes(config):
         path = entry.recipe.bundle
-        look()
+        check_stop()
         with named(entry.where):
             bundle, signer = bundles[path] = bundles.get(path) or open_bundle(config, path, keys)
-            look()
+            check_stop()
             one = open_recipe(config, entry, bundle, opened)
         opened.append(one)
         log_opened(one, signer)

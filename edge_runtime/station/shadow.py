@@ -14,7 +14,7 @@ from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.records import Decision, Picture, ShadowState, Verdict, View
 from edge_runtime.sinks.archive import Archive
 from edge_runtime.station.judge import Limits, judge
-from edge_runtime.station.observers import LooksOn
+from edge_runtime.station.observers import ShadowSink
 
 NOTE_EVERY_S = 60.0
 """How often it is written down how a shadow has judged so far: what a kill takes of it."""
@@ -36,7 +36,7 @@ class Disagreements:
                 raise SinkError(problem)
 
 
-class Shadow(LooksOn):
+class Shadow(ShadowSink):
     """Scores one camera's pictures of one recipe. Shown parts in a thread of its own, asked for its state from any."""
 
     def __init__(

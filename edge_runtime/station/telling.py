@@ -81,18 +81,18 @@ class Telling:
         self._lane.note(told)
         return None
 
-    def look(self) -> None:
+    def raise_failure(self) -> None:
         """Raises what a teller raised meanwhile that is no SinkError."""
         if self._failure is not None:
             raise self._failure
 
     def close(self) -> None:
-        """Have all told that wait; from now on `tell` tells at once. Raises as `look`."""
+        """Have all told that wait; from now on `tell` tells at once. Raises as `raise_failure`."""
         if self._thread is not None:
             self._closing = True
             self._thread.join()
             self._thread = None
-            self.look()
+            self.raise_failure()
 
     def _run(self) -> None:
         while not (self._closing and not len(self._lane)):

@@ -78,7 +78,7 @@ def compare(
     budget, the fastest is recommended and said to be too slow; the exit code is 0.
     """
     need_extra()
-    from training.inspect.look import look
+    from training.inspect.precheck import precheck
 
     named = None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
     reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits, few_good)
@@ -86,11 +86,11 @@ def compare(
         raise ConfigError(f"out: {out} exists already; choose another place")
     least = least_good(m.partition("/")[0] for m in named or ())
     with bars() as progress:
-        looked = look(data, reading, bad=bad, masks=None, allow_duplicates=allow_duplicates, least=least, progress=progress)
+        inspection = precheck(data, reading, bad=bad, masks=None, allow_duplicates=allow_duplicates, least=least, progress=progress)
     load_extra()
     found = _compared(
         data, reading, out, methods=named, budget_ms=budget_ms, backbone=backbone, weights=weights, bad=bad, seed=seed, minutes=minutes,
-        allow_duplicates=allow_duplicates, known=looked.facts,
+        allow_duplicates=allow_duplicates, known=inspection.facts,
     )  # fmt: skip
     if as_json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")

@@ -39,10 +39,10 @@ TAGS = (
 
 
 class Addresses(NamedTuple):
-    """Of one protocol."""
+    """What the tags of the suite are called in one protocol."""
 
     of: Mapping[str, str]
-    """Of each tag of the suite."""
+    """Tag -> its address."""
     missing: str
     """A writable bool's address that a server of these tags does not have."""
 

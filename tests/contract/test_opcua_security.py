@@ -30,7 +30,7 @@ TAGS = [
 
 @pytest.fixture
 def settings(tmp_path: Path) -> OpcuaTriggerConfig:
-    """Of a station with a certificate (DER) and its key, and a user with a password."""
+    """A station's settings, with a certificate (DER) and its key, and a user with a password."""
     port = free_port()
     _identity(tmp_path, "station")
     (tmp_path / "password").write_text("pass wörd\n", encoding="utf-8")

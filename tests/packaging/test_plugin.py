@@ -26,7 +26,7 @@ COMMANDS = {"lineside": ("edge_runtime.entry", "main"), "lineside-train": ("expo
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of an environment that sees what this one has, and the example besides."""
+    """The interpreter of an environment that sees what this one has, and the example besides."""
     directory = tmp_path_factory.mktemp("plugin") / "venv"
     venv.create(directory, with_pip=False, symlinks=True)
     packages = next((directory / "lib").glob("python3*")) / "site-packages"

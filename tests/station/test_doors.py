@@ -219,6 +219,17 @@ def test_a_door_goes_with_its_station(endpoints: PublisherConfig) -> None:
     until(lambda: not Path(f"/proc/{publishing.door}").exists())
 
 
+@contextlib.contextmanager
+def announcing(port: int) -> Iterator[tuple[ZeromqLine, zmq.Socket[bytes]]]:
+    """A line that has begun, and the socket of whoever announces its parts."""
+    endpoint = f"tcp://127.0.0.1:{port}"
+    with ZeromqLine(ZeromqTriggerConfig(endpoint=endpoint), 1) as line, zmq.Context() as context, context.socket(zmq.PUSH) as push:
+        push.linger = 0
+        line.begin()
+        push.connect(endpoint)
+        yield line, push
+
+
 def test_whoever_announces_more_parts_than_any_line_is_cut_and_the_line_s_own_go_on(free_port: int) -> None:
     """What waited would be answered by the picture of another part, so it is not kept back."""
     endpoint = f"tcp://127.0.0.1:{free_port}"
@@ -232,10 +243,7 @@ def test_whoever_announces_more_parts_than_any_line_is_cut_and_the_line_s_own_go
             time.sleep(0.2)
 
     came: list[str] = []
-    with ZeromqLine(ZeromqTriggerConfig(endpoint=endpoint), 1) as line, zmq.Context() as context, context.socket(zmq.PUSH) as push:
-        push.linger = 0
-        line.begin()
-        push.connect(endpoint)
+    with announcing(free_port) as (line, push):
         push.send(b'{"part_id": "honest"}')
         trigger = line.wait(30)
         assert trigger is not None
@@ -277,11 +285,7 @@ def pid_of(line: ZeromqLine) -> int:
 
 def test_a_part_that_waited_in_a_door_that_stood_still_is_refused(free_port: int) -> None:
     """Law 3: the next frame shows another part. One that is announced when all is well again is judged."""
-    endpoint = f"tcp://127.0.0.1:{free_port}"
-    with ZeromqLine(ZeromqTriggerConfig(endpoint=endpoint), 1) as line, zmq.Context() as context, context.socket(zmq.PUSH) as push:
-        push.linger = 0
-        line.begin()
-        push.connect(endpoint)
+    with announcing(free_port) as (line, push):
         push.send(b'{"part_id": "first"}')
         first = line.wait(30)
         os.kill(pid_of(line), signal.SIGSTOP)
@@ -300,11 +304,7 @@ def test_a_part_that_waited_in_a_door_that_stood_still_is_refused(free_port: int
 
 
 def test_a_door_that_stands_still_for_good_is_replaced(free_port: int) -> None:
-    endpoint = f"tcp://127.0.0.1:{free_port}"
-    with ZeromqLine(ZeromqTriggerConfig(endpoint=endpoint), 1) as line, zmq.Context() as context, context.socket(zmq.PUSH) as push:
-        push.linger = 0
-        line.begin()
-        push.connect(endpoint)
+    with announcing(free_port) as (line, push):
         stopped = pid_of(line)
         os.kill(stopped, signal.SIGSTOP)
         until = time.monotonic() + 60

@@ -23,7 +23,7 @@ TELLS = 0.8
 DEEP = 0.25
 """A good part is doubted that lies among the bad ones' farther three quarters. Where more of its side lie at the border, good and bad run
 into each other there, and nothing is doubted."""
-LIKE_GOOD = 0.82
+LIKE_GOOD = 0.9
 """Share of the good ones within which a bad one is doubted."""
 
 Array = npt.NDArray[np.float64]

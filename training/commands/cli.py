@@ -144,7 +144,7 @@ def fit(
     """Fit a detector on good images and calibrate its threshold on held-out ones."""
     need_extra()
     from training.core.places import check_free
-    from training.inspect.look import look
+    from training.inspect.precheck import precheck
 
     started = time.monotonic()
     if method in ("auto", "compare"):
@@ -157,7 +157,7 @@ def fit(
         raise ConfigError("budget: --budget-ms only counts together with --image-size auto or --method compare")
     check_free(out, force or resume)
     with bars() as progress:
-        looked = look(
+        inspection = precheck(
             data, reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, leave_out=leave_out, least=least_good([method]),
             progress=progress,
         )  # fmt: skip
@@ -210,7 +210,7 @@ def fit(
     prove(options)
     with bars() as progress:
         dataset = load_dataset(
-            data, **reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, known=looked.facts, progress=progress
+            data, **reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, known=inspection.facts, progress=progress
         )  # fmt: skip
         for note in dataset.notes:
             say(f"note: {note}")

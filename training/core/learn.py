@@ -140,7 +140,7 @@ def learn(
     saved = began
     ended = "steps"
     if not state.weights:
-        _look(task, state)
+        _validate(task, state)
 
     def spent() -> float:
         return before + time.monotonic() - began
@@ -170,14 +170,14 @@ def learn(
             progress(what, int(1000 * max(state.step / steps, min(1.0, spent() / limit_s))), 1000)
             if state.step % task.check_every == 0 or state.step == steps:
                 state.seconds = spent()
-                _look(task, state)
+                _validate(task, state)
             if checkpoint is not None and time.monotonic() - saved > checkpoint.every_s:
                 state.seconds = spent()
                 save_state(checkpoint, task.module, optimizer, rng, state)
                 saved = time.monotonic()
     state.seconds = spent()
     if state.step % task.check_every and state.step != steps:
-        _look(task, state)
+        _validate(task, state)
     if checkpoint is not None:
         save_state(checkpoint, task.module, optimizer, rng, state)
     task.module.load_state_dict(state.weights)
@@ -279,7 +279,7 @@ class Network(nn.Module):
         """What is to be learnt. Raises DataError when there are too few images."""
 
 
-def _look(task: Task, state: State) -> None:
+def _validate(task: Task, state: State) -> None:
     with torch.no_grad():
         found = task.validate()
     better = found < state.best  # never for NaN, nor once it had counted as the best

@@ -50,7 +50,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A line for each of them."""
 
 
-class Lie(msgspec.Struct, frozen=True, kw_only=True):
+class PoseSummary(msgspec.Struct, frozen=True, kw_only=True):
     """How the good parts to learn from lie, and what `fit` takes because of it."""
 
     explained: float
@@ -77,7 +77,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Significant bits by the brightest pixel of all files of one depth: [8], [12], or both where depths are mixed."""
     findings: list[Finding]
     remarks: list[str]
-    lie: Lie | None = None
+    lie: PoseSummary | None = None
     """None for fewer than 8 good images."""
 
 
@@ -206,7 +206,7 @@ def looked_at(summary: Summary) -> str:
 
 
 def _few_good(found: Found, samples: tuple[Sample, ...], facts: list[Facts]) -> str:
-    """Of the data's own images alone: who gives bad ones by --bad has said so in two ways."""
+    """See `say_few_good`; asked of the data's own images alone, since who gives bad ones by --bad has said so twice."""
     rows = [i for i, s in enumerate(samples) if s.split != "bad"]
     smalls = np.stack([facts[i].small for i in rows]) if rows else np.zeros((0, 32, 32), np.float32)
     return say_few_good([samples[i] for i in rows], smalls, by_table=found.format.startswith("a table")) or ""
@@ -232,7 +232,7 @@ def _doubtful(samples: tuple[Sample, ...], facts: list[Facts]) -> str | None:
     return say_suspects(test, found, "look")
 
 
-def _lie(samples: tuple[Sample, ...], facts: list[Facts], copies: frozenset[Path]) -> Lie | None:
+def _lie(samples: tuple[Sample, ...], facts: list[Facts], copies: frozenset[Path]) -> PoseSummary | None:
     """How parts lie, told from pictures that differ, by whole frames: what a region of interest or tiles show may lie otherwise, which
     `fit` measures again."""
     pairs = zip(samples, facts, strict=True)
@@ -242,7 +242,7 @@ def _lie(samples: tuple[Sample, ...], facts: list[Facts], copies: frozenset[Path
     chosen = spread([s for s in samples if s.path in smalls], LOOKED_AT)
     pose = pose_of(np.stack([smalls[s.path] for s in chosen]))
     advice = advise(pose, len(smalls))
-    return Lie(
+    return PoseSummary(
         explained=round(pose.explained, 3), shift=None if pose.shift is None else round(pose.shift, 4), light=round(pose.light, 3),
         method=advice.method, preset=advice.preset, why=advice.why,
     )  # fmt: skip

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.model.manifest import Axis
-from edge_runtime.model.placement import Lie, PlacementMeter, Small
+from edge_runtime.model.placement import PlacementMeter, Pose, Small
 
 LEAST_PARTS = 12
 LEAST_GAIN, MOST_GAIN = 0.6, 1.5
@@ -91,8 +91,8 @@ def _moved(picture: Small, x: float, y: float, turn: float) -> Small:
     return cast(Small, cv2.warpAffine(picture, matrix, (w, h), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101))
 
 
-def _numbers(lie: Lie | None) -> _Array:
-    return np.array([np.nan] * 3 if lie is None else [lie.x, lie.y, lie.turn])
+def _numbers(pose: Pose | None) -> _Array:
+    return np.array([np.nan] * 3 if pose is None else [pose.x, pose.y, pose.turn])
 
 
 def _spread(values: _Array) -> float:

@@ -241,7 +241,7 @@ def distil(
         raise DataError(f"distil: expected an existing folder for {out}, found none; create it first")
     prove(out.resolve().parent)
     source = build_backbone(backbone, STRIDES, weights)
-    images = _Lazily(paths, image_size)
+    images = _LazyPictures(paths, image_size)
     identity = {
         "what": "teacher", "version": _VERSION, "seed": seed, "backbone": resolve_name(backbone), "image_size": image_size,
         "size": spec.size, "channels": spec.channels, "width": spec.width, "pictures": len(paths),
@@ -311,7 +311,7 @@ def as_input(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
     return Preprocessor(spec)(image)
 
 
-class _Lazily(Sequence[npt.NDArray[np.uint8]]):
+class _LazyPictures(Sequence[npt.NDArray[np.uint8]]):
     """Files, read when they are wanted: a folder may hold more pictures than memory does."""
 
     def __init__(self, paths: Sequence[Path], side: int) -> None:

@@ -1,15 +1,18 @@
 """Output and input that are written otherwise than here: other encodings, backslashes, decimal commas."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from edge_runtime.config.files import load_recipe
-from edge_runtime.console import as_ascii, refuse_decimal_commas
-from edge_runtime.errors import ConfigError
+from edge_runtime.console import as_ascii, refuse_decimal_commas, run_app
+from edge_runtime.errors import ConfigError, DataError
 
 PROGRAM = """
 import typer
@@ -31,6 +34,18 @@ def test_no_encoding_of_the_terminal_ends_in_a_traceback(encoding: str) -> None:
     assert done.returncode == 66 and b"Traceback" not in done.stderr
     if encoding.startswith("ascii"):
         assert done.stdout.strip() == b"Prufling x 3 * ?? ?" and done.stderr.strip() == b"error: Ausschuss ... >= 2"
+
+
+def test_what_a_message_quotes_moves_no_cursor() -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def say() -> None:
+        raise DataError("two parts:\n  a\x1b[2J.png\n  b\r.png")
+
+    with pytest.raises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as said:
+        run_app(app, [])
+    assert said.getvalue() == "error: two parts:\n  a\ufffd[2J.png\n  b\ufffd.png\n"
 
 
 def test_signs_are_spelt_and_accents_go() -> None:

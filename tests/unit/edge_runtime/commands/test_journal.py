@@ -1,11 +1,9 @@
 """`lineside journal`: what a person is told of a journal, and the exit codes."""
 
-import itertools
 import json
 import sqlite3
 import subprocess
 import sys
-import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from edge_runtime.console import run_app
 from edge_runtime.security.signing import open_key, read_public
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.journal_verify import verify
-from tests.unit.edge_runtime.sinks.journals import a_decision, settings
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings, written_on
 
 
 @pytest.fixture
@@ -107,25 +105,15 @@ def test_a_running_stations_journal_is_not_acknowledged_behind_its_back(journal:
 @pytest.mark.slow
 def test_a_backup_of_a_journal_that_is_written_on_and_on_comes_to_its_end(tmp_path: Path) -> None:
     """It is of one moment: copied in several steps, it began anew at each row that came meanwhile."""
-    path, over = tmp_path / "j.sqlite", threading.Event()
+    path = tmp_path / "j.sqlite"
     with Journal(settings(path), "s") as journal:
         for seq in range(1, 1001):
             journal.begin(a_decision(seq, reason="x" * 40_000))
         assert journal.settled(60)
-
-        def write() -> None:
-            for seq in itertools.count(1001):
-                journal.put(a_decision(seq))
-                if over.is_set():
-                    return
-
-        writing = threading.Thread(target=write)
-        writing.start()
-        done = subprocess.Popen([sys.executable, "-m", "edge_runtime.cli", "journal", "backup", str(path), str(tmp_path / "b.sqlite")])
-        try:
-            assert done.wait(120) == 0
-        finally:
-            done.kill()
-            over.set()
-            writing.join()
+        with written_on(journal, 1001):
+            done = subprocess.Popen([sys.executable, "-m", "edge_runtime.cli", "journal", "backup", str(path), str(tmp_path / "b.sqlite")])
+            try:
+                assert done.wait(120) == 0
+            finally:
+                done.kill()
     assert verify(tmp_path / "b.sqlite", [read_public(tmp_path / "b.sqlite.key.pub")]).decisions >= 1000

@@ -4,7 +4,6 @@ import csv
 import json
 import sqlite3
 import sys
-import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +16,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.records import Cause, Delivery, Outcome, Stamps, Verdict
 from edge_runtime.sinks.journal import Journal, read_decisions
 from edge_runtime.sinks.journal_heads import outside_head
-from tests.unit.edge_runtime.sinks.journals import a_decision, settings
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings, written_on
 from tests.unit.edge_runtime.sinks.test_journal import in_small_disk
 
 START = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
@@ -104,24 +103,12 @@ def test_parquet_without_its_package_says_what_to_install(journal: Path, tmp_pat
 
 
 def test_a_backup_is_made_while_the_station_writes_and_can_be_verified_alone(tmp_path: Path) -> None:
-    path, stop = tmp_path / "j.sqlite", threading.Event()
+    path = tmp_path / "j.sqlite"
     with Journal(settings(path), "s") as journal:
-
-        def write() -> None:
-            seq = 0
-            while not stop.is_set():
-                seq += 1
-                journal.put(a_decision(seq))
-
         for seq in range(10_000, 10_200):
             journal.put(a_decision(seq))
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
+        with written_on(journal):
             said = lineside("backup", path, tmp_path / "kept" / "b.sqlite")
-        finally:
-            stop.set()
-            writer.join()
     assert said.exit_code == 0, said.output
     copy = tmp_path / "kept" / "b.sqlite"
     assert len(read_decisions(copy, 0, 100_000)) >= 200

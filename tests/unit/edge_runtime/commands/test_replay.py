@@ -103,7 +103,7 @@ def test_the_archive_s_own_records_tell_what_was_decided(station_dir: Path, bund
 
 
 def test_records_of_an_archive_of_schema_1_tell_what_was_decided(station_dir: Path) -> None:
-    """Of a station with one camera, and of one of two: the view's own verdict counts there."""
+    """At a station with one camera, and at one with two: the view's own verdict counts there."""
     for i, record in enumerate(("archived.json", "archived_side.json")):
         shutil.copy(SCHEMA_1 / record, station_dir / "parts" / f"{i:02d}.json")
     text = (station_dir / "parts/01.json").read_text()

@@ -31,6 +31,7 @@ def printed() -> dict[str, dict[str, Any]]:
 def test_what_is_printed_is_a_schema(printed: dict[str, dict[str, Any]]) -> None:
     for schema in printed.values():
         Draft202012Validator.check_schema(schema)
+        assert "name" in schema["required"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)

@@ -38,7 +38,7 @@ def test_a_few_bytes_before_the_end_are_what_a_camera_fills_up_with() -> None:
 
 
 def test_pictures_that_others_decode_meanwhile_are_not_taken_for_it(tmp_path: Path) -> None:
-    """Of two cameras, the warnings of one never fault the other's part."""
+    """With two cameras, the warnings of one never fault the other's part."""
     whole = jpeg(1)
     torn = whole[: len(whole) // 2] + whole[len(whole) // 2 + 60 :]
     (tmp_path / "torn.jpg").write_bytes(torn)

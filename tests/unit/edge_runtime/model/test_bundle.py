@@ -1,6 +1,5 @@
 """Bundles are immutable: whatever was altered, cut, swapped, added or taken away is refused, and named."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -239,8 +238,10 @@ def test_a_manifest_of_any_numbers_and_words_is_taken_or_refused_and_never_a_bug
     whole, seal = (copy / b.MANIFEST).read_bytes(), (copy / b.SEAL).read_bytes()
     edit(copy, change)
     try:
-        with contextlib.suppress(LinesideError), OpenvinoPredictor(b.ModelBundle.open(copy)) as predictor:
+        with OpenvinoPredictor(b.ModelBundle.open(copy)) as predictor:
             predictor.run_golden()
+    except LinesideError as e:
+        assert str(copy) in str(e) or str(e).startswith("bundle ")
     finally:
         (copy / b.MANIFEST).write_bytes(whole)
         (copy / b.SEAL).write_bytes(seal)

@@ -77,7 +77,7 @@ def test_a_dark_part_stays_dark() -> None:
 
 
 def test_deep_pixels_are_averaged_at_their_full_depth() -> None:
-    """Of 12 bits 8 is 0.498 of 255, 24 is 1.494: their mean is 1, but 0.5 (so 0) if either were rounded to 8 bits, or cut, before."""
+    """In 12 bits, 8 is 0.498 of 255, 24 is 1.494: their mean is 1, but 0.5 (so 0) if either were rounded to 8 bits, or cut, before."""
     image = np.full((32, 32), 8, np.uint16)
     image[:, ::2] = 24
     assert (Preprocessor(spec(bits=12))(image) == 1).all()

@@ -14,7 +14,7 @@ FAULT = Result("19", Verdict.FAULT, 0.0, 1)
 
 @dataclass
 class Plc:
-    """Steps a handshake, 2 ms a look, and remembers what came."""
+    """Steps a handshake, 2 ms a poll, and remembers what came."""
 
     results: Results = field(default_factory=lambda: Presented(acknowledged=True, timeout_ms=1000, limit=8))
     has_reset: bool = True
@@ -28,9 +28,9 @@ class Plc:
     def __post_init__(self) -> None:
         self.handshake = Handshake(self.results, heartbeat_ms=500, has_reset=self.has_reset)
         self.handshake.resume(self.inputs)
-        self.look()
+        self.poll()
 
-    def look(self, ms: float = 2.0, **inputs: object) -> dict[str, object]:
+    def poll(self, ms: float = 2.0, **inputs: object) -> dict[str, object]:
         looked, before = self.now, self.inputs.encoder
         self.now += round(ms * MS)
         self.inputs = replace(self.inputs, **inputs)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ MS = 1_000_000
 def test_an_edge_of_a_polled_plc_may_have_risen_just_after_the_last_look() -> None:
     ages = PartAges()
     ages.connected(1000 * MS)
-    ages.looked(1010 * MS)
+    ages.polled(1010 * MS)
     assert ages.not_before(1030 * MS, pushes=False) == 1010 * MS
 
 

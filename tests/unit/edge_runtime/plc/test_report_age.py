@@ -20,7 +20,7 @@ class Server:
         self.ages.heard(self.now, self.now - on_its_way + self.ahead if stamped else None)
 
     def age(self, happened: float) -> float:
-        """Of a change `happened` ago, by the source's stamp."""
+        """What is said of a change that `happened` so long ago, by the source's stamp."""
         return self.ages.age_s(self.now - happened + self.ahead)
 
 

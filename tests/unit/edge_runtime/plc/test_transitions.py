@@ -70,9 +70,9 @@ def walk(results: Results, chance: random.Random) -> None:
     for _ in range(STEPS):
         what, ms, seq = chance.choice(WHAT), chance.choice((2, 2, 2, 20, 40, 120)), plc.seq
         if what in ("trigger", "acknowledge", "enable", "reset_fault"):
-            plc.look(ms, **{what: not getattr(plc.inputs, what)})
+            plc.poll(ms, **{what: not getattr(plc.inputs, what)})
         elif what == "recipe":
-            plc.look(ms, recipe=chance.choice(("", "1", "2")))
+            plc.poll(ms, recipe=chance.choice(("", "1", "2")))
         elif what in ("prepared", "fails"):
             plc.handshake.prepared((plc.recipes or [""])[-1], what == "prepared")
         elif what == "back":
@@ -81,7 +81,7 @@ def walk(results: Results, chance: random.Random) -> None:
             plc.recipes += [] if asked is None else [asked]
         elif what == "decide" and waiting:
             plc.decide(chance.choice((ACCEPT, ACCEPT, REJECT, FAULT)), waiting.pop(0))
-        plc.look(ms)
+        plc.poll(ms)
         waiting += range(seq + 1, plc.seq + 1)
         out, result, trigger = plc.handshake.outputs(), results._machine.state, plc.handshake._trigger.state  # type: ignore[attr-defined]
         assert out["result_valid"] is (result in (ResultState.VALID, PulseState.GOOD, PulseState.BAD))

@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -26,7 +25,7 @@ from edge_runtime.sinks.journal_read import Reader
 from edge_runtime.sinks.journal_verify import Verified, head_of, verify
 from tests.support.decisions import SCHEMA_1
 from tests.support.waiting import until
-from tests.unit.edge_runtime.sinks.journals import a_decision, settings, tampered
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings, tampered, written_on
 from tests.unit.edge_runtime.sinks.test_journal import in_small_disk
 
 
@@ -256,7 +255,7 @@ def test_a_killed_station_leaves_a_whole_chain(tmp_path: Path) -> None:
 import os, signal, sys
 from pathlib import Path
 from edge_runtime.records import Trigger
-from tests.unit.edge_runtime.sinks.journals import a_decision, settings, tampered
+from tests.unit.edge_runtime.sinks.journals import a_decision, settings
 from tests.unit.edge_runtime.sinks.test_journal import in_small_disk
 from edge_runtime.sinks.journal import Journal
 with Journal(settings(Path(sys.argv[1])), "s") as journal:
@@ -275,24 +274,10 @@ with Journal(settings(Path(sys.argv[1])), "s") as journal:
 
 def test_it_can_be_verified_while_the_station_writes(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
-    stop = threading.Event()
-    with Journal(settings(path), "s") as journal:
-
-        def write() -> None:
-            seq = 0
-            while not stop.is_set():
-                seq += 1
-                journal.put(a_decision(seq))
-
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
-            until(lambda: journal.last_seq() > 100)
-            for _ in range(20):
-                assert checked(path).findings == []
-        finally:
-            stop.set()
-            writer.join()
+    with Journal(settings(path), "s") as journal, written_on(journal):
+        until(lambda: journal.last_seq() > 100)
+        for _ in range(20):
+            assert checked(path).findings == []
 
 
 def test_a_journal_on_a_disk_that_cannot_be_written_is_verified(tmp_path: Path) -> None:
@@ -324,7 +309,7 @@ def content(path: Path) -> list[list[tuple[object, ...]]] | None:
 
 
 def unnoticed(path: Path, bits: list[int]) -> tuple[list[int], int]:
-    """Of single bits that are flipped: which changed what stands in a row and were not found; and how many changed it."""
+    """Single bits are flipped: which changed what stands in a row and were not found; and how many changed it."""
     whole, before = path.read_bytes(), content(path)
     key, outside = key_of(path), outside_head(path)
     missed, changed = [], 0

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.commands.journal import verified
-from edge_runtime.records import Delivery, Outcome, Verdict
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.journal_damaged import numbers
 from edge_runtime.sinks.journal_read import Reader
 from edge_runtime.sinks.journal_rows import MOST
-from tests.unit.edge_runtime.sinks.journals import a_decision, changed, settings
+from tests.unit.edge_runtime.sinks.journals import changed, decide_and_tell, settings
 
 FAR = 1 << 61
 _FAR_ROW = "INSERT INTO chain SELECT {}, kind, seq, at_s, body, hash FROM chain WHERE n = 3"
@@ -22,10 +21,7 @@ _FAR_ROW = "INSERT INTO chain SELECT {}, kind, seq, at_s, body, hash FROM chain 
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("journal") / "j.sqlite"
     with Journal(settings(path), "s") as journal:
-        for seq in range(1, 401):
-            journal.begin(a_decision(seq, verdict=Verdict.REJECT))
-            journal.delivered(Delivery(seq, "plc", Outcome.TOLD, 1000 * seq, "REJECT"))
-        assert journal.settled(60)
+        decide_and_tell(journal, range(1, 401))
     return path
 
 

@@ -15,7 +15,7 @@ from edge_runtime.security.chain import GENESIS, hash_of
 from edge_runtime.sinks import journal_order
 from edge_runtime.sinks.journal import Journal
 from edge_runtime.sinks.journal_rows import COLUMNS
-from tests.unit.edge_runtime.sinks.journals import a_decision, settings, tampered
+from tests.unit.edge_runtime.sinks.journals import a_decision, decide_and_tell, settings, tampered
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +23,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixty parts, each decided and told, of one run that ended in good order: row 2 n is decision n - 1, row 123 the stop."""
     path = tmp_path_factory.mktemp("journal") / "j.sqlite"
     with Journal(settings(path), "s") as journal:
-        for seq in range(1, 61):
-            journal.begin(a_decision(seq, verdict=Verdict.REJECT))
-            journal.delivered(Delivery(seq, "plc", Outcome.TOLD, 1000 * seq, "REJECT"))
-        assert journal.settled(60)
+        decide_and_tell(journal, range(1, 61))
     return path
 
 

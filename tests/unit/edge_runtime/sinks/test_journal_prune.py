@@ -3,25 +3,25 @@
 import json
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from edge_runtime.commands.journal import acknowledge, verified
-from edge_runtime.records import Cause, Delivery, Outcome, Trigger, Verdict
+from edge_runtime.records import Cause, Trigger, Verdict
 from edge_runtime.security.chain import Purpose, hash_of
 from edge_runtime.security.signing import open_key
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.journal import Journal, read_decisions
-from edge_runtime.sinks.journal_chain import Limits
+from edge_runtime.sinks.journal_chain import Chain, Limits
 from edge_runtime.sinks.journal_heads import beside
 from edge_runtime.sinks.journal_prune import acknowledged_here
 from edge_runtime.sinks.journal_rows import COLUMNS, Entry, about, announced, row_of
 from edge_runtime.sinks.journal_start import go_on
 from tests.support.waiting import until
-from tests.unit.edge_runtime.sinks.journals import a_decision, changed, settings
+from tests.unit.edge_runtime.sinks.journals import a_decision, changed, decide_and_tell, settings
 
 DAY_S = 86_400
 REAL = time.time
@@ -36,10 +36,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(time, "time", lambda days=days: REAL() - days * DAY_S)
             with Journal(settings(path), "s") as journal:
-                for seq in range(first, last + 1):
-                    journal.begin(a_decision(seq, verdict=Verdict.REJECT))
-                    journal.delivered(Delivery(seq, "plc", Outcome.TOLD, 1000 * seq, "REJECT"))
-                assert journal.settled(60)
+                decide_and_tell(journal, range(first, last + 1))
     return path
 
 
@@ -59,6 +56,21 @@ def pruned(path: Path, steps: int = 20, **limits: float) -> tuple[int, list[str]
             if not more:
                 break
         return deleted, chain.damage
+
+
+@contextmanager
+def begun_long_ago(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[sqlite3.Connection, Chain, Callable[[int], None]]]:
+    """A chain that begins fifty days ago, and `later(s)`: from now on it is that long after its beginning."""
+    start = REAL() - 50 * DAY_S
+    with closing(journal_file.open_for_writing(path, False, "w")) as connection:
+        monkeypatch.setattr(time, "time", lambda: start)
+        chain = go_on(path, connection, open_key(beside(path, "key")), "w", looks=False, had_key=False)
+
+        def later(s: int) -> None:
+            monkeypatch.setattr(time, "time", lambda: start + s)
+            chain.clock = type(chain.clock)(int(start) + s)
+
+        yield connection, chain, later
 
 
 def test_what_is_old_and_verifies_goes(journal: Path) -> None:
@@ -83,15 +95,10 @@ def test_where_rows_were_cut_off_the_end_once_and_the_station_went_on_rows_are_d
 def test_what_is_old_is_deleted_up_to_a_signature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows of the minutes before the cut stay until a signature covers them that is old, too."""
     path = tmp_path / "j.sqlite"
-    start = REAL() - 50 * DAY_S
-    connection = journal_file.open_for_writing(path, False, "w")
-    with closing(connection):
-        monkeypatch.setattr(time, "time", lambda: start)
-        chain = go_on(path, connection, open_key(beside(path, "key")), "w", looks=False, had_key=False)
+    with begun_long_ago(path, monkeypatch) as (connection, chain, later):
         for seq in range(1, 331):
-            chain.clock = type(chain.clock)(int(start) + seq * 1000)
+            later(seq * 1000)
             chain.insert(connection, [Entry("decision", seq, row=row_of(a_decision(seq)))], "w")
-        monkeypatch.setattr(time, "time", lambda: start + 330 * 1000)
         heads = [n for (n,) in connection.execute("SELECT n FROM heads ORDER BY n")]
         assert heads == [2, 102, 202, 302]
         chain.prune(connection, Limits(keep_s=330_000 - 250_500), "w")
@@ -239,19 +246,14 @@ def test_rows_of_a_key_that_is_gone_stay_until_somebody_has_acknowledged_that(jo
 
 def test_a_decision_and_what_was_told_instead_of_it_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "j.sqlite"
-    start = REAL() - 50 * DAY_S
-    connection = journal_file.open_for_writing(path, False, "w")
-    with closing(connection):
-        monkeypatch.setattr(time, "time", lambda: start)
-        chain = go_on(path, connection, open_key(beside(path, "key")), "w", looks=False, had_key=False)
+    with begun_long_ago(path, monkeypatch) as (connection, chain, later):
         for seq in range(1, 301):
-            chain.clock = type(chain.clock)(int(start) + seq * 1000)
+            later(seq * 1000)
             entries = [Entry("decision", seq, row=row_of(a_decision(seq, verdict=Verdict.ACCEPT)))]
             if seq == 205:
                 told = a_decision(198, verdict=Verdict.FAULT, cause=Cause.JOURNAL, reason="no row in time")
                 entries.append(Entry("amended", 198, row=row_of(told)))
             chain.insert(connection, entries, "w", sign=seq % 50 == 0)
-        monkeypatch.setattr(time, "time", lambda: start + 300 * 1000)
         chain.prune(connection, Limits(keep_s=300_000 - 201_500), "w")
         assert connection.execute("SELECT min(n) FROM chain").fetchone()[0] == 153, "not 203, between both"
         assert verified(path).findings == []

@@ -11,7 +11,7 @@ import pytest
 
 from edge_runtime import wire
 from edge_runtime.model.manifest import Drift
-from edge_runtime.records import Decision, DriftState, Health, Stamps, State, Trend, Verdict
+from edge_runtime.records import Decision, DriftState, Health, State, Trend, Verdict
 from edge_runtime.station.drift import DriftWatch
 from edge_runtime.station.health import HealthMonitor
 from tests.support.decisions import decision_with
@@ -24,19 +24,7 @@ def monitor(drift: DriftWatch | None) -> HealthMonitor:
 
 
 def decision(seq: int, verdict: Verdict, score: float | None) -> Decision:
-    return decision_with(
-        station="s",
-        recipe="r",
-        bundle_id="b",
-        seq=seq,
-        part_id="",
-        verdict=verdict,
-        reason="",
-        score=score,
-        threshold=1.0,
-        severity=None,
-        stamps=Stamps(fired_ns=1000),
-    )
+    return decision_with(recipe="r", bundle_id="b", seq=seq, verdict=verdict, score=score)
 
 
 def test_a_line_that_drifts_up_is_told_once_and_once_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:

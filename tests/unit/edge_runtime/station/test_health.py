@@ -25,18 +25,7 @@ def monitor(**more: object) -> HealthMonitor:
 
 
 def decision(seq: int, verdict: Verdict) -> Decision:
-    return decision_with(
-        station="s",
-        recipe="r",
-        bundle_id="b",
-        seq=seq,
-        part_id="",
-        verdict=verdict,
-        reason="",
-        score=None,
-        severity=None,
-        stamps=Stamps(fired_ns=1000),
-    )
+    return decision_with(recipe="r", bundle_id="b", seq=seq, verdict=verdict, stamps=Stamps(fired_ns=1000))
 
 
 @dataclass

@@ -2,22 +2,12 @@
 
 import msgspec
 
-from edge_runtime.model.manifest import Axis, Envelope, Placement, Wander
+from edge_runtime.model.manifest import Axis, Placement
 from edge_runtime.station.reach import brittle, narrow, reach, watched
+from tests.unit.edge_runtime.station import envelopes
+from tests.unit.edge_runtime.station.envelopes import row
 
-
-def row(what: str, amount: float, holds: bool) -> Wander:
-    return Wander(what=what, amount=amount, image_auroc=1.0, rejected=0.0 if holds else 1.0, missed=0.0, holds=holds)  # type: ignore[arg-type]
-
-
-ENVELOPE = Envelope(
-    rows=(
-        row("clean", 0, True), row("light", 0.7, False), row("light", 1.3, True), row("blur", 1, False), row("shift", 0.01, True),
-        row("shift", 0.02, False), row("turn", 1, False), row("noise", 2, True), row("jpeg", 90, True), row("jpeg", 40, True),
-    ),
-    basis="real", n_good=60, n_bad=40, brightness=100.0, sharpness=0.5, light_low=0.91, light_low_breaks="rejects", light_high=1.2,
-    light_high_breaks="misses", blur_low=0.6, blur_breaks="both", shift_limit=0.014, turn_limit=0.42,
-)  # fmt: skip
+ENVELOPE = msgspec.structs.replace(envelopes.ENVELOPE, shift_limit=0.014, turn_limit=0.42)
 
 
 def test_the_reach_is_one_sentence() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_runtime.model.manifest import Axis, Envelope, InputSpec, Placement, Wander
+from edge_runtime.model.manifest import Axis, InputSpec, Placement
 from edge_runtime.model.placement import PlacementMeter, Shrinker
 from edge_runtime.model.sight import SightMeter
 from edge_runtime.records import Decision, Frame, Picture, Prediction
@@ -16,6 +16,7 @@ from edge_runtime.station.placed import PlaceWatch
 from edge_runtime.station.straying import LEAST, WINDOW
 from edge_runtime.station.wander import PLACE_EVERY, SightWatch, SightWatches
 from tests.support.decisions import decision_with
+from tests.unit.edge_runtime.station import envelopes
 
 SPEC = InputSpec(height=64, width=64, channels=1)
 METER = SightMeter(SPEC)
@@ -25,18 +26,7 @@ def part(seed: int = 0) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(60, 140, (64, 64), dtype=np.uint8)
 
 
-def row(what: str, amount: float, holds: bool) -> Wander:
-    return Wander(what=what, amount=amount, image_auroc=1.0, rejected=0.0 if holds else 1.0, missed=0.0, holds=holds)  # type: ignore[arg-type]
-
-
-ENVELOPE = Envelope(
-    rows=(
-        row("clean", 0, True), row("light", 0.7, False), row("light", 1.3, True), row("blur", 1, False), row("shift", 0.01, True),
-        row("shift", 0.02, False), row("turn", 1, False), row("noise", 2, True), row("jpeg", 90, True), row("jpeg", 40, True),
-    ),
-    basis="real", n_good=60, n_bad=40, brightness=METER(part()).brightness, sharpness=METER(part()).sharpness,
-    light_low=0.91, light_low_breaks="rejects", light_high=1.2, light_high_breaks="misses", blur_low=0.6, blur_breaks="both",
-)  # fmt: skip
+ENVELOPE = msgspec.structs.replace(envelopes.ENVELOPE, brightness=METER(part()).brightness, sharpness=METER(part()).sharpness)
 
 
 def feed(watch: SightWatch, gain: float = 1.0, count: int = WINDOW, blur: float = 0.0) -> None:

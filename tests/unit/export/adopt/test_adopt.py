@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("children_here")
 
 SIDE = 64
 LIMIT, RANGE = 0.5, 0.6
-"""Of the red channel, 0..1: what the drawn exporter's threshold and normalisation rest on."""
+"""Values of the red channel, 0..1: what the drawn exporter's threshold and normalisation rest on."""
 
 
 def _f32(value: float) -> ov.Node:
@@ -110,7 +110,7 @@ def golden(tmp_path: Path) -> Path:
 
 
 def _expected(image: np.ndarray) -> float:
-    """Of a gray frame, computed apart: our area resize, then what `anomalib_like` does."""
+    """The score of a gray frame, computed apart: our area resize, then what `anomalib_like` does."""
     x = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float64) / 255
     mean = cv2.filter2D(x, -1, np.full((9, 9), 1 / 81), borderType=cv2.BORDER_CONSTANT)
     return float(np.clip((mean.max() - LIMIT) / RANGE + 0.5, 0, 1))

@@ -325,15 +325,24 @@ def test_a_refusal_says_what_was_expected_what_was_found_and_what_to_do(rule: Ru
 
 
 @pytest.mark.parametrize(
-    "rule",
+    ("allowed", "refused"),
     [
-        rate(0.5), conformal(0.25), Rule(kind="recall", target=1.0), Rule(kind="cost", cost_ratio=1_000_000, defect_rate=0.999),
-        Rule(kind="cost", cost_ratio=1), Rule(kind="gap"), Rule(kind="max_f1"),
+        (rate(0.5), rate(0.501)), (conformal(0.25), conformal(0.249)), (Rule(kind="recall", target=1.0), Rule(kind="recall", target=1.001)),
+        (Rule(kind="cost", cost_ratio=1_000_000, defect_rate=0.999), Rule(kind="cost", cost_ratio=1_000_000, defect_rate=1.0)),
+        (Rule(kind="cost", cost_ratio=1_000_000), Rule(kind="cost", cost_ratio=1_000_001)),
     ],
 )  # fmt: skip
-def test_what_lies_on_the_border_of_a_rule_s_settings_is_allowed(rule: Rule) -> None:
-    check_rule(rule, 3)
-    check_bad(rule, 3)
+def test_what_lies_on_the_border_of_a_rule_s_settings_is_allowed_and_what_lies_beyond_it_is_not(allowed: Rule, refused: Rule) -> None:
+    check_rule(allowed, 3)
+    with pytest.raises(CalibrationError):
+        check_rule(refused, 3)
+
+
+def test_three_bad_images_are_enough_for_a_gap_and_any_number_for_other_rules() -> None:
+    check_bad(Rule(kind="gap"), 3)
+    check_bad(Rule(kind="max_f1"), 1)
+    with pytest.raises(CalibrationError, match="expected at least 3 bad images"):
+        check_bad(Rule(kind="gap"), 2)
 
 
 def test_scores_that_no_threshold_can_part_are_refused_and_two_that_one_can_are_not() -> None:

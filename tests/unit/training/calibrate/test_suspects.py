@@ -40,8 +40,9 @@ def test_where_good_and_bad_are_alike_no_label_is_doubted(apart: float) -> None:
 
 
 def test_right_labels_are_seldom_doubted() -> None:
-    found = [suspects(*scores(100, 100, 4, seed)).mean() for seed in range(20)]
-    assert np.mean(found) < 0.02
+    found = np.array([suspects(*scores(100, 100, 4, seed)) for seed in range(20)])
+    assert found[:, :100].mean() < 0.01, "good ones"
+    assert found[:, 100:].mean() < 0.07, "a tenth of these bad ones scores as the lower nine tenths of good ones do"
 
 
 def test_a_kind_that_the_detector_does_not_see_is_not_called_mislabelled() -> None:
@@ -60,7 +61,8 @@ def test_two_labels_that_were_exchanged_are_named_among_parts_at_the_border_and_
     score, is_good = np.array([*good, 126, *bad, 15.9]), np.arange(49) < 24
     found = suspects(score, is_good)
     assert set(score[found & is_good]) == {126}
-    assert set(score[found & ~is_good]) == {13.8, 14.7, 15.9}, "what hardly shows is not told from what is not there"
+    assert {13.8, 14.7, 15.9} <= set(score[found & ~is_good]), "what hardly shows is not told from what is not there"
+    assert max(score[found & ~is_good]) < 20, "nor is what lies at the border doubted"
 
 
 def test_few_images_say_nothing() -> None:

@@ -208,8 +208,8 @@ def test_padim_tells_defective_solar_cells_from_good_ones(tmp_path: Path, capsys
     images, probabilities, types = elpv.load_dataset()
     mono = np.flatnonzero(types == "mono")
     order = np.random.default_rng(0).permutation(mono)
-    good, bad = order[probabilities[order] == 0][:220], order[probabilities[order] == 1][:60]
-    for folder, rows in (("train/good", good[:160]), ("test/good", good[160:]), ("test/defective", bad)):
+    good, bad = order[probabilities[order] == 0][:120], order[probabilities[order] == 1][:40]
+    for folder, rows in (("train/good", good[:80]), ("test/good", good[80:]), ("test/defective", bad)):
         (tmp_path / "d" / folder).mkdir(parents=True)
         for row in rows:
             cv2.imwrite(str(tmp_path / "d" / folder / f"{row}.png"), images[row])

@@ -23,7 +23,7 @@ def parts(root: Path, count: int = 8) -> list[str]:
 
 
 def change(file: Path, **keys: object) -> None:
-    """Of each annotation of a COCO file."""
+    """Sets these keys in each annotation of a COCO file."""
     content = json.loads(file.read_text())
     for entry in content["annotations"]:
         entry.update(keys)

@@ -9,7 +9,7 @@ import pytest
 from edge_runtime.errors import DataError
 from training.data.layout import Sample
 from training.inspect.inspect import inspect_data
-from training.inspect.look import look
+from training.inspect.precheck import precheck
 from training.inspect.swapped import FEW, doubtful, say_few_good, say_swapped
 
 
@@ -87,17 +87,17 @@ def test_a_few_that_are_called_good_and_are_bad_are_not_learnt_from_unless_it_is
         rf"only {few} of {few + many_} images are called good \(as good/00.png\).*look alike.*swapped\? If so, give each folder.*--few-good"
     )
     with pytest.raises(DataError, match=why):
-        look(data, {}, bad=None, masks=None, allow_duplicates=False)
+        precheck(data, {}, bad=None, masks=None, allow_duplicates=False)
     findings = {f.what for f in inspect_data(data).summary.findings}
     assert "good and bad may be swapped: not learnt from" in findings
     assert not inspect_data(data, few_good=True).reversed
-    look(data, {"few_good": True}, bad=None, masks=None, allow_duplicates=False)
+    precheck(data, {"few_good": True}, bad=None, masks=None, allow_duplicates=False)
 
 
 def test_a_collection_of_bad_parts_beside_few_good_ones_is_learnt_from(tmp_path: Path) -> None:
     data = lay(tmp_path / "right", good=(12, False), NG=(40, True))
     assert not inspect_data(data).reversed
-    look(data, {}, bad=None, masks=None, allow_duplicates=False)
+    precheck(data, {}, bad=None, masks=None, allow_duplicates=False)
 
 
 def test_where_pictures_do_not_tell_the_counts_are_questioned_unless_kinds_or_marks_say_more(tmp_path: Path) -> None:

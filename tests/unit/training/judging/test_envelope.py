@@ -30,7 +30,7 @@ def part(seed: int, bad: bool = False) -> npt.NDArray[np.uint8]:
 
 
 CLEAN_GRAIN = float(cv2.Laplacian(part(0).astype(np.float64), cv2.CV_64F).std())
-"""Of a part as it is."""
+"""The grain of a part as it is."""
 
 
 @pytest.fixture(scope="module")
@@ -251,14 +251,14 @@ def test_one_image_more_than_of_clean_pictures_breaks_nothing_and_two_do() -> No
     [([0, 0, 4, 1, 0], None), ([0, 0, 4, 1, 3], 0.9), ([0, 0, 0, 4, 0], 0.8), ([0, 2, 4, 8, 20], 0.95), ([0, 0, 0, 0, 4], 0.7)],
 )
 def test_rejects_at_one_amount_and_at_no_further_one_are_no_limit(rejected: list[int], limit: float | None) -> None:
-    """Of 40 good parts at 100, 95, 90, 80 and 70 % of the light, of which one in a hundred is rejected anyway."""
+    """40 good parts at 100, 95, 90, 80 and 70 % of the light, of which one in a hundred is rejected anyway."""
     good = np.array([[1.5] * k + [0.5] * (40 - k) for k in rejected]).T
     at, breaks = e._limit(Promise.of(THRESHOLD, 0.0, 0.0), good, np.full((10, 5), 2.0), np.array([1, 0.95, 0.9, 0.8, 0.7]), range(5))
     assert (at, breaks) == ((None, "") if limit is None else (pytest.approx(limit, abs=0.1), "rejects"))
 
 
 def test_the_worst_of_several_ways_is_granted_one_image_more() -> None:
-    """Of four draws of 20 parts, one in fifty of which is rejected, the worst shows two in every fifth case by chance alone."""
+    """In four draws of 20 parts, one in fifty of which is rejected, the worst shows two in every fifth case by chance alone."""
     promise = Promise.of(THRESHOLD, 0.0, 0.0)
     clean, bad = np.full(20, 0.5), np.full(10, 2.0)
     for count, broken in ((2, ""), (3, "rejects")):

@@ -7,21 +7,15 @@ import pytest
 import torch
 
 from edge_runtime.errors import ConfigError, DataError
-from training.core.base import Features, LevelShape, Outliers
+from tests.unit.training.methods.outliers import SHAPES, good, rank, run
+from training.core.base import Outliers
 from training.core.learn import Schedule, learn
 from training.methods.devnet import DevnetHead, DevnetParams
 
 pytestmark = pytest.mark.slow  # a real fit that all of them share
 
-SHAPES: list[LevelShape] = [(6, 4, 6), (2, 2, 3)]
 EVERYWHERE = np.ones((4, 6), bool)
 SMALL = DevnetParams(hidden=8, steps=160, rate=5e-3, batch=32, top_k=2, dropout=0.1)
-Array = npt.NDArray[np.float32]
-
-
-def good(n: int, seed: int) -> Features:
-    rng = np.random.default_rng(seed)
-    return Features.of([(rng.normal(size=(n, *shape)) * 2 + 3).astype(np.float32) for shape in SHAPES])
 
 
 def bad(n: int, seed: int, *, synthetic: bool = False, by: float = 4.0, channel: int = 2) -> Outliers:
@@ -41,17 +35,6 @@ def taught(outliers: Outliers, params: DevnetParams = SMALL, valid: npt.NDArray[
 @pytest.fixture(scope="module")
 def from_five() -> DevnetHead:
     return taught(bad(5, 5))
-
-
-def run(head: DevnetHead, features: Features) -> tuple[Array, Array]:
-    with torch.no_grad():
-        score, score_map = head([torch.from_numpy(level) for level in features.levels])
-    return score.numpy(), score_map.numpy()
-
-
-def rank(head: DevnetHead, features: Features) -> float:
-    """Share of pairs in which a bad image scores above a good one."""
-    return float((run(head, features)[0][:, None] > run(head, good(60, 8))[0][None]).mean())
 
 
 def test_five_bad_images_teach_what_distance_does_not_tell(from_five: DevnetHead) -> None:

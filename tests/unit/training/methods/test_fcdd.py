@@ -7,23 +7,17 @@ import pytest
 import torch
 
 from edge_runtime.errors import ConfigError, DataError
-from training.core.base import Features, LevelShape, Outliers
+from tests.unit.training.methods.outliers import SHAPES, good, rank, run
+from training.core.base import Features, Outliers
 from training.core.learn import Schedule, learn
 from training.methods.exposure import Exposure
 from training.methods.fcdd import FcddHead, FcddParams
 
 pytestmark = pytest.mark.slow  # a real fit that all of them share
 
-SHAPES: list[LevelShape] = [(6, 4, 6), (2, 2, 3)]
 GRID = (8, 12)
 EVERYWHERE = np.ones(GRID, bool)
 SMALL = FcddParams(hidden=8, steps=160, rate=5e-3, batch=32, top_k=2, dropout=0.1)
-Array = npt.NDArray[np.float32]
-
-
-def good(n: int, seed: int) -> Features:
-    rng = np.random.default_rng(seed)
-    return Features.of([(rng.normal(size=(n, *shape)) * 2 + 3).astype(np.float32) for shape in SHAPES])
 
 
 def bad(n: int, seed: int, *, masks: bool = True, synthetic: bool = False, by: float = 4.0, channel: int = 2) -> Outliers:
@@ -49,20 +43,9 @@ def with_masks() -> FcddHead:
     return taught(bad(40, 5))
 
 
-def run(head: FcddHead, features: Features) -> tuple[Array, Array]:
-    with torch.no_grad():
-        score, score_map = head([torch.from_numpy(level) for level in features.levels])
-    return score.numpy(), score_map.numpy()
-
-
-def rank(head: FcddHead, outliers: Outliers) -> float:
-    """Share of pairs in which a bad image scores above a good one."""
-    return float((run(head, outliers.features)[0][:, None] > run(head, good(60, 8))[0][None]).mean())
-
-
 def test_bad_images_teach_what_distance_does_not_tell(with_masks: FcddHead) -> None:
     unlearnt = taught(bad(40, 5), FcddParams(hidden=8, steps=1, rate=1e-9, batch=4, top_k=2))
-    assert rank(with_masks, bad(60, 9)) > rank(unlearnt, bad(60, 9)) + 0.05
+    assert rank(with_masks, bad(60, 9).features) > rank(unlearnt, bad(60, 9).features) + 0.05
 
 
 def test_bad_images_without_masks_are_learnt_from_as_well() -> None:
@@ -90,7 +73,7 @@ def test_what_was_learnt_is_only_ever_added_to_the_distance(with_masks: FcddHead
 def test_before_learning_a_cell_is_the_pseudo_huber_norm_of_its_mahalanobis_distance() -> None:
     from sklearn.covariance import ledoit_wolf
 
-    shapes: list[LevelShape] = [(6, 4, 6)]
+    shapes = [(6, 4, 6)]
     head = FcddHead(FcddParams(upsample=1), shapes)
     levels = good(80, 0).levels[:1]
     head.whiten(Features.of(levels), np.ones((4, 6), bool), 2)

@@ -10,28 +10,17 @@ import torch
 
 from edge_runtime.errors import ConfigError, DataError
 from export.build.convert import convert_head, convert_trunk
+from tests.unit.training.methods.students import SIDE, defective, maps, photographs, pictures, teach
 from training.core.backbones import BackboneSpec
 from training.core.base import Features
-from training.core.learn import Pictures, Schedule, learn
+from training.core.learn import Pictures
 from training.methods.stfpm import StfpmHead, StfpmNetwork, StfpmParams, gap
 
 pytestmark = pytest.mark.slow  # a real fit that all of them share
 
-SIDE = 64
 SPEC = BackboneSpec("tf_efficientnet_lite0", (8, 16))
 SHAPES = [(40, 8, 8), (112, 4, 4)]
 EVERYWHERE = np.ones((8, 8), dtype=bool)
-
-
-def photographs(n: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:SIDE, :SIDE]
-    images = [120 + 60 * np.sin((x + rng.integers(3)) / 4) + 20 * np.cos(y / 6) + rng.normal(0, 4, (SIDE, SIDE)) for _ in range(n)]
-    return np.repeat(np.stack(images).clip(0, 255).astype(np.uint8)[..., None], 3, axis=3)
-
-
-def pictures(n: int, seed: int = 0) -> Pictures:
-    return Pictures(photographs(n, seed), np.arange(n))
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +28,7 @@ def taught() -> StfpmNetwork:
     network = StfpmNetwork(StfpmParams(steps=60), SPEC, (SIDE, SIDE))
     good = pictures(12)
     network.start(None, good, 0)
-    before = {k: v.clone() for k, v in network.teacher.state_dict().items()}
-    task = network.task(good, pictures(6, 1), 0)
-    with torch.no_grad():
-        first = task.validate()
-    outcome = learn(task, Schedule(), 0)
-    assert outcome.best < 0.5 * first
-    assert all(torch.equal(v, before[k]) for k, v in network.teacher.state_dict().items()), "the teacher learnt"
-    return network.requires_grad_(False)
-
-
-def maps(network: StfpmNetwork, images: np.ndarray) -> list[np.ndarray]:
-    with torch.inference_mode():
-        return [level.numpy() for level in network(torch.from_numpy(images))]
-
-
-def defective() -> np.ndarray:
-    images = photographs(6, 2)
-    for image in images:
-        cv2.line(image, (34, 36), (52, 50), (255, 255, 255), 3)
-    return images
+    return teach(network, good)
 
 
 def test_a_gap_is_the_difference_of_directions() -> None:

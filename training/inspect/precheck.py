@@ -11,7 +11,7 @@ from training.data.promise import LEAST_DIFFERENT
 from training.inspect.inspect import Inspection, inspect_data
 
 
-def look(
+def precheck(
     data: Path,
     reading: dict[str, Any],
     *,
@@ -22,7 +22,7 @@ def look(
     least: int = LEAST_DIFFERENT,
     progress: Progress = silent,
 ) -> Inspection:
-    """Look at every image of what is to be taught, and refuse what cannot be; `load_dataset` need not decode them again.
+    """Inspect every image of what is to be taught, and refuse what cannot be; `load_dataset` need not decode them again.
 
     Args:
         reading: further arguments of `load_dataset`.
@@ -34,16 +34,16 @@ def look(
         ConfigError: an impossible region, mask or size.
     """
     few_good = bool(reading.get("few_good"))
-    looked = inspect_data(data, bad=bad, masks=masks, few_good=few_good, told=lambda done, total: progress("check images", done, total))
-    dataset = load_dataset(data, bad=bad, masks=masks, allow_duplicates=allow_duplicates, known=looked.facts, **reading)
-    if looked.reversed:
-        raise DataError(looked.reversed)
+    inspection = inspect_data(data, bad=bad, masks=masks, few_good=few_good, told=lambda done, total: progress("check images", done, total))
+    dataset = load_dataset(data, bad=bad, masks=masks, allow_duplicates=allow_duplicates, known=inspection.facts, **reading)
+    if inspection.reversed:
+        raise DataError(inspection.reversed)
     if leave_out is not None:
         dataset = dataset.leave_out(read_names(leave_out, dataset))
-    refuse_none_left(dataset)
+        refuse_none_left(dataset)
     refuse_alike(dataset)
     _refuse_few(dataset, least)
-    return looked
+    return inspection
 
 
 def _refuse_few(dataset: Dataset, least: int) -> None:

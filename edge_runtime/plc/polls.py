@@ -1,4 +1,4 @@
-"""What is read of the PLC, and when: all inputs at each look where that costs no more, else the bits, and the rest as the trigger rises."""
+"""What is read of the PLC, and when: all inputs at each poll where that costs no more, else the bits, and the rest as the trigger rises."""
 
 import time
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from edge_runtime.plc.settings import PlcConfig
 from edge_runtime.plc.tags import Tag
 
 
-class Looks:
+class Polls:
     """The inputs of one PLC: which of them are read when, and in `known` what they hold. Not thread-safe."""
 
     def __init__(self, port: TagPort, settings: PlcConfig, inputs: Sequence[Tag]) -> None:
@@ -20,14 +20,14 @@ class Looks:
         self._at_least = [t.name for t in inputs if t.type == "bool" or (t.name == "encoder" and settings.pulse)]
         self.known = Known(settings, inputs)
         self.polled: list[str] = []
-        """Read at each look."""
+        """Read at each poll."""
         self.late: list[str] = []
         """Read when the trigger rises."""
 
     def begin(self) -> None:
         """Another connection: all inputs are read; those that there is no handshake without are waited for. Raises PlcLost."""
         port, known = self._port, self.known
-        # All at each look where that costs no more than the bits alone, and tells what belongs together.
+        # All at each poll where that costs no more than the bits alone, and tells what belongs together.
         whole = port.ordered if port.pushes else port.trips(self._names) == port.trips(self._at_least)
         self.polled = self._names if whole else self._at_least
         self.late = [n for n in self._names if n not in self.polled]
