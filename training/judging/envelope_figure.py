@@ -58,10 +58,10 @@ def envelope_sentences(envelope: Envelope) -> list[str]:
         if first is None:
             found.append(f"{word} {_said(what, rows[-1].amount)}, as far as was tried.")
         elif held is None:
-            found.append(f"{_NOUNS[what]} {_said(what, rows[first].amount)}, the least that was tried, {_broken(rows[first], e)}.")
+            found.append(f"{_NOUNS[what]} {_said(what, rows[first].amount)}, the least that was tried, {_broken(rows[first])}.")
         else:
             said = f"{limit:.2f} of what was taught ({_said(what, held.amount)})" if what == "blur" else _said(what, held.amount)
-            found.append(f"{word} {said}; at {_said(what, rows[first].amount)} {_broken(rows[first], e)}.")
+            found.append(f"{word} {said}; at {_short(what, rows[first].amount)}, {_broken(rows[first])}.")
     return found
 
 
@@ -71,14 +71,13 @@ _NOUNS = {
 }  # fmt: skip
 
 
-def _broken(row: Wander, envelope: Envelope) -> str:
-    """What breaks at it, by what was promised."""
-    rejects = f"{percent(row.rejected)} of good parts are rejected ({percent(envelope.max_rejected, up=True)} at most were promised)"
+def _broken(row: Wander) -> str:
+    """What breaks at it."""
+    rejects = f"{percent(row.rejected)} of good parts are rejected"
     if row.missed is None or row.breaks == "rejects":
         return rejects
-    most = "" if envelope.max_missed is None else f" ({percent(envelope.max_missed, up=True)} at most were promised)"
-    misses = f"{percent(row.missed)} of bad parts are missed{most}"
-    return misses if row.breaks == "misses" else f"{rejects}, and {misses}"
+    misses = f"{percent(row.missed)} of bad parts are missed"
+    return misses if row.breaks == "misses" else f"{rejects} and {misses}"
 
 
 def _further(rows: Sequence[Wander], what: str, sign: int) -> list[Wander]:
@@ -91,6 +90,14 @@ def _said(what: str, amount: float) -> str:
     return {
         "light": f"{amount:.3g} times what was taught", "shift": f"{100 * amount:.2g} % of the picture's side", "turn": f"{amount:.2g}°",
         "noise": f"{amount:.2g} gray levels of 255 (standard deviation)", "blur": f"a blur of {amount:.2g} px of the model's input",
+    }.get(what, f"{amount:.3g}")  # fmt: skip
+
+
+def _short(what: str, amount: float) -> str:
+    """The same, where its unit was just said."""
+    return {
+        "light": f"{amount:.3g} times", "shift": f"{100 * amount:.2g} %", "turn": f"{amount:.2g}°", "noise": f"{amount:.2g}",
+        "blur": f"a blur of {amount:.2g} px",
     }.get(what, f"{amount:.3g}")  # fmt: skip
 
 

@@ -34,6 +34,8 @@ from training.report.gallery import Picks, Shot, as_shot, develop, heat_css, odd
 from training.report.subject import Subject, open_subject
 
 BENCH_RUNS = 200
+_FLATTERS = "flatter"
+"""In notes on images that had a say in what is measured on them."""
 KINDS_DRAWN = 14
 """Kinds of defect with a histogram of their own; the rarer ones share one."""
 _FIGURES = (
@@ -219,6 +221,7 @@ def _render(
         brittle=brittle(subject.envelope) if subject.envelope else [],
         figures=_FIGURES,
         caveats=_caveats(subject, report),
+        notes=[note for note in report.notes if _FLATTERS not in note],  # those are caveats
         data_name=dataset.name,
         data_test=bool(dataset.test),
         written=now.strftime("%Y-%m-%d %H:%M UTC"),
@@ -275,8 +278,8 @@ def _caveats(subject: Subject, report: EvaluationReport) -> list[tuple[str, str]
         found.append(
             ("flatters", "The threshold was calibrated on the test split: figures marked so flatter if these are the same images.")
         )
-    elif any("taught on" in note for note in report.notes):
-        found.append(("flatters", "Good images that it was taught on are among those measured here: figures marked so flatter."))
+    else:
+        found += [("flatters", f"{note[0].upper()}{note[1:]}.") for note in report.notes if _FLATTERS in note]
     return found
 
 

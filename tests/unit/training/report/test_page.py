@@ -268,7 +268,7 @@ def test_what_rests_on_painted_defects_or_the_test_split_is_marked(tiny_bundle: 
     painted = badges(n_synthetic=30, n_bad=30)
     assert painted.badges >= 8 and "painted defects (all of its bad images)" in painted.text
     flattering = badges(from_test_split=True)
-    assert flattering.badges >= 8 and "calibrated on the test split" in flattering.text
+    assert flattering.badges >= 8 and flattering.text.count("was calibrated on the test split") == 1
 
 
 def test_drift_limits_and_precisions_are_told(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
@@ -301,10 +301,7 @@ def test_an_envelope_is_drawn_and_said(tiny_bundle: Path, data: Path, tmp_path: 
     b.write_manifest(place, msgspec.structs.replace(b.ModelBundle.open(place).manifest, envelope=envelope))
     write_report(place, data, tmp_path / "r.html")
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
-    assert (
-        "Light may fall to 0.93 times what was taught; at 0.9 times what was taught 20 % of good parts are rejected (3 % at most"
-        in page.text
-    )
+    assert "Light may fall to 0.93 times what was taught; at 0.9 times, 20 % of good parts are rejected." in page.text
     assert "on 48 good and 24 painted images" in page.text and "(painted defects)" in page.text
     classes = [found.get("class") for _, found in page.tags]
     assert classes.count("envelope") == 1 and classes.count("broken") == 2 and classes.count("way good-way") == 1
