@@ -121,7 +121,8 @@ def make_release(
 
     _step(say, 1)
     inspection = inspection or inspect_data(
-        data, bad=request.bad, masks=request.masks, told=lambda done, total: progress("check images", done, total)
+        data, bad=request.bad, masks=request.masks, few_good=bool(request.reading.get("few_good")),
+        told=lambda done, total: progress("check images", done, total),
     )  # fmt: skip
     dataset = load_dataset(
         data, bad=request.bad, masks=request.masks, image_size=request.image_size, allow_duplicates=request.allow_duplicates,

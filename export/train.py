@@ -22,6 +22,7 @@ from training.commands.options import (
     Bits,
     Brightness,
     FalseRejectRate,
+    FewGood,
     IgnoreMask,
     ImageSize,
     KeepOdd,
@@ -36,6 +37,7 @@ from training.commands.options import (
     at_least,
     check_brightness,
     check_method,
+    least_good,
 )
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=teaching.app.info.help)
@@ -77,6 +79,7 @@ def release(
         float | None, typer.Option(**at_least("--minutes", 0.01, "minutes"), help="For a method that learns by steps.")
     ] = None,
     allow_duplicates: AllowDuplicates = False,
+    few_good: FewGood = False,
     accept: Annotated[
         str | None, typer.Option(help='What is asked, such as "misses <= 2 %, rejects <= 1 %"; default as of lineside-export build.')
     ] = None,
@@ -96,12 +99,15 @@ def release(
     if name != "auto":
         check_method(name, "auto")
     check_brightness(brightness)
-    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
+    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits, few_good)
     for place in (out, *(out.with_name(f"{out.name}{suffix}") for suffix in (".html", ".run"))):
         if place.exists() and not force:
             raise ConfigError(f"out: {place} exists already; choose another place or add --force to replace it")
     with bars() as progress:
-        inspection = precheck(data, reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
+        inspection = precheck(
+            data, reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, leave_out=leave_out, least=least_good([name]),
+            progress=progress,
+        )  # fmt: skip
     load_extra()
     from export import front
     from export.cli import show_report

@@ -5,6 +5,7 @@ Importable without torch, as the command line is.
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from training.commands.options import (
     BackboneName,
     Bayer,
     Bits,
+    FewGood,
     IgnoreMask,
     ImageSize,
     Overlap,
@@ -31,10 +33,12 @@ from training.commands.options import (
     TileSize,
     Weights,
     at_least,
+    least_good,
 )
 
 if TYPE_CHECKING:
     from export.choose.compare import Comparison
+    from training.data.facts import Facts
 
 WIDE = 150
 MINUTES = 6.0
@@ -64,6 +68,7 @@ def compare(
         float, typer.Option(**at_least("--minutes", 0.01, "minutes"), help="For the whole comparison; what would take longer is left out.")
     ] = MINUTES,
     allow_duplicates: AllowDuplicates = False,
+    few_good: FewGood = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Teach and measure methods side by side, and say which one to take.
@@ -73,12 +78,19 @@ def compare(
     budget, the fastest is recommended and said to be too slow; the exit code is 0.
     """
     need_extra()
+    from training.inspect.precheck import precheck
+
     named = None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
-    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
+    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits, few_good)
+    if out.exists():  # not check_out's words: there is no --force here
+        raise ConfigError(f"out: {out} exists already; choose another place")
+    least = least_good(m.partition("/")[0] for m in named or ())
+    with bars() as progress:
+        inspection = precheck(data, reading, bad=bad, masks=None, allow_duplicates=allow_duplicates, least=least, progress=progress)
     load_extra()
     found = _compared(
         data, reading, out, methods=named, budget_ms=budget_ms, backbone=backbone, weights=weights, bad=bad, seed=seed, minutes=minutes,
-        allow_duplicates=allow_duplicates,
+        allow_duplicates=allow_duplicates, known=inspection.facts,
     )  # fmt: skip
     if as_json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
@@ -103,7 +115,7 @@ def recommend(
 
 def _compared(
     data: Path, reading: dict[str, Any], out: Path, *, methods: list[str] | None, budget_ms: float | None, backbone: str,
-    weights: Path | None, bad: Path | None, seed: int, minutes: float, allow_duplicates: bool,
+    weights: Path | None, bad: Path | None, seed: int, minutes: float, allow_duplicates: bool, known: "Mapping[Path, Facts] | None" = None,
 ) -> "Comparison":  # fmt: skip
     """What is wrong with the options is told before any image is read."""
     from export.choose.compare import Request, fast_methods
@@ -115,14 +127,12 @@ def _compared(
     from training.fitting.remedies import with_brightness
     from training.inspect.choice import decide
 
-    if out.exists():  # not check_out's words: there is no --force here
-        raise ConfigError(f"out: {out} exists already; choose another place")
     check_out(out, zipped=False, force=False)
     for method, _, preset in (m.partition("/") for m in methods or ()):
         prove(FitOptions(method, preset or "fast"))
     prove(FitOptions("padim", backbone=backbone, weights=weights))
     with bars() as progress:
-        dataset = load_dataset(data, **reading, bad=bad, allow_duplicates=allow_duplicates, progress=progress)
+        dataset = load_dataset(data, **reading, bad=bad, allow_duplicates=allow_duplicates, known=known, progress=progress)
         for note in dataset.notes:
             say(f"note: {note}")
         choice = decide(dataset, image_size=reading["image_size"], budget_ms=budget_ms, backbone=backbone, progress=progress)

@@ -24,6 +24,7 @@ from training.commands.options import (
     Bits,
     Brightness,
     FalseRejectRate,
+    FewGood,
     IgnoreMask,
     ImageSize,
     KeepOdd,
@@ -39,6 +40,7 @@ from training.commands.options import (
     at_least,
     check_brightness,
     check_method,
+    least_good,
     number,
     share,
 )
@@ -136,6 +138,7 @@ def fit(
     ] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Parameter of the method, key=value; may be repeated.")] = None,
     allow_duplicates: AllowDuplicates = False,
+    few_good: FewGood = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
 ) -> None:
     """Fit a detector on good images and calibrate its threshold on held-out ones."""
@@ -148,13 +151,16 @@ def fit(
         _refuse_with_auto(method, preset, resume, masks is not None and bad is None, **{"--set": set_, "--synthetic": synthetic})
     else:
         check_method(method, "auto, compare")
-    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits)
+    reading = input_options(roi, ignore_mask, image_size, tiles, tile_size, overlap, bayer, bits, few_good)
     check_brightness(brightness)
     if method != "compare" and image_size != "auto" and budget_ms is not None:
         raise ConfigError("budget: --budget-ms only counts together with --image-size auto or --method compare")
     check_free(out, force or resume)
     with bars() as progress:
-        inspection = precheck(data, reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, progress=progress)
+        inspection = precheck(
+            data, reading, bad=bad, masks=masks, allow_duplicates=allow_duplicates, leave_out=leave_out, least=least_good([method]),
+            progress=progress,
+        )  # fmt: skip
     load_extra()
     from training.calibrate.rules import Rule
     from training.data.dataset import load_dataset, read_names, refuse_alike, refuse_none_left

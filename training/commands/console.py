@@ -107,6 +107,7 @@ def input_options(
     overlap: str | None,
     bayer: str | None,
     bits: int | None,
+    few_good: bool = False,
 ) -> dict[str, Any]:
     """The command line's words as arguments of `load_dataset`. Raises ConfigError, DataError."""
     region = parse_roi(roi)
@@ -121,6 +122,7 @@ def input_options(
         "image_size": image_size,
         "tiles": partial(parse_tiles, tiles, tile_size, overlap) if tile_size is not None else parse_tiles(tiles, None, overlap),
         "bayer": None if bayer is None else bayer.upper(),
+        "few_good": few_good,
     }
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK, ConfigError
 from edge_runtime.files import put_file
 from training.commands.console import bars, need_extra, say
-from training.commands.options import AllowDuplicates, BadImages, Masks, positive
+from training.commands.options import AllowDuplicates, BadImages, FewGood, Masks, positive
 from training.core.places import check_file
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def inspect_(
     run: Annotated[
         Path | None, typer.Option(help="Of a run taught on these images: name the good ones that look unlike the others, and draw them.")
     ] = None,
+    few_good: FewGood = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Look at every image and mask before teaching: counts, sizes, copies, empty masks, unreadable files.
@@ -130,7 +131,7 @@ def inspect_(
         _show_odd(run, data, out, as_json)
         return
     with bars() as progress:
-        found = inspect_data(data, bad=bad, masks=masks, told=lambda done, total: progress("check images", done, total))
+        found = inspect_data(data, bad=bad, masks=masks, few_good=few_good, told=lambda done, total: progress("check images", done, total))
     if as_json:
         sys.stdout.write(msgspec.json.encode(found.summary).decode() + "\n")
     else:

@@ -1,7 +1,7 @@
 """Options that several teaching commands have, once for all: how images are read, what is learnt, and numbers within their bounds."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +15,10 @@ DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 """As training.core.backbones has it, which loads torch."""
 
 
-OWN_METHODS = ("padim", "patchcore", "mvg", "stfpm", "efficientad", "autoencoder", "fastflow", "fcdd", "devnet")
-"""As training.methods.table has them, which loads torch."""
+OWN_METHODS = {
+    "padim": 8, "patchcore": 8, "mvg": 8, "stfpm": 8, "efficientad": 16, "autoencoder": 8, "fastflow": 8, "fcdd": 8, "devnet": 8
+}  # fmt: skip
+"""Good images that each takes, as training.methods.table has it, which loads torch."""
 
 
 def check_method(name: str, others: str) -> None:
@@ -25,6 +27,15 @@ def check_method(name: str, others: str) -> None:
     if name not in (*OWN_METHODS, *(p.kind for p in brought)):
         names = ", ".join((*OWN_METHODS, *(f"{p.kind} (of {p.distribution})" for p in brought)))
         raise ConfigError(f"method: expected {others} or one of {names}, found {name!r}")
+
+
+def least_good(methods: Iterable[str]) -> int:
+    """Good images that the least demanding of these takes, as far as it is known before torch is loaded: 1 for another package's method.
+
+    What is no method's name (auto, compare) stands for one of ours.
+    """
+    brought = {p.kind for p in offered("methods")}
+    return min((1 if m in brought else OWN_METHODS.get(m, min(OWN_METHODS.values())) for m in methods), default=min(OWN_METHODS.values()))
 
 
 def check_brightness(brightness: str) -> None:
@@ -75,6 +86,7 @@ TileSize = Annotated[str | None, typer.Option(help="Or into tiles of at most WID
 Overlap = Annotated[str | None, typer.Option(help="Share of a tile that its neighbour sees, too; default 0.1.")]
 Bayer = Annotated[str | None, typer.Option(help="Images are a raw mosaic: RGGB, BGGR, GRBG or GBRG.")]
 Bits = Annotated[int | None, typer.Option(help="Significant bits of 16-bit files: 10, 12, 14 or 16. Default: what they use.")]
+FewGood = Annotated[bool, typer.Option("--few-good", help="Fewer good images than bad ones are meant so: good and bad are not swapped.")]
 AllowDuplicates = Annotated[bool, typer.Option("--allow-duplicates", help="Images that were taught may be among those that are tested.")]
 
 BackboneName = Annotated[str, typer.Option(help="timm's model name.")]

@@ -100,6 +100,7 @@ def load_dataset(
     spec: InputSpec | None = None,
     ignore: npt.NDArray[np.uint8] | None = None,
     allow_duplicates: bool = False,
+    few_good: bool = False,
     tiles: TileSpec | TilesFor | None = None,
     bayer: Bayer | None = None,
     bits: int | None = None,
@@ -124,6 +125,7 @@ def load_dataset(
         spec, ignore: of a run or bundle, to check `path` against; training images are then not read where there is a test split,
             but to be compared with it, and `roi`, `ignore_mask`, `image_size`, `tiles`, `bayer` and `bits` do not count.
         allow_duplicates: make a note of training images that are test or bad images too, instead of refusing them.
+        few_good: fewer good images than bad ones are meant so: learn from labels that may be swapped (`Found.reversed`), too.
         tiles: how a large region is cut, or what says so once the region's size is known; `image_size` is then that of one tile.
         bayer: the files are raw mosaics of this pattern.
         bits: significant bits of 16-bit files, as the camera states them.
@@ -140,7 +142,7 @@ def load_dataset(
     found = find(path)
     unmarked, orphans = find_bad(bad, masks)
     given = tuple(with_marks(unmarked, bad))
-    doubts = [found.reversed] if found.reversed and spec is None else []
+    doubts = [found.reversed] if found.reversed and spec is None and not few_good else []
     refuse([*found.problems, *doubts], "things are wrong with this data set", inspected=True)
     if taught is not None and found.own_split and not taught_on(found.train, taught):
         test = (*(dataclasses.replace(s, split="test") for s in found.train), *found.test)

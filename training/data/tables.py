@@ -238,7 +238,7 @@ def _say_reversed(path: Path, untold: list[Sample], words: dict[Path, str], spli
     few, most = (f"{words[side[0].path]}: {side[0].path.name}, …" for side in (good, bad))
     return (
         f"{path}: calls only {len(good)} of {len(untold)} of {which} good ({few}) and {len(bad)} bad ({most}). On a line it is the other"
-        f" way round: are the two words swapped? Then swap them. If it is meant so, {how}"
+        f" way round: are the two words swapped? Then swap them. If it is meant so: --few-good, or {how}"
     )
 
 

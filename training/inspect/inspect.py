@@ -22,7 +22,7 @@ from training.data.left_out import say_left_out, say_pages
 from training.data.masks import Survey, beyond, say_sizes, settle, size_of_truth
 from training.data.promise import say_alike, say_file_kinds, say_flat, say_lacking
 from training.inspect.pose import LEAST, LOOKED_AT, advise, describe, pose_of, spread
-from training.inspect.swapped import MOST, doubtful, say_swapped
+from training.inspect.swapped import MOST, doubtful, say_few_good, say_swapped
 
 BROKEN = "the layout is broken"
 UNREADABLE = "cannot be read"
@@ -92,15 +92,22 @@ class Inspection:
     """Images whose masks mark nothing."""
     facts: Mapping[Path, Facts]
     """The facts of each sample: `load_dataset` need not decode them again."""
+    reversed: str = ""
+    """A sentence where good and bad may stand for each other, which is not learnt from; else empty."""
 
 
 def inspect_data(
-    path: Path, *, bad: Path | None = None, masks: Path | None = None, told: Callable[[int, int], None] = lambda done, total: None
+    path: Path,
+    *,
+    bad: Path | None = None,
+    masks: Path | None = None,
+    few_good: bool = False,
+    told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Inspection:
     """Look at every image and mask of a data set, and go on past what is wrong.
 
     Args:
-        path, bad, masks: as of `training.data.dataset.load_dataset`.
+        path, bad, masks, few_good: as of `training.data.dataset.load_dataset`.
         told: of how many images of how many are done.
 
     Raises:
@@ -118,7 +125,8 @@ def inspect_data(
     kept, facts = tuple(s for s, _ in pairs), [f for _, f in pairs]
 
     findings = [Finding(what=BROKEN, items=list(found.problems))]
-    findings.append(Finding(what="good and bad may be swapped: not learnt from", items=[found.reversed] if found.reversed else []))
+    reversed_ = "" if few_good else found.reversed or _few_good(found, kept, facts)
+    findings.append(Finding(what="good and bad may be swapped: not learnt from", items=[reversed_] if reversed_ else []))
     findings.append(Finding(what=UNREADABLE, items=[str(f) for f in looked if isinstance(f, DataError)]))
     copies, again = _copies(kept, facts)
     learnt = sum(s.is_good and s.split == "train" for s in kept)
@@ -154,7 +162,7 @@ def inspect_data(
         remarks=[*_remarks(found, kept, facts), *lacking, *masks_found.notes, *(say_left_out(bad) if bad is not None else []), *alike],
         lie=_lie(kept, facts, again),
     )
-    return Inspection(summary, kept, empty, {s.path: f for s, f in zip(kept, facts, strict=True)})
+    return Inspection(summary, kept, empty, {s.path: f for s, f in zip(kept, facts, strict=True)}, reversed_)
 
 
 def show(summary: Summary, console: Console) -> None:
@@ -195,6 +203,13 @@ def looked_at(summary: Summary) -> str:
         f"looked at: all {n} images can be read, no picture is there twice{fit}. Whether every good part is one, only you can see:"
         " fit names those that look unlike the others"
     )
+
+
+def _few_good(found: Found, samples: tuple[Sample, ...], facts: list[Facts]) -> str:
+    """See `say_few_good`; asked of the data's own images alone, since who gives bad ones by --bad has said so twice."""
+    rows = [i for i, s in enumerate(samples) if s.split != "bad"]
+    smalls = np.stack([facts[i].small for i in rows]) if rows else np.zeros((0, 32, 32), np.float32)
+    return say_few_good([samples[i] for i in rows], smalls, by_table=found.format.startswith("a table")) or ""
 
 
 def _swapped(samples: tuple[Sample, ...], facts: list[Facts]) -> str | None:

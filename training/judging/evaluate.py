@@ -213,7 +213,8 @@ def _report(scored: Scored, threshold: Threshold, taught: records.Dataset) -> Ev
     notes = []
     if inverted := say_inverted(scored.pick(True).score, scored.pick(False).score):
         notes.append(inverted)
-    if doubtful := say_suspects(scored.samples, suspects(scored.scores.score, scored.is_good, [s.kind for s in scored.samples])):
+    found = suspects(scored.scores.score, scored.is_good, [s.kind for s in scored.samples])
+    if doubtful := say_suspects(scored.samples, found, times=(scored.scores.score / threshold.value).tolist()):
         notes.append(doubtful)
     if taught.bad_sha256:
         kinds = ", ".join(taught.bad_kinds)

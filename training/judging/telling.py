@@ -17,7 +17,7 @@ from training.calibrate.rules import Rule
 from training.calibrate.suspects import say_suspects, suspects
 from training.core.base import Progress, silent
 from training.data.dataset import Dataset
-from training.data.layout import Sample, first_of
+from training.data.layout import Sample, first_of, images_in
 from training.data.taught import unlearnt
 from training.fitting.recalibrate import score_samples
 from training.judging.acceptance import Criteria, default_criteria
@@ -164,9 +164,10 @@ def tell(
             rows = good | (names == kind)
             value = float(roc_auc_score(~good[rows], score[rows]))
             blind += [(kind, value)] if value < BLIND else []
+    doubted = suspects(score, good, names.tolist())
     return Told(
         what, threshold, rejected, n_good, int(missed.sum()), int((~good).sum()), kinds, of_all, better, inverted,
-        tuple(sorted(blind, key=lambda row: row[1])), say_suspects(samples, suspects(score, good, names.tolist())),
+        tuple(sorted(blind, key=lambda row: row[1])), say_suspects(samples, doubted, times=(score / threshold).tolist()),
         named, None, _best(score[good], score[~good]),
     )  # fmt: skip
 
@@ -217,10 +218,17 @@ def with_setter(told: Told, rule: Rule, samples: Sequence[Sample]) -> Told:
     if rule.bad is not None or rule.from_test_split or not bad:
         return told
     folders = {s.path.parent for s in bad}
-    how = f"--bad {shlex.quote(_from_here(folders.pop()))}" if len(folders) == 1 else "lineside-train calibrate RUN --gap --from-test"
+    alone = len(folders) == 1 and _all_bad(next(iter(folders)), samples)
+    how = f"--bad {shlex.quote(_from_here(folders.pop()))}" if alone else "lineside-train calibrate RUN --gap --from-test"
     few = f"; that takes {LEAST_BAD} of them or more" if len(bad) < LEAST_BAD else ""
     said = f"the {len(bad)} bad images tell how good this is and did not set the threshold; to put it between them and the good ones: {how}"
     return dataclasses.replace(told, unset=said + few)
+
+
+def _all_bad(folder: Path, samples: Sequence[Sample]) -> bool:
+    """Whether --bad may name it: one that a table describes holds good images, too, be they of the test split or not."""
+    known = {s.path for s in samples if not s.is_good}
+    return known.issuperset(images_in(folder)) and not any(s.is_good and s.path.is_relative_to(folder) for s in samples)
 
 
 def _from_here(path: Path) -> str:

@@ -73,8 +73,31 @@ def test_what_is_wrong_with_paths_labels_and_pictures_is_told_before_anything_he
     assert code_ == 78 and "exists already" in said, said
 
 
+@pytest.mark.parametrize("verb", ["fit", "release", "compare"])
+def test_too_few_pictures_are_told_before_anything_heavy_is_loaded(verb: str, tmp_path: Path) -> None:
+    """Whatever loads torch here fails. Seven, and seven of which one is there twice."""
+    heavy, data = tmp_path / "heavy", tmp_path / "parts"
+    heavy.mkdir()
+    data.mkdir()
+    for name in ("torch", "timm", "openvino"):
+        (heavy / f"{name}.py").write_text(f"raise RuntimeError('{name} was loaded')")
+    code = f"import sys; sys.path.insert(0, {str(heavy)!r}); from export.train import main; main()"
+    for i in range(7):
+        cv2.imwrite(str(data / f"{i}.png"), np.random.default_rng(i).integers(0, 200, (40, 48), dtype=np.uint8))
+    for found in ("to learn from, found 7 in", "that differ, found 8 images, 7 different pictures"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, verb, str(data), "--out", str(tmp_path / "b")],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+        assert done.returncode == 66 and "expected at least 8 good images" in done.stderr and found in done.stderr, done.stderr
+        (data / "again.png").write_bytes((data / "0.png").read_bytes())
+
+
 def test_methods_that_a_command_line_knows_are_those_that_can_be_taught() -> None:
-    assert tuple(METHODS) == OWN_METHODS
+    assert {name: m.least_images for name, m in METHODS.items()} == OWN_METHODS
 
 
 @pytest.mark.parametrize("verb", ["release", "compare"])

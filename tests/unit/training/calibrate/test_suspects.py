@@ -40,8 +40,9 @@ def test_where_good_and_bad_are_alike_no_label_is_doubted(apart: float) -> None:
 
 
 def test_right_labels_are_seldom_doubted() -> None:
-    found = [suspects(*scores(100, 100, 4, seed)).mean() for seed in range(20)]
-    assert np.mean(found) < 0.02
+    found = np.array([suspects(*scores(100, 100, 4, seed)) for seed in range(20)])
+    assert found[:, :100].mean() < 0.01, "good ones"
+    assert found[:, 100:].mean() < 0.07, "a tenth of these bad ones scores as the lower nine tenths of good ones do"
 
 
 def test_a_kind_that_the_detector_does_not_see_is_not_called_mislabelled() -> None:
@@ -49,6 +50,19 @@ def test_a_kind_that_the_detector_does_not_see_is_not_called_mislabelled() -> No
     kinds = np.array(["good"] * 60 + ["hole"] * 35 + ["dent"] * 5)
     score[95:] = np.quantile(score[:60], 0.5)
     assert suspects(score, is_good)[95:].all() and not suspects(score, is_good, kinds.tolist())[95:].any()
+
+
+def test_two_labels_that_were_exchanged_are_named_among_parts_at_the_border_and_faint_defects() -> None:
+    """Scores that a detector gave lids with 24 good and 25 bad ones, of which one each is the other: 126 and 15.9."""
+    good = [12.9, 13, 13.3, 13.6, 13.6, 13.8, 13.9, 13.9, 14.2, 14.3, 14.3, 14.4, 14.5, 14.9, 15]
+    good += [17.3, 18.5, 18.8, 20.7, 29.4, 34.5, 35.1, 35.3]
+    faint = [13.8, 14.7, 18.9, 20.2, 25.7, 28.1, 28.2, 31.1, 31.5, 34.5]
+    bad = [*faint, 64, 65.7, 66.2, 67, 67.1, 67.5, 68, 95.2, 120, 128, 141, 147, 153, 170]
+    score, is_good = np.array([*good, 126, *bad, 15.9]), np.arange(49) < 24
+    found = suspects(score, is_good)
+    assert set(score[found & is_good]) == {126}
+    assert {13.8, 14.7, 15.9} <= set(score[found & ~is_good]), "what hardly shows is not told from what is not there"
+    assert max(score[found & ~is_good]) < 20, "nor is what lies at the border doubted"
 
 
 def test_few_images_say_nothing() -> None:
@@ -60,5 +74,8 @@ def test_the_sentence_names_both_sides() -> None:
     samples = [Sample(Path("t/good/1.png"), "good", True, None, "test"), Sample(Path("t/dent/2.png"), "dent", False, None, "test")]
     said = say_suspects(samples, np.array([True, True]))
     assert said is not None
-    assert said.endswith("called good, and score as bad ones do: good/1.png; called bad, and score as good ones do: dent/2.png")
+    assert "called good, and score as bad ones do: good/1.png; called bad, and score as good ones do: dent/2.png; a bad part whose" in said
+    assert said.endswith("move the file to the other folder, or correct its row in the table, and teach again")
+    one = say_suspects(samples, np.array([True, False]), times=[6.39, 0.6])
+    assert one is not None and "called good, and score as bad ones do: good/1.png (6.39x). Where" in one and "hardly shows" not in one
     assert say_suspects(samples, np.array([False, False])) is None

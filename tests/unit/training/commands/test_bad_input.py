@@ -106,7 +106,7 @@ def test_data_that_contradict_themselves_are_refused(
 @pytest.mark.parametrize(
     ("method", "args", "code", "message"),
     [
-        ("efficientad", (), 66, "efficientad: expected at least 16 good images, found 12; add images, or take a method that does"),
+        ("efficientad", (), 66, "expected at least 16 good images to learn from, found 12 beside"),
         ("devnet", (), 66, "devnet: needs at least 5 bad images to learn from, found none; give them with --bad FOLDER"),
         ("devnet", ("--bad", "{data}/three"), 66, "bad: expected at least 5 images to learn from, found 3"),
         ("fcdd", ("--bad", "{data}/test/hole", "--masks", "{data}/train/good"), 66, "expected files such as 30_mask.png in"),
@@ -115,7 +115,7 @@ def test_data_that_contradict_themselves_are_refused(
         ("padim", ("--resume",), 78, "padim: is computed, not learnt by steps"),
         ("fastflow", ("--resume",), 66, "resume: expected a checkpoint at"),
         ("padim", ("--weights", "{data}/head.safetensors"), 66, "head.safetensors: do not fit tf_efficientnet_lite0: lacks"),
-        ("efficientad", ("--weights", "{data}/head.safetensors", "--augment", "shift=0"), 78, "augment: expected at least one of shift"),
+        ("stfpm", ("--weights", "{data}/head.safetensors", "--augment", "shift=0"), 78, "augment: expected at least one of shift"),
         ("padim", ("--budget-ms", "5"), 78, "--budget-ms only counts together with --image-size auto or --method compare"),
         ("auto", ("--synthetic", "5"), 78, "synthetic: --synthetic counts for one method"),
         ("auto", ("--set", "top_k=2"), 78, "set: --set counts for one method"),

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 from rich.console import Console
 from rich.text import Text
@@ -82,7 +83,8 @@ def test_labels_that_their_scores_speak_against_are_named() -> None:
     told = tell(samples(good=40, scratch=20), score, 15.0, 0.01)
     assert told is not None and told.doubtful is not None
     assert told.lines(LIMITS)[-1].plain == f"  {told.doubtful}"
-    assert "called good, and score as bad ones do: /good3;" in told.doubtful and told.doubtful.endswith(": /scratch5")
+    assert "called good, and score as bad ones do: /good3 (2.56x);" in told.doubtful
+    assert "score as good ones do: /scratch5 (0.67x);" in told.doubtful
 
 
 def test_two_rows_that_were_swapped_are_named_however_few_bad_ones_there_are() -> None:
@@ -109,4 +111,20 @@ def test_bad_images_that_set_no_threshold_say_what_makes_them() -> None:
     kinds = [*beside, Sample(Path("parts/scratch/1.png"), "scratch", False, None, "test")]
     said = with_setter(told, rule, kinds).unset
     assert said is not None and said.endswith("lineside-train calibrate RUN --gap --from-test"), "no folder holds them all"
+    mixed = [*beside, Sample(Path("parts/NG/9.png"), "good", True, None, "test")]
+    said = with_setter(told, rule, mixed).unset
+    assert said is not None and said.endswith("--gap --from-test"), "a table calls some of this folder good"
     assert with_setter(told, Rule(kind="gap", bad="parts/NG"), [*parts, *beside]) == told == with_setter(told, rule, parts)
+
+
+def test_a_folder_that_holds_other_pictures_than_the_bad_ones_is_not_advised(tmp_path: Path) -> None:
+    """Those that a table calls good and that are learnt from are not among the images that are scored."""
+    parts = [Sample(tmp_path / f"{i}.png", "bad", False, None, "test") for i in range(4)]
+    for sample in parts:
+        cv2.imwrite(str(sample.path), np.zeros((16, 16), np.uint8))
+    told = tell([*samples(good=20), *parts], np.arange(24.0), 30.0, 0.01)
+    assert told is not None
+    rule = Rule(kind="false_reject_rate", target=0.01)
+    assert f"--bad {tmp_path}" in (with_setter(told, rule, parts).unset or "")
+    cv2.imwrite(str(tmp_path / "learnt.png"), np.zeros((16, 16), np.uint8))
+    assert "--gap --from-test" in (with_setter(told, rule, parts).unset or "")
