@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_runtime.cli_options import MOST, AsJson, StationFile
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
+
+if TYPE_CHECKING:
+    from edge_runtime.sim.score import PartResult
 
 sim = typer.Typer(help="Stand-ins for a line that is not there.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -98,7 +101,7 @@ def sim_plc(
     raise typer.Exit(EXIT_FINDINGS if violations or any(r.verdict is None for r in results.values()) else EXIT_OK)
 
 
-def _result_line(result: Any) -> str:
+def _result_line(result: "PartResult") -> str:
     if result.verdict is None:
         return f"part {result.part}: no result in time"
     more = (

@@ -74,23 +74,23 @@ def run_in_child(
     return ChildRun(outputs, report["latency_ms"])
 
 
-def race_in_child(irs: Sequence[Path], images: Path, out: Path, command: Sequence[str] = COMMAND) -> list[float]:
+def race_in_child(irs: Sequence[Path], images: Path, out: Path) -> list[float]:
     """Median milliseconds of each model, all in one process and in turns on the same pictures, so that whatever else the machine does slows
     all of them. Arguments and errors as of `run_in_child`."""
     limit = COMPILE_TIMEOUT_S + len(irs) * RACE_ROUNDS * IMAGE_TIMEOUT_S
-    _call([*command, "race", str(images), str(out), *map(str, irs)], irs[-1], limit)
+    _call([*COMMAND, "race", str(images), str(out), *map(str, irs)], irs[-1], limit)
     return [float(ms) for ms in json.loads((out / "race.json").read_text())]
 
 
-def deviations_in_child(exact: Path, irs: Sequence[Path], images: Path, out: Path, command: Sequence[str] = COMMAND) -> list[float]:
+def deviations_in_child(exact: Path, irs: Sequence[Path], images: Path, out: Path) -> list[float]:
     """How far each model's outputs lie from those of `exact` on `images`: squared, relative to these, summed over the outputs; NaN where
     they are no numbers. Errors as of `run_in_child`."""
     limit = COMPILE_TIMEOUT_S + (len(irs) + 1) * len(np.load(images, mmap_mode="r")) * IMAGE_TIMEOUT_S
-    _call([*command, "deviate", str(images), str(out), str(exact), *map(str, irs)], exact, limit)
+    _call([*COMMAND, "deviate", str(images), str(out), str(exact), *map(str, irs)], exact, limit)
     return [math.nan if d is None else float(d) for d in json.loads((out / "deviations.json").read_text())]
 
 
-def golden_in_child(bundle: Path, command: Sequence[str] = COMMAND, timeout_s: float = COMPILE_TIMEOUT_S) -> "list[GoldenResult]":
+def golden_in_child(bundle: Path) -> "list[GoldenResult]":
     """Run a bundle's golden samples with the device's own predictor, tolerances aside: look at each result's `ok`.
 
     Raises: BundleError and the like as the predictor does (a NaN is a GoldenMismatch), ExportError as `run_in_child` does.
@@ -98,7 +98,7 @@ def golden_in_child(bundle: Path, command: Sequence[str] = COMMAND, timeout_s: f
     from edge_runtime.model.predictor import GoldenResult
 
     with tempfile.TemporaryDirectory(prefix="lineside-golden-") as out:
-        _call([*command, "golden", str(bundle), out], bundle, timeout_s)
+        _call([*COMMAND, "golden", str(bundle), out], bundle, COMPILE_TIMEOUT_S)
         report = json.loads((Path(out) / "golden.json").read_text())
     if "error" in report:
         raise getattr(errors, report["error"])(report["message"])

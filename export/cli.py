@@ -91,6 +91,7 @@ def build(
         from export.build import build as builder
         from export.build import parity
         from export.build.accept import Asked
+        from export.build.options import BuildOptions
         from export.build.outcome import outcome_of
         from export.build.trial import Trial
         from training.judging.asked import parse_accept
@@ -103,7 +104,7 @@ def build(
     taught = load_run(run)
     if (precision is not Precision.FP32 and find_spec("nncf") is None) or (onnx and find_spec("onnx") is None):
         raise MissingExtra(f"lineside-export build --{'onnx' if onnx else f'precision {precision}'}", "train")
-    options = builder.BuildOptions(
+    options = BuildOptions(
         precision=precision.value,
         onnx=onnx,
         zipped=zipped,

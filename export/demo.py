@@ -12,10 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +23,10 @@ from rich.console import Console
 from edge_runtime.console import run_app, run_child
 from edge_runtime.errors import ConfigError, LinesideError, MissingExtra
 from edge_runtime.records import Decision, Verdict
+
+if TYPE_CHECKING:
+    from edge_runtime.plc.settings import PlcConfig
+    from edge_runtime.sim.score import PartResult
 
 SEED = 7
 TRAIN_SHARE = 0.7
@@ -114,7 +118,7 @@ def lay_out_images(out: Path, cells: str = "mono") -> dict[str, bool]:
     return {str(FIRST_PART + i): is_bad for i, (_, is_bad) in enumerate(line)}
 
 
-def run_line(out: Path, parts: int) -> tuple[list[Decision], dict[int, Any], list[list[bytes]]]:
+def run_line(out: Path, parts: int) -> tuple[list[Decision], Mapping[int, "PartResult"], list[list[bytes]]]:
     """Run `lineside run` against a simulated PLC until every part is through.
 
     Returns what a subscriber received, what the PLC read back (part -> PartResult), and the previews' messages.
@@ -147,7 +151,7 @@ def run_line(out: Path, parts: int) -> tuple[list[Decision], dict[int, Any], lis
     return decisions, plc.results, previews
 
 
-def write_station(out: Path, trigger: Any, endpoints: Sequence[str]) -> Path:
+def write_station(out: Path, trigger: "PlcConfig", endpoints: Sequence[str]) -> Path:
     """The station and recipe files, as a line engineer would write them. Returns the station file's path."""
     from edge_runtime.plc.defaults import trigger_toml
 
@@ -220,7 +224,7 @@ def gather_previews(endpoint: str, into: list[list[bytes]], stop: threading.Even
         thread.join()
 
 
-def summarise(decisions: Sequence[Decision], plc: dict[int, Any], truth: dict[str, bool]) -> dict[str, float | int | None]:
+def summarise(decisions: Sequence[Decision], plc: Mapping[int, "PartResult"], truth: dict[str, bool]) -> dict[str, float | int | None]:
     """The figures of summary.json, from the subscriber's decisions and the PLC's own table."""
     import numpy as np
     from sklearn.metrics import roc_auc_score
@@ -268,7 +272,7 @@ def paint_worst(previews: Sequence[list[bytes]], file: Path) -> None:
         raise LinesideError(f"demo: could not write {file}")
 
 
-def say_result(s: dict[str, Any], plc: dict[int, Any], out: Path, seconds: float) -> None:
+def say_result(s: dict[str, Any], plc: Mapping[int, "PartResult"], out: Path, seconds: float) -> None:
     """What a person reads at the end."""
     seen_by_plc = [r.latency_ms for r in plc.values() if r.latency_ms is not None]
     bad = s["rejects"] - s["false_rejects"]
@@ -285,7 +289,7 @@ def say_result(s: dict[str, Any], plc: dict[int, Any], out: Path, seconds: float
     )
 
 
-def tell_part(result: Any) -> None:
+def tell_part(result: "PartResult") -> None:
     """One character a part: what a person watches while the line runs."""
     marks = {Verdict.ACCEPT: "[green]·[/]", Verdict.REJECT: "[red]■[/]", Verdict.FAULT: "[yellow]![/]", None: "[yellow]?[/]"}
     console.print(marks[result.verdict], end="")

@@ -19,8 +19,9 @@ from edge_runtime.model.bundle import ModelBundle, file_sha256
 from edge_runtime.model.manifest import Metrics
 from export.build import kept
 from export.build.accept import Asked
-from export.build.build import BuildOptions, build
+from export.build.build import build
 from export.build.features import openvino_backbone
+from export.build.options import BuildOptions
 from export.build.outcome import BuildReport
 from export.package import check_out
 from training.calibrate.rules import Rule

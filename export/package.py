@@ -74,19 +74,17 @@ def zip_path(out: Path) -> Path:
     return out.with_name(out.name + ".zip")
 
 
-def choose_golden(
-    scores: npt.NDArray[np.float64], good: npt.NDArray[np.bool_], threshold: float, n_good: int = 4, n_bad: int = 2
-) -> list[int]:
+def choose_golden(scores: npt.NDArray[np.float64], good: npt.NDArray[np.bool_], threshold: float) -> list[int]:
     """Positions of the samples that say most about a device: ordinary good parts, good and bad ones next to the threshold, an ordinary
     bad one.
 
-    Half of `n_good` lie nearest to the median of good scores, the others nearest to the threshold; likewise `n_bad`. Raises DataError when
-    there are fewer than 4 images in all.
+    Of four good ones half lie nearest to the median of good scores, the others nearest to the threshold; so it is with two bad ones.
+    Raises DataError when there are fewer than 4 images in all.
     """
     if len(scores) < 4:
         raise DataError(f"golden samples: expected at least 4 images, found {len(scores)}")
     picks: list[int] = []
-    for of, count in ((good, n_good), (~good, n_bad)):
+    for of, count in ((good, 4), (~good, 2)):
         where = np.flatnonzero(of)
         if not len(where):
             continue

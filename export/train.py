@@ -115,26 +115,11 @@ def release(
 
     reading.pop("image_size")
     request = front.Request(
-        out,
-        method,
-        image_size,
-        budget_ms,
-        false_reject_rate,
-        bad,
-        masks,
-        backbone,
-        weights,
-        seed,
-        minutes,
-        allow_duplicates,
-        force,
-        None if accept is None else parse_accept(accept),
-        brightness == "keep",
-        leave_out,
-        augment,
-        keep_odd,
-        reading,
-    )
+        out, method=method, image_size=image_size, budget_ms=budget_ms, false_reject_rate=false_reject_rate, bad=bad, masks=masks,
+        backbone=backbone, weights=weights, seed=seed, minutes=minutes, allow_duplicates=allow_duplicates, force=force,
+        accept=None if accept is None else parse_accept(accept), keep_light=brightness == "keep", leave_out=leave_out, augment=augment,
+        keep_odd=keep_odd, reading=reading,
+    )  # fmt: skip
     console = Console(highlight=False, soft_wrap=True)
     with bars() as progress:
         released = front.make_release(data, request, progress, say, lambda built: show_report(built, console), inspection)

@@ -30,10 +30,11 @@ from edge_runtime.errors import LinesideError
 from edge_runtime.images.read import read_image
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.preprocess import Preprocessor
-from export.build.build import BuildOptions, build
-from export.build.features import SharedExtractor
+from export.build.build import build
+from export.build.options import BuildOptions
 from tests.bench import INT8_CPU, backbone_of
 from tests.support.bench_sets import sets_of
+from tests.support.shared_extractor import SharedExtractor
 from training.core.backbones import DEFAULT_BACKBONE
 from training.data.dataset import Dataset, load_dataset
 from training.fitting.options import FitOptions, learns, resolve

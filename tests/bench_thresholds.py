@@ -35,7 +35,8 @@ from edge_runtime.errors import LinesideError
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.preprocess import Preprocessor
 from export.build import convert
-from export.build.build import BuildOptions, build
+from export.build.build import build
+from export.build.options import BuildOptions
 from export.build.quantize import pick_images, quantize_backbone
 from tests.support.bench_sets import sets_of
 from training.calibrate.rules import Rule, Scores, apply_rule, lowest_rate

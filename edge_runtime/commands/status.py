@@ -11,16 +11,17 @@ from edge_runtime.errors import Refused, WireError
 from edge_runtime.records import Health, Release, State
 
 _RELEASE = {Release.RELEASED: "green", Release.UNKNOWN: "yellow", Release.REFUSED: "bold red"}
+_WITHIN_S = 3.0
 _STYLES = {State.READY: "bold green", State.DEGRADED: "bold black on yellow"}
 
 
-def health_of(endpoint: str, timeout_s: float = 3.0, key: Credentials | None = None) -> Health:
+def health_of(endpoint: str, key: Credentials | None = None) -> Health:
     """The next health record that the station with this [publisher] endpoint sends; it sends one a second.
 
     Raises WireError when none came in time, or what came is no station's of this version; ConfigError for an address that is none,
     Refused where the station does not let this client in.
     """
-    until = time.monotonic() + timeout_s
+    until = time.monotonic() + _WITHIN_S
     with DecisionClient(endpoint, key=key) as client:
         while client.health is None and (left := until - time.monotonic()) > 0:
             client.receive(min(left, 0.1))
@@ -28,7 +29,7 @@ def health_of(endpoint: str, timeout_s: float = 3.0, key: Credentials | None = N
             raise Refused(client.doubt)
         if client.health is None:
             raise WireError(
-                f"expected a word of health from {endpoint} within {timeout_s:g} s, none came; is the station running, and is this its "
+                f"expected a word of health from {endpoint} within {_WITHIN_S:g} s, none came; is the station running, and is this its "
                 "[publisher] endpoint?"
             )
         return client.health

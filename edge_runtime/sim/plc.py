@@ -21,6 +21,8 @@ _REQUESTS_BEFORE_START = 5
 _RECIPE_SEEN_S = 0.2
 """The station looks at the recipe less often than at the trigger: `ready` may stay high that long after a change."""
 _RESET_S = 0.1
+_SCAN_S = 1e-3
+"""From the end of one scan to the next."""
 _ENCODER_HZ = 1000.0
 
 
@@ -50,10 +52,8 @@ class SimulatedPlc:
         count: int | None = None,
         first_part: int = 1,
         wait_for_result: bool = True,
-        heed_ready: bool = True,
         result_timeout_ms: float = 1000.0,
         hold_ms: float = 20.0,
-        scan_ms: float = 1.0,
         recipe_of: Callable[[int], int] | None = None,
         busy_parts: Collection[int] = (),
         acknowledges: Literal["always", "never", "stuck"] = "always",
@@ -67,10 +67,8 @@ class SimulatedPlc:
             count: parts to announce; None goes on for ever, 0 announces none (write the trigger through `server` then).
             first_part: number of the first part.
             wait_for_result: announce no part before the one before it has its result or is late.
-            heed_ready: announce no part while `ready` is low; False keeps the pace, come what may.
             result_timeout_ms: after that the part counts as unanswered and the line goes on.
             hold_ms: without trigger_acknowledge, the trigger is high, and low again, for that long.
-            scan_ms: from the end of one scan to the next.
             recipe_of: the recipe of a part, where the signal is mapped; None leaves it at 0, the station's own.
             busy_parts: these are announced at once after the part before them, which the station is still judging.
             acknowledges: "never" leaves results standing, "stuck" leaves acknowledge high for ever; may be set while it runs.
@@ -92,8 +90,7 @@ class SimulatedPlc:
         self._pace_s = 60.0 / parts_per_minute
         self._parts = itertools.count(first_part) if count is None else iter(range(first_part, first_part + count))
         self._wait_for_result = wait_for_result and settings.pulse is None
-        self._heed_ready = heed_ready
-        self._hold_s, self._scan_s = hold_ms / 1e3, scan_ms / 1e3
+        self._hold_s = hold_ms / 1e3
         self._recipe_of = recipe_of or (lambda part: 0)
         self._busy_parts = busy_parts
         self.acknowledges = acknowledges
@@ -169,7 +166,7 @@ class SimulatedPlc:
                     self._power_cycle(self._off_s)
                 else:
                     self._scan()
-                self._stop.wait(self._scan_s)
+                self._stop.wait(_SCAN_S)
         except Exception as e:  # raised again in `wait_finished` and `__exit__`
             self._bug = e
             self._finished.set()
@@ -235,7 +232,7 @@ class SimulatedPlc:
             while (self._told.get("ready") if was_ready else self._unknown_recipe) and self._now - changed < _RECIPE_SEEN_S:
                 yield
         yield
-        while self._heed_ready and part not in self._busy_parts and not self._may_announce():
+        while part not in self._busy_parts and not self._may_announce():
             yield
 
     def _may_announce(self) -> bool:
@@ -273,8 +270,6 @@ def run_sim_plc(
     *,
     parts_per_minute: float = 30.0,
     count: int | None = None,
-    wait_for_result: bool = True,
-    result_timeout_ms: float = 1000.0,
     told: Callable[[PartResult], None] | None = None,
     started: Callable[[str], None] = lambda where: None,
 ) -> tuple[dict[int, PartResult], list[str]]:
@@ -284,11 +279,7 @@ def run_sim_plc(
 
     Raises TriggerError, ConfigError, MissingExtra.
     """
-    plc = SimulatedPlc(
-        settings, parts_per_minute=parts_per_minute, count=count, wait_for_result=wait_for_result,
-        result_timeout_ms=result_timeout_ms, told=told,
-    )  # fmt: skip
-    with plc:
+    with SimulatedPlc(settings, parts_per_minute=parts_per_minute, count=count, told=told) as plc:
         started(plc.server.where)
         try:
             while not plc.wait_finished(0.2):

@@ -60,16 +60,14 @@ class PreviewSink(Sink):
         station: str,
         displays: Mapping[str, Display],
         counts: Callable[[], dict[str, int]] = dict,
-        releases: Mapping[tuple[str, str], ReleaseState] | None = None,
         access: Access | None = None,
     ) -> None:
-        """`displays`: by the bundle's id. `counts`: verdicts so far, shown in the window. `releases`: by recipe and bundle's id. `access`:
-        who may look."""
+        """`displays`: by the bundle's id. `counts`: verdicts so far, shown in the window. `access`: who may subscribe."""
         self._settings = settings
         self._station = station
         self._displays = dict(displays)
         self._counts = counts
-        self._releases = dict(releases or {})
+        self._releases: dict[tuple[str, str], ReleaseState] = {}
         self._mailbox: Mailbox[_Part] = Mailbox()
         self._failure: str | None = None
         # XPUB: as PUB, but it tells when somebody subscribes. An operator wants the latest part, not a backlog.

@@ -129,7 +129,7 @@ class LiveCamera(Source):
             try:
                 self._keep(*feed.read())
             except FrameError as e:
-                self._spoilt(str(e))
+                self._note_damage(str(e))
 
     def _keep(self, image: Image, came_ns: int) -> None:
         self._expect_size(image)
@@ -144,7 +144,7 @@ class LiveCamera(Source):
             self._latest = frame
             self._fresh.notify_all()
 
-    def _spoilt(self, why: str) -> None:
+    def _note_damage(self, why: str) -> None:
         """In free run simply the next picture serves, where one comes that is whole."""
         now_ns = time.monotonic_ns()
         self._damage, self._damaged_at_ns = why, now_ns

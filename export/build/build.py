@@ -8,7 +8,6 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,11 +18,12 @@ from edge_runtime.errors import CalibrationError, ExportError
 from edge_runtime.model.manifest import Acceptance, Envelope, Metrics
 from export import package
 from export.build import convert, floats, kept, noise, parity, precision
-from export.build.accept import PAINTED, PAINTED_SEED, Asked, accept, between, is_refused, refusal, wants_painted
+from export.build.accept import PAINTED, PAINTED_SEED, accept, between, is_refused, refusal, wants_painted
 from export.build.envelope import envelope_of
 from export.build.features import FeatureExtractor, openvino_backbone
 from export.build.gate import Gate, Judged
 from export.build.int8 import Built, Int8Maker, Parts
+from export.build.options import BuildOptions
 from export.build.outcome import BuildReport
 from export.build.pack import pack
 from export.build.trial import Trial, Tried
@@ -45,28 +45,6 @@ from training.runs import Detector, Run
 
 ONNX_CHECKED = 16
 """Images on which the ONNX file is compared with torch."""
-TORCH_IMAGES = 32
-"""Images on which the FP32 graph is compared with torch, from the least to the most odd one: the conversion is right or wrong whatever the
-picture, and torch takes five times as long as the graph."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """What a user may choose."""
-
-    precision: str = "auto"
-    """int8, fp32, or auto: the first of INT8, INT8 with some layers in float, and FP32 that the gate passes."""
-    onnx: bool = False
-    zipped: bool = False
-    band: float = parity.DEFAULT_BAND
-    budget: float = parity.DEFAULT_BUDGET
-    force: bool = False
-    accept: Asked | None = None
-    """Judge whether it is fit for release; None: nobody asks."""
-    torch_images: int = TORCH_IMAGES
-    """Compare the FP32 graph with torch on this many images; where there are more, the manifest has no figures of torch's."""
-    envelope: bool = True
-    """Measure how far the line may stray."""
 
 
 def build(
@@ -91,7 +69,7 @@ def build(
         run: what was taught.
         out: a folder that is not there yet (or, with `force`, a bundle).
         data: where the images of the run are now; None: where they were.
-        options: see Options.
+        options: what the user chose.
         progress: told of the steps.
         extractor: a shared one, for many exports of one data set.
         dataset: the images of the run, where they are at hand already; `data` does not count then.

@@ -165,30 +165,6 @@ def _join(front: ov.Model, back: ov.Model, name: str) -> ov.Model:
     return model
 
 
-def head_constants(model: ov.Model) -> dict[str, Array]:
-    """The head's parameters as they stand in the graph: buffer name -> copy of the values."""
-    return {name: np.array(node.get_data()) for name, node in _head_nodes(model).items()}
-
-
-def replace_head(model: ov.Model, values: dict[str, Array]) -> ov.Model:
-    """A copy of `model` with new values for some of the head's parameters: needs no torch.
-
-    Raises ExportError for a wrong name, shape or type.
-    """
-    model = model.clone()
-    nodes = _head_nodes(model)
-    for name, value in values.items():
-        if name not in nodes:
-            raise ExportError(f"head: expected one of {', '.join(sorted(nodes))}, found {name}")
-        old = nodes[name].get_data()
-        if old.shape != value.shape or old.dtype != value.dtype:
-            raise ExportError(f"head.{name}: expected {old.dtype} {old.shape}, found {value.dtype} {value.shape}")
-        constant = op.Constant(np.asarray(value, order="C"))  # ascontiguousarray would make a list of a scalar
-        constant.set_friendly_name(HEAD_PREFIX + name)
-        nodes[name].output(0).replace(constant.output(0))
-    return model
-
-
 def export_onnx(backbone: Trunk, head: Head, height: int, width: int, path: Path, notes: dict[str, str]) -> None:
     """Write the whole FP32 detector as ONNX with the same input and outputs; `notes` become its metadata. Raises ExportError."""
     import onnx
@@ -219,11 +195,6 @@ def _convert(module: nn.Module, example: tuple[object, ...], what: str) -> ov.Mo
         raise ExportError(
             f"{what}: could not be converted to OpenVINO ({_first_line(e)}). This is a limit of the model, not of your data"
         ) from e
-
-
-def _head_nodes(model: ov.Model) -> dict[str, op.Constant]:
-    nodes = (n for n in model.get_ops() if n.get_type_name() == "Constant" and n.get_friendly_name().startswith(HEAD_PREFIX))
-    return {n.get_friendly_name().removeprefix(HEAD_PREFIX): n for n in nodes}
 
 
 def _check_contract(model: ov.Model) -> None:

@@ -51,9 +51,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     budget_s: float
 
 
-def envelope_of(
-    ir: Path, gate: "Gate", held_out: "Scores", threshold: float, asked: Criteria, placed: bool, seed: int, budget_s: float = BUDGET_S
-) -> Envelope | None:
+def envelope_of(ir: Path, gate: "Gate", held_out: "Scores", threshold: float, asked: Criteria, placed: bool, seed: int) -> Envelope | None:
     """Measure a graph that passed the gate; None where too few good images are at hand. Raises DataError, ExportError.
 
     Args:
@@ -64,7 +62,6 @@ def envelope_of(
         asked: what its verdicts promise.
         placed: see measure_envelope.
         seed: of what is drawn at random.
-        budget_s: see measure_envelope.
     """
     good: list[tuple[str, float | None]] = [(str(s.path), None) for s in gate.samples if s.is_good and s.split == "test"]
     if len(good) < ENOUGH_GOOD:
@@ -76,7 +73,7 @@ def envelope_of(
     job = Job(
         ir=str(ir), input=gate.prepare.spec, mask=None if mask is None else str(mask), good=good,
         bad=[str(s.path) for s in gate.samples if not s.is_good], threshold=threshold, asked=asked, placed=placed, seed=seed,
-        budget_s=budget_s,
+        budget_s=BUDGET_S,
     )  # fmt: skip
     told, answer = gate.work / "envelope_job.json", gate.work / "envelope.json"
     told.write_bytes(msgspec.json.encode(job))

@@ -19,6 +19,7 @@ import msgspec
 from edge_runtime.errors import BundleError, DataError, GoldenMismatch
 from edge_runtime.files import put_file
 from edge_runtime.model.bundle import ModelBundle, file_sha256, write_manifest
+from export.build.options import BuildOptions
 from export.build.outcome import BuildReport
 from export.build.pack import tool_versions
 from export.child import golden_in_child
@@ -48,8 +49,8 @@ def images(dataset: Dataset) -> list[tuple[str, ...]]:
         raise DataError(f"{e.filename}: cannot be read: {e.strerror}") from e
 
 
-def made_of(run: Run, dataset: Dataset, options: Any) -> str:
-    """One hash of everything that a build follows from. `options`: BuildOptions."""
+def made_of(run: Run, dataset: Dataset, options: BuildOptions) -> str:
+    """One hash of everything that a build follows from."""
     chosen = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name not in ("force", "zipped", "onnx", "accept")}
     criteria = None if options.accept is None or options.accept.criteria is None else dataclasses.asdict(options.accept.criteria)
     taught = {"run": file_sha256(run.directory / INFO), "images": images(dataset)}

@@ -29,19 +29,19 @@ PixelImage = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[n
 """(H, W) raw scores, regions and what counts, as PixelCounts.add takes them."""
 
 
-def threshold_error(rule: Rule, good: Scores, bad: Scores | None, seed: int = 0, draws: int = DRAWS) -> float:
-    """Relative standard error of the threshold that `rule` makes of these images: the standard deviation of its logarithm over `draws`
+def threshold_error(rule: Rule, good: Scores, bad: Scores | None, seed: int = 0) -> float:
+    """Relative standard error of the threshold that `rule` makes of these images: the standard deviation of its logarithm over DRAWS
     sets that are drawn from them with replacement (Efron 1979). inf where hardly any such set gives a threshold.
     """
     rng = np.random.default_rng(seed)
     found = []
-    for _ in range(draws):
+    for _ in range(DRAWS):
         sets = [_draw(s, rng) if s is not None and len(s) else s for s in (good, bad)]
         try:
             found.append(math.log(apply_rule(rule, sets[0] or good, sets[1])[0].value))
         except CalibrationError:
             continue
-    return float(np.std(found, ddof=1)) if len(found) > draws // 2 else math.inf
+    return float(np.std(found, ddof=1)) if len(found) > DRAWS // 2 else math.inf
 
 
 def widen(band: float, error: float) -> float:

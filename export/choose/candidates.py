@@ -20,7 +20,8 @@ from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.preprocess import Preprocessor
 from export import package
 from export.build import convert
-from export.build.build import BuildOptions, build
+from export.build.build import build
+from export.build.options import BuildOptions
 from export.build.quantize import pick_images, quantize_backbone
 from export.child import run_in_child
 from export.choose.choosing import Judged

@@ -28,7 +28,6 @@ class Order(msgspec.Struct, frozen=True):
 
     spec: InputSpec
     graphs: dict[str, str]
-    rounds: int
     seconds: float
 
 
@@ -45,17 +44,17 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pace(
-    graphs: dict[str, Path], spec: InputSpec, frame: np.ndarray, ignore: np.ndarray | None, place: Path, rounds: int = ROUNDS,
+    graphs: dict[str, Path], spec: InputSpec, frame: np.ndarray, ignore: np.ndarray | None, place: Path,
     seconds: float = 30.0,
 ) -> dict[str, Pace]:  # fmt: skip
-    """Milliseconds of each graph, in turns: `rounds`, or fewer where `seconds` are over, though never fewer than LEAST_ROUNDS.
+    """Milliseconds of each graph, in turns: ROUNDS, or fewer where `seconds` are over, though never fewer than LEAST_ROUNDS.
 
     `frame`: as the camera gives it; `place`: an existing folder. Raises ExportError.
     """
     np.save(place / "frame.npy", frame)
     if ignore is not None:
         np.save(place / "ignore.npy", ignore)
-    order = Order(spec, {name: str(path.resolve()) for name, path in graphs.items()}, rounds, seconds)
+    order = Order(spec, {name: str(path.resolve()) for name, path in graphs.items()}, seconds)
     (place / "order.json").write_bytes(msgspec.json.encode(order))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     try:
@@ -115,7 +114,7 @@ def main(arguments: Sequence[str]) -> None:
     times: dict[str, list[float]] = {name: [] for name in requests}
     names = list(requests)
     over = time.monotonic() + order.seconds
-    for i in range(order.rounds):
+    for i in range(ROUNDS):
         if i >= LEAST_ROUNDS and time.monotonic() > over:
             break
         for name in names[i % len(names) :] + names[: i % len(names)]:

@@ -1,10 +1,11 @@
 """`make chaos`: a real station, an independent PLC, subscribers that die, strangers at every socket, and whatever a night brings.
 
-Each blow falls at a moment that the seed chose: kill -9, SIGTERM and SIGSTOP of the station, of its door and of subscribers, the PLC off or
-busy, the clock stepped, the network cut, the disk full, all cores busy. Afterwards the histories of PLC, journal and subscribers are laid
-side by side (histories.py). Exit code 1 when one of them disagrees; the sentences say where, the seed how to have about the same again.
+At a moment that the seed chose each, these disturb it (disturbances.py): kill -9, SIGTERM and SIGSTOP of the station, of its door and of
+subscribers, the PLC off or busy, the clock stepped, the network cut, the disk full, all cores busy. Afterwards the histories of PLC,
+journal and subscribers are laid side by side (histories.py), and the journal is tampered with (tampering.py). Exit code 1 when something
+disagrees; the sentences say where, the seed how to have about the same again.
 
-A full disk and a cut network need namespaces (root), a clock that steps and a slow disk gcc; the result says which blows were left out.
+A full disk and a cut network need namespaces (root), a clock that steps and a slow disk gcc; the result says which were left out.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ import typer
 
 from edge_runtime.console import run_app
 from edge_runtime.errors import EXIT_FINDINGS, EXIT_OK
+from tests.chaos.disturbances import possible
 from tests.chaos.night import Night
 
 _NEED = {"clock_steps", "disk_full", "disk_slow", "network_cut"}
@@ -56,7 +58,7 @@ def chaos(
     minutes: Annotated[float, typer.Option(help="At most.")] = 60.0,
     seed: Annotated[int, typer.Option(help="0: a new one, which is printed.")] = 0,
     pace_ms: Annotated[float, typer.Option(help="From part to part.")] = 50.0,
-    every_s: Annotated[float, typer.Option(help="At most, from one blow to the next.")] = 3.0,
+    every_s: Annotated[float, typer.Option(help="At most, from one disturbance to the next.")] = 3.0,
     keep: Annotated[Path | None, typer.Option(help="Folder for the histories.")] = None,
 ) -> None:
     """Let a night pass and lay the histories side by side."""
@@ -67,7 +69,7 @@ def chaos(
         began = time.monotonic()
         with _small_disk(home / "disk") if _in_namespaces() else contextlib.nullcontext():
             with Night(home, seed, pace_ms) as night:
-                night.pass_by(night.possible(_in_namespaces()), parts, every_s, time.monotonic() + 60 * minutes)
+                night.pass_by(possible(night, _in_namespaces()), parts, every_s, time.monotonic() + 60 * minutes)
                 night.settle()
             broken, events, decisions = night.judged(), night.events(), night.decisions()
             if keep is not None or broken:
@@ -77,9 +79,9 @@ def chaos(
     print(json.dumps({
         "seed": seed, "minutes": round((time.monotonic() - began) / 60, 1), "parts": sum(e["event"] == "raised" for e in events),
         "taken": sum(e["event"] == "taken" for e in events), "decisions": len(decisions), "results": dict(results),
-        "causes": dict(Counter(d.cause.name for d in decisions if d.cause)), "blows": dict(night.blows),
+        "causes": dict(Counter(d.cause.name for d in decisions if d.cause)), "disturbances": dict(night.disturbances),
         **{name: {"median": round(float(np.median(v)), 2), "most": round(max(v), 2)} for name, v in night.figures.items() if v},
-        "left out": sorted(_NEED - {blow.__name__ for blow in night.possible(_in_namespaces())}),
+        "left out": sorted(_NEED - {disturb.__name__ for disturb in possible(night, _in_namespaces())}),
         "broken": len(broken),
     }))  # fmt: skip
     for sentence in broken[:40]:

@@ -32,6 +32,7 @@ def copied(tmp_path: Path) -> Path:
     for folder in ("edge_runtime", "tests", "deploy", "export", "training"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=LEFT_OUT)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     return tmp_path
 
 

@@ -126,12 +126,7 @@ class Head(nn.Module):
         """
 
     def without(
-        self,
-        features: Features,
-        valid: npt.NDArray[np.bool_],
-        folds: Sequence[npt.NDArray[np.intp]],
-        seed: int,
-        progress: Progress = silent,
+        self, features: Features, valid: npt.NDArray[np.bool_], folds: Sequence[npt.NDArray[np.intp]], seed: int
     ) -> "Iterator[Head] | None":
         """For each of `folds` (positions of images) a head that is fitted on all images but these, in turn; a head of an earlier turn may
         change with the next. None: this method knows no quicker way than to be fitted anew.

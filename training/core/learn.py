@@ -186,12 +186,12 @@ def learn(
     return LearningResult(state.step, state.best_step, state.best, ended, state.seconds)
 
 
-def hold_out(n: int, seed: int, share: float = HELD_OUT_SHARE) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def hold_out(n: int, seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """(learn, held out): positions of `n` images, sorted; at least one on either side. Raises DataError for fewer than two."""
     if n < 2:
         raise DataError(f"fit: expected at least 2 good images, one of them to hold out, found {n}")
     order = np.random.default_rng([seed, n]).permutation(n)
-    held = min(n - 1, max(1, round(share * n)))
+    held = min(n - 1, max(1, round(HELD_OUT_SHARE * n)))
     return np.sort(order[held:]), np.sort(order[:held])
 
 

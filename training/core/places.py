@@ -23,10 +23,10 @@ _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _CANNOT = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-def nearest_folder(out: Path, what: str = "out") -> Path:
+def nearest_folder(out: Path) -> Path:
     """The closest folder above `out` that is there already. Raises ConfigError where nothing can be written below it."""
     place = next(p for p in out.absolute().parents if p.exists())
-    prove(place, what)
+    prove(place)
     return place
 
 

@@ -90,14 +90,12 @@ def decide(
     return Choice(method, preset, dataset, pose, size, tuple(said))
 
 
-def look_at(
-    samples: Sequence[Sample], prepare: Preprocessor, limit: int = LOOKED_AT, progress: Progress = silent
-) -> tuple[Smalls, list[tuple[int, int]]]:
-    """((N, 32, 32) of what the model will see, tile by tile, and the (width, height) of each frame) of `limit` samples at most.
+def look_at(samples: Sequence[Sample], prepare: Preprocessor, progress: Progress = silent) -> tuple[Smalls, list[tuple[int, int]]]:
+    """((N, 32, 32) of what the model will see, tile by tile, and the (width, height) of each frame) of LOOKED_AT samples at most.
 
     They are spread evenly over all. Raises DataError with the path.
     """
-    chosen = spread(samples, limit)
+    chosen = spread(samples, LOOKED_AT)
 
     def small(sample: Sample) -> tuple[list[Smalls], tuple[int, int]]:
         wh = prepare.spec.frame_wh

@@ -1,10 +1,12 @@
 """How large the model's input is to be: the parts' aspect, the smallest defect that is known, and the time that a decision may take."""
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -113,10 +115,6 @@ def choose_size(
 
 def resized(dataset: Dataset, size: Size) -> Dataset:
     """The same data, seen at another size."""
-    import dataclasses
-
-    import msgspec
-
     return dataclasses.replace(dataset, spec=msgspec.structs.replace(dataset.spec, height=size.height, width=size.width))
 
 

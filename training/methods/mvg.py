@@ -114,12 +114,7 @@ class MvgHead(Head):
             self.get_buffer(f"centre_{i}").copy_(torch.from_numpy(whiten @ mean))
 
     def without(
-        self,
-        features: Features,
-        valid: npt.NDArray[np.bool_],
-        folds: Sequence[npt.NDArray[np.intp]],
-        seed: int,
-        progress: Progress = silent,
+        self, features: Features, valid: npt.NDArray[np.bool_], folds: Sequence[npt.NDArray[np.intp]], seed: int
     ) -> Iterator[Head] | None:
         """All that a fit needs of a picture is its pooled features, which are kept."""
         head, each = copy.deepcopy(self), features.views * (1 + features.copies)

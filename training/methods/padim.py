@@ -213,12 +213,7 @@ class PadimHead(Head):
         self.get_buffer(f"whiten_{i}").copy_(factors(cov[None], ridge.double(), kept, self.ranks[i])[0, :, :, None, None])
 
     def without(
-        self,
-        features: Features,
-        valid: npt.NDArray[np.bool_],
-        folds: Sequence[npt.NDArray[np.intp]],
-        seed: int,
-        progress: Progress = silent,
+        self, features: Features, valid: npt.NDArray[np.bool_], folds: Sequence[npt.NDArray[np.intp]], seed: int
     ) -> Iterator[Head] | None:
         """By moments: those of all images less those of the fold's give mean, covariance and regression of the others, exactly but for
         the shrinkage's fourth moment, which is that of all images. A fit reads every feature again and forms each covariance anew.

@@ -196,12 +196,7 @@ class PatchcoreHead(Head):
         self.bank_square.copy_(chosen.square().sum(1))
 
     def without(
-        self,
-        features: Features,
-        valid: npt.NDArray[np.bool_],
-        folds: Sequence[npt.NDArray[np.intp]],
-        seed: int,
-        progress: Progress = silent,
+        self, features: Features, valid: npt.NDArray[np.bool_], folds: Sequence[npt.NDArray[np.intp]], seed: int
     ) -> Iterator[Head] | None:
         """The bank less the fold's own patches, and as many others in their place: the greedy choice goes on among those patches that had
         been near one of them. Components stay those of all images, which turns distances but does not change them where all are kept.

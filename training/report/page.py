@@ -7,7 +7,6 @@ import datetime
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import msgspec
@@ -15,7 +14,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 import edge_runtime
-from edge_runtime.commands.bench import run_bench
+from edge_runtime.commands.bench import BenchReport, run_bench
 from edge_runtime.errors import ConfigError
 from edge_runtime.files import put_file
 from edge_runtime.model.manifest import Metrics
@@ -171,7 +170,13 @@ def _shots(predict: Predict, subject: Subject, scored: Scored, picks: Picks, lin
 
 
 def _render(
-    subject: Subject, report: EvaluationReport, dataset: Dataset, line: float, picks: Picks, shots: dict[str, list[Shot]], bench: Any
+    subject: Subject,
+    report: EvaluationReport,
+    dataset: Dataset,
+    line: float,
+    picks: Picks,
+    shots: dict[str, list[Shot]],
+    bench: BenchReport | None,
 ) -> str:
     scored, stated = report.scored, subject.threshold.value
     groups = groups_of(subject, scored)

@@ -1,7 +1,7 @@
 """What a report is about: a run or a bundle, as far as a page is concerned."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,7 @@ class Subject:
     envelope: Envelope | None
     """How far the line may stray; of a bundle whose build measured it."""
     evaluate: Callable[[Dataset, Progress], EvaluationReport]
-    predictor: Callable[[], Any]
-    """A context manager that gives a Predict."""
+    predictor: Callable[[], AbstractContextManager[Predict]]
     acceptance: Acceptance | None = None
     """What a bundle was found when it was built; None where nobody asked."""
 
@@ -74,10 +73,11 @@ def open_subject(path: Path, device: str = "CPU") -> Subject:
             yield run.predictor()
 
         return Subject(
-            "run", info.name, "", info.created, info.method, info.backbone.name, "torch", {**info.params, "preset": info.preset},
-            info.input, run.ignore, info.threshold, info.display, None, info.dataset, {}, info.tools, run.held_out.scores.score,
-            info.augment, None,
-            lambda dataset, progress: evaluate_run(run, dataset, progress), torch_predictor,
+            sort="run", name=info.name, identity="", created=info.created, method=info.method, backbone=info.backbone.name,
+            precision="torch", params={**info.params, "preset": info.preset}, spec=info.input, ignore=run.ignore,
+            threshold=info.threshold, display=info.display, drift=None, dataset=info.dataset, metrics={}, tools=info.tools,
+            held_out=run.held_out.scores.score, augment=info.augment, envelope=None,
+            evaluate=lambda dataset, progress: evaluate_run(run, dataset, progress), predictor=torch_predictor,
         )  # fmt: skip
     opened = ModelBundle.open(path)
     m = opened.manifest
@@ -91,8 +91,9 @@ def open_subject(path: Path, device: str = "CPU") -> Subject:
             yield predictor.predict
 
     return Subject(
-        "bundle", m.name, opened.id, m.created, m.method, m.backbone, m.precision, params, m.input, ignore, m.threshold, m.display,
-        m.drift, m.dataset, m.metrics, m.tools, np.zeros(0), augment, m.envelope,
-        lambda dataset, progress: evaluate_bundle(opened, dataset, device, progress), device_predictor,
-        m.acceptance,
+        sort="bundle", name=m.name, identity=opened.id, created=m.created, method=m.method, backbone=m.backbone, precision=m.precision,
+        params=params, spec=m.input, ignore=ignore, threshold=m.threshold, display=m.display, drift=m.drift, dataset=m.dataset,
+        metrics=m.metrics, tools=m.tools, held_out=np.zeros(0), augment=augment, envelope=m.envelope,
+        evaluate=lambda dataset, progress: evaluate_bundle(opened, dataset, device, progress), predictor=device_predictor,
+        acceptance=m.acceptance,
     )  # fmt: skip

@@ -17,7 +17,8 @@ import torch
 from edge_runtime.errors import ExportError
 from export import child
 from export.build import convert
-from export.build.features import SharedExtractor
+from tests.support.graph_heads import head_constants, replace_head
+from tests.support.shared_extractor import SharedExtractor
 from training.core.backbones import DEFAULT_BACKBONE, Backbone
 from training.core.base import Head, LevelShape
 from training.fitting.options import FitOptions, resolve
@@ -50,7 +51,7 @@ def draw_mask(seed: int, side: int = SIDE + 16) -> npt.NDArray[np.uint8]:
 def _converted_once() -> Iterator[None]:
     """The very same backbone at the very same size, which takes seven seconds to convert, is converted once for all tests.
 
-    So is a head of the same kind, settings and shapes, which takes two: its constants are replaced, as teaching on a device would. The gate
+    So is a head of the same kind, settings and shapes, which takes two: its constants are replaced. The gate
     of each build compares both with torch; test_convert converts anew.
     """
     backbone_anew, head_anew = convert._from_image, convert.convert_head
@@ -73,8 +74,8 @@ def _converted_once() -> Iterator[None]:
         key = (type(head), tuple(sorted(settings.items())), tuple(level_shapes), shapes)
         if key not in made:
             made[key] = head_anew(head, level_shapes)
-        named = convert.head_constants(made[key])  # the graph has no constant of what the head does not look at
-        return convert.replace_head(made[key], {name: value for name, value in state.items() if name in named})
+        named = head_constants(made[key])  # the graph has no constant of what the head does not look at
+        return replace_head(made[key], {name: value for name, value in state.items() if name in named})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert, "_from_image", from_image)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from edge_runtime.model.bundle import ModelBundle
-from export.build.build import BuildOptions, build
-from export.build.features import SharedExtractor
+from export.build.build import build
+from export.build.options import BuildOptions
+from tests.support.shared_extractor import SharedExtractor
 from tests.unit.export.conftest import draw, draw_mask
 from training.data.dataset import load_dataset
 from training.fitting.options import FitOptions, learns

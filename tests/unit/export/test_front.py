@@ -14,11 +14,11 @@ from edge_runtime.model.bundle import ModelBundle
 from export import front
 from export.build import build as builder
 from export.build.build import build
-from export.build.features import SharedExtractor
 from export.build.outcome import BuildReport
 from export.cli import show_report
 from export.front import Request, make_release, verdict
 from export.train import app
+from tests.support.shared_extractor import SharedExtractor
 from training.data import facts
 from training.judging.asked import parse_accept
 

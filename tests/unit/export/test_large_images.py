@@ -10,7 +10,8 @@ from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.regions import find_regions
 from edge_runtime.model.tiles import parse_tiles
 from edge_runtime.records import Frame
-from export.build.build import BuildOptions, build
+from export.build.build import build
+from export.build.options import BuildOptions
 from training.data.dataset import load_dataset
 from training.fitting.options import FitOptions
 from training.fitting.teach import teach

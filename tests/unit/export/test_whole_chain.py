@@ -12,7 +12,8 @@ from edge_runtime.images.read import read_mask
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Metrics
 from edge_runtime.model.predictor import OpenvinoPredictor
-from export.build.build import BuildOptions, build
+from export.build.build import build
+from export.build.options import BuildOptions
 from export.build.outcome import BuildReport
 from training.data.dataset import load_dataset
 from training.data.facts import frame_of

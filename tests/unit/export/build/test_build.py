@@ -20,9 +20,11 @@ from export.build import build as builder
 from export.build import convert
 from export.build import features as features_module
 from export.build.accept import PAINTED, Asked
-from export.build.build import BuildOptions, build
-from export.build.features import SharedExtractor
+from export.build.build import build
+from export.build.options import BuildOptions
 from export.build.outcome import BuildReport
+from tests.support.graph_heads import head_constants, replace_head
+from tests.support.shared_extractor import SharedExtractor
 from training.calibrate.rules import Rule
 from training.data.dataset import load_dataset
 from training.data.facts import frame_of, load_frame
@@ -62,14 +64,14 @@ def test_an_int8_bundle_holds_what_a_device_needs(int8: BuildReport, run_dir: Pa
 def test_the_int8_graph_is_quantized_and_its_head_is_not(int8: BuildReport) -> None:
     model = ov.Core().read_model(int8.out / "model.xml")
     assert sum(op.get_type_name() == "FakeQuantize" for op in model.get_ops()) > 20
-    constants = convert.head_constants(model)
+    constants = head_constants(model)
     assert constants
     assert all(value.dtype in (np.float32, np.int64) for value in constants.values())
 
 
 def test_the_head_was_refitted_on_the_quantized_features(int8: BuildReport, run_dir: Path) -> None:
     before = dict(load_run(run_dir).detector().head.named_buffers())
-    after = convert.head_constants(ov.Core().read_model(int8.out / "model.xml"))
+    after = head_constants(ov.Core().read_model(int8.out / "model.xml"))
     assert before.keys() == after.keys()
     assert any(not np.allclose(before[name].numpy(), value, rtol=1e-2) for name, value in after.items())
 
@@ -192,9 +194,9 @@ def _blind(model: ov.Model) -> ov.Model:
 
 
 def _distort(model: object) -> object:
-    values = convert.head_constants(model)  # type: ignore[arg-type]
+    values = head_constants(model)  # type: ignore[arg-type]
     name = max(values, key=lambda n: values[n].size)
-    return convert.replace_head(model, {name: values[name] * np.float32(1.05)})  # type: ignore[arg-type]
+    return replace_head(model, {name: values[name] * np.float32(1.05)})  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("children_here")

@@ -14,6 +14,7 @@ from export import package
 from export.build import convert
 from export.build.convert import convert_head  # itself: the module's own is made to remember what it converted
 from export.build.parity import check_same
+from tests.support.graph_heads import head_constants, replace_head
 from training.data.dataset import inputs, load_dataset
 from training.runs import Detector, load_run
 
@@ -77,7 +78,7 @@ def test_the_graph_is_static_and_named_as_the_device_expects(parts: Parts, tmp_p
 
 def test_every_buffer_of_the_head_is_a_named_constant_of_the_saved_graph(parts: Parts, tmp_path: Path) -> None:
     package.save_ir(parts.model, tmp_path / "model.xml")
-    found = convert.head_constants(ov.Core().read_model(tmp_path / "model.xml"))
+    found = head_constants(ov.Core().read_model(tmp_path / "model.xml"))
     expected = {name: buffer.numpy() for name, buffer in parts.detector.head.named_buffers()}
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -92,40 +93,19 @@ def test_a_replaced_constant_changes_the_output_as_it_does_in_torch(parts: Parts
     buffer *= 1.5
     expected, _ = _torch(moved, parts.images)
     assert np.abs(expected - parts.expected[0]).max() > 0.1
-    score, _ = _run(convert.replace_head(parts.model, {name: buffer.numpy()}), parts.images)
+    score, _ = _run(replace_head(parts.model, {name: buffer.numpy()}), parts.images)
     np.testing.assert_allclose(score, expected, rtol=1e-4)
     np.testing.assert_allclose(_run(parts.model, parts.images)[0], parts.expected[0], rtol=1e-4)  # the original stays as it was
 
 
 def test_a_head_that_differs_from_torchs_does_not_pass_the_gate(parts: Parts) -> None:
-    values = convert.head_constants(parts.model)
+    values = head_constants(parts.model)
     name = _largest(values.items())
-    score, _ = _run(convert.replace_head(parts.model, {name: values[name] * np.float32(1.05)}), parts.images)
+    score, _ = _run(replace_head(parts.model, {name: values[name] * np.float32(1.05)}), parts.images)
     names = [f"{i}.png" for i in range(len(parts.images))]
     with pytest.raises(ParityError, match=r"expected the FP32 graph to give torch's scores.*\n  \d+\.png: torch"):
         check_same(names, parts.expected[0], score, 1.0)
     assert check_same(names, parts.expected[0], _run(parts.model, parts.images)[0], 1.0) < 1e-4
-
-
-def test_new_values_of_another_name_shape_or_type_are_refused(parts: Parts) -> None:
-    name, value = next(iter(convert.head_constants(parts.model).items()))
-    with pytest.raises(ExportError, match="found nonsense"):
-        convert.replace_head(parts.model, {"nonsense": value})
-    with pytest.raises(ExportError, match=rf"head.{name}: expected"):
-        convert.replace_head(parts.model, {name: np.zeros((1, 2, 3), np.float32)})
-    with pytest.raises(ExportError, match="float64"):
-        convert.replace_head(parts.model, {name: value.astype(np.float64)})
-
-
-def test_a_new_value_of_a_scalar_is_a_scalar() -> None:
-    """As a list of one it would give the score a dimension more."""
-    old = ov.op.Constant(np.array(2.0, np.float32))
-    old.set_friendly_name(f"{convert.HEAD_PREFIX}scale")
-    x = ov.op.Parameter(ov.Type.f32, ov.Shape([]))
-    model = ov.Model([ov.op.Result(ov.opset13.multiply(x, old).output(0))], [x], "scaled")
-    found = convert.replace_head(model, {"scale": np.array(3.0, np.float32)})
-    assert found.outputs[0].partial_shape == ov.PartialShape([])
-    assert convert.head_constants(found)["scale"] == 3.0
 
 
 def test_a_head_for_another_grid_is_not_stitched(parts: Parts) -> None:

@@ -13,8 +13,9 @@ from edge_runtime.errors import CalibrationError, ConfigError, ExportError, Pari
 from edge_runtime.model.bundle import ModelBundle
 from edge_runtime.model.manifest import Threshold
 from export.build import noise, precision
-from export.build.build import BuildOptions, build
+from export.build.build import build
 from export.build.gate import Gate, Judged
+from export.build.options import BuildOptions
 from export.build.precision import Attempt, Side, first_that_passes
 from training.calibrate.rules import Scores
 from training.core.base import silent

@@ -10,11 +10,11 @@ import openvino as ov
 import pytest
 
 from edge_runtime.errors import ConfigError
-from export.build.features import SharedExtractor
 from export.child import COMPILE_OPTIONS
 from export.choose import candidates
 from export.choose.candidates import CandidateBench
 from export.choose.compare import Comparison, Request, compare, fast_methods, share_bad
+from tests.support.shared_extractor import SharedExtractor
 from tests.unit.export.conftest import draw
 from training.core.base import silent
 from training.data.dataset import Dataset, inputs, load_dataset

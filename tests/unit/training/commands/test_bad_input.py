@@ -189,7 +189,8 @@ def test_bad_images_that_a_table_sets_apart_are_learnt_from_and_never_counted_by
     data: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from edge_runtime.model.bundle import ModelBundle
-    from export.build.build import BuildOptions, build
+    from export.build.build import build
+    from export.build.options import BuildOptions
     from training.runs import load_run
 
     rows = [f"data/test/hole/{i}.png,hole,data/ground_truth/hole/{i}_mask.png,bad" for i in range(30, 36)]
