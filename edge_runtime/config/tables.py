@@ -154,6 +154,9 @@ class StationConfig(Settings, frozen=True, kw_only=True):
     keep_warm_ms: NonNegative = 200.0
     """Run the model on the last frame when no part came for that long, so that idle gaps do not slow the next verdict;
     0 switches it off."""
+    alarm_rejects: Annotated[int, Meta(ge=0, le=30)] = 20
+    """So many rejects among the last 30 parts are a problem that window and status show: bad parts one after the other, or good ones whose
+    picture is no longer what was taught; 0: never."""
     publisher: PublisherConfig = PublisherConfig()
     """Decisions over ZeroMQ."""
     journal: JournalConfig = JournalConfig()

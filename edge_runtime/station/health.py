@@ -16,6 +16,7 @@ import numpy as np
 from edge_runtime.errors import ConfigError, LinesideError
 from edge_runtime.records import Decision, Health, ReleaseState, ShadowState, State, Verdict
 from edge_runtime.station.drift import DriftWatch
+from edge_runtime.station.rejects import RejectWatch
 from edge_runtime.station.wander import SightWatches
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class HealthMonitor:
         inference: str = "",
         releases: Mapping[tuple[tuple[str, ...], tuple[str, ...]], ReleaseState] | None = None,
         origins: tuple[str, ...] = (),
+        alarm_rejects: int = 0,
     ) -> None:
         """Begin in state STARTING.
 
@@ -107,6 +109,7 @@ class HealthMonitor:
             inference: how the models of several cameras run.
             releases: whether what judges is released, by recipes and bundles as `judging` has them.
             origins: where bundles and thresholds come from, one a camera.
+            alarm_rejects: so many rejects among the last parts are a problem; 0: never.
         """
         self._station, self._cameras, self._device = station, cameras, device
         self._judging = recipes, bundle_ids, origins
@@ -114,6 +117,7 @@ class HealthMonitor:
         self._alive_within_s = alive_within_s
         self._last_seq = last_seq
         self._drifts = dict(drifts or {})
+        self._rejects = RejectWatch(alarm_rejects)
         self._inference = inference
         self._releases = dict(releases or {})
         self._began = time.monotonic()
@@ -175,6 +179,7 @@ class HealthMonitor:
         """Other models may judge from now on: what takes the place of the `drifts` and `releases` of the beginning."""
         with self._lock:
             self._drifts, self._releases = dict(drifts), dict(releases)
+            self._rejects.forget()
 
     @property
     def drifts(self) -> Mapping[tuple[str, str], DriftWatch]:
@@ -203,6 +208,7 @@ class HealthMonitor:
         with self._lock:
             self._counts[decision.verdict.value] += 1
             self._last_seq = decision.seq
+            self._rejects.add(decision.verdict)
             if decision.verdict is not Verdict.FAULT:  # a fault has no latency worth knowing but its deadline
                 self._times.append((grab_ns, predict_ns, total - grab_ns - predict_ns, total))
             for view in decision.views:
@@ -246,6 +252,7 @@ class HealthMonitor:
             drifts = {camera: drift for camera, drift in watched.items() if drift is not None}
             drifting = {camera: drift for camera, drift in drifts.items() if drift.problem}
             troubles += [f"{camera}: {drift.problem}" if camera else str(drift.problem) for camera, drift in drifting.items()]
+            troubles += [self._rejects.problem] if self._rejects.problem is not None else []
             drift_state = next((drift.state for drift in (*drifting.values(), *drifts.values())), None)
         problems = tuple(dict.fromkeys([p for part in self._watched if (p := part.problem)] + troubles))
         with self._lock:

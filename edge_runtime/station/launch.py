@@ -114,7 +114,7 @@ def open_station(
         send=publisher.send_health,
         # A PLC may be waited for, a part or a change of recipe may take its whole deadline: none of them is a thread that died.
         alive_within_s=_ALIVE_WITHIN_S + slowest_s + line.answer_timeout_ms / 1e3,
-        last_seq=journal.last_seq(), inference=inference, origins=own.origins,
+        last_seq=journal.last_seq(), inference=inference, origins=own.origins, alarm_rejects=config.alarm_rejects,
     )  # fmt: skip
     stack.enter_context(monitor)
 

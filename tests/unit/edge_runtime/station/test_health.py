@@ -202,3 +202,15 @@ def test_what_nobody_knew_before_is_counted_and_stands_there_from_its_beginning(
     assert m.snapshot().counts["dropped_sink_log"] == 0
     m.count("dropped_sink_log")
     assert m.counts()["dropped_sink_log"] == 1
+
+
+def test_most_parts_rejected_degrade_the_station_until_other_models_judge() -> None:
+    health = monitor(alarm_rejects=20)
+    health.ready()
+    for seq in range(1, 21):
+        health.decided(decision(seq, Verdict.REJECT), 0, 0, 2 * MS)
+    assert health.snapshot().state is State.DEGRADED and "20 of the last 20 parts are rejected" in health.snapshot().problems[0]
+    health.judging(("other",), ("b",))  # the PLC's recipes may change with every part
+    assert health.snapshot().problems
+    health.know({}, {})
+    assert health.snapshot().state is State.READY

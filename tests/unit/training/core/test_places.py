@@ -134,7 +134,7 @@ def test_what_another_command_sweeps_away_before_it_is_locked_is_made_anew(tmp_p
         try:
             assert other.stdout is not None
             other.stdout.readline()
-            for _ in range(2000):
+            for _ in range(400):
                 if folder:
                     with places.workplace(out) as place:
                         (place / "half").write_text("half made")
