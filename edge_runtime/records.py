@@ -373,6 +373,8 @@ class SightState:
     off: dict[str, float] = field(default_factory=dict)
     """Where parts lie, of the ways in which the pictures tell it: "x" to the right and "y" downwards, in shares of the picture's width and
     height, "turn" in degrees counterclockwise; 0 as taught."""
+    noise: float | None = None
+    """1: as noisy as taught; None where nothing tells it."""
 
 
 @dataclass(frozen=True, slots=True)

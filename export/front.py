@@ -215,7 +215,8 @@ def _teach(
         dataset, fit_options, request.run, force=request.force, progress=progress, say=lambda text: say(f"   {text}"),
         backbone_fn=backbone_fn, left_out=names,
     )  # fmt: skip
-    say(f"   threshold {run.info.threshold.value:.4g}, until the model that ships gets its own below: {run.info.threshold.rule}")
+    found = run.info.threshold
+    say(f"   threshold {found.value:.4g} of the model as taught (FP32); an INT8 one gets its own below: {found.rule}")
     return dataset, run, None if expected is None else rest * slower(expected, time.monotonic() - began)
 
 

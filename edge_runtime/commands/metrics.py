@@ -135,6 +135,8 @@ class StationMetrics(Collector):
         if (sight := health.sight) is not None:
             yield self._gauge("lineside_brightness_ratio", "Of recent pictures, to those that were taught.", {(): sight.brightness})
             yield self._gauge("lineside_sharpness_ratio", "Of recent pictures, to those that were taught.", {(): sight.sharpness})
+            if sight.noise is not None:
+                yield self._gauge("lineside_noise_ratio", "Of recent pictures, to those that were taught.", {(): sight.noise})
             off: _Values = {(way,): value for way, value in sight.off.items()}
             yield self._gauge("lineside_parts_off", "Where recent parts lie: x, y in shares of the side, turn in degrees.", off, "way")
 

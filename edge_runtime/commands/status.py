@@ -55,7 +55,10 @@ def lines_of(health: Health) -> list[Text]:
         lines.append(Text(f"good parts score {drift.median:.3g} in the median, {drift.usual_median:.3g} when the detector was taught"))
     lines += [Text(f"{shadow.camera} shadow: {shadow.sentence}".strip()) for shadow in health.shadows]
     if (sight := health.sight) is not None:
-        lines.append(Text(f"pictures are {sight.brightness:.2f} as bright and {sight.sharpness:.2f} as sharp as taught{_place(sight.off)}"))
+        noisy = "" if sight.noise is None else f" and {sight.noise:.2f} as noisy"
+        sharp = f"{'' if noisy else ' and'} {sight.sharpness:.2f} as sharp"
+        bright = f"{sight.brightness:.2f} as bright{',' if noisy else ''}"
+        lines.append(Text(f"pictures are {bright}{sharp}{noisy} as taught{_place(sight.off)}"))
     return lines
 
 

@@ -226,31 +226,37 @@ class Envelope(_Record, frozen=True, kw_only=True):
     brightness_spread: Annotated[float, Meta(ge=0)] = 0.0
     """Standard deviation from good part to good part, relative to `brightness`."""
     sharpness_spread: Annotated[float, Meta(ge=0)] = 0.0
+    noise: Annotated[float, Meta(ge=0)] = 0.0
+    """Median over good parts of the noise of the frame's own pixels, in gray levels of 255; 0: not measured."""
+    noise_spread: Annotated[float, Meta(ge=0)] = 0.0
+    """Standard deviation from good part to good part, relative to `noise`."""
     light_low: float | None = None
-    """Brightness, relative to `brightness`, below which the promise breaks; None: it held as far down as was tried."""
+    """Brightness, relative to `brightness`, down to which the promise was tried and held; None: it held as far down as was tried."""
     light_high: float | None = None
     blur_low: float | None = None
-    """Sharpness, relative to `sharpness`, below which the promise breaks."""
+    """Sharpness, relative to `sharpness`, down to which it held."""
     light_low_breaks: Literal["", "rejects", "misses", "both"] = ""
     """What breaks there."""
     light_high_breaks: Literal["", "rejects", "misses", "both"] = ""
     blur_breaks: Literal["", "rejects", "misses", "both"] = ""
     gamma_low: float | None = None
-    """Exponent below which the promise breaks; None: it held as far as was tried."""
+    """Exponent down to which it held; None: as far as was tried."""
     gamma_high: float | None = None
     shift_limit: float | None = None
-    """Share of the side, the worst way, from which on the promise breaks."""
+    """Share of the side, the worst way, up to which it held."""
     shift_breaks: Literal["", "rejects", "misses", "both"] = ""
     turn_limit: float | None = None
     """Degrees, the worse way."""
     turn_breaks: Literal["", "rejects", "misses", "both"] = ""
     noise_limit: float | None = None
-    """Standard deviation in gray levels of 255 of the frame's pixels."""
+    """Standard deviation in gray levels of 255 that was added to the frame's pixels."""
     noise_breaks: Literal["", "rejects", "misses", "both"] = ""
     placement: Placement | None = None
     """None: the pictures do not tell where parts lie, or it does not matter."""
     max_rejected: float = 0.0
-    """Share of good parts from which on the promise counts as broken."""
+    """Share of good parts beyond which the promise counts as broken: what was asked of the release, or what the clean pictures show."""
+    max_missed: float | None = None
+    """The same of bad parts; None: a bundle of before."""
     held_out: bool = True
     """False: the good parts were taught; what the detector says of them was corrected to their held-out scores."""
 

@@ -15,7 +15,10 @@ def find_regions(
     """The connected places where the map exceeds its threshold, largest peak first.
 
     A place is every cell that exceeds, whole, and what of its neighbours exceeds after bilinear interpolation (on magnetic tiles this
-    covers 10 % more of the marked defects than cells alone, at a better overlap). `peak` is the largest raw value among its cells.
+    covers 10 % more of the marked defects than cells alone, at a better overlap). A strong place has a halo, for a cell sees
+    far around itself. Without what lies below 40 % of the highest within two cells, boxes are a quarter smaller there, and 3 % fewer of the
+    defects lie under one, so the halo stays.
+    `peak` is the largest raw value among its cells.
     Places that touch at a corner are one.
 
     Args:

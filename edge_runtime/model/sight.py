@@ -1,4 +1,7 @@
-"""What a frame looks like before any model: how bright and how sharp it is where parts are judged. Training and the device share it."""
+"""What a frame looks like before any model: how bright, how sharp and how noisy it is where parts are judged.
+
+Training and the device share it.
+"""
 
 import math
 from dataclasses import dataclass
@@ -22,17 +25,26 @@ _LEAST_PX = 8
 """Side of a patch in pixels of the model's input: enough for second derivatives."""
 _ACROSS = 4
 """Pixels of the frame, along each side, that stand for one of the model's input: more of them would tell the same."""
+_FLAT = 0.75
+"""Share of the pixels that tell the noise, those with the least contrast: the others lie on edges."""
+_OF_FLAT = 6 * 0.51488
+"""Mean of the least _FLAT of |noise| after the kernel below, for normal noise of 1: the kernel makes 6 of it, and the mean of a normal
+variable's absolute value below its quartile of _FLAT is 0.515."""
+_GRAIN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+"""Sees neither gradients nor straight edges along the axes (Immerkaer 1996, "Fast noise variance estimation")."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """How bright and how sharp one frame is."""
+    """How bright, how sharp and how noisy one frame is."""
 
     brightness: float
     """Mean gray level of 0..255, over all channels."""
     sharpness: float
     """Standard deviation of the Laplacian at the scale of the model's input, over the mean gray level: a lamp that is dimmer by a factor
     leaves it as it is, a blur of a pixel of the model's input does not."""
+    noise: float = 0.0
+    """Standard deviation from pixel to pixel of the frame where it is flat, in gray levels of 255; 0 where nothing tells it."""
 
 
 class SightMeter:
@@ -52,17 +64,7 @@ class SightMeter:
             inside = inside[:, :, 0]
         seen = None if self._ignored is None else self._ignored[y : y + h, x : x + w] == 0
         brightness = self._brightness(inside, seen)
-        return Sight(brightness, self._sharpness(inside, seen, region) / max(brightness, 1.0))
-
-    def with_noise(self, sight: Sight, sigma: float, shape: tuple[int, ...]) -> float:
-        """The sharpness of such a picture with independent noise of `sigma` gray levels of 255 in each pixel; `shape`: the frame's.
-
-        The Laplacian's weights (1, 1, 1, 1, -4) make of the noise of a pixel 20 times its variance, and a pixel of the reduced patch is the
-        mean of several.
-        """
-        across = [a for a, _ in (self._steps(per) for per in self._frame_px(self._roi or (0, 0, shape[1], shape[0])))]
-        mean = max(sight.brightness, 1.0)
-        return math.sqrt((sight.sharpness * mean) ** 2 + 20 * sigma**2 / (across[0] * across[1])) / mean
+        return Sight(brightness, self._sharpness(inside, seen, region) / max(brightness, 1.0), self._noise(inside, seen))
 
     def _brightness(self, inside: Image, seen: npt.NDArray[np.bool_] | None) -> float:
         # An odd step meets all colours of a mosaic in turn.
@@ -99,6 +101,36 @@ class SightMeter:
         edges = np.asarray(cv2.Laplacian(canvas, cv2.CV_32F)).reshape(_PATCHES, ny, _PATCHES, nx)
         variances = edges[:, 1:-1, :, 1:-1].var(axis=(1, 3))  # without the seams between patches
         return math.sqrt(float(variances[kept].mean() if kept.any() else variances.mean())) * self._scale
+
+    def _noise(self, inside: Image, seen: npt.NDArray[np.bool_] | None) -> float:
+        """Told by patches of the frame's own pixels; those that are black or saturated hide it and do not count."""
+        flat = inside if inside.ndim == 2 else inside[:, :, 1]
+        step = 1 if self._spec.bayer is None else 2  # of one colour
+        flat = flat[::step, ::step]
+        seen = None if seen is None else seen[::step, ::step]
+        h, w = flat.shape
+        side = math.isqrt(_VALUES) // _PATCHES
+        ny, nx = min(side, h // _PATCHES), min(side, w // _PATCHES)
+        if min(ny, nx) < 3:
+            return 0.0
+        top, found = (1 << self._spec.bits) - 1, []
+        for j in range(_PATCHES):
+            for i in range(_PATCHES):
+                y, x = (h - ny) * j // (_PATCHES - 1), (w - nx) * i // (_PATCHES - 1)
+                cut = (slice(y, y + ny), slice(x, x + nx))
+                patch = np.asarray(flat[cut], np.float32)
+                blind = (patch == 0) | (patch >= top)
+                if seen is not None:
+                    blind |= ~seen[cut]
+                grain = np.abs(cv2.filter2D(patch, -1, _GRAIN))[1:-1, 1:-1]
+                if blind.any():
+                    grain = grain[cv2.dilate(blind.astype(np.uint8), np.ones((3, 3), np.uint8))[1:-1, 1:-1] == 0]
+                found.append(grain.ravel())
+        values = np.concatenate(found)
+        count = int(_FLAT * len(values))
+        if count < _LEAST_PX**2:
+            return 0.0
+        return float(np.partition(values, count - 1)[:count].mean()) / _OF_FLAT * self._scale
 
     def _steps(self, per: float) -> tuple[int, int]:
         """How many of the frame's pixels stand for one of the model's along a side, and how far apart they lie, from how many there are."""

@@ -58,7 +58,7 @@ def _sentence(way: str, value: float, limit: float, breaks: str, level: int) -> 
     within = "" if level == 2 else ", still within the limit"
     if way == "turn":
         found = f"Parts lie turned by {abs(value):.1f}° {'counterclockwise' if value > 0 else 'clockwise'} against those taught"
-        return f"{found}{within}; from {limit:.1f}° on {broken(breaks)}. {_CAUSE}"
+        return f"{found}{within}; beyond {limit:.1f}° {broken(breaks)}. {_CAUSE}"
     side, where = ("width", ("right", "left")) if way == "x" else ("height", ("down", "up"))
     found = f"Parts lie {100 * abs(value):.1f} % of the picture's {side} further {where[value < 0]} than those taught"
-    return f"{found}{within}; from {100 * limit:.1f} % on {broken(breaks)}. {_CAUSE}"
+    return f"{found}{within}; beyond {100 * limit:.1f} % {broken(breaks)}. {_CAUSE}"

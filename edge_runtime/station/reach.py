@@ -10,11 +10,11 @@ from edge_runtime.model.manifest import Envelope, Wander
 _HALF = 0.5
 _LITTLE = 0.05
 """No lamp and no lens is kept as steady as this."""
-_UNSTEADY: dict[str, tuple[float, str]] = {
-    "shift": (0.01, "parts that lie {} elsewhere spoil verdicts (to learn them: --augment shift=PIXELS)"),
-    "turn": (1.0, "parts that are turned by {} spoil verdicts (to learn them: --augment rotate=DEGREES; 180 for all ways)"),
-    "noise": (2.0, "noise of {}, as of a camera's gain, spoils verdicts"),
-    "jpeg": (90.0, "JPEG of quality 90 spoils verdicts: teach and run with the same kind of files, better with .png"),
+_UNSTEADY: dict[str, tuple[float, str, str]] = {
+    "shift": (0.01, "parts that lie {} elsewhere spoil verdicts", "to learn them: --augment shift=PIXELS"),
+    "turn": (1.0, "parts that are turned by {} spoil verdicts", "to learn them: --augment rotate=DEGREES; 180 for all ways"),
+    "noise": (2.0, "noise of {}, as of a camera's gain, spoils verdicts", ""),
+    "jpeg": (90.0, "JPEG of {} spoils verdicts", "teach and run with the same kind of files, better with .png"),
 }
 """What no fixture, camera or codec is kept within, where the promise breaks at it. Not gamma: it stands still once it is set, and
 the least that is tried is far."""
@@ -68,7 +68,7 @@ def watched(envelope: Envelope) -> str:
     sides = [word for way, word in (("x", "sideways"), ("y", "up and down")) if way in axes]
     parts = ["brightness"] if (e.light_low, e.light_high) != (None, None) else []
     parts += ["sharpness"] if e.blur_low is not None else []
-    parts += ["noise as far as sharpness tells it"] if e.noise_limit else []
+    parts += ["noise"] if e.noise_limit and e.noise else []
     parts += [f"where parts lie ({' and '.join(sides)})"] if sides else []
     parts += ["how they are turned"] if "turn" in axes else []
     blind = [
@@ -115,13 +115,23 @@ def narrow(envelope: Envelope, known: Sequence[str] = ()) -> list[str]:
         "turn": (e.turn_limit, "{:.2g}°"),
         "noise": (e.noise_limit, "{:.2g} gray levels"),
     }
-    for what, (least, words) in _UNSTEADY.items():
+    for what, (least, words, advice) in _UNSTEADY.items():
         said = _LEAST[what][0].partition("{")[0]
         if any(r.what == what and r.amount == least and not r.holds for r in e.rows) and not any(said in k for k in known):
-            limit, unit = limits.get(what, (None, ""))
-            amount = unit.format((least if limit is None else limit) * (100 if what == "shift" else 1))
-            found.append(words.format(amount if limit is None else f"more than {amount}"))
+            limit, unit = limits.get(what, (None, "quality {:g}"))
+            first = min((r for r in e.rows if r.what == what and not r.holds), key=lambda r: abs(r.amount - _LEAST[what][1]))
+            at, held = (unit.format((value or 0) * (100 if what == "shift" else 1)) for value in (first.amount, limit))
+            amount, where = (f"more than {held}", f"at {at}, ") if limit else (at, "")
+            found.append(f"{words.format(amount)}: {where}{_spoilt(first)}{f' ({advice})' if advice else ''}")
     return found
+
+
+def _spoilt(row: Wander) -> str:
+    """What becomes of verdicts at an amount that did not hold."""
+    shares = [f"{100 * row.rejected:.0f} % of the good parts are rejected"] if row.breaks != "misses" else []
+    if row.missed is not None and row.breaks in ("misses", "both"):
+        shares.append(f"{100 * row.missed:.0f} % of the bad parts are missed")
+    return " and ".join(shares)
 
 
 def _held(rows: Sequence[Wander]) -> list[Wander]:
@@ -133,9 +143,9 @@ def _up_to(rows: list[Wander], limit: float | None, words: str) -> str:
     """For a way of straying that begins at 0."""
     rows = sorted(rows, key=lambda r: r.amount)
     held, unit = _held(rows), 100 if rows[0].what == "shift" else 1
-    if limit is not None:
+    if limit:
         return "up to " + words.format(limit * unit)
-    if not held:  # a bundle of before, without limits between the amounts
+    if not held:
         return "less than " + words.format(rows[0].amount * unit)
     return ("up to at least " if len(held) == len(rows) else "up to ") + words.format(held[-1].amount * unit)
 

@@ -1,7 +1,8 @@
 """Which way a line strays from what was taught: dark, bright, blurred or noisy pictures, parts that lie elsewhere.
 
 It watches, and never touches a verdict.
-The limits come with the bundle (bundle.Envelope), measured where it was built: from there on good parts are rejected or bad ones missed.
+The limits come with the bundle (bundle.Envelope), measured where it was built: up to there verdicts were tried and held, and beyond good
+parts are rejected or bad ones missed.
 A warning begins 70 % of the way there, so that a lamp is changed before it costs parts. What is compared is the median of the last parts,
 whatever their verdicts: in the dark all of them may be rejects.
 
@@ -9,6 +10,7 @@ Why: deploy/decisions/0028, and 0052 for where parts lie.
 """
 
 import logging
+import math
 import statistics
 from collections import deque
 from collections.abc import Mapping
@@ -19,7 +21,7 @@ from edge_runtime.images.read import read_image, read_mask
 from edge_runtime.model.manifest import Envelope
 from edge_runtime.model.placement import PlacementMeter, Shrinker
 from edge_runtime.model.predictor import OpenvinoPredictor
-from edge_runtime.model.sight import Sight, SightMeter
+from edge_runtime.model.sight import SightMeter
 from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Image, Picture, SightState
 from edge_runtime.station.placed import PlaceWatch
@@ -29,15 +31,12 @@ log = logging.getLogger(__name__)
 
 PLACE_EVERY = 4
 """One of so many parts is looked at for where it lies: that takes a millisecond and more, and fixtures wear slowly."""
-_CLEAR = 3.0
-"""How far a limit of noise must lie from what was taught, in standard deviations between good parts: else they might be called noisy."""
-
 Way = Literal["dark", "bright", "blurred", "noisy"]
 _CAUSES: dict[Way, str] = {
     "dark": "Look at the lamp, the lens and the exposure time.",
     "bright": "Look at the lamp, the exposure time and light from outside.",
     "blurred": "Look at the lens, its focus, and whether it is dirty.",
-    "noisy": "Look at the camera's gain and exposure time, and whether the lens was focused anew.",
+    "noisy": "Look at the camera's gain and exposure time.",
 }
 
 
@@ -47,11 +46,11 @@ class _Limit:
     at: float
     """Relative to what was taught."""
     breaks: str
-    amount: float = 0.0
-    """Noise, in gray levels of 255."""
 
     def way_gone(self, ratio: float) -> float:
         """0 as taught, 1 at the limit."""
+        if self.way == "noisy":  # independent noises add as squares
+            return math.sqrt(max(ratio**2 - 1, 0.0) / (self.at**2 - 1))
         return (1 - ratio) / (1 - self.at)
 
 
@@ -66,12 +65,13 @@ class SightWatch:
         self._envelope, self._meter, self._place = envelope, meter, place
         self._brightness: deque[float] = deque(maxlen=WINDOW)
         self._sharpness: deque[float] = deque(maxlen=WINDOW)
+        self._noise: deque[float] = deque(maxlen=WINDOW)
         e = envelope
         # A limit on the wrong side, or at 1, says that the promise does not hold where it was taught: no wandering is to blame.
         self._light = [_Limit("dark", e.light_low, e.light_low_breaks)] if e.light_low is not None and e.light_low < 1 else []
         self._light += [_Limit("bright", e.light_high, e.light_high_breaks)] if e.light_high is not None and e.light_high > 1 else []
         self._blur = [_Limit("blurred", e.blur_low, e.blur_breaks)] if e.blur_low is not None and e.blur_low < 1 else []
-        self._noise: list[_Limit] | None = None  # follows from the first frame's size
+        self._grain = self._of_noise()
         self._levels: dict[str, int] = {}
         self._seen = 0
         self._problem: str | None = None
@@ -95,24 +95,26 @@ class SightWatch:
         if self._place is not None and self._seen % PLACE_EVERY == 0:
             self._place.add(image)
         self._seen += 1
-        if self._noise is None:
-            self._noise = self._of_noise(image)
+        if self._envelope.noise > 0:
+            self._noise.append(sight.noise / self._envelope.noise)
         brightness, sharpness = statistics.median(self._brightness), statistics.median(self._sharpness)
+        noise = statistics.median(self._noise) if self._noise else None
         n = len(self._brightness)
         off = {} if self._place is None else {way: round(value, 5) for way, value in self._place.off.items()}
-        self._state = SightState(round(brightness, 4), round(sharpness, 4), n, off)
+        self._state = SightState(round(brightness, 4), round(sharpness, 4), n, off, None if noise is None else round(noise, 4))
         if n < LEAST:
             return
         said, levels = list[str](), dict[str, int]()
         for limits, ratio, spread in (
             (self._light, brightness, self._envelope.brightness_spread),
-            ([*self._blur, *self._noise], sharpness, self._envelope.sharpness_spread),
+            (self._blur, sharpness, self._envelope.sharpness_spread),
+            (self._grain, noise or 1.0, self._envelope.noise_spread),
         ):
-            noise = surely(spread, n)
+            sure = abs(ratio - 1) > surely(spread, n)
             for limit in limits:
-                level = levels[limit.way] = level_of(self._levels.get(limit.way, 0), limit.way_gone(ratio), abs(ratio - 1) > noise)
+                level = levels[limit.way] = level_of(self._levels.get(limit.way, 0), limit.way_gone(ratio), sure)
                 if level:
-                    said.append(_sentence(limit, ratio, level))
+                    said.append(_sentence(limit, ratio, level, self._envelope.noise))
         if self._place is not None:
             for way, level, sentence in self._place.judge(self._levels):
                 levels[way] = level
@@ -122,26 +124,25 @@ class SightWatch:
             log.warning("%s", self._problem or "the pictures are again as they were taught")
         self._levels = levels
 
-    def _of_noise(self, image: Image) -> list[_Limit]:
-        """The sharpness that the noise at its limit comes to, unless good parts differ by nearly as much among themselves."""
+    def _of_noise(self) -> list[_Limit]:
+        """What the noise of the frames comes to with as much added as held."""
         e = self._envelope
-        if e.noise_limit is None or not e.noise_limit > 0:
+        if not e.noise_limit or not e.noise > 0:
             return []
-        at = self._meter.with_noise(Sight(e.brightness, e.sharpness), e.noise_limit, image.shape) / e.sharpness
-        return [_Limit("noisy", at, e.noise_breaks, e.noise_limit)] if at - 1 > _CLEAR * e.sharpness_spread else []
+        return [_Limit("noisy", math.hypot(1, e.noise_limit / e.noise), e.noise_breaks)]
 
 
-def _sentence(limit: _Limit, ratio: float, level: int) -> str:
+def _sentence(limit: _Limit, ratio: float, level: int, noise: float) -> str:
     what = broken(limit.breaks)
     if limit.way == "blurred":
-        found, border = f"The picture is blurred: its sharpness is {ratio:.2f} of what was taught", f"from {limit.at:.2f} on {what}."
+        found, border = f"The picture is blurred: its sharpness is {ratio:.2f} of what was taught", f"below {limit.at:.2f} {what}."
     elif limit.way == "noisy":
-        found = f"The picture is noisier than taught, or sharper: {ratio:.2f} times as much fine detail"
-        border = f"from {limit.at:.2f} on, as of noise of {limit.amount:.1f} gray levels, {what}."
+        found = f"The picture is noisier than taught: noise of {ratio * noise:.1f} gray levels for {noise:.1f}"
+        border = f"beyond {limit.at * noise:.1f} {what}."
     else:
         word = "darker" if limit.way == "dark" else "brighter"
         found = f"The picture is {100 * abs(1 - ratio):.0f} % {word} than taught"
-        border = f"from {100 * abs(1 - limit.at):.0f} % on {what}."
+        border = f"beyond {100 * abs(1 - limit.at):.0f} % {what}."
     return f"{found}{'' if level == 2 else ', still within its limit'}; {border} {_CAUSES[limit.way]}"
 
 

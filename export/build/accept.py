@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.errors import NotAccepted
+from edge_runtime.errors import CalibrationError, NotAccepted
 from edge_runtime.model.manifest import Acceptance, Metrics, Threshold
 from export.build.gate import Judged
 from training.calibrate.bounds import percent
@@ -16,7 +16,7 @@ from training.calibrate.gap import left_out
 from training.calibrate.rules import Rule, Scores, apply_rule, stated_rate
 from training.data.dataset import Dataset
 from training.judging.acceptance import LEAST_REAL, Basis, Criteria, default_criteria, forced, judge_acceptance, rejects_evidence
-from training.judging.telling import Told
+from training.judging.telling import Better, Told
 
 PAINTED = 100
 """Defects painted into held-out good images where there are no bad parts to judge by."""
@@ -101,11 +101,11 @@ def refusal(
     found_of = ". ".join([f"the {precision.upper()} model: {found.sentence}", *kinds, *([other] if other else [])])
     # The surest first: what is measured to help, then what the images hint at, then what may help anybody.
     ways = []
-    if told is not None and (between := told.gap(limits)) is not None:
+    if told is not None and (gap := told.gap(limits)) is not None:
         ways.append(
             "put the threshold between the good and bad images of the test split (lineside-train calibrate RUN --gap --from-test, and build"
-            f" again; at {between.value:.4g} it would miss {percent(between.missed)} and reject {percent(between.rejected)} of these, which"
-            " flatters from then on)"
+            f" again: the {precision.upper()} model's threshold would be {gap.value:.4g}, and miss {percent(gap.missed)} and reject"
+            f" {percent(gap.rejected)} of these, which flatters from then on)"
         )
     if precision != "fp32" and found.confidence is None and _meets(metrics["fp32"], limits):
         ways.append(
@@ -121,6 +121,18 @@ def refusal(
     advice = f"{', '.join(ways)}, or build it all the same with --force: it then says for ever that it was not released"
     labels = "" if told is None or told.doubtful is None else f"First look, {told.doubtful}. Then "
     return NotAccepted(f"{found_of}. {labels}{advice if labels else advice[0].upper() + advice[1:]}")
+
+
+def between(good: Scores, bad: Scores) -> Better | None:
+    """The threshold that `calibrate --gap --from-test` and another build of the run come to, by the very rule; None where there is none.
+
+    `good`, `bad`: of the model that ships, on the test split.
+    """
+    try:
+        threshold, _ = apply_rule(Rule(kind="gap", from_test_split=True), good, bad if len(bad) else None)
+    except CalibrationError:
+        return None
+    return Better(threshold.value, float((good.score > threshold.value).mean()), float((bad.score <= threshold.value).mean()))
 
 
 def _meets(metrics: Metrics, limits: Criteria) -> bool:

@@ -19,7 +19,7 @@ from edge_runtime.errors import CalibrationError, ExportError
 from edge_runtime.model.manifest import Acceptance, Envelope, Metrics
 from export import package
 from export.build import convert, floats, kept, noise, parity, precision
-from export.build.accept import PAINTED, PAINTED_SEED, Asked, accept, is_refused, refusal, wants_painted
+from export.build.accept import PAINTED, PAINTED_SEED, Asked, accept, between, is_refused, refusal, wants_painted
 from export.build.envelope import envelope_of
 from export.build.features import FeatureExtractor, openvino_backbone
 from export.build.gate import Gate, Judged
@@ -36,6 +36,7 @@ from training.data.dataset import Dataset
 from training.fitting.estimate import TORCH, about, build_seconds, pace_of
 from training.fitting.heads import torch_backbone_fn
 from training.fitting.recalibrate import open_data, painted_scores
+from training.judging.acceptance import promised
 from training.judging.envelope import BUDGET_S
 from training.judging.evaluate import measure
 from training.judging.telling import Told, tell, with_setter
@@ -178,7 +179,10 @@ class _Export:
         self.told(trials)
         self.notes += precision.costs(times, final.ir.stem, os.getloadavg()[0], os.cpu_count() or 1)
         placed = not METHODS[info.method].whole_picture
-        envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold, placed, info.seed) if options.envelope else None
+        envelope = None
+        if options.envelope:
+            asked = promised(options.accept.criteria if options.accept is not None else None, final.threshold.false_reject_rate)
+            envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold.value, asked, placed, info.seed)
         self.progress("packing, and trying the golden samples", 0, 1)
         bundle_id = pack(self.pack, self.run, self.gate, final, metrics, acceptance, envelope)
         told, size = self._tell(final), package.size_bytes(self.pack)
@@ -222,7 +226,10 @@ class _Export:
         scored = built.judged.scored
         what = f"{built.precision.upper()}, {'test split' if self.dataset.test else 'held-out good and the bad images'}"
         told = tell(scored.samples, scored.scores.score, built.threshold.value, built.threshold.false_reject_rate, what=what)
-        return None if told is None else with_setter(told, self.run.info.rule, scored.samples)
+        if told is None:
+            return None
+        gap = between(built.judged.scores_of("test", True), built.judged.scores_of("test", False))
+        return dataclasses.replace(with_setter(told, self.run.info.rule, scored.samples), between=gap)
 
     def _against_torch(self, detector: Detector, images: Path, judged: Judged) -> tuple[float, Metrics | None]:
         """Largest relative difference of the FP32 graph's scores, and torch's figures where it ran on all images. Raises ParityError."""

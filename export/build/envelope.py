@@ -15,10 +15,12 @@ import openvino as ov
 
 from edge_runtime.errors import DataError
 from edge_runtime.images.read import read_mask
-from edge_runtime.model.manifest import Envelope, InputSpec, Threshold
+from edge_runtime.model.manifest import Envelope, InputSpec
 from export import package
 from export.child import COMPILE_TIMEOUT_S, call, serve
-from training.judging.envelope import BUDGET_S, ENOUGH_GOOD, Good, Judge, measure_envelope
+from training.judging.acceptance import Criteria
+from training.judging.envelope import BUDGET_S, ENOUGH_GOOD, Good, measure_envelope
+from training.judging.strayed import Judge
 
 if TYPE_CHECKING:  # they bring torch, which the child is spared
     from export.build.gate import Gate
@@ -41,7 +43,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     good: list[tuple[str, float | None]]
     """Path, and the held-out score of an image that was taught."""
     bad: list[str]
-    threshold: Threshold
+    threshold: float
+    asked: Criteria
     placed: bool
     """Whether the score is that of the map's highest cells."""
     seed: int
@@ -49,7 +52,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def envelope_of(
-    ir: Path, gate: "Gate", held_out: "Scores", threshold: Threshold, placed: bool, seed: int, budget_s: float = BUDGET_S
+    ir: Path, gate: "Gate", held_out: "Scores", threshold: float, asked: Criteria, placed: bool, seed: int, budget_s: float = BUDGET_S
 ) -> Envelope | None:
     """Measure a graph that passed the gate; None where too few good images are at hand. Raises DataError, ExportError.
 
@@ -58,6 +61,7 @@ def envelope_of(
         gate: its images: good ones of the test split where there are enough, else those of the training set that `held_out` is of.
         held_out: of the same detector, in the order of `gate.held`.
         threshold: of the same detector.
+        asked: what its verdicts promise.
         placed: see measure_envelope.
         seed: of what is drawn at random.
         budget_s: see measure_envelope.
@@ -71,7 +75,8 @@ def envelope_of(
         package.write_png(mask, ignore)
     job = Job(
         ir=str(ir), input=gate.prepare.spec, mask=None if mask is None else str(mask), good=good,
-        bad=[str(s.path) for s in gate.samples if not s.is_good], threshold=threshold, placed=placed, seed=seed, budget_s=budget_s,
+        bad=[str(s.path) for s in gate.samples if not s.is_good], threshold=threshold, asked=asked, placed=placed, seed=seed,
+        budget_s=budget_s,
     )  # fmt: skip
     told, answer = gate.work / "envelope_job.json", gate.work / "envelope.json"
     told.write_bytes(msgspec.json.encode(job))
@@ -94,8 +99,8 @@ def measure(told: Path, answer: Path) -> None:
     found: Envelope | str | None
     try:
         found = measure_envelope(
-            judge_of(Path(job.ir)), job.input, mask, good, [Path(b) for b in job.bad], job.threshold, placed=job.placed, seed=job.seed,
-            budget_s=job.budget_s, reference=answer.with_name(REFERENCE),
+            judge_of(Path(job.ir)), job.input, mask, good, [Path(b) for b in job.bad], job.threshold, job.asked, placed=job.placed,
+            seed=job.seed, budget_s=job.budget_s, reference=answer.with_name(REFERENCE),
         )  # fmt: skip
     except DataError as e:
         found = str(e)

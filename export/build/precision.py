@@ -125,11 +125,12 @@ def _pixels(side: Side) -> Metrics:
 
 
 def set_anew(before: Threshold, after: Threshold) -> Threshold:
-    """A threshold of INT8's own, whose sentence says why its promise is another than that which `fit` stated; the same where it is not."""
+    """A threshold of INT8's own, whose sentence says what `fit` or `calibrate` said of the model as taught, where that is another."""
     was, now = (_share(t.false_reject_upper) for t in (before, after))
-    if was is None or now is None or was == now:
+    if f"{before.value:.4g}" == f"{after.value:.4g}" and was == now:
         return after
-    why = f"set anew on the INT8 model's own scores of the same images; FP32, as taught, at {before.value:.4g} promised at most {was}"
+    promised = "" if was is None or was == now else f", which promised at most {was}"
+    why = f"set on the INT8 model's own scores; the model as taught (FP32) has {before.value:.4g}{promised}"
     return msgspec.structs.replace(after, rule=f"{after.rule}; {why}")
 
 

@@ -31,7 +31,7 @@ HEALTH = Health(
     "cell-3", State.DEGRADED, ("the PLC is lost",), ("b" * 64,), ("cells",), "CPU", 61.5,
     {"ACCEPT": 40, "REJECT": 1, "FAULT": 0, "overruns": 3, "dropped_previews": 7}, {}, 41, "2026-11-21T10:00:00+00:00",
     connections={"plc": {"reconnects": 2}}, queues={"parts": 4, "journal": 0},
-    drift=DriftState(Trend.UP, 30, 0, 40, 41, 22.5, 15.0), sight=SightState(0.88, 1.0, 41, off={"x": 0.012}),
+    drift=DriftState(Trend.UP, 30, 0, 40, 41, 22.5, 15.0), sight=SightState(0.88, 1.0, 41, off={"x": 0.012}, noise=1.1),
 )  # fmt: skip
 MS = 1_000_000
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"

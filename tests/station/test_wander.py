@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_dimmed_lamp_is_told_by_name(folder: Path, tiny_bundle: Path, endpoints: PublisherConfig) -> None:
     health = run_until(write(folder, tiny_bundle, endpoints, 0.85), lambda h: any("The picture is" in p for p in h.problems))
     assert health.state is State.DEGRADED
-    assert any("% darker than taught; from 9 % on good parts are rejected." in p for p in health.problems)
+    assert any("% darker than taught; beyond 9 % good parts are rejected." in p for p in health.problems)
     assert health.sight is not None and health.sight.brightness == pytest.approx(0.85, abs=0.03)
     said = "\n".join(line.plain for line in lines_of(health))
     assert "darker than taught" in said and "as bright" in said
@@ -118,7 +118,7 @@ def test_a_station_tells_by_its_bundles_mean_picture_that_parts_lie_elsewhere(
         cv2.imwrite(str(folder / "parts" / f"{i}.png"), image)
     health = run_until(file, lambda h: any("Parts lie" in p for p in h.problems))
     assert any(
-        "of the picture's width further right than those taught; from 2.0 % on good parts are rejected." in p for p in health.problems
+        "of the picture's width further right than those taught; beyond 2.0 % good parts are rejected." in p for p in health.problems
     )
     assert health.sight is not None and health.sight.off["x"] == pytest.approx(3 / w, abs=0.006)
     assert "parts lie 4." in "\n".join(line.plain for line in lines_of(health))

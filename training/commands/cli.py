@@ -236,7 +236,7 @@ def fit(
     if (learning := run.info.learning) is not None:
         why = {"steps": "all steps were taken", "time": "the time was over", "patience": "held-out images gained no more"}[learning.ended]
         say(f"learnt {learning.steps} steps in {learning.seconds:.0f} s, best at {learning.best_step}; {why}")
-    say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
+    say(f"threshold {run.info.threshold.value:.4g} of the model as taught (FP32): {run.info.threshold.rule}")
     show(told, run.info.threshold.false_reject_rate, say)
     say(f"wrote {out} in {time.monotonic() - started:.0f} s")
 
@@ -319,8 +319,8 @@ def calibrate(
         taught = load_run(run_path)
         prove(run_path, "calibrate")
         run = recalibrate(taught, rule, data, progress)
-    say(f"threshold {run.info.threshold.value:.4g}: {run.info.threshold.rule}")
-    say("bundles that were built of this run before keep theirs; build it again")
+    say(f"threshold {run.info.threshold.value:.4g} of the model as taught (FP32): {run.info.threshold.rule}")
+    say("bundles that were built of this run before keep theirs; build it again: an INT8 model gets its own threshold by the same rule")
 
 
 app.command("inspect")(measure.inspect_)

@@ -79,8 +79,8 @@ def decide(
         dataset = resized(dataset, size)
         of = "" if resolve_name(backbone) == DEFAULT_BACKBONE else f" with EfficientNet-Lite0 (another time with {backbone})"
         said.append(
-            f"input {size.width}x{size.height}: {size.why}; about {size.ms:g} ms of model time in {precision.upper()}{of}"
-            " when nothing else runs, measured here on a network of the backbone's shape"
+            f"input {size.width}x{size.height}: {size.why}; by estimate about {size.ms:g} ms of model time in {precision.upper()}{of}"
+            " when nothing else runs, as a network of the backbone's shape took here; the build measures the model itself"
         )
         if budget_ms is not None and size.ms > OVER * budget_ms:
             said.append(f"that is more than the {budget_ms:g} ms of --budget-ms: no input of fewer pixels than 128x128 is chosen")

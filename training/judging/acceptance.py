@@ -15,7 +15,7 @@ Why: deploy/decisions/0027.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -49,6 +49,8 @@ class Criteria:
     """None: shares that were seen are compared; else their upper bounds at this confidence."""
     granted: int = 0
     """So many good parts more may be rejected where the limit is of fewer than FEW_PARTS."""
+    stated: float | None = field(default=None, repr=False, compare=False)
+    """The false-reject rate of which max_rejected is twice; None: it is not."""
 
     @property
     def words(self) -> str:
@@ -61,7 +63,19 @@ class Criteria:
 
 def default_criteria(stated_rate: float | None, basis: Basis = "real") -> Criteria:
     """What is asked where nobody asks; `stated_rate`: the threshold's false-reject rate, where it has one; `basis`: of the bad parts."""
-    return Criteria(MAX_MISSED_PAINTED if basis == "painted" else MAX_MISSED, max(MAX_REJECTED, 2 * (stated_rate or 0.0)), granted=1)
+    twice = 2 * float(f"{stated_rate or 0.0:.2g}")  # as it is said: twice 1 % is 2 %, and not 2.1 %
+    stated = stated_rate if twice > MAX_REJECTED else None
+    return Criteria(MAX_MISSED_PAINTED if basis == "painted" else MAX_MISSED, max(MAX_REJECTED, twice), granted=1, stated=stated)
+
+
+def promised(asked: Criteria | None, stated_rate: float | None) -> Criteria:
+    """What the verdicts of a detector promise, both limits: what was asked, and of what nobody asked the default."""
+    usual = default_criteria(stated_rate)
+    if asked is None:
+        return usual
+    return Criteria(
+        asked.max_missed if asked.max_missed < 1 else usual.max_missed, asked.max_rejected if asked.max_rejected < 1 else usual.max_rejected
+    )
 
 
 def rejects_evidence(test: Array, held_out: Array, limit: float, threshold: float) -> tuple[Array, str]:
@@ -98,7 +112,7 @@ def judge_acceptance(
     k_good, n_good = int((good > threshold).sum()), len(good)
     asked = [
         _Asked("misses", "bad" if basis != "painted" else "painted bad", k_bad, n_bad, criteria.max_missed, criteria.confidence),
-        _Asked("rejects", "good", k_good, n_good, criteria.max_rejected, criteria.confidence, of_good, criteria.granted),
+        _Asked("rejects", "good", k_good, n_good, criteria.max_rejected, criteria.confidence, of_good, criteria.granted, criteria.stated),
     ]
     asked = [a for a in asked if a.limit < 1]
     wrong = [a for a in asked if a.known and not a.met]
@@ -123,6 +137,7 @@ class _Asked:
     confidence: float | None
     of: str = ""
     granted: int = 0
+    stated: float | None = None
 
     @property
     def known(self) -> bool:
@@ -144,7 +159,7 @@ class _Asked:
     @property
     def words(self) -> str:
         seen = percent(self.k / self.n)
-        asked = f"at most {percent(self.limit)} asked for"
+        asked = f"at most {percent(self.limit)} asked for" + ("" if self.stated is None else f", twice the stated {percent(self.stated)}")
         if self.confidence is not None:
             seen += f", at most {percent(self.upper, up=True)} at {percent(self.confidence)} confidence"
             if not self.met and self.limit > 0 and clopper_pearson(0, self.n, self.confidence)[1] > self.limit:

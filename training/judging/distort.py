@@ -50,6 +50,12 @@ CONDITIONS: tuple[Condition, ...] = (
     *(Condition("jpeg", a) for a in (90.0, 70.0, 40.0)),
 )
 """What is measured, the clean pictures first."""
+_ORIGINS = {"light": 1.0, "gamma": 1.0, "jpeg": 100.0}
+
+
+def origin_of(what: str) -> float:
+    """The amount of a picture that does not stray that way."""
+    return _ORIGINS.get(what, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,6 @@ _WAYS: dict[str, tuple[str, str, float]] = {
     "jpeg": ("JPEG", "quality", 100.0),
 }
 """Title, unit, and the amount of a picture that does not stray."""
-_BREAKS = {
-    "rejects": "more than {} of good parts are rejected",
-    "misses": "ten in a hundred bad parts more than in clean pictures are missed",
-    "both": "more than {} of good parts are rejected, and ten in a hundred bad parts more than in clean pictures are missed",
-}
 
 
 def envelope_chart(envelope: Envelope) -> str:
@@ -41,52 +36,62 @@ def envelope_chart(envelope: Envelope) -> str:
 
 
 def envelope_sentences(envelope: Envelope) -> list[str]:
-    """What the charts come to, for people."""
+    """What the charts come to, for people: how far each way was tried and held, and what breaks at the next amount that was tried."""
     e = envelope
-    most = percent(e.max_rejected, up=True)
     found = []
-    light = [r.amount for r in e.rows if r.what == "light"]
-    for limit, breaks, verb, tried in (
-        (e.light_low, e.light_low_breaks, "fall", min(light, default=None)),
-        (e.light_high, e.light_high_breaks, "rise", max(light, default=None)),
+    for what, sign, word, limit in (
+        ("light", -1, "Light may fall to", e.light_low),
+        ("light", 1, "Light may rise to", e.light_high),
+        ("gamma", -1, "Gamma may fall to", e.gamma_low),
+        ("gamma", 1, "Gamma may rise to", e.gamma_high),
+        ("blur", 1, "The picture's sharpness may fall to", e.blur_low),
+        ("shift", 1, "Parts may lie elsewhere by", e.shift_limit),
+        ("turn", 1, "Parts may be turned by", e.turn_limit),
+        ("noise", 1, "Noise may grow by", e.noise_limit),
+        ("jpeg", -1, "JPEG may be of quality", None),
     ):
-        if limit is not None:
-            found.append(f"Light may {verb} to {limit:.2f} of what was taught; from there on {_BREAKS[breaks or 'both'].format(most)}.")
-        elif tried is not None:
-            found.append(f"Light may {verb} to {tried:g} times what was taught, as far as was tried.")
-    if e.blur_low is not None:
-        broken = _BREAKS[e.blur_breaks or "both"].format(most)
-        found.append(f"The picture's sharpness may fall to {e.blur_low:.2f} of what was taught; from there on {broken}.")
-    for limit, verb in ((e.gamma_low, "fall"), (e.gamma_high, "rise")):
-        if limit is not None:
-            found.append(f"Gamma may {verb} to {limit:.2f}; from there on more of the verdicts go wrong than was promised.")
-    limits = {"shift": e.shift_limit, "turn": e.turn_limit, "noise": e.noise_limit}
-    for what, word in (
-        *((("gamma", "A gamma"),) if (e.gamma_low, e.gamma_high) == (None, None) else ()),
-        ("blur", "A blur"),
-        ("shift", "A shift"),
-        ("turn", "A turn"),
-        ("noise", "Noise"),
-        ("jpeg", "JPEG"),
-    ):
-        first = next((r for r in _further(e.rows, what) if not r.holds), None)
-        if first is not None and not (what == "blur" and e.blur_low is not None):
-            least = limits.get(what)
-            said, broken = _said(what, first.amount if least is None else least), _BREAKS[first.breaks or "both"].format(most)
-            found.append(f"{word} of {said} breaks the promise: {broken}.")
+        rows = _further(e.rows, what, sign)
+        first = next((i for i, r in enumerate(rows) if not r.holds), None)
+        if not rows:
+            continue
+        held = rows[-1] if first is None else rows[first - 1] if first else None
+        if first is None:
+            found.append(f"{word} {_said(what, rows[-1].amount)}, as far as was tried.")
+        elif held is None:
+            found.append(f"{_NOUNS[what]} {_said(what, rows[first].amount)}, the least that was tried, {_broken(rows[first], e)}.")
+        else:
+            said = f"{limit:.2f} of what was taught ({_said(what, held.amount)})" if what == "blur" else _said(what, held.amount)
+            found.append(f"{word} {said}; at {_said(what, rows[first].amount)} {_broken(rows[first], e)}.")
     return found
 
 
-def _further(rows: Sequence[Wander], what: str) -> list[Wander]:
-    """From the clean picture outwards."""
-    return sorted((r for r in rows if r.what == what), key=lambda r: abs(r.amount - _WAYS[what][2]))
+_NOUNS = {
+    "light": "With light of", "gamma": "With a gamma of", "blur": "With", "shift": "With a shift of", "turn": "With a turn of",
+    "noise": "With noise of", "jpeg": "With JPEG of quality",
+}  # fmt: skip
+
+
+def _broken(row: Wander, envelope: Envelope) -> str:
+    """What breaks at it, by what was promised."""
+    rejects = f"{percent(row.rejected)} of good parts are rejected ({percent(envelope.max_rejected, up=True)} at most were promised)"
+    if row.missed is None or row.breaks == "rejects":
+        return rejects
+    most = "" if envelope.max_missed is None else f" ({percent(envelope.max_missed, up=True)} at most were promised)"
+    misses = f"{percent(row.missed)} of bad parts are missed{most}"
+    return misses if row.breaks == "misses" else f"{rejects}, and {misses}"
+
+
+def _further(rows: Sequence[Wander], what: str, sign: int) -> list[Wander]:
+    """One side of a way, from the clean picture outwards."""
+    origin = _WAYS[what][2]
+    return sorted((r for r in rows if r.what == what and (r.amount - origin) * sign > 0), key=lambda r: abs(r.amount - origin))
 
 
 def _said(what: str, amount: float) -> str:
     return {
-        "shift": f"{100 * amount:.2g} %", "turn": f"{amount:.2g}°", "jpeg": f"quality {amount:g}",
-        "noise": f"{amount:.2g} gray levels of 255 (standard deviation)", "blur": f"{amount:g} px",
-    }.get(what, f"{amount:g}")  # fmt: skip
+        "light": f"{amount:.3g} times what was taught", "shift": f"{100 * amount:.2g} % of the picture's side", "turn": f"{amount:.2g}°",
+        "noise": f"{amount:.2g} gray levels of 255 (standard deviation)", "blur": f"a blur of {amount:.2g} px of the model's input",
+    }.get(what, f"{amount:.3g}")  # fmt: skip
 
 
 def _panel(what: str, rows: Sequence[Wander], clean: Sequence[Wander]) -> str:

@@ -73,12 +73,12 @@ class Told:
     multiple of the threshold."""
     unset: str | None = None
     """A sentence where the bad images did not set the threshold and could."""
-    best: Better | None = None
-    """The threshold that goes wrong least on these images, whatever the stated rate; None where not both kinds are there."""
+    between: Better | None = None
+    """The threshold that `calibrate --gap --from-test` and another build would come to; None where that was not asked, or there is none."""
 
     def gap(self, limits: Criteria) -> Better | None:
         """The threshold between good and bad images, where there is one that keeps what is asked."""
-        b = self.best
+        b = self.between
         return b if b is not None and b.missed <= limits.max_missed and b.rejected <= limits.max_rejected else None
 
     @property
@@ -168,7 +168,7 @@ def tell(
     return Told(
         what, threshold, rejected, n_good, int(missed.sum()), int((~good).sum()), kinds, of_all, better, inverted,
         tuple(sorted(blind, key=lambda row: row[1])), say_suspects(samples, doubted, times=(score / threshold).tolist()),
-        named, None, _best(score[good], score[~good]),
+        named,
     )  # fmt: skip
 
 
@@ -185,18 +185,6 @@ def best_within(good: Array, bad: Array, rate: float) -> Better | None:
     above = above[above > floor]
     value = (floor + float(above.min())) / 2 if len(above) else floor
     return Better(value, float((good > value).mean()), float((bad <= value).mean()))
-
-
-def _best(good: Array, bad: Array) -> Better | None:
-    """The threshold with the least sum of both shares (Youden 1950), in the middle of its gap; of equals, the lowest."""
-    levels = np.unique(np.concatenate([good, bad]))
-    if not (len(good) and len(bad)) or len(levels) < 2:
-        return None
-    values = (levels[:-1] + levels[1:]) / 2
-    rejected = 1 - np.searchsorted(np.sort(good), values, side="right") / len(good)
-    missed = np.searchsorted(np.sort(bad), values, side="right") / len(bad)
-    at = int(np.argmin(rejected + missed))
-    return Better(float(values[at]), float(rejected[at]), float(missed[at]))
 
 
 def tell_run(run: Run, dataset: Dataset, progress: Progress = silent) -> Told | None:

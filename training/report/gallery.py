@@ -58,7 +58,7 @@ class Picks:
     false_rejects: list[int]
     false_accepts: list[int]
     typical: list[int]
-    """The image in the middle of the scores of each kind of defect."""
+    """The image in the middle of the scores of each kind of defect, unless it is among those missed."""
     kinds_left_out: int
 
 
@@ -73,7 +73,9 @@ def pick(scored: Scored, threshold: float) -> Picks:
         if not good[i]:
             kinds.setdefault(scored.samples[i].kind, []).append(int(i))
     common = sorted(kinds, key=lambda kind: -len(kinds[kind]))[:KINDS]
-    typical = [kinds[kind][len(kinds[kind]) // 2] for kind in sorted(common)]
+    shown = false_accepts[:WORST]  # one that is missed is drawn once
+    middles = [kinds[kind][len(kinds[kind]) // 2] for kind in sorted(common)]
+    typical = [i for i in middles if i not in shown]
     return Picks(false_rejects[:WORST], false_accepts[:WORST], typical, len(kinds) - len(common))
 
 

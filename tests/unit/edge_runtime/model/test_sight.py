@@ -1,8 +1,9 @@
-"""Brightness and sharpness of a frame: what a lamp and a lens change, whatever the frame's size, depth and colours."""
+"""Brightness, sharpness and noise of a frame: what a lamp, a lens and a gain change, whatever the frame's size, depth and colours."""
 
 import time
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -85,3 +86,19 @@ def test_looking_costs_little_whatever_the_size() -> None:
         meter(image)
         best = min(best, time.thread_time() - began)
     assert best < 1e-3  # 0.1 ms; the bound is for a busy machine
+
+
+@pytest.mark.parametrize(("bayer", "bits"), [(None, 8), ("RGGB", 8), (None, 12)])
+def test_noise_is_told_in_gray_levels_beside_edges_and_saturated_places(bayer: str | None, bits: int) -> None:
+    """Stripes, a black and a white quarter: what a sensor's noise does between them is told to a tenth."""
+    top = (1 << bits) - 1
+    kind = np.uint8 if bits == 8 else np.uint16
+    meter = SightMeter(msgspec.structs.replace(spec(64, 64, frame_wh=None), bayer=bayer, bits=bits))
+    picture = np.full((256, 256), 0.4)
+    picture[:, ::32] = 0.6
+    picture[:64], picture[-64:] = 0.0, 1.0
+    grain = np.random.default_rng(0).standard_normal(picture.shape)
+    for sigma in (1.0, 3.0, 9.0):
+        noisy = np.clip(np.rint((picture + grain * sigma / 255) * top), 0, top).astype(kind)
+        assert meter(noisy).noise == pytest.approx(sigma, rel=0.1)
+    assert meter(np.zeros((256, 256), kind)).noise == 0.0

@@ -21,9 +21,9 @@ def test_the_reach_is_one_sentence() -> None:
 
 def test_what_the_station_watches_of_it_and_what_it_cannot_is_said() -> None:
     axes = tuple(Axis(way=way, usual=0.0, spread=0.001, gain=1.0) for way in ("x", "y"))  # type: ignore[arg-type]
-    some = msgspec.structs.replace(ENVELOPE, noise_limit=3.0, placement=Placement(reference="reference.png", axes=axes))
+    some = msgspec.structs.replace(ENVELOPE, noise=2.0, noise_limit=3.0, placement=Placement(reference="reference.png", axes=axes))
     assert watched(some) == (
-        "watched: brightness, sharpness, noise as far as sharpness tells it, where parts lie (sideways and up and down); not watched, as"
+        "watched: brightness, sharpness, noise, where parts lie (sideways and up and down); not watched, as"
         " the pictures do not tell it: how they are turned"
     )
     assert watched(msgspec.structs.replace(ENVELOPE, rows=())).endswith("not tell it: where parts lie and how they are turned")
@@ -76,3 +76,18 @@ def test_what_spoils_most_verdicts_at_the_least_that_was_tried_is_said() -> None
     assert said == [f"with {what}, the least that was tried, 100 % of the good parts are rejected" for what in (
         "light at 70 % of what was taught", "a blur of 1 px of the model's input", "a turn of 1°"
     )]  # fmt: skip
+
+
+def test_what_breaks_beyond_a_limit_is_said_with_it_and_once() -> None:
+    """A strength that held, found between those that are always tried, is the limit; what the next one costs stands beside it."""
+    noise = (row("noise", 0.7, True), row("noise", 2, False), row("noise", 5, False))
+    told = msgspec.structs.replace(ENVELOPE, rows=noise, noise_limit=0.7)
+    assert reach(told).endswith("noise up to 0.7 gray levels") and brittle(told) == []
+    assert narrow(told) == [
+        "noise of more than 0.7 gray levels, as of a camera's gain, spoils verdicts: at 2 gray levels, 100 % of the good parts are rejected"
+    ]
+    nothing = msgspec.structs.replace(told, rows=noise[1:], noise_limit=0.0)
+    assert reach(nothing).endswith("noise less than 2 gray levels")
+    assert narrow(nothing, known=[]) == [
+        "noise of 2 gray levels, as of a camera's gain, spoils verdicts: 100 % of the good parts are rejected"
+    ]

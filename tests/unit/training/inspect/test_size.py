@@ -82,7 +82,7 @@ def test_known_masks_say_how_small_defects_are_and_the_data_are_resized(tmp_path
     assert (choice.method, choice.preset) == ("padim", "shared")  # noise: nothing is explained by place
     assert choice.size is not None
     assert (choice.dataset.spec.height, choice.dataset.spec.width) == (choice.size.height, choice.size.width) == (480, 192)
-    assert any("about 10 ms of model time in FP32 when nothing else runs, measured here" in s for s in choice.said)
+    assert any("by estimate about 10 ms of model time in FP32 when nothing else runs" in s for s in choice.said)
     tight = decide(data, budget_ms=0.5, backbone="resnet18")
     assert any("more than the 0.5 ms of --budget-ms" in s for s in tight.said) and any(
         "another time with resnet18" in s for s in tight.said

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from training.calibrate.rules import default_rule
 from training.judging.acceptance import Criteria, default_criteria, judge_acceptance, rejects_evidence
 
 GOOD = np.arange(100.0)
@@ -97,3 +98,12 @@ def test_where_nobody_asks_one_rejected_part_more_is_no_refusal(rejected: int, n
     assert ("one part decides that" in found.sentence) is (state == "passed" or (n == 8 and rejected == 1))
     asked = judge_acceptance(Criteria(max_rejected=0.02), good, np.full(20, 9.0), 1.0, "real")
     assert asked.state == "failed"
+
+
+def test_twice_the_stated_rate_is_twice_what_is_said_of_it_and_says_so() -> None:
+    """With 47 good images one in twice as many is stated, 1.04 %: said as 1 %, of which twice is 2 %."""
+    assert default_rule(47).target == pytest.approx(0.0104, abs=1e-4)
+    assert default_criteria(default_rule(47).target).max_rejected == 0.02
+    found = judge_acceptance(default_criteria(0.0161), np.array([0.5] * 28 + [2.0] * 2), np.full(20, 9.0), 1.0, "real")
+    assert "at most 3.2 % asked for, twice the stated 1.6 %" in found.sentence
+    assert "twice" not in judge_acceptance(default_criteria(0.01), np.full(30, 0.5), np.full(20, 9.0), 1.0, "real").sentence
