@@ -26,7 +26,7 @@ from training.data.input_spec import Bayer, TilesFor, depth_of, derive
 from training.data.layout import Sample, find_bad, say_orphans
 from training.data.left_out import say_left_out, say_pages
 from training.data.masks import beyond, say_sizes, settle, size_of_truth
-from training.data.promise import say_alike, say_file_kinds, say_flat, say_lacking
+from training.data.promise import say_alike, say_drawn, say_file_kinds, say_flat, say_lacking
 from training.data.taught import taught_on
 
 
@@ -155,6 +155,8 @@ def load_dataset(
     own = (*found.train, *found.bad) if learns else ()
     samples = (*own, *test, *given)
     facts = _inspect(samples, progress, known or {})
+    if spec is None and (drawn := say_drawn(samples, facts)) is not None:
+        raise DataError(f"data: {drawn}")
     if spec is None:
         ignore = None if ignore_mask is None else read_mask(ignore_mask)
         depth = depth_of(facts, bits)
@@ -222,7 +224,8 @@ def _check_copies(
         looked = facts_of([s.path for s in train], lambda done: progress("compare with training images", done, len(train)))
         usable = [(s.path, f) for s, f in zip(train, looked, strict=True) if isinstance(f, Facts)]
         paths, seen, known = [p for p, _ in usable] + paths, [f for _, f in usable] + seen, len(usable)
-    return refuse_copies(paths, seen, known, learns, allowed)
+    good = [s.is_good for s in samples] if learns else ()
+    return refuse_copies(paths, seen, known, learns, allowed, good)
 
 
 def _check_fit(samples: Sequence[Sample], facts: Sequence[Facts], spec: InputSpec, ignore: npt.NDArray[np.uint8] | None) -> None:

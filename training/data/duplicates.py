@@ -21,7 +21,7 @@ import numpy.typing as npt
 from edge_runtime.errors import DataError
 from edge_runtime.images.names import LOSSY
 from edge_runtime.images.read import read_image
-from training.data.facts import SIDE, Facts, gray_of
+from training.data.facts import SIDE, Facts, gray_of, refuse
 from training.data.layout import first_of
 
 MOST_BITS = 8
@@ -80,14 +80,22 @@ def find_pairs(paths: Sequence[Path], facts: Sequence[Facts]) -> list[Pair]:
 
 
 def refuse_copies(
-    paths: Sequence[Path], facts: Sequence[Facts], n_train: int, learns: bool, allowed: bool
+    paths: Sequence[Path], facts: Sequence[Facts], n_train: int, learns: bool, allowed: bool, good: Sequence[bool] = ()
 ) -> tuple[frozenset[int], list[str]]:
     """(which of the first `n_train` images, good ones, are copies of others of them; notes on all copies).
 
     Where they are not to be learnt from (`learns`), only the others matter, and whether they are among these.
-    Raises DataError where one of those is among the others, too, unless `allowed`.
+    `good`: of each picture, whether it is called so. Raises DataError where one of those is among the others, too, or where one picture is
+    called good and bad, unless `allowed`.
     """
     pairs = find_pairs(paths, facts)
+    if good and not allowed:
+        both = [(paths[p.first], paths[p.second]) for p in pairs if good[p.first] != good[p.second]]
+        refuse(
+            [f"{b} is {a}, the same picture called good and bad: move it to where it belongs, and remove the other" for a, b in both],
+            "pictures are called good and bad",
+            inspected=True,
+        )
     within = {p.second: p.first for p in pairs if p.second < n_train and learns}
     across = [(paths[p.first], paths[p.second]) for p in pairs if p.first < n_train <= p.second]
     apart = {p.second: p.first for p in pairs if p.first >= n_train}

@@ -1,6 +1,7 @@
 """What one image file tells: size, depth, colour, its bytes' hash, and a small picture of it to compare with others."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from edge_runtime.images.read import is_colourless, read_image
 from edge_runtime.model.manifest import InputSpec
 from edge_runtime.records import Frame, Image
 from training.data.layout import first_of
-from training.data.left_out import pages_in
+from training.data.left_out import is_picture, pages_in
 from training.data.torn import torn
 
 SIDE = 32
@@ -48,6 +49,8 @@ class Facts:
     """Pictures in the file, of which the first is read."""
     spread: float = 0.0
     """Standard deviation of some of its pixels as they are, of 255: fine texture is gone in `small`."""
+    values: int = 256
+    """How many gray values it shows, of 8 bits; 256 for deeper ones, and in colour."""
 
 
 def facts_of(paths: Sequence[Path], told: Callable[[int], None] = lambda done: None) -> list[Facts | DataError]:
@@ -64,13 +67,23 @@ def facts_of(paths: Sequence[Path], told: Callable[[int], None] = lambda done: N
 
 
 def say_turned(paths: Sequence[Path], facts: Sequence[Facts]) -> list[str]:
-    """A sentence where some files ask to be turned, which no camera of a line does and nothing here obeys."""
+    """Sentences where some files lie across the others, or ask to be turned, which no camera of a line does and nothing here obeys."""
     turned = [p for p, f in zip(paths, facts, strict=True) if f.turned]
+    sizes = Counter(f.wh for f in facts)
+    (wide, n) = next(iter(sizes.most_common()), ((0, 0), 0))
+    said = []
+    if wide[0] != wide[1] and (m := sizes[wide[::-1]]) and n + m == len(facts):
+        first = next(p for p, f in zip(paths, facts, strict=True) if f.wh == wide[::-1])
+        said = [
+            f"{m} of {n + m} files are {wide[1]}x{wide[0]} (the first: {first}), the others {wide[0]}x{wide[1]}: were some turned by a"
+            " quarter? A part that lies otherwise than taught is rejected; use pictures as the camera that will inspect gives them"
+        ]
     if not turned:
-        return []
+        return said
     return [
+        *said,
         f"{len(turned)} files (the first: {turned[0]}) ask by EXIF to be shown turned, as phones write it; their pixels are taken as"
-        " they are stored. Use pictures of the camera that will inspect, or turn the files themselves"
+        " they are stored. Use pictures of the camera that will inspect, or turn the files themselves",
     ]
 
 
@@ -144,9 +157,9 @@ def _facts_of_one(path: Path) -> Facts | DataError:
         turned = _is_turned(path)
         pages = pages_in(path)
     except DataError as e:
-        return e
+        return _with_remedy(path, e)
     except OSError as e:
-        return DataError(f"{path}: cannot be read: {e.strerror}")
+        return DataError(f"{path}: cannot be read: {e.strerror}; let whoever teaches read it, or move it elsewhere")
     if min(image.shape[:2]) < LEAST_SIDE:
         return DataError(
             f"{path}: expected a photograph, at least {LEAST_SIDE} pixels a side, found {image.shape[1]}x{image.shape[0]}; remove it"
@@ -164,9 +177,24 @@ def _facts_of_one(path: Path) -> Facts | DataError:
         turned,
         pages,
         _spread(image),
+        _values(image) if channels == 1 or colourless else 256,
     )
     _SEEN[key] = facts
     return facts
+
+
+def _with_remedy(path: Path, problem: DataError) -> DataError:
+    """The same, and what to do with the file, where that is not said."""
+    text = str(problem)
+    if "; " in text.removeprefix(str(path)):
+        return problem
+    try:
+        begun = path.stat().st_size == 0 or is_picture(path) or "could not decode" not in text
+    except OSError:
+        return problem
+    if begun:
+        return DataError(f"{text}; copy it again from where it came, or move it out of the data's folder")
+    return DataError(f"{text}; it begins as no picture does: move it out of the data's folder, or save it as PNG if it is one")
 
 
 def _spread(image: Image) -> float:
@@ -174,6 +202,12 @@ def _spread(image: Image) -> float:
     h, w = image.shape[:2]
     some = image[:: max(h // 64, 1), :: max(w // 64, 1)]
     return float(some.std()) * (255 / np.iinfo(image.dtype).max if image.dtype == np.uint8 else 255 / max(int(image.max()), 1))
+
+
+def _values(image: Image) -> int:
+    if image.dtype != np.uint8:
+        return 256
+    return int((cv2.calcHist([np.asarray(image)], [0], None, [256], [0, 256]) > 0).sum())
 
 
 def frame_of(path: Path, spec: InputSpec, seq: int = 1) -> Frame:

@@ -41,7 +41,7 @@ def say_left_out(root: Path) -> list[str]:
                 dead.append(path)
             elif not path.is_file():
                 no_files += [path] if suffix in SUFFIXES else []
-            elif not suffix and _is_picture(path):
+            elif not suffix and is_picture(path):
                 nameless.append(path)
         dead += [Path(place, f) for f in folders if not Path(place, f).exists()]
         no_files += [path for f in folders if suffix_of(path := Path(place, f)) in SUFFIXES and path.exists()]
@@ -83,7 +83,7 @@ def say_no_pictures(root: Path, labels: Collection[str], said: Sequence[str] = (
             suffix = suffix_of(path)
             known = suffix in SUFFIXES or suffix in NOT_READ or suffix in labels or name.startswith(".") or path.stem in stems
             quiet = name.lower() in _QUIET or name.lower().startswith(_PAPERS)
-            if not (known or quiet) and seen <= _MOST_FILES and name not in named and path.is_file() and (suffix or not _is_picture(path)):
+            if not (known or quiet) and seen <= _MOST_FILES and name not in named and path.is_file() and (suffix or not is_picture(path)):
                 found.append(path)
     if not found:
         return []
@@ -137,7 +137,8 @@ def _tiff_pages(raw: bytes) -> int:
     return max(count, 1)
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
+    """Whether a file begins as those of a common format do; False for what cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(4).startswith(_MAGIC)

@@ -17,6 +17,9 @@ FLAT = 2.0
 
 _FINE = 8.0
 """The same of the pixels as they are: a weave that reducing averages out has more, and what a covered lens lets through is noise."""
+_MASK_VALUES = 4
+_FEW_MASKS = 0.3
+"""Share of good images up to which drawn ones are no parts; where most are drawn, parts are so (a simulator, a binarized camera)."""
 _LEAST_FILES = 5
 _OTHERS, _FEW = 0.8, 0.1
 """Shares of lossy files: so much more of the one side than of the other; and so few that they do not matter."""
@@ -43,6 +46,18 @@ def say_flat(facts: Sequence[Facts]) -> str | None:
     return (
         f"{flat} of {len(facts)} good images show next to nothing, they are (nearly) all {word}: is the lens covered, the lamp off or too"
         " bright? What is promised by them holds for such pictures alone"
+    )
+
+
+def say_drawn(samples: Sequence[Sample], facts: Sequence[Facts]) -> str | None:
+    """A sentence where some of the good images show as few values as masks do, and the others are photographs."""
+    rows = [(s, f) for s, f in zip(samples, facts, strict=True) if s.is_good]
+    drawn = [s for s, f in rows if 1 < f.values <= _MASK_VALUES and s.path.suffix.lower() not in LOSSY]
+    if not drawn or len(drawn) > _FEW_MASKS * len(rows):
+        return None
+    return (
+        f"{len(drawn)} of {len(rows)} good images show {_MASK_VALUES} gray values or fewer, as masks do and photographs do not (the first:"
+        f" {drawn[0].path}): move masks into a folder masks, or drawings out of the data's folder"
     )
 
 

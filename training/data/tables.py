@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import glob
 import io
 import itertools
 import os
@@ -16,7 +17,7 @@ from edge_runtime.images.names import says_good
 from training.data.folders import say_words
 from training.data.headers import columns_of
 from training.data.labels import LABEL, contradiction, understand
-from training.data.layout import BAD, GOOD, TEST_EVERY, Found, Sample, images_in, pair_masks, say_orphans
+from training.data.layout import BAD, GOOD, LISTED, TEST_EVERY, Found, Sample, images_in, pair_masks, say_orphans
 from training.data.masks import marked
 from training.data.names import word_in
 
@@ -165,6 +166,7 @@ def read_csv(path: Path) -> Found:
     samples: list[tuple[Sample, str]] = []
     masks_of_good: dict[Path, int] = {}
     first_seen: dict[str, int] = {}  # by the file itself, however the row writes its path
+    missing: list[tuple[str, Path]] = []
     untold: list[Sample] = []  # to learn from, and nothing but the label says whether it is good
     for i, (line, row) in enumerate(rows):
         where = f"{path.name} line {line}"
@@ -183,7 +185,7 @@ def read_csv(path: Path) -> Found:
         elif is_good and _says_folder(name) is False:
             problems.append(f"{where}: {name} is labelled {label} and lies in a folder that says otherwise; correct one of the two")
         elif not _is_file(image):
-            problems.append(f"{where}: expected an image at {image}, found nothing")
+            missing.append((where, image))
         elif mask is not None and not _is_file(mask):
             problems.append(f"{where}: expected a mask at {mask}, found nothing")
         elif splits and split not in SPLITS:
@@ -199,6 +201,7 @@ def read_csv(path: Path) -> Found:
                 masks_of_good[mask] = line
         if name:
             first_seen.setdefault(os.path.realpath(image), line)
+    problems += _say_missing(path, missing, len(rows))
     for mask, result in marked(masks_of_good).items():
         if isinstance(result, DataError):
             problems.append(str(result))
@@ -240,6 +243,21 @@ def _say_reversed(path: Path, untold: list[Sample], words: dict[Path, str], spli
         f"{path}: calls only {len(good)} of {len(untold)} of {which} good ({few}) and {len(bad)} bad ({most}). On a line it is the other"
         f" way round: are the two words swapped? Then swap them. If it is meant so: --few-good, or {how}"
     )
+
+
+def _say_missing(table: Path, missing: list[tuple[str, Path]], n_rows: int) -> list[str]:
+    """A sentence for each image that is not there; one for all of them where they are many, and where files of their names lie."""
+    if len(missing) <= LISTED:
+        return [f"{where}: expected an image at {image}, found nothing" for where, image in missing]
+    where, first = missing[0]
+    name = first.name
+    found = next((p for p in sorted(table.parent.glob(f"*/{glob.escape(name)}")) if p.is_file()), None)
+    found = table.parent / name if _is_file(table.parent / name) else found
+    beside = "" if found is None else f" (as {found.relative_to(table.parent).as_posix()}, which is there)"
+    return [
+        f"{table.name}: {len(missing)} of {n_rows} images are not where the table says; {where}: expected an image at {first}, found"
+        f" nothing. Write paths as they lie from the table's folder{beside}, or put the images there"
+    ]
 
 
 def _says_folder(name: str) -> bool | None:

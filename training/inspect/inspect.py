@@ -20,7 +20,7 @@ from training.data.formats import find
 from training.data.layout import Found, Sample, find_bad, first_of
 from training.data.left_out import say_left_out, say_pages
 from training.data.masks import Survey, beyond, say_sizes, settle, size_of_truth
-from training.data.promise import say_alike, say_file_kinds, say_flat, say_lacking
+from training.data.promise import say_alike, say_drawn, say_file_kinds, say_flat, say_lacking
 from training.inspect.pose import LEAST, LOOKED_AT, advise, describe, pose_of, spread
 from training.inspect.swapped import MOST, doubtful, say_few_good, say_swapped
 
@@ -144,6 +144,8 @@ def inspect_data(
         )
     if flat := say_flat([f for s, f in zip(kept, facts, strict=True) if s.is_good and s.split == "train"]):
         findings.append(Finding(what="pictures that show nothing", items=[flat]))
+    if drawn := say_drawn(kept, facts):
+        findings.append(Finding(what="masks among good images", items=[drawn]))
     if told_by_kind := say_file_kinds(kept):
         findings.append(Finding(what="files of different kinds", items=[told_by_kind]))
     if swapped := _swapped(kept, facts):

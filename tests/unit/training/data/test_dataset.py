@@ -259,3 +259,44 @@ def test_the_odd_ones_are_left_out_as_their_file_says_and_their_neighbours_are_n
     file.write_text("part #0.png\nnone.png  # 1.10x\n")
     with pytest.raises(DataError, match=r"names none\.png, which is none of the 4 good images"):
         read_names(file, data)
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "remedy"),
+    [
+        (b"", "an empty file", "copy it again from where it came, or move it out"),
+        ("half", "could not decode it", "copy it again from where it came, or move it out"),
+        (b"shift B, lamp replaced\n", "could not decode it", "it begins as no picture does: move it out"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_what_is_no_picture_or_half_of_one_is_refused_with_what_to_do(
+    mvtec: Path, content: bytes | str, what: str, remedy: str, suffix: str
+) -> None:
+    path = write(mvtec / "train" / "good" / f"new{suffix}", gray(20))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
+    with pytest.raises(DataError) as refused:
+        load_dataset(mvtec)
+    said = str(refused.value)
+    assert said.startswith(str(path)) and remedy in said and (what in said or "is damaged" in said), said
+
+
+def test_masks_among_good_images_are_refused_and_sets_that_are_drawn_are_not(mvtec: Path) -> None:
+    """Under names of their own: of other images, elsewhere."""
+    mask = np.pad(np.full((6, 8), 255, np.uint8), ((10, 24), (12, 28)))
+    path = write(mvtec / "train" / "good" / "x7.png", mask)
+    with pytest.raises(DataError, match=rf"1 of 6 good images show 4 gray values or fewer.*{path}.*move masks into a folder"):
+        load_dataset(mvtec)
+    for i in range(4):
+        write(mvtec / "train" / "good" / f"{i}.png", np.roll(mask, i, axis=0))
+    assert load_dataset(mvtec).train
+
+
+def test_pictures_that_lie_across_the_others_are_said(tmp_path: Path) -> None:
+    for i in range(9):
+        write(tmp_path / f"{i}.png", gray(i) if i < 6 else gray(i).T.copy())
+    said = [n for n in load_dataset(tmp_path).notes if "turned by a quarter" in n]
+    assert said and said[0].startswith(f"3 of 9 files are 40x48 (the first: {tmp_path / '6.png'}), the others 48x40")
+    write(tmp_path / "9.png", gray(9, (40, 40)))
+    assert not any("turned by a quarter" in n for n in load_dataset(tmp_path).notes), "sizes that differ anyhow"

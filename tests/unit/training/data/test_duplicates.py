@@ -134,8 +134,10 @@ def test_a_training_image_in_the_test_split_is_refused_unless_allowed(mvtec: Pat
     copy = mvtec / where / f"copy{suffix}"
     spec = load_dataset(mvtec).spec
     cv2.imwrite(str(copy), cv2.imread(str(mvtec / "train/good/2.png"), cv2.IMREAD_UNCHANGED))
-    for against in ({}, {"spec": spec}):  # at a fit, and at an evaluation
-        with pytest.raises(DataError, match=rf"1 test or bad images.*--allow-duplicates:\n  {copy} is {mvtec}/train/good/2.png"):
+    flatters = rf"1 test or bad images.*--allow-duplicates:\n  {copy} is {mvtec}/train/good/2.png"
+    contradicts = rf"^{copy} is {mvtec}/train/good/2.png, the same picture called good and bad: move it"
+    for against, wrong in (({}, flatters if where == "test/good" else contradicts), ({"spec": spec}, flatters)):  # a fit, an evaluation
+        with pytest.raises(DataError, match=wrong):
             load_dataset(mvtec, **against)
     assert any("1 test or bad images are copies" in n for n in load_dataset(mvtec, allow_duplicates=True).notes)
     assert len(load_dataset(mvtec, spec=spec, allow_duplicates=True).test) == 5
@@ -152,6 +154,14 @@ def test_a_training_image_among_the_bad_ones_is_refused(mvtec: Path, tmp_path: P
     (tmp_path / "bad/x.png").write_bytes((mvtec / "train/good/1.png").read_bytes())
     with pytest.raises(DataError, match=r"x\.png is .*train/good/1\.png"):
         load_dataset(mvtec, bad=tmp_path / "bad")
+
+
+def test_one_picture_that_is_called_good_and_bad_under_two_names_is_refused_wherever_the_good_one_lies(mvtec: Path) -> None:
+    good = min((mvtec / "test/good").glob("*.png"))
+    (mvtec / "test/hole/another.png").write_bytes(good.read_bytes())
+    with pytest.raises(DataError, match="the same picture called good and bad"):
+        load_dataset(mvtec)
+    assert load_dataset(mvtec, allow_duplicates=True).train
 
 
 def test_copies_among_training_images_are_a_note(mvtec: Path) -> None:

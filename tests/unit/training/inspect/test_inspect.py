@@ -143,6 +143,16 @@ def test_rows_of_a_table_that_are_wrong_are_findings(tmp_path: Path) -> None:
     assert [c.images for c in found.summary.counts] == [1]
 
 
+@pytest.mark.parametrize("folder", ["elsewhere/", "C:\\Users\\me\\"])
+def test_a_table_whose_paths_lead_nowhere_says_so_once_and_where_the_images_are(tmp_path: Path, folder: str) -> None:
+    for i in range(9):
+        put(tmp_path / "img" / f"{i}.png", i)
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{folder}{i}.png,{'bad' if i > 6 else 'good'}\n" for i in range(9)))
+    (found,) = [f.items for f in inspect_data(tmp_path).summary.findings if f.what == "the layout is broken"]
+    assert len(found) == 1 and "9 of 9 images are not where the table says; t.csv line 2" in found[0]
+    assert "(as img/0.png, which is there)" in found[0]
+
+
 def test_json_is_one_object_and_nothing_else(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "train/good/00.png").write_bytes(b"")
     code, out, _ = run(data, "--json", capsys=capsys)
