@@ -42,6 +42,7 @@ from edge_runtime.security.keys import Keyring
 from edge_runtime.sinks import journal_file, open_sink
 from edge_runtime.sinks.journal_clock import journal_clock
 from edge_runtime.sinks.journal_heads import beside
+from edge_runtime.sinks.journal_numbers import last_seq
 from edge_runtime.sinks.journal_verify import TAIL, has_chain
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import check_depth, open_source
@@ -333,7 +334,7 @@ def _journal(config: StationConfig) -> str:
         return f"{sentence}; {path.name} will be created"
     if not os.access(path, os.W_OK):
         raise SinkError(f"{path}: expected a journal that this user may write to; change its owner")
-    last = journal_file.last_seq(path)
+    last = last_seq(path)
     journal_file.read_decisions(path, 0, 1), journal_file.read_decisions(path, last - 1, 1)  # both ends can be read
     return f"{sentence}; {path.name} ends with decision {last}"
 

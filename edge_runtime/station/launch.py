@@ -211,7 +211,7 @@ def _answer_what_a_kill_left(
     """
     left, told, decided, last = announced.left(), announced.told(), set[int](), journal.last_seq()
     if left:
-        first, there = journal_file.seqs_between(journal.path, left[0].seq, left[-1].seq)
+        first, there = journal_file.seqs_between(journal.path, left[0].seq, left[-1].seq, last)
         if 0 < last < left[0].seq - 1:
             journal.event("lost", first=last + 1, last=left[0].seq - 1)
             log.error(
