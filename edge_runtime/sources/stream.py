@@ -39,6 +39,8 @@ class StreamFeed(Feed):
             self.close()
             raise
 
+    lossy = True
+
     def read(self) -> tuple[Image, int]:
         picture = self._next()
         if picture.damage or picture.image is None:

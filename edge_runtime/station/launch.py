@@ -13,6 +13,7 @@ from edge_runtime.capture.capture import Capture
 from edge_runtime.config.files import StationConfig, load_station, plugins_in, sinks_in
 from edge_runtime.errors import EXIT_OK, LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
+from edge_runtime.model.compressed import say_unlike
 from edge_runtime.model.manifest import most_px_of
 from edge_runtime.model.regions import find_regions
 from edge_runtime.plugins import blaming
@@ -152,6 +153,10 @@ def open_station(
             grabbing.append((source, capture))
             for depth in {o.predictor.preprocessor.spec.bits for o in opened if names[o.entry.camera] == name}:
                 check_depth(source, depth)
+            lossy, taught = source.lossy, [o.predictor.bundle.manifest.dataset for o in opened if names[o.entry.camera] == name]
+            for said in dict.fromkeys(say_unlike(dataset, lossy) for dataset in taught):
+                if said is not None:
+                    log.warning("station %s: %s", config.name, said)
             if (most_px := most_px_of([o.predictor.preprocessor.spec for o in opened if names[o.entry.camera] == name])) is not None:
                 source.expect(most_px)
         cameras.append(Viewpoint(name, capture))
