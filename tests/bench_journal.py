@@ -96,7 +96,8 @@ def _paired(folder: Path, durable: bool, parts: int) -> dict[str, float]:
             plain_ms.append((between - began) * 1e3)
             chain_ms.append((time.perf_counter() - between) * 1e3)
             if seq % 400 == 0:
-                _move(plain), _move(chained)
+                _move(plain)
+                _move(chained)
     more = [c - p for p, c in zip(plain_ms, chain_ms, strict=True)]
     return {
         "row_alone_ms": statistics.median(plain_ms),

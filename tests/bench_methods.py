@@ -98,7 +98,8 @@ def measure_set(place: Path, name: str, data: Path, minutes: float, only: str | 
     dataset, _ = with_brightness(load_dataset(data, image_size=image_size, allow_duplicates=True))
     wanted = None if only is None else only.split(",")
     arms = [a for a in arms_of(dataset, place / "bad", minutes) if wanted is None or a.fit.method in wanted]
-    arms += [Arm(w.replace("/", " "), FitOptions(*w.split("/"))) for w in wanted or () if "/" in w]
+    pairs = [w.split("/") for w in wanted or () if "/" in w]
+    arms += [Arm(f"{method} {preset}", FitOptions(method, preset)) for method, preset in pairs]
     strides = {s for a in arms if METHODS[a.fit.method].network is None for s in resolve(a.fit)[0]}
     work = place / "work"
     shutil.rmtree(work, ignore_errors=True)

@@ -79,7 +79,7 @@ def main(
 
 def measure(home: Path, kind: str, parts: int, rate: float) -> Row:
     """A line of so many parts."""
-    trigger = default_trigger("modbus" if kind == LIBMODBUS else kind, port=demo.free_ports(1)[0])  # type: ignore[arg-type]
+    trigger = default_trigger("modbus" if kind == LIBMODBUS else kind, port=demo.free_ports(1)[0])
     station = write_station(home, trigger)
     with (libmodbus if kind == LIBMODBUS else simulated)(home, trigger, parts, rate) as plc, (home / "log").open("wb") as log:
         process = subprocess.Popen([demo.tool("lineside"), "run", str(station)], stderr=log)

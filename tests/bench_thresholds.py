@@ -51,8 +51,8 @@ from training.fitting.remedies import variations, with_brightness
 from training.fitting.teach import teach
 from training.inspect.choice import AUTO, decide
 from training.judging.distort import CLEAN, Condition, Directions, Stage
-from training.judging.envelope import unseen
 from training.judging.evaluate import evaluate_bundle
+from training.judging.strayed import unseen
 from training.methods.table import METHODS
 from training.pictures.material import good_pictures
 

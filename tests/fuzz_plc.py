@@ -221,4 +221,10 @@ def opcua_seeds() -> list[bytes]:
 
 def said(kind: str) -> bytes:
     """What the port is meant to read."""
-    return {"modbus": _modbus, "s7": _s7, "ethernetip": _ethernetip}[kind]()[-1]
+    match kind:
+        case "modbus":
+            return _modbus()[1]
+        case "s7":
+            return _s7()[1]
+        case _:
+            return _ethernetip()[2]

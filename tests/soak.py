@@ -116,7 +116,7 @@ def soak(
 
 def play(home: Path, world: World, kind: str, parts: int, rate: float) -> list[str]:
     """The line from its first part to its last; what was broken."""
-    trigger = default_trigger(kind, port=demo.free_ports(1)[0])  # type: ignore[arg-type]
+    trigger = default_trigger(kind, port=demo.free_ports(1)[0])
     endpoint = write_station(home, trigger)
     outages: list[tuple[float, float]] = []
 
@@ -248,11 +248,11 @@ def write_station(home: Path, trigger: object) -> str:
 @app.command()
 def station(home: Path) -> None:
     """The station's process: its own code, but for the camera, which looks at the world."""
-    from edge_runtime import sources
+    from edge_runtime.sources import pylon
     from edge_runtime.station.launch import run_station
 
     LyingDriver.world = World(home / "world")
-    sources.PylonDriver = LyingDriver  # type: ignore[misc]
+    pylon.PylonDriver = LyingDriver  # type: ignore[misc]  # a station imports it when it opens the camera
     raise typer.Exit(run_station(home / "station.toml"))
 
 

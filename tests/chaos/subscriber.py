@@ -19,7 +19,8 @@ def main() -> None:
     endpoint, replay, path, key = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
     before = handed(path)
     file = os.open(path, os.O_WRONLY | os.O_CREAT)
-    os.lseek(file, os.ftruncate(file, sum(len(json.dumps(item)) + 1 for item in before)) or 0, os.SEEK_END)
+    os.ftruncate(file, sum(len(json.dumps(item)) + 1 for item in before))
+    os.lseek(file, 0, os.SEEK_END)
     last = max((int(str(item.get("seq", item.get("last_seq")))) for item in before), default=0)
     with DecisionClient(endpoint, replay, after_seq=last, key=read_key_file(key)) as decisions:
         for item in decisions:
