@@ -4,9 +4,8 @@ brightness  Every picture is brought by one factor to the brightness that the go
             undone where brightness itself tells bad parts from good ones.
 variations  A detector that learns what belongs at which place, or what there is to be seen at all, also learns from good parts that lie
             SHIFT off, as they will, under a lamp that is LAMP darker (brought back to the same brightness: what is left is rounding),
-            half of them BLUR out of focus; and in tints up to TINT other where taught colours were compressed (deploy/decisions/0062).
-            Of no use to one that learns variations of its own. Where frames have little noise of their own, the least of this is else
-            unlike all that was seen.
+            half of them BLUR out of focus. Of no use to one that learns variations of its own. Where frames have little noise of their
+            own, the least of this is else unlike all that was seen.
 
 What both cost where nothing strays stands in deploy/decisions/0022; the figures in training/README.md are made with both.
 """
@@ -19,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from edge_runtime.model.compressed import lossy_taught
 from training.core.base import Progress, silent
 from training.data.dataset import Dataset, inputs
 from training.data.layout import Sample
@@ -31,9 +29,6 @@ fixture is to be allowed, since what lies at the end of a range is learnt from l
 LAMP = 0.4
 BLUR = 0.6
 """Standard deviation in pixels of the model's input: less than anybody sees."""
-TINT = 4.0
-"""Levels of colour. JPEG rounds a part's tints to whole ones and leaves fine colour out, so taught pictures agree in them as no frame
-of another light, or of a camera that compresses nothing, does."""
 MOST_PICTURES = 2_000
 """Variations are made up to so many pictures in all, and COPIES of an image at most."""
 COPIES = 3
@@ -83,9 +78,7 @@ def variations(dataset: Dataset, method: str, preset: str = "fast") -> tuple[Aug
     pixels = max(1, round(SHIFT * max(spec.height, spec.width)))
     lamp = 0.0 if spec.brightness is None else LAMP
     how = "slightly out of focus" + (" and under a dimmer lamp" if lamp else "")
-    tint = TINT if spec.channels == 3 and lossy_taught(dataset.record) else 0.0
-    how += "; and in other tints, since compression has rounded them" if tint else ""
-    made = Augment(shift_px=pixels, lamp=lamp, blur_px=BLUR, tint=tint, copies=copies)
+    made = Augment(shift_px=pixels, lamp=lamp, blur_px=BLUR, copies=copies)
     return made, (
         f"it also learns variations of good parts: shifted by up to {pixels} px of the model's input, {how} (--augment {made.words}); how"
         " far parts may really stray, the build measures. Where such a part is bad: --augment none; where parts turn, too: add"

@@ -84,15 +84,3 @@ def test_methods_that_know_places_learn_from_shifted_parts(tmp_path: Path) -> No
     shared, _ = variations(dataset, "padim", "shared")
     assert shared is not None and shared.copies == 1
     assert variations(dataset, "mvg") == (None, "")
-
-
-@pytest.mark.parametrize(("suffix", "colour", "tint"), [(".jpg", True, True), (".png", True, False), (".jpg", False, False)])
-def test_tints_are_varied_where_compression_has_rounded_them(tmp_path: Path, suffix: str, colour: bool, tint: bool) -> None:
-    (tmp_path / "good").mkdir()
-    for seed in range(12):
-        image = picture(seed)
-        shown = np.stack([image, image, np.minimum(image, 200) + 20], -1) if colour else image
-        cv2.imwrite(str(tmp_path / "good" / f"{seed}{suffix}"), shown)
-    augment, why = variations(load_dataset(tmp_path, image_size="64"), "padim")
-    assert augment is not None
-    assert (augment.tint > 0) == ("other tints" in why) == tint
