@@ -23,7 +23,7 @@ PAINTED = 100
 PAINTED_SEED = 1_000_003
 """Added to the run's: not the pictures that a rule with painted defects has set the threshold by."""
 _SURE = 0.975
-"""Of a share's lower bound, from which on it is too large whatever chance does."""
+"""Confidence of a share's lower bound: one that lies above what is asked is no chance."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class BuildReport:
     tried: tuple[Trial, ...] = ()
     """Every precision that was tried, in that order."""
     measured_on: str = ""
-    """Of which images `metrics` are."""
+    """The images that `metrics` are of."""
 
     @property
     def precision(self) -> str:

@@ -180,7 +180,7 @@ def tell(
 
 
 def best_within(good: Array, bad: Array, rate: float) -> Better | None:
-    """Of the thresholds that reject no more than the stated share of these good images, to the nearest image and at least one, one that
+    """Among the thresholds that reject no more than the stated share of these good images, to the nearest image and at least one, one that
     misses the fewest bad ones, and of these rejects the fewest good ones; half-way to the next score. None without both.
 
     It is found on the images that it is told of: what another line would see is a little worse.
