@@ -154,6 +154,12 @@ class Source(_Connected):
         return None
 
     @_default
+    def lossy(self) -> bool | None:
+        """Whether its pictures were compressed with loss (JPEG, video) on their way, once entered, to be compared with what the bundle was
+        taught on; None: not known, or some are."""
+        return None
+
+    @_default
     def latency_ms(self) -> float:
         """What is taken off a frame's arrival to tell when it was captured; 0 where it counts as captured when it came."""
         return 0.0

@@ -29,7 +29,7 @@ from tests.conftest import build_model, write_bundle
 from tests.support.ports import free_port
 from tests.support.streams import MjpegCamera
 
-MODES = ("sound", "model late", "camera gone", "PLC gone", "camera silent")
+MODES = ("sound", "model late", "camera gone", "PLC gone", "camera silent", "four cameras silent")
 RUN = [sys.executable, "-m", "edge_runtime.cli", "run"]
 WITHIN_S = 3.0
 _STARTS_S = 60.0
@@ -82,8 +82,8 @@ def slow_bundle(folder: Path, size: int = 2000) -> Path:
 @contextlib.contextmanager
 def station(folder: Path, mode: str, bundle: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A station file for the mode, and what makes its trouble begin."""
-    camera = MjpegCamera()
-    camera.hangs = mode == "camera silent"  # never READY: it waits for the first picture
+    cameras = [MjpegCamera() for _ in range(4 if mode == "four cameras silent" else 1)]
+    cameras[0].hangs = mode == "camera silent"  # never READY: it waits for the first picture
     plc = None
     trigger = 'kind = "timer"\nperiod_ms = 60'
     try:
@@ -101,22 +101,31 @@ def station(folder: Path, mode: str, bundle: Path) -> Iterator[tuple[Path, Calla
                 time.sleep(0.05)
         deadline_ms = 40 if mode == "model late" else 500
         (folder / "recipe.toml").write_text(f'name = "r"\nbundle = "{bundle}"\ndeadline_ms = {deadline_ms}\n')
+        views = [
+            f'recipe = "recipe.toml"\nsource = {{ kind = "camera", device = "{camera.url}", mono = true, open_timeout_ms = 60000 }}\n'
+            for camera in cameras
+        ]
+        if len(views) > 1:
+            views = [f'[[camera]]\nname = "c{n}"\n{view}' for n, view in enumerate(views)]
         file = folder / "station.toml"
         file.write_text(
-            f'name = "st"\nrecipe = "recipe.toml"\n[source]\nkind = "camera"\ndevice = "{camera.url}"\nmono = true\n'
-            f"open_timeout_ms = 60000\n[trigger]\n{trigger}\n"
+            f'name = "st"\n{"".join(views)}[trigger]\n{trigger}\n'
             f'[publisher]\nendpoint = "tcp://127.0.0.1:{free_port()}"\nreplay = "tcp://127.0.0.1:{free_port()}"\n'
         )
 
         def trouble() -> None:
             if mode == "camera gone":
-                camera.kill()
+                cameras[0].kill()
+            if mode == "four cameras silent":
+                for camera in cameras:
+                    camera.hangs = True
             if plc is not None:
                 plc.kill()
 
         yield file, trouble
     finally:
-        camera.kill()
+        for camera in cameras:
+            camera.kill()
         if plc is not None:
             plc.kill()
             plc.wait()

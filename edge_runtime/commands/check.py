@@ -23,9 +23,10 @@ from edge_runtime.config.files import (
     sinks_in,
 )
 from edge_runtime.config.foreign import OWN
-from edge_runtime.config.sources import SyntheticSourceConfig
+from edge_runtime.config.sources import FolderSourceConfig, SyntheticSourceConfig
 from edge_runtime.errors import BundleError, ConfigError, DeviceError, LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
+from edge_runtime.model.compressed import say_measured, say_unlike
 from edge_runtime.model.manifest import most_px_of
 from edge_runtime.model.predictor import OpenvinoPredictor
 from edge_runtime.model.released import check_release, release_of
@@ -41,9 +42,11 @@ from edge_runtime.security.keys import Keyring
 from edge_runtime.sinks import journal_file, open_sink
 from edge_runtime.sinks.journal_clock import journal_clock
 from edge_runtime.sinks.journal_heads import beside
+from edge_runtime.sinks.journal_numbers import last_seq
 from edge_runtime.sinks.journal_verify import TAIL, has_chain
 from edge_runtime.sockets import bindable
 from edge_runtime.sources import check_depth, open_source
+from edge_runtime.sources.folder import glance, list_images
 from edge_runtime.station.control import groups_known
 from edge_runtime.station.in_effect import FROM_FILE
 from edge_runtime.station.judge import limits_of
@@ -101,7 +104,10 @@ def check_station(path: Path) -> Iterator[Finding]:
         sentence = f"none are demanded (plain = true): anybody who reaches this machine's network may use {', '.join(reached)}"
         yield Finding("keys", True, sentence, warns=True)
     for camera, its in zip(config.cameras, predictors, strict=True):
-        yield _try(f"{camera.name} source".strip(), partial(_source, camera, its))
+        remarks: list[str] = []
+        found = _try(f"{camera.name} source".strip(), partial(_source, camera, its, remarks))
+        warns = found.ok and bool(remarks)
+        yield replace(found, sentence="; ".join([found.sentence, *remarks]), warns=True) if warns else found
     if sockets.ok:
         yield _try("trigger", lambda: _trigger(config))
     else:
@@ -170,9 +176,8 @@ def _recipe(
     if (envelope := m.envelope) is not None:
         close, failed = "; ".join(narrow(envelope)), m.acceptance is not None and m.acceptance.state == "failed"
         remedy = f". Narrow: {close}; keep that steady, or teach it with pictures that show how it varies" if close else ""
-        yield Finding(
-            f"{prefix}envelope", True, f"{promise(envelope, m.acceptance)}; {watched(envelope)}{remedy}", warns=bool(close) or failed
-        )
+        held = "; ".join(filter(None, (promise(envelope, m.acceptance), say_measured(m.dataset), watched(envelope))))
+        yield Finding(f"{prefix}envelope", True, f"{held}{remedy}", warns=bool(close) or failed)
     return predictor
 
 
@@ -215,7 +220,8 @@ def _golden(predictor: OpenvinoPredictor, config: StationConfig, recipe: Recipe)
     return f"{len(results)} score as where the bundle was built: largest difference {worst:.2g}, allowed {results[0].allowed:.2g}{scale}"
 
 
-def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor]) -> str:
+def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor], remarks: list[str]) -> str:
+    """What it is; puts into `remarks` what a person should know of it all the same."""
     source = open_source(camera.source)
     grab_s = source.read_timeout_ms / 1e3
     limit_s = grab_s + source.open_timeout_ms / 1e3 + 3
@@ -224,6 +230,8 @@ def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor]) -> str:
         with blaming(camera.source, SourceError), source:
             for predictor in predictors:
                 check_depth(source, predictor.preprocessor.spec.bits)
+            lossy = source.lossy
+            remarks.extend(dict.fromkeys(s for p in predictors if (s := say_unlike(p.bundle.manifest.dataset, lossy)) is not None))
             if (most_px := most_px_of([predictor.preprocessor.spec for predictor in predictors])) is not None:
                 source.expect(most_px)
             try:
@@ -242,6 +250,8 @@ def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor]) -> str:
         helper.close(0)
     if frame is None:
         return f"the camera is there and took its settings; no trigger came on its wire within {grab_s:g} s, so no picture was looked at"
+    if isinstance(camera.source, FolderSourceConfig):
+        remarks += _files(camera.source.path, predictors)
     kind = "x".join(map(str, frame.image.shape[1::-1])) + (" gray" if frame.image.ndim == 2 else " colour") + f" {frame.image.dtype}"
     kind += _unknown_delay(source)
     name = frame.source or "the camera"
@@ -252,6 +262,27 @@ def _source(camera: CameraConfig, predictors: list[OpenvinoPredictor]) -> str:
     if isinstance(camera.source, SyntheticSourceConfig):
         return f"{name}: one frame, {kind}. Drawn parts: a bundle that was taught on others rejects them"
     return f"{name}: one frame, {kind}, as {'the bundle was' if len(predictors) == 1 else 'the bundles were'} taught on"
+
+
+def _files(folder: Path, predictors: list[OpenvinoPredictor]) -> Iterator[str]:
+    """What of the files of a folder, of which one was tried, is not as that one."""
+    seen = glance(list_images(folder))
+    usual = next(
+        ((wh[0], wh[1]) for p in predictors if p.bundle.manifest.input.roi is None and (wh := p.bundle.manifest.input.frame_wh)), None
+    )
+    others = {wh: n for wh, n in seen.sizes.most_common() if wh != usual}
+    if usual is not None and others:
+        sizes = " and ".join(f"{n} {w}x{h}" for (w, h), n in list(others.items())[:3])
+        first = seen.first[next(iter(others))]
+        taught = f"the bundle was taught on {usual[0]}x{usual[1]}"
+        yield (
+            f"of {seen.n} files {sizes} (the first: {first}), and {taught}: each such part is a FAULT; give a camera a folder of its own"
+        )
+    if seen.lossy is None and seen.n:
+        yield (
+            f"{seen.n_lossy} of {seen.n} files are JPEG or the like, the others lose nothing: parts look softer in one kind than in the"
+            " other; judge files of the kind that was taught"
+        )
 
 
 def _unknown_delay(source: Source) -> str:
@@ -303,7 +334,7 @@ def _journal(config: StationConfig) -> str:
         return f"{sentence}; {path.name} will be created"
     if not os.access(path, os.W_OK):
         raise SinkError(f"{path}: expected a journal that this user may write to; change its owner")
-    last = journal_file.last_seq(path)
+    last = last_seq(path)
     journal_file.read_decisions(path, 0, 1), journal_file.read_decisions(path, last - 1, 1)  # both ends can be read
     return f"{sentence}; {path.name} ends with decision {last}"
 

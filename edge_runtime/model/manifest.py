@@ -315,6 +315,10 @@ class Dataset(_Record, frozen=True, kw_only=True):
     """Names of good images that look unlike the others, the oddest first; up to 50 of them (training.fitting.odd)."""
     odd_margins: tuple[float, ...] = ()
     """How unlike each of them is, as a multiple of the most unlike of the others: 1.0 is where those end."""
+    n_lossy: int | None = None
+    """How many of the good images came in files whose compression loses something (edge_runtime.images.loss); None: nobody looked."""
+    quality: int = 0
+    """Median quality of those that are JPEG, 1 to 100; 0 where none is."""
 
 
 class Manifest(_Record, frozen=True, kw_only=True):

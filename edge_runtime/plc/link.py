@@ -7,6 +7,8 @@ import socket
 import struct
 import termios
 
+from edge_runtime.dial import connect
+
 _DROPS, _DELIVERS = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 
 
@@ -58,7 +60,7 @@ class Dialler:
         """Raises OSError, of which TimeoutError after `timeout_s`."""
         address = self._name if self._known is None or self._by_name else self._known
         self._by_name = not self._by_name  # unless it succeeds, the other way is next
-        sock = self._again(address) or socket.create_connection(address, self._timeout_s)
+        sock = self._again(address) or connect(address, self._timeout_s)
         try:
             tune(sock, self._timeout_s)
             self._from, self._known = int(sock.getsockname()[1]), sock.getpeername()[:2]
@@ -73,7 +75,7 @@ class Dialler:
         if not self._from:
             return None
         try:
-            return socket.create_connection(address, self._timeout_s, source_address=("", self._from))
+            return connect(address, self._timeout_s, ("", self._from))
         except OSError as e:
             if e.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
                 self._from = 0

@@ -8,9 +8,12 @@ server that samples slower than `publishing_ms` says so, and edges shorter than 
 
 import logging
 import re
+import socket
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
+from edge_runtime.dial import addresses_of
 from edge_runtime.errors import ConfigError, MissingExtra
 from edge_runtime.plc.opcua_settings import OpcuaTriggerConfig
 from edge_runtime.plc.port import Kind, Manual, PlcLost
@@ -79,6 +82,10 @@ class OpcuaPort:
 
         self.close()
         open_s = self._timeout_s if self._settings.security == "none" else max(self._timeout_s, _SECURE_S)
+        try:  # asyncio would look it up in a thread for which the end of the process waits
+            addresses_of(urlsplit(self._settings.endpoint).hostname or "", open_s)
+        except socket.gaierror as e:
+            raise PlcLost(f"cannot be connected to: {e.strerror}") from e
         self._session = session = Session(self._settings, self._tags, self.where, changed, open_s)
         try:
             session.run(session.open(), 4 * open_s)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from edge_runtime.dial import addresses_of
 from edge_runtime.plc.deadline import Deadline
 from edge_runtime.plc.link import hang_up, tune
 
@@ -51,7 +52,7 @@ class Controller:
         """Touches no network. Raises ImportError without pylogix."""
         from pylogix import PLC
 
-        self._timeout_s = timeout_s
+        self._host, self._timeout_s = host, timeout_s
         self._plc: Any = PLC(host, slot=slot, port=port, timeout=timeout_s)
         self._plc.StringEncoding = "latin-1"
         conn = self._plc.conn
@@ -81,6 +82,10 @@ class Controller:
     def open(self) -> tuple[bool, object]:
         """Connect, and open a class 3 connection; else what is wrong: an OSError, or pylogix' words. Raises OSError, struct.error."""
         self._deadline = Deadline(2 * self._timeout_s)  # an old controller refuses a large connection before it takes a small one
+        try:
+            self._plc.IPAddress = addresses_of(self._host, self._timeout_s)[0]
+        except OSError as e:
+            return False, e
         opened, why = self._plc.conn.connect()
         if opened:
             tune(self._plc.conn.Socket, self._timeout_s)

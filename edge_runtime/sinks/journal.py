@@ -115,8 +115,7 @@ class Journal(Sink):
         What its chain says of its last rows is a `problem`, until somebody acknowledges it, and no error: a line does not stop for it.
         """
         try:
-            self._open(at_start=True)
-            self._last_seq = journal_file.last_seq(self.path)
+            self._last_seq = self._open(at_start=True)[1].last_seq
         except SinkError:
             self._close()
             raise

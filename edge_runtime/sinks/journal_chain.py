@@ -22,8 +22,9 @@ from edge_runtime.security.signing import SigningKey
 from edge_runtime.sinks.journal_clock import BEHIND_S, JournalClock, journal_clock
 from edge_runtime.sinks.journal_file import select_of
 from edge_runtime.sinks.journal_heads import OutsideHead, highest, newest_signed
+from edge_runtime.sinks.journal_numbers import last_number
 from edge_runtime.sinks.journal_prune import AT_ONCE, Kept, acknowledged_here, old_before_the_chain, oldest
-from edge_runtime.sinks.journal_rows import AMENDED, COLUMNS, MOST, Entry, about, wall_time
+from edge_runtime.sinks.journal_rows import AMENDED, COLUMNS, Entry, about, wall_time
 from edge_runtime.sinks.journal_said import as_it_is
 
 SIGN_EVERY = 100
@@ -74,6 +75,8 @@ class Chain:
         self.damage: list[str] = []
         """What was found wrong with it and nobody has acknowledged, in sentences."""
         self.is_new = last is None and not least_n and not connection.execute("SELECT 1 FROM heads").fetchone()
+        self.last_seq = last_number(connection, [key.public], least_n)
+        """The last decision's number; one that somebody else has put there moves it nowhere."""
         self.n = max(self.n, signed, least_n)  # where rows are missing, none takes their place
 
     @property
@@ -103,8 +106,7 @@ class Chain:
         """Say in the chain that it begins, where it does, and that a station starts; `found`: what is newly found wrong with it."""
         entries = []
         if self.is_new:
-            before = connection.execute("SELECT coalesce(max(seq), 0) FROM decisions WHERE seq BETWEEN 0 AND ?", (MOST,)).fetchone()[0]
-            entries.append(about("begun", journal=uuid.uuid4().hex, decisions_before=before))
+            entries.append(about("begun", journal=uuid.uuid4().hex, decisions_before=self.last_seq))
         if found:
             entries.append(about("damaged", findings=found))
             self.damage += found
@@ -124,9 +126,19 @@ class Chain:
 
         Raises SinkError where another than `writer` has opened the journal since: two would give the same numbers to different parts.
         """
+        entries = list(entries)
+        given = [entry.seq for entry in entries if entry.kind == "decision" and entry.seq is not None and entry.seq > self.last_seq]
         with _transaction(connection, writer):
+            if given and (finding := _make_way(connection, min(given), max(given))):
+                entries.append(about("damaged", findings=[finding]))
+            else:
+                finding = ""
             added = self._add(connection, entries, sign)
         self._went_on(*added)
+        self.last_seq = max(self.last_seq, *given, 0)
+        if finding:
+            _log.error("journal: %s", finding)
+            self.damage.append(finding)
 
     def _add(self, connection: sqlite3.Connection, entries: Iterable[Entry], sign: bool = False) -> _Added:
         n, end = self._link(connection, entries)
@@ -249,6 +261,16 @@ def _transaction(connection: sqlite3.Connection, writer: str) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _make_way(connection: sqlite3.Connection, first: int, last: int) -> str:
+    """Take out what stands where the station's own next decisions belong, which nobody else numbers; a finding, or ""."""
+    there = [seq for (seq,) in connection.execute("SELECT seq FROM decisions WHERE seq BETWEEN ? AND ?", (first, last))]
+    if not there:
+        return ""
+    connection.execute("DELETE FROM decisions WHERE seq BETWEEN ? AND ?", (first, last))
+    which = f"decision {there[0]}" if len(there) == 1 else f"{len(there)} decisions from {there[0]} to {there[-1]}"
+    return f"{which} stood there before the station gave that number: put there by somebody else, and taken out for the station's own"
 
 
 def _amend(connection: sqlite3.Connection, entry: Entry) -> str:

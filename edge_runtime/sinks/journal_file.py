@@ -30,7 +30,8 @@ COMPUTED = {
 }
 """Columns that SQLite computes, for people; no hash covers them, and their names and formulas are checked instead."""
 _ADDED = [f"{name} {kind} NOT NULL DEFAULT {default}" for name, (kind, default) in LATER.items()]
-_CHAIN = """
+_RARE_INDEX = "CREATE INDEX chain_rare ON chain (kind, n) WHERE kind NOT IN ('decision', 'announced', 'delivery')"
+_CHAIN = f"""
 CREATE TABLE chain (
     n INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -39,7 +40,7 @@ CREATE TABLE chain (
     body TEXT NOT NULL,
     hash BLOB NOT NULL
 ) STRICT;
-CREATE INDEX chain_rare ON chain (kind, n) WHERE kind NOT IN ('decision', 'announced', 'delivery');
+{_RARE_INDEX};
 CREATE TABLE heads (
     n INTEGER NOT NULL,
     purpose TEXT NOT NULL,
@@ -87,6 +88,12 @@ _SELECT = f"SELECT {', '.join(COLUMNS)} FROM decisions WHERE seq > ? ORDER BY se
 _COUNT = f"UPDATE upkeep SET checkpoints = checkpoints + iif(checkpoints < {MOST}, 1, -1)"
 """A write that says nothing. A number that nobody has counted to stays one: the column takes no larger one."""
 
+_KEYED = {"decisions": ["seq"], "chain": ["n"], "heads": ["n", "purpose"]}
+"""Tables and their primary keys: without these each look for a row reads all of them, and a number may be given twice."""
+
+_MOST_UNKEYED = 5000
+"""Rows of tables without keys that are walked all the same: a second or two."""
+
 _ONE_BY_ONE = 2000
 """Rows that are looked at where one cannot be read, and more until one can."""
 
@@ -100,7 +107,7 @@ def open_for_writing(path: Path, durable: bool = False, writer: str = "") -> sql
     `writer`: who writes from now on; `insert` of anybody before raises then. `durable`: sync the disk at each commit. The connection is in
     autocommit mode and may be used from another thread. Raises SinkError.
     """
-    _refuse_folder(path)
+    refuse_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=0.5, isolation_level=None, check_same_thread=False)
@@ -127,6 +134,27 @@ def open_for_writing(path: Path, durable: bool = False, writer: str = "") -> sql
     return connection
 
 
+def unkeyed(connection: sqlite3.Connection) -> list[str]:
+    """What is no table of a journal that a row is found in at once, in sentences: one without its key, a view."""
+    found = []
+    for name, kind in connection.execute("SELECT name, type FROM pragma_table_list WHERE schema = 'main'").fetchall():
+        if (key := _KEYED.get(name)) is None:
+            continue
+        info = connection.execute("SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk", (name,)) if kind == "table" else ()
+        if [column for (column,) in info] != key:
+            found.append(f"the {kind} {name} lacks its primary key, {', '.join(key)}: somebody has made it anew")
+    return found
+
+
+def too_long(connection: sqlite3.Connection) -> bool:
+    """Whether one of the tables has more rows than can each be looked for among all, or stands for as many as somebody likes: a view."""
+    kinds = dict(connection.execute("SELECT name, type FROM pragma_table_list WHERE schema = 'main'").fetchall())
+    if any(kinds.get(name, "table") != "table" for name in _KEYED):
+        return True
+    counted = (f"SELECT count(*) FROM (SELECT 1 FROM {name} LIMIT {_MOST_UNKEYED + 1})" for name in _KEYED if name in kinds)
+    return any(connection.execute(count).fetchone()[0] > _MOST_UNKEYED for count in counted)
+
+
 def _check(connection: sqlite3.Connection, path: Path) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -141,6 +169,11 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise SinkError(
             f"journal {path}: expected schema {SCHEMA} or 1, found {version}: another version of Lineside wrote it; "
             "install that version, or move the file aside and start a new journal"
+        )
+    if lacks := unkeyed(connection):
+        raise SinkError(
+            f"journal {path}: expected a journal as a station makes it, found that {'; '.join(lacks)}; "
+            "move it aside (keep its -wal and .head files with it) and start again"
         )
     _add_what_it_lacks(connection)
     # Both ends of the table: a whole check of a year's journal would keep the line waiting for a minute. Whether what stands there is text
@@ -170,6 +203,8 @@ def _add_what_it_lacks(connection: sqlite3.Connection) -> None:
             connection.execute(f"ALTER TABLE decisions ADD COLUMN {column}")
     if "writer" not in {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('upkeep')")}:
         connection.execute("ALTER TABLE upkeep ADD COLUMN writer TEXT NOT NULL DEFAULT ''")
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain_rare'").fetchone():
+        connection.execute(_RARE_INDEX)  # somebody dropped it: each question for a rare row would read the whole chain
 
 
 def columns_of(connection: sqlite3.Connection) -> set[str]:
@@ -206,25 +241,18 @@ def sync(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA synchronous = NORMAL")
 
 
-def _refuse_folder(path: Path) -> None:
+def refuse_folder(path: Path) -> None:
+    """Raises SinkError."""
     if path.is_dir():
         raise SinkError(f"journal {path}: expected a file, or none yet, found a folder; give [journal] another path")
 
 
-def last_seq(path: Path) -> int:
-    """The last decision's seq; 0 for an empty or a missing journal. Raises SinkError when it cannot be read."""
-    _refuse_folder(path)
-    if not path.exists():
-        return 0
+def seqs_between(path: Path, first: int, last: int, most: int) -> tuple[int, set[int]]:
+    """The seq before the journal's first decision, and those of its decisions that lie in this range. `most`: the last decision that is
+    known to be the station's; none after it counts. Raises SinkError."""
     with reading(path) as connection:
-        return int(connection.execute("SELECT coalesce(max(seq), 0) FROM decisions WHERE seq <= ?", (MOST,)).fetchone()[0])
-
-
-def seqs_between(path: Path, first: int, last: int) -> tuple[int, set[int]]:
-    """The seq before the journal's first decision, and those of its decisions that lie in this range. Raises SinkError."""
-    with reading(path) as connection:
-        begins = connection.execute("SELECT coalesce(min(seq), 1) FROM decisions").fetchone()[0]
-        found = connection.execute("SELECT seq FROM decisions WHERE seq BETWEEN ? AND ?", (first, last))
+        begins = connection.execute("SELECT coalesce(min(seq), 1) FROM decisions WHERE seq BETWEEN 1 AND ?", (most,)).fetchone()[0]
+        found = connection.execute("SELECT seq FROM decisions WHERE seq BETWEEN ? AND ?", (first, min(last, most)))
         return int(begins) - 1, {int(seq) for (seq,) in found}
 
 

@@ -17,7 +17,7 @@ from edge_runtime.security.chain import GENESIS, Purpose, hash_of
 from edge_runtime.security.signing import PublicKey
 from edge_runtime.sinks.journal_chain import SIGN_EVERY
 from edge_runtime.sinks.journal_damaged import named, numbers
-from edge_runtime.sinks.journal_file import columns_of, expect_journal, reading
+from edge_runtime.sinks.journal_file import columns_of, expect_journal, reading, too_long, unkeyed
 from edge_runtime.sinks.journal_foreign import foreign
 from edge_runtime.sinks.journal_heads import OutsideHead, highest, newest_signed, other_head, vouched
 from edge_runtime.sinks.journal_order import Order
@@ -72,8 +72,11 @@ def verify(path: Path, keys: Sequence[PublicKey], outside: OutsideHead | None = 
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'").fetchone():
             missing = "it has no chain: a version of Lineside from before the chain wrote it, or the chain was removed"
             return Verified([missing], notes=["nothing can be said of any decision in it"])
+        lacks = unkeyed(connection)
+        if lacks and too_long(connection):  # the walk takes the square of their rows
+            return Verified(foreign(connection) + lacks, notes=["nothing can be said of any row in it: none can be found by its number"])
         run = _Run(connection, keys)
-        run.found.findings += foreign(connection)
+        run.found.findings += foreign(connection) + lacks
         try:
             run.go(tail)
         except (ArithmeticError, AttributeError, TypeError, ValueError) as e:

@@ -16,7 +16,7 @@ from edge_runtime.protocols import Sink
 from edge_runtime.records import Decision, Health, Picture
 from edge_runtime.security.access import Access
 from edge_runtime.security.doorkeeper import Door
-from edge_runtime.sinks import journal_file
+from edge_runtime.sinks.journal_numbers import last_seq
 from edge_runtime.sinks.replay_server import ReplayServer
 from edge_runtime.sockets import SUBSCRIBERS, bind
 
@@ -49,7 +49,7 @@ class Publisher(Sink):
         """Bind both sockets. Raises SinkError naming the endpoint that is in use or impossible, or a journal that cannot be read;
         ConfigError where keys are missing."""
         if self._journal_path is not None:
-            self._told_seq = journal_file.last_seq(self._journal_path)
+            self._told_seq = last_seq(self._journal_path)
             self._first_seq = self._told_seq + 1
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUB)

@@ -22,6 +22,9 @@ _DAMAGE_TOLD_S = 10.0
 class Feed(abc.ABC):
     """A camera that is open and has nothing old in its buffers. One thread reads it; any call may hang."""
 
+    lossy: bool | None = None
+    """Whether its pictures are compressed with loss on their way; None: not known."""
+
     @abc.abstractmethod
     def read(self) -> tuple[Image, int]:
         """The next picture, and when it came (CLOCK_MONOTONIC ns, or when it was taken, where that is known).
@@ -46,6 +49,7 @@ class LiveCamera(Source):
     latency_ms: float
     open_timeout_ms: float
     read_timeout_ms: float
+    lossy: bool | None = None
 
     def __init__(self, settings: LiveSourceConfig, name: str, connect: Callable[[], Feed]) -> None:
         """`name`: for messages; `connect` opens the camera, or raises SourceError."""
@@ -182,6 +186,7 @@ class LiveCamera(Source):
         except BaseException:
             feed.close()
             raise
+        self.lossy = feed.lossy
         return feed
 
 

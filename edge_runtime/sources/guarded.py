@@ -53,6 +53,7 @@ class GuardedSource(Source):
     read_timeout_ms: float
     guarded = True
     bits: int | None = None
+    lossy = False
 
     def __init__(self, settings: IndustrialSourceConfig, make: Callable[[], Driver]) -> None:
         """`make` builds a fresh driver, which is opened in its own thread."""

@@ -1,10 +1,10 @@
 """A camera in the network that sends a video stream: RTSP (over TCP) or HTTP."""
 
-import socket
 import time
 from urllib.parse import urlsplit
 
 from edge_runtime.config.files import LiveSourceConfig
+from edge_runtime.dial import connect
 from edge_runtime.errors import FrameError, SourceError
 from edge_runtime.records import Image
 from edge_runtime.sources.camera import Feed
@@ -38,6 +38,8 @@ class StreamFeed(Feed):
         except BaseException:
             self.close()
             raise
+
+    lossy = True
 
     def read(self) -> tuple[Image, int]:
         picture = self._next()
@@ -76,6 +78,6 @@ def _reach(url: str, name: str, timeout_s: float) -> None:
     parts = urlsplit(url)
     address = (parts.hostname or "", parts.port or PORTS[parts.scheme])
     try:
-        socket.create_connection(address, timeout=timeout_s).close()
+        connect(address, timeout_s).close()
     except OSError as e:
         raise SourceError(f"camera {name}: {address[0]}:{address[1]} does not answer: {e.strerror or e}") from e

@@ -13,6 +13,7 @@ class Synthetic(Source):
     """Part after part of `edge_runtime.sources.drawn`. The truth stands in the frame's source: "synthetic:good", "synthetic:scratch" …"""
 
     live = False
+    lossy = False
 
     def __init__(self, settings: SyntheticSourceConfig) -> None:
         self._line = Line(settings.width, settings.height, settings.defect_rate, settings.seed)

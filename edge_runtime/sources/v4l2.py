@@ -39,6 +39,7 @@ class V4l2Feed(Feed):
                 raise SourceError(f"camera {name}: could not be opened: is it plugged in, free, and is this user in group video?")
             self._configure(settings)
             is_jpeg = int(self._capture.get(cv2.CAP_PROP_FOURCC)) == _MJPG
+            self.lossy = is_jpeg
             self._as_sent = is_jpeg and self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
         except SourceError:
             self.close()

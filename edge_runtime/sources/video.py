@@ -18,6 +18,7 @@ class Video(Source):
     """Decodes one frame ahead, so that the end is known before a trigger is spent on it. A damaged frame is never judged."""
 
     live = False
+    lossy = True
 
     def __init__(self, settings: VideoSourceConfig) -> None:
         self._settings = settings

@@ -13,6 +13,7 @@ from edge_runtime.capture.capture import Capture
 from edge_runtime.config.files import StationConfig, load_station, plugins_in, sinks_in
 from edge_runtime.errors import EXIT_OK, LinesideError, SinkError, SourceError, TriggerError
 from edge_runtime.handoff import Helper
+from edge_runtime.model.compressed import say_unlike
 from edge_runtime.model.manifest import most_px_of
 from edge_runtime.model.regions import find_regions
 from edge_runtime.plugins import blaming
@@ -140,6 +141,8 @@ def open_station(
         observers.add(name, sink, str(further.plugin))
 
     cameras, sources = [], []
+    grabbing: list[tuple[Source, Capture]] = []
+    stack.callback(_close_sources, grabbing)
     for name, settings in zip(names, config.cameras, strict=True):
         check_stop()
         with named(name and f"camera {name}"):
@@ -147,9 +150,13 @@ def open_station(
             with blaming(settings.source, SourceError):
                 source.__enter__()
             capture = Capture(source, slowest_s)
-            stack.callback(_close_source, source, capture)
+            grabbing.append((source, capture))
             for depth in {o.predictor.preprocessor.spec.bits for o in opened if names[o.entry.camera] == name}:
                 check_depth(source, depth)
+            lossy, taught = source.lossy, [o.predictor.bundle.manifest.dataset for o in opened if names[o.entry.camera] == name]
+            for said in dict.fromkeys(say_unlike(dataset, lossy) for dataset in taught):
+                if said is not None:
+                    log.warning("station %s: %s", config.name, said)
             if (most_px := most_px_of([o.predictor.preprocessor.spec for o in opened if names[o.entry.camera] == name])) is not None:
                 source.expect(most_px)
         cameras.append(Viewpoint(name, capture))
@@ -206,7 +213,7 @@ def _answer_what_a_kill_left(
     """
     left, told, decided, last = announced.left(), announced.told(), set[int](), journal.last_seq()
     if left:
-        first, there = journal_file.seqs_between(journal.path, left[0].seq, left[-1].seq)
+        first, there = journal_file.seqs_between(journal.path, left[0].seq, left[-1].seq, last)
         if 0 < last < left[0].seq - 1:
             journal.event("lost", first=last + 1, last=left[0].seq - 1)
             log.error(
@@ -258,12 +265,26 @@ def _model_threads(opened: list[OpenRecipe], cameras: int, stack: contextlib.Exi
     return (threads, "together") if together else (threads[:1], "in turn")
 
 
-def _close_source(source: Source, capture: Capture) -> None:
-    if capture.close():
-        closing: Helper[None, None] = Helper(lambda _: source.__exit__(None, None, None), "close")
-        try:
-            return closing.call(None).result(_CLOSE_TIMEOUT_S)
-        except TimeoutError:
-            pass
-    log.warning("the camera's driver does not answer; it is left behind")
-    return None
+def _close_sources(grabbing: Sequence[tuple[Source, Capture]]) -> None:
+    """All at once: several that do not answer take no longer than one."""
+    replies = []
+    for pair in grabbing:
+        closing = Helper(_close_source, "close")
+        replies.append(closing.call(pair))
+        closing.leave()
+    until = time.monotonic() + _CLOSE_TIMEOUT_S
+    for reply in replies:
+        closed = False
+        with contextlib.suppress(TimeoutError):
+            closed = reply.result(max(until - time.monotonic(), 0.0))
+        if not closed:
+            log.warning("the camera's driver does not answer; it is left behind")
+
+
+def _close_source(pair: tuple[Source, Capture]) -> bool:
+    """False where a grab hangs: the source is left as it is."""
+    source, capture = pair
+    closed = capture.close()
+    if closed:
+        source.__exit__(None, None, None)
+    return closed

@@ -61,16 +61,17 @@ def accept(
         painted: likewise of defects painted into them; None where real ones count.
         apart: good images that were set apart as odd (`apply_rule`).
     """
-    bad, basis, remark, missed = _bad(rule, judged, held_out, painted, apart)
+    bad, basis, of_bad, missed = _bad(rule, judged, held_out, painted, apart)
     criteria = asked.criteria or default_criteria(threshold.false_reject_rate, basis)
     good, of_good = rejects_evidence(judged.scores_of("test", True).score, held_out.score, criteria.max_rejected, threshold.value)
+    remark = ""
     if rule.from_test_split:
-        remark = "the threshold was set on the test split, so these figures flatter"
+        of_bad, remark = "", "the threshold was set on the test split, so these figures flatter"
     if apart:
         were = f"{apart} good image{'s were' if apart > 1 else ' was'}"
         out = f"{were} set apart as unlike the others and not counted: parts that are so by right would be rejected (odd.txt, --keep-odd)"
         remark = "; ".join(filter(None, (remark, out)))
-    found = judge_acceptance(criteria, good, bad, threshold.value, basis, of_good=of_good, remark=remark, missed=missed)
+    found = judge_acceptance(criteria, good, bad, threshold.value, basis, of_good=of_good, remark=remark, of_bad=of_bad, missed=missed)
     found = msgspec.structs.replace(found, apart=apart)
     return forced(found) if found.state == "failed" and asked.force else found
 
@@ -102,8 +103,9 @@ def is_refused(found: Acceptance | None) -> bool:
 
 
 def refusal(
-    found: Acceptance, told: Told | None, precision: str, metrics: Mapping[str, Metrics], apart: int, odd: Sequence[str] = ()
-) -> NotAccepted:
+    found: Acceptance, told: Told | None, precision: str, metrics: Mapping[str, Metrics], apart: int, odd: Sequence[str] = (),
+    doubts: Sequence[str] = (),
+) -> NotAccepted:  # fmt: skip
     """What is said of a model that is refused, all of it of the one that would have shipped.
 
     Args:
@@ -113,6 +115,7 @@ def refusal(
         metrics: by precision.
         apart: good images that were held for bad and not learnt.
         odd: names of those that look unlike the others, the oddest first.
+        doubts: what of the data may be why good parts are rejected (`Dataset.doubts`).
     """
     limits = Criteria(found.max_missed, found.max_rejected)
     kinds = (
@@ -126,7 +129,9 @@ def refusal(
         ]
     )
     other = unlike(metrics, precision)
-    found_of = ". ".join([f"the {precision.upper()} model: {found.sentence}", *kinds, *([other] if other else [])])
+    too_many = found.rejected > found.max_rejected * found.n_good
+    why = [doubt[0].upper() + doubt[1:] for doubt in doubts] if too_many else []
+    found_of = ". ".join([f"the {precision.upper()} model: {found.sentence}", *why, *kinds, *([other] if other else [])])
     # The surest first: what is measured to help, then what the images hint at, then what may help anybody.
     ways = []
     if told is not None and (gap := told.gap(limits)) is not None:
@@ -141,7 +146,7 @@ def refusal(
         )
     if apart and found.rejected:
         ways.append(f"look at the {apart} images that were held for bad: learn them if they are good (--keep-odd)")
-    elif odd and found.rejected > found.max_rejected * found.n_good:
+    elif odd and too_many:
         some = f"{len(odd)} good images that look unlike the others ({odd[0]} first)"
         some = some if len(odd) > 1 else f"good image that looks unlike the others ({odd[0]})"
         ways.append(f"look at the {some}, and teach without those that are bad (--leave-out RUN/odd.txt)")

@@ -17,6 +17,7 @@ import openvino as ov
 import torch
 
 from edge_runtime.errors import CalibrationError, ExportError
+from edge_runtime.model.compressed import say_measured
 from edge_runtime.model.manifest import Acceptance, Envelope, Metrics
 from export import package
 from export.build import convert, floats, kept, noise, parity, precision
@@ -179,7 +180,7 @@ class _Export:
         if acceptance is not None and is_refused(acceptance):
             kept.keep(self.run, self.pack, report, key())
             refused(self.pack, report)
-            raise refusal(acceptance, told, final.precision, metrics, self.run.info.apart, self.run.info.odd)
+            raise refusal(acceptance, told, final.precision, metrics, self.run.info.apart, self.run.info.odd, self.dataset.doubts)
         _put(self.pack, out, options.zipped)
         return report
 
@@ -331,4 +332,6 @@ class _Export:
             notes.append("no masks were at hand: how well the precisions find places was not compared")
         if self.options.envelope and envelope is None:
             notes.append("how far the line may stray was not measured: too few good images, or too many tiles for the time")
+        elif envelope is not None and (said := say_measured(self.run.info.dataset)):
+            notes.append(f"how far the line may stray was {said}")
         return tuple(notes)

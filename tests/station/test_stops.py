@@ -37,6 +37,13 @@ def test_a_station_that_still_waits_for_its_camera_ends_within_seconds(tiny_bund
 
 
 @pytest.mark.alone
+def test_cameras_that_are_silent_are_left_behind_together(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Four of them, one after the other, would take longer than a stop may."""
+    stopped = stop_once(tmp_path, "four cameras silent", tiny_bundle, in_start_s=None, in_use_s=0.5)
+    assert stopped.wrong == "" and stopped.took_s < WITHIN_S
+
+
+@pytest.mark.alone
 def test_no_part_is_accepted_late_by_a_station_that_stood_still(station_dir: Path) -> None:
     """Law 1, by the PLC's own clock: SIGSTOP for longer and shorter than the deadline, while it is idle and just after an edge."""
     port, publisher, replay = free_ports(3)

@@ -26,7 +26,7 @@ from training.data.input_spec import Bayer, TilesFor, depth_of, derive
 from training.data.layout import Sample, find_bad, say_orphans
 from training.data.left_out import say_left_out, say_pages
 from training.data.masks import beyond, say_sizes, settle, size_of_truth
-from training.data.promise import say_alike, say_drawn, say_file_kinds, say_flat, say_lacking
+from training.data.promise import compression_of, say_alike, say_cameras, say_drawn, say_file_kinds, say_flat, say_lacking, say_loss
 from training.data.taught import taught_on
 
 
@@ -53,13 +53,20 @@ class Dataset:
     """The layout that was found, for people."""
     copies: tuple[Sample, ...] = ()
     """Good images that are not in `train`, since they show what another one of it shows."""
+    losses: tuple[int | None, ...] = ()
+    """What compression took away, of each of `train` in its order: see `edge_runtime.images.loss.loss_of`."""
+    doubts: tuple[str, ...] = ()
+    """Those of `notes` that may be why good parts are rejected: several cameras, files of two kinds."""
 
     @property
     def record(self) -> manifest.Dataset:
         """For the manifest."""
         digest = hashlib.sha256("".join(sorted(self.sha256)).encode()).hexdigest()
         short = tuple(sorted(s[: manifest.SHORT_SHA256] for s in self.sha256))
-        return manifest.Dataset(name=self.name, fingerprint=digest, n_good=len(self.train), good_sha256=short)
+        n_lossy, quality = compression_of(self.losses)
+        return manifest.Dataset(
+            name=self.name, fingerprint=digest, n_good=len(self.train), good_sha256=short, n_lossy=n_lossy, quality=quality
+        )  # fmt: skip
 
     @property
     def scored(self) -> tuple[Sample, ...]:
@@ -86,7 +93,10 @@ class Dataset:
         """Without these good images, named as `name_of` does; names that are not among them are passed over."""
         gone = set(names)
         kept = [i for i, s in enumerate(self.train) if self.name_of(s) not in gone] if gone else range(len(self.train))
-        return dataclasses.replace(self, train=tuple(self.train[i] for i in kept), sha256=tuple(self.sha256[i] for i in kept))
+        return dataclasses.replace(
+            self, train=tuple(self.train[i] for i in kept), sha256=tuple(self.sha256[i] for i in kept),
+            losses=tuple(self.losses[i] for i in kept),
+        )  # fmt: skip
 
 
 def load_dataset(
@@ -142,8 +152,8 @@ def load_dataset(
     found = find(path)
     unmarked, orphans = find_bad(bad, masks)
     given = tuple(with_marks(unmarked, bad))
-    doubts = [found.reversed] if found.reversed and spec is None and not few_good else []
-    refuse([*found.problems, *doubts], "things are wrong with this data set", inspected=True)
+    swapped = [found.reversed] if found.reversed and spec is None and not few_good else []
+    refuse([*found.problems, *swapped], "things are wrong with this data set", inspected=True)
     if taught is not None and found.own_split and not taught_on(found.train, taught):
         test = (*(dataclasses.replace(s, split="test") for s in found.train), *found.test)
         remark = f"none of these was taught: all {sum(s.is_good for s in test)} good images test"
@@ -170,15 +180,20 @@ def load_dataset(
     own, test, given = samples[: len(own)], samples[len(own) : len(own) + len(test)], samples[len(own) + len(test) :]
     doubles, said = _check_copies(found.train, samples, facts, learns, allow_duplicates, progress)
     notes += said
+    doubts: list[str] = []
     if learns:
-        notes += [n for n in (say_flat(facts[: len(found.train)]), say_file_kinds(samples), *say_lacking(test, given)) if n]
+        # Of all good images, as --leave-out is told by what stands here.
+        taught_on_loss = say_loss([f.loss for f in facts[: len(found.train)]])
+        doubts = [n for n in (say_cameras([f.wh for f in facts[: len(found.train)]]), say_file_kinds(samples)) if n]
+        notes += [n for n in (say_flat(facts[: len(found.train)]), *doubts, taught_on_loss, *say_lacking(test, given)) if n]
     single = [i for i in range(len(found.train)) if i not in doubles] if learns else []
     train, copies = tuple(own[i] for i in single), tuple(own[i] for i in sorted(doubles))
-    hashes = tuple(facts[i].sha256 for i in single)
+    hashes, losses = tuple(facts[i].sha256 for i in single), tuple(facts[i].loss for i in single)
     bad_samples = (*own[len(found.train) :], *given)
     path = path.resolve()
     return Dataset(
-        path, path.stem if path.is_file() else path.name, train, test, bad_samples, spec, ignore, hashes, tuple(notes), found.format, copies
+        path, path.stem if path.is_file() else path.name, train, test, bad_samples, spec, ignore, hashes, tuple(notes), found.format,
+        copies, losses, tuple(doubts),
     )  # fmt: skip
 
 

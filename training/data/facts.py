@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from edge_runtime.errors import DataError
 from edge_runtime.images.decoder_output import silenced
+from edge_runtime.images.loss import loss_of
 from edge_runtime.images.read import is_colourless, read_image
+from edge_runtime.images.size import HEAD
 from edge_runtime.model.manifest import InputSpec
 from edge_runtime.records import Frame, Image
 from training.data.layout import first_of
@@ -51,6 +53,8 @@ class Facts:
     """Standard deviation of some of its pixels as they are, of 255: fine texture is gone in `small`."""
     values: int = 256
     """How many gray values it shows, of 8 bits; 256 for deeper ones, and in colour."""
+    loss: int | None = None
+    """See `edge_runtime.images.loss.loss_of`."""
 
 
 def facts_of(paths: Sequence[Path], told: Callable[[int], None] = lambda done: None) -> list[Facts | DataError]:
@@ -154,6 +158,8 @@ def _facts_of_one(path: Path) -> Facts | DataError:
         image = read_image(path)
         with path.open("rb") as f:
             digest = hashlib.file_digest(f, "sha256").hexdigest()
+            f.seek(0)
+            loss = loss_of(f.read(HEAD))
         turned = _is_turned(path)
         pages = pages_in(path)
     except DataError as e:
@@ -178,6 +184,7 @@ def _facts_of_one(path: Path) -> Facts | DataError:
         pages,
         _spread(image),
         _values(image) if channels == 1 or colourless else 256,
+        loss,
     )
     _SEEN[key] = facts
     return facts

@@ -1,10 +1,14 @@
 """What the images at hand cannot promise: too few that differ, next to nothing to be seen, or no good or bad ones to judge by."""
 
+import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from edge_runtime.images.names import LOSSY
+from edge_runtime.model.compressed import say_lossy
+from edge_runtime.model.manifest import Dataset as Taught
 from training.data.duplicates import say_different
 from training.data.facts import Facts
 from training.data.layout import Sample
@@ -21,6 +25,8 @@ _MASK_VALUES = 4
 _FEW_MASKS = 0.3
 """Share of good images up to which drawn ones are no parts; where most are drawn, parts are so (a simulator, a binarized camera)."""
 _LEAST_FILES = 5
+_CAMERAS = 4
+"""More sizes than this that are frequent are of cut-outs, not of cameras."""
 _OTHERS, _FEW = 0.8, 0.1
 """Shares of lossy files: so much more of the one side than of the other; and so few that they do not matter."""
 
@@ -77,6 +83,32 @@ def say_file_kinds(samples: Sequence[Sample]) -> str | None:
             " other; teach on files of the kind that the station gets, best .png alone"
         )
     return None
+
+
+def compression_of(losses: Sequence[int | None]) -> tuple[int | None, int]:
+    """`n_lossy` and `quality` of manifest.Dataset; `losses`: of each good image, see `edge_runtime.images.loss.loss_of`."""
+    lossy = [x for x in losses if x is not None]
+    return (len(lossy) if losses else None), round(statistics.median([q for q in lossy if q] or [0]))
+
+
+def say_loss(losses: Sequence[int | None]) -> str | None:
+    """A note where the good images, whose losses these are, were (nearly) all compressed with loss."""
+    n_lossy, quality = compression_of(losses)
+    return say_lossy(Taught(name="", fingerprint="", n_good=len(losses), n_lossy=n_lossy, quality=quality))
+
+
+def say_cameras(sizes: Sequence[tuple[int, int]]) -> str | None:
+    """A note where the good images, whose widths and heights these are, are of a few sizes that no crop by hand gives."""
+    counted = Counter(sizes).most_common()
+    many = [(wh, n) for wh, n in counted if n >= max(_LEAST_FILES, _FEW * len(sizes))]
+    # A part that lies across is a turned picture, of which `say_turned` tells; cut-outs have as many sizes as there are.
+    if not 2 <= len(many) <= _CAMERAS or sum(n for _, n in many) < _OTHERS * len(sizes) or len({tuple(sorted(wh)) for wh, _ in many}) < 2:
+        return None
+    words = ", ".join(f"{n} of {w}x{h}" for (w, h), n in many)
+    return (
+        f"the pictures come in {len(counted)} sizes, {words}: {len(many)} cameras? Each shows parts in its own way, so teach a bundle a"
+        " camera, from a folder each; if it is one camera, bring all to the size that it gives on the line"
+    )
 
 
 def say_lacking(test: Sequence[Sample], bad: Sequence[Sample]) -> list[str]:

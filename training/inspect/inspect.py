@@ -20,7 +20,7 @@ from training.data.formats import find
 from training.data.layout import Found, Sample, find_bad, first_of
 from training.data.left_out import say_left_out, say_pages
 from training.data.masks import Survey, beyond, say_sizes, settle, size_of_truth
-from training.data.promise import say_alike, say_drawn, say_file_kinds, say_flat, say_lacking
+from training.data.promise import say_alike, say_cameras, say_drawn, say_file_kinds, say_flat, say_lacking, say_loss
 from training.inspect.pose import LEAST, LOOKED_AT, advise, describe, pose_of, spread
 from training.inspect.swapped import MOST, doubtful, say_few_good, say_swapped
 
@@ -332,6 +332,8 @@ def _remarks(found: Found, samples: tuple[Sample, ...], facts: list[Facts]) -> l
     paths = [s.path for s in samples]
     remarks = [*found.notes, *say_turned(paths, facts), *say_pages(paths, [f.pages for f in facts])]
     rows = [(s, float(f.small.mean())) for s, f in zip(samples, facts, strict=True) if s.is_good]
+    good = [f for s, f in zip(samples, facts, strict=True) if s.is_good and s.split == "train"]
+    remarks += [r for r in (say_cameras([f.wh for f in good]), say_loss([f.loss for f in good])) if r]
     light = np.array([v for _, v in rows])
     if len(light) < 8:
         return remarks

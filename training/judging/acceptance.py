@@ -93,7 +93,7 @@ def rejects_evidence(test: Array, held_out: Array, limit: float, threshold: floa
 
 
 def judge_acceptance(
-    criteria: Criteria, good: Array, bad: Array, threshold: float, basis: Basis, *, of_good: str = "", remark: str = "",
+    criteria: Criteria, good: Array, bad: Array, threshold: float, basis: Basis, *, of_good: str = "", remark: str = "", of_bad: str = "",
     missed: npt.NDArray[np.bool_] | None = None,
 ) -> Acceptance:  # fmt: skip
     """Whether the criteria are met at `threshold`.
@@ -106,6 +106,7 @@ def judge_acceptance(
         basis: what the bad ones are.
         of_good: what the good ones are, for the sentence.
         remark: what a reader must know of the evidence.
+        of_bad: what a reader must know of the bad ones, where the sentence is of misses.
         missed: (m,) which bad ones count as missed, where it is not those at or below the threshold.
     """
     k_bad, n_bad = int((bad <= threshold).sum() if missed is None else missed.sum()), len(bad)
@@ -118,7 +119,8 @@ def judge_acceptance(
     wrong = [a for a in asked if a.known and not a.met]
     unknown = [a for a in asked if not a.known]
     found = " and ".join(a.words for a in (wrong or asked) if a.known)
-    more = "; ".join(filter(None, (found, *(f"{a.what} not known, for there are no {a.parts} parts" for a in unknown), remark)))
+    of_bad = of_bad if any(a.what == "misses" for a in wrong or asked) else ""
+    more = "; ".join(filter(None, (found, *(f"{a.what} not known, for there are no {a.parts} parts" for a in unknown), of_bad, remark)))
     state: Literal["passed", "failed", "not assessed"] = "failed" if wrong else "not assessed" if unknown else "passed"
     word = {"passed": "fit for release", "failed": "not fit for release", "not assessed": "not assessed"}[state]
     return Acceptance(

@@ -17,6 +17,7 @@ import edge_runtime
 from edge_runtime.commands.bench import BenchReport, run_bench
 from edge_runtime.errors import ConfigError
 from edge_runtime.files import put_file
+from edge_runtime.model.compressed import say_lossy, say_measured
 from edge_runtime.model.manifest import Metrics
 from edge_runtime.station.reach import brittle
 from training.calibrate.bounds import percent
@@ -228,7 +229,8 @@ def _render(
         brittle=brittle(subject.envelope) if subject.envelope else [],
         figures=_FIGURES,
         caveats=_caveats(subject, report),
-        notes=[note for note in report.notes if _FLATTERS not in note],  # those are caveats
+        notes=[n for n in (*report.notes, say_lossy(subject.dataset)) if n and _FLATTERS not in n],  # those are caveats
+        compressed=say_measured(subject.dataset),
         data_name=dataset.name,
         data_test=bool(dataset.test),
         written=now.strftime("%Y-%m-%d %H:%M UTC"),

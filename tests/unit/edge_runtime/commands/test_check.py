@@ -384,3 +384,47 @@ def test_keys_are_checked_and_their_absence_beyond_this_machine_is_told(station_
     found = {f.what: f for f in check_station(file)}["keys"]
     assert found.warns
     assert "publisher.endpoint tcp://*:" in found.sentence
+
+
+def _taught_on(station: Path, bundle: Path, **changed: object) -> None:
+    """The station's bundle says so of what it was taught on."""
+    mine = shutil.copytree(bundle, station / "bundle")
+    manifest, _ = read_manifest(mine)
+    write_manifest(mine, msgspec.structs.replace(manifest, dataset=msgspec.structs.replace(manifest.dataset, **changed)))
+    recipe = station / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace(str(bundle), str(mine)))
+
+
+@pytest.mark.parametrize(
+    ("n_lossy", "suffix", "said"),
+    [
+        (4, ".png", "taught on 4 JPEG files (quality about 92), and these pictures are not compressed"),
+        (0, ".jpg", "taught on files that lose nothing, and these pictures are compressed"),
+        (4, ".jpg", ""),
+        (0, ".png", ""),
+        (2, ".png", ""),
+        (None, ".jpg", ""),
+    ],
+)
+def test_pictures_that_are_compressed_otherwise_than_taught_are_warned_of(
+    station_dir: Path, tiny_bundle: Path, endpoints: tuple[str, str], n_lossy: int | None, suffix: str, said: str
+) -> None:
+    for part in sorted((station_dir / "parts").iterdir()):
+        cv2.imwrite(str(part.with_suffix(suffix)), cv2.imread(str(part), cv2.IMREAD_UNCHANGED))
+        if suffix != ".png":
+            part.unlink()
+    _taught_on(station_dir, tiny_bundle, n_good=4, n_lossy=n_lossy, quality=92)
+    found = findings(write(station_dir, endpoints))["source"]
+    assert (found.ok, found.warns) == (True, bool(said)), found
+    assert said in found.sentence
+
+
+def test_all_files_of_a_folder_are_looked_at_and_not_the_first_alone(station_dir: Path, endpoints: tuple[str, str]) -> None:
+    parts = station_dir / "parts"
+    cv2.imwrite(str(parts / "90.png"), np.zeros((48, 80), np.uint8))
+    cv2.imwrite(str(parts / "91.jpg"), np.zeros((48, 80), np.uint8))
+    found = findings(write(station_dir, endpoints))["source"]
+    assert found.ok
+    assert found.warns
+    assert f"of 8 files 2 80x48 (the first: {parts / '90.png'}), and the bundle was taught on 64x64: each such" in found.sentence
+    assert "1 of 8 files are JPEG or the like, the others lose nothing" in found.sentence

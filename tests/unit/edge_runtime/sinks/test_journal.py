@@ -18,6 +18,7 @@ from edge_runtime.records import Region, Stamps, Verdict, View
 from edge_runtime.sinks import journal as journal_module
 from edge_runtime.sinks import journal_file
 from edge_runtime.sinks.journal import Journal, read_decisions
+from edge_runtime.sinks.journal_numbers import last_seq
 from tests.support.decisions import SCHEMA_1
 from tests.support.small_disk import run_in_small_disk
 from tests.support.waiting import until
@@ -161,7 +162,7 @@ def test_a_durable_journal_syncs_the_disk_at_each_commit(tmp_path: Path, durable
 
 def test_a_missing_journal_has_no_decisions(tmp_path: Path) -> None:
     assert read_decisions(tmp_path / "none.sqlite") == []
-    assert journal_file.last_seq(tmp_path / "none.sqlite") == 0
+    assert last_seq(tmp_path / "none.sqlite") == 0
 
 
 _WRITER = """

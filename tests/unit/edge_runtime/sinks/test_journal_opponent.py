@@ -1,6 +1,7 @@
 """Whoever can write the journal's file, computes hashes as the station does, and has no key: what he does is found, and which row."""
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Sequence
@@ -10,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.commands.journal import verified
+from edge_runtime.errors import SinkError
 from edge_runtime.records import Delivery, Outcome, Trigger, Verdict
 from edge_runtime.security.chain import GENESIS, hash_of
 from edge_runtime.sinks import journal_order
-from edge_runtime.sinks.journal import Journal
+from edge_runtime.sinks.journal import Journal, read_decisions
+from edge_runtime.sinks.journal_file import seqs_between
+from edge_runtime.sinks.journal_numbers import last_seq
 from edge_runtime.sinks.journal_rows import COLUMNS
-from tests.unit.edge_runtime.sinks.journals import a_decision, decide_and_tell, settings, tampered
+from tests.unit.edge_runtime.sinks.journals import a_decision, changed, decide_and_tell, settings, tampered
 
 
 @pytest.fixture(scope="module")
@@ -475,3 +479,95 @@ def test_a_row_that_was_put_far_away_stops_no_later_start_and_moves_no_number(jo
             station.put(a_decision(seq))
             assert station.settled(10), station.problem
     assert last_row(journal) < 140 and verified(journal).findings == [said]
+
+
+@pytest.mark.parametrize("seq", [61, 64, 10_000, 10**9, 1 << 62])
+def test_a_decision_that_was_put_there_moves_no_number(journal: Path, seq: int) -> None:
+    """It is named, and the station's own decision takes the place where it stands in its way."""
+    changed(journal, f"INSERT INTO decisions SELECT {seq}, {', '.join(COLUMNS[1:])} FROM decisions WHERE seq = 7")
+    assert last_seq(journal) == 60
+    with Journal(settings(journal), "s") as station:
+        assert f"decision {seq} is in no row of the chain: it was inserted" in str(station.problem)
+        assert (station.last_seq(), last_seq(journal)) == (60, 60)
+        for mine in range(61, 66):
+            assert station.commit(a_decision(mine))
+        assert station.last_seq() == 65
+    assert [d.part_id for d in read_decisions(journal, 60, 5)] == [f"A-{mine}" for mine in range(61, 66)]
+    assert any(str(seq) in finding for finding in verified(journal).findings)
+
+
+def test_a_decision_that_is_put_there_while_the_station_runs_makes_way(journal: Path) -> None:
+    with Journal(settings(journal), "s") as station:
+        changed(journal, f"INSERT INTO decisions SELECT 62, {', '.join(COLUMNS[1:])} FROM decisions WHERE seq = 7")
+        assert station.commit(a_decision(61)) and station.commit(a_decision(62))
+        assert "decision 62 stood there before the station gave that number" in str(station.problem)
+    assert read_decisions(journal, 61, 1)[0].part_id == "A-62"
+    assert ["decision 62 stood there" in finding for finding in verified(journal).findings] == [True]
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_row_of_the_chain_that_was_put_there_reaches_no_last_number(journal: Path, stopped: bool) -> None:
+    """After a kill it cannot be told from the station's own, but for a number that no station reaches."""
+    if not stopped:
+        left_by_a_kill(journal)
+    for seq in (1 << 62, 70):
+        changed(journal, f"INSERT INTO decisions SELECT {seq}, {', '.join(COLUMNS[1:])} FROM decisions WHERE seq = 7")
+        added(journal, [("decision", seq, {})])
+    with Journal(settings(journal), "s") as station:
+        assert station.last_seq() == (60 if stopped else 70)
+    assert last_seq(journal) == (60 if stopped else 70)
+
+
+def test_no_number_is_given_twice_where_rows_of_the_chain_are_missing(journal: Path) -> None:
+    changed(journal, "DELETE FROM chain WHERE n > 60")
+    with Journal(settings(journal), "s") as station:
+        assert station.last_seq() == 60
+
+
+def test_a_station_that_only_starts_and_stops_goes_on_from_its_last_part(journal: Path) -> None:
+    with closing(sqlite3.connect(journal)) as connection:  # what two hundred restarts leave, had each written six rows
+        connection.execute("DELETE FROM heads")
+        n = connection.execute("SELECT max(n) FROM chain").fetchone()[0]
+        connection.executemany("INSERT INTO chain VALUES (?, 'event', NULL, 1, '{}', x'00')", [(n + more,) for more in range(1, 1201)])
+        connection.commit()
+    changed(journal, f"INSERT INTO decisions SELECT 900, {', '.join(COLUMNS[1:])} FROM decisions WHERE seq = 7")
+    assert last_seq(journal) == 60
+
+
+def test_the_rows_of_a_fresh_journal_that_somebody_else_filled_move_no_part_out_of_sight(tmp_path: Path, journal: Path) -> None:
+    """Parts that a kill left are told from those that were deleted for their age by the station's own first decision."""
+    changed(journal, f"INSERT INTO decisions SELECT {1 << 62}, {', '.join(COLUMNS[1:])} FROM decisions WHERE seq = 7")
+    changed(journal, f"INSERT INTO decisions SELECT 61, {', '.join(COLUMNS[1:])} FROM decisions WHERE seq = 7")
+    changed(journal, "DELETE FROM decisions WHERE seq < 61")
+    assert seqs_between(journal, 61, 62, 60) == (0, set())
+
+
+@pytest.mark.parametrize(("table", "key"), [("chain", "n"), ("decisions", "seq"), ("heads", "n, purpose")])
+def test_a_table_without_its_key_is_named_and_a_long_one_is_not_walked(journal: Path, table: str, key: str) -> None:
+    """Each row of it would be looked for among all: the square of a year's rows. A station refuses it, for numbers might be given twice."""
+    changed(journal, f"CREATE TABLE anew AS SELECT * FROM {table}; DROP TABLE {table}; ALTER TABLE anew RENAME TO {table}")
+    said = f"the table {table} lacks its primary key, {key}: somebody has made it anew"
+    assert said in verified(journal).findings and verified(journal).rows > 0
+    many = "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c LIMIT 6000) SELECT i FROM c"
+    changed(journal, f"INSERT INTO {table} SELECT t.* FROM {table} t, ({many})")
+    found = verified(journal)
+    assert said in found.findings and found.rows == 0
+    with pytest.raises(SinkError, match=re.escape(said)), Journal(settings(journal), "s"):
+        pass
+
+
+def test_a_view_without_end_in_the_place_of_a_table_holds_up_nobody(journal: Path) -> None:
+    endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n, 'HEAD' purpose, x'00' hash, x'00' signature FROM c"
+    changed(journal, f"DROP TABLE heads; CREATE VIEW heads AS {endless}")
+    assert "the view heads lacks its primary key, n, purpose: somebody has made it anew" in verified(journal).findings
+    with pytest.raises(SinkError, match="the view heads lacks its primary key"), Journal(settings(journal), "s"):
+        pass
+
+
+def test_the_index_of_the_rare_rows_is_made_anew_by_the_next_start(journal: Path) -> None:
+    changed(journal, "DROP INDEX chain_rare")
+    with Journal(settings(journal), "s"):
+        pass
+    with closing(sqlite3.connect(journal)) as connection:
+        assert connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain_rare'").fetchone()
+    assert verified(journal).findings == []

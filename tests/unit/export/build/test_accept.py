@@ -55,6 +55,14 @@ def test_good_parts_that_are_rejected_lead_to_those_that_look_unlike_the_others(
     assert "unlike the others" not in str(refusal(misses, None, "fp32", metrics, 0, odd)), "they do not make it miss"
 
 
+def test_good_parts_that_are_rejected_lead_to_what_of_the_data_may_be_why() -> None:
+    metrics = {"fp32": Metrics(n_good=32, n_bad=12, threshold=28.5)}
+    bad, doubts = np.arange(60.0, 72.0), ("the pictures come in 2 sizes, 16 of 64x64, 16 of 48x48: 2 cameras?",)
+    rejects, misses = (judge_acceptance(Criteria(0.05, 0.02), np.arange(32.0), bad, t, "real") for t in (28.5, 80.0))
+    assert "asked for). The pictures come in 2 sizes, 16 of 64x64" in str(refusal(rejects, None, "fp32", metrics, 0, doubts=doubts))
+    assert "cameras" not in str(refusal(misses, None, "fp32", metrics, 0, doubts=doubts))
+
+
 def test_what_is_measured_to_help_is_advised_before_what_may_help() -> None:
     """INT8 rejects three of 32 and FP32 none; two good ones look odd, and no bad one is known by which a threshold could be placed."""
     found = judge_acceptance(Criteria(0.05, 0.02), np.arange(32.0), np.arange(60.0, 72.0), 28.5, "real")

@@ -11,7 +11,7 @@ from rich.console import Console
 from edge_runtime.errors import CalibrationError, DataError
 from training.calibrate.rules import Rule, check_rule
 from training.data.dataset import load_dataset, refuse_alike
-from training.data.promise import UNMEASURED, say_alike
+from training.data.promise import UNMEASURED, say_alike, say_cameras
 from training.inspect.inspect import inspect_data, show
 
 
@@ -122,5 +122,44 @@ def test_files_whose_kind_alone_tells_good_from_bad_are_said(tmp_path: Path, goo
                 cv2.imwrite(str(file.with_suffix(suffix)), cv2.imread(str(file)))
                 file.unlink()
     notes = load_dataset(tmp_path).notes
-    assert [(said or "-") in note for note in notes if "JPEG" in note] == ([True] if said else [])
+    assert [(said or "-") in note for note in notes if "are JPEG" in note] == ([True] if said else [])
     assert (said is not None) == ("files of different kinds" in _said(tmp_path))
+
+
+def _of_two_cameras(folder: Path, n: int, second: tuple[int, int], suffix: str = ".jpg") -> Path:
+    (folder / "good").mkdir(parents=True)
+    for i in range(n):
+        picture = np.random.default_rng(i).normal(120, 30, (64, 64)).clip(0, 255).astype(np.uint8)
+        picture = picture if i % 2 else cv2.resize(picture, second)
+        cv2.imwrite(str(folder / "good" / f"{i:03d}{suffix}"), picture, [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else [])
+    return folder
+
+
+def test_what_was_taught_compressed_is_said_and_stands_in_the_record(tmp_path: Path) -> None:
+    """By the files' own quantization tables; a station compares it with what its source delivers."""
+    jpeg = load_dataset(_of_two_cameras(tmp_path / "j", 20, (64, 64)))
+    assert (jpeg.record.n_lossy, jpeg.record.quality) == (len(jpeg.train), 92)
+    assert any("JPEG files (quality about 92): frames of a camera that compresses nothing" in note for note in jpeg.notes)
+    assert "JPEG files (quality about 92)" in _said(tmp_path / "j")
+    left = jpeg.leave_out([jpeg.name_of(jpeg.train[0])])
+    assert left.record.n_lossy == len(jpeg.train) - 1
+    png = load_dataset(_of_two_cameras(tmp_path / "p", 20, (64, 64), ".png"))
+    assert (png.record.n_lossy, png.record.quality) == (0, 0)
+    assert not any("compresses nothing" in note for note in png.notes)
+
+
+def test_good_images_of_two_sizes_are_said_to_be_of_two_cameras(tmp_path: Path) -> None:
+    two = load_dataset(_of_two_cameras(tmp_path / "two", 40, (48, 48), ".png"))
+    said = "the pictures come in 2 sizes, "
+    (doubt,) = two.doubts
+    assert doubt.startswith(said)
+    assert "of 64x64" in doubt
+    assert "2 cameras?" in doubt
+    assert doubt in two.notes
+    assert said in _said(tmp_path / "two")
+    one = load_dataset(_of_two_cameras(tmp_path / "one", 40, (64, 64), ".png"))
+    assert not one.doubts
+    # Cut-outs, each of its own size, and a part that lies across are no cameras.
+    assert say_cameras([(60 + i, 70 + i) for i in range(40)]) is None
+    assert say_cameras([(64, 48)] * 20 + [(48, 64)] * 20) is None
+    assert say_cameras([(64, 64)] * 39 + [(48, 48)]) is None

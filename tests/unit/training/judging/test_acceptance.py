@@ -107,3 +107,13 @@ def test_twice_the_stated_rate_is_twice_what_is_said_of_it_and_says_so() -> None
     found = judge_acceptance(default_criteria(0.0161), np.array([0.5] * 28 + [2.0] * 2), np.full(20, 9.0), 1.0, "real")
     assert "at most 3.2 % asked for, twice the stated 1.6 %" in found.sentence
     assert "twice" not in judge_acceptance(default_criteria(0.01), np.full(30, 0.5), np.full(20, 9.0), 1.0, "real").sentence
+
+
+def test_what_is_to_be_known_of_bad_parts_is_not_said_of_good_ones_that_are_rejected() -> None:
+    of_bad = "real defects may score higher or lower than painted ones"
+    rejects = judge_acceptance(Criteria(0.5, 0.001), GOOD, BAD, 98.0, "painted", of_bad=of_bad)
+    assert rejects.state == "failed"
+    assert "rejects 1 of 100 good parts" in rejects.sentence
+    assert "painted" not in rejects.sentence
+    for both in (judge_acceptance(Criteria(m, 0.02), GOOD, BAD, 98.0, "painted", of_bad=of_bad) for m in (0.01, 0.5)):
+        assert both.sentence.endswith(of_bad)
