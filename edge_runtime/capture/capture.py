@@ -3,14 +3,17 @@
 import time
 from collections.abc import Mapping
 
+import numpy as np
+
 from edge_runtime.capture.grabbing import FreeRun, OnDemand, Paired, Shot
 from edge_runtime.errors import FrameError, SourceError, SourceExhausted
 from edge_runtime.handoff import Reply
 from edge_runtime.protocols import Source
-from edge_runtime.records import Frame, Trigger
+from edge_runtime.records import Frame, Image, Trigger
 
 _HANGS_AFTER_S = 3.0
 _KEPT_EDGES = 64
+_STEP_PX = 64
 
 
 class Capture:
@@ -28,6 +31,7 @@ class Capture:
         self._shots: dict[int, Reply[Shot]] = {}
         self._ended = False
         self._lost: str | None = None
+        self._last: Image | None = None
         window_ns = source.trigger_window_ns
         self._oldest_ns = 0 if window_ns is None else window_ns[0]
         self._one_part_stands_there = window_ns is None and (not source.on_demand or source.live)
@@ -89,7 +93,8 @@ class Capture:
 
         Raises:
             SourceError: there is none, with the reason for the operator.
-            FrameError: the source gave one that is older than the trigger, or younger than the next one.
+            FrameError: the source gave one that is older than the trigger, or younger than the next one, or a live one the very
+                picture that the part before got.
         """
         reply = self._shots.pop(trigger.seq)
         try:
@@ -103,6 +108,12 @@ class Capture:
             raise FrameError(f"The picture is {age_ms:.1f} ms older than its trigger: it may show another part.")
         if self._one_part_stands_there and any(trigger.fired_ns < edge <= shot.frame.captured_ns for edge in self._edges):
             raise FrameError("The camera took no picture between this part's trigger and the next one's: it is too slow for this line.")
+        before, self._last = self._last, shot.frame.image
+        if self._source.live and before is not None and _same(before, shot.frame.image):
+            raise FrameError(
+                "The camera gave the very picture of the part before, to the last pixel: it stands still, or sees nothing at all. Check its"
+                " light and lens, and switch it off and on."
+            )
         return shot
 
     def _see_edge(self, trigger: Trigger) -> None:
@@ -123,6 +134,12 @@ class Capture:
             raise
         self._lost = None
         return frame
+
+
+def _same(one: Image, other: Image) -> bool:
+    """To the last pixel; a sensor's noise tells after some pixels of any two pictures that were taken."""
+    few = (slice(None, None, _STEP_PX),) * 2
+    return one.shape == other.shape and np.array_equal(one[few], other[few]) and np.array_equal(one, other)
 
 
 __all__ = ["Capture", "Shot"]

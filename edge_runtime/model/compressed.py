@@ -23,7 +23,8 @@ def say_lossy(dataset: Dataset) -> str | None:
         return None
     return (
         f"taught on {dataset.n_lossy} {_files(dataset)}: frames of a camera that compresses nothing show more fine detail and other tints,"
-        " so good parts may be rejected there; if the station's camera gives raw frames, teach on .png or .bmp as that camera saves them"
+        " so good parts may be rejected there; if the station's camera gives raw frames, teach on .png or .bmp as that camera saves them,"
+        " or at least learn other tints of what is in colour (tint=4 beside what --augment has)"
     )
 
 

@@ -32,6 +32,9 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Up to this share darker and brought back to the same brightness: of a lamp that has aged, rounding to whole grey levels is left."""
     blur_px: float = 0.0
     """Half of the variations as a lens would blur them, with a Gaussian of up to this standard deviation."""
+    tint: float = 0.0
+    """Up to so many levels of colour (Cr and Cb) of the whole, as many that differ softly from place to place, and a quarter of it as
+    noise: compression rounds colours and leaves fine ones out, and in another light it does so otherwise."""
     flip: Flip = "none"
     """For parts without sides: "horizontal" mirrors half of the pictures left to right, "vertical" top to bottom, "both" either way."""
     copies: int = 4
@@ -51,7 +54,7 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise DataError(f"augment: expected a picture (H, W, 3) of uint8, found {image.dtype} {image.shape}")
-        out = self._move(image, rng)
+        out = self._move(self._tinted(image, rng), rng)
         if self.flip in ("horizontal", "both") and rng.random() < 0.5:
             out = out[:, ::-1]
         if self.flip in ("vertical", "both") and rng.random() < 0.5:
@@ -71,6 +74,20 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             out = np.clip(np.rint(np.rint(np.arange(256) * gain) / gain), 0, 255).astype(np.uint8)[out]
         return np.ascontiguousarray(out)
 
+    def _tinted(self, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+        if not self.tint:
+            return image
+        height, width = image.shape[:2]
+        cr, cb = (
+            rng.uniform(-self.tint, self.tint)
+            + cv2.resize(rng.uniform(-self.tint, self.tint, (_TINTS, _TINTS)), (width, height), interpolation=cv2.INTER_CUBIC)
+            + rng.normal(0, self.tint / 4, (height, width))
+            for _ in range(2)
+        )
+        # ITU-T T.871: brightness stays as it is.
+        change = np.stack([1.772 * cb, -0.714136 * cr - 0.344136 * cb, 1.402 * cr], axis=-1)
+        return np.clip(np.rint(image + change), 0, 255).astype(np.uint8)
+
     def _move(self, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         if not self.shift_px and not self.rotate_deg:
             return image
@@ -83,7 +100,9 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 _LEAST_BLUR = 0.2
-_MOST = {"shift": 64, "rotate": 180, "brightness": 0.5, "contrast": 0.5, "lamp": 0.5, "blur": 3, "copies": 100}
+_TINTS = 4
+"""Places along each side that have a tint of their own."""
+_MOST = {"shift": 64, "rotate": 180, "brightness": 0.5, "contrast": 0.5, "lamp": 0.5, "blur": 3, "tint": 16, "copies": 100}
 _FIELDS = {"shift": "shift_px", "rotate": "rotate_deg", "blur": "blur_px"}
 _WHOLE = ("shift", "copies")
 _FLIPS = ("horizontal", "vertical", "both")
@@ -99,13 +118,16 @@ def parse_augment(text: str) -> Augment:
         key, _, value = (part.strip() for part in item.partition("="))
         if key not in _MOST and key != "flip":
             raise ConfigError(
-                f"augment: expected shift, rotate, brightness, contrast, lamp, blur, flip or copies, as in shift=8,rotate=3, found {item!r}"
+                f"augment: expected shift, rotate, brightness, contrast, lamp, blur, tint, flip or copies, as in shift=8,rotate=3,"
+                f" found {item!r}"
             )
         if key in found:
             raise ConfigError(f"augment: expected {key} once, found it twice in {text!r}")
         found[key] = _flip(value) if key == "flip" else _number(key, value)
     if not any(value for key, value in found.items() if key != "copies"):
-        raise ConfigError(f"augment: expected at least one of shift, rotate, brightness, contrast, lamp, blur or flip, found {text!r}")
+        raise ConfigError(
+            f"augment: expected at least one of shift, rotate, brightness, contrast, lamp, blur, tint or flip, found {text!r}"
+        )
     return Augment(**{_FIELDS.get(key, key): value for key, value in found.items()})
 
 

@@ -368,3 +368,36 @@ def test_an_incomplete_picture_after_the_deadline_of_its_part_costs_no_other_par
         assert capture.collect(second, in_ms(1000)).frame.seq == 2
     finally:
         assert capture.close()
+
+
+@pytest.mark.parametrize("on_demand", [True, False])
+def test_a_camera_that_shows_the_part_before_again_and_again_has_no_part_judged_on_it(on_demand: bool) -> None:
+    """Law 3: new times on an old picture, as from an encoder that hangs. Stored pictures may be alike."""
+    shown = [np.full((130, 70), 9, np.uint8) for _ in range(2)]
+    shown[1][129, 69] = 8  # the least that tells two pictures apart, at none of the places that are looked at first
+    picture = [0]
+
+    def step(_: float) -> Frame:
+        time.sleep(0.002)
+        return Frame(1, time.monotonic_ns(), "test", shown[picture[0]].copy())
+
+    source = Scripted(step, on_demand=on_demand)
+
+    def judged(seq: int) -> bool:
+        part = trigger(seq)
+        capture.order(part)
+        try:
+            capture.collect(part, in_ms(2000))
+        except FrameError as e:
+            assert "the very picture of the part before" in str(e)
+            return False
+        return True
+
+    for live in (True, False):
+        source.live = live
+        with capturing(source) as capture:
+            assert judged(1)
+            assert judged(2) is not live and judged(3) is not live
+            picture[0] = 1 - picture[0]
+            time.sleep(0.02)
+            assert judged(4)

@@ -99,6 +99,7 @@ class BenchDriver:
             return RawFrame(np.empty(0, np.uint8), 0, 0, 0, time.monotonic_ns(), None, b.count, complete=False, why="packets are missing")
         level = b.fired % 256 if self.mode == "On" else b.count % 256
         data = np.full(b.wh[0] * b.wh[1] * 3, level, np.uint8)
+        data[5] = b.count % 256  # no two pictures are alike
         return RawFrame(data, b.format, *b.wh, arrived_ns=time.monotonic_ns(), ticks=taken_ns, block_id=b.count)
 
     def check(self) -> None:

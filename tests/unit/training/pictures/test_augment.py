@@ -130,3 +130,19 @@ def test_other_shapes_and_types_are_refused() -> None:
     for wrong in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32)):
         with pytest.raises(DataError, match="expected a picture"):
             Augment(shift_px=1)(wrong, rng())
+
+
+def test_a_tint_changes_colours_and_not_brightness_differently_from_place_to_place() -> None:
+    image = np.full((64, 64, 3), 120, np.uint8)
+    to_gray = np.array([0.114, 0.587, 0.299])
+    whole = []
+    for seed in range(30):
+        out = Augment(tint=4)(image, rng(seed)).astype(float)
+        assert abs((out @ to_gray).mean() - 120) < 0.1
+        blue = out[:, :, 0] - out @ to_gray
+        whole.append(blue.mean() / 1.772)
+        assert np.ptp(blue.reshape(4, 16, 4, 16).mean((1, 3))) > 1, "from place to place"
+        assert 0.5 < np.diff(blue, axis=1).std() / 1.772 / 2**0.5 < 1.5, "a quarter of it is noise"
+    assert 1 < np.std(whole) < 4
+    assert np.array_equal(Augment(shift_px=3)(image, rng(1)), Augment(shift_px=3, tint=0)(image, rng(1)))
+    assert parse_augment("tint=4").tint == 4
