@@ -18,7 +18,7 @@ from edge_runtime.console import run_app
 from edge_runtime.errors import BundleError, CalibrationError, ExportError, MissingExtra
 from edge_runtime.model.manifest import Metrics
 from edge_runtime.model.signature import load_keys, open_released
-from edge_runtime.station.reach import brittle, narrow, reach
+from edge_runtime.station.reach import brittle, narrow, promise
 from export.child import golden_in_child
 from export.release import load_private, make_keys, sign
 from training.commands.console import bars, say
@@ -201,7 +201,7 @@ def verify(
             f"bundle {bundle}: {len(wrong)} of {len(results)} golden samples differ on this machine; do not run it here, build it again"
         )
     if manifest.envelope is not None:
-        console.print(f"envelope   ok  verdicts hold with {reach(manifest.envelope)}")
+        console.print(f"envelope   ok  {promise(manifest.envelope, manifest.acceptance)}")
     console.print(f"bundle     ok  id {opened.id}")
 
 
@@ -236,8 +236,9 @@ def show_report(report: "BuildReport", console: Console) -> None:
         console.print(f"[bold]{report.out}[/bold]  {report.bundle_id[:12]}…  {report.size_bytes / 1e6:.1f} MB  in {report.seconds:.0f} s")
     of = "an image" if report.views == 1 else f"a tile ({report.views} an image; `lineside bench` times them all)"
     ships, times = report.precision, report.latency_ms
+    on = f", on {report.measured_on}" if report.measured_on else ""
     console.print(
-        f"  {ships.upper()}, which {'would ship' if is_refused(report.acceptance) else 'ships'}: {_figures(report.metrics[ships])}"
+        f"  {ships.upper()}, which {'would ship' if is_refused(report.acceptance) else 'ships'}{on}: {_figures(report.metrics[ships])}"
     )
     console.print(f"  {times[ships]:.1f} ms of model time {of}, measured here{_against(report)}")
     flips = ""
@@ -265,7 +266,7 @@ def show_report(report: "BuildReport", console: Console) -> None:
             Text(f"  {acceptance.sentence}{'; built all the same (--force), and it says so' if acceptance.forced else ''}", style)
         )
     if report.envelope is not None:
-        console.print(f"  verdicts hold with {reach(report.envelope)}")
+        console.print(f"  {promise(report.envelope, report.acceptance)}")
         worst = brittle(report.envelope)
         for sentence in worst:
             console.print(Text(f"  {sentence}", "bold red"))

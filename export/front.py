@@ -29,7 +29,7 @@ from training.core.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
 from training.core.base import Progress, silent
 from training.core.places import check_free
 from training.data.dataset import Dataset, load_dataset, read_names, refuse_alike, refuse_none_left
-from training.fitting.estimate import about, build_seconds, fit_seconds, pace_of, slower
+from training.fitting.estimate import ALONE, about, build_seconds, fit_seconds, pace_of, slower
 from training.fitting.heads import BackboneFn
 from training.fitting.options import FitOptions, learns, outlier_source, resolve
 from training.fitting.proof import prove
@@ -37,6 +37,7 @@ from training.fitting.remedies import steadied
 from training.fitting.teach import teach, tools
 from training.inspect.choice import AUTO, decide
 from training.inspect.inspect import Inspection, Summary, inspect_data
+from training.inspect.speed import graph_threads
 from training.judging.acceptance import Criteria
 from training.judging.envelope import BUDGET_S
 from training.methods.table import METHODS
@@ -208,7 +209,7 @@ def _teach(
     expected, rest = None, 0.0
     if METHODS[fit_options.method].network is None:
         expected, rest = _expected(dataset, fit_options, backbone_fn, progress)
-        say(f"   all that follows: {about(expected + rest)} here; it is said again before each part")
+        say(f"   all that follows: {about(expected + rest)} here {ALONE}; it is said again before each part")
 
     _step(say, 3)
     began = time.monotonic()
@@ -251,7 +252,7 @@ def _expected(
     progress("estimating the time: converting the backbone", 0, 1)
     run_backbone = backbone_fn(backbone)
     progress("estimating the time: timing a picture", 0, 1)
-    pace = pace_of(run_backbone, spec.height, spec.width, taught)
+    pace = pace_of(run_backbone, spec.height, spec.width, taught, graph_threads())
     progress("estimating the time: timing a picture", 1, 1)
     name = f"{fit_options.method}/{fit_options.preset}"
     built = build_seconds(name, n, taught, gate, GATE_IMAGES * views, views, pace, int8=True) + BUDGET_S

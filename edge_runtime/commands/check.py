@@ -50,7 +50,7 @@ from edge_runtime.sources.folder import glance, list_images
 from edge_runtime.station.control import groups_known
 from edge_runtime.station.in_effect import FROM_FILE
 from edge_runtime.station.judge import limits_of
-from edge_runtime.station.reach import narrow, reach, watched
+from edge_runtime.station.reach import narrow, promise, watched
 from edge_runtime.station.recipes import Entry, check_area, load_recipes, open_bundle
 from edge_runtime.triggers import open_trigger
 
@@ -174,10 +174,10 @@ def _recipe(
         yield _try(f"{prefix}golden samples", lambda: _golden(predictor, config, recipe))
         yield _try(f"{prefix}limits", lambda: _limits(predictor, recipe))
     if (envelope := m.envelope) is not None:
-        close = "; ".join(narrow(envelope))
+        close, failed = "; ".join(narrow(envelope)), m.acceptance is not None and m.acceptance.state == "failed"
         remedy = f". Narrow: {close}; keep that steady, or teach it with pictures that show how it varies" if close else ""
-        held = "; ".join(filter(None, (f"verdicts hold with {reach(envelope)}", say_measured(m.dataset), watched(envelope))))
-        yield Finding(f"{prefix}envelope", True, f"{held}{remedy}", warns=bool(close))
+        held = "; ".join(filter(None, (promise(envelope, m.acceptance), say_measured(m.dataset), watched(envelope))))
+        yield Finding(f"{prefix}envelope", True, f"{held}{remedy}", warns=bool(close) or failed)
     return predictor
 
 

@@ -245,6 +245,8 @@ class Envelope(_Record, frozen=True, kw_only=True):
     shift_limit: float | None = None
     """Share of the side, the worst way, up to which it held."""
     shift_breaks: Literal["", "rejects", "misses", "both"] = ""
+    parts_shift: float | None = None
+    """Share of the side by which half of the taught parts lie off their usual place, or more; None: pictures do not tell it."""
     turn_limit: float | None = None
     """Degrees, the worse way."""
     turn_breaks: Literal["", "rejects", "misses", "both"] = ""

@@ -161,7 +161,8 @@ class Journal(Sink):
             elif held and time.monotonic() < self._late_until:
                 said.append(f"{held} decisions are waiting for the disk")
             elif time.monotonic() < self._late_until:
-                said.append(f"a decision was told before its row was committed: the disk took longer than {self._waited_s * 1e3:.0f} ms")
+                took = f"the disk took longer than {self._waited_s * 1e3:.0f} ms"
+                said.append(f"a decision was told before its row was committed: {took} (said for {LATE_SHOWN_S:g} s after the last)")
             if self._lost:
                 said.append(f"{self._lost} decisions were told but never written")
             if self._lost_notes:

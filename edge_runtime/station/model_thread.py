@@ -76,13 +76,13 @@ class Model:
         predictor raises."""
         # An inference that cannot end in time is not begun: it would only make the next part late as well, and that one the next.
         if until_ns - time.monotonic_ns() < min(self._times, default=0):
-            raise DeviceError(f"No verdict within {_ms_since(trigger):.0f} ms: parts come faster than they are judged.")
+            raise DeviceError(f"{_no_verdict(trigger, until_ns)}: parts come faster than they are judged.")
         reply = self.thread.call((self._predictor, frame))
         try:
             prediction, took_ns = reply.result((until_ns - time.monotonic_ns()) / 1e9)
         except TimeoutError:
             reply.unwanted = True
-            raise DeviceError(f"No verdict within {_ms_since(trigger):.0f} ms: the model did not answer in time.") from None
+            raise DeviceError(f"{_no_verdict(trigger, until_ns)}: the model did not answer in time.") from None
         finally:
             self.used_ns = time.monotonic_ns()
         # At most half of the time that a part has is believed, so that one that just came is always tried.
@@ -130,5 +130,7 @@ class KeepWarm:
         self._monitor.trouble("keep-warm run", trouble)
 
 
-def _ms_since(trigger: Trigger) -> float:
-    return (time.monotonic_ns() - trigger.fired_ns) / 1e6
+def _no_verdict(trigger: Trigger, until_ns: int) -> str:
+    """What a FAULT begins with: how late it is, and how late it might have been."""
+    since, allowed = ((ns - (trigger.since_ns or trigger.fired_ns)) / 1e6 for ns in (time.monotonic_ns(), until_ns))
+    return f"No verdict {since:.0f} ms after the trigger, and the deadline leaves it {allowed:.0f} ms"

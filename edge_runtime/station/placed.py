@@ -12,6 +12,8 @@ from edge_runtime.model.placement import PlacementMeter, Shrinker
 from edge_runtime.records import Image
 from edge_runtime.station.straying import LEAST, WINDOW, broken, level_of, surely
 
+_OUTER = 1.645
+"""Standard deviations: of twenty parts one lies further to one side of their mean."""
 _CAUSE = "Look at the fixture, the trigger's moment and the camera's mounting."
 
 
@@ -51,11 +53,15 @@ class PlaceWatch:
             axis, limit, breaks = next(a for a in self._axes if a[0].way == way)
             sure = abs(value) > surely(axis.spread / axis.gain, len(self._values[way]))
             level = level_of(before.get(way, 0), abs(value) / limit, sure)
-            yield way, level, _sentence(way, value, limit, breaks, level)
+            yield way, level, _sentence(way, value, limit, breaks, level, statistics.stdev(self._values[way]))
 
 
-def _sentence(way: str, value: float, limit: float, breaks: str, level: int) -> str:
+def _sentence(way: str, value: float, limit: float, breaks: str, level: int, spread: float) -> str:
+    """`spread`: standard deviation of the last parts, in the unit of `value`."""
     within = "" if level == 2 else ", still within the limit"
+    if level != 2 and abs(value) + _OUTER * spread > limit:
+        differ = f"{spread:.1f}°" if way == "turn" else f"{100 * spread:.1f} %"
+        within += f", but parts differ by {differ}: some are beyond it already"
     if way == "turn":
         found = f"Parts lie turned by {abs(value):.1f}° {'counterclockwise' if value > 0 else 'clockwise'} against those taught"
         return f"{found}{within}; beyond {limit:.1f}° {broken(breaks)}. {_CAUSE}"

@@ -5,7 +5,7 @@ Why: deploy/decisions/0028.
 
 from collections.abc import Sequence
 
-from edge_runtime.model.manifest import Envelope, Wander
+from edge_runtime.model.manifest import Acceptance, Envelope, Wander
 
 _HALF = 0.5
 _LITTLE = 0.05
@@ -30,6 +30,19 @@ _LEAST = {
 """Ways of straying in words, and the amount of a picture that does not stray."""
 
 
+def promise(envelope: Envelope, acceptance: Acceptance | None) -> str:
+    """What an envelope comes to, on how many images, for people, without a full stop; of a detector that is not fit for release, whose
+    verdicts do not hold at all, how far it becomes no worse than that."""
+    e = envelope
+    images = (
+        f"{e.n_good} good and {e.n_bad} {'painted bad' if e.basis == 'painted' else 'bad'} images" if e.n_bad else f"{e.n_good} good images"
+    )
+    on = f"measured on {images}"
+    if acceptance is None or acceptance.state != "failed":
+        return f"verdicts hold with {reach(e)}; {on}"
+    return f"verdicts do not hold as it is (not fit for release); they get no worse than that with {reach(e)}; {on}"
+
+
 def reach(envelope: Envelope) -> str:
     """What verdicts hold with, for people, without a full stop: "light from 91 % up to at least 130 % of what was taught, …"."""
     e = envelope
@@ -46,7 +59,7 @@ def reach(envelope: Envelope) -> str:
     elif blur := rows.get("blur"):
         parts.append(f"blur {_up_to(blur, None, '{:g} px')}")
     for what, limit, words in (
-        ("shift", e.shift_limit, "{:.2g} % of the picture"),
+        ("shift", e.shift_limit, "{:.2g} % of the picture further than taught parts differ"),
         ("turn", e.turn_limit, "{:.2g}°"),
         ("noise", e.noise_limit, "{:.2g} gray levels"),
     ):
@@ -81,19 +94,19 @@ def watched(envelope: Envelope) -> str:
 
 
 def brittle(envelope: Envelope) -> list[str]:
-    """What spoils at least half of the verdicts at the very least that was tried, a sentence a way of straying, without a full stop."""
+    """What spoils at least half of the verdicts at the least that was tried, a sentence a way of straying, without a full stop."""
     clean = next((r for r in envelope.rows if r.what == "clean"), None)
     found = []
     for what, (word, origin) in _LEAST.items():
         rows = sorted((r for r in envelope.rows if r.what == what), key=lambda r: abs(r.amount - origin))
         sides = [[r for r in rows if r.amount < origin], [r for r in rows if r.amount > origin]]
-        for row in (side[0] for side in sides if side):
+        for row, least in ((side[0], "least that" if len(side) > 1 else "only one that") for side in sides if side):
             said = [f"{100 * row.rejected:.0f} % of the good parts are rejected"] if row.rejected >= _HALF else []
             if row.missed is not None and row.missed >= _HALF and (clean is None or (clean.missed or 0.0) < _HALF):
                 said.append(f"{100 * row.missed:.0f} % of the bad parts are missed")
             if said and not row.holds:
                 amount = row.amount * (100 if what in ("light", "shift") else 1)
-                found.append(f"with {word.format(amount)}, the least that was tried, {' and '.join(said)}")
+                found.append(f"with {word.format(amount)}, the {least} was tried, {' and '.join(said)}")
     return found
 
 
@@ -110,6 +123,12 @@ def narrow(envelope: Envelope, known: Sequence[str] = ()) -> list[str]:
         found.append(f"light that is {100 * (max(e.light_high, 1) - 1):.0f} % brighter spoils verdicts")
     if e.blur_low is not None and e.blur_low > 1 - _LITTLE:
         found.append("a lens that is hardly out of focus spoils verdicts")
+    if (own := e.parts_shift) is not None and e.shift_limit is not None and e.shift_limit < own:
+        found.append(
+            f"taught parts themselves lie further apart than verdicts hold: half of them lie {100 * own:.1f} % of the picture or more off"
+            f" their usual place, and parts may lie only {100 * e.shift_limit:.2g} % further off than that (teach more parts, or hold them"
+            " more steadily)"
+        )
     limits = {
         "shift": (e.shift_limit, "{:.2g} % of the picture"),
         "turn": (e.turn_limit, "{:.2g}°"),

@@ -11,17 +11,19 @@ import numpy.typing as npt
 from edge_runtime.errors import CalibrationError, NotAccepted
 from edge_runtime.model.manifest import Acceptance, Metrics, Threshold
 from export.build.gate import Judged
-from training.calibrate.bounds import percent
+from training.calibrate.bounds import clopper_pearson, percent
 from training.calibrate.gap import left_out
 from training.calibrate.rules import Rule, Scores, apply_rule, stated_rate
 from training.data.dataset import Dataset
 from training.judging.acceptance import LEAST_REAL, Basis, Criteria, default_criteria, forced, judge_acceptance, rejects_evidence
-from training.judging.telling import Better, Told
+from training.judging.telling import SETS, Better, Told
 
 PAINTED = 100
 """Defects painted into held-out good images where there are no bad parts to judge by."""
 PAINTED_SEED = 1_000_003
 """Added to the run's: not the pictures that a rule with painted defects has set the threshold by."""
+_SURE = 0.975
+"""Confidence of a share's lower bound: one that lies above what is asked is no chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,27 @@ def accept(
     return forced(found) if found.state == "failed" and asked.force else found
 
 
+def hopeless(asked: Asked, rule: Rule, threshold: Threshold, judged: Judged, held_out: Scores, apart: int, band: float) -> str | None:
+    """What an FP32 model fails by, where no other precision of it can be fit for release; None where one may. See `accept`.
+
+    More parts are judged wrongly than is asked for, beyond what chance explains, and still more without those in the `band` round the
+    threshold within which verdicts of precisions may differ (a share of it). Bad parts that have set the threshold are left to `accept`.
+    """
+    if rule.bad is not None or rule.from_test_split:
+        return None
+    found = accept(Asked(asked.criteria), rule, threshold, judged, held_out, None, apart)
+    if found.state != "failed":
+        return None
+    bad = _bad(rule, judged, held_out, None, apart)[0]
+    good, _ = rejects_evidence(judged.scores_of("test", True).score, held_out.score, found.max_rejected, threshold.value)
+    sides = (
+        (found.missed, int((bad <= (1 - band) * threshold.value).sum()), found.n_bad, found.max_missed),
+        (found.rejected, int((good > (1 + band) * threshold.value).sum()), found.n_good, found.max_rejected),
+    )
+    clear = any(n and clopper_pearson(k, n, _SURE)[0] > limit and surely > limit * n for k, surely, n, limit in sides)
+    return found.sentence if clear else None
+
+
 def is_refused(found: Acceptance | None) -> bool:
     """Whether no bundle comes of it."""
     return found is not None and found.state == "failed" and not found.forced
@@ -98,7 +121,12 @@ def refusal(
     kinds = (
         []
         if told is None
-        else [line.plain.strip() for line in dataclasses.replace(told, doubtful=None, names=((), ()), unset=None).lines(limits)[1:]]
+        else [
+            line.plain.strip().removesuffix(f"; {SETS}")
+            for line in dataclasses.replace(
+                told, doubtful=None, names=((), ()), unset=None, better=None if told.blind else told.better
+            ).lines(limits)[1:]
+        ]
     )
     other = unlike(metrics, precision)
     too_many = found.rejected > found.max_rejected * found.n_good

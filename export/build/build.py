@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import openvino as ov
+import torch
 
 from edge_runtime.errors import CalibrationError, ExportError
 from edge_runtime.model.compressed import say_measured
 from edge_runtime.model.manifest import Acceptance, Envelope, Metrics
 from export import package
 from export.build import convert, floats, kept, noise, parity, precision
-from export.build.accept import PAINTED, PAINTED_SEED, accept, between, is_refused, refusal, wants_painted
+from export.build.accept import PAINTED, PAINTED_SEED, accept, between, hopeless, is_refused, refusal, wants_painted
 from export.build.envelope import envelope_of
 from export.build.features import FeatureExtractor, openvino_backbone
 from export.build.gate import Gate, Judged
@@ -34,9 +36,11 @@ from training.core.backbones import Backbone
 from training.core.base import Progress, silent
 from training.core.places import move_into_place
 from training.data.dataset import Dataset
-from training.fitting.estimate import TORCH, about, build_seconds, pace_of
+from training.fitting.estimate import ALONE, TORCH, about, build_seconds, pace_of
 from training.fitting.heads import torch_backbone_fn
 from training.fitting.recalibrate import open_data, painted_scores
+from training.inspect.choice import look_at
+from training.inspect.pose import LEAST, pose_of
 from training.judging.acceptance import promised
 from training.judging.envelope import BUDGET_S
 from training.judging.evaluate import measure
@@ -126,7 +130,8 @@ class _Export:
     def build(self, out: Path, began: float, refused: Callable[[Path, BuildReport], None], key: Callable[[], str]) -> BuildReport:
         info, options = self.run.info, self.options
         detector = self.run.detector()
-        self.say(f"{about(self.expected_s or self._expected(detector))} here; more where INT8 does not pass at once")
+        pace = ALONE if self.expected_s is None else "at the pace of until now"
+        self.say(f"{about(self.expected_s or self._expected(detector))} here {pace}; more where INT8 does not pass at once")
         images = self.gate.write_inputs("gate", self.gate.samples)
         shapes = detector.backbone.level_shapes(info.input.height, info.input.width)
         self.progress("converting", 0, 1)
@@ -162,6 +167,7 @@ class _Export:
         if options.envelope:
             asked = promised(options.accept.criteria if options.accept is not None else None, final.threshold.false_reject_rate)
             envelope = envelope_of(final.ir, self.gate, final.held_out, final.threshold.value, asked, placed, info.seed)
+            envelope = envelope and self._with_own_shift(envelope)
         self.progress("packing, and trying the golden samples", 0, 1)
         bundle_id = pack(self.pack, self.run, self.gate, final, metrics, acceptance, envelope)
         told, size = self._tell(final), package.size_bytes(self.pack)
@@ -169,7 +175,7 @@ class _Export:
             out, bundle_id, size, metrics, latency, self.gate.prepare.views, final.threshold, difference, final.flips,
             len(judged.compared.samples), self.gate.judged_on, envelope, time.monotonic() - began,
             tuple(dict.fromkeys((*self.notes, *self._notes(metrics, envelope)))),
-            told, acceptance, trials,
+            told, acceptance, trials, self._measured_on(),
         )  # fmt: skip
         if acceptance is not None and is_refused(acceptance):
             kept.keep(self.run, self.pack, report, key())
@@ -183,10 +189,17 @@ class _Export:
         info, views, spec = self.run.info, self.gate.prepare.views, self.run.info.input
         copies = info.augment.copies if info.augment else 0
         n, gate, int8 = len(self.dataset.train), len(self.gate.samples) * views, self.options.precision != "fp32"
-        pace = pace_of(torch_backbone_fn(detector.backbone), spec.height, spec.width, gate) / TORCH
+        pace = pace_of(torch_backbone_fn(detector.backbone), spec.height, spec.width, gate, torch.get_num_threads()) / TORCH
         few = min(self.options.torch_images * views, gate)
         found = build_seconds(f"{info.method}/{info.preset}", n, n * views * (1 + copies), gate, few, views, pace, int8)
         return found + (BUDGET_S if self.options.envelope else 0.0)
+
+    def _with_own_shift(self, envelope: Envelope) -> Envelope:
+        """How far the taught parts lie off their own place stands beside how much further others may."""
+        if envelope.shift_limit is None or len(self.dataset.train) < LEAST:
+            return envelope
+        shift = pose_of(look_at(self.dataset.train, self.gate.prepare, self.progress)[0]).shift
+        return msgspec.structs.replace(envelope, parts_shift=None if shift is None else round(shift, 4))
 
     def _accept(self, built: Built) -> Acceptance | None:
         if self.options.accept is None:
@@ -201,14 +214,24 @@ class _Export:
             painted = painted_scores(self.run, detector, self.dataset, self.gate.prepare, self.paints, self.progress, seed, run)
         return accept(self.options.accept, self.run.info.rule, built.threshold, built.judged, built.held_out, painted, self.run.info.apart)
 
+    def _hopeless(self, exact: Built) -> str | None:
+        """Why no precision can make it fit, without a full stop; None where one may. Painted defects are not waited for."""
+        asked = self.options.accept
+        return None if asked is None else hopeless(
+            asked, self.run.info.rule, exact.threshold, exact.judged, exact.held_out, self.run.info.apart, self.options.band
+        )  # fmt: skip
+
     def _tell(self, built: Built) -> Told | None:
         scored = built.judged.scored
-        what = f"{built.precision.upper()}, {'test split' if self.dataset.test else 'held-out good and the bad images'}"
+        what = f"{built.precision.upper()}, {self._measured_on()}"
         told = tell(scored.samples, scored.scores.score, built.threshold.value, built.threshold.false_reject_rate, what=what)
         if told is None:
             return None
         gap = between(built.judged.scores_of("test", True), built.judged.scores_of("test", False))
         return dataclasses.replace(with_setter(told, self.run.info.rule, scored.samples), between=gap)
+
+    def _measured_on(self) -> str:
+        return "test split" if self.dataset.test else "held-out good and the bad images"
 
     def _against_torch(self, detector: Detector, images: Path, judged: Judged) -> tuple[float, Metrics | None]:
         """Largest relative difference of the FP32 graph's scores, and torch's figures where it ran on all images. Raises ParityError."""
@@ -229,6 +252,13 @@ class _Export:
         auto = options.precision == "auto"
         if auto and lossy and metrics["fp32"].image_auroc is None:
             self.notes.append(f"built in FP32: {lossy}, and without bad pictures nobody could tell how much")
+            return exact
+        if auto and options.accept is not None and (why := self._hopeless(exact)) is not None:
+            self.say(f"already in FP32 it is {why}: no precision mends that, so it is not quantized")
+            self.notes.append(
+                "built in FP32, and not quantized, since it fails by far more than a precision changes; INT8 all the same: lineside-export"
+                " build RUN --precision int8"
+            )
             return exact
         before = precision.Side(exact.judged, exact.threshold.value, exact.uncertain, metrics["fp32"])
         maker = Int8Maker(self.run, self.gate, self.extractor, parts, self.paints)

@@ -42,6 +42,8 @@ class BuildReport:
     acceptance: Acceptance | None = None
     tried: tuple[Trial, ...] = ()
     """Every precision that was tried, in that order."""
+    measured_on: str = ""
+    """The images that `metrics` are of."""
 
     @property
     def precision(self) -> str:

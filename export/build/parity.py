@@ -138,13 +138,13 @@ def check_metrics(
         noise = 0.0 if after is None else chance(key)
         if after is not None and before - after <= allowed + noise:
             excused.append(
-                f"{name} falls from {before:.4f} to {after:.4f}, {what}: more than the budget of {allowed:g}, but {few} alone leave"
+                f"{name} falls by {before - after:.4f}, {what}: more than the budget of {allowed:g}, but {few} alone leave"
                 f" {noise:.4f} to chance; more bad pictures with masks would tell"
             )
             continue
         explained = f" and the {noise:.4f} that {few} leave to chance" if noise else ""
         raise ParityError(
-            f"parity, {what}: {name} falls from {before:.4f} to {'none' if after is None else format(after, '.4f')}, "
+            f"parity, {what}: {name} falls {'to none' if after is None else f'by {before - after:.4f}'}, "
             f"more than the budget of {allowed:g}{explained}"
             f"\nThe rounding to 8 bits costs this detector some of what it tells good parts from bad by. {NEXT}, teach another preset, or"
             " state what you would give for speed (--budget)"

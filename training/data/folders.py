@@ -162,7 +162,8 @@ def read_sides(path: Path) -> Found:
         bad += [Sample(p, kind, False, masks.get(p), "test") for p in images]
     words = {p: f.name.strip() for f in good for p in good_images if p.is_relative_to(f)} or dict.fromkeys(good_images, path.name)
     words |= {s.path: s.kind for s in bad}
-    return with_own_split("folders of good and bad", good_images, bad, orphans, notes, problems, words)
+    name = "folders of good and bad" if bad else "folders of good ones alone"
+    return with_own_split(name, good_images, bad, orphans, notes, problems, words)
 
 
 def with_own_split(

@@ -30,7 +30,7 @@ from training.core.places import check_free, nearest_folder
 from training.data.dataset import Dataset, inputs, refuse_alike
 from training.data.layout import first_of
 from training.data.taught import unlearnt
-from training.fitting.estimate import TORCH, about, fit_seconds, pace_of
+from training.fitting.estimate import ALONE, TORCH, about, fit_seconds, pace_of
 from training.fitting.heads import (  # fmt: skip
     BackboneFn,
     Fitted,
@@ -45,6 +45,7 @@ from training.fitting.odd import say_alike, screen
 from training.fitting.options import FitOptions, check_enough, learns, outlier_source, resolve
 from training.fitting.recalibrate import score_samples
 from training.fitting.weigh import weigh, without_variations
+from training.inspect.speed import graph_threads
 from training.methods.table import METHODS, make_head, make_network  # fmt: skip
 from training.pictures.augment import Augment
 from training.pictures.material import OutlierPictures, OutlierSource, good_pictures, outlier_pictures
@@ -181,10 +182,11 @@ class _Teaching:
         check_memory(needed)
         run_backbone = self.backbone_fn(backbone)
         count = n * prepare.views * (1 + copies)
-        pace = pace_of(run_backbone, dataset.spec.height, dataset.spec.width, count)
         by = TORCH if self.backbone_fn is torch_backbone_fn else 1
+        threads = torch.get_num_threads() if by == TORCH else graph_threads()
+        pace = pace_of(run_backbone, dataset.spec.height, dataset.spec.width, count, threads)
         seconds = fit_seconds(f"{options.method}/{options.preset}", n, count, prepare.views, pace / by, by)
-        self.say(f"{about(seconds)} here: {count} pictures at {1e3 * pace:.0f} ms, and what is computed from them")
+        self.say(f"{about(seconds)} here {ALONE}: {count} pictures at {1e3 * pace:.0f} ms, and what is computed from them")
         bad: OutlierPictures | None = None
         if self.source is not None:  # before the features, which take long: a mask that does not fit is told at once
             learn_rows, _ = hold_out(n, options.seed)

@@ -41,14 +41,18 @@ def ms_per_megapixel(method: str, precision: Literal["int8", "fp32"]) -> float:
         began = time.process_time()
         request.infer([picture], share_inputs=True)
         times.append(time.process_time() - began)
-    alone = 1 - PARALLEL + PARALLEL / _threads(core)
-    return 1e3 * min(times) * alone * WITH_HEAD.get(method, PADIM) / (SIDE * SIDE / 1e6)
+    return 1e3 * alone_s(min(times), graph_threads(core)) * WITH_HEAD.get(method, PADIM) / (SIDE * SIDE / 1e6)
 
 
-def _threads(core: ov.Core) -> int:
+def alone_s(cpu_s: float, threads: int) -> float:
+    """Seconds that so much CPU time of a model takes on so many threads that nothing else wants."""
+    return cpu_s * (1 - PARALLEL + PARALLEL / threads)
+
+
+def graph_threads(core: ov.Core | None = None) -> int:
     """How many a model of ours is given here, whatever it computes."""
     x = op.parameter([1], np.float32)
-    compiled = core.compile_model(ov.Model([op.relu(x)], [x], "threads"), "CPU", _OPTIONS)
+    compiled = (core or ov.Core()).compile_model(ov.Model([op.relu(x)], [x], "threads"), "CPU", _OPTIONS)
     return max(1, int(compiled.get_property("INFERENCE_NUM_THREADS")))
 
 

@@ -45,7 +45,7 @@ def envelope_sentences(envelope: Envelope) -> list[str]:
         ("gamma", -1, "Gamma may fall to", e.gamma_low),
         ("gamma", 1, "Gamma may rise to", e.gamma_high),
         ("blur", 1, "The picture's sharpness may fall to", e.blur_low),
-        ("shift", 1, "Parts may lie elsewhere by", e.shift_limit),
+        ("shift", 1, "Parts may lie further off than taught parts do by", e.shift_limit),
         ("turn", 1, "Parts may be turned by", e.turn_limit),
         ("noise", 1, "Noise may grow by", e.noise_limit),
         ("jpeg", -1, "JPEG may be of quality", None),
@@ -58,7 +58,8 @@ def envelope_sentences(envelope: Envelope) -> list[str]:
         if first is None:
             found.append(f"{word} {_said(what, rows[-1].amount)}, as far as was tried.")
         elif held is None:
-            found.append(f"{_NOUNS[what]} {_said(what, rows[first].amount)}, the least that was tried, {_broken(rows[first])}.")
+            least = "least that" if len(rows) > 1 else "only one that"
+            found.append(f"{_NOUNS[what]} {_said(what, rows[first].amount)}, the {least} was tried, {_broken(rows[first])}.")
         else:
             said = f"{limit:.2f} of what was taught ({_said(what, held.amount)})" if what == "blur" else _said(what, held.amount)
             found.append(f"{word} {said}; at {_short(what, rows[first].amount)}, {_broken(rows[first])}.")

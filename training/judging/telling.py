@@ -33,6 +33,9 @@ BLIND = 0.75
 LEAST_OF_A_KIND, LEAST_GOOD = 5, 10
 """Images that such a sentence takes."""
 
+SETS = "to set one like it: lineside-train calibrate RUN --gap with --from-test or --bad FOLDER, or lineside tune at a station"
+"""What moves a threshold."""
+
 Array = npt.NDArray[np.float64]
 
 
@@ -110,10 +113,6 @@ class Told:
             told.append(Text(f"  {self.inverted}", style="bold red"))
         elif bad and self.unseen is not None:
             told.append(Text(f"  {self.unseen}", style="red"))
-        elif bad and (b := self.better) is not None:
-            told.append(
-                Text(f"  a threshold of {b.value:.4g} would miss {percent(b.missed)} and reject {percent(b.rejected)} of these images")
-            )
         for what, names in (("good images that are rejected", self.names[0]), ("bad images that score like good parts", self.names[1])):
             if names:
                 rest = len(names) - len(first_of(names))
@@ -122,6 +121,14 @@ class Told:
                 )
         if self.doubtful is not None:
             told.append(Text(f"  {self.doubtful}", style="red"))
+        if self.inverted is None and (b := self.better) is not None and (bad or b.rejected * self.n_good <= self.rejected + 1e-9):
+            how = f"; {SETS}" if self.unset is None else ""  # else that is said next
+            told.append(
+                Text(
+                    f"  a threshold of {b.value:.4g} ({b.value / self.threshold:.2f}x) would miss {percent(b.missed)} and reject"
+                    f" {percent(b.rejected)} of these images, by which it was found{how}"
+                )
+            )
         if self.unset is not None:
             told.append(Text(f"  {self.unset}"))
         return told
@@ -173,7 +180,8 @@ def tell(
 
 
 def best_within(good: Array, bad: Array, rate: float) -> Better | None:
-    """The lowest threshold that rejects the stated share of these good images, to the nearest image and at least one; None without both.
+    """Among the thresholds that reject no more than the stated share of these good images, to the nearest image and at least one, one that
+    misses the fewest bad ones, and of these rejects the fewest good ones; half-way to the next score. None without both.
 
     It is found on the images that it is told of: what another line would see is a little worse.
     """
@@ -181,9 +189,11 @@ def best_within(good: Array, bad: Array, rate: float) -> Better | None:
         return None
     ordered = np.sort(good)[::-1]
     floor = float(ordered[min(max(round(rate * len(good)), 1), len(good) - 1)])
-    above = np.concatenate([good, bad])
-    above = above[above > floor]
-    value = (floor + float(above.min())) / 2 if len(above) else floor
+    found = bad[bad > floor]
+    if not len(found):
+        return Better(floor, float((good > floor).mean()), 1.0)
+    lowest, scores = float(found.min()), np.concatenate([good, bad])
+    value = (float(scores[scores < lowest].max(initial=floor)) + lowest) / 2
     return Better(value, float((good > value).mean()), float((bad <= value).mean()))
 
 

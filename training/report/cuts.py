@@ -49,12 +49,14 @@ def measure_counts(scored: Scored, value: float) -> tuple[tuple[int, int], tuple
     return (int((rejected & good).sum()), int(good.sum())), (int((~rejected & ~good).sum()), int((~good).sum()))
 
 
-def threshold_table(scored: Scored, stated: float, line: float) -> list[Cut]:
-    """Thresholds worth knowing of, from low to high: the stated one, the moved one, and those of round shares of good and bad images."""
+def threshold_table(scored: Scored, stated: float, line: float, better: float | None = None) -> list[Cut]:
+    """Thresholds worth knowing of, from low to high: the stated one, the moved one, the better one that is named, and those of round shares
+    of good and bad images."""
     score = scored.scores.score
     good, bad = np.sort(score[scored.is_good]), np.sort(score[~scored.is_good])
     rows = [cut(scored, stated, "stated")] + ([cut(scored, line, "moved")] if line != stated else [])
-    values = [good[-1 - int(share * len(good))] for share in _GOOD_SHARES if len(good)]
+    values = [] if better is None else [better]
+    values += [good[-1 - int(share * len(good))] for share in _GOOD_SHARES if len(good)]
     # Just below the weakest bad image that is still rejected.
     values += [np.nextafter(bad[int(share * len(bad))], -np.inf) for share in _BAD_SHARES if len(bad)]
     for value in values:

@@ -27,7 +27,7 @@ from training.data.dataset import Dataset, load_dataset
 from training.judging.acceptance import LEAST_REAL, default_criteria, judge_acceptance
 from training.judging.envelope_figure import envelope_chart, envelope_sentences
 from training.judging.evaluate import EvaluationReport, Predict, Scored, measure
-from training.judging.telling import Better, best_within
+from training.judging.telling import SETS, Better, best_within
 from training.report.cuts import Count, cut, measure_counts, threshold_table
 from training.report.figures import CURVE_FRAME, LEFT, RIGHT, WIDTH, Axis, Group, curve, histograms
 from training.report.gallery import Picks, Shot, as_shot, develop, heat_css, odd_samples, pick, shoot
@@ -184,6 +184,7 @@ def _render(
     axis = Axis.over(np.concatenate([g.scores for g in groups]), stated)
     now = datetime.datetime.now(datetime.UTC)
     release, stated_cut = banner(subject, scored), cut(scored, stated)
+    better = better_of(subject, scored)
     alarm = {
         "bad": stated_cut.bad is not None and stated_cut.bad.k > release.max_missed * stated_cut.bad.n,
         # One part alone says little of a small share.
@@ -209,10 +210,11 @@ def _render(
         stated_cut=stated_cut,
         release=release,
         alarm=alarm,
-        better=better_of(subject, scored),
+        better=better,
+        sets=SETS,
         line_cut=cut(scored, line),
         line_metrics=measure(scored, line),
-        prices=threshold_table(scored, stated, line),
+        prices=threshold_table(scored, stated, line, None if better is None else better.value),
         histogram=histograms(groups, axis, stated, line),
         curves=_curves(scored, report.metrics, stated, line),
         regions=Count(int(scored.hits.sum()), int(scored.regions.sum())) if scored.regions.sum() else None,

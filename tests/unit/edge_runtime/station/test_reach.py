@@ -2,8 +2,8 @@
 
 import msgspec
 
-from edge_runtime.model.manifest import Axis, Placement
-from edge_runtime.station.reach import brittle, narrow, reach, watched
+from edge_runtime.model.manifest import Acceptance, Axis, Placement
+from edge_runtime.station.reach import brittle, narrow, promise, reach, watched
 from tests.unit.edge_runtime.station import envelopes
 from tests.unit.edge_runtime.station.envelopes import row
 
@@ -12,8 +12,8 @@ ENVELOPE = msgspec.structs.replace(envelopes.ENVELOPE, shift_limit=0.014, turn_l
 
 def test_the_reach_is_one_sentence() -> None:
     assert reach(ENVELOPE) == (
-        "light from 91 % up to 120 % of what was taught, sharpness down to 60 % of what was taught, shift up to 1.4 % of the picture,"
-        " turn up to 0.42°, noise up to at least 2 gray levels, JPEG down to at least quality 40"
+        "light from 91 % up to 120 % of what was taught, sharpness down to 60 % of what was taught, shift up to 1.4 % of the picture"
+        " further than taught parts differ, turn up to 0.42°, noise up to at least 2 gray levels, JPEG down to at least quality 40"
     )
     free = msgspec.structs.replace(ENVELOPE, light_low=None, light_high=None, rows=(row("light", 0.7, True), row("light", 1.3, True)))
     assert reach(free).startswith("light from at most 70 % up to at least 130 % of what was taught")
@@ -31,7 +31,7 @@ def test_what_the_station_watches_of_it_and_what_it_cannot_is_said() -> None:
 
 def test_a_bundle_of_before_tells_the_amounts_that_were_tried() -> None:
     before = msgspec.structs.replace(ENVELOPE, shift_limit=None, turn_limit=None, rows=(*ENVELOPE.rows, row("jpeg", 95, False)))
-    assert "shift up to 1 % of the picture, turn less than 1°" in reach(before)
+    assert "shift up to 1 % of the picture further than taught parts differ, turn less than 1°" in reach(before)
     assert reach(before).endswith("no JPEG (quality 95 spoils verdicts)")
 
 
@@ -72,10 +72,31 @@ def test_a_fixture_camera_or_codec_that_cannot_be_kept_so_steady_is_named_once()
 
 
 def test_what_spoils_most_verdicts_at_the_least_that_was_tried_is_said() -> None:
-    said = brittle(ENVELOPE)
-    assert said == [f"with {what}, the least that was tried, 100 % of the good parts are rejected" for what in (
-        "light at 70 % of what was taught", "a blur of 1 px of the model's input", "a turn of 1°"
-    )]  # fmt: skip
+    assert brittle(ENVELOPE) == [
+        f"with {what}, the only one that was tried, 100 % of the good parts are rejected"
+        for what in ("light at 70 % of what was taught", "a blur of 1 px of the model's input", "a turn of 1°")
+    ]
+    two = msgspec.structs.replace(ENVELOPE, rows=(row("gamma", 1.4, False), row("gamma", 1.1, False)))
+    assert brittle(two) == ["with a gamma of 1.1, the least that was tried, 100 % of the good parts are rejected"]
+
+
+def test_what_is_not_fit_for_release_has_no_envelope_that_holds_and_the_images_are_counted() -> None:
+    found = Acceptance(state="passed", sentence="fit for release: …", basis="real", max_missed=0.05, max_rejected=0.02)
+    for asked in (None, found):
+        assert promise(ENVELOPE, asked) == f"verdicts hold with {reach(ENVELOPE)}; measured on 60 good and 40 bad images"
+    failed = promise(ENVELOPE, msgspec.structs.replace(found, state="failed"))
+    assert failed.startswith("verdicts do not hold as it is (not fit for release); they get no worse than that with light")
+    painted = msgspec.structs.replace(ENVELOPE, basis="painted", n_bad=24)
+    assert promise(painted, found).endswith("60 good and 24 painted bad images")
+
+
+def test_taught_parts_that_lie_further_apart_than_verdicts_hold_are_a_warning() -> None:
+    wide = msgspec.structs.replace(ENVELOPE, rows=(), shift_limit=0.0042, parts_shift=0.007)
+    assert narrow(wide)[0].startswith(
+        "taught parts themselves lie further apart than verdicts hold: half of them lie 0.7 % of the picture or more off their usual place,"
+        " and parts may lie only 0.42 % further off than that"
+    )
+    assert narrow(msgspec.structs.replace(wide, parts_shift=0.004)) == []
 
 
 def test_what_breaks_beyond_a_limit_is_said_with_it_and_once() -> None:

@@ -168,6 +168,15 @@ def test_parts_that_lie_elsewhere_are_told_with_their_limit_and_those_in_their_p
     assert watch.problem is None
 
 
+def test_a_mean_within_the_limit_says_where_single_parts_are_beyond_it() -> None:
+    """Parts 1.5 % off in the mean, by turns 1 and 2.5 %: some lie beyond the limit of 2 % already."""
+    watch = watch_of_plates()
+    for _ in range(LEAST):
+        for dx in (2, 5):
+            feed_plates(watch, dx=dx, count=PLACE_EVERY)
+    assert watch.problem is not None and "still within the limit, but parts differ by 0.8 %: some are beyond it already" in watch.problem
+
+
 def test_parts_that_are_turned_are_told_so() -> None:
     watch = watch_of_plates()
     feed_plates(watch, turn=2.0)

@@ -4,11 +4,12 @@ import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 
 from edge_runtime.model.manifest import Metrics, Threshold
-from export.build.accept import Asked, accept, between, refusal
+from export.build.accept import Asked, accept, between, hopeless, refusal
 from training.calibrate.rules import Rule, Scores, apply_rule
 from training.data.layout import Sample
 from training.judging.acceptance import Criteria, judge_acceptance
@@ -106,3 +107,21 @@ def test_no_threshold_is_advised_where_a_kind_scores_like_good_parts() -> None:
     told = Told("test split", 30.5, 0, 32, 10, 10, (("chip", 10, 10),), blind=(("chip", 0.5),))
     said = str(refusal(found, told, "fp32", metrics, 0))
     assert "--gap" not in said and "no threshold tells chip (AUROC 0.50)" in said and ". Try another method" in said
+
+
+def test_no_precision_is_tried_for_what_is_missed_by_far_and_one_near_the_border_is() -> None:
+    """Ten bad parts, held-out good ones below 40, a threshold of 50."""
+    threshold = Threshold(value=50.0, map_value=50.0, rule="", false_reject_rate=0.01, false_reject_upper=0.02)
+    good = Scores(*[np.arange(40.0)] * 3)
+    rule = Rule(kind="false_reject_rate", target=0.01)
+
+    def said(first: float, bad_set_it: bool = False) -> str | None:
+        bad = Scores(*[first + np.arange(10.0) / 10] * 3)
+        seen = SimpleNamespace(samples=[SimpleNamespace(split="test")] * 10, scores=bad, is_good=np.zeros(10, dtype=bool))
+        judged = SimpleNamespace(scores_of=lambda split, good_ones: good, scored=seen)
+        by = msgspec.structs.replace(rule, bad="BAD") if bad_set_it else rule
+        return hopeless(Asked(), by, threshold, judged, good, 0, 0.15)  # type: ignore[arg-type]
+
+    assert "misses 10 of 10 bad parts" in str(said(20.0))
+    assert said(45.0) is None, "within the border: another precision may find them"
+    assert said(20.0, bad_set_it=True) is None and said(60.0) is None

@@ -21,6 +21,7 @@ from export.build import convert
 from export.build import features as features_module
 from export.build.accept import PAINTED, Asked
 from export.build.build import build
+from export.build.int8 import Int8Maker
 from export.build.options import BuildOptions
 from export.build.outcome import BuildReport
 from tests.support.graph_heads import head_constants, replace_head
@@ -266,6 +267,22 @@ def test_what_misses_more_than_is_asked_is_not_built_unless_by_force_and_then_sa
 
 
 @pytest.mark.usefixtures("children_here")
+def test_what_fails_in_fp32_by_far_is_said_at_once_and_not_quantized(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(run_dir)
+    threshold = msgspec.structs.replace(run.info.threshold, value=5 * float(max(run.held_out.scores.score)))
+    run = dataclasses.replace(run, info=msgspec.structs.replace(run.info, threshold=threshold))
+    quantized: list[str] = []
+    monkeypatch.setattr(Int8Maker, "quantize", lambda *args: quantized.append("again"))
+    said: list[str] = []
+    options = BuildOptions(accept=Asked(parse_accept("misses <= 1 %")), envelope=False)
+    with pytest.raises(NotAccepted, match="the FP32 model: not fit for release: misses"):
+        build(run, tmp_path / "bundle", None, options, say=said.append)
+    assert not quantized and any("already in FP32 it is not fit for release: misses" in text for text in said)
+
+
+@pytest.mark.usefixtures("children_here")
 def test_what_was_refused_is_packed_as_it_was_judged_where_all_it_is_made_of_is_the_same(
     run_dir: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,7 +294,7 @@ def test_what_was_refused_is_packed_as_it_was_judged_where_all_it_is_made_of_is_
         build(
             load_run(run), tmp_path / "a", data, options, refused=lambda _, report: packed.append(report), say=said.append, expected_s=600.0
         )
-    assert said[0].startswith("10 to 20 min here"), "the caller has seen how long teaching took"
+    assert said[0].startswith("10 to 15 min here at the pace of until now"), "the caller has seen how long teaching took"
     force = dataclasses.replace(options, force=True, accept=dataclasses.replace(options.accept, force=True))
     with monkeypatch.context() as m:
         m.setattr(builder, "_Export", None)

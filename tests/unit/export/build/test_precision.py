@@ -101,7 +101,7 @@ def test_a_fall_that_few_masks_explain_passes_unless_the_preset_is_known_to_lose
 
 def test_a_collapse_is_refused_however_few_images_show_it(gate: Gate) -> None:
     (_, before), (_, after) = _judge(gate, 1, 0.0), _judge(gate, 2, 3.0)
-    with pytest.raises(ParityError, match=r"AUROC falls from .* that 6 bad and 32 good pictures leave to chance"):
+    with pytest.raises(ParityError, match=r"AUROC falls by .* that 6 bad and 32 good pictures leave to chance"):
         precision.compare(gate, before, after, 9.0, 0.005, doubted=False)
 
 

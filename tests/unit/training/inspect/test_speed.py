@@ -27,7 +27,7 @@ def test_the_least_cpu_time_counts_whatever_the_clock_on_the_wall_says(monkeypat
     wall = chain(map(float, range(1000)))
     monkeypatch.setattr(speed.time, "process_time", lambda: next(ends))
     monkeypatch.setattr(speed.time, "perf_counter", lambda: next(wall))
-    monkeypatch.setattr(speed, "_threads", lambda core: 2)
+    monkeypatch.setattr(speed, "graph_threads", lambda core: 2)
     expected = 12 / 1.75 * 1.47 / (256 * 256 / 1e6)
     assert speed.ms_per_megapixel("padim", "fp32") == pytest.approx(expected, rel=0.01)
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from training.calibrate.rules import Rule
 from training.data.layout import Sample
 from training.judging.acceptance import Criteria
-from training.judging.telling import CAP, stratified, tell, with_setter
+from training.judging.telling import CAP, SETS, best_within, stratified, tell, with_setter
 
 LIMITS = Criteria(0.05, 0.02)
 
@@ -54,10 +54,32 @@ def test_a_better_threshold_within_the_rate_is_named() -> None:
     score = np.concatenate([np.arange(100), np.arange(110, 120)]).astype(float)
     told = tell(parts, score, 115.0, 0.01)
     assert told is not None and told.better is not None
-    assert told.lines(LIMITS)[1].plain == "  a threshold of 98.5 would miss 0 % and reject 1 % of these images"
+    assert (
+        told.lines(LIMITS)[-1].plain
+        == f"  a threshold of 104.5 (0.91x) would miss 0 % and reject 0 % of these images, by which it was found; {SETS}"
+    )
+    assert "calibrate RUN --gap" in SETS and "--bad" in SETS and "lineside tune" in SETS
     fine = tell(parts, score, 105.0, 0.01)
     assert fine is not None and fine.better is None
     assert [line.plain for line in fine.lines(LIMITS)] == ["test split: rejects 0 of 100 good (0 %), misses 0 of 10 bad (0 %)"]
+
+
+def test_a_better_threshold_is_named_beside_a_kind_that_none_tells_and_where_few_are_missed() -> None:
+    """Slubs score like good parts, holes just below the threshold: what catches the holes for nothing is said all the same."""
+    parts = samples(good=40, hole=12, slub=12)
+    score = np.concatenate([np.linspace(5, 15, 40), np.linspace(17, 22, 12), np.linspace(5.01, 14.5, 12)])
+    said = [line.plain for line in tell(parts, score, 18.5, 0.01).lines(LIMITS)]  # type: ignore[union-attr]
+    assert any("no threshold tells slub" in line for line in said)
+    assert any("a threshold of 16 (0.86x) would miss 50 % and reject 0 % of these" in line for line in said)
+    one = tell(samples(good=40, hole=40), np.concatenate([np.linspace(5, 15, 40), np.linspace(17, 56, 40)]), 17.5, 0.01)
+    assert one is not None and 0 < one.missed <= LIMITS.max_missed * one.n_bad
+    assert any("a threshold of 16 (0.91x) would miss 0 % and reject 0 %" in line.plain for line in one.lines(LIMITS))
+
+
+def test_of_thresholds_that_miss_the_same_the_one_that_rejects_the_fewest_is_named() -> None:
+    """The table of the page had it for nothing, and the head named one that rejects 1 of 32."""
+    better = best_within(np.arange(32.0), np.array([20.5, 29.5, 31.5, 40.0]), 0.01)
+    assert better is not None and (better.value, better.rejected, better.missed) == (31.25, 0.0, 0.5)
 
 
 def test_nothing_is_told_of_good_parts_alone() -> None:
