@@ -93,8 +93,8 @@ class Capture:
 
         Raises:
             SourceError: there is none, with the reason for the operator.
-            FrameError: the source gave one that is older than the trigger, or younger than the next one, or a live one the very
-                picture that the part before got.
+            FrameError: the source gave one that is older than the trigger, or younger than the next one, or an uncompressed live one
+                the very picture that the part before got.
         """
         reply = self._shots.pop(trigger.seq)
         try:
@@ -109,7 +109,9 @@ class Capture:
         if self._one_part_stands_there and any(trigger.fired_ns < edge <= shot.frame.captured_ns for edge in self._edges):
             raise FrameError("The camera took no picture between this part's trigger and the next one's: it is too slow for this line.")
         before, self._last = self._last, shot.frame.image
-        if self._source.live and before is not None and _same(before, shot.frame.image):
+        # Behind an encoder that smooths an unmoved scene two pictures may be alike.
+        raw = self._source.live and self._source.lossy is False
+        if raw and before is not None and _same(before, shot.frame.image):
             raise FrameError(
                 "The camera gave the very picture of the part before, to the last pixel: it stands still, or sees nothing at all. Check its"
                 " light and lens, and switch it off and on."

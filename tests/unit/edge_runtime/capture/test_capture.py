@@ -372,7 +372,7 @@ def test_an_incomplete_picture_after_the_deadline_of_its_part_costs_no_other_par
 
 @pytest.mark.parametrize("on_demand", [True, False])
 def test_a_camera_that_shows_the_part_before_again_and_again_has_no_part_judged_on_it(on_demand: bool) -> None:
-    """Law 3: new times on an old picture, as from an encoder that hangs. Stored pictures may be alike."""
+    """Law 3: new times on an old picture. Stored pictures may be alike, and those of an unmoved scene behind an encoder."""
     shown = [np.full((130, 70), 9, np.uint8) for _ in range(2)]
     shown[1][129, 69] = 8  # the least that tells two pictures apart, at none of the places that are looked at first
     picture = [0]
@@ -393,11 +393,12 @@ def test_a_camera_that_shows_the_part_before_again_and_again_has_no_part_judged_
             return False
         return True
 
-    for live in (True, False):
-        source.live = live
+    for live, lossy in ((True, False), (False, False), (True, True)):
+        source.live, source.lossy = live, lossy
+        stands_still = live and not lossy
         with capturing(source) as capture:
             assert judged(1)
-            assert judged(2) is not live and judged(3) is not live
+            assert judged(2) is not stands_still and judged(3) is not stands_still
             picture[0] = 1 - picture[0]
             time.sleep(0.02)
             assert judged(4)
