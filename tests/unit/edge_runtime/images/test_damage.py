@@ -147,4 +147,4 @@ def test_a_jpeg_whose_last_segment_is_cut_off_is_read_or_named(tmp_path: Path, c
     try:
         assert read_image(path).shape == (200, 299, 3)
     except DataError as e:
-        assert "part.jpg: is damaged" in str(e)
+        assert any(f"part.jpg: {said}" in str(e) for said in ("is damaged", "expected an image"))  # as far as its decoder comes
