@@ -59,6 +59,7 @@ class Decoder:
         *,
         what: str,
         live: bool = False,
+        ends_late: bool = False,
     ) -> None:
         """Open a file or an address.
 
@@ -68,6 +69,7 @@ class Decoder:
             timeouts_s: how long opening and each read may take.
             what: needs it, for MissingExtra.
             live: a picture that lay in a buffer need not be decoded where the next one does not build on it.
+            ends_late: nothing but the next picture's begin shows where one ends, as in RTSP: it is as old as the one before came.
 
         Raises:
             MissingExtra: PyAV is not installed.
@@ -93,7 +95,7 @@ class Decoder:
         self._reformatter = self._av.video.reformatter.VideoReformatter()
         self._is_jpeg = codec.name == "mjpeg"
         self._skips = live and self._is_jpeg
-        self._is_parsed = "rtsp" in container.format.name and not self._is_jpeg
+        self._is_parsed = ends_late or ("rtsp" in container.format.name and not self._is_jpeg)
         """FFmpeg then knows a picture's end by the next one's begin: when it hands one out, the next has begun to arrive."""
         self.stated = stream.frames or round(max(container.duration or 0, 0) / 1e6 * float(stream.average_rate or 0))
         self._packets = cast("Iterator[Packet[VideoStream]]", container.demux(stream))

@@ -1,7 +1,11 @@
 """A camera in the network that sends a video stream: RTSP (over TCP) or HTTP."""
 
+import base64
+import http.client
+import re
+import ssl
 import time
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from edge_runtime.config.files import LiveSourceConfig
 from edge_runtime.dial import connect
@@ -14,6 +18,7 @@ PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _DRAIN_S = 1.0
 _PROBING = {"fpsprobesize": "0"}
 """Nobody here asks for the rate: to measure it would take twenty pictures at each connection."""
+_MOST_HEAD_BYTES = 1 << 14
 _RTSP = {"rtsp_transport": "tcp", "reorder_queue_size": "2"}
 """Over TCP nothing is overtaken; without a queue FFmpeg would not even say that packets never came."""
 
@@ -30,7 +35,8 @@ class StreamFeed(Feed):
         _reach(url, name, open_s)
         options = _PROBING | (_RTSP if urlsplit(url).scheme in ("rtsp", "rtsps") else {})
         try:
-            self._decoder = Decoder(url, options, (open_s, self._read_s), what=what, live=True)
+            ends_late = not _tells_lengths(url, open_s)
+            self._decoder = Decoder(url, options, (open_s, self._read_s), what=what, live=True, ends_late=ends_late)
         except SourceError as e:
             raise SourceError(f"camera {name}: could not be opened: is there a stream at this address? ({e})") from e
         try:
@@ -71,6 +77,38 @@ def public(url: str) -> str:
     """The URL without user and password: messages go to logs, sockets and screens."""
     parts = urlsplit(url)
     return url.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1) if "@" in parts.netloc else url
+
+
+def _tells_lengths(url: str, timeout_s: float) -> bool:
+    """False for multipart JPEG over HTTP that does not say how long each picture is: FFmpeg then hands one out when the next one begins.
+
+    Also where that cannot be seen, as behind a login that this request has not: pictures then count as older than they are.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        return True
+    host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
+    until = time.monotonic() + timeout_s
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    if parts.scheme == "https":  # FFmpeg, which reads the pictures, does not verify either
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=ssl._create_unverified_context())
+    head = b""
+    try:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
+        headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
+        connection.request("GET", parts._replace(scheme="", netloc="", fragment="").geturl() or "/", headers=headers)
+        response = connection.getresponse()
+        if response.status == 200 and "multipart" not in (response.headers.get("Content-Type") or "").lower():
+            return True
+        while b"\xff\xd8" not in head and len(head) < _MOST_HEAD_BYTES and time.monotonic() < until:
+            if not (more := response.read1(4096)):
+                break
+            head += more
+    except (OSError, http.client.HTTPException, ValueError):
+        pass
+    finally:
+        connection.close()
+    return re.search(rb"content-length:\s*[1-9]", head.partition(b"\xff\xd8")[0].lower()) is not None
 
 
 def _reach(url: str, name: str, timeout_s: float) -> None:

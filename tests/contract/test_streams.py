@@ -147,6 +147,20 @@ def test_a_picture_is_as_old_as_it_is_where_only_the_next_one_shows_its_end(free
         camera.kill()
 
 
+@pytest.mark.parametrize("lengths", [True, False])
+def test_a_picture_over_http_is_never_younger_than_when_it_was_sent(lengths: bool) -> None:
+    """Law 3, also from a server that does not say how long a picture is: its end shows when the next one begins, here 400 ms later."""
+    camera = MjpegCamera(period_s=0.4, size=(480, 640), lengths=lengths)
+    try:
+        with open_source(c.LiveSourceConfig(device=camera.url)) as source:
+            frames = [source.grab(3) for _ in range(4)]
+        younger_ms = [(f.captured_ns - camera.sent_ns[round(f.image.mean())]) / 1e6 for f in frames]
+        assert max(younger_ms) < 250
+        assert not lengths or min(younger_ms) > -250, "where the length is told, none counts as older than it is"
+    finally:
+        camera.kill()
+
+
 def test_of_pictures_that_come_all_at_once_none_is_given_that_lay_in_a_buffer(camera: MjpegCamera) -> None:
     """Law 3: in the network's, or because this process stood still; a machine that falls behind catches up."""
     with open_source(c.LiveSourceConfig(device=camera.url, read_timeout_ms=60_000)) as source:

@@ -22,9 +22,12 @@ _CELL = 8
 class MjpegCamera:
     """A new gray level each frame; can hang, die, cut its pictures, and change their size."""
 
-    def __init__(self, port: int = 0, period_s: float = 0.02, backlog: int = 0, size: tuple[int, int] = SIZE) -> None:
-        """`backlog`: black frames that every new listener is sent at once, as if they had waited in a buffer. `size`: (H, W)."""
+    def __init__(self, port: int = 0, period_s: float = 0.02, backlog: int = 0, size: tuple[int, int] = SIZE, lengths: bool = True) -> None:
+        """`backlog`: black frames that every new listener is sent at once, as if they had waited in a buffer. `size`: (H, W). `lengths`:
+        each picture's head says how long it is."""
         self.alive, self.hangs, self.sent, self.size, self.burst = True, False, 0, size, 0
+        self.sent_ns: dict[int, int] = {}
+        """When a gray level was sent last (CLOCK_MONOTONIC)."""
         self.cut: Callable[[bytes], bytes] | None = None
         """What is left of each picture."""
         camera = self
@@ -57,7 +60,9 @@ class MjpegCamera:
                     jpeg = cv2.imencode(".jpg", np.full((*camera.size, 3), level, np.uint8))[1].tobytes()
                     if camera.cut is not None:
                         jpeg = camera.cut(jpeg)
-                    parts.append(b"--f\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg) + jpeg + b"\r\n")
+                    length = b"Content-Length: %d\r\n" % len(jpeg) if lengths else b""
+                    parts.append(b"--f\r\nContent-Type: image/jpeg\r\n" + length + b"\r\n" + jpeg + b"\r\n")
+                camera.sent_ns |= dict.fromkeys(levels, time.monotonic_ns())
                 self.wfile.write(b"".join(parts))
                 camera.sent += len(levels)
 
