@@ -18,7 +18,7 @@ PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _DRAIN_S = 1.0
 _PROBING = {"fpsprobesize": "0"}
 """Nobody here asks for the rate: to measure it would take twenty pictures at each connection."""
-_MOST_HEAD_BYTES = 1 << 14
+_MOST_HEAD_BYTES, _MOST_HEAD_S = 1 << 14, 2.0
 _RTSP = {"rtsp_transport": "tcp", "reorder_queue_size": "2"}
 """Over TCP nothing is overtaken; without a queue FFmpeg would not even say that packets never came."""
 
@@ -35,7 +35,7 @@ class StreamFeed(Feed):
         _reach(url, name, open_s)
         options = _PROBING | (_RTSP if urlsplit(url).scheme in ("rtsp", "rtsps") else {})
         try:
-            ends_late = not _tells_lengths(url, open_s)
+            ends_late = not _tells_lengths(url, min(open_s / 4, _MOST_HEAD_S))
             self._decoder = Decoder(url, options, (open_s, self._read_s), what=what, live=True, ends_late=ends_late)
         except SourceError as e:
             raise SourceError(f"camera {name}: could not be opened: is there a stream at this address? ({e})") from e
