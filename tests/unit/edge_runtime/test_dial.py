@@ -45,6 +45,7 @@ print(json.dumps([took, sum(t.name == "lookup" for t in threading.enumerate())])
 """
 
 
+@pytest.mark.slow
 def test_a_name_server_that_is_silent_costs_no_more_than_the_timeout(tmp_path: Path) -> None:
     probe = ["unshare", "-m", "mount", "--bind", "/etc/hosts", "/etc/resolv.conf"]
     if (tried := subprocess.run(probe, capture_output=True, text=True, timeout=60, check=False)).returncode:

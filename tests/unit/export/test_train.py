@@ -37,6 +37,7 @@ def test_help_needs_nothing_that_takes_long_to_load(words: tuple[str, ...], told
     assert all(word in done.stdout for word in told), done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["fit", "release"])
 def test_what_is_wrong_with_paths_labels_and_pictures_is_told_before_anything_heavy_is_loaded(verb: str, tmp_path: Path) -> None:
     """Whatever loads torch here fails."""
@@ -73,6 +74,7 @@ def test_what_is_wrong_with_paths_labels_and_pictures_is_told_before_anything_he
     assert code_ == 78 and "exists already" in said, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["fit", "release", "compare"])
 def test_too_few_pictures_are_told_before_anything_heavy_is_loaded(verb: str, tmp_path: Path) -> None:
     """Whatever loads torch here fails. Seven, and seven of which one is there twice."""
