@@ -21,6 +21,8 @@ from training.judging.envelope_figure import envelope_chart, envelope_sentences
 from training.judging.promise import Promise, Scores
 from training.judging.strayed import Judge, as_held_out, columns
 
+pytestmark = pytest.mark.slow  # each tries many strengths on many pictures
+
 SIDE = 48
 SPEC = InputSpec(height=SIDE, width=SIDE, channels=1, frame_wh=(SIDE, SIDE))
 ASKED = default_criteria(0.01)
