@@ -108,10 +108,9 @@ class Capture:
             raise FrameError(f"The picture is {age_ms:.1f} ms older than its trigger: it may show another part.")
         if self._one_part_stands_there and any(trigger.fired_ns < edge <= shot.frame.captured_ns for edge in self._edges):
             raise FrameError("The camera took no picture between this part's trigger and the next one's: it is too slow for this line.")
-        before, self._last = self._last, shot.frame.image
-        # Behind an encoder that smooths an unmoved scene two pictures may be alike.
-        raw = self._source.live and self._source.lossy is False
-        if raw and before is not None and _same(before, shot.frame.image):
+        # Behind an encoder that smooths an unmoved scene two pictures may be alike, and stored ones are.
+        before, self._last = self._last, shot.frame.image if self._source.live and self._source.lossy is False else None
+        if before is not None and self._last is not None and _same(before, self._last):
             raise FrameError(
                 "The camera gave the very picture of the part before, to the last pixel: it stands still, or sees nothing at all. Check its"
                 " light and lens, and switch it off and on."
